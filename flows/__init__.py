@@ -1,0 +1,1 @@
+"""Prefect flows: how each stage runs, and when the whole pipeline runs."""

@@ -1,0 +1,1 @@
+"""What would the model be, had it been trained on other data?"""
