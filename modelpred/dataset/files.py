@@ -1,0 +1,198 @@
+"""The data set on disk: points.parquet, rows.parquet and dataset.json.
+
+points.parquet: row_id, split (pool or test), label, features (one fixed-size list a row), training
+rows first. rows.parquet: the original cells of the training rows. dataset.json: names, classes,
+scaling, attribution, the fingerprint of the content and the SHA-256 of both tables. Reading
+executes nothing from the files and refuses what does not match.
+"""
+
+import hashlib
+import io
+import os
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import polars as pl
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from modelpred.dataset.preparation import Dataset, Scaling, ScalingName, content_fingerprint
+from modelpred.dataset.tables import InvalidInput
+
+_TABLES = ("points.parquet", "rows.parquet")
+
+
+class _Description(BaseModel):
+    """dataset.json."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    class ScalingEntry(BaseModel):
+        """The scaling with its constants."""
+
+        model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+        name: ScalingName
+        offset: tuple[float, ...]
+        divisor: tuple[float, ...]
+
+    schema_version: int
+    name: str
+    points: int
+    test: int
+    label_name: str
+    classes: tuple[str, ...]
+    feature_names: tuple[str, ...]
+    scaling: ScalingEntry
+    attribution: str
+    fingerprint: str
+    files: dict[str, str]
+
+
+def write_dataset(dataset: Dataset, folder: Path) -> None:
+    """Write the data set into the folder; the same data set gives the same bytes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    contents = {
+        "points.parquet": parquet_bytes(_points_table(dataset)),
+        "rows.parquet": parquet_bytes(dataset.rows),
+    }
+    description = _Description(
+        schema_version=1,
+        name=dataset.name,
+        points=len(dataset.row_ids),
+        test=len(dataset.test_row_ids),
+        label_name=dataset.label_name,
+        classes=dataset.classes,
+        feature_names=dataset.feature_names,
+        scaling=_Description.ScalingEntry(
+            name=dataset.scaling.name,
+            offset=dataset.scaling.offset,
+            divisor=dataset.scaling.divisor,
+        ),
+        attribution=dataset.attribution,
+        fingerprint=dataset.fingerprint,
+        files={name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
+    )
+    for name, content in contents.items():
+        write_atomically(folder / name, content)
+    # Last: it seals the two tables, so that a killed write is never taken for a finished one.
+    write_atomically(
+        folder / "dataset.json", (description.model_dump_json(indent=2) + "\n").encode()
+    )
+
+
+def read_dataset(folder: Path) -> Dataset:
+    """The data set written there.
+
+    Raises:
+        InvalidInput: a file is missing, damaged, or belongs to another data set.
+    """
+    description = _read_description(folder / "dataset.json")
+    tables: dict[str, pl.DataFrame] = {}
+    for name in _TABLES:
+        content = _read_bytes(folder / name)
+        if hashlib.sha256(content).hexdigest() != description.files.get(name):
+            raise _mismatch(folder / name, "its content is not the one that dataset.json names")
+        tables[name] = pl.read_parquet(content)
+    dataset = _assemble(description, tables, folder)
+    if content_fingerprint(dataset) != description.fingerprint:
+        raise _mismatch(folder / "dataset.json", "its fingerprint is not that of the content")
+    return replace(dataset, fingerprint=description.fingerprint)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write under a temporary name in the same folder, sync, rename: all or nothing."""
+    descriptor, temporary = tempfile.mkstemp(
+        dir=path.parent, prefix=f".{path.name}.", suffix=".part"
+    )
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)  # mkstemp's 0600 would hide the file from a shared store
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def parquet_bytes(table: pl.DataFrame, *, metadata: dict[str, str] | None = None) -> bytes:
+    """The table as one Parquet file; the same table gives the same bytes."""
+    buffer = io.BytesIO()
+    table.write_parquet(buffer, compression="zstd", metadata=metadata)
+    return buffer.getvalue()
+
+
+def _points_table(dataset: Dataset) -> pl.DataFrame:
+    splits = ["pool"] * len(dataset.row_ids) + ["test"] * len(dataset.test_row_ids)
+    return pl.DataFrame(
+        {
+            "row_id": pl.Series([*dataset.row_ids, *dataset.test_row_ids], dtype=pl.String),
+            "split": pl.Series(splits, dtype=pl.String),
+            "label": torch.cat([dataset.labels, dataset.test_labels]).numpy(),
+            "features": torch.cat([dataset.features, dataset.test_features]).numpy(),
+        }
+    )
+
+
+def _assemble(description: _Description, tables: dict[str, pl.DataFrame], folder: Path) -> Dataset:
+    """The data set without its fingerprint, with shapes checked."""
+    points, rows = tables["points.parquet"], tables["rows.parquet"]
+    kinds: dict[str, pl.DataType] = {
+        "row_id": pl.String(),
+        "split": pl.String(),
+        "label": pl.Int64() if description.classes else pl.Float64(),
+        "features": pl.Array(pl.Float64, len(description.feature_names)),
+    }
+    if dict(points.schema) != kinds:
+        raise _mismatch(folder / "points.parquet", f"it does not hold {', '.join(kinds)}")
+    splits = points["split"].to_list()
+    pool = description.points
+    if splits != ["pool"] * pool + ["test"] * description.test:
+        raise _mismatch(
+            folder / "points.parquet",
+            f"it does not hold {pool} training and {description.test} test rows, in this order",
+        )
+    row_ids = tuple(points["row_id"])
+    if tuple(rows["row_id"]) != row_ids[:pool]:
+        raise _mismatch(folder / "rows.parquet", "its rows are not those of points.parquet")
+    features = torch.from_numpy(points["features"].to_numpy(writable=True))
+    labels = torch.from_numpy(points["label"].to_numpy(writable=True))
+    scaling = description.scaling
+    return Dataset(
+        name=description.name,
+        features=features[:pool],
+        labels=labels[:pool],
+        test_features=features[pool:],
+        test_labels=labels[pool:],
+        row_ids=row_ids[:pool],
+        test_row_ids=row_ids[pool:],
+        feature_names=description.feature_names,
+        classes=description.classes,
+        rows=rows,
+        fingerprint="",
+        label_name=description.label_name,
+        scaling=Scaling(scaling.name, scaling.offset, scaling.divisor),
+        attribution=description.attribution,
+    )
+
+
+def _read_description(path: Path) -> _Description:
+    try:
+        return _Description.model_validate_json(_read_bytes(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise _mismatch(path, f"{where}: {first['msg']}".removeprefix(": ")) from error
+
+
+def _read_bytes(path: Path) -> bytes:
+    if not path.is_file():
+        raise InvalidInput(f"{path} is missing; run the dataset stage first")
+    return path.read_bytes()
+
+
+def _mismatch(path: Path, why: str) -> InvalidInput:
+    return InvalidInput(f"{path} cannot be used: {why}; run the dataset stage again")

@@ -1,0 +1,190 @@
+"""Source tables: rows of features and a label, as their makers published them.
+
+Every table comes from the installed packages: nothing is fetched. A table also declares how
+many rows people usually train and test on, which is what `auto` means in the parameters.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from sklearn import datasets as scikit_learn_tables
+
+BUILTIN_FOLDER = Path(__file__).parent / "builtin"
+
+
+class InvalidInput(ValueError):  # noqa: N818 - a state of the input, named as a user says it
+    """What the user gave cannot be used; the message says expected, got and what to do."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A source table before any split or scaling.
+
+    Attributes:
+        name: what the user calls it, as in `dataset.source`.
+        rows: `row_id` (zero-based row number in the source, as text), the features, the label.
+        label: name of the label column.
+        classes: label names in the order of their class index; empty for regression.
+        points: customary number of training rows.
+        test: customary number of test rows.
+        attribution: who made the table and under which licence.
+    """
+
+    name: str
+    rows: pl.DataFrame
+    label: str
+    classes: tuple[str, ...]
+    points: int
+    test: int
+    attribution: str
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Names of the feature columns, in order."""
+        return tuple(name for name in self.rows.columns if name not in ("row_id", self.label))
+
+
+def load_table(source: str) -> Table:
+    """The table with that name.
+
+    Raises:
+        InvalidInput: no such table; the message lists the known ones.
+    """
+    if source not in _LOADERS:
+        known = ", ".join(known_sources())
+        raise InvalidInput(f"dataset.source: unknown table {source!r}; known: {known}")
+    return _LOADERS[source]()
+
+
+def known_sources() -> tuple[str, ...]:
+    """Names that `load_table` knows."""
+    return tuple(_LOADERS)
+
+
+def _spam() -> Table:
+    rows = pl.read_parquet(BUILTIN_FOLDER / "spam.parquet")
+    return Table(
+        name="spam",
+        rows=_with_row_ids(rows),
+        label="is_spam",
+        classes=("0", "1"),
+        points=300,
+        test=500,
+        attribution=(
+            "Spambase. Hopkins, Reeber, Forman, Suermondt (1999), UCI Machine Learning "
+            "Repository, https://doi.org/10.24432/C53G6X, CC BY 4.0"
+        ),
+    )
+
+
+def _iris() -> Table:
+    return _from_scikit_learn(
+        scikit_learn_tables.load_iris(),
+        name="iris",
+        label="species",
+        first_classes=2,  # the paper's task: setosa against versicolor
+        points=67,
+        test=33,
+        attribution="Iris, classes 0 and 1. Fisher (1936), UCI Machine Learning Repository",
+    )
+
+
+def _breast_cancer() -> Table:
+    return _from_scikit_learn(
+        scikit_learn_tables.load_breast_cancer(),
+        name="breast_cancer",
+        label="diagnosis",
+        points=300,
+        test=269,
+        attribution=(
+            "Breast Cancer Wisconsin (Diagnostic). Wolberg, Mangasarian, Street (1993), "
+            "UCI Machine Learning Repository, CC BY 4.0"
+        ),
+    )
+
+
+def _wine() -> Table:
+    return _from_scikit_learn(
+        scikit_learn_tables.load_wine(),
+        name="wine",
+        label="cultivar",
+        points=119,
+        test=59,
+        attribution="Wine. Aeberhard, Forina (1992), UCI Machine Learning Repository, CC BY 4.0",
+    )
+
+
+def _digits() -> Table:
+    return _from_scikit_learn(
+        scikit_learn_tables.load_digits(),
+        name="digits",
+        label="digit",
+        points=500,
+        test=1000,
+        attribution=(
+            "Optical Recognition of Handwritten Digits. Alpaydin, Kaynak (1998), "
+            "UCI Machine Learning Repository, CC BY 4.0"
+        ),
+    )
+
+
+def _diabetes() -> Table:
+    return _from_scikit_learn(
+        # Unscaled, so that a person recognises age and blood pressure in the report.
+        scikit_learn_tables.load_diabetes(scaled=False),
+        name="diabetes",
+        label="progression",
+        points=295,
+        test=147,
+        attribution=(
+            "Diabetes progression. Efron, Hastie, Johnstone, Tibshirani (2004), "
+            "Least Angle Regression, Annals of Statistics"
+        ),
+    )
+
+
+def _from_scikit_learn(
+    bunch: Any,  # noqa: ANN401 - scikit-learn's Bunch declares no attributes
+    *,
+    name: str,
+    label: str,
+    first_classes: int | None = None,
+    points: int,
+    test: int,
+    attribution: str,
+) -> Table:
+    """A table from scikit-learn's arrays, with the label column last and in its own words."""
+    target: np.ndarray = bunch.target
+    columns = {
+        str(column): bunch.data[:, index] for index, column in enumerate(bunch.feature_names)
+    }
+    classes: tuple[str, ...] = ()
+    if "target_names" in bunch:
+        classes = tuple(str(class_name) for class_name in bunch.target_names)
+        columns[label] = np.array(classes)[target]
+    else:
+        columns[label] = target
+    rows = _with_row_ids(pl.DataFrame(columns))
+    if first_classes is not None:
+        classes = classes[:first_classes]
+        rows = rows.filter(pl.col(label).is_in(classes))
+    return Table(name, rows, label, classes, points, test, attribution)
+
+
+def _with_row_ids(rows: pl.DataFrame) -> pl.DataFrame:
+    """The rows with their zero-based number in the source as first column, as text."""
+    return rows.with_row_index("row_id").with_columns(pl.col("row_id").cast(pl.String))
+
+
+_LOADERS: dict[str, Callable[[], Table]] = {
+    "spam": _spam,
+    "iris": _iris,
+    "breast_cancer": _breast_cancer,
+    "wine": _wine,
+    "digits": _digits,
+    "diabetes": _diabetes,
+}
