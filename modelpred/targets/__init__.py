@@ -1,0 +1,15 @@
+"""Target models: what they are, and how thousands of subsets are trained at once."""
+
+from modelpred.targets.families import TargetsConfig, target_model
+from modelpred.targets.model import Points, TargetModel, points_of
+from modelpred.targets.training import TrainedTargets, train_targets
+
+__all__ = [
+    "Points",
+    "TargetModel",
+    "TargetsConfig",
+    "TrainedTargets",
+    "points_of",
+    "target_model",
+    "train_targets",
+]

@@ -1,0 +1,251 @@
+"""A network of one hidden tanh layer, trained by full-batch momentum in a fixed number of steps.
+
+    a = W1 [x, 1]     h = tanh(a)     m = W2 [h, 1]
+    F_w(theta) = decay/2 (|W1|^2 + |W2|^2, without intercepts)
+                 + sum_i w_i (logsumexp(m_i) - m_i,y_i) / sum_i w_i
+    velocity <- momentum velocity - rate grad F_w(theta)     theta <- theta + velocity
+
+theta holds each hidden unit's [coefficients, intercept], then each class's. Every subset starts at
+the same parameters, drawn from `seed`, and there is no minibatch noise, so the trained parameters
+are a function of the weights. Everything is float64: 150 steps carry a rounding difference along,
+and the answer must not depend on which subsets share a block.
+
+Second derivatives follow Pearlmutter, "Fast exact multiplication by the Hessian" (1994): R(.) is
+the derivative of a quantity as theta moves along a vector.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+import torch
+from jaxtyping import Bool, Float, Num
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from modelpred.dataset.tables import InvalidInput
+from modelpred.targets.linear import true_class_margins
+from modelpred.targets.model import Points, Solution, Solver, TargetModel
+
+
+@final
+@dataclass(frozen=True)
+class Mlp(TargetModel):
+    """One hidden tanh layer, softmax outputs, a shared start and fixed steps."""
+
+    hidden: int = 16
+    weight_decay: float = 1e-3
+    learning_rate: float = 0.5
+    momentum: float = 0.9
+    steps: int = 150
+    seed: int = 0
+
+    name: ClassVar[str] = "mlp"
+    convex: ClassVar[bool] = False
+    regression: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if self.hidden < 1 or self.steps < 1:
+            raise InvalidInput(
+                f"mlp has {self.hidden} hidden units and {self.steps} steps; expected 1 or more"
+            )
+        if not (self.learning_rate > 0 and 0 <= self.momentum < 1 and self.weight_decay >= 0):
+            raise InvalidInput(
+                "mlp expects learning_rate > 0, 0 <= momentum < 1 and weight_decay >= 0, got "
+                f"{self.learning_rate}, {self.momentum} and {self.weight_decay}"
+            )
+
+    def parameter_count(self, features: int, classes: int) -> int:
+        """Hidden x (features + 1) + classes x (hidden + 1)."""
+        if classes < 2:
+            raise InvalidInput(f"mlp is for 2 or more classes, got {classes}; use ridge")
+        return self.hidden * (features + 1) + classes * (self.hidden + 1)
+
+    def scores(
+        self,
+        parameters: Float[Tensor, "subsets parameters"],
+        features: Float[Tensor, "points features"],
+    ) -> Float[Tensor, "subsets points outputs"]:
+        """W2 [tanh(W1 [x, 1]), 1]."""
+        return self._forward(parameters, features)[1].mT
+
+    def losses(
+        self,
+        scores: Float[Tensor, "subsets points outputs"],
+        labels: Num[Tensor, " points"],
+    ) -> Float[Tensor, "subsets points"]:
+        """Cross-entropy."""
+        own = scores.gather(2, labels[:, None].expand(len(scores), -1, 1))[..., 0]
+        return scores.logsumexp(2) - own
+
+    def probabilities(
+        self, scores: Float[Tensor, "subsets points outputs"]
+    ) -> Float[Tensor, "subsets points classes"]:
+        """Softmax of the scores."""
+        return torch.softmax(scores, 2)
+
+    def correct(
+        self,
+        scores: Float[Tensor, "subsets points outputs"],
+        labels: Num[Tensor, " points"],
+    ) -> Bool[Tensor, "subsets points"]:
+        """Whether the highest score is the label's."""
+        return scores.argmax(2) == labels
+
+    def margins(
+        self,
+        scores: Float[Tensor, "subsets points outputs"],
+        labels: Num[Tensor, " points"],
+    ) -> Float[Tensor, "subsets points"]:
+        """Log odds of the label's class against all others."""
+        return true_class_margins(scores, labels, soft=True)
+
+    def objective(
+        self,
+        parameters: Float[Tensor, "subsets parameters"],
+        weights: Float[Tensor, "subsets points"],
+        points: Points,
+    ) -> Float[Tensor, " subsets"]:
+        """Weight decay plus mean cross-entropy; an empty subset has weight decay only."""
+        losses = self.losses(self.scores(parameters, points.features), points.labels)
+        decay = self._decay(points, like=parameters)
+        return (decay * parameters.square()).sum(1) / 2 + (_shares(weights) * losses).sum(1)
+
+    def gradient(
+        self,
+        parameters: Float[Tensor, "subsets parameters"],
+        weights: Float[Tensor, "subsets points"],
+        points: Points,
+    ) -> Float[Tensor, "subsets parameters"]:
+        """Backpropagation, one product with the shared features for all subsets."""
+        hidden, scores = self._forward(parameters, points.features)
+        own = one_hot(points.labels, points.classes).T
+        output = (torch.softmax(scores, 1) - own) * _shares(weights)[:, None]
+        upper = self._split(parameters, points.features.shape[1])[1]
+        inner = (upper[..., :-1].mT @ output) * (1 - hidden.square())
+        data = _join(_against(inner, points.features), _against(output, hidden.mT))
+        return data + self._decay(points, like=parameters) * parameters
+
+    def hessian_vector_product(
+        self,
+        parameters: Float[Tensor, "subsets parameters"],
+        weights: Float[Tensor, "subsets points"],
+        points: Points,
+        vectors: Float[Tensor, "subsets parameters"],
+    ) -> Float[Tensor, "subsets parameters"]:
+        """R(gradient) along the vectors."""
+        features = points.features
+        shares = _shares(weights)[:, None]
+        hidden, scores = self._forward(parameters, features)
+        slope = 1 - hidden.square()
+        upper = self._split(parameters, features.shape[1])[1][..., :-1]
+        along, above = self._split(vectors, features.shape[1])
+        probability = torch.softmax(scores, 1)
+        output = (probability - one_hot(points.labels, points.classes).T) * shares
+        r_hidden = slope * _affine(along, features.T)
+        r_scores = _affine(above, hidden) + upper @ r_hidden
+        mean = (probability * r_scores).sum(1, keepdim=True)
+        r_output = shares * probability * (r_scores - mean)
+        down = upper.mT @ output
+        r_down = upper.mT @ r_output + above[..., :-1].mT @ output
+        r_inner = r_down * slope - 2 * down * hidden * r_hidden
+        r_upper = _against(r_output, hidden.mT)
+        r_upper = torch.cat([r_upper[..., :-1] + output @ r_hidden.mT, r_upper[..., -1:]], 2)
+        data = _join(_against(r_inner, features), r_upper)
+        return data + self._decay(points, like=parameters) * vectors
+
+    def point_gradients(
+        self, parameters: Float[Tensor, " parameters"], points: Points
+    ) -> Float[Tensor, "points parameters"]:
+        """Gradient of each point's cross-entropy."""
+        hidden, scores = self._forward(parameters[None], points.features)
+        output = torch.softmax(scores, 1) - one_hot(points.labels, points.classes).T
+        upper = self._split(parameters[None], points.features.shape[1])[1]
+        inner = (upper[..., :-1].mT @ output) * (1 - hidden.square())
+        ones = points.features.new_ones(len(points.features), 1)
+        lower = inner[0].T[:, :, None] * torch.cat([points.features, ones], 1)[:, None, :]
+        above = output[0].T[:, :, None] * torch.cat([hidden[0].T, ones], 1)[:, None, :]
+        return _join(lower, above)
+
+    def without_optimum(self, counts: Float[Tensor, "subsets groups"]) -> Bool[Tensor, " subsets"]:
+        """Empty subsets; with a class missing, fixed steps still end somewhere definite."""
+        return counts.sum(1) == 0
+
+    def prior(
+        self, counts: Float[Tensor, "subsets groups"], features: int
+    ) -> Float[Tensor, "subsets parameters"]:
+        """Class intercepts log(n_k + 1/2) with zero mean, all else zero."""
+        logs = (counts + 0.5).log()
+        upper = counts.new_zeros(*counts.shape, self.hidden + 1)
+        upper[..., -1] = logs - logs.mean(1, keepdim=True)
+        return _join(counts.new_zeros(len(counts), self.hidden, features + 1), upper)
+
+    def initial(self, features: int, classes: int) -> Float[Tensor, " parameters"]:
+        """The start that all subsets share: normal coefficients of variance 1/inputs."""
+        generator = torch.Generator().manual_seed(self.seed)
+        lower = torch.zeros(1, self.hidden, features + 1, dtype=torch.float64)
+        upper = torch.zeros(1, classes, self.hidden + 1, dtype=torch.float64)
+        for layer in (lower, upper):
+            inputs = layer.shape[2] - 1
+            normal = torch.randn(layer[..., :-1].shape, generator=generator, dtype=torch.float64)
+            layer[..., :-1] = normal / math.sqrt(inputs)
+        return _join(lower, upper)[0]
+
+    def solver(self, points: Points) -> Solver:
+        """Momentum from the shared start; `converged` says that the steps ended finite."""
+        initial = self.initial(points.features.shape[1], points.classes).to(points.features.device)
+
+        def solve(weights: Tensor, *, start: Tensor | None, tolerance: float) -> Solution:  # noqa: ARG001 - fixed steps
+            begin = initial[None] if start is None else start
+            parameters = begin.expand(len(weights), -1).clone()
+            velocity = torch.zeros_like(parameters)
+            for _ in range(self.steps):
+                gradient = self.gradient(parameters, weights, points)
+                velocity.mul_(self.momentum).sub_(gradient, alpha=self.learning_rate)
+                parameters += velocity
+            return Solution(
+                parameters=parameters,
+                gradient_norm=self.gradient(parameters, weights, points).abs().amax(1),
+                objective=self.objective(parameters, weights, points),
+                iterations=torch.full((len(weights),), self.steps, device=weights.device),
+                converged=torch.isfinite(parameters).all(1),
+            )
+
+        return solve
+
+    def _split(self, parameters: Tensor, features: int) -> tuple[Tensor, Tensor]:
+        size = self.hidden * (features + 1)
+        lower = parameters[:, :size].unflatten(1, (self.hidden, features + 1))
+        return lower, parameters[:, size:].unflatten(1, (-1, self.hidden + 1))
+
+    def _forward(self, parameters: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
+        lower, upper = self._split(parameters, features.shape[1])
+        hidden = torch.tanh(_affine(lower, features.T))
+        return hidden, _affine(upper, hidden)
+
+    def _decay(self, points: Points, *, like: Tensor) -> Tensor:
+        ones = like.new_ones(1, self.parameter_count(points.features.shape[1], points.classes))
+        lower, upper = (layer.clone() for layer in self._split(ones, points.features.shape[1]))
+        lower[..., -1] = 0
+        upper[..., -1] = 0
+        return self.weight_decay * _join(lower, upper)[0]
+
+
+def _shares(weights: Tensor) -> Tensor:
+    """w_i / sum of w; zero where all are."""
+    total = weights.sum(1, keepdim=True)
+    return weights / torch.where(total > 0, total, 1)
+
+
+def _affine(layer: Tensor, inputs: Tensor) -> Tensor:
+    """W inputs + b; [subsets, units, points]."""
+    return layer[..., :-1] @ inputs + layer[..., -1:]
+
+
+def _against(slopes: Tensor, inputs: Tensor) -> Tensor:
+    """Sum over points of slope times [input, 1]."""
+    return torch.cat([slopes @ inputs, slopes.sum(2, keepdim=True)], 2)
+
+
+def _join(lower: Tensor, upper: Tensor) -> Tensor:
+    return torch.cat([lower.flatten(1), upper.flatten(1)], 1)

@@ -1,0 +1,278 @@
+"""The seam of target models: a family as pure batched functions of flat parameters.
+
+A target model is trained on N points (x_i, y_i) with subset weights w_i >= 0. Its parameters theta
+minimise (or, for a family of fixed steps, descend) an objective
+
+    F_w(theta) = penalty(theta) + scale(w) * sum_i w_i loss(scores(theta, x_i), y_i)
+
+where scale(w) is C for the convex families and 1 / sum_i w_i for the network. Everything else in the
+package - regularisers, influence, Newton steps, refinement, certificates, studies - is written
+against the functions below and never asks which family it has.
+
+Axes: subsets, points, features, classes, outputs, parameters. `outputs` is 1 for a family with one
+score a point (binary or regression) and the number of classes otherwise.
+"""
+
+import dataclasses
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int, Num
+from torch import Tensor
+
+from modelpred.dataset.tables import InvalidInput
+
+Array = Tensor | np.ndarray[Any, Any]
+
+# Identity rows a call to `hessian` handles at once are chosen to keep its scores below this.
+HESSIAN_BYTES = 64 * 2**20
+
+
+@dataclasses.dataclass(frozen=True)
+class Points:
+    """The pool: one row of features and one label a point; `classes` is 0 for regression."""
+
+    features: Float[Tensor, "points features"]
+    labels: Num[Tensor, " points"]
+    classes: int
+
+    def to(
+        self, *, dtype: torch.dtype | None = None, device: torch.device | str | None = None
+    ) -> "Points":
+        """The same points with features (and regression labels) of another precision or device."""
+        labels = self.labels.to(device=device)
+        return Points(
+            features=self.features.to(dtype=dtype, device=device),
+            labels=labels.to(dtype=dtype) if labels.is_floating_point() else labels,
+            classes=self.classes,
+        )
+
+
+def points_of(features: Array, labels: Array, classes: int | None = None) -> Points:
+    """Checked points in float64 from arrays.
+
+    Args:
+        features: [points, features], finite.
+        labels: [points]; class indices 0..classes-1, or real numbers for regression.
+        classes: number of classes, 0 for regression. Default: 0 for floating labels, else the
+            highest label + 1 (at least 2).
+
+    Raises:
+        InvalidInput: a wrong shape, a value that is not finite, or a label outside the classes.
+    """
+    features = torch.as_tensor(features)
+    labels = torch.as_tensor(labels).to(features.device)
+    if features.ndim != 2 or labels.ndim != 1 or features.shape[0] != labels.shape[0]:
+        raise InvalidInput(
+            "expected features [points, features] and labels [points], got "
+            f"{list(features.shape)} and {list(labels.shape)}; pass one row and one label a point"
+        )
+    if features.shape[0] == 0 or features.shape[1] == 0:
+        raise InvalidInput(
+            f"expected at least one point and one feature, got {list(features.shape)}"
+        )
+    features = features.to(torch.float64)
+    if not bool(torch.isfinite(features).all()):
+        row, column = (~torch.isfinite(features)).nonzero()[0].tolist()
+        raise InvalidInput(
+            f"feature {column} of point {row} is {float(features[row, column])}; expected finite "
+            "numbers, so fill or drop missing cells first"
+        )
+    if classes is None:
+        inferred = 0 if labels.is_floating_point() else max(2, int(labels.max()) + 1)
+        return Points(features, _checked_labels(labels, inferred), inferred)
+    return Points(features, _checked_labels(labels, classes), classes)
+
+
+def _checked_labels(labels: Tensor, classes: int) -> Tensor:
+    if classes == 0:
+        real = labels.to(torch.float64)
+        if not bool(torch.isfinite(real).all()):
+            raise InvalidInput("labels have values that are not finite; drop those points first")
+        return real
+    if classes < 2:
+        raise InvalidInput(f"expected two or more classes (or 0 for regression), got {classes}")
+    whole = labels.to(torch.int64)
+    if bool((whole != labels).any()):
+        raise InvalidInput("labels are not whole numbers; expected class indices 0..classes-1")
+    if int(whole.min()) < 0 or int(whole.max()) >= classes:
+        raise InvalidInput(
+            f"labels run from {int(whole.min())} to {int(whole.max())} but there are {classes} "
+            f"classes; expected indices 0 to {classes - 1}"
+        )
+    return whole
+
+
+def class_counts(
+    weights: Float[Tensor, "subsets points"], points: Points
+) -> Float[Tensor, "subsets groups"]:
+    """Total weight of each class in each subset; for regression one group holds all points."""
+    if points.classes == 0:
+        return weights.sum(1, keepdim=True)
+    return weights @ torch.nn.functional.one_hot(points.labels, points.classes).to(weights.dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class Solution:
+    """Trained parameters of a block of subsets and what the solver knows about them."""
+
+    parameters: Float[Tensor, "subsets parameters"]
+    gradient_norm: Float[Tensor, " subsets"]  # largest absolute entry
+    objective: Float[Tensor, " subsets"]
+    iterations: Int[Tensor, " subsets"]
+    converged: Bool[Tensor, " subsets"]
+
+
+class Solver(Protocol):
+    """Trains a block of subsets, from the family's own start or from `start`."""
+
+    def __call__(
+        self,
+        weights: Float[Tensor, "subsets points"],
+        *,
+        start: Float[Tensor, "subsets parameters"] | None,
+        tolerance: float,
+    ) -> Solution:
+        """The block's solution; `converged` says which rows met the tolerance."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class TargetModel(ABC):
+    """A family of models with its settings (the dataclass fields of a final class).
+
+    All functions are pure, differentiable by autograd, work in the precision and on the device of
+    their arguments (`Points.to` converts points), and treat each subset on its own.
+    """
+
+    name: ClassVar[str]
+    convex: ClassVar[bool]
+    regression: ClassVar[bool]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """JSON-able settings: `target_model(model.name, **model.settings)` rebuilds the model."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def setting_names(cls) -> tuple[str, ...]:
+        """Names of the family's settings."""
+        return tuple(field.name for field in dataclasses.fields(cls))
+
+    @abstractmethod
+    def parameter_count(self, features: int, classes: int) -> int:
+        """Number of parameters; InvalidInput where the family cannot have so many classes."""
+
+    @abstractmethod
+    def scores(
+        self,
+        parameters: Float[Tensor, "subsets parameters"],
+        features: Float[Tensor, "points features"],
+    ) -> Float[Tensor, "subsets points outputs"]:
+        """Scores of each subset's model on any points (training or test)."""
+
+    @abstractmethod
+    def losses(
+        self,
+        scores: Float[Tensor, "subsets points outputs"],
+        labels: Num[Tensor, " points"],
+    ) -> Float[Tensor, "subsets points"]:
+        """Loss of each point, neither weighted nor multiplied with C."""
+
+    @abstractmethod
+    def probabilities(
+        self, scores: Float[Tensor, "subsets points outputs"]
+    ) -> Float[Tensor, "subsets points classes"]:
+        """Class probabilities; InvalidInput for a family that has none."""
+
+    @abstractmethod
+    def correct(
+        self,
+        scores: Float[Tensor, "subsets points outputs"],
+        labels: Num[Tensor, " points"],
+    ) -> Bool[Tensor, "subsets points"]:
+        """Whether the highest score is the label's; InvalidInput for regression."""
+
+    @abstractmethod
+    def margins(
+        self,
+        scores: Float[Tensor, "subsets points outputs"],
+        labels: Num[Tensor, " points"],
+    ) -> Float[Tensor, "subsets points"]:
+        """How far each point is on the right side, in the family's own scores."""
+
+    @abstractmethod
+    def objective(
+        self,
+        parameters: Float[Tensor, "subsets parameters"],
+        weights: Float[Tensor, "subsets points"],
+        points: Points,
+    ) -> Float[Tensor, " subsets"]:
+        """F_w(theta)."""
+
+    @abstractmethod
+    def gradient(
+        self,
+        parameters: Float[Tensor, "subsets parameters"],
+        weights: Float[Tensor, "subsets points"],
+        points: Points,
+    ) -> Float[Tensor, "subsets parameters"]:
+        """Gradient of `objective` in the parameters."""
+
+    @abstractmethod
+    def hessian_vector_product(
+        self,
+        parameters: Float[Tensor, "subsets parameters"],
+        weights: Float[Tensor, "subsets points"],
+        points: Points,
+        vectors: Float[Tensor, "subsets parameters"],
+    ) -> Float[Tensor, "subsets parameters"]:
+        """Second derivative of `objective` applied to one vector a subset."""
+
+    @abstractmethod
+    def point_gradients(
+        self, parameters: Float[Tensor, " parameters"], points: Points
+    ) -> Float[Tensor, "points parameters"]:
+        """Gradient of each point's own term (C loss_i; loss_i for the network), without penalty."""
+
+    @abstractmethod
+    def without_optimum(self, counts: Float[Tensor, "subsets groups"]) -> Bool[Tensor, " subsets"]:
+        """Which subsets, by their class counts, get `prior` instead of being trained."""
+
+    @abstractmethod
+    def prior(
+        self, counts: Float[Tensor, "subsets groups"], features: int
+    ) -> Float[Tensor, "subsets parameters"]:
+        """The model that knows class counts only, smoothed: coefficients 0, log(n_k + 1/2)."""
+
+    @abstractmethod
+    def solver(self, points: Points) -> Solver:
+        """A function that trains blocks of subsets; what the points alone decide is done once."""
+
+    def hessian(
+        self,
+        parameters: Float[Tensor, " parameters"],
+        weights: Float[Tensor, " points"],
+        points: Points,
+    ) -> Float[Tensor, "parameters parameters"]:
+        """Second derivative of `objective` for one subset, as a matrix.
+
+        Singular along equal shifts of all softmax intercepts, which change no probability.
+        """
+        size = parameters.shape[0]
+        identity = torch.eye(size, dtype=parameters.dtype, device=parameters.device)
+        row_bytes = 8 * points.features.shape[0] * max(1, points.classes)
+        rows = max(1, HESSIAN_BYTES // row_bytes)
+        return torch.cat(
+            [
+                self.hessian_vector_product(
+                    parameters.expand(len(vectors), -1),
+                    weights.expand(len(vectors), -1),
+                    points,
+                    vectors,
+                )
+                for vectors in identity.split(rows)
+            ]
+        )

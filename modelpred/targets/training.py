@@ -1,0 +1,195 @@
+"""Training of target models on many subsets at once.
+
+Subsets are trained in blocks whose size follows from bytes, so memory is bounded whatever their
+number. Which subsets share a block changes no answer by more than rounding.
+
+**Degenerate subsets** (a class missing, or no weight at all) are marked. Where their objective has
+no minimiser they get the family's prior-only model, which is their definition, not a failure.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from modelpred.dataset.tables import InvalidInput
+from modelpred.targets.model import (
+    Array,
+    Points,
+    Solution,
+    Solver,
+    TargetModel,
+    class_counts,
+    points_of,
+)
+
+# Scores of one block; small enough to stay near the processor's cache, large enough for its products.
+CACHE_BYTES = 2**20
+ACCELERATOR_BYTES = 256 * 2**20
+
+
+@dataclass(frozen=True)
+class TrainedTargets:
+    """A row per subset; arrays are of the kind (numpy or torch) that the features were.
+
+    Attributes:
+        parameters: float64 [subsets, parameters].
+        objective: the subset's own objective there.
+        gradient_norm: largest absolute entry of its gradient there.
+        converged: the row is the answer: its gradient norm is within the tolerance; for a family of
+            fixed steps the steps ended finite; a prior-only row is so by definition.
+        degenerate: a class is missing from the subset, or all weights are zero.
+        iterations: steps taken.
+    """
+
+    parameters: Any
+    objective: Any
+    gradient_norm: Any
+    converged: Any
+    degenerate: Any
+    iterations: Any
+
+
+def train_targets(
+    model: TargetModel,
+    features: Array,
+    labels: Array,
+    weights: Array,
+    *,
+    tolerance: float = 1e-6,
+    start: Array | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    classes: int | None = None,
+    block: int | None = None,
+) -> TrainedTargets:
+    """Trained parameters of every subset.
+
+    Args:
+        model: the family (`target_model`).
+        features: [points, features], numpy or torch; results come back as the same kind.
+        labels: [points] class indices, or numbers for a regression.
+        weights: [subsets, points], finite and not negative, of any number type.
+        tolerance: largest absolute entry of the gradient that counts as converged.
+        start: parameters to start from, [parameters] or [subsets, parameters].
+        progress: called with (subsets done, subsets in all) after each block.
+        classes: number of classes, if labels may lack the highest.
+        block: subsets trained at once; default: by bytes.
+
+    Raises:
+        InvalidInput: weights, features, labels or start that do not fit.
+    """
+    as_numpy = isinstance(features, np.ndarray)
+    known = 0 if model.regression else _classes(labels, classes)
+    points = points_of(features, labels, known)
+    size = model.parameter_count(points.features.shape[1], points.classes)
+    table = _checked_weights(weights, points)
+    begin = None if start is None else _checked_start(start, len(table), size, points)
+    if not tolerance > 0:
+        raise InvalidInput(f"tolerance is {tolerance}; expected a positive number")
+    if block is not None and block < 1:
+        raise InvalidInput(f"block is {block}; expected a positive number of subsets")
+    rows = block or _block_size(points)
+    done: list[tuple[Solution, Tensor]] = []
+    with torch.no_grad():
+        trainer = Trainer(model, points, model.solver(points), tolerance)
+        for first in range(0, len(table), rows):
+            part = table[first : first + rows].to(points.features.device, torch.float64)
+            own = None if begin is None else begin[first : first + rows]
+            done.append(trainer.block(part, own))
+            if progress is not None:
+                progress(min(first + rows, len(table)), len(table))
+    return _joined(done, size, points.features.device, as_numpy=as_numpy)
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """One family on one pool of points."""
+
+    model: TargetModel
+    points: Points
+    solver: Solver
+    tolerance: float
+
+    def block(self, weights: Tensor, start: Tensor | None) -> tuple[Solution, Tensor]:
+        """The block's solution, and which of its rows are degenerate."""
+        counts = class_counts(weights, self.points)
+        degenerate = (counts == 0).any(1)
+        solved = ~self.model.without_optimum(counts)
+        if bool(solved.all()):
+            return self.solver(weights, start=start, tolerance=self.tolerance), degenerate
+        parameters = self.model.prior(counts, self.points.features.shape[1])
+        converged = torch.ones_like(solved)
+        iterations = torch.zeros_like(solved, dtype=torch.int64)
+        if bool(solved.any()):
+            own = None if start is None else start[solved]
+            solution = self.solver(weights[solved], start=own, tolerance=self.tolerance)
+            parameters[solved] = solution.parameters
+            converged[solved] = solution.converged
+            iterations[solved] = solution.iterations
+        gradient = self.model.gradient(parameters, weights, self.points)
+        objective = self.model.objective(parameters, weights, self.points)
+        norm = gradient.abs().amax(1)
+        return Solution(parameters, norm, objective, iterations, converged), degenerate
+
+
+def _block_size(points: Points) -> int:
+    budget = CACHE_BYTES if points.features.device.type == "cpu" else ACCELERATOR_BYTES
+    row_bytes = 4 * len(points.features) * max(1, points.classes if points.classes > 2 else 1)
+    return int(np.clip(budget // row_bytes, 16, 4096))
+
+
+def _joined(
+    done: list[tuple[Solution, Tensor]], size: int, device: torch.device, *, as_numpy: bool
+) -> TrainedTargets:
+    empty = torch.zeros(0, dtype=torch.float64, device=device)
+    flags = empty.bool()
+    none = Solution(empty.reshape(0, size), empty, empty, empty.long(), flags)
+    parts = [none, *(solution for solution, _ in done)]
+    columns = {
+        name: torch.cat([getattr(part, name) for part in parts])
+        for name in ("parameters", "objective", "gradient_norm", "converged", "iterations")
+    }
+    columns["degenerate"] = torch.cat([flags, *(degenerate for _, degenerate in done)])
+    if as_numpy:
+        return TrainedTargets(**{name: column.numpy() for name, column in columns.items()})
+    return TrainedTargets(**columns)
+
+
+def _classes(labels: Array, classes: int | None) -> int:
+    if classes is not None:
+        return classes
+    return max(2, int(labels.max()) + 1) if len(labels) else 2
+
+
+def _checked_weights(weights: Array, points: Points) -> Tensor:
+    table = torch.as_tensor(weights)
+    if table.ndim != 2:
+        raise InvalidInput(
+            f"weights have shape {list(table.shape)}; expected [subsets, points], one row a subset"
+        )
+    if table.shape[1] != len(points.features):
+        raise InvalidInput(
+            f"weights have {table.shape[1]} points but the data set has {len(points.features)}; "
+            "were they drawn for another split?"
+        )
+    if table.numel() and table.dtype not in (torch.bool, torch.uint8):
+        low, high = (float(value) for value in torch.aminmax(table))
+        if not (low >= 0 and high < np.inf):  # a NaN is in both and fails this too
+            raise InvalidInput(
+                f"weights run from {low} to {high}; expected finite numbers, none negative"
+            )
+    return table
+
+
+def _checked_start(start: Array, subsets: int, size: int, points: Points) -> Tensor:
+    begin = torch.as_tensor(start).to(points.features.device, torch.float64)
+    if begin.shape not in (torch.Size([size]), torch.Size([subsets, size])):
+        raise InvalidInput(
+            f"start has shape {list(begin.shape)}; expected [{size}] or [{subsets}, {size}]"
+        )
+    if not bool(torch.isfinite(begin).all()):
+        raise InvalidInput("start has parameters that are not finite")
+    return begin.expand(subsets, -1)
