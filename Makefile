@@ -1,0 +1,38 @@
+# make run    the whole pipeline: installs what is missing, runs what changed, ends with a summary
+# make test   everything that must hold before a change is kept: format, lint, layers, types, tests
+
+PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
+  $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+INSTALL = pip install --quiet --constraint constraints.txt --editable
+
+.PHONY: run test
+.DEFAULT_GOAL := run
+
+run: .venv/installed
+	@dvc repro
+	@python -m flows.publish
+	@modelpred summary
+
+test: .venv/installed-dev
+	ruff format --check
+	ruff check
+	lint-imports
+	pyright
+	pytest
+
+.venv/installed: .venv/bin/pip pyproject.toml constraints.txt
+	@echo "Installing into .venv (about 2 GB, some minutes the first time) ..."
+	@$(INSTALL) .
+	@touch $@
+
+.venv/installed-dev: .venv/bin/pip pyproject.toml constraints.txt
+	@echo "Installing with the development tools into .venv (about 2 GB, some minutes the first time) ..."
+	@$(INSTALL) '.[dev]'
+	@touch .venv/installed $@
+
+.venv/bin/pip:
+	@test -n "$(PYTHON)" || { echo "ModelPred needs Python 3.11 or newer, and none was found; install it or name it: make run PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -m venv .venv
