@@ -285,7 +285,7 @@ def expected_calibration_error(
     """
     table = reliability_table(probabilities, labels, bins=bins, scheme=scheme)
     gap = (table["accuracy"] - table["confidence"]).abs()
-    return float((gap * table["count"]).sum() / table["count"].sum())
+    return float(np.average(gap, weights=table["count"]))
 
 
 def calibration_noise(
@@ -293,4 +293,4 @@ def calibration_noise(
 ) -> float:
     """Return about the calibration error that a perfectly calibrated model would show here."""
     table = reliability_table(probabilities, labels, bins=bins, scheme=scheme)
-    return float((table["noise"] * table["count"]).sum() / table["count"].sum())
+    return float(np.average(table["noise"], weights=table["count"]))

@@ -1,0 +1,47 @@
+"""Refits: which parameters would a subset give? The true answer, and the cheap rivals' answers."""
+
+import torch
+from jaxtyping import Float, Num
+from torch import Tensor
+
+from modelpred.refits.datamodel import LinearDatamodel
+from modelpred.refits.influence import Influence, NewtonStep, RescaledInfluence
+from modelpred.refits.retraining import FullModel, Progress, Refit, Retraining, silent
+from modelpred.targets.model import Points, TargetModel
+
+__all__ = [
+    "FullModel",
+    "Influence",
+    "LinearDatamodel",
+    "NewtonStep",
+    "Progress",
+    "Refit",
+    "RescaledInfluence",
+    "Retraining",
+    "rivals",
+    "silent",
+]
+
+
+def rivals(
+    model: TargetModel,
+    points: Points,
+    fit_weights: Num[Tensor, "subsets points"],
+    fit_parameters: Float[Tensor, "subsets parameters"],
+) -> dict[str, Refit]:
+    """Return every cheap refit that is defined for the family, by name, cheapest first.
+
+    The full-data model is trained here; the linear datamodel is fitted on the bank's fit rows.
+    Families without a stationary full-data model (mlp) have no influence function and no Newton
+    step, so that these three are left out there: see `modelpred.refits.influence`.
+    """
+    everything = torch.ones(1, len(points.labels), dtype=torch.float64)
+    full = Retraining(model, points, tolerance=1e-8)(everything)[0]
+    refits: list[Refit] = [FullModel(model, points, full)]
+    if model.convex:
+        refits += [
+            expansion(model, points, full)
+            for expansion in (Influence, RescaledInfluence, NewtonStep)
+        ]
+    refits.append(LinearDatamodel.fit(fit_weights, fit_parameters))
+    return {refit.name: refit for refit in refits}

@@ -1,0 +1,256 @@
+"""Expansions around the full-data model: influence function, rescaled influence, one Newton step.
+
+With theta the full-data parameters (all weights 1), g_i the gradient and H_i the Hessian of point
+i's own term at theta, R the Hessian of the penalty and H = R + Σ_i H_i, the gradient of the
+subset's objective at theta is Σ_i (w_i - 1) g_i: the penalty does not change with the weights and
+the full gradient is zero. Then
+
+    influence            theta - H⁻¹ Σ_i (w_i - 1) g_i            (Cook 1977; Koh & Liang 2017)
+    rescaled influence   theta - (R + s Σ_i H_i)⁻¹ Σ_i (w_i - 1) g_i,  s = Σ_i w_i / N
+    Newton step          theta - (R + Σ_i w_i H_i)⁻¹ Σ_i (w_i - 1) g_i
+
+The first is the derivative of retraining times the change of weights. The second gives the
+full Hessian the subset's size (a name that others use for leverage corrections, too). The third
+has the subset's own Hessian and is exact for a quadratic objective; it is neither damped nor
+searched along, as is customary.
+
+All is done in the basis B of directions that the data or the penalty determine, with B'HB = 1 and
+B'RB = diag(r): there the rescaled Hessian is diag(r + s (1 - r)), and it preconditions the
+conjugate gradients of the Newton step.
+
+The objective of the mlp is not convex and its full-data parameters are no stationary point of it
+(a fixed number of steps), so that none of the three is defined there.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from jaxtyping import Float, Num
+from torch import Tensor
+
+from modelpred.dataset.tables import InvalidInput
+from modelpred.refits.retraining import checked_weights
+from modelpred.targets.model import Points, TargetModel
+
+# Eigenvalues below this share of the largest are directions that neither the data nor the penalty
+# determine (the common shift of softmax intercepts): parameters stay as they are along them.
+UNDETERMINED = 1e-12
+# From here on float32 cannot hold the residual; above it halves the time.
+SINGLE_PRECISION = 1e-5
+
+
+@dataclass(frozen=True)
+class Expansion:
+    """The full objective up to second order around its minimum, in the basis described above."""
+
+    full_parameters: Float[Tensor, " parameters"]
+    basis: Float[Tensor, "parameters directions"]
+    penalty_share: Float[Tensor, " directions"]
+    gradients: Float[Tensor, "points directions"]
+
+    @classmethod
+    def of(cls, model: TargetModel, points: Points, full_parameters: Tensor) -> "Expansion":
+        """Return the expansion of a convex family; InvalidInput for any other."""
+        if not model.convex:
+            raise InvalidInput(
+                f"{model.name} has no expansion around its full-data model, which is no stationary "
+                "point; use the linear datamodel or retraining"
+            )
+        ones = torch.ones(len(points.labels), dtype=torch.float64)
+        values, vectors = torch.linalg.eigh(model.hessian(full_parameters, ones, points))
+        kept = values > UNDETERMINED * values[-1]
+        whitening = vectors[:, kept] / values[kept].sqrt()
+        penalty = model.hessian(full_parameters, 0 * ones, points)
+        share, rotation = torch.linalg.eigh(whitening.T @ penalty @ whitening)
+        basis = whitening @ rotation
+        gradients = model.point_gradients(full_parameters, points) @ basis
+        return cls(full_parameters, basis, share.clamp(0, 1), gradients)
+
+    def gradient(self, weights: Float[Tensor, "subsets points"]) -> Tensor:
+        """Return Σ_i (w_i - 1) g_i in the basis, [subsets, directions]."""
+        return (weights - 1) @ self.gradients
+
+    def rescaled_hessian(self, weights: Float[Tensor, "subsets points"]) -> Tensor:
+        """Return the diagonal r + s (1 - r) in the basis; an empty subset counts as one point."""
+        share = weights.mean(dim=1, keepdim=True).clamp(min=1 / weights.shape[1])
+        return self.penalty_share + share * (1 - self.penalty_share)
+
+    def moved(self, step: Float[Tensor, "subsets directions"]) -> Tensor:
+        """Return the full-data parameters minus a step in the basis, [subsets, parameters]."""
+        return self.full_parameters - step @ self.basis.T
+
+
+@final
+class Influence:
+    """Influence function: linear in the weights, so one matrix product answers all subsets."""
+
+    name = "influence"
+
+    def __init__(self, model: TargetModel, points: Points, full_parameters: Tensor) -> None:
+        expansion = Expansion.of(model, points, full_parameters)
+        self.full_parameters = full_parameters
+        self.derivatives = -expansion.gradients @ expansion.basis.T
+        """d theta / d w_i, [points, parameters]"""
+
+    def __call__(
+        self, weights: Num[Tensor, "subsets points"]
+    ) -> Float[Tensor, "subsets parameters"]:
+        """Return theta + Σ_i (w_i - 1) dtheta/dw_i."""
+        rows = checked_weights(weights, points=len(self.derivatives))
+        return self.full_parameters + (rows - 1) @ self.derivatives
+
+
+@final
+class RescaledInfluence:
+    """Influence function with the full Hessian scaled to the subset's size."""
+
+    name = "rescaled_influence"
+
+    def __init__(self, model: TargetModel, points: Points, full_parameters: Tensor) -> None:
+        self.expansion = Expansion.of(model, points, full_parameters)
+
+    def __call__(
+        self, weights: Num[Tensor, "subsets points"]
+    ) -> Float[Tensor, "subsets parameters"]:
+        """Return theta - (R + s Σ_i H_i)⁻¹ Σ_i (w_i - 1) g_i."""
+        rows = checked_weights(weights, points=len(self.expansion.gradients))
+        step = self.expansion.gradient(rows) / self.expansion.rescaled_hessian(rows)
+        return self.expansion.moved(step)
+
+
+Operator = Callable[[Tensor, Tensor], Tensor]
+"""(weights [subsets, points], vectors [subsets, directions]) -> Hessian times vectors"""
+
+
+@final
+class NewtonStep:
+    """One undamped Newton step from the full-data model on the subset's own objective.
+
+    Args:
+        model: a convex family.
+        points: the pool.
+        full_parameters: [parameters].
+        tolerance: residual of the linear system relative to its right-hand side. The default is
+            far below the error of the step itself; more digits would only cost it time.
+        block: subsets solved at once, small enough for the processor's cache.
+    """
+
+    name = "newton_step"
+
+    def __init__(
+        self,
+        model: TargetModel,
+        points: Points,
+        full_parameters: Tensor,
+        *,
+        tolerance: float = 1e-4,
+        block: int = 250,
+    ) -> None:
+        self.expansion = Expansion.of(model, points, full_parameters)
+        self.tolerance = tolerance
+        self.block = block
+        self.dtype = torch.float32 if tolerance >= SINGLE_PRECISION else torch.float64
+        self.hessian = _hessian(model, points, self.expansion, self.dtype)
+
+    def __call__(
+        self, weights: Num[Tensor, "subsets points"]
+    ) -> Float[Tensor, "subsets parameters"]:
+        """Return theta - (R + Σ_i w_i H_i)⁻¹ Σ_i (w_i - 1) g_i."""
+        rows = checked_weights(weights, points=len(self.expansion.gradients))
+        steps = [self._step(block) for block in rows.split(self.block)]
+        return self.expansion.moved(torch.cat(steps).to(torch.float64))
+
+    def _step(self, weights: Tensor) -> Tensor:
+        gradient = self.expansion.gradient(weights).to(self.dtype)
+        preconditioner = (1 / self.expansion.rescaled_hessian(weights)).to(self.dtype)
+        weights = weights.to(self.dtype)
+        return _conjugate_gradients(
+            lambda vectors: self.hessian(weights, vectors),
+            gradient,
+            preconditioner=preconditioner,
+            tolerance=self.tolerance,
+        )
+
+
+def _hessian(
+    model: TargetModel, points: Points, expansion: Expansion, dtype: torch.dtype
+) -> Operator:
+    """The subset's Hessian R + Σ_i w_i H_i at the full-data model, in the basis, as a product.
+
+    Where every H_i has rank one (a single score per point) it is f_i f_i', and a product with the
+    Hessian is two matrix products with the f_i in place of three and the curvature anew.
+    """
+    factors = _rank_one_factors(model, points, expansion.full_parameters)
+    basis = expansion.basis.to(dtype)
+    if factors is not None:
+        rows = (factors @ expansion.basis).to(dtype)
+        share = expansion.penalty_share.to(dtype)
+        return lambda weights, vectors: torch.addcmul(
+            ((vectors @ rows.T).mul_(weights)) @ rows, share, vectors
+        )
+    pool = points.to(dtype=dtype)
+    full = expansion.full_parameters.to(dtype)
+
+    def product(weights: Tensor, vectors: Tensor) -> Tensor:
+        parameters = full.expand(len(weights), -1)
+        lifted = vectors @ basis.T
+        return model.hessian_vector_product(parameters, weights, pool, lifted) @ basis
+
+    return product
+
+
+def _rank_one_factors(
+    model: TargetModel, points: Points, full_parameters: Tensor
+) -> Float[Tensor, "points parameters"] | None:
+    """f_i with H_i = f_i f_i' for every point, or None where some H_i has a higher rank.
+
+    A matrix of rank one is its largest column's outer product, over its diagonal entry there.
+    """
+    nothing = torch.zeros(1, dtype=torch.float64)
+    factors: list[Tensor] = []
+    for row in range(len(points.labels)):
+        point = Points(points.features[row : row + 1], points.labels[row : row + 1], points.classes)
+        penalty = model.hessian(full_parameters, nothing, point)
+        curvature = model.hessian(full_parameters, nothing + 1, point) - penalty
+        largest = curvature.diagonal().argmax()
+        scale = curvature[largest, largest].clamp(min=torch.finfo(torch.float64).tiny).sqrt()
+        factor = curvature[largest] / scale
+        remainder = (curvature - torch.outer(factor, factor)).abs().max()
+        if remainder > 1e-9 * curvature.abs().max():
+            return None
+        factors.append(factor)
+    return torch.stack(factors)
+
+
+def _conjugate_gradients(
+    product: Callable[[Tensor], Tensor],
+    right: Float[Tensor, "subsets directions"],
+    *,
+    preconditioner: Float[Tensor, "subsets directions"],
+    tolerance: float,
+) -> Float[Tensor, "subsets directions"]:
+    """Solve one positive semi-definite system per row, all rows at once, from zero.
+
+    Stops when every row's residual is `tolerance` of its right-hand side; a direction without
+    curvature (the intercept of an empty subset) gets no step.
+    """
+    tiny = torch.finfo(right.dtype).tiny
+    solution = torch.zeros_like(right)
+    residual = right.clone()
+    goal = tolerance * right.norm(dim=1)
+    direction = preconditioner * residual
+    alignment = (residual * direction).sum(dim=1, keepdim=True)
+    for _ in range(2 * right.shape[1] + 10):
+        image = product(direction)
+        curvature = (direction * image).sum(dim=1, keepdim=True)
+        length = torch.where(curvature > tiny, alignment / curvature.clamp(min=tiny), 0)
+        solution.addcmul_(length, direction)
+        residual.addcmul_(length, image, value=-1)
+        if bool((residual.norm(dim=1) <= goal).all()):
+            break
+        scaled = preconditioner * residual
+        previous, alignment = alignment, (residual * scaled).sum(dim=1, keepdim=True)
+        direction = scaled.addcmul_(alignment / previous.clamp(min=tiny), direction)
+    return solution

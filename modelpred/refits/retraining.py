@@ -1,0 +1,120 @@
+"""A refit answers: which parameters would this subset give? Retraining is the true answer.
+
+Every refit is a callable from weights [subsets, points] to parameters [subsets, parameters]. The
+exact ones stand here: training the subset's model, and the full-data model that ignores the edit.
+"""
+
+from collections.abc import Callable
+from typing import Protocol, final
+
+import torch
+from jaxtyping import Float, Num
+from torch import Tensor
+
+from modelpred.dataset.tables import InvalidInput
+from modelpred.targets.model import Points, TargetModel
+from modelpred.targets.training import TrainedTargets, train_targets
+
+Progress = Callable[[int, int, str], None]
+"""(done, total, what)"""
+
+
+def silent(done: int, total: int, what: str) -> None:
+    """Report to nobody."""
+
+
+class Refit(Protocol):
+    """Parameters of the model that each subset of the pool would give."""
+
+    @property
+    def name(self) -> str:
+        """One word for tables."""
+        ...
+
+    def __call__(
+        self, weights: Num[Tensor, "subsets points"]
+    ) -> Float[Tensor, "subsets parameters"]:
+        """Return parameters in float64 for weights of any numeric type, a row per subset."""
+        ...
+
+
+def checked_weights(
+    weights: Num[Tensor, "subsets points"], *, points: int
+) -> Float[Tensor, "subsets points"]:
+    """Return the weights in float64; InvalidInput when they are not for this many points."""
+    if weights.shape[1] != points:
+        raise InvalidInput(
+            f"weights have {weights.shape[1]} points but the data set has {points}; "
+            "were they drawn for another split?"
+        )
+    return weights.to(torch.float64)
+
+
+@final
+class Retraining:
+    """Exact retraining of every subset: the truth that other refits are measured against.
+
+    Args:
+        model: the family of models.
+        points: the pool that the weights refer to.
+        tolerance: largest absolute entry of the gradient at which a target counts as converged.
+        start: parameters [parameters] of a warm start; without, the family's own.
+    """
+
+    def __init__(
+        self,
+        model: TargetModel,
+        points: Points,
+        *,
+        tolerance: float = 1e-6,
+        start: Float[Tensor, " parameters"] | None = None,
+    ) -> None:
+        self.model = model
+        self.points = points
+        self.tolerance = tolerance
+        self.start = start
+
+    @property
+    def name(self) -> str:
+        """`retraining`, or `warm_retraining` with a start."""
+        return "retraining" if self.start is None else "warm_retraining"
+
+    def __call__(
+        self, weights: Num[Tensor, "subsets points"]
+    ) -> Float[Tensor, "subsets parameters"]:
+        """Return the trained parameters; `train` also says which of them converged."""
+        return self.train(weights).parameters
+
+    def train(
+        self, weights: Num[Tensor, "subsets points"], *, progress: Progress = silent
+    ) -> TrainedTargets:
+        """Return parameters, objective, gradient norm and flags of every subset."""
+        return train_targets(
+            self.model,
+            self.points.features,
+            self.points.labels,
+            weights,
+            tolerance=self.tolerance,
+            start=self.start,
+            progress=lambda done, total: progress(done, total, "retraining"),
+            classes=self.points.classes,
+        )
+
+
+@final
+class FullModel:
+    """The full-data model for every subset: what one has without asking."""
+
+    name = "full_model"
+
+    def __init__(self, model: TargetModel, points: Points, full_parameters: Tensor) -> None:
+        self.model = model
+        self.points = points
+        self.full_parameters = full_parameters
+
+    def __call__(
+        self, weights: Num[Tensor, "subsets points"]
+    ) -> Float[Tensor, "subsets parameters"]:
+        """Return the full-data parameters once per subset."""
+        rows = checked_weights(weights, points=len(self.points.labels))
+        return self.full_parameters.repeat(len(rows), 1)
