@@ -55,7 +55,7 @@ def test_newton_step_is_the_dense_solution_row_by_row(case):
     expected = case.full - torch.stack(steps)
     exact = NewtonStep(case.model, case.points, case.full, tolerance=1e-12)
     close(exact(weights), expected, 1e-8)  # conjugate gradients to 1e-12 of the gradient
-    close(NewtonStep(case.model, case.points, case.full)(weights), expected, 1e-3)
+    close(NewtonStep(case.model, case.points, case.full)(weights), expected, 1e-2)
 
 
 def test_rescaled_influence_is_its_dense_formula(case):
@@ -89,8 +89,8 @@ def test_batched_equals_one_by_one(case, expansion):
     refit = expansion(case.model, case.points, case.full)
     weights = case.weights(7)
     loop = torch.cat([refit(row[None]) for row in weights])
-    # The Newton step stops its block when the worst row is solved to 1e-4.
-    close(refit(weights), loop, 1e-3 if expansion is NewtonStep else 1e-12)
+    # The Newton step stops its block when the worst row is solved to 1e-3.
+    close(refit(weights), loop, 1e-2 if expansion is NewtonStep else 1e-12)
 
 
 def test_blocks_of_the_newton_step_do_not_matter(case):
