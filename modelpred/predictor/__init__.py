@@ -1,0 +1,15 @@
+"""The predictor: a neural set function from subset weights to trained parameters."""
+
+from modelpred.predictor.fidelity import fidelity
+from modelpred.predictor.files import predictor_fingerprint, read_predictor, write_predictor
+from modelpred.predictor.fitting import Predictor, PredictorConfig, fit_predictor
+
+__all__ = [
+    "Predictor",
+    "PredictorConfig",
+    "fidelity",
+    "fit_predictor",
+    "predictor_fingerprint",
+    "read_predictor",
+    "write_predictor",
+]

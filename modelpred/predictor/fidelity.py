@@ -1,0 +1,136 @@
+"""How near each refit comes to retraining, on subsets that no fit has seen.
+
+A row for every method and every held-out design: relative parameter error with a 95% interval over
+subsets, error of the mean test loss, Spearman correlation of the test loss within subsets of about
+one size (across sizes it would mostly measure size), and the time of one answer in a batch.
+"""
+
+import time
+from collections.abc import Mapping
+from typing import Protocol
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+
+from modelpred.metrics import mean_interval, relative_errors, spearman_within
+from modelpred.refits import Refit
+from modelpred.targets import Points, TargetModel
+
+SIZE_GROUPS = 10
+SCORE_BYTES = 64 * 2**20
+REPEATS = 3
+
+
+class HeldOut(Protocol):
+    """Subsets with their trained parameters (a bank)."""
+
+    @property
+    def designs(self) -> tuple[str, ...]:
+        """Design of each subset."""
+        ...
+
+    @property
+    def weights(self) -> Tensor:
+        """[subsets, points]."""
+        ...
+
+    @property
+    def parameters(self) -> Tensor:
+        """[subsets, parameters]."""
+        ...
+
+    @property
+    def converged(self) -> Tensor:
+        """[subsets]: rows that training did not finish are no truth and are left out."""
+        ...
+
+    @property
+    def degenerate(self) -> Tensor:
+        """[subsets]: rows with a defined prior-only answer, left out as well."""
+        ...
+
+
+def fidelity(
+    refits: Mapping[str, Refit],
+    held_out: HeldOut,
+    *,
+    model: TargetModel,
+    points: Points,
+    test_points: Points,
+) -> pl.DataFrame:
+    """The table of methods by designs.
+
+    Args:
+        refits: by the name shown.
+        held_out: subsets never used in fitting.
+        model: the family.
+        points: the pool.
+        test_points: rows whose mean loss is compared.
+
+    Returns:
+        Columns method, design, subsets, parameter_error (mean), parameter_error_low,
+        parameter_error_high, parameter_error_median, test_loss_error (mean absolute),
+        spearman_within_size, microseconds (per subset, least of three batched answers).
+    """
+    usable = held_out.converged & ~held_out.degenerate
+    designs = np.array(held_out.designs)
+    rows: list[dict[str, object]] = []
+    for design in dict.fromkeys(held_out.designs):
+        chosen = usable & torch.as_tensor(designs == design)
+        if not bool(chosen.any()):
+            continue
+        weights = held_out.weights[chosen].to(points.features)
+        true = held_out.parameters[chosen].to(points.features)
+        true_losses = mean_losses(model, true, test_points)
+        groups = size_groups(weights)
+        for name, refit in refits.items():
+            predicted, seconds = _timed(refit, weights)
+            errors = relative_errors(predicted, true)
+            losses = mean_losses(model, predicted, test_points)
+            interval = mean_interval(errors)
+            rows.append(
+                {
+                    "method": name,
+                    "design": design,
+                    "subsets": len(weights),
+                    "parameter_error": interval.mean,
+                    "parameter_error_low": interval.low,
+                    "parameter_error_high": interval.high,
+                    "parameter_error_median": float(np.median(errors)),
+                    "test_loss_error": float((losses - true_losses).abs().mean()),
+                    "spearman_within_size": spearman_within(losses, true_losses, groups),
+                    "microseconds": 1e6 * seconds / len(weights),
+                }
+            )
+    return pl.DataFrame(rows)
+
+
+def mean_losses(model: TargetModel, parameters: Tensor, points: Points) -> Tensor:
+    """Mean loss over the points for each model, [subsets], in blocks of bounded memory."""
+    row_bytes = 8 * len(points.features) * max(1, points.classes)
+    rows = max(1, SCORE_BYTES // row_bytes)
+    return torch.cat(
+        [
+            model.losses(model.scores(block, points.features), points.labels).mean(1)
+            for block in parameters.split(rows)
+        ]
+    )
+
+
+def size_groups(weights: Tensor) -> np.ndarray:
+    """Ten groups of about equal size: subsets within one have nearly the same total weight."""
+    totals = weights.sum(1).numpy()
+    edges = np.quantile(totals, np.linspace(0, 1, SIZE_GROUPS + 1)[1:-1])
+    return np.searchsorted(edges, totals, side="right")
+
+
+def _timed(refit: Refit, weights: Tensor) -> tuple[Tensor, float]:
+    best = float("inf")
+    predicted = refit(weights)  # the first answer warms caches and is not timed
+    for _ in range(REPEATS):
+        began = time.perf_counter()
+        refit(weights)
+        best = min(best, time.perf_counter() - began)
+    return predicted, best

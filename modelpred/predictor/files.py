@@ -1,0 +1,173 @@
+"""The predictor on disk: predictor.safetensors and predictor.json, nothing else, nothing executable.
+
+The tensors hold the network's weights, the anchors and the pool (features and labels), so that a
+loaded predictor answers on its own. The JSON says how to build the network and the family. The
+same predictor gives the same bytes: no times, no machine.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from modelpred.dataset.files import write_atomically
+from modelpred.dataset.tables import InvalidInput
+from modelpred.predictor.anchors import Anchors
+from modelpred.predictor.fitting import Predictor, PredictorConfig, build_network
+from modelpred.targets import Points, points_of, target_model
+
+SCHEMA_VERSION = 1
+LARGEST_BYTES = 4 * 2**30
+TENSORS_FILE, DESCRIPTION_FILE = "predictor.safetensors", "predictor.json"
+ANCHOR_NAMES = ("shares", "parameters", "basis", "curvatures")
+
+
+class PredictorDescription(BaseModel):
+    """predictor.json."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: int
+    model: str
+    model_settings: dict[str, Any]
+    classes: int
+    points: int
+    fitted_points: int
+    features: int
+    parameters: int
+    row_ids: tuple[str, ...]
+    config: PredictorConfig
+
+
+def write_predictor(predictor: Predictor, folder: Path) -> None:
+    """Write both files into the folder, each whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {f"network.{k}": v for k, v in predictor.network.state_dict().items()}
+    tensors |= {f"anchors.{name}": getattr(predictor.anchors, name) for name in ANCHOR_NAMES}
+    tensors |= {"points.features": predictor.points.features}
+    tensors |= {"points.labels": predictor.points.labels}
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    description = PredictorDescription(
+        schema_version=SCHEMA_VERSION,
+        model=predictor.model.name,
+        model_settings=predictor.model.settings,
+        classes=predictor.points.classes,
+        points=predictor.points.features.shape[0],
+        fitted_points=predictor.anchors.pool,
+        features=predictor.points.features.shape[1],
+        parameters=predictor.anchors.parameters.shape[1],
+        row_ids=predictor.row_ids,
+        config=predictor.config,
+    )
+    write_atomically(folder / TENSORS_FILE, save(plain))
+    text = json.dumps(description.model_dump(mode="json"), indent=2, sort_keys=True)
+    write_atomically(folder / DESCRIPTION_FILE, (text + "\n").encode())
+
+
+def read_predictor(folder: Path) -> Predictor:
+    """The predictor written there, on the CPU.
+
+    Raises:
+        InvalidInput: a file is missing, damaged, or does not fit the other.
+    """
+    description = read_description(folder)
+    tensors = _read_tensors(folder / TENSORS_FILE)
+    try:
+        model = target_model(description.model, **description.model_settings)
+        points = points_of(
+            _take(tensors, "points.features", (description.points, description.features)),
+            _take(tensors, "points.labels", (description.points,)),
+            description.classes,
+        )
+        anchors = _read_anchors(tensors, description, points)
+        network = build_network(description.config, anchors, points)
+        expected = network.state_dict()
+        state = {
+            name: _take(tensors, f"network.{name}", tuple(tensor.shape))
+            for name, tensor in expected.items()
+        }
+        network.load_state_dict(state)
+    except (InvalidInput, TypeError, ValueError) as error:
+        raise _damaged(folder / TENSORS_FILE, str(error)) from error
+    return Predictor(model, points, network, anchors, description.config, description.row_ids)
+
+
+def read_description(folder: Path) -> PredictorDescription:
+    """What predictor.json says; InvalidInput if it is missing or is not one."""
+    path = folder / DESCRIPTION_FILE
+    if not path.is_file():
+        raise InvalidInput(f"{path} is missing; run the predictor stage first")
+    try:
+        description = PredictorDescription.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise _damaged(path, f"{where}: {first['msg']}".removeprefix(": ")) from error
+    if description.schema_version != SCHEMA_VERSION:
+        raise _damaged(
+            path, f"it has schema {description.schema_version}, this version reads {SCHEMA_VERSION}"
+        )
+    return description
+
+
+def predictor_fingerprint(folder: Path) -> str:
+    """SHA-256 over both files: what the registry keys a version by."""
+    digest = hashlib.sha256()
+    for name in (TENSORS_FILE, DESCRIPTION_FILE):
+        path = folder / name
+        if not path.is_file():
+            raise InvalidInput(f"{path} is missing; run the predictor stage first")
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def _read_anchors(
+    tensors: dict[str, Tensor], description: PredictorDescription, points: Points
+) -> Anchors:
+    del points
+    shares = tensors.get("anchors.shares", torch.empty(0))
+    basis = tensors.get("anchors.basis", torch.empty(0))
+    levels, parameters = len(shares), description.parameters
+    blocks = len(basis) if basis.ndim == 3 else 0
+    if not levels or not blocks or parameters % blocks:
+        raise InvalidInput("its anchors are missing or have the wrong shape")
+    size = parameters // blocks
+    return Anchors(
+        _take(tensors, "anchors.shares", (levels,)),
+        _take(tensors, "anchors.parameters", (levels, parameters)),
+        _take(tensors, "anchors.basis", (blocks, size, size)),
+        _take(tensors, "anchors.curvatures", (levels, blocks, size)),
+        pool=description.fitted_points,
+    )
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise InvalidInput(f"{path} is missing; run the predictor stage first")
+    if path.stat().st_size > LARGEST_BYTES:
+        raise _damaged(path, f"it is larger than {LARGEST_BYTES} bytes")
+    try:
+        return load(path.read_bytes())
+    except SafetensorError as error:
+        raise _damaged(path, str(error)) from error
+
+
+def _take(tensors: dict[str, Tensor], name: str, shape: tuple[int, ...]) -> Tensor:
+    if name not in tensors:
+        raise InvalidInput(f"it has no tensor {name}")
+    tensor = tensors[name]
+    if tuple(tensor.shape) != shape:
+        raise InvalidInput(f"{name} has shape {list(tensor.shape)}, expected {list(shape)}")
+    if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        raise InvalidInput(f"{name} has values that are not finite")
+    return tensor
+
+
+def _damaged(path: Path, why: str) -> InvalidInput:
+    return InvalidInput(f"{path} cannot be used: {why}; run the predictor stage again")

@@ -1,0 +1,458 @@
+"""Fit a set function to a bank of trained targets.
+
+    loss = parameter + optimality * local regulariser + utility * global regulariser
+
+(losses.py). Two named configurations:
+
+`paper`     the published network, mean squared error, Adam 1e-4, batches of 32, 15 epochs, L1 and L2
+            of 0.01 on the network's weights; regularisers on the batch's own subsets.
+`anchored`  the default: staged network from the size path, relative error of every stage, AdamW with
+            one cycle of the learning rate; the local regulariser is preconditioned and acts on fresh
+            subsets as well: the fit's own weights with the points shuffled, which keeps their
+            sizes and counts and costs no training. Best weights by error on validation subsets.
+
+Degenerate subsets (a class missing) have a defined answer, the prior-only model; they are left out
+of fitting and answered by that definition.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from modelpred.dataset.tables import InvalidInput
+from modelpred.predictor.anchors import Anchors, make_anchors
+from modelpred.predictor.losses import (
+    optimality_loss,
+    relative_error_loss,
+    squared_error_loss,
+    utility_loss,
+)
+from modelpred.predictor.network import (
+    AnchoredNetwork,
+    BoundPoints,
+    PaperNetwork,
+    SetNetwork,
+    initialise,
+)
+from modelpred.predictor.refinement import error_bound, refine_parameters
+from modelpred.targets import Points, TargetModel
+from modelpred.targets.model import class_counts
+
+Progress = Callable[[int, int, str], None]
+
+ANSWER_BLOCK = 2048  # subsets answered at once: bounds memory, fills a matrix product
+
+
+class PredictorConfig(BaseModel):
+    """Settings of the set function and its fit; section `predictor` of params.yaml.
+
+    `None` means what the network was designed with: for `anchored` 30 epochs of batches of 128 at
+    2e-3, for `paper` 15 epochs of batches of 32 at 1e-4.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    network: Literal["anchored", "paper"] = "anchored"
+    epochs: int | None = Field(default=None, ge=1)
+    batch: int | None = Field(default=None, ge=1)
+    learning_rate: float | None = Field(default=None, gt=0)
+    optimality: float | None = Field(default=None, ge=0)
+    utility: float | None = Field(default=None, ge=0)
+    pooled: int = Field(default=128, ge=1)
+    width: int = Field(default=256, ge=1)
+    stages: int = Field(default=3, ge=1)
+    seed: int = 0
+
+    def schedule(self) -> "Schedule":
+        """The settings with every `None` resolved."""
+        usual = SCHEDULES[self.network]
+        given = {
+            name: getattr(self, name)
+            for name in ("epochs", "batch", "learning_rate", "optimality", "utility")
+            if getattr(self, name) is not None
+        }
+        return Schedule(**{**usual, **given})
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast to fit, and what beside the parameters to match."""
+
+    epochs: int
+    batch: int
+    learning_rate: float
+    optimality: float
+    utility: float
+
+
+SCHEDULES: dict[str, dict[str, Any]] = {
+    "anchored": {
+        "epochs": 30, "batch": 128, "learning_rate": 2e-3, "optimality": 1.0, "utility": 0.0,
+    },
+    "paper": {
+        "epochs": 15, "batch": 32, "learning_rate": 1e-4, "optimality": 0.0, "utility": 0.0,
+    },
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A fitted set function: weights [subsets, points] -> parameters [subsets, parameters].
+
+    It is a refit like any other: `predictor(weights)`. `predict` refines, `certificate` bounds the
+    error without retraining, `for_points` asks about points that fitting never saw.
+    """
+
+    model: TargetModel
+    points: Points
+    network: SetNetwork
+    anchors: Anchors
+    config: PredictorConfig
+    row_ids: tuple[str, ...] = ()
+    history: tuple[dict[str, float], ...] = ()
+    bound: BoundPoints = field(init=False, repr=False)
+
+    name = "predictor"
+
+    def __post_init__(self) -> None:
+        self.network.eval()
+        object.__setattr__(self, "bound", self.network.bind(self.model, self.points))
+
+    def __call__(self, weights: Tensor) -> Tensor:
+        """`predict` without refinement."""
+        return self.predict(weights)
+
+    def predict(self, weights: Tensor, *, refine: float = 0.0) -> Tensor:
+        """Predicted parameters, float64 [subsets, parameters].
+
+        Args:
+            weights: [subsets, points], finite and not negative.
+            refine: Newton steps from the prediction; a fraction is a fraction of a step.
+
+        Raises:
+            InvalidInput: weights of the wrong shape or value, or `refine` where it is not defined.
+        """
+        if not (math.isfinite(refine) and refine >= 0):
+            raise InvalidInput(f"refine is {refine}; expected a number of Newton steps, 0 or more")
+        if refine and not self.model.convex:
+            raise InvalidInput(f"refine is for convex families, not for {self.model.name}")
+        checked = check_weights(weights, self.points)
+        if not len(checked):
+            return checked.new_zeros(0, self.anchors.parameters.shape[1])
+        answers = [self._answer(block, refine=refine) for block in checked.split(ANSWER_BLOCK)]
+        return torch.cat(answers)
+
+    def certificate(
+        self, weights: Tensor, parameters: Tensor | None = None, *, refine: float = 0.0
+    ) -> Tensor | None:
+        """Upper bound [subsets] on ||theta_hat - theta|| without retraining; None if none is known.
+
+        Args:
+            weights: [subsets, points].
+            parameters: the answer to bound; default `predict(weights, refine=refine)`.
+            refine: see `predict`.
+        """
+        checked = check_weights(weights, self.points)
+        if parameters is None:
+            parameters = self.predict(checked, refine=refine)
+        bounds: list[Tensor] = []
+        for block, answer in zip(
+            checked.split(ANSWER_BLOCK), parameters.split(ANSWER_BLOCK), strict=True
+        ):
+            bound = error_bound(self.model, self.points, block, answer)
+            if bound is None:
+                return None
+            bounds.append(bound)
+        return torch.cat(bounds)
+
+    def for_points(self, points: Points, *, row_ids: tuple[str, ...] = ()) -> "Predictor":
+        """The same set function over another pool, whose points fitting need not have seen.
+
+        Args:
+            points: the new pool: same features, scaling and classes.
+            row_ids: its rows' ids.
+        """
+        if points.features.shape[1] != self.points.features.shape[1]:
+            raise InvalidInput(
+                f"the new points have {points.features.shape[1]} features but the predictor was "
+                f"fitted with {self.points.features.shape[1]}; encode them the same way"
+            )
+        return Predictor(
+            self.model, points, self.network, self.anchors, self.config, row_ids, self.history
+        )
+
+    def _answer(self, weights: Tensor, *, refine: float) -> Tensor:
+        with torch.no_grad():
+            light = weights.to(torch.float32)
+            answer = self.network.stages(light, self.bound, None)[-1].to(torch.float64)
+            if refine:
+                answer = refine_parameters(
+                    self.model, self.points, self.anchors, weights, answer, steps=refine
+                )
+        counts = class_counts(weights, self.points)
+        prior_only = self.model.without_optimum(counts)
+        if bool(prior_only.any()):
+            answer[prior_only] = self.model.prior(
+                counts[prior_only], self.points.features.shape[1]
+            ).to(answer)
+        return answer
+
+
+def check_weights(weights: Tensor, points: Points) -> Tensor:
+    """Weights as float64 [subsets, points] on the points' device; InvalidInput if they are not."""
+    weights = torch.as_tensor(weights)
+    if weights.ndim != 2 or weights.shape[1] != len(points.features):
+        raise InvalidInput(
+            f"expected weights [subsets, {len(points.features)}], got {list(weights.shape)}; "
+            "were they drawn for another pool?"
+        )
+    exact = weights.to(dtype=torch.float64, device=points.features.device)
+    if not bool(torch.isfinite(exact).all()) or bool((exact < 0).any()):
+        raise InvalidInput("weights must be finite and not negative; a row left out has weight 0")
+    return exact
+
+
+def fit_predictor(
+    config: PredictorConfig,
+    model: TargetModel,
+    points: Points,
+    weights: Tensor,
+    parameters: Tensor,
+    *,
+    validation: tuple[Tensor, Tensor] | None = None,
+    row_ids: tuple[str, ...] = (),
+    progress: Progress | None = None,
+) -> Predictor:
+    """The predictor fitted to trained targets.
+
+    Args:
+        config: network and schedule.
+        model: the family that was trained.
+        points: the pool.
+        weights: [subsets, points] of the fit.
+        parameters: [subsets, parameters], what training gave for them.
+        validation: weights and parameters of other subsets: the best epoch is chosen on them.
+        row_ids: ids of the pool's rows, kept with the predictor.
+        progress: called as progress(epochs done, epochs, what).
+
+    Raises:
+        InvalidInput: shapes that do not match, targets or losses that are not finite.
+    """
+    weights = check_weights(weights, points)
+    _check_targets(weights, parameters)
+    kept = ~model.without_optimum(class_counts(weights, points))
+    if int(kept.sum()) < 2:
+        raise InvalidInput(
+            f"{int(kept.sum())} of {len(kept)} subsets have an optimum to learn from; expected at "
+            "least 2: ask for more or larger subsets"
+        )
+    weights, parameters = weights[kept], parameters[kept].to(weights)
+    anchors = make_anchors(model, points)
+    network = build_network(config, anchors, points)
+    initialise(network, torch.Generator().manual_seed(config.seed))
+    network.to(points.features.device)
+    fit = _Fit(config, model, points, network, weights, parameters, validation)
+    history = fit.run(progress)
+    return Predictor(model, points, network, anchors, config, row_ids, tuple(history))
+
+
+def _check_targets(weights: Tensor, parameters: Tensor) -> None:
+    if len(weights) != len(parameters):
+        raise InvalidInput(f"{len(weights)} subsets but {len(parameters)} rows of parameters")
+    finite = torch.isfinite(parameters).all(1)
+    if not bool(finite.all()):
+        raise InvalidInput(
+            f"{int((~finite).sum())} targets are not finite (first: row "
+            f"{int((~finite).nonzero()[0])}); leave them out or train them again"
+        )
+
+
+def build_network(config: PredictorConfig, anchors: Anchors, points: Points) -> SetNetwork:
+    """The network of a configuration for these points, not yet initialised."""
+    features = points.features.shape[1]
+    parameters = anchors.parameters.shape[1]
+    if config.network == "paper":
+        return PaperNetwork(features, 1, parameters)
+    return AnchoredNetwork(
+        anchors,
+        inputs=features + max(1, points.classes),
+        pooled=config.pooled,
+        width=config.width,
+        stages=config.stages,
+    )
+
+
+class _Fit:
+    """One run of the optimiser: tensors in single precision, batches drawn from a generator."""
+
+    def __init__(
+        self,
+        config: PredictorConfig,
+        model: TargetModel,
+        points: Points,
+        network: SetNetwork,
+        weights: Tensor,
+        parameters: Tensor,
+        validation: tuple[Tensor, Tensor] | None,
+    ) -> None:
+        self.config, self.schedule = config, config.schedule()
+        self.model, self.points, self.network = model, points, network
+        self.generator = torch.Generator().manual_seed(config.seed + 1)
+        self.weights, self.parameters = weights.float(), parameters.float()
+        if isinstance(network, AnchoredNetwork):
+            self._standardise(network)
+        self.bound = network.bind(model, points)
+        self.prepared = self._prepare(self.weights)
+        self.fresh = self._fresh() if self._anchored() and self.schedule.optimality else None
+        self.validation = None
+        if validation is not None and len(validation[0]):
+            exact = check_weights(validation[0], points)
+            kept = ~model.without_optimum(class_counts(exact, points))
+            self.validation = (exact[kept].float(), validation[1][kept].to(self.weights))
+        self.batches = math.ceil(len(weights) / self.schedule.batch)
+
+    def _anchored(self) -> bool:
+        return isinstance(self.network, AnchoredNetwork)
+
+    def _prepare(self, weights: Tensor) -> Tensor | None:
+        with torch.no_grad():
+            blocks = [
+                self.network.prepare(rows, self.bound) for rows in weights.split(ANSWER_BLOCK)
+            ]
+        kept = [block for block in blocks if block is not None]
+        return torch.cat(kept) if kept else None
+
+    def _standardise(self, network: AnchoredNetwork) -> None:
+        with torch.no_grad():
+            bound = network.bind(self.model, self.points)
+            anchors = network.prepare(self.weights, bound)
+            assert anchors is not None
+            steps = network.optimality_step(anchors, self.weights, bound)
+            network.standardise(self.weights, steps, self.parameters, self.points)
+            gap = (self.parameters - anchors).square().mean().sqrt()
+            network.correction_scale.fill_(float(gap.clamp(min=1e-6)))
+
+    def _fresh(self) -> tuple[Tensor, Tensor | None]:
+        """Untrained subsets: every fitted one with its points shuffled, and what is prepared."""
+        keys = torch.rand(self.weights.shape, generator=self.generator)
+        shuffled = self.weights.gather(1, keys.argsort(1).to(self.weights.device))
+        counts = class_counts(shuffled, self.points)
+        shuffled = shuffled[~self.model.without_optimum(counts)]
+        return shuffled, self._prepare(shuffled)
+
+    def run(self, progress: Progress | None) -> list[dict[str, float]]:
+        """Fit; the network ends with its best weights. Returns one record an epoch."""
+        optimiser, scheduler = self._optimiser()
+        history: list[dict[str, float]] = []
+        best, best_state = math.inf, None
+        began = time.perf_counter()
+        for epoch in range(self.schedule.epochs):
+            loss = self._epoch(optimiser, scheduler)
+            error = self._validation_error()
+            if not (math.isfinite(loss) and math.isfinite(error)):
+                raise InvalidInput(
+                    f"fitting reached a loss of {loss} (validation error {error}) in epoch "
+                    f"{epoch + 1}; try a smaller predictor.learning_rate"
+                )
+            if error < best:
+                best = error
+                best_state = {k: v.clone() for k, v in self.network.state_dict().items()}
+            seconds = time.perf_counter() - began
+            history.append(
+                {"epoch": epoch + 1, "loss": loss, "validation_error": error, "seconds": seconds}
+            )
+            if progress:
+                progress(epoch + 1, self.schedule.epochs, f"validation error {error:.4f}")
+        # The published configuration keeps its last weights; it knows no validation.
+        if best_state is not None and self._anchored() and self.validation is not None:
+            self.network.load_state_dict(best_state)
+        return history
+
+    def _optimiser(self) -> tuple[torch.optim.Optimizer, Any]:
+        parameters = list(self.network.parameters())
+        if not self._anchored():
+            return torch.optim.Adam(parameters, self.schedule.learning_rate), None
+        optimiser = torch.optim.AdamW(
+            parameters, self.schedule.learning_rate / 2, weight_decay=1e-3, fused=True
+        )
+        scheduler = torch.optim.lr_scheduler.OneCycleLR(
+            optimiser,
+            self.schedule.learning_rate,
+            total_steps=self.schedule.epochs * self.batches,
+        )
+        return optimiser, scheduler
+
+    def _epoch(self, optimiser: torch.optim.Optimizer, scheduler: Any) -> float:
+        self.network.train()
+        if self.fresh is not None:
+            self.fresh = self._fresh()
+        total = 0.0
+        order = torch.randperm(len(self.weights), generator=self.generator)
+        for batch in order.split(self.schedule.batch):
+            loss = self._loss(batch)
+            optimiser.zero_grad()
+            loss.backward()
+            if scheduler is not None:
+                torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+            optimiser.step()
+            if scheduler is not None:
+                scheduler.step()
+            total += float(loss.detach()) * len(batch)
+        return total / len(self.weights)
+
+    def _loss(self, batch: Tensor) -> Tensor:
+        weights, true = self.weights[batch], self.parameters[batch]
+        prepared = None if self.prepared is None else self.prepared[batch]
+        stages = self.network.stages(weights, self.bound, prepared)
+        anchored = self._anchored()
+        measure = relative_error_loss if anchored else squared_error_loss
+        loss = torch.stack([measure(stage, true) for stage in stages]).sum()
+        if self.schedule.utility:
+            term = utility_loss(self.model, stages[-1], true, weights, self.bound.points)
+            loss = loss + self.schedule.utility * term
+        if self.schedule.optimality:
+            loss = loss + self.schedule.optimality * self._optimality(batch, stages, weights)
+        if not anchored:
+            loss = loss + _published_penalty(self.network)
+        return loss
+
+    def _optimality(self, batch: Tensor, stages: list[Tensor], weights: Tensor) -> Tensor:
+        if self.fresh is None:
+            return optimality_loss(self.model, stages[-1], weights, self.bound.points)
+        shuffled, prepared = self.fresh
+        assert self.bound.anchor is not None and prepared is not None
+        anchors = self.bound.anchor.anchors
+        rows = batch % len(shuffled)
+        weights, prepared = shuffled[rows], prepared[rows]
+        levels = anchors.levels(weights)
+        return torch.stack(
+            [
+                optimality_loss(
+                    self.model,
+                    stage,
+                    weights,
+                    self.bound.points,
+                    precondition=lambda gradients: anchors.precondition(gradients, levels),
+                )
+                for stage in self.network.stages(weights, self.bound, prepared)
+            ]
+        ).sum()
+
+    def _validation_error(self) -> float:
+        self.network.eval()
+        weights, true = self.validation or (self.weights[:512], self.parameters[:512])
+        with torch.no_grad():
+            predicted = self.network.stages(weights, self.bound, None)[-1]
+        return float(relative_error_loss(predicted, true))
+
+
+def _published_penalty(network: SetNetwork) -> Tensor:
+    """0.01 L1 + 0.01 L2 of all network weights."""
+    flat = torch.cat([parameter.flatten() for parameter in network.parameters()])
+    return 0.01 * flat.abs().sum() + 0.01 * flat.norm()

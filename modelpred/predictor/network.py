@@ -1,0 +1,274 @@
+"""Set functions: theta_hat(w) = rho(pool_i w_i phi(x_i, y_i)), nothing per subset in Python.
+
+Pooling over a fixed pool of points is one matrix product, weights [subsets, points] times phi
+[points, pooled]. Two are built here:
+
+*Paper*: the published DeepSets: phi 128-128-128, sum, rho 128-128-64, ELU, no biases, then linear.
+
+*Anchored*: starts at the anchor (anchors.py) and corrects it in stages. The first stage sees the
+anchor, the size of the subset and the pooled phi. Each later stage also sees the local optimality
+condition where it stands, v = precondition(grad F_w(theta)), which is the set function's own
+equations evaluated once more, and learns what to add to the step -v:
+
+    theta_0 = anchor(w);   theta_1 = theta_0 + scale rho_1(theta_0, size, pool)
+    theta_{t+1} = theta_t - v_t + scale rho_{t+1}(theta_t, v_t, size, pool)
+
+grad F_w is a sum over points too, so every stage is a set function: equal under permutation, and a
+weight of two equals the row twice. Unrolled solvers are old (Gregor and LeCun 2010); doing it over
+weights of a training set is this project's own.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from modelpred.predictor.anchors import Anchors, PooledAnchor, pool_anchors
+from modelpred.targets import Points, TargetModel
+
+SIZE_FEATURES = 4  # log share, share, inverse share, mean weight of the rows that are in
+CLIP = 8.0  # standardised inputs beyond this are cut: nothing in fitting lies there
+
+
+def point_inputs(points: Points, centre: Tensor, scale: Tensor) -> Tensor:
+    """phi's input [points, features + labels]: standardised features, one-hot or scaled label."""
+    if points.classes == 0:
+        labels = points.labels[:, None]
+    else:
+        labels = torch.nn.functional.one_hot(points.labels, points.classes)
+    joined = torch.cat([points.features, labels.to(points.features)], 1)
+    return (joined - centre.to(joined)) / scale.to(joined)
+
+
+def size_features(weights: Tensor, pool: int) -> Tensor:
+    """[subsets, 4]: log share, share, inverse share, sum w^2 / sum w (1 for a plain subset)."""
+    total = weights.sum(1, keepdim=True).clamp(min=1e-9)
+    share = total / pool
+    return torch.cat(
+        [share.log(), share, 1 / share, weights.square().sum(1, keepdim=True) / total], 1
+    )
+
+
+@dataclass(frozen=True)
+class BoundPoints:
+    """Points as a network wants them: model functions, phi's inputs and pooled anchors."""
+
+    model: TargetModel
+    points: Points
+    inputs: Tensor
+    anchor: PooledAnchor | None
+
+
+class SetNetwork(ABC, nn.Module):
+    """A set function from weights to parameters, in float32."""
+
+    @abstractmethod
+    def stages(self, weights: Tensor, bound: BoundPoints, prepared: Tensor | None) -> list[Tensor]:
+        """Predictions [subsets, parameters] after each stage, last is the answer.
+
+        Args:
+            weights: [subsets, points].
+            bound: the points.
+            prepared: `prepare(weights)` if it was computed before.
+        """
+
+    @abstractmethod
+    def prepare(self, weights: Tensor, bound: BoundPoints) -> Tensor | None:
+        """What does not depend on learned weights, so that fitting computes it once."""
+
+    @abstractmethod
+    def bind(self, model: TargetModel, points: Points) -> BoundPoints:
+        """Points in the network's precision and device, with what the network pools."""
+
+
+def _dense(sizes: Sequence[int], activation: type[nn.Module], *, bias: bool) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for before, after in zip(sizes[:-1], sizes[1:], strict=True):
+        layers += [nn.Linear(before, after, bias=bias), activation()]
+    return nn.Sequential(*layers)
+
+
+@final
+class PaperNetwork(SetNetwork):
+    """The published DeepSets, kept as it was so that improvements have a base line."""
+
+    def __init__(self, features: int, labels: int, parameters: int) -> None:
+        super().__init__()
+        # The published scripts feed one label column, also for classes.
+        self.phi = _dense([features + labels, 128, 128, 128], nn.ELU, bias=False)
+        self.rho = nn.Sequential(
+            _dense([128, 128, 128, 64], nn.ELU, bias=False), nn.Linear(64, parameters)
+        )
+        self.register_buffer("centre", torch.zeros(features + labels))
+        self.register_buffer("scale", torch.ones(features + labels))
+        self.register_buffer("parameter_zero", torch.zeros(()))
+
+    def bind(self, model: TargetModel, points: Points) -> BoundPoints:
+        """Raw features and label, as published."""
+        like = self.get_buffer("centre")
+        ours = points.to(dtype=like.dtype, device=like.device)
+        inputs = torch.cat([ours.features, ours.labels[:, None].to(ours.features)], 1)
+        return BoundPoints(model, ours, inputs, None)
+
+    def prepare(self, weights: Tensor, bound: BoundPoints) -> Tensor | None:
+        """Nothing."""
+        del weights, bound
+
+    def stages(self, weights: Tensor, bound: BoundPoints, prepared: Tensor | None) -> list[Tensor]:
+        """One stage."""
+        del prepared
+        return [self.rho(weights @ self.phi(bound.inputs))]
+
+
+@final
+class AnchoredNetwork(SetNetwork):
+    """The anchored, staged network of the module's text."""
+
+    centre: Tensor
+    scale: Tensor
+    size_centre: Tensor
+    size_scale: Tensor
+    parameter_centre: Tensor
+    parameter_scale: Tensor
+    step_scale: Tensor
+    correction_scale: Tensor
+
+    def __init__(
+        self,
+        anchors: Anchors,
+        *,
+        inputs: int,
+        pooled: int,
+        width: int,
+        stages: int,
+    ) -> None:
+        super().__init__()
+        parameters = anchors.parameters.shape[1]
+        self.anchors = anchors
+        self.phi = nn.Sequential(nn.Linear(inputs, pooled), nn.GELU(), nn.Linear(pooled, pooled))
+        self.normalise = nn.LayerNorm(pooled)
+        seen = parameters + SIZE_FEATURES + pooled
+        self.corrections = nn.ModuleList(
+            Correction(seen if stage == 0 else seen + parameters, width, parameters)
+            for stage in range(stages)
+        )
+        for name, size in {
+            "centre": inputs,
+            "scale": inputs,
+            "size_centre": SIZE_FEATURES,
+            "size_scale": SIZE_FEATURES,
+            "parameter_centre": parameters,
+            "parameter_scale": parameters,
+            "step_scale": parameters,
+            "correction_scale": 1,
+        }.items():
+            self.register_buffer(name, torch.ones(size))
+
+    def bind(self, model: TargetModel, points: Points) -> BoundPoints:
+        """Standardised inputs and anchors pooled over these points."""
+        # Pooled gradients are formed in double precision: their sums cancel near an optimum.
+        exact = points.to(dtype=torch.float64, device=self.centre.device)
+        pooled = pool_anchors(self.anchors, model, exact)
+        ours = points.to(dtype=self.centre.dtype, device=self.centre.device)
+        single = PooledAnchor(
+            pooled.anchors.to(self.centre.dtype, self.centre.device),
+            pooled.point_gradients.to(self.centre.dtype),
+            pooled.penalty_gradients.to(self.centre.dtype),
+        )
+        return BoundPoints(model, ours, point_inputs(ours, self.centre, self.scale), single)
+
+    def standardise(
+        self, weights: Tensor, steps: Tensor, parameters: Tensor, points: Points
+    ) -> None:
+        """Set input and output scales from the subsets of the fit.
+
+        Args:
+            weights: [subsets, points].
+            steps: preconditioned gradients at the anchor, [subsets, parameters].
+            parameters: their targets.
+            points: the pool.
+        """
+        unit = torch.ones(self.centre.shape[0])
+        raw = point_inputs(points.to(dtype=torch.float32), 0 * unit, unit)
+        sizes = size_features(weights.to(torch.float32), self.anchors.pool)
+        for name, values in {"": raw, "size_": sizes, "parameter_": parameters}.items():
+            self.get_buffer(f"{name}centre").copy_(values.mean(0))
+            self.get_buffer(f"{name}scale").copy_(_spread(values))
+        self.step_scale.copy_(_spread(steps))
+
+    def prepare(self, weights: Tensor, bound: BoundPoints) -> Tensor | None:
+        """The anchors, [subsets, parameters]."""
+        assert bound.anchor is not None
+        return bound.anchor(weights, bound.anchor.anchors.levels(weights))
+
+    def optimality_step(self, parameters: Tensor, weights: Tensor, bound: BoundPoints) -> Tensor:
+        """precondition(grad F_w(theta)): about the way to the optimum, [subsets, parameters]."""
+        assert bound.anchor is not None
+        gradients = bound.model.gradient(parameters, weights, bound.points)
+        anchors = bound.anchor.anchors
+        return anchors.precondition(gradients, anchors.levels(weights))
+
+    def stages(self, weights: Tensor, bound: BoundPoints, prepared: Tensor | None) -> list[Tensor]:
+        """theta_1, theta_2, ... of the module's text."""
+        theta = self.prepare(weights, bound) if prepared is None else prepared
+        assert theta is not None
+        total = weights.sum(1, keepdim=True).clamp(min=1e-9)
+        pool = self.normalise((weights @ self.phi(bound.inputs)) / total)
+        sizes = (size_features(weights, self.anchors.pool) - self.size_centre) / self.size_scale
+        answers: list[Tensor] = []
+        for stage, correction in enumerate(self.corrections):
+            here = (theta - self.parameter_centre) / self.parameter_scale
+            seen = [here, sizes]
+            if stage:
+                step = self.optimality_step(theta, weights, bound)
+                # Far from the optimum of a nearly separable subset the full step is wild.
+                length = step.norm(dim=1, keepdim=True)
+                longest = theta.detach().norm(dim=1, keepdim=True)
+                step = step * (longest / length.clamp(min=1e-30)).clamp(max=1)
+                seen.append(step / self.step_scale)
+                theta = theta - step
+            inputs = torch.cat([torch.cat(seen, 1).clamp(-CLIP, CLIP), pool], 1)
+            theta = theta + self.correction_scale * correction(inputs)
+            answers.append(theta)
+        return answers
+
+
+@final
+class Correction(nn.Module):
+    """Two hidden layers beside a linear path; zero at the start."""
+
+    def __init__(self, inputs: int, width: int, outputs: int) -> None:
+        super().__init__()
+        self.deep = _dense([inputs, width, width], nn.GELU, bias=True)
+        self.last = nn.Linear(width, outputs)
+        self.linear = nn.Linear(inputs, outputs, bias=False)
+
+    def silence(self) -> None:
+        """Make the correction zero, so that fitting starts from the anchor."""
+        for parameter in (self.last.weight, self.last.bias, self.linear.weight):
+            nn.init.zeros_(parameter)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Correction [subsets, outputs] in units of the network's correction scale."""
+        return self.last(self.deep(inputs)) + self.linear(inputs)
+
+
+def initialise(network: SetNetwork, generator: torch.Generator) -> None:
+    """Draw the starting weights: uniform within 1 / sqrt(inputs), PyTorch's own rule, seeded."""
+    for module in network.modules():
+        if isinstance(module, nn.Linear):
+            bound = module.in_features**-0.5
+            for parameter in module.parameters():
+                nn.init.uniform_(parameter, -bound, bound, generator=generator)
+    for module in network.modules():
+        if isinstance(module, Correction):
+            module.silence()
+
+
+def _spread(values: Tensor) -> Tensor:
+    """Standard deviation by column; 1 where it is zero."""
+    spread = values.std(0)
+    return torch.where(spread > 0, spread, torch.ones_like(spread))
