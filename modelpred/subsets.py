@@ -28,6 +28,7 @@ from typing import Annotated, Literal, NamedTuple, get_args
 import numpy as np
 import polars as pl
 import torch
+from jaxtyping import Int, Int32, Int64, UInt8
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
@@ -45,6 +46,8 @@ SMALLEST_POOL = 3
 DRAWN_TOGETHER = 250  # not the shard size, which may change without changing the subsets
 ENUMERABLE = 2**22  # cells; designs with fewer subsets times points are listed where it helps
 
+Rows = UInt8[np.ndarray, "subsets points"] | Int32[np.ndarray, "subsets points"]
+Row = UInt8[np.ndarray, " points"] | Int32[np.ndarray, " points"]
 Counts = dict[Design, Annotated[int, Field(ge=0)]]
 
 
@@ -74,15 +77,15 @@ class Subsets:
     ids: tuple[str, ...]
     roles: tuple[str, ...]
     designs: tuple[str, ...]
-    weights: Tensor
+    weights: UInt8[Tensor, "subsets points"] | Int32[Tensor, "subsets points"]
 
     def __len__(self) -> int:
         """Number of subsets."""
         return len(self.ids)
 
     @property
-    def sizes(self) -> Tensor:
-        """Number of points taken, with their counts: int64 [subsets]."""
+    def sizes(self) -> Int64[Tensor, " subsets"]:
+        """Number of points taken, with their counts."""
         return self.weights.sum(dim=1, dtype=torch.int64)
 
     def select(self, *, role: str | None = None, design: str | None = None) -> "Subsets":
@@ -111,7 +114,9 @@ class Subsets:
         )
 
 
-def draw(design: str, *, points: int, count: int, generator: np.random.Generator) -> Tensor:
+def draw(
+    design: str, *, points: int, count: int, generator: np.random.Generator
+) -> UInt8[Tensor, "subsets points"] | Int32[Tensor, "subsets points"]:
     """Weights [count, points] of one design; repeats are not looked for.
 
     uint8; int32 when a count is over 255. leave_one_out alone never repeats, so its count is at
@@ -143,7 +148,7 @@ def draw_subsets(config: SubsetsConfig, *, points: int) -> Subsets:
     ids: list[str] = []
     roles: list[str] = []
     designs: list[str] = []
-    weights: list[np.ndarray] = []
+    weights: list[Rows] = []
     for role in ROLES:
         counts: dict[Design, int] = getattr(config, role)
         if not any(counts.values()):
@@ -241,7 +246,7 @@ class _Description(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    schema_version: int
+    schema_version: Literal[1]
     points: int
     counts: dict[str, int]
     sha256: str
@@ -265,7 +270,7 @@ def _members(design: str, points: int) -> _Members:
     }[design]
 
 
-def _draw(design: str, points: int, count: int, generator: np.random.Generator) -> np.ndarray:
+def _draw(design: str, points: int, count: int, generator: np.random.Generator) -> Rows:
     """Weights [count, points] as they come from the design, in the order of the design."""
     if design == "prefix":
         orders = range(math.ceil(count / points))
@@ -279,7 +284,7 @@ def _draw(design: str, points: int, count: int, generator: np.random.Generator) 
     return _draw_any(design, points, count, generator)
 
 
-def _draw_any(design: str, points: int, count: int, generator: np.random.Generator) -> np.ndarray:
+def _draw_any(design: str, points: int, count: int, generator: np.random.Generator) -> Rows:
     """Weights [count, points], each independent of the others."""
     if design == "bootstrap":
         drawn = generator.integers(points, size=(count, points))
@@ -302,7 +307,7 @@ def _support_size(design: str, points: int) -> int:
     return sum(math.comb(points - always, size) for size in sizes)
 
 
-def _support(design: str, points: int) -> Iterator[np.ndarray]:
+def _support(design: str, points: int) -> Iterator[Row]:
     """Every distinct weights [points] that the design can draw."""
     if design == "bootstrap":
         for drawn in itertools.combinations_with_replacement(range(points), points):
@@ -325,13 +330,13 @@ class _Drawer:
         self._points = points
         self._drawn: set[bytes] = set()
 
-    def distinct(self, role: str, design: str, count: int) -> list[np.ndarray]:
+    def distinct(self, role: str, design: str, count: int) -> list[Rows]:
         """Blocks of weights, `count` rows in all, none of which was drawn before."""
         if count > 0:
             self._require_enough(role, design, count)
         whole = design in ("prefix", "leave_one_out")  # a block is one order of all points
         size = self._points if whole else DRAWN_TOGETHER
-        drawn: list[np.ndarray] = []
+        drawn: list[Rows] = []
         for block, start in enumerate(range(0, count, size)):
             # Always a whole block, so that the numbers do not depend on how many are wanted.
             generator = seeded_generator(self._seed, "subsets", role, design, block)
@@ -346,7 +351,7 @@ class _Drawer:
             drawn.append(_compact(weights))
         return drawn
 
-    def _again(self, design: str, generator: np.random.Generator) -> np.ndarray:
+    def _again(self, design: str, generator: np.random.Generator) -> Row:
         """Weights [points] that were not drawn before."""
         for doubling in range(12):
             weights = _draw_any(design, self._points, 2**doubling, generator)
@@ -375,19 +380,19 @@ class _Drawer:
     def _enumerable(self, design: str) -> bool:
         return _support_size(design, self._points) * self._points <= ENUMERABLE
 
-    def _left(self, design: str) -> list[np.ndarray]:
+    def _left(self, design: str) -> list[Row]:
         support = _support(design, self._points)
         return [weights for weights in support if weights.tobytes() not in self._drawn]
 
 
-def _keys(weights: np.ndarray) -> list[bytes]:
+def _keys(weights: Rows) -> list[bytes]:
     """What tells rows apart: equal counts give equal keys, whatever the type of the array."""
     if weights.dtype == np.uint8:
         return [row.tobytes() for row in weights]
     return [_compact(row).tobytes() for row in weights]
 
 
-def _compact(weights: np.ndarray) -> np.ndarray:
+def _compact(weights: Int[np.ndarray, "..."] | UInt8[np.ndarray, "..."]) -> Rows | Row:
     """The same weights as uint8 where they fit, else as int32."""
     fits = weights.dtype == np.uint8 or weights.max(initial=0) <= 255
     return weights.astype(np.uint8 if fits else np.int32, copy=False)

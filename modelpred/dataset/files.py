@@ -12,6 +12,7 @@ import os
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import polars as pl
 import torch
@@ -37,7 +38,7 @@ class _Description(BaseModel):
         offset: tuple[float, ...]
         divisor: tuple[float, ...]
 
-    schema_version: int
+    schema_version: Literal[1]
     name: str
     points: int
     test: int

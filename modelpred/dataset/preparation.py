@@ -17,6 +17,7 @@ from typing import Annotated, Literal
 import numpy as np
 import polars as pl
 import torch
+from jaxtyping import Float64, Int64
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
@@ -47,8 +48,10 @@ class Scaling:
     offset: tuple[float, ...]
     divisor: tuple[float, ...]
 
-    def __call__(self, cells: Tensor) -> Tensor:
-        """Features [points, features] from unscaled cells of the same shape."""
+    def __call__(
+        self, cells: Float64[Tensor, "points features"]
+    ) -> Float64[Tensor, "points features"]:
+        """Features from unscaled cells."""
         offset = torch.tensor(self.offset, dtype=torch.float64)
         return (cells - offset) / torch.tensor(self.divisor, dtype=torch.float64)
 
@@ -75,10 +78,10 @@ class Dataset:
     """
 
     name: str
-    features: Tensor
-    labels: Tensor
-    test_features: Tensor
-    test_labels: Tensor
+    features: Float64[Tensor, "points features"]
+    labels: Int64[Tensor, " points"] | Float64[Tensor, " points"]
+    test_features: Float64[Tensor, "test_points features"]
+    test_labels: Int64[Tensor, " test_points"] | Float64[Tensor, " test_points"]
     row_ids: tuple[str, ...]
     test_row_ids: tuple[str, ...]
     feature_names: tuple[str, ...]
@@ -136,8 +139,8 @@ def prepare_table(table: Table, config: DatasetConfig) -> Dataset:
     return replace(dataset, fingerprint=content_fingerprint(dataset))
 
 
-def fit_scaling(name: ScalingName, cells: Tensor) -> Scaling:
-    """The scaling with constants from these cells [points, features] alone.
+def fit_scaling(name: ScalingName, cells: Float64[Tensor, "points features"]) -> Scaling:
+    """The scaling with constants from these cells alone.
 
     A column with one value is shifted, not divided; cells that are all zero stay as they are.
     """
@@ -184,8 +187,8 @@ def content_fingerprint(dataset: Dataset) -> str:
     return digest.hexdigest()
 
 
-def _cells(table: Table) -> np.ndarray:
-    """Unscaled features, float64 [rows, features]."""
+def _cells(table: Table) -> Float64[np.ndarray, "rows features"]:
+    """Unscaled features."""
     columns = table.rows.select(table.feature_names)
     if not columns.columns:
         raise InvalidInput(f"{table.name} has no feature columns beside the label {table.label!r}")
@@ -202,8 +205,10 @@ def _cells(table: Table) -> np.ndarray:
     return columns.cast(pl.Float64).to_numpy(order="c")
 
 
-def _labels(table: Table) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Labels [rows] as class index with the names of the classes, or as numbers with none."""
+def _labels(
+    table: Table,
+) -> tuple[Int64[np.ndarray, " rows"] | Float64[np.ndarray, " rows"], tuple[str, ...]]:
+    """Labels as class index with the names of the classes, or as numbers with none."""
     column = table.rows[table.label]
     if not table.classes:
         values = column.cast(pl.Float64)
@@ -242,7 +247,7 @@ def _refuse_cells(table: Table, column: str, unusable: pl.Series, what: str) -> 
     )
 
 
-def _require_finite(features: Tensor, table: Table) -> None:
+def _require_finite(features: Float64[Tensor, "rows features"], table: Table) -> None:
     usable = features.isfinite().all(dim=0).tolist()
     if not all(usable):
         column = table.feature_names[usable.index(False)]
@@ -273,14 +278,14 @@ def _split_sizes(table: Table, config: DatasetConfig) -> tuple[int, int]:
 
 
 def _split(
-    labels: np.ndarray,
+    labels: Int64[np.ndarray, " rows"] | Float64[np.ndarray, " rows"],
     classes: tuple[str, ...],
     *,
     name: str,
     points: int,
     test: int,
     generator: np.random.Generator,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[Int64[np.ndarray, " points"], Int64[np.ndarray, " test_points"]]:
     """Row numbers of the pool and of the test rows, disjoint and in random order."""
     order = generator.permutation(len(labels))
     if not classes:
@@ -303,7 +308,9 @@ def _split(
     )
 
 
-def _shares(total: int, sizes: np.ndarray, *, at_least: int) -> np.ndarray:
+def _shares(
+    total: int, sizes: Int64[np.ndarray, " classes"], *, at_least: int
+) -> Int64[np.ndarray, " classes"]:
     """`total` places split over classes by size, largest remainders first, none over its size."""
     exact = total * sizes / sizes.sum()
     shares = np.clip(np.floor(exact).astype(np.int64), at_least, sizes)
