@@ -1,0 +1,249 @@
+"""The shards of one version: fingerprints, files, the manifest, and the bank of trained targets that readers get.
+
+A shard's *fingerprint* is the hash of everything that its numbers follow from: the data set, the target model with its
+settings and tolerance, the block's subsets, and the versions of the file schema and of the solver. The manifest lists
+exactly the shards of one version with their hashes; readers follow the manifest only and refuse what does not match.
+"""
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor
+
+from modelpred.dataset.files import write_atomically
+from modelpred.subsets import Subsets
+from modelpred.targets.model import TargetModel
+from modelpred.targets.parquet import (
+    SCHEMA_VERSION,
+    SOLVER_VERSION,
+    CorruptShard,
+    Sha256,
+    Shard,
+    ShardMetadata,
+    first_line,
+    parse_shard,
+    refuse,
+    shard_bytes,
+)
+from modelpred.targets.training import TrainedTargets
+
+MANIFEST_NAME = "manifest.json"
+# A shard holds one block; anything larger than this is not one of ours and is not read.
+LARGEST_FILE = 4 * 2**30
+
+# Plain names only: a name out of a file never becomes a path into another folder.
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*\.parquet$", max_length=200)]
+
+
+class ManifestEntry(BaseModel):
+    """One shard of a version: where it lies and what it must be."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    file: FileName
+    fingerprint: Sha256
+    sha256: Sha256
+    size: int = Field(ge=1, le=LARGEST_FILE)
+    rows: int = Field(ge=1)
+    designs: dict[str, int]
+
+
+class Manifest(BaseModel):
+    """Exactly the shards of one version, in the order of their subsets."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    shards: tuple[ManifestEntry, ...]
+
+
+@dataclass(frozen=True)
+class Bank:
+    """Subsets with their trained parameters, from all shards of a version.
+
+    `weights` is [subsets, points] of uint8 or int32, `parameters` [subsets, parameters] of float64; `objective`,
+    `gradient_norm`, `converged` and `degenerate` are [subsets].
+    """
+
+    ids: tuple[str, ...]
+    roles: tuple[str, ...]
+    designs: tuple[str, ...]
+    weights: Tensor
+    parameters: Tensor
+    objective: Tensor
+    gradient_norm: Tensor
+    converged: Tensor
+    degenerate: Tensor
+
+    def select(self, *, role: str | None = None, design: str | None = None) -> "Bank":
+        """The rows of one role, one design, or both; order is kept."""
+        rows = [
+            row
+            for row, named in enumerate(zip(self.roles, self.designs, strict=True))
+            if role in (None, named[0]) and design in (None, named[1])
+        ]
+        return Bank(
+            ids=tuple(self.ids[row] for row in rows),
+            roles=tuple(self.roles[row] for row in rows),
+            designs=tuple(self.designs[row] for row in rows),
+            weights=self.weights[rows],
+            parameters=self.parameters[rows],
+            objective=self.objective[rows],
+            gradient_norm=self.gradient_norm[rows],
+            converged=self.converged[rows],
+            degenerate=self.degenerate[rows],
+        )
+
+
+def shard_fingerprint(dataset: str, model: TargetModel, tolerance: float, block: Subsets) -> str:
+    """The SHA-256, in hex, of everything that the numbers of a shard follow from.
+
+    Args:
+        dataset: the data set's own fingerprint.
+        model: the target model; its name and settings count.
+        tolerance: the largest gradient entry that passes for converged.
+        block: the subsets to train on; their names, designs and weights count.
+    """
+    told = {
+        "schema": SCHEMA_VERSION,
+        "solver": SOLVER_VERSION,
+        "dataset": dataset,
+        "model": model.name,
+        "settings": model.settings,
+        "tolerance": tolerance,
+        "ids": block.ids,
+        "roles": block.roles,
+        "designs": block.designs,
+        "shape": list(block.weights.shape),
+    }
+    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
+    digest.update(block.weights.cpu().numpy().astype("<i4").tobytes())
+    return digest.hexdigest()
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Writes a file all or nothing, and its name durably: synced, renamed, folder synced."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, content)
+    descriptor = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_shard(
+    path: Path, *, block: Subsets, trained: TrainedTargets, metadata: ShardMetadata
+) -> str:
+    """Writes a shard atomically; returns the SHA-256 of the file."""
+    data = shard_bytes(block, trained, metadata)
+    write_file(path, data)
+    return hashlib.sha256(data).hexdigest()
+
+
+def _read_checked(path: Path, *, sha256: str | None, size: int | None) -> bytes:
+    try:
+        found = path.stat().st_size
+        if found > LARGEST_FILE or size not in (None, found):
+            raise refuse(str(path), f"has {found} bytes, expected {size or 'a shard'}")
+        data = path.read_bytes()
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise refuse(str(path), "is missing") from error
+    if sha256 not in (None, hashlib.sha256(data).hexdigest()):
+        raise refuse(str(path), f"content does not match its hash {sha256}")
+    return data
+
+
+def read_shard(path: Path, *, sha256: str | None = None, size: int | None = None) -> Shard:
+    """The shard in a file, after its size, hash (where given), schema and shapes are checked.
+
+    Raises:
+        CorruptShard: names the file and says what is wrong.
+    """
+    return parse_shard(_read_checked(path, sha256=sha256, size=size), name=str(path))
+
+
+def write_manifest(folder: Path, entries: Sequence[ManifestEntry]) -> None:
+    """Writes the manifest that lists exactly this version's shards."""
+    text = Manifest(shards=tuple(entries)).model_dump_json(indent=1) + "\n"
+    write_file(folder / MANIFEST_NAME, text.encode())
+
+
+def read_manifest(folder: Path) -> tuple[ManifestEntry, ...]:
+    """The shards of the version in this folder, in order.
+
+    Raises:
+        CorruptShard: there is no manifest, or it is not a valid one.
+    """
+    path = folder / MANIFEST_NAME
+    try:
+        entries = Manifest.model_validate_json(path.read_bytes()).shards
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise CorruptShard(f"{path}: is missing; run the targets stage") from error
+    except ValidationError as error:
+        raise refuse(str(path), f"not a valid manifest ({first_line(error)})") from error
+    twice = [name for name, times in Counter(entry.file for entry in entries).items() if times > 1]
+    if twice:
+        raise refuse(str(path), f"lists {twice[0]} more than once")
+    return entries
+
+
+def read_shards(folder: Path) -> Iterator[Shard]:
+    """The version's shards one after the other, each checked against the manifest: memory for one at a time.
+
+    Raises:
+        CorruptShard: names the shard that does not match.
+    """
+    for entry in read_manifest(folder):
+        path = folder / entry.file
+        shard = read_shard(path, sha256=entry.sha256, size=entry.size)
+        told = (
+            shard.metadata.fingerprint,
+            len(shard.block.ids),
+            dict(Counter(shard.block.designs)),
+        )
+        if told != (entry.fingerprint, entry.rows, entry.designs):
+            raise refuse(str(path), "is another shard than the manifest says")
+        yield shard
+
+
+def read_bank(folder: Path) -> Bank:
+    """All subsets of the version in this folder with their trained parameters.
+
+    Raises:
+        CorruptShard: names the shard that does not match the manifest, or does not fit the others.
+    """
+    shards = list(read_shards(folder))
+    if not shards:
+        raise refuse(str(folder / MANIFEST_NAME), "lists no shards")
+    widths = {(s.block.weights.shape[1], s.trained.parameters.shape[1]) for s in shards}
+    if len(widths) > 1:
+        raise refuse(str(folder / MANIFEST_NAME), f"shards differ in width: {sorted(widths)}")
+    ids = tuple(name for shard in shards for name in shard.block.ids)
+    if len(set(ids)) != len(ids):
+        raise refuse(str(folder / MANIFEST_NAME), "two shards hold the same subset")
+
+    def joined(column: str) -> Tensor:
+        return torch.cat([torch.as_tensor(getattr(shard.trained, column)) for shard in shards])
+
+    wide = any(shard.block.weights.dtype == torch.int32 for shard in shards)
+    kind = torch.int32 if wide else torch.uint8
+    return Bank(
+        ids=ids,
+        roles=tuple(role for shard in shards for role in shard.block.roles),
+        designs=tuple(design for shard in shards for design in shard.block.designs),
+        weights=torch.cat([shard.block.weights.to(kind) for shard in shards]),
+        parameters=joined("parameters"),
+        objective=joined("objective"),
+        gradient_norm=joined("gradient_norm"),
+        converged=joined("converged"),
+        degenerate=joined("degenerate"),
+    )

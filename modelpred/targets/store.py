@@ -1,0 +1,224 @@
+"""The store of finished shards, and what trains a block into it.
+
+The store keeps shards under their fingerprint, outside of the stage's output, so that an interrupted stage resumes and
+a larger or smaller request reuses what is there. An entry's name is `<fingerprint>-<sha256 of the file>.parquet`: name
+and hash appear in one rename, and a changed byte shows. Outputs are copies that share no inode with the store: DVC
+protects, relinks and caches its outputs, and what befalls one copy must not befall the others.
+"""
+
+import contextlib
+import functools
+import hashlib
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+
+from modelpred.dataset import Dataset, InvalidInput, read_dataset
+from modelpred.subsets import Subsets, blocks, read_subsets
+from modelpred.targets.families import target_model
+from modelpred.targets.model import TargetModel
+from modelpred.targets.parquet import (
+    CorruptShard,
+    Sha256,
+    ShardMetadata,
+    parse_shard,
+    shard_bytes,
+)
+from modelpred.targets.shards import (
+    ManifestEntry,
+    shard_fingerprint,
+    write_file,
+    write_manifest,
+)
+from modelpred.targets.training import TrainedTargets, train_targets
+
+STALE_SECONDS = 3600.0
+
+log = logging.getLogger(__name__)
+
+BlockName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]*$", max_length=190)]
+
+
+class BlockJob(BaseModel):
+    """What a worker needs to train one block, as names and numbers that travel as JSON."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    block: BlockName
+    block_size: int = Field(ge=1)
+    fingerprint: Sha256
+    dataset: Path
+    subsets: Path
+    store: Path
+    model: str
+    settings: dict[str, float | int]
+    tolerance: float = Field(gt=0)
+
+
+@dataclass(frozen=True)
+class ShardStore:
+    """Finished shards by fingerprint, in `<folder>/<first two>/<fingerprint>-<sha256>.parquet`."""
+
+    folder: Path
+
+    def path(self, fingerprint: str, sha256: str) -> Path:
+        """Where the shard of this fingerprint and content lies, there or not."""
+        return self.folder / fingerprint[:2] / f"{fingerprint}-{sha256}.parquet"
+
+    def find(self, fingerprint: str) -> Path | None:
+        """The finished shard of this fingerprint, its hash verified; None where there is none.
+
+        An entry whose content does not match its hash is named in the log and removed, so that it is made again.
+        """
+        for path in sorted((self.folder / fingerprint[:2]).glob(f"{fingerprint}-*.parquet")):
+            with contextlib.suppress(FileNotFoundError):
+                with path.open("rb") as file:
+                    content = hashlib.file_digest(file, "sha256").hexdigest()
+                if path == self.path(fingerprint, content):
+                    return path
+                log.warning("%s: content does not match its hash; removed, to be made again", path)
+                path.unlink()
+        return None
+
+    def add(self, block: Subsets, trained: TrainedTargets, metadata: ShardMetadata) -> Path:
+        """Keeps a finished shard; an interrupted call leaves no entry behind."""
+        data = shard_bytes(block, trained, metadata)
+        path = self.path(metadata.fingerprint, hashlib.sha256(data).hexdigest())
+        write_file(path, data)
+        path.chmod(0o444)  # nobody should edit it; that its hash holds is checked all the same
+        return path
+
+    def sweep(self) -> None:
+        """Removes what killed writers left under temporary names an hour ago or earlier."""
+        for left in self.folder.glob("*/.*.part"):
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - left.stat().st_mtime > STALE_SECONDS:
+                    left.unlink()
+
+
+def block_jobs(
+    *,
+    dataset: Path,
+    subsets: Path,
+    store: Path,
+    model: TargetModel,
+    tolerance: float,
+    block_size: int,
+) -> list[BlockJob]:
+    """One job per block, in the order of the subsets: train those that `ShardStore(store).find(job.fingerprint)` misses."""
+    known = read_dataset(dataset).fingerprint
+    return [
+        BlockJob(
+            block=name,
+            block_size=block_size,
+            fingerprint=shard_fingerprint(known, model, tolerance, block),
+            dataset=dataset.absolute(),
+            subsets=subsets.absolute(),
+            store=store.absolute(),
+            model=model.name,
+            settings=model.settings,
+            tolerance=tolerance,
+        )
+        for name, block in blocks(read_subsets(subsets), block_size)
+    ]
+
+
+@functools.lru_cache(maxsize=2)
+def _inputs(
+    dataset: Path, subsets: Path, block_size: int, stamp: tuple[int, ...]
+) -> tuple[Dataset, dict[str, Subsets]]:
+    """The data set and the blocks, kept from one job to the next while their files stay as they are."""
+    del stamp  # only part of the key
+    return read_dataset(dataset), dict(blocks(read_subsets(subsets), block_size))
+
+
+def _stamp(*folders: Path) -> tuple[int, ...]:
+    files = [path for folder in folders for path in sorted(folder.glob("*"))]
+    return tuple(value for s in map(Path.stat, files) for value in (s.st_mtime_ns, s.st_size))
+
+
+def train_block(
+    job: BlockJob, *, device: str = "cpu", progress: Callable[[int, int], None] | None = None
+) -> Path:
+    """Trains one block and keeps it in the store; returns the shard's path there.
+
+    Raises:
+        InvalidInput: the job does not fit the data set or the subsets that are there now.
+    """
+    store = ShardStore(job.store)
+    if found := store.find(job.fingerprint):
+        return found
+    dataset, known = _inputs(
+        job.dataset, job.subsets, job.block_size, _stamp(job.dataset, job.subsets)
+    )
+    model = target_model(job.model, **job.settings)
+    block = known.get(job.block)
+    if (
+        block is None
+        or shard_fingerprint(dataset.fingerprint, model, job.tolerance, block) != job.fingerprint
+    ):
+        raise InvalidInput(
+            f"block {job.block} is not the one that was asked for; data set or subsets changed "
+            "since: run the targets stage again"
+        )
+    trained = train_targets(
+        model,
+        dataset.features.to(device),
+        dataset.labels.to(device),
+        block.weights.to(device=device, dtype=torch.float64),
+        tolerance=job.tolerance,
+        classes=len(dataset.classes),
+        progress=progress,
+    )
+    metadata = ShardMetadata(
+        fingerprint=job.fingerprint,
+        dataset=dataset.fingerprint,
+        model=job.model,
+        settings=job.settings,
+        tolerance=job.tolerance,
+    )
+    return store.add(block, trained, metadata)
+
+
+def collect_shards(jobs: Sequence[BlockJob], folder: Path) -> tuple[ManifestEntry, ...]:
+    """Copies the jobs' finished shards out of the store and writes their manifest; returns its entries.
+
+    Shards of other versions are removed from the folder.
+
+    Raises:
+        CorruptShard: a job's shard is not in the store.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    entries: list[ManifestEntry] = []
+    for job in jobs:
+        store = ShardStore(job.store)
+        found = store.find(job.fingerprint)
+        if found is None:
+            raise CorruptShard(f"{job.block}: not in the store {store.folder}; train it first")
+        data = found.read_bytes()
+        shard = parse_shard(data, name=str(found))
+        entry = ManifestEntry(
+            file=f"{job.block}.parquet",
+            fingerprint=job.fingerprint,
+            sha256=hashlib.sha256(data).hexdigest(),
+            size=len(data),
+            rows=len(shard.block.ids),
+            designs=dict(Counter(shard.block.designs)),
+        )
+        write_file(folder / entry.file, data)
+        entries.append(entry)
+    write_manifest(folder, entries)
+    listed = {entry.file for entry in entries}
+    for path in (*folder.glob("*.parquet"), *folder.glob(".*.part")):
+        if path.name not in listed:
+            path.unlink()
+    for store in {job.store for job in jobs}:
+        ShardStore(store).sweep()
+    return tuple(entries)

@@ -1,0 +1,194 @@
+"""The store gives back finished shards only: nothing half-written, nothing damaged, nothing of other inputs."""
+
+import logging
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from modelpred.dataset import Dataset, DatasetConfig, InvalidInput, prepare, write_dataset
+from modelpred.subsets import SubsetsConfig, draw_subsets, read_subsets, write_subsets
+from modelpred.targets import target_model, train_targets
+from modelpred.targets.parquet import CorruptShard
+from modelpred.targets.shards import read_bank, read_shard
+from modelpred.targets.store import (
+    STALE_SECONDS,
+    BlockJob,
+    ShardStore,
+    block_jobs,
+    collect_shards,
+    train_block,
+)
+
+MODEL = target_model("logistic", C=1.0)
+
+
+def write_inputs(place: Path, *, seed: int = 0, fit: int = 30) -> Dataset:
+    dataset = prepare(DatasetConfig(source="iris", points=30, test=20, seed=seed))
+    config = SubsetsConfig(
+        fit={"uniform": fit}, validation={"uniform": 5}, test={"bootstrap": 10}, block=10
+    )
+    for folder in ("dataset", "subsets"):
+        (place / folder).mkdir(parents=True, exist_ok=True)
+    write_dataset(dataset, place / "dataset")
+    write_subsets(draw_subsets(config, points=30), place / "subsets")
+    return dataset
+
+
+def jobs_in(place: Path) -> list[BlockJob]:
+    return block_jobs(
+        dataset=place / "dataset",
+        subsets=place / "subsets",
+        store=place / "store",
+        model=MODEL,
+        tolerance=1e-8,
+        block_size=10,
+    )
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_bank_holds_what_training_gives_for_every_subset(tmp_path):
+    dataset = write_inputs(tmp_path)
+    jobs = jobs_in(tmp_path)
+    for job in jobs:
+        train_block(job)
+    collect_shards(jobs, tmp_path / "targets")
+    bank = read_bank(tmp_path / "targets")
+    subsets = read_subsets(tmp_path / "subsets")
+    assert bank.ids == subsets.ids
+    assert torch.equal(bank.weights, subsets.weights)
+    trained = train_targets(
+        MODEL,
+        dataset.features,
+        dataset.labels,
+        subsets.weights.double(),
+        tolerance=1e-8,
+        classes=len(dataset.classes),
+    )
+    # Another split into blocks: rounding may differ, times the conditioning of 30 points.
+    torch.testing.assert_close(bank.parameters, trained.parameters, rtol=1e-6, atol=1e-6)
+    assert torch.equal(bank.converged, trained.converged)
+    assert torch.equal(bank.degenerate, trained.degenerate)
+
+
+def test_a_job_is_trained_once_and_travels_as_json(tmp_path):
+    write_inputs(tmp_path)
+    job = jobs_in(tmp_path)[0]
+    assert BlockJob.model_validate_json(job.model_dump_json()) == job
+    path = train_block(job)
+    before = path.stat()
+    assert train_block(job) == path
+    assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.999])
+def test_a_flipped_byte_is_named_and_the_shard_made_again_as_it_was(tmp_path, caplog, share):
+    write_inputs(tmp_path)
+    job = jobs_in(tmp_path)[1]
+    path = train_block(job)
+    good = path.read_bytes()
+    damaged = bytearray(good)
+    damaged[int(share * len(good))] ^= 16
+    path.chmod(0o644)
+    path.write_bytes(damaged)
+    with caplog.at_level(logging.WARNING):
+        assert ShardStore(job.store).find(job.fingerprint) is None
+    assert str(path) in caplog.text
+    assert not path.exists()
+    assert train_block(job) == path
+    assert path.read_bytes() == good
+
+
+def test_more_subsets_reuse_finished_shards_and_fewer_leave_none_behind(tmp_path):
+    write_inputs(tmp_path, fit=20)
+    first = jobs_in(tmp_path)
+    for job in first:
+        train_block(job)
+    collect_shards(first, tmp_path / "targets")
+    small = contents(tmp_path / "targets")
+
+    write_inputs(tmp_path, fit=40)
+    more = jobs_in(tmp_path)
+    store = ShardStore(tmp_path / "store")
+    missing = [job.block for job in more if store.find(job.fingerprint) is None]
+    assert missing == ["fit-uniform-0002", "fit-uniform-0003"]
+    for job in more:
+        train_block(job)
+    collect_shards(more, tmp_path / "targets")
+    assert len(read_bank(tmp_path / "targets").select(role="fit").ids) == 40
+
+    write_inputs(tmp_path, fit=20)
+    collect_shards(jobs_in(tmp_path), tmp_path / "targets")
+    assert contents(tmp_path / "targets") == small
+
+
+def test_what_befalls_the_output_does_not_befall_the_store(tmp_path):
+    write_inputs(tmp_path)
+    jobs = jobs_in(tmp_path)
+    kept = [train_block(job) for job in jobs]
+    before = [path.read_bytes() for path in kept]
+    for entry in collect_shards(jobs, tmp_path / "targets"):
+        with (tmp_path / "targets" / entry.file).open("r+b") as file:
+            file.write(b"scribble")
+    assert [path.read_bytes() for path in kept] == before
+    collect_shards(jobs, tmp_path / "targets")
+    assert len(read_bank(tmp_path / "targets").ids) == 45
+
+
+def test_an_interrupted_write_leaves_no_entry_and_is_swept_in_time(tmp_path, monkeypatch):
+    write_inputs(tmp_path)
+    job = jobs_in(tmp_path)[0]
+    store = ShardStore(job.store)
+    path = train_block(job)
+    good = path.read_bytes()
+    path.unlink()
+    left = path.parent / f".{path.name}.x.part"
+    left.write_bytes(good[:100])
+    assert store.find(job.fingerprint) is None
+    store.sweep()
+    assert left.exists()  # it may belong to a writer that is still at work
+    old = left.stat().st_mtime - 2 * STALE_SECONDS
+    os.utime(left, (old, old))
+    store.sweep()
+    assert not left.exists()
+
+    def fails(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", fails)
+        with pytest.raises(OSError, match="No space left"):
+            train_block(job)
+    assert contents(store.folder) == {}
+    assert train_block(job).read_bytes() == good
+
+
+def test_a_job_whose_inputs_changed_since_is_refused(tmp_path):
+    write_inputs(tmp_path)
+    job = jobs_in(tmp_path)[0]
+    write_inputs(tmp_path, seed=1)
+    with pytest.raises(
+        InvalidInput, match=r"test-bootstrap-0000 is not the one .* run the targets"
+    ):
+        train_block(job)
+    assert not job.store.exists()
+
+
+def test_collecting_before_training_names_the_block(tmp_path):
+    write_inputs(tmp_path)
+    jobs = jobs_in(tmp_path)
+    train_block(jobs[0])
+    with pytest.raises(CorruptShard, match=f"{jobs[1].block}: not in the store"):
+        collect_shards(jobs, tmp_path / "targets")
+
+
+def test_a_shard_says_what_it_follows_from(tmp_path):
+    dataset = write_inputs(tmp_path)
+    job = jobs_in(tmp_path)[0]
+    told = read_shard(train_block(job)).metadata
+    assert (told.fingerprint, told.dataset) == (job.fingerprint, dataset.fingerprint)
+    assert (told.model, told.settings, told.tolerance) == ("logistic", {"C": 1.0}, 1e-8)
