@@ -1,0 +1,145 @@
+"""The ground of every drawing: inline SVG whose text is text and whose colours follow the page.
+
+matplotlib is used through its object-oriented interface only. It takes no date and a fixed salt for
+ids; afterwards each colour is replaced by its CSS variable (so that one file serves a light and a
+dark page) and ids get the panel's name, since many drawings share a page.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import matplotlib as mpl
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from modelpred.report.blocks import Key, Panel
+from modelpred.report.methods import COLOURS, Look, look
+
+# Inches, of 72 units each, which the page shows at about one pixel: widths of panels that stand
+# in twos and in threes, so that their texts come out alike.
+HALF, THIRD = 5.9, 4.75
+_SETTINGS = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "modelpred",
+    "font.size": 11.5,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.unicode_minus": True,
+    "axes.grid": True,
+    "grid.linewidth": 0.7,
+    "lines.linewidth": 1.6,
+    "xtick.labelsize": 11,
+    "ytick.labelsize": 11,
+}
+_DASHES = {
+    "-": "",
+    "--": "stroke-dasharray='6 3'",
+    "-.": "stroke-dasharray='7 3 2 3'",
+    ":": "stroke-dasharray='2 3'",
+}
+_SHAPES = {
+    "o": "<circle cx='17' cy='7' r='4'/>",
+    "s": "<rect x='13' y='3' width='8' height='8'/>",
+    "D": "<path d='M17 2l5 5-5 5-5-5z'/>",
+    "^": "<path d='M17 2l5 9h-10z'/>",
+    "v": "<path d='M17 12l5-9h-10z'/>",
+    "X": "<path d='M13 3l8 8m0-8l-8 8' stroke-width='3'/>",
+    "P": "<path d='M17 2v10m-5-5h10' stroke-width='3'/>",
+    "*": "<path d='M17 1l2 4 4 .5-3 3 .8 4.500-3.800-2-3.800 2 .8-4.500-3-3 4-.5z'/>",
+    "": "",
+}
+
+
+def colour(name: str) -> str:
+    """The colour that stands for a CSS variable while a panel is drawn."""
+    return COLOURS[name][0]
+
+
+def draw(
+    name: str,
+    title: str,
+    description: str,
+    paint: Callable[[Axes], None],
+    *,
+    width: float = HALF,
+    shape: float = 0.72,
+) -> Panel:
+    """One panel: what `paint` puts on its axes, as inline SVG that follows the page's colours.
+
+    `shape` is height over width.
+    """
+    settings: dict[Any, Any] = {  # matplotlib types its keys as literals
+        **_SETTINGS,
+        "grid.color": colour("grid"),
+        "axes.edgecolor": colour("muted"),
+        "axes.labelcolor": colour("ink"),
+        "text.color": colour("ink"),
+        "xtick.color": colour("muted"),
+        "ytick.color": colour("muted"),
+    }
+    with mpl.rc_context(settings):
+        figure = Figure(figsize=(width, shape * width), layout="constrained")
+        FigureCanvasSVG(figure)
+        axes = figure.add_subplot()
+        paint(axes)
+        text = io.StringIO()
+        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(text, format="svg", transparent=True, metadata=nothing)
+    return Panel(title, _inline(text.getvalue(), name), description)
+
+
+def _inline(svg: str, name: str) -> Markup:
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(
+        r"<metadata>.*?</metadata>|<style .*?</style>|<!--.*?-->", "", svg, flags=re.DOTALL
+    )
+    svg = re.sub(r"<svg[^>]*?(viewBox=\"[^\"]*\")[^>]*>", r'<svg \1 aria-hidden="true">', svg)
+    svg = re.sub(r'(<g) id="[^"]*"', r"\1", svg)  # groups are never referred to
+    svg = re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{name}-", svg)
+    svg = re.sub(r"font: ([\d.]+px)[^;\"]*", r"font-size: \1", svg)
+    for variable, (light, _) in COLOURS.items():
+        svg = svg.replace(light, f"var(--{variable})")
+    return Markup(re.sub(r"\s*\n\s*", "\n", svg))  # matplotlib escapes its texts
+
+
+def swatch(style: Look) -> Markup:
+    """The line and marker of a method, for a legend."""
+    return Markup(  # built from the constants above
+        f"<svg class='swatch' viewBox='0 0 34 14' aria-hidden='true' fill='var(--{style.colour})' "
+        f"stroke='var(--{style.colour})'><path d='M0 7h34' stroke-width='2' fill='none' "
+        f"{_DASHES[style.dash]}/>{_SHAPES[style.marker]}</svg>"
+    )
+
+
+def keys(methods: Sequence[str]) -> tuple[Key, ...]:
+    """The legend of some methods."""
+    return tuple(Key(look(method).label, swatch(look(method))) for method in methods)
+
+
+def plain_log_ticks(axes: Axes, *, vertical: bool, percents: bool = False) -> None:
+    """Ticks written out, two or three in a decade where a range has few powers of ten in it."""
+    axis = axes.yaxis if vertical else axes.xaxis
+    low, high = sorted(axes.get_ylim() if vertical else axes.get_xlim())
+    decades = math.log10(high / low)
+    subs = (1, 2, 5) if decades < 2 else (1, 3) if decades < 4 else (1,)
+    axis.set_major_locator(LogLocator(subs=subs, numticks=14))
+    axis.set_minor_formatter(NullFormatter())
+    axis.set_major_formatter(FuncFormatter(_percent_tick if percents else _number_tick))
+
+
+def _percent_tick(tick: float, _: int) -> str:
+    return f"{100 * tick:g}%"
+
+
+def _number_tick(tick: float, _: int) -> str:
+    return f"{tick:g}"

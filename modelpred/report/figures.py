@@ -1,0 +1,273 @@
+"""The drawings of the report, one function each; a panel is told in words beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import polars as pl
+from markupsafe import Markup
+from matplotlib.axes import Axes
+
+from modelpred.report.blocks import Key, Panel
+from modelpred.report.canvas import THIRD, colour, draw, plain_log_ticks
+from modelpred.report.methods import OURS, SIZE_COLOURS, TRUTHS, is_ours, look
+
+MOST_POINTS = 1500  # a scatter with more says less and weighs more
+_DOT = Markup(
+    "<svg class='dot' viewBox='0 0 14 14' aria-hidden='true'>"
+    "<circle cx='7' cy='7' r='5' fill='var(--{})'/></svg>"
+)
+
+
+def size_classes(sizes: np.ndarray) -> tuple[np.ndarray, tuple[Key, ...]]:
+    """The class 0..4 of each subset size, in five equal ranges of size, and their legend."""
+    edges = np.linspace(sizes.min(), sizes.max() + 1, len(SIZE_COLOURS) + 1)
+    classes = np.clip(np.searchsorted(edges, sizes, side="right") - 1, 0, len(SIZE_COLOURS) - 1)
+    entries: list[Key] = []
+    for index, variable in enumerate(SIZE_COLOURS):
+        low, high = int(np.ceil(edges[index])), int(np.ceil(edges[index + 1])) - 1
+        if high < low:
+            continue
+        label = f"{low} rows" if low == high else f"{low} to {high} rows"
+        entries.append(Key(label, _DOT.format(variable)))
+    return classes, tuple(entries)
+
+
+def _thinned(frame: pl.DataFrame) -> pl.DataFrame:
+    """Every k-th row, with the smallest k that leaves at most MOST_POINTS."""
+    return frame.gather_every(max(1, -(-frame.height // MOST_POINTS)))
+
+
+def _diagonal(axes: Axes, values: np.ndarray, *, floor: float | None = None) -> None:
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    margin = 0.04 * (high - low) or 0.1
+    low = low - margin if floor is None else max(low - margin, floor)
+    axes.plot([low, high + margin], [low, high + margin], color=colour("muted"), lw=1, zorder=1.5)
+    axes.set_xlim(low, high + margin)
+    axes.set_ylim(low, high + margin)
+
+
+def fidelity_against_time(name: str, title: str, frame: pl.DataFrame) -> Panel:
+    """Parameter error (interval as bar) against time per query; lower left is better."""
+    rows = frame.filter(pl.col("parameter_error") > 0, ~pl.col("method").is_in(TRUTHS))
+    exact = frame.filter(pl.col("method").is_in(TRUTHS))["microseconds"].to_list()
+
+    def paint(axes: Axes) -> None:
+        axes.set(xscale="log", yscale="log")
+        ours = rows.filter(pl.col("method").str.starts_with(OURS[0])).sort("microseconds")
+        axes.plot(ours["microseconds"], ours["parameter_error"], color=colour("predictor"), lw=1.2)
+        labels: list[tuple[float, float, str, str]] = []
+        for row in rows.iter_rows(named=True):
+            style = look(row["method"])
+            x, y = max(row["microseconds"], 0.1), row["parameter_error"]
+            low, high = row["parameter_error_low"], row["parameter_error_high"]
+            bars = None if low is None or low <= 0 else [[y - low], [high - y]]
+            axes.errorbar(
+                x, y, yerr=bars, fmt=style.marker, color=colour(style.colour), ms=8, elinewidth=1.4
+            )
+            labels.append((x, y, style.label, style.colour))
+        for time in exact:
+            axes.axvline(time, color=colour("ink"), lw=1, ls=":")
+            labels.append((time, rows["parameter_error"].max(), "Exact retraining", "ink"))  # pyright: ignore[reportArgumentType]
+        axes.margins(x=0.18, y=0.14)
+        axes.set(xlabel="time per query, µs (log)", ylabel="parameter error (log)")
+        plain_log_ticks(axes, vertical=True, percents=True)
+        plain_log_ticks(axes, vertical=False)
+        _place_labels(axes, labels)
+
+    best = rows.sort("parameter_error")
+    text = ", ".join(
+        f"{look(row['method']).label} {100 * row['parameter_error']:.3g}% in "
+        f"{row['microseconds']:.3g} µs"
+        for row in best.iter_rows(named=True)
+    )
+    words = f"Parameter error against time per query: {text}."
+    return draw(name, title, words, paint, width=THIRD, shape=0.9)
+
+
+def _place_labels(axes: Axes, labels: Sequence[tuple[float, float, str, str]]) -> None:
+    """Writes each label at the first place around its point that covers nothing placed before."""
+    taken: list[tuple[float, float, float, float]] = []
+    width, height = THIRD * 72 * 0.84, THIRD * 0.9 * 72 * 0.8
+    to_axes = axes.transLimits
+
+    def position(x: float, y: float) -> tuple[float, float]:
+        point = to_axes.transform(axes.transScale.transform((x, y)))
+        return float(point[0]) * width, float(point[1]) * height
+
+    points = [position(x, y) for x, y, _, _ in labels]
+    taken.extend((px - 5, py - 5, px + 5, py + 5) for px, py in points)
+    for (x, y, text, variable), (px, py) in zip(labels, points, strict=True):
+        length = 6.1 * len(text)
+        choices = (
+            (9, -4, "left", (px + 8, px + 8 + length), (py - 7, py + 7)),
+            (-9, -4, "right", (px - 8 - length, px - 8), (py - 7, py + 7)),
+            (0, 9, "center", (px - length / 2, px + length / 2), (py + 7, py + 20)),
+            (0, -18, "center", (px - length / 2, px + length / 2), (py - 20, py - 7)),
+            (9, 8, "left", (px + 8, px + 8 + length), (py + 6, py + 19)),
+            (9, -17, "left", (px + 8, px + 8 + length), (py - 19, py - 6)),
+            (-9, 8, "right", (px - 8 - length, px - 8), (py + 6, py + 19)),
+            (-9, -17, "right", (px - 8 - length, px - 8), (py - 19, py - 6)),
+        )
+        boxes = [(left, low, right, high) for *_, (left, right), (low, high) in choices]
+        costs = [_cost(box, taken, width, height) for box in boxes]
+        best = int(np.argmin(costs))
+        dx, dy, side, *_ = choices[best]
+        taken.append(boxes[best])
+        axes.annotate(
+            text, (x, y), (dx, dy), textcoords="offset points", ha=side, color=colour(variable)
+        )
+
+
+def _cost(
+    box: tuple[float, float, float, float],
+    taken: Sequence[tuple[float, float, float, float]],
+    width: float,
+    height: float,
+) -> float:
+    """Area that a label would cover or lose beyond the axes."""
+    left, low, right, high = box
+    outside = max(0, -left) + max(0, right - width) + max(0, -low) + max(0, high - height)
+    covered = sum(
+        max(0.0, min(right, r) - max(left, a)) * max(0.0, min(high, t) - max(low, b))
+        for a, b, r, t in taken
+    )
+    return covered + 40 * outside
+
+
+def error_by_size(name: str, title: str, frame: pl.DataFrame, *, column: str) -> Panel:
+    """One line per method: mean of `column` against the number of rows kept, with its interval."""
+    ends = ("low", "high") if column == "parameter_error" else (f"{column}_low", f"{column}_high")
+    frame = frame.filter(pl.col(column) > 0)
+    # Without a deletion most rivals are exact: their error of nearly zero has no place on this axis.
+    below_all = frame.filter(pl.col("size") < frame["size"].max())[column]
+    floor = 0.5 * (below_all if below_all.len() else frame[column]).to_numpy().min()
+
+    def paint(axes: Axes) -> None:
+        axes.set_yscale("log")
+        methods = [m for m in frame["method"].unique(maintain_order=True) if m not in TRUTHS]
+        for method in sorted(methods, key=is_ours):  # ours last, on top
+            rows = frame.filter(pl.col("method") == method).sort("size")
+            band = rows.drop_nulls(ends)
+            style = look(method)
+            axes.fill_between(
+                band["size"], band[ends[0]].clip(floor / 10), band[ends[1]],
+                color=colour(style.colour), alpha=0.16, lw=0,
+            )  # fmt: skip
+            axes.plot(
+                rows["size"], rows[column], color=colour(style.colour), ls=style.dash,
+                marker=style.marker, ms=4.5, lw=2.4 if is_ours(method) else 1.5,
+                markevery=max(1, rows.height // 8),
+            )  # fmt: skip
+        axes.set_ylim(bottom=floor)
+        axes.set(xlabel="rows kept", ylabel=f"{title.lower()} (log)")
+        plain_log_ticks(axes, vertical=True, percents=column == "parameter_error")
+
+    fewest = frame["size"].min()
+    text = ", ".join(
+        f"{look(row['method']).label} {row[column]:.3g}"
+        for row in frame.filter(pl.col("size") == fewest).iter_rows(named=True)
+    )
+    return draw(name, title, f"{title} against rows kept; at {fewest} rows: {text}.", paint)
+
+
+def predicted_against_true(name: str, title: str, frame: pl.DataFrame, *, words: str) -> Panel:
+    """A point per subset: predicted against true test loss, coloured by subset size."""
+    shown = _thinned(frame)
+    classes, _ = size_classes(frame["size"].to_numpy())
+    classes = classes[:: max(1, -(-frame.height // MOST_POINTS))]
+
+    def paint(axes: Axes) -> None:
+        both = frame.select("true_loss", "predicted_loss").to_numpy()
+        _diagonal(axes, both)
+        for index, variable in enumerate(SIZE_COLOURS):
+            rows = shown.filter(pl.Series(classes == index))
+            axes.scatter(
+                rows["true_loss"], rows["predicted_loss"], s=13, color=colour(variable), alpha=0.75,
+                linewidths=0,
+            )  # fmt: skip
+        axes.set(
+            xlabel="test loss of the retrained model", ylabel="test loss of the predicted model"
+        )
+        axes.set_aspect("equal")
+
+    return draw(name, title, f"Predicted against true test loss: {words}", paint, shape=0.9)
+
+
+def predicted_against_exact_values(name: str, title: str, frame: pl.DataFrame, words: str) -> Panel:
+    """A point per row of the pool: value from predicted against value from retrained models."""
+    shown = _thinned(frame)
+
+    def paint(axes: Axes) -> None:
+        _diagonal(axes, frame.select("true_value", "value").to_numpy())
+        axes.errorbar(
+            shown["true_value"], shown["value"],
+            xerr=shown["true_standard_error"], yerr=shown["standard_error"], fmt="none",
+            ecolor=colour("predictor"), elinewidth=0.5, alpha=0.35,
+        )  # fmt: skip
+        axes.scatter(
+            shown["true_value"], shown["value"], s=13, color=colour("predictor"), alpha=0.8, lw=0
+        )
+        axes.set(xlabel="value by exact retraining", ylabel="value by predicted models")
+        axes.set_aspect("equal")
+
+    return draw(name, title, f"Predicted against exact values, {words}", paint, shape=0.9)
+
+
+def ranked_values(name: str, title: str, frame: pl.DataFrame) -> Panel:
+    """All rows from the most to the least valuable, with two standard errors each way."""
+    rows = frame.sort("value", descending=True)
+
+    def paint(axes: Axes) -> None:
+        place = np.arange(1, rows.height + 1)
+        value, spread = rows["value"].to_numpy(), 2 * rows["standard_error"].to_numpy()
+        axes.axhline(0, color=colour("muted"), lw=1)
+        axes.fill_between(
+            place, value - spread, value + spread, color=colour("predictor"), alpha=0.2, lw=0
+        )
+        axes.plot(place, value, color=colour("predictor"))
+        axes.set(xlabel="rank, most valuable first", ylabel="value (± 2 standard errors)")
+
+    most, least = rows["value"][0], rows["value"][-1]
+    words = f"{rows.height} values by rank, from {most:.3g} down to {least:.3g}."
+    return draw(name, title, words, paint, shape=0.9)
+
+
+def reliability(name: str, method: str, frame: pl.DataFrame, words: str) -> Panel:
+    """Observed against predicted frequency per bin, with 95% Wilson intervals and bin counts."""
+    rows = frame.filter(pl.col("count") > 0).sort("confidence")
+    style = look(method)
+
+    def paint(axes: Axes) -> None:
+        n, p = rows["count"].to_numpy().astype(float), rows["accuracy"].to_numpy()
+        centre = (p + 1.92 / n) / (1 + 3.84 / n)
+        half = 1.96 / (1 + 3.84 / n) * np.sqrt(p * (1 - p) / n + 0.96 / n**2)
+        x = rows["confidence"].to_numpy()
+        axes.bar(x, 0.18 * n / n.max(), width=0.035, color=colour("muted"), alpha=0.35)
+        axes.plot([0, 1], [0, 1], color=colour("muted"), lw=1)
+        axes.vlines(x, centre - half, centre + half, color=colour(style.colour), lw=1.2)
+        axes.plot(x, p, color=colour(style.colour), marker=style.marker, ms=6, ls=style.dash)
+        left = 0.0 if x.min() < 0.45 else 0.45
+        axes.set(xlabel="predicted probability", ylabel="observed frequency")
+        axes.set(xlim=(left, 1.02), ylim=(0, 1.02))
+
+    return draw(
+        name, style.label, f"Reliability of {style.label}: {words}.", paint, width=THIRD, shape=0.85
+    )
+
+
+def learning_curve(name: str, title: str, frame: pl.DataFrame, *, column: str) -> Panel:
+    """One column of the fitting history against the epoch, on a log axis where it is positive."""
+    rows = frame.drop_nulls(column).sort("epoch")
+    positive = rows.height > 0 and float(rows[column].min()) > 0  # pyright: ignore[reportArgumentType]
+
+    def paint(axes: Axes) -> None:
+        axes.plot(rows["epoch"], rows[column], color=colour("predictor"))
+        axes.set(xlabel="epoch", ylabel=title.lower())
+        if positive:
+            axes.set_yscale("log")
+            plain_log_ticks(axes, vertical=True)
+
+    first, last = rows[column][0], rows[column][-1]
+    return draw(name, title, f"{title} by epoch, from {first:.3g} to {last:.3g}.", paint)

@@ -1,0 +1,47 @@
+"""What a report is made from: plain results of the stages, nothing that knows where files lie."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import polars as pl
+from pydantic import BaseModel, ConfigDict, Field
+
+from modelpred.dataset import Dataset
+from modelpred.studies.utility import StudyResult
+
+
+class ReportConfig(BaseModel):
+    """Section `report` of params.yaml."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rows: int = Field(default=10, ge=1, le=100)
+    """How many of the most and of the least valuable rows the page lists."""
+
+
+@dataclass(frozen=True)
+class ReportInputs:
+    """Everything that the page shows; `None` or an absent study is told on the page, not an error.
+
+    `fidelity` has a row per (method, design) and `history` a row per epoch, as the predictor stage
+    writes them. `targets_metrics` and `predictor_metrics` are the stages' metrics.json. `lineage`
+    is free: a text or number per name, or a mapping of such per group (versions, fingerprints,
+    seconds per stage). `skipped` gives the reason for each study that was not run.
+    """
+
+    params: Mapping[str, object]
+    dataset: Dataset
+    fidelity: pl.DataFrame | None
+    history: pl.DataFrame | None
+    studies: Mapping[str, StudyResult]
+    targets_metrics: Mapping[str, object]
+    predictor_metrics: Mapping[str, object]
+    lineage: Mapping[str, object]
+    skipped: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    @property
+    def config(self) -> ReportConfig:
+        """The report's own section of the params."""
+        return ReportConfig.model_validate(self.params.get("report") or {})

@@ -1,0 +1,93 @@
+"""How each method is called and drawn, the same everywhere on the page.
+
+A method keeps its colour, marker and dash in every figure, so no figure relies on colour alone.
+Colours are CSS variables with a light and a dark value; figures are drawn with the light one and
+`modelpred.report.canvas` puts the variable in its place.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+COLOURS: dict[str, tuple[str, str]] = {
+    # name: (on light ground, on dark ground); every pair has at least 3:1 against its ground
+    "ink": ("#1d232b", "#e6e8eb"),
+    "muted": ("#5b6470", "#a3abb6"),
+    "grid": ("#dfe3e8", "#353c46"),
+    "predictor": ("#1652c6", "#7fabff"),
+    "newton": ("#c2410c", "#ff9566"),
+    "datamodel": ("#0b7a6b", "#3fc7b2"),
+    "influence": ("#946300", "#e3b341"),
+    "rescaled": ("#8b2fa0", "#d78fea"),
+    "full": ("#68707c", "#98a1ad"),
+    "spare": ("#b0306a", "#f58bb8"),
+    "size1": ("#cc6f00", "#ffb454"),
+    "size2": ("#d1495b", "#ff8591"),
+    "size3": ("#9c3587", "#e583d4"),
+    "size4": ("#5b2ca0", "#b197ff"),
+    "size5": ("#20208d", "#84adff"),
+}
+SIZE_COLOURS = ("size1", "size2", "size3", "size4", "size5")
+
+
+@dataclass(frozen=True)
+class Look:
+    """Label of a method and how it is drawn."""
+
+    label: str
+    colour: str
+    marker: str
+    dash: str
+
+
+_LOOKS = {
+    "full_model": Look("Full-data model", "full", "X", ":"),
+    "influence": Look("Influence function", "influence", "s", "--"),
+    "rescaled_influence": Look("Rescaled influence", "rescaled", "D", "-."),
+    "newton_step": Look("One Newton step", "newton", "^", "--"),
+    "linear_datamodel": Look("Linear datamodel", "datamodel", "v", "-."),
+    "retraining": Look("Exact retraining", "ink", "*", "-"),
+    "refit_bootstrap": Look("Refit bootstrap", "ink", "D", "--"),
+}
+OURS = ("predictor", "predicted")
+TRUTHS = ("retraining", "refit_bootstrap")
+
+DESIGNS = {
+    "uniform": "random subsets of any size",
+    "prefix": "prefixes of random orders",
+    "deletion": "deletions of up to half of the rows",
+    "addition": "additions of new rows",
+    "bootstrap": "bootstrap resamples",
+    "leave_one_out": "one row left out",
+}
+
+
+def is_ours(method: str) -> bool:
+    """Whether the method is the predictor, refined or not."""
+    return method.startswith(OURS)
+
+
+def is_rival(method: str) -> bool:
+    """Whether the method competes with the predictor: neither the predictor nor the truth."""
+    return not is_ours(method) and method not in TRUTHS
+
+
+def look(method: str) -> Look:
+    """How a method is called and drawn; a method that is not known here gets a readable name."""
+    if method in _LOOKS:
+        return _LOOKS[method]
+    words = method.replace("_", " ").replace("+", " + ").strip()
+    if is_ours(method):
+        rest = words.removeprefix("predictor").removeprefix("predicted").strip(" +,")
+        return Look(f"ModelPred, {rest}" if rest else "ModelPred", "predictor", "o", "-")
+    return Look(words[:1].upper() + words[1:], "spare", "P", ":")
+
+
+def in_order(methods: list[str]) -> list[str]:
+    """Methods as every table and legend lists them: ours, rivals as they come, the truth."""
+    return sorted(methods, key=lambda method: (not is_ours(method), method in TRUTHS))
+
+
+def design_words(design: str) -> str:
+    """What a design draws, in words."""
+    return DESIGNS.get(design, design.replace("_", " "))
