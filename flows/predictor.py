@@ -1,0 +1,82 @@
+"""Stage `predictor`: fits the predictor on the trained targets and measures it beside its rivals."""
+
+import sys
+
+import polars as pl
+from prefect import flow
+
+from flows.artifacts import (
+    DATASET,
+    PARAMS,
+    PREDICTOR,
+    TARGETS,
+    trained,
+    write_json,
+    write_table,
+    written,
+)
+from flows.publish import register
+from flows.runtime import Progress, run_stage
+from modelpred.dataset import read_dataset
+from modelpred.params import read_params
+from modelpred.predictor import fidelity, fit_predictor, write_predictor
+from modelpred.refits import rivals
+from modelpred.targets import points_of
+from modelpred.targets.shards import read_bank
+
+
+@flow
+def predictor() -> None:
+    """Fits, measures on held-out subsets, writes, registers."""
+    params = read_params(PARAMS)
+    dataset = read_dataset(DATASET)
+    bank = read_bank(TARGETS)
+    classes = len(dataset.classes)
+    points = points_of(dataset.features, dataset.labels, classes)
+    test_points = points_of(dataset.test_features, dataset.test_labels, classes)
+    model = params.targets.build()
+    weights, parameters = trained(bank, role="fit")
+    with Progress("predictor") as progress:
+        fitted = fit_predictor(
+            params.predictor,
+            model,
+            points,
+            weights,
+            parameters,
+            validation=trained(bank, role="validation"),
+            row_ids=dataset.row_ids,
+            progress=progress,
+        )
+    refits = {"predictor": fitted, **rivals(model, points, weights, parameters)}
+    table = fidelity(
+        refits, bank.select(role="test"), model=model, points=points, test_points=test_points
+    )
+    with written(PREDICTOR) as folder:
+        write_predictor(fitted, folder)
+        write_table(table, folder / "fidelity")
+        write_table(pl.DataFrame(fitted.history), folder / "history")
+        write_json(errors(table), folder / "metrics.json")
+    _register()
+
+
+def errors(fidelity: pl.DataFrame) -> dict[str, dict[str, float]]:
+    """The mean parameter error by held-out design and method, as `dvc metrics` compares it."""
+    nested: dict[str, dict[str, float]] = {}
+    for method, design, error in fidelity.select("method", "design", "parameter_error").rows():
+        nested.setdefault(design, {})[method] = error
+    return nested
+
+
+def _register() -> None:
+    """Registers the version; without a registry the fit is still worth keeping."""
+    try:
+        register()
+    except Exception as error:  # noqa: BLE001 - whatever the registry's store does, the fit is not lost
+        sys.stderr.write(
+            f"predictor: WARNING: fitted and written, but not registered: {error}\n"
+            "predictor: WARNING: register it with: python -m flows.publish\n"
+        )
+
+
+if __name__ == "__main__":
+    run_stage(predictor)

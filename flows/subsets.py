@@ -1,0 +1,23 @@
+"""Stage `subsets`: draws the subsets to train on, and those held out to measure the predictor."""
+
+from prefect import flow
+
+from flows.artifacts import DATASET, PARAMS, SUBSETS, written
+from flows.runtime import run_stage
+from modelpred.dataset import read_dataset
+from modelpred.params import read_params
+from modelpred.subsets import draw_subsets, write_subsets
+
+
+@flow
+def subsets() -> None:
+    """Draws every design's subsets for each role."""
+    config = read_params(PARAMS).subsets
+    points = len(read_dataset(DATASET).labels)
+    drawn = draw_subsets(config, points=points)
+    with written(SUBSETS) as folder:
+        write_subsets(drawn, folder)
+
+
+if __name__ == "__main__":
+    run_stage(subsets)

@@ -1,0 +1,30 @@
+"""What every test runs under: no telemetry, no network, nothing outside its temporary folder."""
+
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+
+# Set before prefect or mlflow is imported, as flows/ does for the stages.
+_PLACE = Path(tempfile.mkdtemp(prefix="modelpred-tests-"))
+os.environ.pop("PREFECT_API_URL", None)
+os.environ["PREFECT_HOME"] = str(_PLACE / "prefect")
+os.environ["MPLCONFIGDIR"] = str(_PLACE / "matplotlib")
+os.environ["DO_NOT_TRACK"] = "true"
+
+
+@pytest.fixture(scope="session")
+def prefect_api():
+    """A Prefect server for the flows that tests run in their own process; its API's URL."""
+    from prefect.settings import PREFECT_API_URL  # noqa: PLC0415
+    from prefect.testing.utilities import prefect_test_harness  # noqa: PLC0415
+
+    with prefect_test_harness(server_startup_timeout=120):
+        yield PREFECT_API_URL.value()
+
+
+def pytest_unconfigure():
+    import shutil  # noqa: PLC0415
+
+    shutil.rmtree(_PLACE, ignore_errors=True)

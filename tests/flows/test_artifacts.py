@@ -1,0 +1,85 @@
+"""Laws of the artifact folders: all or nothing, and the same words whoever writes them."""
+
+import json
+import math
+import os
+import subprocess
+
+import pytest
+
+from flows import artifacts
+
+
+def test_a_failed_stage_leaves_what_was_there(tmp_path):
+    target = tmp_path / "artifacts" / "dataset"
+    with artifacts.written(target) as folder:
+        (folder / "points").write_text("old")
+
+    def fail_in_the_middle():
+        with artifacts.written(target) as folder:
+            (folder / "points").write_text("half of the n")
+            raise ValueError("in the middle")
+
+    with pytest.raises(ValueError, match="in the middle"):
+        fail_in_the_middle()
+
+    assert (target / "points").read_text() == "old"
+    assert [path.name for path in target.parent.iterdir()] == ["dataset"]
+
+
+def test_a_new_version_leaves_no_file_of_the_old_one(tmp_path):
+    target = tmp_path / "targets"
+    for name in ("old", "new"):
+        with artifacts.written(target) as folder:
+            (folder / name).touch()
+
+    assert [path.name for path in target.iterdir()] == ["new"]
+
+
+def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_stays(tmp_path):
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    (tmp_path / f".subsets-{ended.pid}").mkdir()
+    (tmp_path / f".subsets-{os.getppid()}").mkdir()
+
+    with artifacts.written(tmp_path / "subsets"):
+        pass
+
+    assert {path.name for path in tmp_path.iterdir()} == {"subsets", f".subsets-{os.getppid()}"}
+
+
+def test_json_has_no_numbers_that_json_does_not_know(tmp_path):
+    artifacts.write_json({"a": {"b": math.nan, "c": math.inf, "d": 0.5}}, tmp_path / "m.json")
+
+    assert json.loads((tmp_path / "m.json").read_text()) == {"a": {"b": None, "c": None, "d": 0.5}}
+
+
+def test_lineage_names_commit_data_and_params(tmp_path):
+    (tmp_path / "params.yaml").write_text("dataset: {source: iris}\nreport: {rows: 5}\n")
+    (tmp_path / "dvc.lock").write_text(
+        "stages: {dataset: {outs: [{path: artifacts/dataset, md5: abc.dir}]}}"
+    )
+
+    def git(*arguments):
+        identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
+        answer = subprocess.run(
+            ["git", *identity, *arguments], cwd=tmp_path, capture_output=True, check=True, text=True
+        )
+        return answer.stdout.strip()
+
+    assert artifacts.lineage(root=tmp_path)["git_commit"] is None
+    git("init")
+    git("add", ".")
+    git("commit", "-m", "one")
+    commit = git("rev-parse", "HEAD")
+    assert artifacts.lineage(root=tmp_path) == {
+        "git_commit": commit,
+        "dvc": {"artifacts/dataset": "abc.dir"},
+        "params": {"dataset": {"source": "iris"}, "subsets": {}, "targets": {}, "predictor": {}},
+    }
+
+    # dvc.lock changes while stages run; params.yaml does not.
+    (tmp_path / "dvc.lock").write_text("stages: {}")
+    assert artifacts.lineage(root=tmp_path)["git_commit"] == commit
+    (tmp_path / "params.yaml").write_text("dataset: {source: wine}\n")
+    assert artifacts.lineage(root=tmp_path)["git_commit"] == f"{commit}-dirty"
