@@ -5,7 +5,7 @@ exact ones stand here: training the subset's model, and the full-data model that
 """
 
 from collections.abc import Callable
-from typing import Protocol, final
+from typing import Protocol, final, runtime_checkable
 
 import torch
 from jaxtyping import Float, Num
@@ -23,6 +23,7 @@ def silent(done: int, total: int, what: str) -> None:
     """Report to nobody."""
 
 
+@runtime_checkable
 class Refit(Protocol):
     """Parameters of the model that each subset of the pool would give."""
 

@@ -1,0 +1,244 @@
+"""Without these rows, what model? Every refit against exact retraining, on deletions.
+
+Protocol: from half of the pool to all of it in steps of five rows, that many rows are kept at
+random, ten times each. For every refit and size, as means over the repeats:
+
+    parameter error    ‖predicted - true‖ / ‖true‖
+    test-loss error    |test loss of the predicted model - that of the true model|
+    Spearman           of predicted and true test losses among subsets of one size; across sizes
+                       it would mostly measure the size
+
+Subsets whose exact retraining did not converge are left out and counted.
+"""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from jaxtyping import Num
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from modelpred.metrics import Array, Interval, Vector, mean_interval, relative_errors, spearman
+from modelpred.refits.retraining import Refit
+from modelpred.studies.utility import (
+    StudyContext,
+    StudyResult,
+    accuracies,
+    mean_test_losses,
+    refitted,
+    written_number,
+)
+
+STUDY = "edits"
+UNDEFINED = Interval(float("nan"), float("nan"), float("nan"), 0)
+
+
+class EditsConfig(BaseModel):
+    """Section `edits` of params.yaml.
+
+    Attributes:
+        smallest: share of the pool that the largest deletion leaves.
+        step: rows between two sizes.
+        repeats: random subsets of each size.
+        timings: calls of each refit, of which the fastest counts as its time.
+        seed: of the draws.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    smallest: float = Field(default=0.5, gt=0, le=1)
+    step: int = Field(default=5, ge=1)
+    repeats: int = Field(default=10, ge=2)
+    timings: int = Field(default=3, ge=1)
+    seed: int = Field(default=0, ge=0)
+
+
+def deletions(
+    config: EditsConfig, *, points: int, generator: np.random.Generator
+) -> Num[Tensor, "subsets points"]:
+    """Return 0/1 weights: `repeats` subsets of every size, the smallest first."""
+    fewest = max(1, int(np.ceil(config.smallest * points)))
+    sizes = np.repeat(np.arange(points, fewest - 1, -config.step)[::-1], config.repeats)
+    weights = torch.zeros(len(sizes), points, dtype=torch.uint8)
+    for row, size in enumerate(sizes):
+        weights[row, torch.from_numpy(generator.permutation(points)[:size])] = 1
+    return weights
+
+
+@dataclass(frozen=True)
+class _Models:
+    """Parameters and test scores of one answer for every subset."""
+
+    parameters: Tensor
+    losses: Vector
+    accuracies: Vector | None
+    seconds: float
+
+    def rows(self, kept: Tensor) -> "_Models":
+        chosen = kept.numpy()
+        right = None if self.accuracies is None else self.accuracies[chosen]
+        return _Models(self.parameters[kept], self.losses[chosen], right, self.seconds)
+
+
+def _scored(context: StudyContext, parameters: Tensor, seconds: float) -> _Models:
+    losses = mean_test_losses(context.model, parameters, context.test_points).numpy()
+    right = None
+    if not context.model.regression:
+        right = accuracies(context.model, parameters, context.test_points).numpy()
+    return _Models(parameters, losses, right, seconds)
+
+
+def run(config: EditsConfig, context: StudyContext) -> StudyResult:
+    """Return the tables `edits` and `predicted_against_true`, and a summary of every refit.
+
+    `edits` has a row per method and size: method, size, subsets, parameter_error, low, high (95%
+    over repeats), parameter_error_median, test_loss_error, test_loss_error_low,
+    test_loss_error_high, spearman, accuracy_change, true_accuracy_change (against the full-data
+    model; null for a regression), accuracy_error. `predicted_against_true` has a row per subset of
+    the study's subject: method, size, true_loss, predicted_loss, parameter_error.
+    """
+    generator = context.generator(seed=config.seed, study=STUDY, block=0)
+    weights = deletions(config, points=context.pool, generator=generator)
+    began = time.perf_counter()
+    trained = context.truth.train(weights, progress=context.progress)
+    seconds = time.perf_counter() - began
+    kept = trained.converged
+    sizes = weights.sum(dim=1)[kept].numpy()
+    truth = _scored(context, trained.parameters, seconds).rows(kept)
+    full = _scored(context, context.truth(torch.ones(1, context.pool)), 0.0)
+    tables: list[pl.DataFrame] = []
+    metrics: dict[str, Any] = {}
+    scatter = pl.DataFrame()
+    for done, (name, refit) in enumerate(context.refits.items(), start=1):
+        models = _answered(refit, weights, context, timings=config.timings).rows(kept)
+        subsets = _subset_table(name, sizes, models, pool=context.pool, truth=truth, full=full)
+        tables.append(_size_table(subsets))
+        queries = len(weights)
+        metrics[name] = _summary(subsets, tables[-1]) | _clock(models.seconds, queries)
+        if name == context.subject:
+            scatter = subsets.select(
+                "method", "size", "true_loss", "predicted_loss", "parameter_error"
+            )
+        context.progress(done, len(context.refits), f"{STUDY}: {name}")
+    metrics["retraining"] = _clock(seconds, len(weights)) | {
+        "subsets": len(weights),
+        "not_converged": int((~kept).sum()),
+    }
+    return StudyResult(metrics, {"edits": pl.concat(tables), "predicted_against_true": scatter})
+
+
+def _answered(refit: Refit, weights: Tensor, context: StudyContext, *, timings: int) -> _Models:
+    parameters = refitted(refit, weights, context)
+    seconds: list[float] = []
+    for _ in range(timings):  # the call above has warmed up
+        began = time.perf_counter()
+        refit(weights)
+        seconds.append(time.perf_counter() - began)
+    return _scored(context, parameters, min(seconds))
+
+
+def _clock(seconds: float, subsets: int) -> dict[str, float]:
+    return {"microseconds": 1e6 * seconds / subsets}
+
+
+def _subset_table(
+    name: str, sizes: Array, models: _Models, *, pool: int, truth: _Models, full: _Models
+) -> pl.DataFrame:
+    """A row per subset; accuracies are null for a regression."""
+    columns: dict[str, Any] = {
+        "size": sizes,
+        "true_loss": truth.losses,
+        "predicted_loss": models.losses,
+        "parameter_error": relative_errors(models.parameters, truth.parameters),
+        "test_loss_error": np.abs(models.losses - truth.losses),
+    }
+    table = pl.DataFrame(columns).with_columns(
+        pl.lit(name).alias("method"),
+        # The same number of subsets of each size were drawn: the n-th of each makes a repeat.
+        pl.int_range(pl.len()).over("size").alias("repeat"),
+        (pl.col("size") == pool).alias("whole"),
+    )
+    if models.accuracies is None or truth.accuracies is None or full.accuracies is None:
+        empty = pl.lit(None, dtype=pl.Float64)
+        return table.with_columns(
+            empty.alias("accuracy_change"), empty.alias("true_accuracy_change")
+        )
+    return table.with_columns(
+        pl.Series("accuracy_change", models.accuracies - full.accuracies[0]),
+        pl.Series("true_accuracy_change", truth.accuracies - full.accuracies[0]),
+    )
+
+
+def _size_table(subsets: pl.DataFrame) -> pl.DataFrame:
+    """A row per size."""
+    rows: list[dict[str, Any]] = []
+    for group in subsets.partition_by("size", maintain_order=True):
+        error = mean_interval(group["parameter_error"].to_numpy())
+        loss = mean_interval(group["test_loss_error"].to_numpy())
+        gap = (group["accuracy_change"] - group["true_accuracy_change"]).abs()
+        rows.append(
+            {
+                "method": group["method"][0],
+                "size": group["size"][0],
+                "subsets": group.height,
+                "parameter_error": written_number(error.mean),
+                "low": written_number(error.low),
+                "high": written_number(error.high),
+                "parameter_error_median": group["parameter_error"].median(),
+                "test_loss_error": written_number(loss.mean),
+                "test_loss_error_low": written_number(loss.low),
+                "test_loss_error_high": written_number(loss.high),
+                "spearman": _rank_correlation(group),
+                "accuracy_change": group["accuracy_change"].mean(),
+                "true_accuracy_change": group["true_accuracy_change"].mean(),
+                "accuracy_error": gap.mean(),
+            }
+        )
+    return pl.DataFrame(rows, schema=_SIZE_SCHEMA)
+
+
+_SIZE_SCHEMA = {
+    "method": pl.String,
+    "size": pl.Int64,
+    "subsets": pl.Int64,
+    **dict.fromkeys(
+        (
+            *("parameter_error", "low", "high", "parameter_error_median"),
+            *("test_loss_error", "test_loss_error_low", "test_loss_error_high", "spearman"),
+            *("accuracy_change", "true_accuracy_change", "accuracy_error"),
+        ),
+        pl.Float64,
+    ),
+}
+
+
+def _rank_correlation(group: pl.DataFrame) -> float | None:
+    """Spearman of the losses; None for the whole pool, whose repeats differ in rounding only."""
+    if group["whole"].all():
+        return None
+    losses = group.select("predicted_loss", "true_loss").to_numpy()
+    return written_number(spearman(losses[:, 0], losses[:, 1]))
+
+
+def _summary(subsets: pl.DataFrame, by_size: pl.DataFrame) -> dict[str, float | None]:
+    """Means with 95% intervals over repeats; of the Spearman correlation, over sizes."""
+    repeats = subsets.group_by("repeat").agg(pl.col("parameter_error", "test_loss_error").mean())
+    within = by_size["spearman"].drop_nulls().to_numpy()
+    return {
+        **_spread("parameter_error", mean_interval(repeats["parameter_error"].to_numpy())),
+        **_spread("test_loss_error", mean_interval(repeats["test_loss_error"].to_numpy())),
+        **_spread("spearman_within_size", mean_interval(within) if within.size else UNDEFINED),
+        "accuracy_error": by_size["accuracy_error"].mean(),  # pyright: ignore[reportReturnType]
+    }
+
+
+def _spread(name: str, interval: Interval) -> dict[str, float | None]:
+    return {
+        name: written_number(interval.mean),
+        f"{name}_low": written_number(interval.low),
+        f"{name}_high": written_number(interval.high),
+    }

@@ -1,0 +1,153 @@
+"""What all studies share: what they are given, what they return, and how good a model is.
+
+A study asks refits about subsets and scores the models that come back on test rows. Scores
+[subsets, test rows, outputs] are formed in blocks of bounded size and reduced at once.
+"""
+
+import json
+import math
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from jaxtyping import Float, Num
+from torch import Tensor
+
+from modelpred.refits.retraining import Progress, Refit, Retraining, checked_weights, silent
+from modelpred.targets.model import Points, TargetModel, class_counts
+
+# Scores formed at once: small enough for the processor's cache, large enough for its products.
+SCORE_BYTES = 4 * 2**20
+PREDICTOR = "predictor"
+
+
+@dataclass(frozen=True)
+class StudyContext:
+    """What a study works on.
+
+    Attributes:
+        model: the family of the target models.
+        points: the pool that weights refer to.
+        test_points: the rows on which models are scored.
+        refits: the fitted predictor and its rivals, by name.
+        truth: exact retraining.
+        row_ids: a name for each point of the pool.
+        seed: goes into every draw, together with the study's own.
+        progress: called with (done, total, what).
+    """
+
+    model: TargetModel
+    points: Points
+    test_points: Points
+    refits: Mapping[str, Refit]
+    truth: Retraining
+    row_ids: tuple[str, ...]
+    seed: int = 0
+    progress: Progress = silent
+
+    @property
+    def subject(self) -> str:
+        """The refit that the study is about: the predictor, or else the first there is."""
+        return PREDICTOR if PREDICTOR in self.refits else next(iter(self.refits))
+
+    @property
+    def pool(self) -> int:
+        """Number of points that weights refer to."""
+        return len(self.points.labels)
+
+    def generator(self, *, seed: int, study: str, block: int) -> np.random.Generator:
+        """Return the generator of one block of draws of one study."""
+        return np.random.default_rng([self.seed, seed, zlib.crc32(study.encode()), block])
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """What a study found: numbers for people and gates, tables for figures."""
+
+    metrics: dict[str, Any]
+    tables: dict[str, pl.DataFrame]
+
+
+def refitted(
+    refit: Refit, weights: Num[Tensor, "subsets points"], context: StudyContext
+) -> Float[Tensor, "subsets parameters"]:
+    """Return a refit's parameters, the family's prior-only model where no optimum exists.
+
+    A subset without some class has no logistic optimum; its model is then given by definition
+    (see `TargetModel.without_optimum`), which no refit has to guess.
+    """
+    rows = checked_weights(weights, points=context.pool)
+    parameters = refit(weights)
+    counts = class_counts(rows, context.points)
+    defined = context.model.without_optimum(counts)
+    if bool(defined.any()):
+        prior = context.model.prior(counts[defined], context.points.features.shape[1])
+        parameters = parameters.clone()
+        parameters[defined] = prior
+    return parameters
+
+
+def score_blocks(
+    model: TargetModel, parameters: Float[Tensor, "subsets parameters"], points: Points
+) -> Iterator[Float[Tensor, "block points outputs"]]:
+    """Yield the scores of consecutive subsets on all points, a bounded number at once."""
+    row_bytes = 8 * len(points.labels) * max(1, points.classes)
+    rows = max(1, SCORE_BYTES // row_bytes)
+    for first in range(0, len(parameters), rows):
+        block = parameters[first : first + rows]
+        yield model.scores(block, points.features)
+
+
+def mean_test_losses(
+    model: TargetModel, parameters: Float[Tensor, "subsets parameters"], points: Points
+) -> Float[Tensor, " subsets"]:
+    """Return the mean loss of every subset's model on the points."""
+    return _reduced(
+        lambda scores: model.losses(scores, points.labels).mean(dim=1), model, parameters, points
+    )
+
+
+def accuracies(
+    model: TargetModel, parameters: Float[Tensor, "subsets parameters"], points: Points
+) -> Float[Tensor, " subsets"]:
+    """Return the share of points that every subset's model gets right; InvalidInput for ridge."""
+    return _reduced(
+        lambda scores: model.correct(scores, points.labels).double().mean(dim=1),
+        model,
+        parameters,
+        points,
+    )
+
+
+def _reduced(
+    reduce: Callable[[Tensor], Tensor], model: TargetModel, parameters: Tensor, points: Points
+) -> Tensor:
+    parts = [reduce(scores) for scores in score_blocks(model, parameters, points)]
+    return torch.cat(parts) if parts else parameters.new_zeros(0)
+
+
+def written_number(value: float) -> float | None:
+    """Return a finite number as it is, and None for what JSON and tables cannot hold."""
+    return float(value) if math.isfinite(value) else None
+
+
+def write_result(result: StudyResult, folder: Path) -> None:
+    """Write metrics.json and every table as Parquet and, for plots and spreadsheets, as CSV."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(result.metrics, indent=2, allow_nan=False)
+    (folder / "metrics.json").write_text(text + "\n", encoding="utf-8")
+    for name, table in result.tables.items():
+        table.write_parquet(folder / f"{name}.parquet")
+        table.write_csv(folder / f"{name}.csv")
+
+
+def read_result(folder: Path) -> StudyResult:
+    """Return the result that `write_result` wrote."""
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    tables = {path.stem: pl.read_parquet(path) for path in sorted(folder.glob("*.parquet"))}
+    return StudyResult(metrics, tables)
