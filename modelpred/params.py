@@ -1,0 +1,233 @@
+"""params.yaml as typed, frozen configs: one section per stage, in pipeline order, and the gates.
+
+The file is read as YAML 1.2, as DVC reads it: `1e-6` is a number, `yes` is text, a key that stands
+twice is an error. Nothing is guessed: an unknown key, a wrong type or a value out of range is told
+in one line each, with what was expected.
+"""
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from modelpred.dataset import DatasetConfig, InvalidInput
+from modelpred.predictor import PredictorConfig
+from modelpred.registry import GatesConfig
+from modelpred.report import ReportConfig
+from modelpred.studies.calibration import CalibrationConfig
+from modelpred.studies.edits import EditsConfig
+from modelpred.studies.valuation import ValuationConfig
+from modelpred.subsets import SubsetsConfig
+from modelpred.targets import TargetsConfig
+
+# None, bool, int, float, str, or lists and dicts of these; checked by the configs alone.
+Content = Any
+Schema = Mapping[str, Any]  # a part of a JSON schema, as pydantic makes it
+
+# What counts as a number in YAML 1.2's core schema; everything else that is not quoted is text.
+WHOLE_NUMBER = re.compile(r"[-+]?(0|[1-9][0-9]*)")
+NUMBER = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+WORDS: dict[str, Content] = {
+    **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
+}
+
+
+class Params(BaseModel):
+    """The whole of params.yaml; a section that is left out keeps its defaults."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dataset: DatasetConfig = DatasetConfig()
+    subsets: SubsetsConfig = SubsetsConfig()
+    targets: TargetsConfig = TargetsConfig()
+    predictor: PredictorConfig = PredictorConfig()
+    edits: EditsConfig = EditsConfig()
+    valuation: ValuationConfig = ValuationConfig()
+    calibration: CalibrationConfig = CalibrationConfig()
+    report: ReportConfig = ReportConfig()
+    gates: GatesConfig = GatesConfig()
+
+
+def read_params(path: Path) -> Params:
+    """The params in that file.
+
+    Raises:
+        InvalidInput: no such file, not YAML, or a line for each key that is unknown or wrong.
+    """
+    if not path.is_file():
+        raise InvalidInput(f"{path} is missing; run this in the folder that holds {path.name}")
+    content = _read_yaml(path)
+    try:
+        # JSON, and strictly: lists may become tuples, but "4" no number and true no 1.
+        return Params.model_validate_json(json.dumps(content), strict=True)
+    except ValidationError as error:
+        problems = _problems(error, content)
+        raise InvalidInput("\n".join(f"{path.name}: {line}" for line in problems)) from error
+
+
+def _read_yaml(path: Path) -> Content:
+    try:
+        # Only the tree of nodes: no tag in the file makes an object.
+        tree = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"{path.name}: expected text in UTF-8; {error.reason}") from error
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise InvalidInput(f"{path.name}: line {line} is not YAML: {error.problem}") from error
+    except yaml.YAMLError as error:
+        raise InvalidInput(f"{path.name}: not YAML: {' '.join(str(error).split())}") from error
+    return _content(tree, path.name)
+
+
+def _content(node: yaml.Node | None, name: str) -> Content:
+    """What a YAML node holds, by the core schema of YAML 1.2."""
+    if isinstance(node, yaml.MappingNode):
+        mapping: dict[str, Content] = {}
+        for key_node, value in node.value:
+            key = str(key_node.value)
+            if key in mapping:
+                line = key_node.start_mark.line + 1
+                raise InvalidInput(f"{name}: line {line} gives {key!r} a second time; keep one")
+            mapping[key] = _content(value, name)
+        return mapping
+    if isinstance(node, yaml.SequenceNode):
+        return [_content(item, name) for item in node.value]
+    if not isinstance(node, yaml.ScalarNode):  # an empty file
+        return None
+    return str(node.value) if node.style else _plain(str(node.value))
+
+
+def _plain(text: str) -> Content:
+    """What an unquoted word means."""
+    if text in WORDS:
+        return WORDS[text]
+    if WHOLE_NUMBER.fullmatch(text):
+        return int(text)
+    if NUMBER.fullmatch(text) and math.isfinite(float(text)):
+        return float(text)
+    return text
+
+
+def _problems(error: ValidationError, content: Content) -> list[str]:
+    """A line for each key that is unknown or has a wrong value, in the order of the file."""
+    schema = Params.model_json_schema()
+    problems = [(*_existing(content, problem["loc"]), problem) for problem in error.errors()]
+    deepest = [keys for keys, _, _ in problems]
+    lines: dict[str, None] = {}  # a value of several possible types fails once for each
+    for keys, value, problem in problems:
+        if any(keys == other[: len(keys)] != other for other in deepest):
+            continue  # a list fails with its items; the items tell more
+        where = ".".join(keys)
+        if problem["type"] == "extra_forbidden" or "[key]" in problem["loc"]:
+            known = ", ".join(sorted(_known(_part(schema, keys[:-1]))))
+            line = f"unknown key {where}; known: {known}"
+        elif problem["type"] == "value_error":
+            line = f"{where}: {problem['msg'].removeprefix('Value error, ')}"
+        else:
+            line = (
+                f"{where}: expected {_expected(_part(schema, keys), schema)}, got {_shown(value)}"
+            )
+        lines[line.removeprefix(": ")] = None
+    return list(lines)
+
+
+def _existing(content: Content, location: tuple[str | int, ...]) -> tuple[list[str], Content]:
+    """The part of a location that stands in the file, and what stands there.
+
+    pydantic appends its own words, such as the type that it tried; they name no key.
+    """
+    keys: list[str] = []
+    for step in location:
+        if isinstance(content, dict) and step in content:
+            content = content[str(step)]
+        elif isinstance(content, list) and isinstance(step, int):
+            content = content[step]
+        else:
+            break
+        keys.append(str(step))
+    return keys, content
+
+
+def _part(schema: Schema, keys: list[str]) -> Schema:
+    """The part of the schema that describes these keys."""
+    part = _resolved(schema, schema)
+    for key in keys:
+        inside = (_step(branch, key) for branch in _branches(part, schema))
+        part = _resolved(next((found for found in inside if found is not None), {}), schema)
+    return part
+
+
+def _step(part: Schema, key: str) -> Schema | None:
+    if key in part.get("properties", {}):
+        return part["properties"][key]
+    further = part.get("items" if key.isdigit() else "additionalProperties")
+    return further if isinstance(further, Mapping) else None
+
+
+def _branches(part: Schema, schema: Schema) -> Iterator[Schema]:
+    """The part itself, or each of its alternatives."""
+    for branch in part.get("anyOf", [part]):
+        yield _resolved(branch, schema)
+
+
+def _resolved(part: Schema, schema: Schema) -> Schema:
+    """The part with a reference followed."""
+    if "$ref" in part:
+        return schema["$defs"][part["$ref"].removeprefix("#/$defs/")]
+    return part
+
+
+def _known(part: Schema) -> list[str]:
+    """The keys that a section may hold."""
+    return [*part.get("properties", {}), *part.get("propertyNames", {}).get("enum", [])]
+
+
+def _expected(part: Schema, schema: Schema) -> str:
+    """What a value should be, in words."""
+    return " or ".join(_described(branch) for branch in _branches(part, schema))
+
+
+def _described(part: Schema) -> str:
+    """What one alternative of a value should be, in words."""
+    if "const" in part:
+        return str(part["const"])
+    if "enum" in part:
+        return f"one of {', '.join(map(str, part['enum']))}"
+    named = {
+        "integer": "a whole number",
+        "number": "a number",
+        "boolean": "true or false",
+        "string": "text",
+        "null": "null",
+        "array": "a list",
+        "object": "a section of keys",
+    }[part["type"]]
+    limits = [
+        f"{words} {part[key]:g}"
+        for key, words in {
+            "minimum": "of at least",
+            "exclusiveMinimum": "above",
+            "maximum": "of at most",
+            "exclusiveMaximum": "below",
+            "multipleOf": "a multiple of",
+            "minItems": "with a length of at least",
+        }.items()
+        if key in part
+    ]
+    return " ".join([named, " and ".join(limits)]).rstrip()
+
+
+def _shown(value: Content) -> str:
+    """A value as the user wrote it, or its kind where that would be long."""
+    if isinstance(value, dict):
+        return "a section of keys"
+    if isinstance(value, list):
+        return "a list"
+    return repr(value) if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,195 @@
+"""params.yaml is read as DVC reads it, and what is wrong in it is told in one line each."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from modelpred.dataset import InvalidInput
+from modelpred.params import Params, read_params
+from modelpred.subsets import DESIGNS
+
+PROJECT = Path(__file__).parents[1]
+
+
+def read(text, tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    return read_params(path)
+
+
+def lines(text, tmp_path):
+    with pytest.raises(InvalidInput) as error:
+        read(text, tmp_path)
+    return str(error.value).splitlines()
+
+
+def keys_of(config):
+    """Names of a config's fields with those of the configs inside."""
+    return {
+        name: keys_of(value) if isinstance(value, BaseModel) else None for name, value in config
+    }
+
+
+def keys_in(content, like):
+    return {
+        name: keys_in(value, like[name]) if like.get(name) else None
+        for name, value in content.items()
+    }
+
+
+def test_the_shipped_file_shows_every_key_in_the_order_of_the_pipeline():
+    content = yaml.safe_load((PROJECT / "params.yaml").read_text())
+    known = keys_of(read_params(PROJECT / "params.yaml"))
+    assert keys_in(content, known) == known
+    assert list(content) == list(Params.model_fields)
+
+
+def test_values_arrive(tmp_path):
+    params = read(
+        """
+        dataset: {source: iris, points: 40}
+        subsets:
+          fit: {uniform: 10}
+        targets: {C: 2, model: svm}
+        gates: {designs: [uniform, deletion], parameter_error: null}
+        """,
+        tmp_path,
+    )
+    assert params.dataset.points == 40
+    assert params.dataset.test == "auto"
+    assert params.subsets.fit == {"uniform": 10}
+    assert params.targets.C == 2.0
+    assert params.gates.designs == ("uniform", "deletion")
+    assert params.gates.parameter_error is None
+
+
+def test_a_section_left_out_keeps_its_defaults(tmp_path):
+    assert read("dataset: {source: iris}", tmp_path).targets == Params().targets
+
+
+@pytest.mark.parametrize("written", ["1e-6", "1.0e-6", ".000001", "0.000001", "+1E-06"])
+def test_numbers_are_those_of_yaml_1_2(written, tmp_path):
+    # DVC writes 1e-06, which older YAML takes for text.
+    assert read(f"targets: {{tolerance: {written}}}", tmp_path).targets.tolerance == 1e-6
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "report: {row: 1}",
+            "unknown key report.row; known: rows",
+        ),
+        (
+            "target: {C: 1}",
+            f"unknown key target; known: {', '.join(sorted(Params.model_fields))}",
+        ),
+        (
+            "subsets: {fit: {unform: 3}}",
+            f"unknown key subsets.fit.unform; known: {', '.join(sorted(DESIGNS))}",
+        ),
+        ("targets: {C: abc}", "targets.C: expected a number above 0, got 'abc'"),
+        ("targets: {C: '1'}", "targets.C: expected a number above 0, got '1'"),
+        ("targets: {C: 0}", "targets.C: expected a number above 0, got 0"),
+        ("targets: {C: .inf}", "targets.C: expected a number above 0, got '.inf'"),
+        ("targets: {C: 1e999}", "targets.C: expected a number above 0, got '1e999'"),
+        ("targets: {C: true}", "targets.C: expected a number above 0, got true"),
+        ("targets: {C: [1]}", "targets.C: expected a number above 0, got a list"),
+        ("targets: {C: {a: 1}}", "targets.C: expected a number above 0, got a section of keys"),
+        ("targets: {hidden: 1.5}", "targets.hidden: expected a whole number of at least 1, got 1.5"),
+        (
+            "targets: {momentum: 1}",
+            "targets.momentum: expected a number of at least 0 and below 1, got 1",
+        ),
+        (
+            "targets: {model: svn}",
+            "targets.model: expected one of logistic, softmax, svm, ridge, mlp, got 'svn'",
+        ),
+        ("targets: 3", "targets: expected a section of keys, got 3"),
+        (
+            "dataset: {points: 2}",
+            "dataset.points: expected a whole number of at least 3 or auto, got 2",
+        ),
+        (
+            "dataset: {points: all}",
+            "dataset.points: expected a whole number of at least 3 or auto, got 'all'",
+        ),
+        (
+            "dataset: {test: 0}",
+            "dataset.test: expected a whole number of at least 1 or auto, got 0",
+        ),
+        ("dataset: {source: 3}", "dataset.source: expected text, got 3"),
+        (
+            "subsets: {fit: {uniform: -1}}",
+            "subsets.fit.uniform: expected a whole number of at least 0, got -1",
+        ),
+        ("valuation: {rivals: yes}", "valuation.rivals: expected true or false, got 'yes'"),
+        (
+            "valuation: {seed: 0, permutations: 3}",
+            "valuation.permutations: expected a whole number of at least 2 and a multiple of 2, got 3",
+        ),
+        ("gates: {designs: [1]}", "gates.designs.0: expected text, got 1"),
+        (
+            "gates: {designs: []}",
+            "gates.designs: expected a list with a length of at least 1, got a list",
+        ),
+        ("predictor:", "predictor: expected a section of keys, got null"),
+        ("", "expected a section of keys, got null"),
+        ("3", "expected a section of keys, got 3"),
+        ("targets: {}\ntargets: {}", "line 2 gives 'targets' a second time; keep one"),
+        ("targets: [", "line 1 is not YAML: expected the node content, but found '<stream end>'"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_told_in_one_line(text, expected, tmp_path):
+    assert lines(text, tmp_path) == [f"params.yaml: {expected}"]
+
+
+def test_everything_wrong_is_told_at_once(tmp_path):
+    told = lines("dataset: {points: x, tset: 3}\nedits: {step: 0}", tmp_path)
+    assert told == [
+        "params.yaml: dataset.points: expected a whole number of at least 3 or auto, got 'x'",
+        "params.yaml: unknown key dataset.tset; known: points, scaling, seed, source, test",
+        "params.yaml: edits.step: expected a whole number of at least 1, got 0",
+    ]
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(InvalidInput, match=r"params\.yaml is missing; run this in the folder that"):
+        read_params(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\xfa", b"a: \x01"])
+def test_what_is_not_text_is_refused(content, tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_bytes(content)
+    with pytest.raises(InvalidInput, match=r"^params\.yaml: [^\n]*$"):
+        read_params(path)
+
+
+def test_a_tag_makes_no_object(tmp_path):
+    text = "dataset: !!python/object/apply:os.system ['true']"
+    assert lines(text, tmp_path) == [
+        "params.yaml: dataset: expected a section of keys, got a list"
+    ]  # fmt: skip
+
+
+def test_params_do_not_change():
+    with pytest.raises(ValidationError):
+        Params().dataset.seed = 3
+    with pytest.raises(ValidationError):
+        Params().dataset = Params().dataset
+
+
+def test_importing_params_pays_for_no_orchestrator_registry_or_figures():
+    program = (
+        "import sys, modelpred.params; "
+        "sys.exit(str({'mlflow', 'prefect', 'dvc', 'matplotlib'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=PROJECT
+    )
+    assert done.stderr.strip() == "set()"
