@@ -7,7 +7,7 @@ passes through.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
@@ -84,13 +84,16 @@ class Figure:
     kind: str = "figure"
 
 
+Block = Text | Table | Figure
+
+
 @dataclass(frozen=True)
 class Section:
     """A titled part of the page; `key` is its anchor."""
 
     key: str
     title: str
-    blocks: Sequence[Text | Table | Figure]
+    blocks: Sequence[Block]
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -105,11 +108,11 @@ def number(value: float | None, digits: int = 3) -> str:
     return f"{value:,.{places}f}".replace("-", "\N{MINUS SIGN}")
 
 
-def percent(value: float | None) -> str:
-    """A share as a percentage with three significant digits."""
+def percent(value: float | None, digits: int = 3) -> str:
+    """A share as a percentage with that many significant digits."""
     if value is None or not math.isfinite(value):
         return number(value)
-    return f"{number(100 * value)}%"
+    return f"{number(100 * value, digits)}%"
 
 
 def percent_interval(low: float | None, high: float | None) -> str:
@@ -156,3 +159,24 @@ def plain(value: object) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(plain(item) for item in value)
     return str(value)
+
+
+def flat(values: Mapping[str, object], prefix: str = "") -> list[tuple[str, str]]:
+    """A nested mapping as names joined by dots and their values as text."""
+    found: list[tuple[str, str]] = []
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            found += flat(value, f"{prefix}{name}.")
+        else:
+            found.append((f"{prefix}{name}", plain(value)))
+    return found
+
+
+def facts_table(caption: str, values: Mapping[str, object], *, folded: bool = False) -> Table:
+    """Names and values, one a row."""
+    return Table(
+        caption,
+        [Column("Name", numeric=False), Column("Value", numeric=False)],
+        [[Cell(name), Cell(text)] for name, text in flat(values)],
+        folded=folded,
+    )

@@ -27,7 +27,7 @@ from modelpred.report.blocks import (
 )
 from modelpred.report.figures import fidelity_against_time
 from modelpred.report.inputs import ReportInputs
-from modelpred.report.methods import design_words, in_order, is_ours, is_rival, look
+from modelpred.report.methods import TRUTHS, design_words, in_order, is_ours, is_rival, look
 
 _ORDER = ("uniform", "prefix", "deletion", "addition", "bootstrap", "leave_one_out")
 
@@ -217,7 +217,7 @@ def _design_table(inputs: ReportInputs, design: str) -> Table:
     rows = inputs.fidelity.filter(pl.col("design") == design)
     order = in_order(rows["method"].to_list())
     by_method = {row["method"]: row for row in rows.iter_rows(named=True)}
-    rivals = rows.filter(pl.col("method").is_in([m for m in order if m != "retraining"]))
+    rivals = rows.filter(pl.col("method").is_in([m for m in order if m not in TRUTHS]))
     best = {
         "parameter_error": rivals["parameter_error"].min(),
         "test_loss_error": rivals["test_loss_error"].min(),
@@ -226,7 +226,7 @@ def _design_table(inputs: ReportInputs, design: str) -> Table:
     body: list[tuple[Cell, ...]] = []
     for method in order:
         row = by_method[method]
-        marks = {name: method != "retraining" and row[name] == best[name] for name in best}
+        marks = {name: method not in TRUTHS and row[name] == best[name] for name in best}
         body.append(
             (
                 Cell(look(method).label),

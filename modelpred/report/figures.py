@@ -139,10 +139,10 @@ def _cost(
 def error_by_size(name: str, title: str, frame: pl.DataFrame, *, column: str) -> Panel:
     """One line per method: mean of `column` against the number of rows kept, with its interval."""
     ends = ("low", "high") if column == "parameter_error" else (f"{column}_low", f"{column}_high")
-    frame = frame.filter(pl.col(column) > 0)
     # Without a deletion most rivals are exact: their error of nearly zero has no place on this axis.
-    below_all = frame.filter(pl.col("size") < frame["size"].max())[column]
-    floor = 0.5 * (below_all if below_all.len() else frame[column]).to_numpy().min()
+    deleted = frame.filter(pl.col(column) > 0, pl.col("size") < frame["size"].max())
+    floor = 0.1 * float(np.min(deleted[column].to_numpy(), initial=1.0))
+    frame = frame.filter(pl.col(column) > floor)
 
     def paint(axes: Axes) -> None:
         axes.set_yscale("log")
@@ -152,7 +152,7 @@ def error_by_size(name: str, title: str, frame: pl.DataFrame, *, column: str) ->
             band = rows.drop_nulls(ends)
             style = look(method)
             axes.fill_between(
-                band["size"], band[ends[0]].clip(floor / 10), band[ends[1]],
+                band["size"], band[ends[0]].clip(floor), band[ends[1]],
                 color=colour(style.colour), alpha=0.16, lw=0,
             )  # fmt: skip
             axes.plot(
@@ -160,7 +160,7 @@ def error_by_size(name: str, title: str, frame: pl.DataFrame, *, column: str) ->
                 marker=style.marker, ms=4.5, lw=2.4 if is_ours(method) else 1.5,
                 markevery=max(1, rows.height // 8),
             )  # fmt: skip
-        axes.set_ylim(bottom=floor)
+        axes.set_ylim(bottom=0.6 * float(np.min(frame[column].to_numpy(), initial=np.inf)))
         axes.set(xlabel="rows kept", ylabel=f"{title.lower()} (log)")
         plain_log_ticks(axes, vertical=True, percents=column == "parameter_error")
 
@@ -203,7 +203,8 @@ def predicted_against_exact_values(name: str, title: str, frame: pl.DataFrame, w
         _diagonal(axes, frame.select("true_value", "value").to_numpy())
         axes.errorbar(
             shown["true_value"], shown["value"],
-            xerr=shown["true_standard_error"], yerr=shown["standard_error"], fmt="none",
+            xerr=shown["true_standard_error"].fill_null(0), yerr=shown["standard_error"].fill_null(0),
+            fmt="none",
             ecolor=colour("predictor"), elinewidth=0.5, alpha=0.35,
         )  # fmt: skip
         axes.scatter(
@@ -221,7 +222,7 @@ def ranked_values(name: str, title: str, frame: pl.DataFrame) -> Panel:
 
     def paint(axes: Axes) -> None:
         place = np.arange(1, rows.height + 1)
-        value, spread = rows["value"].to_numpy(), 2 * rows["standard_error"].to_numpy()
+        value, spread = rows["value"].to_numpy(), 2 * rows["standard_error"].fill_null(0).to_numpy()
         axes.axhline(0, color=colour("muted"), lw=1)
         axes.fill_between(
             place, value - spread, value + spread, color=colour("predictor"), alpha=0.2, lw=0
@@ -235,26 +236,24 @@ def ranked_values(name: str, title: str, frame: pl.DataFrame) -> Panel:
 
 
 def reliability(name: str, method: str, frame: pl.DataFrame, words: str) -> Panel:
-    """Observed against predicted frequency per bin, with 95% Wilson intervals and bin counts."""
+    """How often right against how sure, per bin with its 95% interval and number of rows."""
     rows = frame.filter(pl.col("count") > 0).sort("confidence")
     style = look(method)
 
     def paint(axes: Axes) -> None:
-        n, p = rows["count"].to_numpy().astype(float), rows["accuracy"].to_numpy()
-        centre = (p + 1.92 / n) / (1 + 3.84 / n)
-        half = 1.96 / (1 + 3.84 / n) * np.sqrt(p * (1 - p) / n + 0.96 / n**2)
-        x = rows["confidence"].to_numpy()
+        x, n = rows["confidence"], rows["count"]
         axes.bar(x, 0.18 * n / n.max(), width=0.035, color=colour("muted"), alpha=0.35)
         axes.plot([0, 1], [0, 1], color=colour("muted"), lw=1)
-        axes.vlines(x, centre - half, centre + half, color=colour(style.colour), lw=1.2)
-        axes.plot(x, p, color=colour(style.colour), marker=style.marker, ms=6, ls=style.dash)
-        left = 0.0 if x.min() < 0.45 else 0.45
-        axes.set(xlabel="predicted probability", ylabel="observed frequency")
+        axes.vlines(x, rows["accuracy_low"], rows["accuracy_high"], color=colour(style.colour))
+        axes.plot(
+            x, rows["accuracy"], color=colour(style.colour), marker=style.marker, ls=style.dash
+        )
+        left = 0.45 if float(np.min(x.to_numpy(), initial=1.0)) > 0.45 else 0.0
+        axes.set(xlabel="how sure (confidence)", ylabel="how often right (accuracy)")
         axes.set(xlim=(left, 1.02), ylim=(0, 1.02))
 
-    return draw(
-        name, style.label, f"Reliability of {style.label}: {words}.", paint, width=THIRD, shape=0.85
-    )
+    words = f"Reliability of {style.label}: {words}."
+    return draw(name, style.label, words, paint, width=THIRD, shape=0.85)
 
 
 def learning_curve(name: str, title: str, frame: pl.DataFrame, *, column: str) -> Panel:

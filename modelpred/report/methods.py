@@ -47,10 +47,11 @@ _LOOKS = {
     "newton_step": Look("One Newton step", "newton", "^", "--"),
     "linear_datamodel": Look("Linear datamodel", "datamodel", "v", "-."),
     "retraining": Look("Exact retraining", "ink", "*", "-"),
+    "warm_retraining": Look("Exact retraining, warm start", "ink", "*", "--"),
     "refit_bootstrap": Look("Refit bootstrap", "ink", "D", "--"),
 }
 OURS = ("predictor", "predicted")
-TRUTHS = ("retraining", "refit_bootstrap")
+TRUTHS = ("retraining", "warm_retraining", "refit_bootstrap")
 
 DESIGNS = {
     "uniform": "random subsets of any size",

@@ -13,13 +13,11 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from modelpred.report.blocks import (
-    Cell,
-    Column,
     Figure,
     Section,
-    Table,
     Text,
     count,
+    facts_table,
     percent,
     percent_interval,
     plain,
@@ -29,7 +27,7 @@ from modelpred.report.fidelity import fidelity_section, headline, verdict_table,
 from modelpred.report.figures import learning_curve
 from modelpred.report.inputs import ReportInputs
 from modelpred.report.methods import COLOURS, design_words
-from modelpred.report.studies import flat, study_sections
+from modelpred.report.studies import study_sections
 
 _HERE = Path(__file__).parent
 
@@ -154,43 +152,40 @@ def history_section(inputs: ReportInputs) -> Section:
 
 def run_section(inputs: ReportInputs) -> Section:
     """Parameters, counts, fingerprints, versions and seconds of this run."""
-    groups = {
+    groups: dict[str, Mapping[str, object]] = {
         "Data": _data_facts(inputs),
-        "Trained targets": flat(inputs.targets_metrics),
-        "Predictor": flat(inputs.predictor_metrics),
-        "Lineage": flat(inputs.lineage),
-        "Parameters (params.yaml)": flat(inputs.params),
+        "Trained targets": inputs.targets_metrics,
+        "Lineage": inputs.lineage,
+        "Predictor: held-out errors": inputs.predictor_metrics,
+        "Parameters (params.yaml)": inputs.params,
+        **{f"Study {name}": result.metrics for name, result in inputs.studies.items()},
     }
+    shown = ("Data", "Trained targets", "Lineage")
     tables = [
-        Table(
-            caption,
-            [Column("Name", numeric=False), Column("Value", numeric=False)],
-            [[Cell(name), Cell(text)] for name, text in facts],
-            folded=caption.startswith("Parameters"),
-        )
+        facts_table(caption, facts, folded=caption not in shown)
         for caption, facts in groups.items()
         if facts
     ]
     return Section("run", "What was run", tables)
 
 
-def _data_facts(inputs: ReportInputs) -> list[tuple[str, str]]:
+def _data_facts(inputs: ReportInputs) -> dict[str, object]:
     dataset = inputs.dataset
     classes = ", ".join(
         f"{name}: {count(int((dataset.labels == index).sum()))}"
         for index, name in enumerate(dataset.classes)
     )
-    return [
-        ("table", dataset.name),
-        ("rows to train on", count(len(dataset.row_ids))),
-        ("rows to test on", count(len(dataset.test_row_ids))),
-        ("features", count(len(dataset.feature_names))),
-        ("label", dataset.label_name),
-        *([("training rows by class", classes)] if classes else []),
-        ("scaling", f"{dataset.scaling.name}, constants from training rows only"),
-        ("source", dataset.attribution),
-        ("fingerprint", dataset.fingerprint),
-    ]
+    return {
+        "table": dataset.name,
+        "rows to train on": len(dataset.row_ids),
+        "rows to test on": len(dataset.test_row_ids),
+        "features": len(dataset.feature_names),
+        "label": dataset.label_name,
+        **({"training rows by class": classes} if classes else {}),
+        "scaling": f"{dataset.scaling.name}, constants from training rows only",
+        "source": dataset.attribution,
+        "fingerprint": dataset.fingerprint,
+    }
 
 
 def notes_section() -> Section:

@@ -110,8 +110,27 @@ def valuation(generator: np.random.Generator, dataset: Dataset) -> StudyResult:
             "true_standard_error": np.full(points, 1.2e-4),
         }
     )
-    metrics = {"truth_reliability": 0.981, "top_overlap": 0.93}
-    return StudyResult(metrics, {"values": values})
+    methods = pl.DataFrame(
+        [
+            {
+                "method": method,
+                "spearman": 1 - error / 2,
+                "spearman_low": 1 - 0.6 * error,
+                "spearman_high": 1 - 0.4 * error,
+                "top_overlap": 1 - error,
+                "bottom_overlap": 1 - error,
+                "seconds": microseconds * 0.03,
+            }
+            for method, (error, microseconds) in METHODS.items()
+        ]
+    )
+    metrics = {
+        "permutations": 100,
+        **methods.row(0, named=True),
+        "truth_reliability": 0.981,
+        "truth_seconds": 5.1,
+    }
+    return StudyResult(metrics, {"values": values, "methods": methods})
 
 
 def calibration(generator: np.random.Generator) -> StudyResult:
@@ -127,6 +146,8 @@ def calibration(generator: np.random.Generator) -> StudyResult:
                     "bin": index,
                     "confidence": confidence,
                     "accuracy": accuracy,
+                    "accuracy_low": accuracy - 0.05,
+                    "accuracy_high": min(1.0, accuracy + 0.05),
                     "count": 20 + 30 * (index - 8),
                 }
             )
@@ -137,12 +158,26 @@ def calibration(generator: np.random.Generator) -> StudyResult:
                 "brier": 0.14 + gap / 2,
                 "ece_width": gap,
                 "ece_mass": 0.9 * gap,
+                "noise_width": 0.02,
+                "noise_mass": 0.018,
             }
         )
-    metrics = {"std_ratio": 0.98, "interval_endpoint_error": 0.006}
-    return StudyResult(
-        metrics, {"reliability": pl.DataFrame(bins), "summary": pl.DataFrame(summary)}
-    )
+    refits = [
+        {
+            "method": method,
+            "nll": 0.28 + error,
+            "std_ratio": None if method == "full_model" else 1 - error / 2,
+            "std_ratio_low": None if method == "full_model" else 1 - error,
+            "std_ratio_high": None if method == "full_model" else 1.1,
+            "endpoint_error": error / 10,
+            "endpoint_error_95": error / 3,
+            "seconds": microseconds * 5e-4,
+        }
+        for method, (error, microseconds) in METHODS.items()
+    ]
+    tables = {"reliability": bins, "summary": summary, "refits": refits}
+    metrics = {"resamples": 500, "truth_seconds": 0.4}
+    return StudyResult(metrics, {name: pl.DataFrame(rows) for name, rows in tables.items()})
 
 
 def history() -> pl.DataFrame:

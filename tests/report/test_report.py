@@ -146,7 +146,11 @@ def test_a_rival_that_wins_is_named_first(example: ReportInputs, tmp_path: Path)
     table = example.fidelity.with_columns(
         *(pl.when(newton).then(pl.col(name) / 100).otherwise(pl.col(name)) for name in columns)
     )
-    text = Page(write_report(replace(example, fidelity=table), tmp_path).read_text("utf-8")).text
+    text = Page(
+        write_report(
+            replace(example, fidelity=table, studies={}, history=None), tmp_path
+        ).read_text("utf-8")
+    ).text
     assert "It is behind the best rival on" in text
     assert "One Newton step is ahead: 29 times less error than ModelPred" in text
     assert "Rivals have the better figure in parameter error on every kind of subset" in text
@@ -160,7 +164,7 @@ def test_retraining_is_the_truth_and_no_rival(example: ReportInputs, tmp_path: P
         parameter_error_high=0.0,
         microseconds=150.0,
     )
-    changed = replace(example, fidelity=pl.concat([example.fidelity, exact]))
+    changed = replace(example, fidelity=pl.concat([example.fidelity, exact]), studies={})
     assert {v.rival_method for v in verdicts(changed.fidelity)} == {"newton_step"}
     assert "Exact retraining" in Page(write_report(changed, tmp_path).read_text("utf-8")).text
 
@@ -181,11 +185,15 @@ def test_missing_and_skipped_studies_say_why(example: ReportInputs, tmp_path: Pa
         example,
         fidelity=None,
         history=None,
-        studies={"memorization": StudyResult({"agreement": {"spearman": 0.5}}, {})},
-        skipped={"calibration": "svm has no probabilities"},
+        studies={
+            "memorization": StudyResult({"agreement": {"spearman": 0.5}}, {}),
+            "calibration": StudyResult({"skipped": "svm has no probabilities"}, {}),
+        },
+        skipped={"selection": "no validation rows"},
     )
     text = Page(write_report(bare, tmp_path).read_text(encoding="utf-8")).text
     assert "This study was not run: svm has no probabilities." in text
+    assert "This study was not run: no validation rows." in text
     assert text.count("its results are not among the artifacts of this run") == 2
     assert "agreement.spearman 0.5" in text
     assert "No held-out comparison was made" in text
@@ -193,7 +201,24 @@ def test_missing_and_skipped_studies_say_why(example: ReportInputs, tmp_path: Pa
 
 def test_a_regression_has_no_classes(example: ReportInputs, tmp_path: Path):
     dataset = replace(example.dataset, classes=(), labels=example.dataset.labels.double())
-    assert write_report(replace(example, dataset=dataset), tmp_path).exists()
+    assert write_report(
+        replace(example, dataset=dataset, fidelity=None, history=None), tmp_path
+    ).exists()
+
+
+def test_values_without_a_truth_say_so(example: ReportInputs, tmp_path: Path):
+    study = example.studies["valuation"]
+    unknown = pl.lit(None, dtype=pl.Float64)
+    values = study.tables["values"].with_columns(
+        true_value=unknown, true_standard_error=unknown, standard_error=unknown
+    )
+    methods = study.tables["methods"].with_columns(
+        *(unknown.alias(name) for name in study.tables["methods"].columns[1:-1])
+    )
+    bare = StudyResult({"permutations": 2}, {"values": values, "methods": methods})
+    inputs = replace(example, studies={"valuation": bare}, fidelity=None, history=None)
+    text = Page(write_report(inputs, tmp_path).read_text(encoding="utf-8")).text
+    assert "No exact values were computed in this run" in text
 
 
 def test_the_config_knows_its_keys():

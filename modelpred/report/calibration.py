@@ -1,0 +1,132 @@
+"""Calibration: the section on how sure the model is, and how sure it should be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import polars as pl
+
+from modelpred.report.blocks import (
+    Block,
+    Cell,
+    Column,
+    Figure,
+    Panel,
+    Table,
+    Text,
+    count,
+    microseconds,
+    number,
+    number_interval,
+)
+from modelpred.report.figures import reliability
+from modelpred.report.inputs import ReportInputs
+from modelpred.report.methods import in_order, is_ours, look
+from modelpred.studies.utility import StudyResult
+
+_QUALITIES = {
+    "nll": "Negative log-likelihood",
+    "brier": "Brier score",
+    "ece_width": "ECE, equal width",
+    "ece_mass": "ECE, equal mass",
+}
+
+
+def calibration_blocks(_: ReportInputs, result: StudyResult) -> list[Block]:
+    """Before, after, and the same with retrained models: qualities and reliability diagrams."""
+    bins, summary = result.tables["reliability"], result.tables["summary"]
+    figure = Figure(
+        "How often the model was right against how sure it was (probability of its most likely "
+        "class), with 95% Wilson intervals of each bin. Grey bars show how many test rows a bin "
+        "holds. A calibrated model lies on the line.",
+        [_panel(row, bins.filter(pl.col("method") == row["method"])) for row in _rows(summary)],
+    )
+    return [*_words(result), _summary_table(summary), figure, _spread_table(result)]
+
+
+def _rows(table: pl.DataFrame) -> list[dict[str, Any]]:
+    return table.to_dicts()
+
+
+def _panel(row: Mapping[str, Any], bins: pl.DataFrame) -> Panel:
+    total = count(float(bins["count"].sum()))
+    words = f"expected calibration error {number(row['ece_width'])} over {total} test rows"
+    return reliability(f"reliability-{row['method']}", row["method"], bins, words)
+
+
+def _words(result: StudyResult) -> list[Text]:
+    """What averaging changed, and how near it came to retraining."""
+    scores = {row["method"]: row["nll"] for row in _rows(result.tables["summary"])}
+    before, after = scores.get("full_model"), scores.get("predicted_bootstrap")
+    if before is None or after is None:
+        return []
+    way = "lowers" if after < before else "does not lower"
+    text = (
+        f"Averaging the predicted models of {count(result.metrics['resamples'])} bootstrap "
+        f"resamples {way} the negative log-likelihood on test rows: {number(before, 4)} before, "
+        f"{number(after, 4)} after; retrained models give {number(scores['refit_bootstrap'], 4)}."
+    )
+    return [Text(text, finding=True)]
+
+
+def _summary_table(summary: pl.DataFrame) -> Table:
+    best = {name: summary[name].min() for name in _QUALITIES}
+    rows: list[list[Cell]] = []
+    for row in _rows(summary):
+        cells = [Cell(look(row["method"]).label)]
+        for name in _QUALITIES:
+            noise = row.get(name.replace("ece", "noise")) if name.startswith("ece") else None
+            note = f"chance alone: {number(noise, 2)}" if noise is not None else ""
+            digits = 3 if name.startswith("ece") else 4
+            cells.append(Cell(number(row[name], digits), note, row[name] == best[name]))
+        rows.append(cells)
+    return Table(
+        "Quality of the probabilities on test rows, smaller is better",
+        [Column("Method", numeric=False), *map(Column, _QUALITIES.values())],
+        rows,
+        note="Chance alone: about the expected calibration error (ECE) that a perfectly calibrated "
+        "model would show on so many rows.",
+        ours=_ours(summary["method"].to_list()),
+    )
+
+
+def _ours(methods: list[str]) -> frozenset[int]:
+    return frozenset(index for index, method in enumerate(methods) if is_ours(method))
+
+
+def _spread_table(result: StudyResult) -> Table:
+    """Every method's bootstrap against retraining on the same resamples."""
+    found = {row["method"]: row for row in _rows(result.tables["refits"])}
+    order = in_order(list(found))
+    nearest = min((row["endpoint_error"] for row in found.values()), default=None)
+    lowest = min((row["nll"] for row in found.values()), default=None)
+    rows = [
+        [
+            Cell(look(method).label),
+            Cell(number(row["nll"], 4), best=row["nll"] == lowest),
+            Cell(
+                number(row["std_ratio"]),
+                number_interval(row["std_ratio_low"], row["std_ratio_high"]),
+            ),
+            Cell(number(row["endpoint_error"], 2), best=row["endpoint_error"] == nearest),
+            Cell(number(row["endpoint_error_95"], 2)),
+            Cell(microseconds(1e6 * row["seconds"])),
+        ]
+        for method, row in ((method, found[method]) for method in order)
+    ]
+    heads = ("Log-likelihood, negative", "Spread over retrained", "Endpoint error, median")
+    return Table(
+        "The bootstrap by every method, beside retraining on the same resamples",
+        [
+            Column("Method", numeric=False),
+            *map(Column, heads),
+            *map(Column, ("Endpoint error, 95%", "Time for all")),
+        ],
+        rows,
+        note="Spread: standard deviation over resamples of a test row's probability, median of its "
+        "ratio to the retrained one with the 5% and 95% quantiles over rows; 1 is right. Endpoint "
+        "error: distance in probability between the ends of predicted and retrained 90% intervals. "
+        f"Retraining took {microseconds(1e6 * result.metrics['truth_seconds'])}.",
+        ours=_ours(order),
+    )
