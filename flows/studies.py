@@ -1,6 +1,7 @@
 """Stage `studies`: what the predictor is for, one study at a time: `python -m flows.studies edits`."""
 
 import sys
+from typing import Any
 
 from prefect import flow
 
@@ -11,6 +12,7 @@ from flows.artifacts import (
     STUDIES_FOLDER,
     TARGETS,
     trained,
+    write_json,
     written,
 )
 from flows.runtime import Progress, run_stage
@@ -24,6 +26,21 @@ from modelpred.targets import points_of
 from modelpred.targets.shards import read_bank
 
 RUNS = {"edits": edits.run, "valuation": valuation.run, "calibration": calibration.run}
+# `dvc plots` draws a line for each file: these tables are also written one file for each method.
+PLOTTED = {"edits": "edits", "calibration": "reliability"}
+
+# The few numbers of each study that `dvc metrics` compares, and where they stand in its metrics.
+HEADLINES = {
+    "edits": {"edits.parameter_error": ("predictor", "parameter_error")},
+    "valuation": {
+        "valuation.spearman": ("spearman",),
+        "valuation.ceiling": ("truth_reliability",),
+    },
+    "calibration": {
+        "calibration.ece": ("predicted_bootstrap", "ece_width"),
+        "calibration.std_ratio": ("std_ratio",),
+    },
+}
 
 
 @flow(flow_run_name="{study}")
@@ -36,6 +53,22 @@ def studies(study: str) -> None:
         result = RUNS[study](getattr(params, study), context(progress))
     with written(STUDIES_FOLDER / study) as folder:
         write_result(result, folder)
+        write_json(headline(study, result.metrics), folder / "headline.json")
+        if study in PLOTTED:
+            table = result.tables[PLOTTED[study]]
+            for method, rows in table.partition_by("method", as_dict=True).items():
+                rows.write_csv(folder / f"{PLOTTED[study]}-{method[0]}.csv")
+
+
+def headline(study: str, metrics: dict[str, Any]) -> dict[str, float | None]:
+    """A study's few numbers; None where the params left one out."""
+    found: dict[str, float | None] = {}
+    for name, place in HEADLINES[study].items():
+        value: Any = metrics
+        for key in place:
+            value = value.get(key) if isinstance(value, dict) else None
+        found[name] = value
+    return found
 
 
 def context(progress: Progress) -> StudyContext:

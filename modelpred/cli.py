@@ -75,7 +75,9 @@ def _fidelity(artifacts: Path) -> str:
 
     table = pl.read_parquet(artifacts / "predictor" / "fidelity.parquet")
     designs = table["design"].unique(maintain_order=True).to_list()
-    wide = table.pivot("design", index="method", values="parameter_error").sort(designs[0])
+    designs.sort(key=lambda design: design != "uniform")
+    wide = table.pivot("design", index="method", values="parameter_error")
+    wide = wide.select("method", *designs).sort(designs[0])
     time = dict(table.group_by("method").agg(pl.col("microseconds").median()).rows())
     lines = [
         "",
