@@ -96,7 +96,7 @@ class Section:
     blocks: Sequence[Block]
 
 
-def number(value: float | None, digits: int = 3) -> str:
+def number(value: int | float | None, digits: int = 3) -> str:
     """A number with that many significant digits, without exponents between 1e-4 and 1e15."""
     if value is None or not math.isfinite(value):
         return "–"  # noqa: RUF001  # the dash that a table shows for "no value"
@@ -108,28 +108,28 @@ def number(value: float | None, digits: int = 3) -> str:
     return f"{value:,.{places}f}".replace("-", "\N{MINUS SIGN}")
 
 
-def percent(value: float | None, digits: int = 3) -> str:
+def percent(value: int | float | None, digits: int = 3) -> str:
     """A share as a percentage with that many significant digits."""
     if value is None or not math.isfinite(value):
         return number(value)
     return f"{number(100 * value, digits)}%"
 
 
-def percent_interval(low: float | None, high: float | None) -> str:
+def percent_interval(low: int | float | None, high: int | float | None) -> str:
     """The two ends of an interval of shares; empty where there is none."""
     if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
         return ""
     return f"{number(100 * low)} to {percent(high)}"
 
 
-def number_interval(low: float | None, high: float | None) -> str:
+def number_interval(low: int | float | None, high: int | float | None) -> str:
     """The two ends of an interval of numbers; empty where there is none."""
     if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
         return ""
     return f"{number(low)} to {number(high)}"
 
 
-def microseconds(value: float | None) -> str:
+def microseconds(value: int | float | None) -> str:
     """A time given in microseconds, in the unit that reads best."""
     if value is None or not math.isfinite(value):
         return number(value)
@@ -143,7 +143,7 @@ def microseconds(value: float | None) -> str:
     )
 
 
-def count(value: float) -> str:
+def count(value: int | float) -> str:
     """A whole number with thousands separated."""
     return f"{value:,.0f}"
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import polars as pl
 
@@ -38,8 +39,8 @@ class Verdict:
 
     design: str
     subsets: int
-    ours: Mapping[str, float]
-    rival: Mapping[str, float]
+    ours: Mapping[str, Any]
+    rival: Mapping[str, Any]
     rival_method: str
 
     @property
@@ -66,9 +67,9 @@ class Verdict:
         return f"{winner} is ahead: {ratio} than {loser}"
 
 
-def _end(row: Mapping[str, float], side: str) -> float:
+def _end(row: Mapping[str, Any], side: str) -> float:
     end = row[f"parameter_error_{side}"]
-    return row["parameter_error"] if end is None or not math.isfinite(end) else end  # pyright: ignore[reportUnnecessaryComparison]
+    return row["parameter_error"] if end is None or not math.isfinite(end) else end
 
 
 def designs(fidelity: pl.DataFrame) -> list[str]:
@@ -145,7 +146,7 @@ def verdict_table(inputs: ReportInputs) -> Table | None:
     )
 
 
-def _error_cell(row: Mapping[str, float], *, best: bool, prefix: str = "") -> Cell:
+def _error_cell(row: Mapping[str, Any], *, best: bool, prefix: str = "") -> Cell:
     interval = percent_interval(row["parameter_error_low"], row["parameter_error_high"])
     return Cell(percent(row["parameter_error"]), prefix + interval, best)
 
