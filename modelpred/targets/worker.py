@@ -21,11 +21,11 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from queue import SimpleQueue
 from types import TracebackType
-from typing import IO, Any, Self, TextIO, cast, final
+from typing import IO, Any, TextIO, cast, final
 
 import torch
 from pydantic import ValidationError
@@ -127,9 +127,9 @@ class _Answers:
         return lambda done, of: self.send({"id": number, "progress": [done, of]})
 
 
-def _lines_until_closed(requests: TextIO) -> "_Lines":
+def _lines_until_closed(requests: TextIO) -> Iterator[str]:
     """Lines as they come; a thread ends the process when the input closes, even in the middle of a block."""
-    lines = _Lines()
+    lines: SimpleQueue[str] = SimpleQueue()
 
     def read() -> None:
         for line in requests:
@@ -138,27 +138,8 @@ def _lines_until_closed(requests: TextIO) -> "_Lines":
         os._exit(0)
 
     threading.Thread(target=read, daemon=True).start()
-    return lines
-
-
-@final
-class _Lines:
-    """A blocking queue as an iterator without end."""
-
-    def __init__(self) -> None:
-        self._lines: deque[str] = deque()
-        self._there = threading.Semaphore(0)
-
-    def put(self, line: str) -> None:
-        self._lines.append(line)
-        self._there.release()
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> str:
-        self._there.acquire()
-        return self._lines.popleft()
+    while True:
+        yield lines.get()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -310,7 +291,7 @@ class DevicePool:
         self._closed = False
         self._changed = threading.Condition()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "DevicePool":
         return self
 
     def __exit__(
