@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from flows import server
-from flows.artifacts import STAGES
+from flows.artifacts import PARAMS, STAGES
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -59,7 +59,7 @@ def prepare_server() -> None:
     if sys.argv[:1] != ["-m"] or "PREFECT_API_URL" in os.environ:
         return
     module = sys.orig_argv[sys.orig_argv.index("-m") + 1]
-    if module in {f"flows.{stage}" for stage in STAGES} and Path("params.yaml").is_file():
+    if module in {f"flows.{stage}" for stage in STAGES} and PARAMS.is_file():
         server.join(owner())
 
 
@@ -93,12 +93,12 @@ def run_stage(
     """
     # Imported here: this module comes before prefect, and the server starts meanwhile.
     from modelpred.dataset.tables import InvalidInput  # noqa: PLC0415
+    from modelpred.params import read_params  # noqa: PLC0415
 
-    if not Path("params.yaml").is_file():
-        sys.exit(f"{stage.name}: no params.yaml here; run it in the project's folder")
     _show_warnings(stage.name)
     _end_with(owner())
     try:
+        read_params(PARAMS)  # a mistake anywhere in the file is told before anything is computed
         if runner is not None:
             stage = stage.with_options(task_runner=runner())
         with shared_api():
