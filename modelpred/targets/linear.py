@@ -15,7 +15,7 @@ Gradient: C sum_i w_i (dloss/dm)_i a_i + penalised theta. Hessian on V: C sum_i 
 + penalised V, with H_i the second derivative of the loss in the scores. These are scikit-learn's
 LogisticRegression, LinearSVC(loss="squared_hinge") and Ridge(alpha=1/C).
 
-Inside, scores lie as [subsets, outputs, points], so that one matrix product serves all subsets.
+Inside, scores lie as [outputs, subsets, points], so that one matrix product serves all subsets.
 """
 
 import math
@@ -29,7 +29,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from modelpred.dataset.tables import InvalidInput
-from modelpred.targets.model import Points, Solver, TargetModel
+from modelpred.targets.model import Points, Solution, Solver, TargetModel
 from modelpred.targets.newton import newton_solver
 
 Curvature = tuple[Tensor, ...]
@@ -55,20 +55,20 @@ class Linear(TargetModel):
 
     @abstractmethod
     def score_losses(
-        self, scores: Float[Tensor, "subsets outputs points"], labels: Num[Tensor, " points"]
+        self, scores: Float[Tensor, "outputs subsets points"], labels: Num[Tensor, " points"]
     ) -> Float[Tensor, "subsets points"]:
         """Loss of each point."""
 
     @abstractmethod
     def score_slopes(
-        self, scores: Float[Tensor, "subsets outputs points"], labels: Num[Tensor, " points"]
-    ) -> Float[Tensor, "subsets outputs points"]:
+        self, scores: Float[Tensor, "outputs subsets points"], labels: Num[Tensor, " points"]
+    ) -> Float[Tensor, "outputs subsets points"]:
         """First derivative of the loss in the scores."""
 
     @abstractmethod
     def score_curvature(
         self,
-        scores: Float[Tensor, "subsets outputs points"],
+        scores: Float[Tensor, "outputs subsets points"],
         labels: Num[Tensor, " points"],
         scale: Float[Tensor, "subsets points"],
     ) -> Curvature:
@@ -77,9 +77,9 @@ class Linear(TargetModel):
     def curvature_product(
         self,
         curvature: Curvature,
-        directions: Float[Tensor, "subsets outputs points"],
+        directions: Float[Tensor, "outputs subsets points"],
         out: Tensor | None = None,
-    ) -> Float[Tensor, "subsets outputs points"]:
+    ) -> Float[Tensor, "outputs subsets points"]:
         """`score_curvature` applied to directions; into `out` (may be `directions`) if given."""
         return torch.mul(curvature[0], directions, out=out)
 
@@ -93,7 +93,7 @@ class Linear(TargetModel):
         features: Float[Tensor, "points features"],
     ) -> Float[Tensor, "subsets points outputs"]:
         """Coefficients times features plus intercept."""
-        return self._scores(parameters, features).mT
+        return self._scores(parameters, features).permute(1, 2, 0)
 
     def losses(
         self,
@@ -101,7 +101,7 @@ class Linear(TargetModel):
         labels: Num[Tensor, " points"],
     ) -> Float[Tensor, "subsets points"]:
         """Loss of each point, neither weighted nor multiplied with C."""
-        return self.score_losses(scores.mT, labels)
+        return self.score_losses(scores.permute(2, 0, 1), labels)
 
     def objective(
         self,
@@ -122,8 +122,8 @@ class Linear(TargetModel):
     ) -> Float[Tensor, "subsets parameters"]:
         """Penalised theta + C sum_i w_i (dloss/dm)_i a_i."""
         slopes = self.score_slopes(self._scores(parameters, points.features), points.labels)
-        data = (slopes * (self.C * weights)[:, None]) @ _design(points.features)
-        return data.flatten(1) + self._penalty(points, like=parameters) * parameters
+        data = (slopes * (self.C * weights)) @ _design(points.features)
+        return data.transpose(0, 1).flatten(1) + self._penalty(points, like=parameters) * parameters
 
     def hessian_vector_product(
         self,
@@ -138,14 +138,14 @@ class Linear(TargetModel):
         )
         directions = self._scores(vectors, points.features)
         data = self.curvature_product(curvature, directions) @ _design(points.features)
-        return data.flatten(1) + self._penalty(points, like=parameters) * vectors
+        return data.transpose(0, 1).flatten(1) + self._penalty(points, like=parameters) * vectors
 
     def point_gradients(
         self, parameters: Float[Tensor, " parameters"], points: Points
     ) -> Float[Tensor, "points parameters"]:
         """C (dloss/dm)_i a_i of each point."""
         slopes = self.score_slopes(self._scores(parameters[None], points.features), points.labels)
-        terms = self.C * slopes[0].T[:, :, None] * _design(points.features)[:, None, :]
+        terms = self.C * slopes[:, 0].T[:, :, None] * _design(points.features)[:, None, :]
         return terms.flatten(1)
 
     def without_optimum(self, counts: Float[Tensor, "subsets groups"]) -> Bool[Tensor, " subsets"]:
@@ -164,7 +164,7 @@ class Linear(TargetModel):
         return newton_solver(self, points)
 
     def _scores(self, parameters: Tensor, features: Tensor) -> Tensor:
-        theta = parameters.unflatten(1, (-1, features.shape[1] + 1))
+        theta = parameters.unflatten(1, (-1, features.shape[1] + 1)).transpose(0, 1)
         return theta[..., :-1] @ features.T + theta[..., -1:]
 
     def _penalty(self, points: Points, *, like: Tensor) -> Tensor:
@@ -179,11 +179,11 @@ def _design(features: Tensor) -> Tensor:
 
 
 def _signs(labels: Tensor, like: Tensor) -> Tensor:
-    """+1 for the output's own class, -1 for others: [points] for one output, else [outputs, points]."""
-    if like.shape[1] == 1:
+    """+1 for the output's own class, -1 for others: [points] for one output, else with outputs."""
+    if len(like) == 1:
         return labels.to(like.dtype) * 2 - 1
-    indices = torch.arange(like.shape[1], device=like.device)
-    return (labels == indices[:, None]).to(like.dtype) * 2 - 1
+    indices = torch.arange(len(like), device=like.device)
+    return (labels == indices[:, None, None]).to(like.dtype) * 2 - 1
 
 
 def true_class_margins(
@@ -215,26 +215,26 @@ class Logistic(Linear):
         return 1
 
     def score_losses(
-        self, scores: Float[Tensor, "subsets outputs points"], labels: Num[Tensor, " points"]
+        self, scores: Float[Tensor, "outputs subsets points"], labels: Num[Tensor, " points"]
     ) -> Float[Tensor, "subsets points"]:
         """log(1 + exp(-s m))."""
-        return softplus(-_signs(labels, scores) * scores[:, 0])
+        return softplus(-_signs(labels, scores) * scores[0])
 
     def score_slopes(
-        self, scores: Float[Tensor, "subsets outputs points"], labels: Num[Tensor, " points"]
-    ) -> Float[Tensor, "subsets outputs points"]:
+        self, scores: Float[Tensor, "outputs subsets points"], labels: Num[Tensor, " points"]
+    ) -> Float[Tensor, "outputs subsets points"]:
         """sigmoid(m) - y."""
         return torch.sigmoid(scores) - labels.to(scores.dtype)
 
     def score_curvature(
         self,
-        scores: Float[Tensor, "subsets outputs points"],
+        scores: Float[Tensor, "outputs subsets points"],
         labels: Num[Tensor, " points"],  # noqa: ARG002 - shared signature
         scale: Float[Tensor, "subsets points"],
     ) -> Curvature:
         """Probability times its complement."""
         probability = torch.sigmoid(scores)
-        return ((probability - probability * probability) * scale[:, None],)
+        return ((probability - probability * probability) * scale,)
 
     def probabilities(
         self, scores: Float[Tensor, "subsets points outputs"]
@@ -287,39 +287,39 @@ class Softmax(Linear):
         return classes
 
     def score_losses(
-        self, scores: Float[Tensor, "subsets outputs points"], labels: Num[Tensor, " points"]
+        self, scores: Float[Tensor, "outputs subsets points"], labels: Num[Tensor, " points"]
     ) -> Float[Tensor, "subsets points"]:
         """Logsumexp of the scores minus the label's score."""
-        own = scores.gather(1, labels.expand(len(scores), 1, -1))[:, 0]
-        return scores.logsumexp(1) - own
+        own = scores.gather(0, labels.expand(1, scores.shape[1], -1))[0]
+        return scores.logsumexp(0) - own
 
     def score_slopes(
-        self, scores: Float[Tensor, "subsets outputs points"], labels: Num[Tensor, " points"]
-    ) -> Float[Tensor, "subsets outputs points"]:
+        self, scores: Float[Tensor, "outputs subsets points"], labels: Num[Tensor, " points"]
+    ) -> Float[Tensor, "outputs subsets points"]:
         """Probabilities minus one_hot(y)."""
-        own = torch.nn.functional.one_hot(labels, scores.shape[1]).T
-        return torch.softmax(scores, 1) - own.to(scores.dtype)
+        own = torch.nn.functional.one_hot(labels, len(scores)).T[:, None]
+        return torch.softmax(scores, 0) - own.to(scores.dtype)
 
     def score_curvature(
         self,
-        scores: Float[Tensor, "subsets outputs points"],
+        scores: Float[Tensor, "outputs subsets points"],
         labels: Num[Tensor, " points"],  # noqa: ARG002 - shared signature
         scale: Float[Tensor, "subsets points"],
     ) -> Curvature:
         """diag(p) - p p': its diagonal, then scaled p, then p."""
-        probability = torch.softmax(scores, 1)
-        scaled = probability * scale[:, None]
+        probability = torch.softmax(scores, 0)
+        scaled = probability * scale
         return scaled - scaled * probability, scaled, probability
 
     def curvature_product(
         self,
         curvature: Curvature,
-        directions: Float[Tensor, "subsets outputs points"],
+        directions: Float[Tensor, "outputs subsets points"],
         out: Tensor | None = None,
-    ) -> Float[Tensor, "subsets outputs points"]:
+    ) -> Float[Tensor, "outputs subsets points"]:
         """Scaled p times (v - sum_k p_k v_k)."""
         _, scaled, probability = curvature
-        mean = (probability * directions).sum(1, keepdim=True)
+        mean = (probability * directions).sum(0, keepdim=True)
         return torch.mul(torch.sub(directions, mean, out=out), scaled, out=out)
 
     def probabilities(
@@ -374,27 +374,27 @@ class Svm(Linear):
         return 1 if classes == 2 else classes
 
     def score_losses(
-        self, scores: Float[Tensor, "subsets outputs points"], labels: Num[Tensor, " points"]
+        self, scores: Float[Tensor, "outputs subsets points"], labels: Num[Tensor, " points"]
     ) -> Float[Tensor, "subsets points"]:
         """Sum over outputs of max(0, 1 - s m)^2."""
-        return (1 - _signs(labels, scores) * scores).clamp(min=0).square().sum(1)
+        return (1 - _signs(labels, scores) * scores).clamp(min=0).square().sum(0)
 
     def score_slopes(
-        self, scores: Float[Tensor, "subsets outputs points"], labels: Num[Tensor, " points"]
-    ) -> Float[Tensor, "subsets outputs points"]:
+        self, scores: Float[Tensor, "outputs subsets points"], labels: Num[Tensor, " points"]
+    ) -> Float[Tensor, "outputs subsets points"]:
         """-2 s max(0, 1 - s m)."""
         signs = _signs(labels, scores)
         return -2 * signs * (1 - signs * scores).clamp(min=0)
 
     def score_curvature(
         self,
-        scores: Float[Tensor, "subsets outputs points"],
+        scores: Float[Tensor, "outputs subsets points"],
         labels: Num[Tensor, " points"],
         scale: Float[Tensor, "subsets points"],
     ) -> Curvature:
         """2 where the margin is violated: a generalised derivative, the loss has a kink there."""
         violated = _signs(labels, scores) * scores < 1
-        return (violated.to(scores.dtype) * (2 * scale[:, None]),)
+        return (violated.to(scores.dtype) * (2 * scale),)
 
     def probabilities(
         self,
@@ -423,6 +423,31 @@ class Svm(Linear):
             return scores[..., 0] * (labels * 2 - 1)
         return true_class_margins(scores, labels, soft=False)
 
+    def solver(self, points: Points) -> Solver:
+        """Newton's method; one against the rest is that many problems of two classes."""
+        if points.classes == 2:
+            return newton_solver(self, points)
+        solvers = [
+            newton_solver(self, Points(points.features, (points.labels == own).long(), 2))
+            for own in range(points.classes)
+        ]
+
+        def solve(weights: Tensor, *, start: Tensor | None, tolerance: float) -> Solution:
+            starts = [None] * points.classes if start is None else start.chunk(points.classes, 1)
+            parts = [
+                solver(weights, start=begin, tolerance=tolerance)
+                for solver, begin in zip(solvers, starts, strict=True)
+            ]
+            return Solution(
+                parameters=torch.cat([part.parameters for part in parts], 1),
+                gradient_norm=torch.stack([part.gradient_norm for part in parts]).amax(0),
+                objective=torch.stack([part.objective for part in parts]).sum(0),
+                iterations=torch.stack([part.iterations for part in parts]).amax(0),
+                converged=torch.stack([part.converged for part in parts]).all(0),
+            )
+
+        return solve
+
 
 @final
 @dataclass(frozen=True)
@@ -439,25 +464,25 @@ class Ridge(Linear):
         return 1
 
     def score_losses(
-        self, scores: Float[Tensor, "subsets outputs points"], labels: Num[Tensor, " points"]
+        self, scores: Float[Tensor, "outputs subsets points"], labels: Num[Tensor, " points"]
     ) -> Float[Tensor, "subsets points"]:
         """(y - m)^2 / 2."""
-        return (scores[:, 0] - labels).square() / 2
+        return (scores[0] - labels).square() / 2
 
     def score_slopes(
-        self, scores: Float[Tensor, "subsets outputs points"], labels: Num[Tensor, " points"]
-    ) -> Float[Tensor, "subsets outputs points"]:
+        self, scores: Float[Tensor, "outputs subsets points"], labels: Num[Tensor, " points"]
+    ) -> Float[Tensor, "outputs subsets points"]:
         """Score minus label."""
         return scores - labels
 
     def score_curvature(
         self,
-        scores: Float[Tensor, "subsets outputs points"],  # noqa: ARG002 - shared signature
+        scores: Float[Tensor, "outputs subsets points"],  # noqa: ARG002 - shared signature
         labels: Num[Tensor, " points"],  # noqa: ARG002 - shared signature
         scale: Float[Tensor, "subsets points"],
     ) -> Curvature:
         """1."""
-        return (scale[:, None],)
+        return (scale[None],)
 
     def probabilities(
         self,

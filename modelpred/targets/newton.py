@@ -16,6 +16,7 @@ A row is done when its gradient is at most the tolerance and a further step, sol
 much less than 1e-9, although it may move the iteration at which the tolerance is met.
 """
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
@@ -29,11 +30,17 @@ MAXIMUM_LINE_SEARCH = 30
 MAXIMUM_CONJUGATE = 200
 FORCING = 0.1  # relative residual of early Newton systems
 POLISH = 1e-4  # relative residual of the last one
+UNREACHED = 0.1  # share of rows that conjugate gradients may leave above their residual
+FINISHED = 1e-4  # gradient norm / tolerance at which a row is done at once
+FINISH = 3e-5  # gradient norm / tolerance that the last step aims at
+PATIENCE = 3  # steps from within the tolerance after which rounding is all there is to gain
+FIRST_PACE = 3.0  # conjugate gradients' iterations per digit, before any is known
+PAIR_BYTES = 64 * 2**20  # largest table of products of columns
 OVERSHOT = 0.5  # phi'(t) / |phi'(0)| above which a step is shortened
 
 
 class ScoreLoss(Protocol):
-    """What Newton's method needs of a linear family; scores lie as [subsets, outputs, points]."""
+    """What Newton's method needs of a linear family; scores lie as [outputs, subsets, points]."""
 
     intercept_penalty: ClassVar[float]  # 1 if intercepts are penalised like coefficients, else 0
     shift_free: ClassVar[bool]  # whether equal shifts of all intercepts change nothing
@@ -68,56 +75,87 @@ class ScoreLoss(Protocol):
 
 @dataclass(frozen=True)
 class Problem:
-    """What all subsets share: loss, labels, design [x, 1] and its eigenbasis."""
+    """What all subsets share: loss, labels, design [x, 1] and its eigenbasis for each output."""
 
     loss: ScoreLoss
     labels: Tensor
-    design: Tensor  # float64 [x, 1]
-    turn: Tensor  # float64: theta = turned theta @ turn.T
-    turned: Tensor  # float32: design @ turn
+    design: Tensor  # float64 [points, size], size = features + 1
+    turn: Tensor  # float64 [outputs, size, size]: theta = turned theta @ turn.mT
+    turned: Tensor  # float32 [outputs, points, size]: design @ turn
     squares: Tensor  # float32: its squares
-    penalty: Tensor  # float32 [features + 1], diagonal in the turned coordinates
+    penalty: Tensor  # float32 [size]: diagonal in the turned coordinates
+    pairs: Tensor | None  # float32 [points, pairs]: products of turned columns i >= j
+    unpack: Tensor | None  # [size * size] places in a row of pairs
+
+    @property
+    def direct_cost(self) -> float:
+        """Conjugate gradient iterations that cost as much as building and factoring H.
+
+        A product with H is 4 points size operations, its half 2 points size^2 / 2. Factoring many
+        small matrices reaches a tenth of the speed of a large product: about 9 size^3.
+        """
+        points, size = self.design.shape
+        return size / 4 + 2.3 * size**2 / points if self.pairs is not None else math.inf
 
 
 @dataclass
 class Block:
-    """Rows still being trained."""
+    """Rows still being trained; [outputs, rows, ...] where there are outputs."""
 
     row: Tensor  # place in the result
     scale: Tensor  # C w, float64 [rows, points]
-    theta: Tensor  # float64 [rows, outputs, features + 1]
+    theta: Tensor  # float64 [outputs, rows, size]
     scores: Tensor  # of theta
     gradient: Tensor
-    polished: Tensor  # bool [rows]
+    norm: Tensor  # largest absolute entry of the gradient
+    residual: Tensor  # relative residual to which the next Newton system is solved
+    within: Tensor  # steps taken from a gradient within the tolerance
+    polished: Tensor  # bool: the last of these gained what it should
 
     def select(self, keep: Tensor) -> "Block":
         """Only some rows."""
-        return Block(**{name: value[keep] for name, value in vars(self).items()})
+        pick = {
+            name: value[:, keep] if value.ndim == 3 else value[keep]
+            for name, value in vars(self).items()
+        }
+        return Block(**pick)
 
 
 def shared_problem(loss: ScoreLoss, points: Points, curvature: Tensor) -> Problem:
-    """Eigenbasis of sum_i curvature_i a_i a_i'.
+    """Eigenbases of sum_i curvature_i a_i a_i', for curvature [outputs, points].
 
     Free intercepts are first made orthogonal to the features by centring, which keeps the penalty
     diagonal: m = c' Q' (x - centre) + b. Penalised ones turn like any other coefficient.
     """
     features = points.features
-    ones = features.new_ones(len(features), 1)
-    design = torch.cat([features, ones], 1)
+    design = torch.cat([features, features.new_ones(len(features), 1)], 1)
     size = design.shape[1]
     penalty = design.new_ones(size)
     if loss.intercept_penalty > 0:
-        _, turn = torch.linalg.eigh(design.T @ (design * curvature[:, None]))
+        turn = _eigenvectors(design.expand(len(curvature), -1, -1), curvature)
     else:
-        centre = curvature @ features / curvature.sum()
-        centred = features - centre
-        _, vectors = torch.linalg.eigh(centred.T @ (centred * curvature[:, None]))
+        centre = (curvature / curvature.sum(1, keepdim=True)) @ features
+        vectors = _eigenvectors(features - centre[:, None], curvature)
         turn = torch.eye(size, dtype=design.dtype, device=design.device)
-        turn[:-1, :-1] = vectors
-        turn[-1, :-1] = -(centre @ vectors)
+        turn = turn.repeat(len(curvature), 1, 1)
+        turn[:, :-1, :-1] = vectors
+        turn[:, -1, :-1] = -(centre[:, None] @ vectors)[:, 0]
         penalty[-1] = 0
     turned = (design @ turn).float()
-    return Problem(loss, points.labels, design, turn, turned, turned.square(), penalty.float())
+    pairs = unpack = None
+    if len(curvature) == 1 and 2 * len(design) * size * size <= PAIR_BYTES:
+        rows, columns = torch.tril_indices(size, size, device=design.device)
+        pairs = turned[0][:, rows] * turned[0][:, columns]
+        unpack = torch.zeros(size, size, dtype=torch.int64, device=design.device)
+        unpack[rows, columns] = torch.arange(len(rows), device=design.device)
+        unpack = torch.maximum(unpack, unpack.T).flatten()
+    return Problem(
+        loss, points.labels, design, turn, turned, turned.square(), penalty.float(), pairs, unpack
+    )
+
+
+def _eigenvectors(rows: Tensor, curvature: Tensor) -> Tensor:
+    return torch.linalg.eigh(rows.mT @ (rows * curvature[..., None]))[1]
 
 
 def newton_solver(loss: ScoreLoss, points: Points) -> Solver:
@@ -125,63 +163,82 @@ def newton_solver(loss: ScoreLoss, points: Points) -> Solver:
     features = points.features
     outputs = loss.outputs(points.classes)
     ones = features.new_ones(1, len(features))
-    origin = features.new_zeros(1, outputs, features.shape[1] + 1)
-    first = shared_problem(loss, points, ones[0])
+    first = shared_problem(loss, points, ones.expand(outputs, -1))
+    origin = features.new_zeros(outputs, 1, features.shape[1] + 1)
     full = _minimise(first, ones, origin, 1e-6)
-    theta = full.parameters.unflatten(1, (outputs, -1))
-    diagonal = loss.score_curvature(theta @ first.design.T, points.labels, ones)[0].sum((0, 1))
-    problem = shared_problem(loss, points, diagonal + 1e-3 * diagonal.mean() + 1e-12)
+    theta = _outputs_first(full.parameters, outputs)
+    curvature = loss.score_curvature(theta @ first.design.T, points.labels, ones)[0][:, 0]
+    # Points that the whole pool's model is sure of still matter to subsets without their neighbours.
+    problem = shared_problem(loss, points, curvature + 1e-3 * curvature.mean() + 1e-12)
 
     def solve(weights: Tensor, *, start: Tensor | None, tolerance: float) -> Solution:
-        begin = theta if start is None else start.unflatten(1, (outputs, -1))
+        begin = theta if start is None else _outputs_first(start, outputs)
         return _minimise(problem, weights, begin, tolerance)
 
     return solve
 
 
-def _minimise(
-    problem: Problem,
-    weights: Tensor,
-    start: Tensor,
-    tolerance: float,
-) -> Solution:
+def _outputs_first(parameters: Tensor, outputs: int) -> Tensor:
+    return parameters.unflatten(1, (outputs, -1)).transpose(0, 1).contiguous()
+
+
+def _minimise(problem: Problem, weights: Tensor, start: Tensor, tolerance: float) -> Solution:
     count = len(weights)
-    theta = start.expand(count, -1, -1).clone()
+    theta = start.expand(-1, count, -1).clone()
     final = theta.clone()
-    norms = torch.full_like(theta[:, 0, 0], torch.inf)
-    objective = torch.zeros_like(norms)
+    norms, objective = weights.new_zeros(2, count)
     iterations = torch.zeros(count, dtype=torch.int64, device=weights.device)
     scale = problem.loss.C * weights
     scores, gradient = _evaluate(problem, theta, scale)
     row = torch.arange(count, device=weights.device)
-    block = Block(row, scale, theta, scores, gradient, torch.zeros_like(row, dtype=torch.bool))
+    norm = gradient.abs().amax((0, 2))
+    residual = torch.full_like(norm, FORCING)
+    block = Block(row, scale, theta, scores, gradient, norm, residual, row * 0, row < 0)
+    pace = FIRST_PACE
     for step in range(MAXIMUM_STEPS + 1):
-        norm = block.gradient.abs().amax((1, 2))
-        small = norm <= tolerance
-        done = (small & block.polished) | (norm <= POLISH * tolerance)
+        done = (block.norm <= tolerance) & block.polished | (block.norm <= FINISHED * tolerance)
         if step == MAXIMUM_STEPS:
             done = torch.ones_like(done)
         if bool(done.any()):
             rows = block.row[done]
-            final[rows] = block.theta[done]
-            norms[rows] = norm[done]
+            final[:, rows] = block.theta[:, done]
+            norms[rows] = block.norm[done]
             iterations[rows] = step
             objective[rows] = _objective(problem, block.select(done))
             if bool(done.all()):
                 break
-            block, small = block.select(~done), small[~done]
-        residual = POLISH if bool(small.any()) else FORCING
-        direction = _direction(problem, block, residual)
-        _search(problem, block, direction)
-        block.polished = small
+            block = block.select(~done)
+        pace = _step(problem, block, tolerance, pace)
     if problem.loss.shift_free:
-        final[:, :, -1] -= final[:, :, -1].mean(1, keepdim=True)
-    return Solution(final.flatten(1), norms, objective, iterations, norms <= tolerance)
+        final[..., -1] -= final[..., -1].mean(0, keepdim=True)
+    parameters = final.transpose(0, 1).flatten(1)
+    return Solution(parameters, norms, objective, iterations, norms <= tolerance)
+
+
+def _step(problem: Problem, block: Block, tolerance: float, pace: float) -> float:
+    """One Newton step of every row; returns conjugate gradients' iterations per digit."""
+    last = block.norm <= tolerance
+    finish = (FINISH * tolerance / block.norm).clamp(POLISH, FORCING)
+    residual = torch.where(last, finish, block.residual)
+    digits = -float(residual.median().log10())
+    if digits * pace > problem.direct_cost:
+        direction, reached = _direct(problem, block)
+    else:
+        direction, reached, used = _conjugate(problem, block, residual)
+        pace = used / digits
+    before = block.norm
+    _search(problem, block, direction)
+    block.norm = block.gradient.abs().amax((0, 2))
+    block.within += last
+    gained = reached & (block.norm <= 100 * residual * before)
+    block.polished = last & (gained | (block.within >= PATIENCE))
+    block.residual = (block.norm / before).square().clamp(POLISH, FORCING)
+    return pace
 
 
 def _evaluate(problem: Problem, theta: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
     scores = theta @ problem.design.T
-    slopes = problem.loss.score_slopes(scores, problem.labels) * scale[:, None]
+    slopes = problem.loss.score_slopes(scores, problem.labels).mul_(scale)
     gradient = slopes @ problem.design
     gradient[..., :-1] += theta[..., :-1]
     gradient[..., -1] += problem.loss.intercept_penalty * theta[..., -1]
@@ -192,51 +249,81 @@ def _objective(problem: Problem, block: Block) -> Tensor:
     losses = problem.loss.score_losses(block.scores, problem.labels)
     penalised = block.theta.square()
     penalised[..., -1] *= problem.loss.intercept_penalty
-    return penalised.sum((1, 2)) / 2 + (block.scale * losses).sum(1)
+    return penalised.sum((0, 2)) / 2 + (block.scale * losses).sum(1)
 
 
-def _direction(problem: Problem, block: Block, residual: float) -> Tensor:
-    """-H^-1 g to a relative residual, by conjugate gradients in float32 in the turned problem."""
-    curvature = problem.loss.score_curvature(
-        block.scores.float(), problem.labels, block.scale.float()
-    )
-    inverse = 1 / (curvature[0] @ problem.squares + problem.penalty).clamp(min=1e-30)
-    turned_gradient = block.gradient @ problem.turn
-    length = turned_gradient.abs().amax((1, 2), keepdim=True).clamp(min=1e-300)
-    remaining = (turned_gradient / -length).float()
+def _newton_system(problem: Problem, block: Block) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
+    """Curvature, and -g in the turned basis as a float32 part of length one and its length."""
+    scores, scale = block.scores.float(), block.scale.float()
+    curvature = problem.loss.score_curvature(scores, problem.labels, scale)
+    turned = block.gradient @ problem.turn
+    length = turned.abs().amax((0, 2)).clamp(min=1e-300)[:, None]
+    return curvature, (turned / -length).float(), length
+
+
+def _direct(problem: Problem, block: Block) -> tuple[Tensor, Tensor]:
+    """-H^-1 g by Cholesky factors, for one output; and which rows have one."""
+    assert problem.pairs is not None
+    assert problem.unpack is not None
+    curvature, right, length = _newton_system(problem, block)
+    size = len(problem.penalty)
+    packed = curvature[0][0] @ problem.pairs
+    hessian = packed.index_select(1, problem.unpack).unflatten(1, (size, size))
+    diagonal = hessian.diagonal(dim1=1, dim2=2)
+    diagonal += problem.penalty
+    inverse = 1 / diagonal.clamp(min=1e-30)
+    factor, failed = torch.linalg.cholesky_ex(hessian)
+    solution = torch.cholesky_solve(right[0][..., None], factor)[..., 0]
+    reached = (failed == 0) & torch.isfinite(solution).all(1)
+    solution = torch.where(reached[:, None], solution, right[0] * inverse)
+    return (solution.double() * length)[None] @ problem.turn.mT, reached
+
+
+def _conjugate(problem: Problem, block: Block, residual: Tensor) -> tuple[Tensor, Tensor, int]:
+    """-H^-1 g to each row's relative residual, which rows reached theirs, and iterations.
+
+    They stop when few rows are left unreached: those get a useful direction and another step.
+    """
+    curvature, remaining, length = _newton_system(problem, block)
+    inverse = 1 / (curvature[0] @ problem.squares + problem.penalty).clamp_(min=1e-30)
+    forward = problem.turned.mT
     solution = torch.zeros_like(remaining)
     scaled = remaining * inverse
     search = scaled.clone()
-    energy = (remaining * scaled).sum((1, 2))
-    goal = energy * residual**2
-    for _ in range(MAXIMUM_CONJUGATE):
-        product = search @ problem.turned.T
+    energy = (remaining * scaled).sum((0, 2))
+    goal = energy * residual.float().square()
+    allowed = int(UNREACHED * len(residual))
+    used, reached = 0, energy <= goal
+    while used < MAXIMUM_CONJUGATE:
+        used += 1
+        product = search @ forward
         product = problem.loss.curvature_product(curvature, product, out=product) @ problem.turned
         product.addcmul_(search, problem.penalty)
-        curved = (search * product).sum((1, 2))
-        ratio = (energy / curved).nan_to_num(0, 0, 0)[:, None, None]
+        curved = (search * product).sum((0, 2)).clamp_(min=1e-30)
+        ratio = (energy / curved)[:, None]
         solution.addcmul_(search, ratio)
         remaining.addcmul_(product, ratio, value=-1)
         torch.mul(remaining, inverse, out=scaled)
-        following = (remaining * scaled).sum((1, 2))
-        if not bool((following > goal).any()):
+        following = (remaining * scaled).sum((0, 2))
+        reached = following <= goal
+        if len(reached) - int(reached.sum()) <= allowed:
             break
-        growth = (following / energy).nan_to_num(0, 0, 0)[:, None, None]
-        search.mul_(growth).add_(scaled)
+        search.mul_((following / energy.clamp(min=1e-30))[:, None]).add_(scaled)
         energy = following
-    return (solution.double() * length) @ problem.turn.T
+    return (solution.double() * length) @ problem.turn.mT, reached, used
 
 
 def _search(problem: Problem, block: Block, direction: Tensor) -> None:
     """Move each row along its direction, shortening steps that overshoot."""
     begin = block.theta
-    slope = -(block.gradient * direction).sum((1, 2))
+    slope = -(block.gradient * direction).sum((0, 2))
     block.theta = begin + direction
     block.scores, block.gradient = _evaluate(problem, block.theta, block.scale)
-    ending = (block.gradient * direction).sum((1, 2))
+    ending = (block.gradient * direction).sum((0, 2))
     low, high = torch.zeros_like(slope), torch.ones_like(slope)
     low_slope, high_slope = -slope, ending
-    over = (ending > OVERSHOT * slope).nonzero()[:, 0]
+    # A row that has polished before is at the floor of rounding, where slopes mean nothing.
+    over = ((ending > OVERSHOT * slope) & (block.within == 0)).nonzero()[:, 0]
     for attempt in range(MAXIMUM_LINE_SEARCH):
         if len(over) == 0:
             return
@@ -244,10 +331,11 @@ def _search(problem: Problem, block: Block, direction: Tensor) -> None:
         fraction = -low_slope[over] / (high_slope[over] - low_slope[over])
         fraction = fraction.clamp(0.1, 0.9) if attempt % 2 == 0 else torch.full_like(fraction, 0.5)
         length = left + fraction * (right - left)
-        theta = begin[over] + length[:, None, None] * direction[over]
+        theta = begin[:, over] + length[:, None] * direction[:, over]
         scores, gradient = _evaluate(problem, theta, block.scale[over])
-        block.theta[over], block.scores[over], block.gradient[over] = theta, scores, gradient
-        ending = (gradient * direction[over]).sum((1, 2))
+        block.theta[:, over], block.scores[:, over] = theta, scores
+        block.gradient[:, over] = gradient
+        ending = (gradient * direction[:, over]).sum((0, 2))
         rises = ending > 0
         high[over[rises]], high_slope[over[rises]] = length[rises], ending[rises]
         low[over[~rises]], low_slope[over[~rises]] = length[~rises], ending[~rises]
