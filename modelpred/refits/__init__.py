@@ -34,9 +34,18 @@ def rivals(
     The full-data model is trained here; the linear datamodel is fitted on the bank's fit rows.
     Families without a stationary full-data model (mlp) have no influence function and no Newton
     step, so that these three are left out there: see `modelpred.refits.influence`.
+
+    Raises:
+        RuntimeError: the full-data model did not converge, so that nothing can be expanded there.
     """
     everything = torch.ones(1, len(points.labels), dtype=torch.float64)
-    full = Retraining(model, points, tolerance=1e-8)(everything)[0]
+    trained = Retraining(model, points).train(everything)
+    if not bool(trained.converged[0]):
+        raise RuntimeError(
+            f"the full-data {model.name} did not converge, its largest gradient entry is "
+            f"{float(trained.gradient_norm[0]):.1e}; scale the features or lower C"
+        )
+    full = trained.parameters[0]
     refits: list[Refit] = [FullModel(model, points, full)]
     if model.convex:
         refits += [
