@@ -10,7 +10,7 @@ import torch
 from modelpred.dataset import Dataset, DatasetConfig, InvalidInput, prepare, write_dataset
 from modelpred.subsets import SubsetsConfig, draw_subsets, read_subsets, write_subsets
 from modelpred.targets import target_model, train_targets
-from modelpred.targets.parquet import CorruptShard
+from modelpred.targets.parquet import SOLVER_VERSION, CorruptShard
 from modelpred.targets.shards import read_bank, read_shard
 from modelpred.targets.store import (
     STALE_SECONDS,
@@ -192,3 +192,23 @@ def test_a_shard_says_what_it_follows_from(tmp_path):
     told = read_shard(train_block(job)).metadata
     assert (told.fingerprint, told.dataset) == (job.fingerprint, dataset.fingerprint)
     assert (told.model, told.settings, told.tolerance) == ("logistic", {"C": 1.0}, 1e-8)
+
+
+# Sums of absolute parameters over three subsets of iris, as SOLVER_VERSION 1 computes them.
+SOLVED = {
+    ("logistic", 1): 11.676431132818912,
+    ("mlp", 1): 109.66880550867421,
+}
+
+
+@pytest.mark.parametrize("family", ["logistic", "mlp"])
+def test_a_solver_with_other_numbers_has_another_version(family):
+    dataset = prepare(DatasetConfig(source="iris", points=30, test=20))
+    weights = torch.ones(3, 30, dtype=torch.float64)
+    weights[1, ::2], weights[2, ::3] = 0, 2
+    model = target_model(family)
+    trained = train_targets(model, dataset.features, dataset.labels, weights, tolerance=1e-10)
+    # Rounding of other machines stays far below 1e-6; a change of method for the mlp does not.
+    assert trained.parameters.abs().sum().item() == pytest.approx(
+        SOLVED[family, SOLVER_VERSION], rel=1e-6
+    ), "the solver's numbers changed: raise SOLVER_VERSION, or finished shards are reused"
