@@ -37,7 +37,8 @@ ENVIRONMENT = {
     # A server that goes with its owner must not still hold the records of short tasks.
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "200",
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE": "200",
-    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "0.5",
+    # Whole seconds: Prefect 3.8 cuts a fraction off, and with 0 its server never rests.
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
 }
 PROGRESS_SECONDS = 1.0  # between two updates of the progress artifact
 OWNER_SECONDS = 1.0
