@@ -7,7 +7,7 @@ one size (across sizes it would mostly measure size), and the time of one answer
 
 import time
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import polars as pl
@@ -23,6 +23,7 @@ SCORE_BYTES = 64 * 2**20
 REPEATS = 3
 
 
+@runtime_checkable
 class HeldOut(Protocol):
     """Subsets with their trained parameters (a bank)."""
 

@@ -6,10 +6,10 @@
 
 `paper`     the published network, mean squared error, Adam 1e-4, batches of 32, 15 epochs, L1 and L2
             of 0.01 on the network's weights; regularisers on the batch's own subsets.
-`anchored`  the default: staged network from the size path, relative error of every stage, AdamW with
-            one cycle of the learning rate; the local regulariser is preconditioned and acts on fresh
-            subsets as well: the fit's own weights with the points shuffled, which keeps their
-            sizes and counts and costs no training. Best weights by error on validation subsets.
+`anchored`  the default: learned steps from the size path, relative error after every step, AdamW
+            with one cycle of the learning rate; the local regulariser is preconditioned and acts on
+            fresh subsets: the fit's own weights with the points shuffled, which keeps their sizes
+            and counts and costs no training. Best weights by error on validation subsets.
 
 Degenerate subsets (a class missing) have a defined answer, the prior-only model; they are left out
 of fitting and answered by that definition.
@@ -52,7 +52,7 @@ ANSWER_BLOCK = 2048  # subsets answered at once: bounds memory, fills a matrix p
 class PredictorConfig(BaseModel):
     """Settings of the set function and its fit; section `predictor` of params.yaml.
 
-    `None` means what the network was designed with: for `anchored` 30 epochs of batches of 128 at
+    `None` means what the network was designed with: for `anchored` 20 epochs of batches of 128 at
     2e-3, for `paper` 15 epochs of batches of 32 at 1e-4.
     """
 
@@ -64,9 +64,10 @@ class PredictorConfig(BaseModel):
     learning_rate: float | None = Field(default=None, gt=0)
     optimality: float | None = Field(default=None, ge=0)
     utility: float | None = Field(default=None, ge=0)
-    pooled: int = Field(default=128, ge=1)
-    width: int = Field(default=256, ge=1)
-    stages: int = Field(default=3, ge=1)
+    pooled: int = Field(default=64, ge=1)
+    width: int = Field(default=128, ge=1)
+    steps: int = Field(default=5, ge=0)
+    step_width: int = Field(default=64, ge=1)
     seed: int = 0
 
     def schedule(self) -> "Schedule":
@@ -93,7 +94,7 @@ class Schedule:
 
 SCHEDULES: dict[str, dict[str, Any]] = {
     "anchored": {
-        "epochs": 30, "batch": 128, "learning_rate": 2e-3, "optimality": 1.0, "utility": 0.0,
+        "epochs": 20, "batch": 128, "learning_rate": 2e-3, "optimality": 0.1, "utility": 0.0,
     },
     "paper": {
         "epochs": 15, "batch": 32, "learning_rate": 1e-4, "optimality": 0.0, "utility": 0.0,
@@ -257,7 +258,14 @@ def fit_predictor(
     network = build_network(config, anchors, points)
     initialise(network, torch.Generator().manual_seed(config.seed))
     network.to(points.features.device)
-    fit = _Fit(config, model, points, network, weights, parameters, validation)
+    fit = _Fit(
+        config,
+        network,
+        model=model,
+        points=points,
+        targets=(weights, parameters),
+        validation=validation,
+    )
     history = fit.run(progress)
     return Predictor(model, points, network, anchors, config, row_ids, tuple(history))
 
@@ -284,7 +292,8 @@ def build_network(config: PredictorConfig, anchors: Anchors, points: Points) -> 
         inputs=features + max(1, points.classes),
         pooled=config.pooled,
         width=config.width,
-        stages=config.stages,
+        steps=config.steps,
+        step_width=config.step_width,
     )
 
 
@@ -294,17 +303,17 @@ class _Fit:
     def __init__(
         self,
         config: PredictorConfig,
+        network: SetNetwork,
+        *,
         model: TargetModel,
         points: Points,
-        network: SetNetwork,
-        weights: Tensor,
-        parameters: Tensor,
+        targets: tuple[Tensor, Tensor],
         validation: tuple[Tensor, Tensor] | None,
     ) -> None:
         self.config, self.schedule = config, config.schedule()
         self.model, self.points, self.network = model, points, network
         self.generator = torch.Generator().manual_seed(config.seed + 1)
-        self.weights, self.parameters = weights.float(), parameters.float()
+        self.weights, self.parameters = (part.float() for part in targets)
         if isinstance(network, AnchoredNetwork):
             self._standardise(network)
         self.bound = network.bind(model, points)
@@ -315,7 +324,7 @@ class _Fit:
             exact = check_weights(validation[0], points)
             kept = ~model.without_optimum(class_counts(exact, points))
             self.validation = (exact[kept].float(), validation[1][kept].to(self.weights))
-        self.batches = math.ceil(len(weights) / self.schedule.batch)
+        self.batches = math.ceil(len(self.weights) / self.schedule.batch)
 
     def _anchored(self) -> bool:
         return isinstance(self.network, AnchoredNetwork)
@@ -374,7 +383,9 @@ class _Fit:
             self.network.load_state_dict(best_state)
         return history
 
-    def _optimiser(self) -> tuple[torch.optim.Optimizer, Any]:
+    def _optimiser(
+        self,
+    ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler | None]:
         parameters = list(self.network.parameters())
         if not self._anchored():
             return torch.optim.Adam(parameters, self.schedule.learning_rate), None
@@ -388,7 +399,11 @@ class _Fit:
         )
         return optimiser, scheduler
 
-    def _epoch(self, optimiser: torch.optim.Optimizer, scheduler: Any) -> float:
+    def _epoch(
+        self,
+        optimiser: torch.optim.Optimizer,
+        scheduler: torch.optim.lr_scheduler.LRScheduler | None,
+    ) -> float:
         self.network.train()
         if self.fresh is not None:
             self.fresh = self._fresh()
@@ -426,7 +441,8 @@ class _Fit:
         if self.fresh is None:
             return optimality_loss(self.model, stages[-1], weights, self.bound.points)
         shuffled, prepared = self.fresh
-        assert self.bound.anchor is not None and prepared is not None
+        assert self.bound.anchor is not None
+        assert prepared is not None
         anchors = self.bound.anchor.anchors
         rows = batch % len(shuffled)
         weights, prepared = shuffled[rows], prepared[rows]

@@ -5,19 +5,22 @@ Pooling over a fixed pool of points is one matrix product, weights [subsets, poi
 
 *Paper*: the published DeepSets: phi 128-128-128, sum, rho 128-128-64, ELU, no biases, then linear.
 
-*Anchored*: starts at the anchor (anchors.py) and corrects it in stages. The first stage sees the
-anchor, the size of the subset and the pooled phi. Each later stage also sees the local optimality
-condition where it stands, v = precondition(grad F_w(theta)), which is the set function's own
-equations evaluated once more, and learns what to add to the step -v:
+*Anchored*: starts at the anchor (anchors.py). A first correction sees the anchor, the size of the
+subset and the pooled phi. Then come learned steps. Each evaluates the subset's own optimality
+condition where it stands, v = precondition(grad F_w(theta)), which is a set function too (a sum
+over points), and learns how far to follow it, how much of the last move to keep, and what to add:
 
-    theta_0 = anchor(w);   theta_1 = theta_0 + scale rho_1(theta_0, size, pool)
-    theta_{t+1} = theta_t - v_t + scale rho_{t+1}(theta_t, v_t, size, pool)
+    theta_0 = anchor(w);   theta_1 = theta_0 + scale first(theta_0, size, pool)
+    m_t = theta_t - theta_{t-1}
+    theta_{t+1} = theta_t - a_t v_t + b_t m_t + scale step_t(theta_t, size, v_t, m_t)
 
-grad F_w is a sum over points too, so every stage is a set function: equal under permutation, and a
-weight of two equals the row twice. Unrolled solvers are old (Gregor and LeCun 2010); doing it over
-weights of a training set is this project's own.
+So it is an unrolled descent whose every step is fitted to land near the trained parameters (Gregor
+and LeCun 2010 unroll a solver in this way; doing it over the weights of a training set is this
+project's own). A step costs two matrix products over the points and a small layer, less than
+forming one Hessian. Every part is equal under permutation, and a weight of two is the row twice.
 """
 
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,7 +37,7 @@ CLIP = 8.0  # standardised inputs beyond this are cut: nothing in fitting lies t
 
 
 def point_inputs(points: Points, centre: Tensor, scale: Tensor) -> Tensor:
-    """phi's input [points, features + labels]: standardised features, one-hot or scaled label."""
+    """Input of phi [points, features + labels]: standardised features, one-hot or scaled label."""
     if points.classes == 0:
         labels = points.labels[:, None]
     else:
@@ -86,7 +89,7 @@ class SetNetwork(ABC, nn.Module):
 
 def _dense(sizes: Sequence[int], activation: type[nn.Module], *, bias: bool) -> nn.Sequential:
     layers: list[nn.Module] = []
-    for before, after in zip(sizes[:-1], sizes[1:], strict=True):
+    for before, after in itertools.pairwise(sizes):
         layers += [nn.Linear(before, after, bias=bias), activation()]
     return nn.Sequential(*layers)
 
@@ -104,7 +107,6 @@ class PaperNetwork(SetNetwork):
         )
         self.register_buffer("centre", torch.zeros(features + labels))
         self.register_buffer("scale", torch.ones(features + labels))
-        self.register_buffer("parameter_zero", torch.zeros(()))
 
     def bind(self, model: TargetModel, points: Points) -> BoundPoints:
         """Raw features and label, as published."""
@@ -143,18 +145,20 @@ class AnchoredNetwork(SetNetwork):
         inputs: int,
         pooled: int,
         width: int,
-        stages: int,
+        steps: int,
+        step_width: int,
     ) -> None:
         super().__init__()
         parameters = anchors.parameters.shape[1]
         self.anchors = anchors
         self.phi = nn.Sequential(nn.Linear(inputs, pooled), nn.GELU(), nn.Linear(pooled, pooled))
         self.normalise = nn.LayerNorm(pooled)
-        seen = parameters + SIZE_FEATURES + pooled
-        self.corrections = nn.ModuleList(
-            Correction(seen if stage == 0 else seen + parameters, width, parameters)
-            for stage in range(stages)
+        self.first = Correction(parameters + SIZE_FEATURES + pooled, width, parameters)
+        self.steps = nn.ModuleList(
+            Correction(3 * parameters + SIZE_FEATURES, step_width, parameters) for _ in range(steps)
         )
+        self.follow = nn.Parameter(torch.full((steps,), 0.7))
+        self.keep = nn.Parameter(torch.full((steps,), 0.3))
         for name, size in {
             "centre": inputs,
             "scale": inputs,
@@ -212,37 +216,36 @@ class AnchoredNetwork(SetNetwork):
         return anchors.precondition(gradients, anchors.levels(weights))
 
     def stages(self, weights: Tensor, bound: BoundPoints, prepared: Tensor | None) -> list[Tensor]:
-        """theta_1, theta_2, ... of the module's text."""
+        """Predictions theta_1, theta_2, ... of the module's text."""
         theta = self.prepare(weights, bound) if prepared is None else prepared
         assert theta is not None
+        sizes = (size_features(weights, self.anchors.pool) - self.size_centre) / self.size_scale
         total = weights.sum(1, keepdim=True).clamp(min=1e-9)
         pool = self.normalise((weights @ self.phi(bound.inputs)) / total)
-        sizes = (size_features(weights, self.anchors.pool) - self.size_centre) / self.size_scale
-        answers: list[Tensor] = []
-        for stage, correction in enumerate(self.corrections):
-            here = (theta - self.parameter_centre) / self.parameter_scale
-            seen = [here, sizes]
-            if stage:
-                step = self.optimality_step(theta, weights, bound)
-                # Far from the optimum of a nearly separable subset the full step is wild.
-                length = step.norm(dim=1, keepdim=True)
-                longest = theta.detach().norm(dim=1, keepdim=True)
-                step = step * (longest / length.clamp(min=1e-30)).clamp(max=1)
-                seen.append(step / self.step_scale)
-                theta = theta - step
-            inputs = torch.cat([torch.cat(seen, 1).clamp(-CLIP, CLIP), pool], 1)
-            theta = theta + self.correction_scale * correction(inputs)
+        seen = torch.cat([self._here(theta), sizes, pool], 1)
+        theta = theta + self.correction_scale * self.first(seen)
+        answers = [theta]
+        move = torch.zeros_like(theta)
+        for step, follow, keep in zip(self.steps, self.follow, self.keep, strict=True):
+            way = _cut(self.optimality_step(theta, weights, bound), theta)
+            scaled = torch.cat([way / self.step_scale, move / self.step_scale], 1)
+            seen = torch.cat([self._here(theta), sizes, scaled.clamp(-CLIP, CLIP)], 1)
+            move = keep * move - follow * way + self.correction_scale * step(seen)
+            theta = theta + move
             answers.append(theta)
         return answers
+
+    def _here(self, theta: Tensor) -> Tensor:
+        return ((theta - self.parameter_centre) / self.parameter_scale).clamp(-CLIP, CLIP)
 
 
 @final
 class Correction(nn.Module):
-    """Two hidden layers beside a linear path; zero at the start."""
+    """One hidden layer beside a linear path; zero at the start."""
 
     def __init__(self, inputs: int, width: int, outputs: int) -> None:
         super().__init__()
-        self.deep = _dense([inputs, width, width], nn.GELU, bias=True)
+        self.deep = _dense([inputs, width], nn.GELU, bias=True)
         self.last = nn.Linear(width, outputs)
         self.linear = nn.Linear(inputs, outputs, bias=False)
 
@@ -266,6 +269,12 @@ def initialise(network: SetNetwork, generator: torch.Generator) -> None:
     for module in network.modules():
         if isinstance(module, Correction):
             module.silence()
+
+
+def _cut(step: Tensor, theta: Tensor) -> Tensor:
+    """The step, no longer than theta: for a nearly separable subset it would be wild."""
+    length = step.norm(dim=1, keepdim=True).clamp(min=1e-30)
+    return step * (theta.detach().norm(dim=1, keepdim=True) / length).clamp(max=1)
 
 
 def _spread(values: Tensor) -> Tensor:

@@ -54,9 +54,14 @@ def refine_parameters(
     parameters = start
     while left > 0:
         direction = _newton_direction(
-            model, single, anchors, light, parameters, model.gradient(parameters, weights, points),
+            model,
+            single,
+            anchors,
+            weights=light,
+            parameters=parameters,
+            gradients=model.gradient(parameters, weights, points),
             iterations=min(left, ITERATIONS),
-        )  # fmt: skip
+        )
         parameters = _guarded(model, single, light, parameters, direction)
         left -= ITERATIONS
     return parameters
@@ -66,10 +71,10 @@ def _newton_direction(
     model: TargetModel,
     points: Points,
     anchors: Anchors,
+    *,
     weights: Tensor,
     parameters: Tensor,
     gradients: Tensor,
-    *,
     iterations: int,
 ) -> Tensor:
     """About -H^-1 g by preconditioned conjugate gradients in single precision, from zero."""
@@ -98,7 +103,7 @@ def _newton_direction(
 def _guarded(
     model: TargetModel, points: Points, weights: Tensor, parameters: Tensor, direction: Tensor
 ) -> Tensor:
-    """parameters + direction, shortened where that would raise the objective."""
+    """Parameters plus direction, shortened where that would raise the objective."""
     before = model.objective(parameters.to(weights.dtype), weights, points)
     slack = 1e-4 * (1 + before.abs())  # single precision cannot tell less than this apart
     result = parameters + direction
