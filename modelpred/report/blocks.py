@@ -104,7 +104,8 @@ def number(value: int | float | None, digits: int = 3) -> str:
         return "0"
     if abs(value) < 1e-4:
         return f"{value:.{digits - 1}e}".replace("e-0", "e-").replace("-", "\N{MINUS SIGN}")
-    places = max(digits - 1 - math.floor(math.log10(abs(value))), 0)
+    exponent = int(f"{value:.{digits - 1}e}".partition("e")[2])  # after rounding: 0.9996 is 1.00
+    places = max(digits - 1 - exponent, 0)
     return f"{value:,.{places}f}".replace("-", "\N{MINUS SIGN}")
 
 

@@ -18,7 +18,6 @@ from modelpred.report.blocks import (
     count,
     microseconds,
     number,
-    number_interval,
 )
 from modelpred.report.figures import reliability
 from modelpred.report.inputs import ReportInputs
@@ -95,6 +94,10 @@ def _ours(methods: list[str]) -> frozenset[int]:
     return frozenset(index for index, method in enumerate(methods) if is_ours(method))
 
 
+def _ratio(value: float | None) -> str:
+    return number(value) if value is None else f"{value:.2f}"
+
+
 def _spread_table(result: StudyResult) -> Table:
     """Every method's bootstrap against retraining on the same resamples."""
     found = {row["method"]: row for row in _rows(result.tables["refits"])}
@@ -106,8 +109,8 @@ def _spread_table(result: StudyResult) -> Table:
             Cell(look(method).label),
             Cell(number(row["nll"], 4), best=row["nll"] == lowest),
             Cell(
-                number(row["std_ratio"]),
-                number_interval(row["std_ratio_low"], row["std_ratio_high"]),
+                _ratio(row["std_ratio"]),
+                f"{_ratio(row['std_ratio_low'])} to {_ratio(row['std_ratio_high'])}",
             ),
             Cell(number(row["endpoint_error"], 2), best=row["endpoint_error"] == nearest),
             Cell(number(row["endpoint_error_95"], 2)),

@@ -131,7 +131,11 @@ def plain_log_ticks(axes: Axes, *, vertical: bool, percents: bool = False) -> No
     axis = axes.yaxis if vertical else axes.xaxis
     low, high = sorted(axes.get_ylim() if vertical else axes.get_xlim())
     decades = math.log10(high / low)
-    subs = (1, 2, 5) if decades < 2 else (1, 3) if decades < 4 else (1,)
+    subs = next(
+        subs
+        for most, subs in ((0.5, range(1, 10)), (2, (1, 2, 5)), (4, (1, 3)), (math.inf, (1,)))
+        if decades < most
+    )
     axis.set_major_locator(LogLocator(subs=subs, numticks=14))
     axis.set_minor_formatter(NullFormatter())
     axis.set_major_formatter(FuncFormatter(_percent_tick if percents else _number_tick))

@@ -21,7 +21,12 @@ from modelpred.report.blocks import (
     percent_interval,
 )
 from modelpred.report.canvas import keys
-from modelpred.report.figures import error_by_size, predicted_against_true, size_classes
+from modelpred.report.figures import (
+    error_by_size,
+    gap_by_size,
+    predicted_against_true,
+    size_classes,
+)
 from modelpred.report.inputs import ReportInputs
 from modelpred.report.methods import in_order, is_ours, look
 from modelpred.studies.utility import StudyResult
@@ -34,14 +39,17 @@ def edits_blocks(inputs: ReportInputs, result: StudyResult) -> list[Block]:
     _, sizes = size_classes(truth["size"].to_numpy())
     words = _loss_words(truth)
     scatter = Figure(
-        f"Each point is one subset of {inputs.dataset.name}: {words} The line is where predicted "
+        f"Each point is one subset of {inputs.dataset.name}: {words} On the lines predicted "
         "and retrained model have the same test loss.",
-        [predicted_against_true("loss", "Test loss, predicted against true", truth, words=words)],
+        [
+            predicted_against_true("loss", "Test loss, predicted against true", truth, words=words),
+            gap_by_size("gap", "What is left: predicted minus true", truth),
+        ],
         sizes,
     )
     lines = Figure(
         "Rows are removed at random and the model is predicted for what is left. Bands are 95% "
-        "intervals over repeats, errors are on a logarithmic axis. Where nothing is removed, the "
+        "intervals over repeats, one that reaches the bottom includes zero; axes are logarithmic. Where nothing is removed, the "
         "rivals that start from the full-data model are exact and leave the axis.",
         [
             error_by_size("edits-parameters", "Parameter error", edits, column="parameter_error"),

@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 from markupsafe import Markup
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from modelpred.report.blocks import Key, Panel
 from modelpred.report.canvas import THIRD, colour, draw, plain_log_ticks
@@ -36,7 +37,11 @@ def size_classes(sizes: np.ndarray) -> tuple[np.ndarray, tuple[Key, ...]]:
 
 def _thinned(frame: pl.DataFrame) -> pl.DataFrame:
     """Every k-th row, with the smallest k that leaves at most MOST_POINTS."""
-    return frame.gather_every(max(1, -(-frame.height // MOST_POINTS)))
+    return frame.gather_every(_stride(frame))
+
+
+def _stride(frame: pl.DataFrame) -> int:
+    return max(1, -(-frame.height // MOST_POINTS))
 
 
 def _diagonal(axes: Axes, values: np.ndarray, *, floor: float | None = None) -> None:
@@ -153,7 +158,7 @@ def error_by_size(name: str, title: str, frame: pl.DataFrame, *, column: str) ->
             style = look(method)
             axes.fill_between(
                 band["size"], band[ends[0]].clip(floor), band[ends[1]],
-                color=colour(style.colour), alpha=0.16, lw=0,
+                color=colour(style.colour), alpha=0.2 if is_ours(method) else 0.1, lw=0,
             )  # fmt: skip
             axes.plot(
                 rows["size"], rows[column], color=colour(style.colour), ls=style.dash,
@@ -175,8 +180,7 @@ def error_by_size(name: str, title: str, frame: pl.DataFrame, *, column: str) ->
 def predicted_against_true(name: str, title: str, frame: pl.DataFrame, *, words: str) -> Panel:
     """A point per subset: predicted against true test loss, coloured by subset size."""
     shown = _thinned(frame)
-    classes, _ = size_classes(frame["size"].to_numpy())
-    classes = classes[:: max(1, -(-frame.height // MOST_POINTS))]
+    classes = size_classes(frame["size"].to_numpy())[0][:: _stride(frame)]
 
     def paint(axes: Axes) -> None:
         both = frame.select("true_loss", "predicted_loss").to_numpy()
@@ -193,6 +197,25 @@ def predicted_against_true(name: str, title: str, frame: pl.DataFrame, *, words:
         axes.set_aspect("equal")
 
     return draw(name, title, f"Predicted against true test loss: {words}", paint, shape=0.9)
+
+
+def gap_by_size(name: str, title: str, frame: pl.DataFrame) -> Panel:
+    """A point per subset: predicted minus true test loss against the number of rows."""
+    shown = _thinned(frame)
+    gap = (shown["predicted_loss"] - shown["true_loss"]).to_numpy()
+    classes = size_classes(frame["size"].to_numpy())[0][:: _stride(frame)]
+
+    def paint(axes: Axes) -> None:
+        axes.axhline(0, color=colour("muted"), lw=1, zorder=1.5)
+        for index, variable in enumerate(SIZE_COLOURS):
+            axes.scatter(
+                shown["size"].to_numpy()[classes == index], gap[classes == index], s=13,
+                color=colour(variable), alpha=0.75, linewidths=0,
+            )  # fmt: skip
+        axes.set(xlabel="rows kept", ylabel="predicted minus true test loss")
+
+    words = f"{title} against rows kept: from {gap.min():.3g} to {gap.max():.3g}, "
+    return draw(name, title, f"{words}{gap.mean():.3g} on average.", paint, shape=0.9)
 
 
 def predicted_against_exact_values(name: str, title: str, frame: pl.DataFrame, words: str) -> Panel:
@@ -264,6 +287,7 @@ def learning_curve(name: str, title: str, frame: pl.DataFrame, *, column: str) -
     def paint(axes: Axes) -> None:
         axes.plot(rows["epoch"], rows[column], color=colour("predictor"))
         axes.set(xlabel="epoch", ylabel=title.lower())
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if positive:
             axes.set_yscale("log")
             plain_log_ticks(axes, vertical=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
@@ -141,8 +142,8 @@ def history_section(inputs: ReportInputs) -> Section:
         for column, words in names.items()
         if column in inputs.history.columns and inputs.history[column].drop_nulls().len()
     ]
-    seconds = inputs.history["seconds"].max() if "seconds" in inputs.history.columns else None
-    took = f" in {plain(seconds)} s" if seconds is not None else ""
+    seconds = inputs.history["seconds"].to_numpy() if "seconds" in inputs.history else []
+    took = f" in {time_words(1e6 * float(np.max(seconds)))}" if len(seconds) else ""
     caption = (
         f"{count(inputs.history.height)} epochs{took}. The validation error is measured on subsets "
         "that are neither in the fit nor in the held-out tables above; the best epoch by it is kept."
@@ -154,7 +155,9 @@ def run_section(inputs: ReportInputs) -> Section:
     """Parameters, counts, fingerprints, versions and seconds of this run."""
     groups: dict[str, Mapping[str, object]] = {
         "Data": _data_facts(inputs),
-        "Trained targets": inputs.targets_metrics,
+        "Trained targets": {
+            name.replace("_", " "): value for name, value in inputs.targets_metrics.items()
+        },
         "Lineage": inputs.lineage,
         "Predictor: held-out errors": inputs.predictor_metrics,
         "Parameters (params.yaml)": inputs.params,

@@ -23,6 +23,7 @@ def test_a_number_keeps_three_digits(value: float):
         (0.12345, "0.123"),
         (-0.0012, "\N{MINUS SIGN}0.00120"),
         (16.84, "16.8"),
+        (0.9996, "1.00"),
         (12345.6, "12,346"),
         (3e-7, "3.00e\N{MINUS SIGN}7"),
         (math.nan, "\N{EN DASH}"),
