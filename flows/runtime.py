@@ -32,6 +32,8 @@ ENVIRONMENT = {
     # A stage ends with its own message or traceback; Prefect's would be a second one.
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
     "PREFECT_LOGGING_LEVEL": "WARNING",  # else two lines for each task
+    # Prefect keeps the exception of a failed flow in a file of its own: as text, not as a pickle.
+    "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
     "PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED": "false",
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     # A server that goes with its owner must not still hold the records of short tasks.
