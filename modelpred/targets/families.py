@@ -1,6 +1,6 @@
 """The table of target families, and their configuration."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -14,7 +14,7 @@ FAMILIES: dict[str, type[TargetModel]] = {
 }
 
 
-def target_model(name: str, **settings: float) -> TargetModel:
+def target_model(name: str, **settings: Any) -> TargetModel:  # noqa: ANN401 - families differ in them
     """The model family of that name with these settings.
 
     Raises:

@@ -159,6 +159,16 @@ class Linear(TargetModel):
         size = self.parameter_count(features, counts.shape[1] if counts.shape[1] > 1 else 0)
         return counts.new_zeros(len(counts), size)
 
+    def representative(
+        self, parameters: Float[Tensor, "subsets parameters"], features: int
+    ) -> Float[Tensor, "subsets parameters"]:
+        """The same parameters; softmax intercepts are shifted to zero mean."""
+        if not self.shift_free:
+            return parameters
+        theta = parameters.unflatten(1, (-1, features + 1)).clone()
+        theta[..., -1] -= theta[..., -1].mean(1, keepdim=True)
+        return theta.flatten(1)
+
     def solver(self, points: Points) -> Solver:
         """Newton's method by preconditioned conjugate gradients (see newton.py)."""
         return newton_solver(self, points)

@@ -191,6 +191,14 @@ class Mlp(TargetModel):
             layer[..., :-1] = normal / math.sqrt(inputs)
         return _join(lower, upper)[0]
 
+    def representative(
+        self,
+        parameters: Float[Tensor, "subsets parameters"],
+        features: int,  # noqa: ARG002 - shared signature
+    ) -> Float[Tensor, "subsets parameters"]:
+        """The same parameters: the shared start and fixed steps leave no choice."""
+        return parameters
+
     def solver(self, points: Points) -> Solver:
         """Momentum from the shared start; `converged` says that the steps ended finite."""
         initial = self.initial(points.features.shape[1], points.classes).to(points.features.device)

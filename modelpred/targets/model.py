@@ -15,16 +15,16 @@ score a point (binary or regression) and the number of classes otherwise.
 
 import dataclasses
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, Num
+from numpy.typing import NDArray
 from torch import Tensor
 
 from modelpred.dataset.tables import InvalidInput
 
-Array = Tensor | np.ndarray[Any, Any]
+Array = Tensor | NDArray[Any]
 
 # Identity rows a call to `hessian` handles at once are chosen to keep its scores below this.
 HESSIAN_BYTES = 64 * 2**20
@@ -125,6 +125,7 @@ class Solution:
     converged: Bool[Tensor, " subsets"]
 
 
+@runtime_checkable  # shapes are checked at run time in tests
 class Solver(Protocol):
     """Trains a block of subsets, from the family's own start or from `start`."""
 
@@ -246,6 +247,12 @@ class TargetModel(ABC):
         self, counts: Float[Tensor, "subsets groups"], features: int
     ) -> Float[Tensor, "subsets parameters"]:
         """The model that knows class counts only, smoothed: coefficients 0, log(n_k + 1/2)."""
+
+    @abstractmethod
+    def representative(
+        self, parameters: Float[Tensor, "subsets parameters"], features: int
+    ) -> Float[Tensor, "subsets parameters"]:
+        """Of all parameters that make the same model, those that training returns."""
 
     @abstractmethod
     def solver(self, points: Points) -> Solver:

@@ -17,14 +17,15 @@ much less than 1e-9, although it may move the iteration at which the tolerance i
 """
 
 import math
-from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from dataclasses import dataclass, replace
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from modelpred.targets.model import Points, Solution, Solver
 
+WORKING = torch.float32
 MAXIMUM_STEPS = 100
 MAXIMUM_LINE_SEARCH = 30
 MAXIMUM_CONJUGATE = 200
@@ -36,9 +37,12 @@ FINISH = 3e-5  # gradient norm / tolerance that the last step aims at
 PATIENCE = 3  # steps from within the tolerance after which rounding is all there is to gain
 FIRST_PACE = 3.0  # conjugate gradients' iterations per digit, before any is known
 PAIR_BYTES = 64 * 2**20  # largest table of products of columns
+DAMPING = 1e-3  # of a free intercept, times the gradient norm so that it fades at the optimum
+STALLED = 0.5  # share of its gradient norm that a step may leave before the next is solved tighter
 OVERSHOT = 0.5  # phi'(t) / |phi'(0)| above which a step is shortened
 
 
+@runtime_checkable  # shapes are checked at run time in tests
 class ScoreLoss(Protocol):
     """What Newton's method needs of a linear family; scores lie as [outputs, subsets, points]."""
 
@@ -81,11 +85,23 @@ class Problem:
     labels: Tensor
     design: Tensor  # float64 [points, size], size = features + 1
     turn: Tensor  # float64 [outputs, size, size]: theta = turned theta @ turn.mT
-    turned: Tensor  # float32 [outputs, points, size]: design @ turn
-    squares: Tensor  # float32: its squares
-    penalty: Tensor  # float32 [size]: diagonal in the turned coordinates
-    pairs: Tensor | None  # float32 [points, pairs]: products of turned columns i >= j
+    turned: Tensor  # working precision [outputs, points, size]: design @ turn
+    squares: Tensor  # its squares
+    penalty: Tensor  # [size]: diagonal in the turned coordinates
+    pairs: Tensor | None  # [points, pairs]: products of turned columns i >= j
     unpack: Tensor | None  # [size * size] places in a row of pairs
+
+    def exact(self) -> "Problem":
+        """The same in float64, without the table of pairs."""
+        turned = self.design @ self.turn
+        return replace(
+            self,
+            turned=turned,
+            squares=turned.square(),
+            penalty=self.penalty.double(),
+            pairs=None,
+            unpack=None,
+        )
 
     @property
     def direct_cost(self) -> float:
@@ -111,6 +127,7 @@ class Block:
     residual: Tensor  # relative residual to which the next Newton system is solved
     within: Tensor  # steps taken from a gradient within the tolerance
     polished: Tensor  # bool: the last of these gained what it should
+    stalled: Tensor  # bool: the last step gained little although it was solved to POLISH
 
     def select(self, keep: Tensor) -> "Block":
         """Only some rows."""
@@ -141,7 +158,7 @@ def shared_problem(loss: ScoreLoss, points: Points, curvature: Tensor) -> Proble
         turn[:, :-1, :-1] = vectors
         turn[:, -1, :-1] = -(centre[:, None] @ vectors)[:, 0]
         penalty[-1] = 0
-    turned = (design @ turn).float()
+    turned = (design @ turn).to(WORKING)
     pairs = unpack = None
     if len(curvature) == 1 and 2 * len(design) * size * size <= PAIR_BYTES:
         rows, columns = torch.tril_indices(size, size, device=design.device)
@@ -149,8 +166,9 @@ def shared_problem(loss: ScoreLoss, points: Points, curvature: Tensor) -> Proble
         unpack = torch.zeros(size, size, dtype=torch.int64, device=design.device)
         unpack[rows, columns] = torch.arange(len(rows), device=design.device)
         unpack = torch.maximum(unpack, unpack.T).flatten()
+    penalty = penalty.to(WORKING)
     return Problem(
-        loss, points.labels, design, turn, turned, turned.square(), penalty.float(), pairs, unpack
+        loss, points.labels, design, turn, turned, turned.square(), penalty, pairs, unpack
     )
 
 
@@ -193,7 +211,7 @@ def _minimise(problem: Problem, weights: Tensor, start: Tensor, tolerance: float
     row = torch.arange(count, device=weights.device)
     norm = gradient.abs().amax((0, 2))
     residual = torch.full_like(norm, FORCING)
-    block = Block(row, scale, theta, scores, gradient, norm, residual, row * 0, row < 0)
+    block = Block(row, scale, theta, scores, gradient, norm, residual, row * 0, row < 0, row < 0)
     pace = FIRST_PACE
     for step in range(MAXIMUM_STEPS + 1):
         done = (block.norm <= tolerance) & block.polished | (block.norm <= FINISHED * tolerance)
@@ -221,18 +239,24 @@ def _step(problem: Problem, block: Block, tolerance: float, pace: float) -> floa
     finish = (FINISH * tolerance / block.norm).clamp(POLISH, FORCING)
     residual = torch.where(last, finish, block.residual)
     digits = -float(residual.median().log10())
-    if digits * pace > problem.direct_cost:
+    if bool(block.stalled.any()):
+        direction, reached, _ = _conjugate(problem.exact(), block, residual)
+    elif digits * pace > problem.direct_cost:
         direction, reached = _direct(problem, block)
     else:
         direction, reached, used = _conjugate(problem, block, residual)
         pace = used / digits
     before = block.norm
-    _search(problem, block, direction)
+    _search(problem, block, direction, exempt=last)
     block.norm = block.gradient.abs().amax((0, 2))
     block.within += last
     gained = reached & (block.norm <= 100 * residual * before)
     block.polished = last & (gained | (block.within >= PATIENCE))
-    block.residual = (block.norm / before).square().clamp(POLISH, FORCING)
+    # Quadratic convergence is worth a matching residual; where loose steps stop helping, tight ones.
+    expected = (block.norm / before).square().clamp(POLISH, FORCING)
+    tighter = (0.1 * residual).clamp(min=POLISH)
+    block.stalled = ~last & (block.norm > STALLED * before) & (residual <= 2 * POLISH)
+    block.residual = torch.where(block.norm > STALLED * before, tighter, expected)
     return pace
 
 
@@ -252,31 +276,52 @@ def _objective(problem: Problem, block: Block) -> Tensor:
     return penalised.sum((0, 2)) / 2 + (block.scale * losses).sum(1)
 
 
-def _newton_system(problem: Problem, block: Block) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
-    """Curvature, and -g in the turned basis as a float32 part of length one and its length."""
-    scores, scale = block.scores.float(), block.scale.float()
+@dataclass(frozen=True)
+class System:
+    """H s = -g in the turned basis, in working precision, with g scaled to length one."""
+
+    curvature: tuple[Tensor, ...]
+    penalty: Tensor  # [rows, size]
+    right: Tensor  # -g / length
+    length: Tensor  # float64 [rows, 1]
+
+
+def _newton_system(problem: Problem, block: Block) -> System:
+    working = problem.turned.dtype
+    scores, scale = block.scores.to(working), block.scale.to(working)
     curvature = problem.loss.score_curvature(scores, problem.labels, scale)
     turned = block.gradient @ problem.turn
     length = turned.abs().amax((0, 2)).clamp(min=1e-300)[:, None]
-    return curvature, (turned / -length).float(), length
+    penalty = problem.penalty.repeat(len(length), 1)
+    if problem.loss.intercept_penalty == 0:
+        # Where all probabilities are saturated a free intercept has no curvature to divide by.
+        penalty[:, -1] = DAMPING * block.norm.clamp(max=1).to(working)
+    return System(curvature, penalty, (turned / -length).to(working), length)
+
+
+def _turned_back(problem: Problem, system: System, solution: Tensor) -> Tensor:
+    """The direction in float64; none for a row whose solution is not finite."""
+    direction = (solution.double() * system.length) @ problem.turn.mT
+    return direction.masked_fill_(~torch.isfinite(direction).all(0).all(1)[:, None], 0)
 
 
 def _direct(problem: Problem, block: Block) -> tuple[Tensor, Tensor]:
     """-H^-1 g by Cholesky factors, for one output; and which rows have one."""
     assert problem.pairs is not None
     assert problem.unpack is not None
-    curvature, right, length = _newton_system(problem, block)
+    system = _newton_system(problem, block)
+    right = system.right[0]
     size = len(problem.penalty)
-    packed = curvature[0][0] @ problem.pairs
+    packed = system.curvature[0][0] @ problem.pairs
     hessian = packed.index_select(1, problem.unpack).unflatten(1, (size, size))
     diagonal = hessian.diagonal(dim1=1, dim2=2)
-    diagonal += problem.penalty
+    diagonal += system.penalty
     inverse = 1 / diagonal.clamp(min=1e-30)
     factor, failed = torch.linalg.cholesky_ex(hessian)
-    solution = torch.cholesky_solve(right[0][..., None], factor)[..., 0]
+    solution = torch.cholesky_solve(right[..., None], factor)[..., 0]
     reached = (failed == 0) & torch.isfinite(solution).all(1)
-    solution = torch.where(reached[:, None], solution, right[0] * inverse)
-    return (solution.double() * length)[None] @ problem.turn.mT, reached
+    solution = torch.where(reached[:, None], solution, right * inverse)
+    return _turned_back(problem, system, solution[None]), reached
 
 
 def _conjugate(problem: Problem, block: Block, residual: Tensor) -> tuple[Tensor, Tensor, int]:
@@ -284,21 +329,22 @@ def _conjugate(problem: Problem, block: Block, residual: Tensor) -> tuple[Tensor
 
     They stop when few rows are left unreached: those get a useful direction and another step.
     """
-    curvature, remaining, length = _newton_system(problem, block)
-    inverse = 1 / (curvature[0] @ problem.squares + problem.penalty).clamp_(min=1e-30)
+    system = _newton_system(problem, block)
+    curvature, remaining = system.curvature, system.right
+    inverse = 1 / (curvature[0] @ problem.squares + system.penalty).clamp_(min=1e-30)
     forward = problem.turned.mT
     solution = torch.zeros_like(remaining)
     scaled = remaining * inverse
     search = scaled.clone()
     energy = (remaining * scaled).sum((0, 2))
-    goal = energy * residual.float().square()
+    goal = energy * residual.to(energy.dtype).square()
     allowed = int(UNREACHED * len(residual))
     used, reached = 0, energy <= goal
     while used < MAXIMUM_CONJUGATE:
         used += 1
         product = search @ forward
         product = problem.loss.curvature_product(curvature, product, out=product) @ problem.turned
-        product.addcmul_(search, problem.penalty)
+        product.addcmul_(search, system.penalty)
         curved = (search * product).sum((0, 2)).clamp_(min=1e-30)
         ratio = (energy / curved)[:, None]
         solution.addcmul_(search, ratio)
@@ -310,11 +356,14 @@ def _conjugate(problem: Problem, block: Block, residual: Tensor) -> tuple[Tensor
             break
         search.mul_((following / energy.clamp(min=1e-30))[:, None]).add_(scaled)
         energy = following
-    return (solution.double() * length) @ problem.turn.mT, reached, used
+    return _turned_back(problem, system, solution), reached, used
 
 
-def _search(problem: Problem, block: Block, direction: Tensor) -> None:
-    """Move each row along its direction, shortening steps that overshoot."""
+def _search(problem: Problem, block: Block, direction: Tensor, *, exempt: Tensor) -> None:
+    """Move each row along its direction, shortening steps that overshoot.
+
+    Rows within the tolerance are exempt: at the floor of rounding slopes mean nothing.
+    """
     begin = block.theta
     slope = -(block.gradient * direction).sum((0, 2))
     block.theta = begin + direction
@@ -322,8 +371,7 @@ def _search(problem: Problem, block: Block, direction: Tensor) -> None:
     ending = (block.gradient * direction).sum((0, 2))
     low, high = torch.zeros_like(slope), torch.ones_like(slope)
     low_slope, high_slope = -slope, ending
-    # A row that has polished before is at the floor of rounding, where slopes mean nothing.
-    over = ((ending > OVERSHOT * slope) & (block.within == 0)).nonzero()[:, 0]
+    over = ((ending > OVERSHOT * slope) & ~exempt).nonzero()[:, 0]
     for attempt in range(MAXIMUM_LINE_SEARCH):
         if len(over) == 0:
             return
