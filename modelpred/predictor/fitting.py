@@ -116,7 +116,7 @@ class Predictor:
     anchors: Anchors
     config: PredictorConfig
     row_ids: tuple[str, ...] = ()
-    history: tuple[dict[str, float], ...] = ()
+    history: tuple[dict[str, float | int], ...] = ()
     bound: BoundPoints = field(init=False, repr=False)
 
     name = "predictor"
@@ -129,7 +129,7 @@ class Predictor:
         """`predict` without refinement."""
         return self.predict(weights)
 
-    def predict(self, weights: Tensor, *, refine: float = 0.0) -> Tensor:
+    def predict(self, weights: Tensor, *, refine: float | int = 0) -> Tensor:
         """Predicted parameters, float64 [subsets, parameters].
 
         Args:
@@ -150,7 +150,7 @@ class Predictor:
         return torch.cat(answers)
 
     def certificate(
-        self, weights: Tensor, parameters: Tensor | None = None, *, refine: float = 0.0
+        self, weights: Tensor, parameters: Tensor | None = None, *, refine: float | int = 0
     ) -> Tensor | None:
         """Upper bound [subsets] on ||theta_hat - theta|| without retraining; None if none is known.
 
@@ -188,7 +188,7 @@ class Predictor:
             self.model, points, self.network, self.anchors, self.config, row_ids, self.history
         )
 
-    def _answer(self, weights: Tensor, *, refine: float) -> Tensor:
+    def _answer(self, weights: Tensor, *, refine: float | int) -> Tensor:
         with torch.no_grad():
             light = weights.to(torch.float32)
             answer = self.network.stages(light, self.bound, None)[-1].to(torch.float64)
@@ -196,6 +196,7 @@ class Predictor:
                 answer = refine_parameters(
                     self.model, self.points, self.anchors, weights, answer, steps=refine
                 )
+            answer = self.model.representative(answer, self.points.features.shape[1])
         counts = class_counts(weights, self.points)
         prior_only = self.model.without_optimum(counts)
         if bool(prior_only.any()):
@@ -355,10 +356,10 @@ class _Fit:
         shuffled = shuffled[~self.model.without_optimum(counts)]
         return shuffled, self._prepare(shuffled)
 
-    def run(self, progress: Progress | None) -> list[dict[str, float]]:
+    def run(self, progress: Progress | None) -> list[dict[str, float | int]]:
         """Fit; the network ends with its best weights. Returns one record an epoch."""
         optimiser, scheduler = self._optimiser()
-        history: list[dict[str, float]] = []
+        history: list[dict[str, float | int]] = []
         best, best_state = math.inf, None
         began = time.perf_counter()
         for epoch in range(self.schedule.epochs):

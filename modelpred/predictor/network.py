@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from modelpred.predictor.anchors import Anchors, PooledAnchor, pool_anchors
 from modelpred.targets import Points, TargetModel
 
-SIZE_FEATURES = 4  # log share, share, inverse share, mean weight of the rows that are in
+SIZE_FEATURES = 3
 CLIP = 8.0  # standardised inputs beyond this are cut: nothing in fitting lies there
 
 
@@ -47,12 +47,13 @@ def point_inputs(points: Points, centre: Tensor, scale: Tensor) -> Tensor:
 
 
 def size_features(weights: Tensor, pool: int) -> Tensor:
-    """[subsets, 4]: log share, share, inverse share, sum w^2 / sum w (1 for a plain subset)."""
+    """[subsets, 3]: log share, share, inverse share.
+
+    Functions of the total weight alone: what tells a weight of two from two equal rows has no place.
+    """
     total = weights.sum(1, keepdim=True).clamp(min=1e-9)
     share = total / pool
-    return torch.cat(
-        [share.log(), share, 1 / share, weights.square().sum(1, keepdim=True) / total], 1
-    )
+    return torch.cat([share.log(), share, 1 / share], 1)
 
 
 @dataclass(frozen=True)

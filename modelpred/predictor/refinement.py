@@ -22,6 +22,7 @@ from torch import Tensor
 
 from modelpred.predictor.anchors import Anchors
 from modelpred.targets import Points, TargetModel
+from modelpred.targets.model import class_counts
 
 ITERATIONS = 8  # of conjugate gradients that make one Newton step
 HALVINGS = 5
@@ -35,7 +36,7 @@ def refine_parameters(
     weights: Tensor,
     start: Tensor,
     *,
-    steps: float,
+    steps: float | int,
 ) -> Tensor:
     """Parameters [subsets, parameters] after `steps` Newton steps from `start` (float64).
 
@@ -127,7 +128,7 @@ def error_bound(
     objective; rows without an optimum (degenerate subsets) get infinity.
     """
     if model.name == "svm":
-        return model.gradient(parameters, weights, points).norm(dim=1)
+        return _rounded_up(model.gradient(parameters, weights, points).norm(dim=1), parameters)
     if model.name in {"logistic", "ridge"}:
         return _profiled_bound(model, points, weights, parameters)
     return None
@@ -140,7 +141,6 @@ def _profiled_bound(
     best = _best_intercept(model, points, weights, parameters)
     profiled = torch.cat([parameters[:, :-1], best[:, None]], 1)
     gradient = model.gradient(profiled, weights, points)
-    # What the bisection left in the intercept's own entry is charged to the bound as well.
     error = gradient[:, :-1].norm(dim=1)
     if model.name == "ridge":
         total = weights.sum(1, keepdim=True).clamp(min=1e-300)
@@ -150,16 +150,14 @@ def _profiled_bound(
         reach = torch.where(weights > 0, norms, 0.0).amax(1)
     intercept = (parameters[:, -1] - best).abs() + reach * error
     bound = torch.sqrt(error.square() + intercept.square())
-    # The best intercept itself is only known to rounding.
-    bound = bound * (1 + 1e-9) + 1e-9 * (1 + best.abs())
-    counts = _class_totals(points, weights)
+    bound = _rounded_up(bound, parameters)
+    counts = class_counts(weights, points)
     return torch.where(model.without_optimum(counts), math.inf, bound)
 
 
-def _class_totals(points: Points, weights: Tensor) -> Tensor:
-    if points.classes == 0:
-        return weights.sum(1, keepdim=True)
-    return weights @ torch.nn.functional.one_hot(points.labels, points.classes).to(weights)
+def _rounded_up(bound: Tensor, parameters: Tensor) -> Tensor:
+    """The bound with what double precision may have lost on the way, gradients included."""
+    return bound * (1 + 1e-9) + 1e-9 * (1 + parameters.norm(dim=1))
 
 
 def _best_intercept(

@@ -1,0 +1,72 @@
+"""Predictor files: a round trip to the bit, and damage that is named."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from modelpred.dataset.tables import InvalidInput
+from modelpred.predictor import read_predictor, write_predictor
+
+
+@pytest.fixture
+def folder(case, tmp_path):
+    write_predictor(case.predictor, tmp_path)
+    return tmp_path
+
+
+def test_round_trip(case, folder):
+    back = read_predictor(folder)
+    weights, _ = case.held_out
+    # The same numbers from memory of another alignment: equal to single-precision rounding.
+    torch.testing.assert_close(back(weights), case.predictor(weights), rtol=1e-5, atol=1e-6)
+    assert (back.model, back.config) == (case.model, case.predictor.config)
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "predictor.json",
+        "predictor.safetensors",
+    ]
+
+
+def test_damage_is_named(logistic, tmp_path):
+    write_predictor(logistic.predictor, tmp_path)
+    tensors, description = tmp_path / "predictor.safetensors", tmp_path / "predictor.json"
+    whole = tensors.read_bytes()
+    for broken in (whole[:100], b"", b"\x80\x04K\x01."):
+        tensors.write_bytes(broken)
+        with pytest.raises(InvalidInput, match=r"predictor\.safetensors cannot be used"):
+            read_predictor(tmp_path)
+    tensors.unlink()
+    with pytest.raises(InvalidInput, match="is missing"):
+        read_predictor(tmp_path)
+    tensors.write_bytes(whole)
+    text = description.read_text()
+    for broken in ("", "{}", text.replace('"schema_version": 1', '"schema_version": 9')):
+        description.write_text(broken)
+        with pytest.raises(InvalidInput, match=r"predictor\.json cannot be used"):
+            read_predictor(tmp_path)
+
+
+@pytest.mark.parametrize("change", ["shape", "missing", "nan"])
+def test_tensors_that_do_not_fit_are_named(logistic, tmp_path, change):
+    write_predictor(logistic.predictor, tmp_path)
+    path = tmp_path / "predictor.safetensors"
+    tensors = load_file(path)
+    name = "network.first.last.bias"
+    if change == "shape":
+        tensors[name] = tensors[name][:-1].clone()
+    elif change == "missing":
+        del tensors[name]
+    else:
+        tensors[name] = tensors[name] * torch.nan
+    save_file(tensors, path)
+    with pytest.raises(InvalidInput, match=r"network\.first\.last\.bias"):
+        read_predictor(tmp_path)
+
+
+def test_an_unknown_family_is_an_error(logistic, tmp_path):
+    write_predictor(logistic.predictor, tmp_path)
+    path = tmp_path / "predictor.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"model": "../../etc"}))
+    with pytest.raises(InvalidInput):
+        read_predictor(tmp_path)

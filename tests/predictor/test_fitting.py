@@ -1,0 +1,124 @@
+"""Fitting learns, repeats itself to the byte, and refuses what it cannot learn from."""
+
+import pytest
+import torch
+
+from modelpred.dataset.tables import InvalidInput
+from modelpred.metrics import relative_errors
+from modelpred.predictor import PredictorConfig, fit_predictor, predictor_fingerprint
+from modelpred.predictor.files import write_predictor
+from modelpred.refits import rivals
+from tests.predictor.conftest import make_case
+
+SMALL = PredictorConfig(epochs=2, width=16, pooled=8, step_width=8, steps=2)
+
+
+def test_it_is_nearer_than_the_cheap_rivals(case):
+    weights, true = case.held_out
+    ours = relative_errors(case.predictor(weights), true).mean()
+    others = rivals(case.model, case.points, *case.fit)
+    for name in ("full_model", "influence", "rescaled_influence", "linear_datamodel"):
+        assert ours < relative_errors(others[name](weights), true).mean(), name
+
+
+def test_validation_error_of_the_kept_weights_is_the_best_seen(logistic):
+    errors = [record["validation_error"] for record in logistic.predictor.history]
+    assert errors[-1] < errors[0]
+    assert len(errors) == 8
+
+
+def test_same_seed_same_bytes(tmp_path, logistic):
+    prints = []
+    for name in ("first", "second"):
+        predictor = fit_predictor(SMALL, logistic.model, logistic.points, *logistic.fit)
+        write_predictor(predictor, tmp_path / name)
+        prints.append(predictor_fingerprint(tmp_path / name))
+    other = fit_predictor(
+        SMALL.model_copy(update={"seed": 1}), logistic.model, logistic.points, *logistic.fit
+    )
+    write_predictor(other, tmp_path / "other")
+    assert prints[0] == prints[1] != predictor_fingerprint(tmp_path / "other")
+
+
+@pytest.mark.parametrize("network", ["anchored", "paper"])
+@pytest.mark.parametrize("term", ["optimality", "utility"])
+def test_regularisers_can_be_switched_in_either_network(logistic, network, term):
+    base = {"network": network, "epochs": 1, "width": 16, "pooled": 8, "step_width": 8, "steps": 1}
+    answers = [
+        fit_predictor(
+            PredictorConfig(**base, **{term: strength}),
+            logistic.model, logistic.points, *logistic.fit,
+        )(logistic.held_out[0])
+        for strength in (0.0, 1.0)
+    ]  # fmt: skip
+    assert bool(torch.isfinite(answers[1]).all())
+    assert not torch.equal(answers[0], answers[1])
+
+
+def test_degenerate_subsets_get_the_defined_model(logistic):
+    one_class = logistic.points.labels.to(torch.float64)[None]
+    count = float(one_class.sum())
+    answer = logistic.predictor(torch.cat([one_class, torch.zeros_like(one_class)]))
+    expected = torch.zeros_like(answer)
+    expected[0, -1] = torch.log(torch.tensor((count + 0.5) / 0.5))
+    torch.testing.assert_close(answer, expected)
+
+
+def test_progress_is_told_every_epoch(logistic):
+    seen = []
+    fit_predictor(
+        SMALL, logistic.model, logistic.points, *logistic.fit,
+        progress=lambda done, total, what: seen.append((done, total, what)),
+    )  # fmt: skip
+    assert [record[:2] for record in seen] == [(1, 2), (2, 2)]
+
+
+def test_targets_that_are_not_finite_are_named(logistic):
+    weights, true = logistic.fit
+    broken = true.clone()
+    broken[3, 0] = torch.nan
+    with pytest.raises(InvalidInput, match=r"1 targets are not finite \(first: row 3"):
+        fit_predictor(SMALL, logistic.model, logistic.points, weights, broken)
+
+
+def test_a_learning_rate_that_explodes_stops_the_fit(logistic):
+    wild = SMALL.model_copy(update={"network": "paper", "learning_rate": 1e30})
+    with pytest.raises(InvalidInput, match=r"smaller predictor\.learning_rate"):
+        fit_predictor(wild, logistic.model, logistic.points, *logistic.fit)
+
+
+def test_fewer_targets_than_weights_is_an_error(logistic):
+    weights, true = logistic.fit
+    with pytest.raises(InvalidInput, match="rows of parameters"):
+        fit_predictor(SMALL, logistic.model, logistic.points, weights, true[1:])
+
+
+def test_nothing_to_learn_from(logistic):
+    weights, true = logistic.fit
+    with pytest.raises(InvalidInput, match="have an optimum to learn from"):
+        fit_predictor(SMALL, logistic.model, logistic.points, 0 * weights, true)
+
+
+@pytest.mark.parametrize(
+    ("weights", "why"),
+    [
+        (torch.ones(2, 39), "another pool"),
+        (torch.ones(40), "another pool"),
+        (-torch.ones(1, 40), "not negative"),
+        (torch.full((1, 40), torch.nan), "finite"),
+    ],
+)
+def test_wrong_weights_are_refused(logistic, weights, why):
+    with pytest.raises(InvalidInput, match=why):
+        logistic.predictor(weights)
+
+
+def test_no_subsets_no_answers(logistic):
+    assert logistic.predictor(torch.zeros(0, 40)).shape == (0, 5)
+
+
+def test_points_of_another_width_are_refused(logistic):
+    other = make_case("ridge").points
+    narrow = type(other)(other.features[:, :2], other.labels, 0)
+    with pytest.raises(InvalidInput, match="2 features"):
+        logistic.predictor.for_points(narrow)

@@ -1,0 +1,67 @@
+"""Refinement ends where retraining ends; the certificate is never below the true distance."""
+
+import math
+
+import pytest
+import torch
+
+from modelpred.dataset.tables import InvalidInput
+from modelpred.metrics import relative_errors
+
+
+def test_refinement_reaches_retraining(case):
+    weights, true = case.held_out
+    errors = relative_errors(case.predictor.predict(weights, refine=12), true)
+    # Targets were trained to a gradient of 1e-9 and single-precision directions shrink the error
+    # about a thousandfold a step, so that a dozen steps leave rounding only.
+    assert errors.max() < 1e-6
+
+
+def test_each_step_helps_on_average(case):
+    weights, true = case.held_out
+    errors = [
+        relative_errors(case.predictor.predict(weights, refine=steps), true).mean()
+        for steps in (0, 0.5, 1, 2, 4)
+    ]
+    assert errors == sorted(errors, reverse=True)
+
+
+@pytest.mark.parametrize("refine", [0, 0.5, 2])
+def test_certificate_holds_on_every_subset(case, refine):
+    weights, true = case.held_out
+    predicted = case.predictor.predict(weights, refine=refine)
+    bound = case.predictor.certificate(weights, predicted)
+    if bound is None:
+        assert case.model.name == "softmax"
+        return
+    assert bool((bound >= (predicted - true).norm(dim=1)).all())
+
+
+def test_certificate_holds_far_from_the_optimum(case):
+    weights, true = case.held_out
+    generator = torch.Generator().manual_seed(1)
+    for scale in (1e-3, 1, 30):
+        wrong = true + scale * torch.randn(true.shape, generator=generator, dtype=torch.float64)
+        bound = case.predictor.certificate(weights, wrong)
+        if bound is not None:
+            assert bool((bound >= (wrong - true).norm(dim=1)).all())
+
+
+def test_certificate_vanishes_at_the_optimum(case):
+    weights, true = case.held_out
+    bound = case.predictor.certificate(weights, true)
+    if bound is not None:
+        assert float(bound.max()) < 1e-6
+
+
+def test_a_subset_without_an_optimum_has_no_bound(logistic):
+    weights = logistic.points.labels.to(torch.float64)[None]  # one class only
+    bound = logistic.predictor.certificate(weights)
+    assert bound is not None
+    assert math.isinf(float(bound[0]))
+
+
+@pytest.mark.parametrize("refine", [-1.0, math.nan, math.inf])
+def test_refine_is_a_number_of_steps(logistic, refine):
+    with pytest.raises(InvalidInput, match="Newton steps"):
+        logistic.predictor.predict(logistic.held_out[0], refine=refine)
