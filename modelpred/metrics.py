@@ -10,6 +10,11 @@ With true t and predicted p, a row per subset:
     ECE                 Σ_bins (n_bin / n) |accuracy_bin - confidence_bin|, of the most likely class
                         (Naeini et al. 2015; Guo et al. 2017)
     reliability         2 r / (1 + r) with r the correlation of two halves (Spearman-Brown)
+    top overlap         share of the highest of one that are among the highest of the other
+    temperature         the T that minimises the likelihood loss of p_k^(1/T) / Σ_l p_l^(1/T)
+                        (Guo et al. 2017)
+    differences         of two means by Welch's t, of two proportions by Newcombe's hybrid score
+                        interval (1998, method 10), which holds where nothing varies, too
 
 Every function is pure, takes numpy arrays or tensors, and gives floats, numpy arrays or a table.
 A quantity that the input leaves undefined is `nan`, never zero.
@@ -21,7 +26,8 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from scipy.special import ndtri, stdtrit
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax, ndtri, stdtrit
 from torch import Tensor
 
 Array: TypeAlias = NDArray[Any] | Tensor
@@ -29,6 +35,8 @@ Vector: TypeAlias = NDArray[np.float64]
 Scheme: TypeAlias = Literal["width", "mass"]
 
 CONFIDENCE = 0.95
+# Temperatures are sought between one over this and this.
+HOTTEST = 100.0
 
 
 @dataclass(frozen=True)
@@ -83,6 +91,89 @@ def mean_interval(values: Array) -> Interval:
     quantile = stdtrit(sample.size - 1, (1 + CONFIDENCE) / 2)
     half = float(quantile * sample.std(ddof=1) / np.sqrt(sample.size))
     return Interval(mean, mean - half, mean + half, sample.size)
+
+
+@dataclass(frozen=True)
+class Differences:
+    """Differences of paired columns with their 95% intervals; arrays of one shape."""
+
+    mean: Vector
+    low: Vector
+    high: Vector
+
+
+def mean_differences(
+    means: tuple[Array, Array], variances: tuple[Array, Array], counts: tuple[Array, Array]
+) -> Differences:
+    """Return first minus second mean with Welch's interval, elementwise.
+
+    Args:
+        means: of the first and of the second sample.
+        variances: unbiased ones (divisor n - 1).
+        counts: sizes of the samples; shapes broadcast. Below two the difference is nan.
+    """
+    first, second = (_numbers(mean) for mean in means)
+    sizes = [_numbers(count) for count in counts]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        squares = [_numbers(v) / n for v, n in zip(variances, sizes, strict=True)]
+        total = squares[0] + squares[1]
+        parts = [square**2 / (n - 1) for square, n in zip(squares, sizes, strict=True)]
+        freedom = np.where(total > 0, total**2 / (parts[0] + parts[1]), np.inf)
+        known = (sizes[0] > 1) & (sizes[1] > 1)
+        half = np.where(known, stdtrit(freedom, (1 + CONFIDENCE) / 2) * np.sqrt(total), np.nan)
+        mean = np.where(known, first - second, np.nan)
+    return Differences(mean, mean - half, mean + half)
+
+
+def proportion_differences(shares: tuple[Array, Array], counts: tuple[Array, Array]) -> Differences:
+    """Return first minus second share of successes with Newcombe's interval, elementwise.
+
+    Args:
+        shares: of the first and of the second sample, 0 to 1.
+        counts: sizes of the samples; shapes broadcast. Without any the difference is nan.
+    """
+    first, second = (_numbers(share) for share in shares)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        (low, high), (low_two, high_two) = (
+            _wilson(share, _numbers(count))
+            for share, count in zip((first, second), counts, strict=True)
+        )
+    mean = np.where(np.isfinite(low - low_two), first - second, np.nan)
+    return Differences(
+        mean,
+        mean - np.sqrt((first - low) ** 2 + (high_two - second) ** 2),
+        mean + np.sqrt((high - first) ** 2 + (second - low_two) ** 2),
+    )
+
+
+def _wilson(share: Vector, count: Vector) -> tuple[Vector, Vector]:
+    """Ends of Wilson's score interval of a proportion."""
+    z = float(ndtri((1 + CONFIDENCE) / 2))
+    scale = 1 + z**2 / count
+    centre = (share + z**2 / (2 * count)) / scale
+    half = z * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2)) / scale
+    return centre - half, centre + half
+
+
+def pearson(first: Array, second: Array) -> float:
+    """Return Pearson's correlation of all values; nan when either side does not vary."""
+    left, right = (side.ravel() - side.mean() for side in _pair(first, second))
+    with np.errstate(invalid="ignore"):
+        return float((left @ right) / np.sqrt((left @ left) * (right @ right)))
+
+
+def top_overlap(first: Array, second: Array, *, share: float = 0.1) -> float:
+    """Return the share of the highest values of one that are among the highest of the other.
+
+    Args:
+        first: values.
+        second: as many.
+        share: of all values that count as the highest, at least one.
+    """
+    left, right = _pair(first, second)
+    count = max(1, round(share * left.size))
+    highest = [set(np.argsort(-side.ravel(), kind="stable")[:count]) for side in (left, right)]
+    return len(highest[0] & highest[1]) / count
 
 
 def ranks(values: Array) -> Vector:
@@ -264,12 +355,9 @@ def reliability_table(
 
 
 def _with_wilson_interval(table: pl.DataFrame) -> pl.DataFrame:
-    z = float(ndtri((1 + CONFIDENCE) / 2))
-    count, rate = pl.col("count"), pl.col("accuracy")
-    centre = (rate + z**2 / (2 * count)) / (1 + z**2 / count)
-    half = z * (rate * (1 - rate) / count + z**2 / (4 * count**2)).sqrt() / (1 + z**2 / count)
+    low, high = _wilson(table["accuracy"].to_numpy(), table["count"].cast(pl.Float64).to_numpy())
     return table.with_columns(
-        (centre - half).alias("accuracy_low"), (centre + half).alias("accuracy_high")
+        pl.Series("accuracy_low", low), pl.Series("accuracy_high", high)
     ).select(
         *("bin", "low", "high", "confidence", "accuracy", "accuracy_low", "accuracy_high"),
         *("count", "noise"),
@@ -294,3 +382,25 @@ def calibration_noise(
     """Return about the calibration error that a perfectly calibrated model would show here."""
     table = reliability_table(probabilities, labels, bins=bins, scheme=scheme)
     return float(np.average(table["noise"], weights=table["count"]))
+
+
+def tempered(probabilities: Array, temperature: float) -> Vector:
+    """Return p_k^(1/T) / Σ_l p_l^(1/T): flatter for T above 1, sharper below."""
+    table = np.clip(_numbers(probabilities), np.finfo(np.float64).tiny, None)
+    return np.exp(log_softmax(np.log(table) / temperature, axis=-1))
+
+
+def best_temperature(probabilities: Array, labels: Array) -> float:
+    """Return the temperature that gives [rows, classes] the smallest negative log-likelihood.
+
+    The loss is convex in 1/T. Sought between 0.01 and 100: rows that are all right at any
+    temperature want none at all, and get a value near 0.01.
+    """
+    table, classes = _labelled(probabilities, labels)
+
+    def loss(logarithm: float) -> float:
+        return negative_log_likelihood(tempered(table, float(np.exp(logarithm))), classes)
+
+    edge = float(np.log(HOTTEST))
+    found = minimize_scalar(loss, bounds=(-edge, edge), method="bounded", options={"xatol": 1e-6})
+    return float(np.exp(found.x))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import sklearn.calibration
+import sklearn.linear_model
 import sklearn.metrics
 import torch
 from hypothesis import given
@@ -247,3 +248,91 @@ def test_calibrated_simulation_shows_the_noise_and_no_more(scheme):
 def test_labels_outside_the_classes_are_refused():
     with pytest.raises(ValueError, match=r"each in 0\.\.1"):
         metrics.brier(np.full((2, 2), 0.5), np.array([0, 2]))
+
+
+def test_mean_differences_are_scipys_welch_intervals():
+    draws = generator()
+    first, second = draws.normal(1, 2, size=(9, 5)), draws.normal(size=(30, 5))
+    found = metrics.mean_differences(
+        (first.mean(axis=0), second.mean(axis=0)),
+        (first.var(axis=0, ddof=1), second.var(axis=0, ddof=1)),
+        (np.full(5, 9), np.full(5, 30)),
+    )
+    expected = scipy.stats.ttest_ind(first, second, equal_var=False).confidence_interval(0.95)
+    assert found.low == pytest.approx(expected.low, abs=ROUNDING)
+    assert found.high == pytest.approx(expected.high, abs=ROUNDING)
+    assert found.mean == pytest.approx(first.mean(axis=0) - second.mean(axis=0))
+
+
+def test_a_sample_of_one_or_none_has_no_difference():
+    one = metrics.mean_differences(
+        (np.ones(2), np.zeros(2)), (np.ones(2), np.ones(2)), (np.array([1, 5]), np.array([5, 0]))
+    )
+    assert np.isnan([one.mean, one.low, one.high]).all()
+    none = metrics.proportion_differences(
+        (np.full(1, np.nan), np.ones(1)), (np.zeros(1), np.full(1, 3))
+    )
+    assert np.isnan([none.mean, none.low, none.high]).all()
+
+
+def test_samples_that_do_not_vary_differ_for_certain_by_their_means_only():
+    found = metrics.mean_differences(
+        (np.ones(1), np.zeros(1)), (np.zeros(1), np.zeros(1)), (np.full(1, 3), np.full(1, 4))
+    )
+    assert (found.mean, found.low, found.high) == (1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("successes", "counts", "published"),
+    [
+        ((56, 48), (70, 80), (0.0524, 0.3339)),
+        ((9, 3), (10, 10), (0.1705, 0.8090)),
+        ((6, 2), (7, 7), (0.0582, 0.8062)),
+        ((5, 0), (56, 29), (-0.0381, 0.1926)),
+        ((10, 0), (10, 10), (0.6075, 1.0)),
+    ],
+)
+def test_proportion_differences_are_newcombes_published_intervals(successes, counts, published):
+    """Table II of Newcombe (1998), method 10."""
+    shares = tuple(np.array([s / n]) for s, n in zip(successes, counts, strict=True))
+    found = metrics.proportion_differences(shares, tuple(np.array([n]) for n in counts))
+    assert (found.low[0], found.high[0]) == pytest.approx(published, abs=6e-5)
+
+
+def test_pearson_is_scipys():
+    first, second = generator().normal(size=(2, 40))
+    second += first
+    expected = scipy.stats.pearsonr(first, second).statistic
+    assert metrics.pearson(first, second) == pytest.approx(expected, abs=ROUNDING)
+    assert metrics.pearson(torch.tensor(first), second) == pytest.approx(expected, abs=ROUNDING)
+    assert np.isnan(metrics.pearson(first, np.ones(40)))
+
+
+def test_top_overlap_counts_the_shared_highest():
+    first = np.array([5.0, 4.0, 3.0, 2.0, 1.0, 0.0])
+    second = np.array([5.0, 0.0, 4.0, 3.0, 2.0, 1.0])
+    assert metrics.top_overlap(first, second, share=1 / 3) == 0.5
+    assert metrics.top_overlap(first, second, share=0.01) == 1  # the highest at least
+
+
+@pytest.mark.parametrize("power", [0.4, 1.0, 3.0])
+def test_temperature_undoes_a_power(power):
+    probabilities, labels = simulated(20_000, 4, sharpen=power)
+    # Its standard error on so many rows is about 1%.
+    assert metrics.best_temperature(probabilities, labels) == pytest.approx(power, rel=0.05)
+
+
+def test_temperature_is_scikit_learns_slope_of_the_log_odds():
+    probabilities, labels = simulated(500, 2, sharpen=2.0)
+    odds = np.log(probabilities[:, 1:] / probabilities[:, :1])
+    fitted = sklearn.linear_model.LogisticRegression(C=np.inf, fit_intercept=False, tol=1e-10)
+    slope = fitted.fit(odds, labels).coef_[0, 0]
+    assert metrics.best_temperature(probabilities, labels) == pytest.approx(1 / slope, rel=1e-4)
+
+
+def test_tempered_probabilities():
+    table = np.array([[0.9, 0.1], [0.5, 0.5], [1.0, 0.0]])
+    assert metrics.tempered(table, 1.0) == pytest.approx(table, abs=ROUNDING)
+    assert metrics.tempered(table, 0.5)[0] == pytest.approx([0.81 / 0.82, 0.01 / 0.82])
+    right = np.tile([0.6, 0.4], (3, 1))
+    assert metrics.best_temperature(right, np.zeros(3)) < 0.05  # surer still is better

@@ -1,277 +1,161 @@
-"""What is each row worth? Shapley values of the pool's points over the test score.
+"""What is each row worth? Semi-values of the pool's points over the test score.
 
-With v(S) the test score of the model of subset S, the Shapley value of point i is the mean, over
-random orders of the pool, of what v gains when i joins those before it (Shapley 1953; Ghorbani and
-Zou 2019 for data):
-
-    value_i = E_order [ v(before_i + i) - v(before_i) ]
-
-Three things lower the variance of the sampled mean and leave its expectation as it is:
-
-- *Antithetic pairs.* Every order comes with its reverse (Mitchell et al. 2022), so that a point
-  that joins early in one joins late in the other.
-- *Small subsets apart.* A model of five points changes much with the sixth; one of 200 hardly with
-  the next. The first `small` of all places hold most of the variance (spam: 3% of the places, 83%),
-  so they get orders of their own: short random orders that together visit every point once,
-  for as many evaluations as one long order.
-- *Efficiency.* Values add up to v(all) - v(none). What the sample misses of that sum is given to
-  the points in proportion to their squared standard errors.
-
-One long and one short pair make one independent estimate; their spread gives the standard errors.
+With v(S) the test score of the model of subset S, a point's value is the mean of what v gains when
+the point joins a random subset of the others (Ghorbani and Zou 2019 for data): see semivalues.py
+for which subsets, and sampling.py for how they are drawn. Any refit can answer for v; exact
+retraining on other draws is the truth that the answers are judged by.
 
 v(none) is the score of the family's prior-only model: for K classes a log loss of log K.
+
+With `group`, a column of the table, whole groups of rows (all of one vendor, one source, one day)
+are the players of a second game: a group's value is what its rows gain when they join together.
+
+Games of up to 16 players whose subsets are no more than the budget are enumerated, not sampled.
 """
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import polars as pl
 import torch
-from jaxtyping import Float, Int, Num
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from modelpred.dataset.tables import InvalidInput
 from modelpred.metrics import Vector, spearman_interval, split_half_reliability
-from modelpred.refits.retraining import Progress, Refit, silent
+from modelpred.refits.retraining import Refit
+from modelpred.studies.sampling import SamplerName, UndefinedUtility, Utility
+from modelpred.studies.semivalues import (
+    ENUMERABLE,
+    Enough,
+    Semivalue,
+    SemivalueName,
+    Values,
+    enumerate_values,
+    estimate_values,
+)
 from modelpred.studies.utility import (
+    Scoring,
     StudyContext,
     StudyResult,
-    accuracies,
-    mean_test_losses,
-    refitted,
+    UtilityName,
+    game_of,
+    goodness,
+    require_utility,
     written_number,
 )
 
 STUDY = "valuation"
-# Weights formed at once, in float64; a call to the refit answers so many subsets.
-WEIGHT_BYTES = 16 * 2**20
 TOP_SHARE = 0.1
-
-Utility = Callable[[Num[Tensor, "subsets points"]], Float[Tensor, " subsets"]]
 
 
 class ValuationConfig(BaseModel):
     """Section `valuation` of params.yaml.
 
     Attributes:
-        permutations: random orders, half of them reverses of the other half; one costs about two
-            evaluations per point.
+        semivalue: which mean over subsets: shapley, banzhaf, beta_shapley or leave_one_out.
+        alpha: of beta_shapley; the larger, the more small subsets count.
+        beta: of beta_shapley; the larger, the more large subsets count.
+        sampler: how subsets are drawn; reuse is for banzhaf.
+        permutations: budget in random orders; one costs one or two evaluations per point.
         truth_permutations: as many other orders with exact retraining; 0 leaves the truth out.
-        small: share of the places that get short orders of their own; 0 for long orders only.
-        utility: minus the mean test loss, or the test accuracy.
+        error: stop before the budget once no standard error is larger; None: do not.
+        reliability: stop before the budget once the ranking would repeat itself so well, as the
+            correlation with a second estimate; None: do not. With both, both must hold.
+        small: share of the places that get short orders of their own (stratified).
+        utility: minus the mean test loss, the test accuracy, or minus the mean squared error.
+        group: a column of the table whose groups of rows are valued, too; None: none.
         rivals: whether every refit is valued, or only the study's subject.
         seed: of the draws.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    semivalue: SemivalueName = "shapley"
+    alpha: float = Field(default=4.0, gt=0)
+    beta: float = Field(default=1.0, gt=0)
+    sampler: SamplerName = "stratified"
     permutations: int = Field(default=100, ge=2, multiple_of=2)
     truth_permutations: int = Field(default=100, ge=0, multiple_of=2)
+    error: float | None = Field(default=None, gt=0)
+    reliability: float | None = Field(default=None, gt=0, lt=1)
     small: float = Field(default=0.05, ge=0, le=0.5)
-    utility: Literal["loss", "accuracy"] = "loss"
+    utility: UtilityName = "loss"
+    group: str | None = None
     rivals: bool = True
     seed: int = Field(default=0, ge=0)
 
 
-@dataclass(frozen=True)
-class Values:
-    """Estimated values with what their uncertainty is made from.
-
-    Attributes:
-        values: [points].
-        standard_errors: [points]; nan from a single pair.
-        pairs: [pairs, points], independent estimates from one antithetic pair each.
-        evaluations: subsets whose utility was asked for.
-    """
-
-    values: Vector
-    standard_errors: Vector
-    pairs: Vector
-    evaluations: int
-
-    @property
-    def halves(self) -> tuple[Vector, Vector]:
-        """Two independent estimates from half of the pairs each."""
-        return self.pairs[::2].mean(axis=0), self.pairs[1::2].mean(axis=0)
-
-
-def shapley(
+def values_of(
     utility: Utility,
+    config: ValuationConfig,
     *,
     points: int,
     permutations: int,
     generator: np.random.Generator,
-    small: float = 0.05,
-    progress: Progress = silent,
+    progress: Callable[[int, int, str], None],
 ) -> Values:
-    """Return Shapley values of any game by sampling orders.
-
-    Args:
-        utility: the game; from 0/1 weights [subsets, points] to a number per subset.
-        points: its players.
-        permutations: long orders, an even number, and as many rounds of short ones.
-        generator: draws the orders.
-        small: share of the places that short orders cover.
-        progress: called with (evaluations done, in all, "valuation").
-    """
-    if permutations < 2 or permutations % 2:
-        raise InvalidInput(
-            f"permutations is {permutations}; expected 2, 4, 6, ...: orders come in pairs, each "
-            "with its reverse"
-        )
-    width = int(small * points)
-    long = _long_orders(points, permutations // 2, generator)
-    short = _short_orders(points, width, permutations // 2, generator) if width else None
-    total = permutations * (points - max(width, 1))
-    total += len(short.places) * width if short else 0
-    counter = _Counter(utility, total + 2, progress)
-    ends = counter(torch.stack([torch.zeros(points), torch.ones(points)]).to(torch.uint8))
-    gains = _gains(counter, long, sizes=range(max(width, 1), points), ends=ends, first=width)
-    if short:
-        early = _gains(counter, short, sizes=range(1, width + 1), ends=ends, first=0)
-        gains += width / points * early
-    pairs = gains.unflatten(0, (2, -1)).mean(dim=0).numpy()
-    values, errors = _efficient(pairs, total=float(ends[1] - ends[0]))
-    return Values(values, errors, pairs, counter.done)
+    """Return the values that the config asks for, of any game; exact ones where that is cheap."""
+    kind = Semivalue(name=config.semivalue, alpha=config.alpha, beta=config.beta)
+    sampled = kind.name != "leave_one_out"
+    if sampled and points <= ENUMERABLE and 2**points <= permutations * points:
+        return enumerate_values(utility, points=points, semivalue=kind, progress=progress)
+    return estimate_values(
+        utility,
+        points=points,
+        permutations=permutations,
+        generator=generator,
+        semivalue=kind,
+        sampler=config.sampler,
+        small=config.small,
+        enough=Enough(error=config.error, reliability=config.reliability),
+        progress=progress,
+    )
 
 
-@dataclass(frozen=True)
-class _Orders:
-    """Orders of players, long or short; the second half are the reverses of the first.
-
-    Attributes:
-        places: [orders, points], when each player joins; `points` if he never does.
-        home: [rounds, points], in which order a player's gain counts.
-    """
-
-    places: Int[Tensor, "orders points"]
-    home: Int[Tensor, "rounds points"]
-
-
-def _long_orders(points: int, pairs: int, generator: np.random.Generator) -> _Orders:
-    forward = np.stack([generator.permutation(points) for _ in range(pairs)])
-    places = torch.from_numpy(np.concatenate([forward, points - 1 - forward]))
-    return _Orders(places, torch.arange(len(places))[:, None].expand(-1, points))
-
-
-def _short_orders(points: int, width: int, pairs: int, generator: np.random.Generator) -> _Orders:
-    """Rounds of `width` players at a time, so that each round is home to every player once.
-
-    The last order of a round is filled up with players who are at home in the first.
-    """
-    windows = -(-points // width)
-    places = np.full((2, pairs, windows, points), points)
-    home = np.empty((pairs, points), dtype=np.int64)
-    for pair in range(pairs):
-        order = generator.permutation(points)
-        home[pair, order] = pair * windows + np.arange(points) // width
-        members = np.resize(order, (windows, width))
-        members[-1] = generator.permutation(members[-1])
-        steps = np.arange(width)[None]
-        np.put_along_axis(places[0, pair], members, steps, axis=1)
-        np.put_along_axis(places[1, pair], members, width - 1 - steps, axis=1)
-    both = np.concatenate([home, home + pairs * windows])
-    return _Orders(torch.from_numpy(places.reshape(-1, points)), torch.from_numpy(both))
-
-
-class _Counter:
-    """A game that counts its evaluations and tells the progress."""
-
-    def __init__(self, utility: Utility, total: int, progress: Progress) -> None:
-        self.utility = utility
-        self.total = total
-        self.progress = progress
-        self.done = 0
-
-    def __call__(self, weights: Num[Tensor, "subsets points"]) -> Float[Tensor, " subsets"]:
-        """Return the worths of a block of subsets."""
-        worths = self.utility(weights).to(torch.float64)
-        self.done += len(weights)
-        self.progress(self.done, self.total, STUDY)
-        return worths
-
-
-def _gains(
-    utility: Utility, orders: _Orders, *, sizes: range, ends: Tensor, first: int
-) -> Float[Tensor, "rounds points"]:
-    """What each player gains by joining in his home order; 0 if he joins before place `first`.
-
-    Utilities are asked for at the given numbers of players, thousands of subsets in a call. `ends`
-    are the worths of nobody and of everybody.
-    """
-    count, points = orders.places.shape
-    worths = torch.empty(count * len(sizes), dtype=torch.float64)
-    block = max(1, WEIGHT_BYTES // (8 * points))
-    for start in range(0, len(worths), block):
-        rows = torch.arange(start, min(start + block, len(worths)))
-        joined = rows % len(sizes) + sizes.start
-        weights = orders.places[rows // len(sizes)] < joined[:, None]
-        worths[rows] = utility(weights.to(torch.uint8))
-    path = worths.reshape(count, len(sizes))
-    if first == 0:
-        path = torch.cat([ends[:1].expand(count, 1), path], dim=1)
-    if sizes.stop == points:
-        path = torch.cat([path, ends[1:].expand(count, 1)], dim=1)
-    place = orders.places.gather(0, orders.home)
-    gained = path.diff(dim=1)[orders.home, (place - first).clamp(min=0)]
-    return torch.where(place >= first, gained, 0)
-
-
-def _efficient(pairs: Vector, *, total: float) -> tuple[Vector, Vector]:
-    """Values that add up to the total, and their standard errors."""
-    values = pairs.mean(axis=0)
-    if len(pairs) == 1:
-        return values + (total - values.sum()) / len(values), np.full(len(values), np.nan)
-    variance = pairs.var(axis=0, ddof=1) / len(pairs)
-    if variance.sum() > 0:
-        values = values + (total - values.sum()) * variance / variance.sum()
-    return values, np.sqrt(variance)
-
-
-def goodness(
-    parameters: Float[Tensor, "subsets parameters"],
-    context: StudyContext,
-    *,
-    utility: Literal["loss", "accuracy"],
-) -> Float[Tensor, " subsets"]:
-    """Return how good models are on the test rows: minus the mean loss, or the accuracy."""
-    if utility == "accuracy":
-        return accuracies(context.model, parameters, context.test_points)
-    return -mean_test_losses(context.model, parameters, context.test_points)
-
-
-def run(config: ValuationConfig, context: StudyContext) -> StudyResult:
+def run(
+    config: ValuationConfig, context: StudyContext, *, scoring: Scoring | None = None
+) -> StudyResult:
     """Return every row's value by the study's subject, beside the truth and the rivals.
 
     Tables: `values` with a row per point (row_id, value, standard_error, rank from 1 for the most
-    valuable, true_value, true_standard_error; null without truth) and `methods` with a row per
-    refit (method, spearman, spearman_low, spearman_high, top_overlap, bottom_overlap, seconds).
-    The truth is the same estimator with exact retraining on other orders; `truth_reliability`, its
+    valuable, true_value, true_standard_error; null without truth), `methods` with a row per refit
+    (method, spearman, spearman_low, spearman_high, top_overlap, bottom_overlap, seconds; null
+    where a rival's models had no finite score) and, with `config.group`, `groups`: a row per group
+    (group, rows, and the columns of `values` from value on).
+    The truth is the same estimator with exact retraining on other draws; `truth_reliability`, its
     split-half reliability by Spearman-Brown, is the ceiling for any method's Spearman.
+
+    Args:
+        config: which values, how many draws.
+        context: models, points and refits.
+        scoring: a score of the user's own instead of `config.utility`: from scores [subsets, test
+            rows, outputs] and labels to a number per subset, the higher the better.
     """
-    if config.utility == "accuracy" and context.model.regression:
-        raise InvalidInput(f"{context.model.name} has no accuracy; set valuation.utility to loss")
-    truth, truth_metrics = _true_values(config, context)
-    names = list(context.refits) if config.rivals else [context.subject]
-    estimates: dict[str, tuple[Values, float]] = {}
-    for name in names:
+    require_utility(context, utility=config.utility, key="valuation.utility")
+    scored = scoring or config.utility
+    players = torch.eye(context.pool, dtype=torch.uint8)
+    truth, truth_metrics = _true_values(config, context, scored, players)
+    estimates: dict[str, tuple[Values | None, float]] = {}
+    for name in context.refits if config.rivals else [context.subject]:
         began = time.perf_counter()
-        values = _values_of(context.refits[name], config, context, name)
+        values = _values_or_none(name, config, context, scored, players)
         estimates[name] = values, time.perf_counter() - began
     comparisons = {
         name: _comparison(values, truth) | {"seconds": seconds}
         for name, (values, seconds) in estimates.items()
     }
     subject, _ = estimates[context.subject]
+    assert subject is not None
     metrics: dict[str, Any] = {
+        "semivalue": config.semivalue,
         "permutations": config.permutations,
         "evaluations": subject.evaluations,
         **comparisons[context.subject],
         "mean_standard_error": written_number(float(subject.standard_errors.mean())),
+        "reliability": written_number(subject.reliability),
         **truth_metrics,
         "methods": comparisons,
     }
@@ -279,9 +163,11 @@ def run(config: ValuationConfig, context: StudyContext) -> StudyResult:
         [{"method": name, **row} for name, row in comparisons.items()],
         schema={"method": pl.String, **dict.fromkeys(_COMPARED, pl.Float64)},
     )
-    return StudyResult(
-        metrics, {"values": _value_table(context, subject, truth), "methods": methods}
-    )
+    names = pl.DataFrame({"row_id": list(context.row_ids)})
+    tables = {"values": _value_table(names, subject, truth), "methods": methods}
+    if config.group is not None:
+        tables["groups"] = group_values(config, context, scored)
+    return StudyResult(metrics, tables)
 
 
 _COMPARED = (
@@ -290,22 +176,80 @@ _COMPARED = (
 )
 
 
-def _values_of(refit: Refit, config: ValuationConfig, context: StudyContext, name: str) -> Values:
-    def utility(weights: Tensor) -> Tensor:
-        return goodness(refitted(refit, weights, context), context, utility=config.utility)
+def group_values(
+    config: ValuationConfig, context: StudyContext, scored: UtilityName | Scoring
+) -> pl.DataFrame:
+    """Return the table `groups`: what each group of rows is worth to the subject and in truth."""
+    names, members = groups_of(context, column=config.group or "")
+    subject = _values(context.refits[context.subject], config, context, scored, members)
+    truth, _ = _true_values(config, context, scored, members)
+    sizes = members.sum(dim=1, dtype=torch.int64).numpy()
+    return _value_table(pl.DataFrame({"group": names, "rows": sizes}), subject, truth)
 
-    return shapley(
-        utility,
-        points=context.pool,
-        permutations=config.permutations,
-        generator=context.generator(seed=config.seed, study=STUDY, block=0),
-        small=config.small,
-        progress=lambda done, total, what: context.progress(done, total, f"{what}: {name}"),
+
+def groups_of(context: StudyContext, *, column: str) -> tuple[list[str], Tensor]:
+    """Return the names of a column's groups and their members, uint8 [groups, points].
+
+    Raises:
+        InvalidInput: no such column, a missing cell, or fewer than two groups.
+    """
+    rows = pl.DataFrame() if context.rows is None else context.rows
+    if column not in rows.columns:
+        known = ", ".join(rows.columns) or "none"
+        raise InvalidInput(f"valuation.group: the table has no column {column!r}; known: {known}")
+    cells = rows[column].cast(pl.String)
+    if cells.null_count():
+        raise InvalidInput(
+            f"valuation.group: {cells.null_count()} cells of {column!r} are empty; fill them"
+        )
+    names = sorted(set(cells.to_list()))
+    if len(names) < 2:
+        raise InvalidInput(f"valuation.group: {column!r} has one group; expected two or more")
+    of_point = torch.tensor([names.index(cell) for cell in cells])
+    return names, torch.nn.functional.one_hot(of_point, len(names)).T.to(torch.uint8)
+
+
+def _values(
+    refit: Refit | None,
+    config: ValuationConfig,
+    context: StudyContext,
+    scored: UtilityName | Scoring,
+    members: Tensor,
+    *,
+    utility: Utility | None = None,
+) -> Values:
+    """Values of players who bring the given members each; of a refit, or of a utility as truth."""
+    game = utility or game_of(refit or context.truth, context, utility=scored)
+    alone = len(members) == context.pool
+    whose = "retraining" if refit is None else refit.name
+    return values_of(
+        game if alone else lambda weights: game(weights.double() @ members.double()),
+        config,
+        points=len(members),
+        permutations=config.permutations if refit else config.truth_permutations,
+        generator=context.generator(seed=config.seed, study=STUDY, block=int(refit is None)),
+        progress=lambda done, total, what: context.progress(done, total, f"{what}: {whose}"),
     )
 
 
+def _values_or_none(
+    name: str,
+    config: ValuationConfig,
+    context: StudyContext,
+    scored: UtilityName | Scoring,
+    players: Tensor,
+) -> Values | None:
+    """Values by one refit; None for a rival whose models have no finite score somewhere."""
+    try:
+        return _values(context.refits[name], config, context, scored, players)
+    except UndefinedUtility:
+        if name == context.subject:
+            raise
+        return None
+
+
 def _true_values(
-    config: ValuationConfig, context: StudyContext
+    config: ValuationConfig, context: StudyContext, scored: UtilityName | Scoring, members: Tensor
 ) -> tuple[Values | None, dict[str, Any]]:
     """Values by exact retraining, and what is known of them: targets not converged, ceiling."""
     if config.truth_permutations == 0:
@@ -316,31 +260,27 @@ def _true_values(
         nonlocal unfinished
         trained = context.truth.train(weights)
         unfinished += int((~trained.converged).sum())
-        return goodness(trained.parameters, context, utility=config.utility)
+        return goodness(context.model, trained.parameters, context.test_points, utility=scored)
 
     began = time.perf_counter()
-    values = shapley(
-        utility,
-        points=context.pool,
-        permutations=config.truth_permutations,
-        generator=context.generator(seed=config.seed, study=STUDY, block=1),
-        small=config.small,
-        progress=lambda done, total, what: context.progress(done, total, f"{what}: retraining"),
-    )
+    values = _values(None, config, context, scored, members, utility=utility)
     reliability = float("nan")
-    if len(values.pairs) > 1:
+    if len(values.estimates) > 1:
         reliability = split_half_reliability(*values.halves)
+    elif not values.standard_errors.any():  # nothing was sampled
+        reliability = 1.0
     return values, {
         "truth_permutations": config.truth_permutations,
+        "truth_evaluations": values.evaluations,
         "truth_reliability": written_number(reliability),
         "truth_not_converged": unfinished,
         "truth_seconds": time.perf_counter() - began,
     }
 
 
-def _comparison(estimate: Values, truth: Values | None) -> dict[str, float | None]:
+def _comparison(estimate: Values | None, truth: Values | None) -> dict[str, float | None]:
     """Agreement with the truth; None throughout without one."""
-    if truth is None:
+    if truth is None or estimate is None:
         return dict.fromkeys(_COMPARED[:-1])
     agreement = spearman_interval(estimate.values, truth.values)
     return {
@@ -359,18 +299,16 @@ def _overlap(first: Vector, second: Vector) -> float:
     return len(highest[0] & highest[1]) / count
 
 
-def _value_table(context: StudyContext, values: Values, truth: Values | None) -> pl.DataFrame:
-    unknown = np.full(context.pool, np.nan)
-    place = np.empty(context.pool, dtype=np.int64)
-    place[np.argsort(-values.values, kind="stable")] = np.arange(1, context.pool + 1)
-    table = pl.DataFrame(
-        {
-            "row_id": list(context.row_ids),
-            "value": values.values,
-            "standard_error": values.standard_errors,
-            "rank": place,
-            "true_value": unknown if truth is None else truth.values,
-            "true_standard_error": unknown if truth is None else truth.standard_errors,
-        }
+def _value_table(players: pl.DataFrame, values: Values, truth: Values | None) -> pl.DataFrame:
+    """The players' columns, then their values."""
+    unknown = np.full(players.height, np.nan)
+    place = np.empty(players.height, dtype=np.int64)
+    place[np.argsort(-values.values, kind="stable")] = np.arange(1, players.height + 1)
+    table = players.with_columns(
+        pl.Series("value", values.values),
+        pl.Series("standard_error", values.standard_errors),
+        pl.Series("rank", place),
+        pl.Series("true_value", unknown if truth is None else truth.values),
+        pl.Series("true_standard_error", unknown if truth is None else truth.standard_errors),
     )
     return table.with_columns(pl.col(pl.Float64).fill_nan(None))
