@@ -7,4 +7,5 @@ imported, so it comes before them wherever a stage runs.
 from flows import runtime
 
 runtime.settle_environment()
+runtime.settle_end()
 runtime.prepare_server()

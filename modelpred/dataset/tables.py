@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from sklearn import datasets as scikit_learn_tables
 
 BUILTIN_FOLDER = Path(__file__).parent / "builtin"
 
@@ -83,7 +82,7 @@ def _spam() -> Table:
 
 def _iris() -> Table:
     return _from_scikit_learn(
-        scikit_learn_tables.load_iris(),
+        lambda tables: tables.load_iris(),
         name="iris",
         label="species",
         first_classes=2,  # the paper's task: setosa against versicolor
@@ -95,7 +94,7 @@ def _iris() -> Table:
 
 def _breast_cancer() -> Table:
     return _from_scikit_learn(
-        scikit_learn_tables.load_breast_cancer(),
+        lambda tables: tables.load_breast_cancer(),
         name="breast_cancer",
         label="diagnosis",
         points=300,
@@ -109,7 +108,7 @@ def _breast_cancer() -> Table:
 
 def _wine() -> Table:
     return _from_scikit_learn(
-        scikit_learn_tables.load_wine(),
+        lambda tables: tables.load_wine(),
         name="wine",
         label="cultivar",
         points=119,
@@ -120,7 +119,7 @@ def _wine() -> Table:
 
 def _digits() -> Table:
     return _from_scikit_learn(
-        scikit_learn_tables.load_digits(),
+        lambda tables: tables.load_digits(),
         name="digits",
         label="digit",
         points=500,
@@ -135,7 +134,7 @@ def _digits() -> Table:
 def _diabetes() -> Table:
     return _from_scikit_learn(
         # Unscaled, so that a person recognises age and blood pressure in the report.
-        scikit_learn_tables.load_diabetes(scaled=False),
+        lambda tables: tables.load_diabetes(scaled=False),
         name="diabetes",
         label="progression",
         points=295,
@@ -148,7 +147,7 @@ def _diabetes() -> Table:
 
 
 def _from_scikit_learn(
-    bunch: Any,  # noqa: ANN401 - scikit-learn's Bunch declares no attributes
+    load: Callable[[Any], Any],
     *,
     name: str,
     label: str,
@@ -158,6 +157,10 @@ def _from_scikit_learn(
     attribution: str,
 ) -> Table:
     """A table from scikit-learn's arrays, with the label column last and in its own words."""
+    # A second to import, which only who loads such a table pays.
+    from sklearn import datasets  # noqa: PLC0415
+
+    bunch = load(datasets)  # scikit-learn's Bunch declares no attributes
     target: np.ndarray = bunch.target
     columns = {
         str(column): bunch.data[:, index] for index, column in enumerate(bunch.feature_names)
