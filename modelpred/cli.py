@@ -94,34 +94,50 @@ def _values(artifacts: Path) -> str:
     """The rows that help the test loss most, and those that hurt it most."""
     import polars as pl  # noqa: PLC0415
 
+    label = str(_read_json(artifacts / "dataset" / "dataset.json")["label_name"])
+    rows = pl.read_parquet(artifacts / "dataset" / "rows.parquet").cast({"row_id": pl.String})
     values = pl.read_parquet(artifacts / "studies" / "valuation" / "values.parquet")
-    rows = pl.read_parquet(artifacts / "dataset" / "rows.parquet").with_columns(
-        pl.col("row_id").cast(pl.String)
+    ordered = values.sort("value", descending=True)
+    most, least = (
+        part.join(_described(rows, label, only=part["row_id"]), on="row_id", maintain_order="left")
+        for part in (ordered.head(LISTED_ROWS), ordered.tail(LISTED_ROWS).reverse())
     )
-    ordered = (
-        values.with_columns(pl.col("row_id").cast(pl.String))
-        .join(rows, on="row_id", how="left")
-        .sort("value", descending=True)
-    )
-    shown = [rows.columns[-1], *rows.columns[1 : SHOWN_CELLS + 1]]
-    most, least = ordered.head(LISTED_ROWS), ordered.tail(LISTED_ROWS).reverse()
     return "\n".join(
         [
             "",
-            "Most valuable rows (Shapley value in test loss, with its standard error):",
-            *_value_lines(most, shown),
+            "Most valuable rows (Shapley value in test loss, +- standard error), and how they differ:",
+            *_value_lines(most),
             "Least valuable rows:",
-            *_value_lines(least, shown),
+            *_value_lines(least),
             "",
         ]
     )
 
 
-def _value_lines(table: "pl.DataFrame", shown: list[str]) -> list[str]:
+def _described(rows: "pl.DataFrame", label: str, *, only: "pl.Series") -> "pl.DataFrame":
+    """A few rows' labels and the cells that lie farthest from their column's mean, in words."""
+    import polars as pl  # noqa: PLC0415
+    from polars import selectors  # noqa: PLC0415
+
+    cells = rows.select(selectors.numeric().exclude("row_id", label))
+    apart = cells.select(((pl.all() - pl.all().mean()) / pl.all().std()).abs().fill_nan(0))
+    places = {row_id: at for at, row_id in enumerate(rows["row_id"])}
+    words: list[str] = []
+    for row_id in only:
+        at = places[row_id]
+        cell, distances = cells.row(at), apart.row(at)
+        farthest = sorted(range(len(cell)), key=lambda column: -(distances[column] or 0))
+        shown = [f"{cells.columns[column]}={cell[column]:g}" for column in farthest[:SHOWN_CELLS]]
+        words.append(", ".join([f"{label}={rows[label][at]}", *shown]))
+    return pl.DataFrame({"row_id": only, "words": words})
+
+
+def _value_lines(table: "pl.DataFrame") -> list[str]:
     return [
-        f"  row {row['row_id']:>6}  {row['value']:+.5f} +- {row['standard_error']:.5f}   "
-        + ", ".join(f"{name}={row[name]}" for name in shown)
-        for row in table.iter_rows(named=True)
+        f"  row {row:>6}  {value:+.5f} +- {error:.5f}   {words}"
+        for row, value, error, words in table.select(
+            "row_id", "value", "standard_error", "words"
+        ).iter_rows()
     ]
 
 
