@@ -1,10 +1,11 @@
-"""Cooperative games whose Shapley values are known, and exact values of any small game.
+"""Cooperative games whose values are known in closed form, and exact values of any small game.
 
 A game is a callable from 0/1 weights [subsets, players] to a worth per subset.
 """
 
-from itertools import pairwise
-from math import comb
+from fractions import Fraction
+from itertools import combinations, pairwise
+from math import comb, factorial
 
 import numpy as np
 import torch
@@ -55,20 +56,38 @@ def random_game(players, *, seed=0):
     return lambda weights: worths[(weights.long() * places).sum(dim=1)]
 
 
-def all_subsets(players):
-    """0/1 weights [2^players, players]; row number and members agree in binary."""
-    return (torch.arange(2**players)[:, None] >> torch.arange(players)) & 1
+def size_chances(semivalue, players):
+    """Chances q_k of joining k others, in exact fractions from the definitions' own integrals."""
+    others = players - 1
+    if semivalue.name == "shapley":
+        return [Fraction(1, players)] * players
+    if semivalue.name == "leave_one_out":
+        return [Fraction(int(size == others)) for size in range(players)]
+    if semivalue.name == "banzhaf":
+        return [Fraction(comb(others, size), 2**others) for size in range(players)]
+    alpha, beta = int(semivalue.alpha), int(semivalue.beta)  # whole numbers in tests
+
+    def integral(first, second):  # of t^(first-1) (1-t)^(second-1) over 0..1
+        return Fraction(factorial(first - 1) * factorial(second - 1), factorial(first + second - 1))
+
+    return [
+        comb(others, size) * integral(size + beta, others - size + alpha) / integral(alpha, beta)
+        for size in range(players)
+    ]
 
 
-def enumerated_shapley(game, players):
-    """Exact values: Σ_S (v(S + i) - v(S)) / (players (players - 1 choose |S|))."""
-    subsets = all_subsets(players)
-    worths = game(subsets).double().numpy()
-    sizes = subsets.sum(dim=1).numpy()
+def enumerated(game, players, semivalue):
+    """Exact semi-values by a plain loop over players and the subsets of the others."""
+    chances = size_chances(semivalue, players)
     values = np.zeros(players)
     for player in range(players):
-        without = np.flatnonzero(subsets[:, player].numpy() == 0)
-        gains = worths[without + 2**player] - worths[without]
-        chances = [1 / (players * comb(players - 1, size)) for size in sizes[without]]
-        values[player] = gains @ chances
+        others = [other for other in range(players) if other != player]
+        for size in range(players):
+            for members in combinations(others, size):
+                both = torch.zeros(2, players, dtype=torch.int64)
+                both[:, list(members)] = 1
+                both[1, player] = 1
+                before, after = game(both).double().tolist()
+                chance = chances[size] / comb(players - 1, size)
+                values[player] += float(chance) * (after - before)
     return values

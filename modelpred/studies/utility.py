@@ -10,20 +10,25 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
 import torch
-from jaxtyping import Float, Num
+from jaxtyping import Bool, Float, Num
 from torch import Tensor
 
+from modelpred.dataset.tables import InvalidInput
 from modelpred.refits.retraining import Progress, Refit, Retraining, checked_weights, silent
 from modelpred.targets.model import Points, TargetModel, class_counts
 
 # Scores formed at once: small enough for the processor's cache, large enough for its products.
 SCORE_BYTES = 4 * 2**20
 PREDICTOR = "predictor"
+
+UtilityName = Literal["loss", "accuracy", "squared_error"]
+Scoring = Callable[[Tensor, Tensor], Tensor]
+"""(scores [subsets, rows, outputs], labels [rows]) -> a number per subset, the higher the better"""
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,9 @@ class StudyContext:
         row_ids: a name for each point of the pool.
         seed: goes into every draw, together with the study's own.
         progress: called with (done, total, what).
+        rows: the original cells of the pool's points, where a study can find groups.
+        mislabelled: [points], where wrong labels were planted; None where none were. A study may
+            judge methods by it and must show it to none.
     """
 
     model: TargetModel
@@ -49,6 +57,8 @@ class StudyContext:
     row_ids: tuple[str, ...]
     seed: int = 0
     progress: Progress = silent
+    rows: pl.DataFrame | None = None
+    mislabelled: Bool[Tensor, " points"] | None = None
 
     @property
     def subject(self) -> str:
@@ -122,6 +132,72 @@ def accuracies(
         parameters,
         points,
     )
+
+
+def squared_errors(
+    model: TargetModel, parameters: Float[Tensor, "subsets parameters"], points: Points
+) -> Float[Tensor, " subsets"]:
+    """Return the mean squared residual, or Σ_k (p_k - [y = k])² for classes; InvalidInput for svm."""
+
+    def reduce(scores: Tensor) -> Tensor:
+        if model.regression:
+            return model.margins(scores, points.labels).square().mean(dim=1)
+        truth = torch.nn.functional.one_hot(points.labels, points.classes)
+        return (model.probabilities(scores) - truth).square().sum(dim=2).mean(dim=1)
+
+    return _reduced(reduce, model, parameters, points)
+
+
+def goodness(
+    model: TargetModel,
+    parameters: Float[Tensor, "subsets parameters"],
+    points: Points,
+    *,
+    utility: UtilityName | Scoring,
+) -> Float[Tensor, " subsets"]:
+    """Return how good every subset's model is on the points: the higher the better.
+
+    Minus the mean loss, the accuracy, minus the mean squared error, or what a function of scores
+    [subsets, rows, outputs] and labels [rows] says, called with a bounded number of subsets.
+    """
+    if utility == "loss":
+        return -mean_test_losses(model, parameters, points)
+    if utility == "accuracy":
+        return accuracies(model, parameters, points)
+    if utility == "squared_error":
+        return -squared_errors(model, parameters, points)
+    return _reduced(lambda scores: _scored(utility, scores, points), model, parameters, points)
+
+
+def _scored(scoring: Scoring, scores: Tensor, points: Points) -> Tensor:
+    found = torch.as_tensor(scoring(scores, points.labels))
+    if found.shape != scores.shape[:1]:
+        raise InvalidInput(
+            f"the utility returned {list(found.shape)} for scores {list(scores.shape)}; expected a "
+            f"number for each of {len(scores)} subsets"
+        )
+    return found.to(torch.float64)
+
+
+def game_of(
+    refit: Refit, context: StudyContext, *, utility: UtilityName | Scoring = "loss"
+) -> Callable[[Num[Tensor, "subsets points"]], Float[Tensor, " subsets"]]:
+    """Return the utility of subsets: how good their models by this refit are on the test rows."""
+
+    def worth(weights: Num[Tensor, "subsets points"]) -> Float[Tensor, " subsets"]:
+        parameters = refitted(refit, weights, context)
+        return goodness(context.model, parameters, context.test_points, utility=utility)
+
+    return worth
+
+
+def require_utility(context: StudyContext, *, utility: UtilityName, key: str) -> None:
+    """Raise InvalidInput when the family has no such score."""
+    model = context.model
+    if utility == "accuracy" and model.regression:
+        raise InvalidInput(f"{model.name} has no accuracy; set {key} to loss")
+    if utility == "squared_error" and model.name == "svm":
+        raise InvalidInput(f"{model.name} has no probabilities to square; set {key} to loss")
 
 
 def _reduced(

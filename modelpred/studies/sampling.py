@@ -1,0 +1,295 @@
+"""How semi-values are sampled: which subsets are asked for, and what one draw says of each point.
+
+A sampler draws in rounds and keeps *independent estimates* [estimates, points]: rows whose mean is
+the value and whose spread gives its standard error. With q_k the chance that a semi-value gives to
+joining k others (semivalues.py), N points and v the utility:
+
+    permutation   random orders; a point at place k of an order counts N q_k times what v gains when
+                  it joins those before it (Castro, Gómez and Tejada 2009)
+    antithetic    each order together with its reverse (Mitchell et al. 2022): a point that joins
+                  early in one joins late in the other
+    stratified    antithetic, and small subsets apart: a model of five points changes much with the
+                  sixth, one of 200 hardly with the next. The first `small` of all places hold most
+                  of the variance (spam: 3% of the places, 83%), so they get short orders of their
+                  own, which together visit every point once for as many evaluations as a long one
+    reuse         for Banzhaf: subsets that hold each point with chance 1/2; a value is the mean of
+                  v with the point minus that without, so that each evaluation serves all points
+                  ("maximum sample reuse", Wang and Jia 2023)
+
+Places of a chance below 1e-16 are not asked for: in double precision they add nothing.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, final
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, Num
+from torch import Tensor
+
+from modelpred.dataset.tables import InvalidInput
+from modelpred.metrics import Vector
+from modelpred.refits.retraining import Progress
+
+# Weights formed at once, in float64; a call to the refit answers so many subsets.
+WEIGHT_BYTES = 16 * 2**20
+NO_CHANCE = 1e-16
+
+Utility = Callable[[Num[Tensor, "subsets points"]], Float[Tensor, " subsets"]]
+SamplerName = Literal["stratified", "antithetic", "permutation", "reuse"]
+
+
+class UndefinedUtility(ArithmeticError):  # noqa: N818 - a state of the utility, as a user says it
+    """A subset's utility is not a number; it is never counted as 0 or left out in silence."""
+
+
+class Game:
+    """A utility that counts its evaluations, tells the progress, and takes no failure for a score.
+
+    Args:
+        utility: from 0/1 weights [subsets, points] to a number per subset.
+        points: its players.
+        total: evaluations that the budget allows.
+        progress: called with (evaluations done, total, "values").
+    """
+
+    def __init__(self, utility: Utility, *, points: int, total: int, progress: Progress) -> None:
+        self.utility = utility
+        self.points = points
+        self.total = total
+        self.progress = progress
+        self.done = 0
+
+    def __call__(
+        self, count: int, weights_of: Callable[[Int[Tensor, " rows"]], Tensor]
+    ) -> Float[Tensor, " count"]:
+        """Return the utilities of subsets 0..count-1, asked for thousands at a time."""
+        worths = torch.empty(count, dtype=torch.float64)
+        block = max(1, WEIGHT_BYTES // (8 * self.points))
+        for start in range(0, count, block):
+            rows = torch.arange(start, min(start + block, count))
+            found = self.utility(weights_of(rows).to(torch.uint8)).to(torch.float64)
+            undefined = ~torch.isfinite(found)
+            if bool(undefined.any()):
+                raise UndefinedUtility(
+                    f"the utility of {int(undefined.sum())} of {len(rows)} subsets is not a finite "
+                    "number; a model that failed has no score"
+                )
+            worths[rows] = found
+            self.done += len(rows)
+            self.progress(self.done, self.total, "values")
+        return worths
+
+    def ends(self) -> Float[Tensor, " 2"]:
+        """Return the utilities of no point and of all."""
+        return self(2, lambda rows: rows[:, None].expand(-1, self.points))
+
+
+class Sampler(ABC):
+    """Draws subsets in rounds and keeps what they said."""
+
+    orders_a_round: int
+
+    @abstractmethod
+    def evaluations(self, rounds: int) -> int:
+        """How many evaluations so many rounds cost."""
+
+    @abstractmethod
+    def draw(self, rounds: int, game: Game) -> None:
+        """Draw so many more rounds."""
+
+    @abstractmethod
+    def estimates(self) -> Vector:
+        """Independent estimates [estimates, points] of all rounds so far; their mean is the value."""
+
+
+def make_sampler(
+    name: SamplerName,
+    *,
+    chances: Vector,
+    ends: Float[Tensor, " 2"],
+    small: float,
+    generator: np.random.Generator,
+) -> Sampler:
+    """Return a sampler for a semi-value with these chances of sizes 0..points-1."""
+    if name == "reuse":
+        return _Reuse(len(chances), generator)
+    width = int(small * len(chances)) if name == "stratified" else 0
+    return _Orders(chances, ends, width=width, paired=name != "permutation", generator=generator)
+
+
+@final
+class _Reuse(Sampler):
+    """Subsets that serve all points; a round is as many evaluations as a long order has."""
+
+    orders_a_round = 1
+
+    def __init__(self, points: int, generator: np.random.Generator) -> None:
+        self.points = points
+        self.generator = generator
+        self.members: list[Tensor] = []
+        self.worths: list[Tensor] = []
+
+    def evaluations(self, rounds: int) -> int:
+        return rounds * self.points
+
+    def draw(self, rounds: int, game: Game) -> None:
+        bits = self.generator.integers(0, 2, size=(rounds * self.points, self.points))
+        members = torch.from_numpy(bits.astype(bool))
+        self.members.append(members)
+        self.worths.append(game(len(members), lambda rows: members[rows]))
+
+    def estimates(self) -> Vector:
+        """Rows whose mean is exactly mean_in - mean_out and whose variance is that of Welch.
+
+        For each point, a subset with it says  difference + (v - mean_in) n / n_in,  one without
+        difference - (v - mean_out) n / n_out.
+        """
+        inside = torch.cat(self.members).double().numpy()
+        worths = torch.cat(self.worths).numpy()[:, None]
+        count = inside.sum(axis=0)
+        if not ((count > 0) & (count < len(inside))).all():
+            raise InvalidInput(
+                f"{len(inside)} random subsets hold some point always or never; ask for more "
+                "permutations"
+            )
+        with_it = (inside * worths).sum(axis=0) / count
+        without = ((1 - inside) * worths).sum(axis=0) / (len(inside) - count)
+        said = (worths - with_it) * inside * (len(inside) / count)
+        said -= (worths - without) * (1 - inside) * (len(inside) / (len(inside) - count))
+        return said + (with_it - without)
+
+
+@dataclass(frozen=True)
+class _Joining:
+    """Orders of players, long or short; with pairs, the second half are the reverses.
+
+    Attributes:
+        places: [orders, points], when each player joins; `points` if he never does.
+        home: [rounds, points], in which order a player's gain counts.
+    """
+
+    places: Int[Tensor, "orders points"]
+    home: Int[Tensor, "rounds points"]
+
+
+@final
+class _Orders(Sampler):
+    """Random orders; with pairs a round is an order and its reverse, with a width short ones, too.
+
+    Args:
+        chances: [points], q_k of joining k others.
+        ends: utilities of no point and of all.
+        width: how many places have short orders of their own.
+        paired: whether every order comes with its reverse.
+        generator: draws the orders.
+    """
+
+    def __init__(
+        self,
+        chances: Vector,
+        ends: Float[Tensor, " 2"],
+        *,
+        width: int,
+        paired: bool,
+        generator: np.random.Generator,
+    ) -> None:
+        self.points = len(chances)
+        self.chances = torch.from_numpy(chances)
+        self.ends = ends
+        self.paired = paired
+        self.orders_a_round = 2 if paired else 1
+        # More rounds leave the orders of earlier ones as they are.
+        self.for_long, self.for_short = generator.spawn(2)
+        self.long = _with_a_chance(chances, range(width, self.points))
+        self.short = _with_a_chance(chances, range(width))
+        self.width = width if len(self.short) else 0
+        self.rows: list[Tensor] = []
+
+    def evaluations(self, rounds: int) -> int:
+        orders = rounds * self.orders_a_round
+        windows = -(-self.points // self.width) if self.width else 0
+        return orders * (
+            len(_inner(self.long, self.points)) + windows * len(_inner(self.short, self.points))
+        )
+
+    def draw(self, rounds: int, game: Game) -> None:
+        long = long_orders(self.points, rounds, paired=self.paired, generator=self.for_long)
+        gains = self.points * self._gains(game, long, self.long)
+        if self.width:
+            short = short_orders(self.points, self.width, rounds, generator=self.for_short)
+            gains += self.width * self._gains(game, short, self.short)
+        self.rows.append(gains.unflatten(0, (self.orders_a_round, -1)).mean(dim=0))
+
+    def estimates(self) -> Vector:
+        return torch.cat(self.rows).numpy()
+
+    def _gains(self, game: Game, orders: _Joining, places: range) -> Float[Tensor, "rounds points"]:
+        """q_k times what each player gains by joining at home; 0 outside the given places."""
+        count, points = orders.places.shape
+        if not len(places):
+            return torch.zeros(len(orders.home), points, dtype=torch.float64)
+        sizes = _inner(places, points)
+        worths = game(
+            count * len(sizes),
+            lambda rows: (
+                orders.places[rows // max(len(sizes), 1)]
+                < (rows % max(len(sizes), 1) + sizes.start)[:, None]
+            ),
+        )
+        path = worths.reshape(count, len(sizes))
+        if places.start == 0:
+            path = torch.cat([self.ends[:1].expand(count, 1), path], dim=1)
+        if places.stop == points:
+            path = torch.cat([path, self.ends[1:].expand(count, 1)], dim=1)
+        counted = path.diff(dim=1) * self.chances[places.start : places.stop]
+        step = orders.places.gather(0, orders.home) - places.start
+        here = (step >= 0) & (step < len(places))
+        return torch.where(here, counted[orders.home, step.clamp(0, len(places) - 1)], 0)
+
+
+def _with_a_chance(chances: Vector, places: range) -> range:
+    """The smallest range that holds all places of any chance."""
+    likely = [place for place in places if chances[place] > NO_CHANCE]
+    return range(likely[0], likely[-1] + 1) if likely else range(0)
+
+
+def _inner(places: range, points: int) -> range:
+    """Sizes to be asked for so that the gains at these places are known; not none and not all."""
+    if not len(places):
+        return range(0)
+    return range(max(places.start, 1), min(places.stop, points - 1) + 1)
+
+
+def long_orders(
+    points: int, rounds: int, *, paired: bool, generator: np.random.Generator
+) -> _Joining:
+    """Return orders of all players, each its players' home; the reverses follow."""
+    forward = np.stack([generator.permutation(points) for _ in range(rounds)])
+    both = np.concatenate([forward, points - 1 - forward]) if paired else forward
+    places = torch.from_numpy(both)
+    return _Joining(places, torch.arange(len(places))[:, None].expand(-1, points))
+
+
+def short_orders(
+    points: int, width: int, rounds: int, *, generator: np.random.Generator
+) -> _Joining:
+    """Return rounds of `width` players at a time, each round home to every player once.
+
+    The last order of a round is filled up with players who are at home in the first.
+    """
+    windows = -(-points // width)
+    places = np.full((2, rounds, windows, points), points)
+    home = np.empty((rounds, points), dtype=np.int64)
+    for number in range(rounds):
+        order = generator.permutation(points)
+        home[number, order] = number * windows + np.arange(points) // width
+        members = np.resize(order, (windows, width))
+        members[-1] = generator.permutation(members[-1])
+        steps = np.arange(width)[None]
+        np.put_along_axis(places[0, number], members, steps, axis=1)
+        np.put_along_axis(places[1, number], members, width - 1 - steps, axis=1)
+    both = np.concatenate([home, home + rounds * windows])
+    return _Joining(torch.from_numpy(places.reshape(-1, points)), torch.from_numpy(both))
