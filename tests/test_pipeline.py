@@ -175,7 +175,7 @@ def test_metrics_and_plots_show(reproduced):
 def test_the_summary_names_the_predictor_its_rivals_and_the_report(reproduced):
     said = _run(reproduced, sys.executable, "-m", "modelpred.cli", "summary").stdout
 
-    assert "575 logistic models on subsets of the 67 training rows of iris" in said
+    assert "600 logistic models on subsets of the 67 training rows of iris" in said
     assert all(method in said for method in ("predictor", "newton step", "linear datamodel"))
     assert said.count("  row ") == 10
     assert "artifacts/report/index.html" in said
