@@ -1,9 +1,10 @@
 """The data set on disk: points.parquet, rows.parquet and dataset.json.
 
 points.parquet: row_id, split (pool or test), label, features (one fixed-size list a row), training
-rows first. rows.parquet: the original cells of the training rows. dataset.json: names, classes,
-scaling, attribution, the fingerprint of the content and the SHA-256 of both tables. Reading
-executes nothing from the files and refuses what does not match.
+rows first; where wrong labels were planted, original_label, too. rows.parquet: the original cells of
+the training rows. dataset.json: names, classes, scaling, attribution, how many labels are wrong if
+some were planted, the fingerprint of the content and the SHA-256 of both tables. Reading executes
+nothing from the files and refuses what does not match.
 """
 
 import hashlib
@@ -47,6 +48,7 @@ class _Description(BaseModel):
     feature_names: tuple[str, ...]
     scaling: ScalingEntry
     attribution: str
+    mislabelled: int | None = None
     fingerprint: str
     files: dict[str, str]
 
@@ -72,15 +74,15 @@ def write_dataset(dataset: Dataset, folder: Path) -> None:
             divisor=dataset.scaling.divisor,
         ),
         attribution=dataset.attribution,
+        mislabelled=None if dataset.mislabelled is None else int(dataset.mislabelled.sum()),
         fingerprint=dataset.fingerprint,
         files={name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
     )
     for name, content in contents.items():
         write_atomically(folder / name, content)
     # Last: it seals the two tables, so that a killed write is never taken for a finished one.
-    write_atomically(
-        folder / "dataset.json", (description.model_dump_json(indent=2) + "\n").encode()
-    )
+    told = description.model_dump_json(indent=2, exclude_none=True)
+    write_atomically(folder / "dataset.json", (told + "\n").encode())
 
 
 def read_dataset(folder: Path) -> Dataset:
@@ -128,7 +130,7 @@ def parquet_bytes(table: pl.DataFrame, *, metadata: dict[str, str] | None = None
 
 def _points_table(dataset: Dataset) -> pl.DataFrame:
     splits = ["pool"] * len(dataset.row_ids) + ["test"] * len(dataset.test_row_ids)
-    return pl.DataFrame(
+    table = pl.DataFrame(
         {
             "row_id": pl.Series([*dataset.row_ids, *dataset.test_row_ids], dtype=pl.String),
             "split": pl.Series(splits, dtype=pl.String),
@@ -136,6 +138,10 @@ def _points_table(dataset: Dataset) -> pl.DataFrame:
             "features": torch.cat([dataset.features, dataset.test_features]).numpy(),
         }
     )
+    if dataset.original_labels is None:
+        return table
+    original = torch.cat([dataset.original_labels, dataset.test_labels]).numpy()
+    return table.with_columns(pl.Series("original_label", original))
 
 
 def _assemble(description: _Description, tables: dict[str, pl.DataFrame], folder: Path) -> Dataset:
@@ -147,6 +153,8 @@ def _assemble(description: _Description, tables: dict[str, pl.DataFrame], folder
         "label": pl.Int64() if description.classes else pl.Float64(),
         "features": pl.Array(pl.Float64, len(description.feature_names)),
     }
+    if description.mislabelled is not None:
+        kinds["original_label"] = pl.Int64()
     if dict(points.schema) != kinds:
         raise _mismatch(folder / "points.parquet", f"it does not hold {', '.join(kinds)}")
     splits = points["split"].to_list()
@@ -161,6 +169,11 @@ def _assemble(description: _Description, tables: dict[str, pl.DataFrame], folder
         raise _mismatch(folder / "rows.parquet", "its rows are not those of points.parquet")
     features = torch.from_numpy(points["features"].to_numpy(writable=True))
     labels = torch.from_numpy(points["label"].to_numpy(writable=True))
+    original = None
+    if description.mislabelled is not None:
+        original = torch.from_numpy(points["original_label"].to_numpy(writable=True))[:pool]
+        if int((original != labels[:pool]).sum()) != description.mislabelled:
+            raise _mismatch(folder / "dataset.json", "it names another number of wrong labels")
     scaling = description.scaling
     return Dataset(
         name=description.name,
@@ -177,6 +190,7 @@ def _assemble(description: _Description, tables: dict[str, pl.DataFrame], folder
         label_name=description.label_name,
         scaling=Scaling(scaling.name, scaling.offset, scaling.divisor),
         attribution=description.attribution,
+        original_labels=original,
     )
 
 

@@ -7,6 +7,11 @@ only:
     standardise        (x - mean of the column) / standard deviation of the column
     largest_row_norm   x / max_i ‖x_i‖, the published setting
     none               x
+
+`flip` plants wrong labels: that share of the training rows, drawn by a generator of their own so
+that the split stays as it is, gets another class at random. They are for judging how well a method
+finds them. The data set remembers the labels as they were; methods see the planted ones alone, and
+test rows stay clean.
 """
 
 import hashlib
@@ -17,7 +22,7 @@ from typing import Annotated, Literal
 import numpy as np
 import polars as pl
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Bool, Float64, Int64
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
@@ -37,6 +42,7 @@ class DatasetConfig(BaseModel):
     points: Annotated[int, Field(ge=SMALLEST_POOL)] | Literal["auto"] = "auto"
     test: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     scaling: ScalingName = "standardise"
+    flip: Annotated[float, Field(ge=0, lt=1)] = 0.0
     seed: int = 0
 
 
@@ -70,11 +76,13 @@ class Dataset:
         test_row_ids: the same for the test rows.
         feature_names: names of the feature columns.
         classes: original label names in the order of their index; empty for regression.
-        rows: the original cells of the points, `row_id` first and the label last.
+        rows: the original cells of the points, `row_id` first and the label last; the label is
+            the planted one where one was.
         fingerprint: SHA-256 over all of the above and below.
         label_name: name of the label column.
         scaling: how features came from the cells.
         attribution: who made the table.
+        original_labels: [points] before wrong labels were planted; None when none were.
     """
 
     name: str
@@ -91,6 +99,12 @@ class Dataset:
     label_name: str
     scaling: Scaling
     attribution: str
+    original_labels: Int64[Tensor, " points"] | None = None
+
+    @property
+    def mislabelled(self) -> Bool[Tensor, " points"] | None:
+        """Which points have a planted label; None when none have. Never for a method to see."""
+        return None if self.original_labels is None else self.labels != self.original_labels
 
 
 def prepare(config: DatasetConfig) -> Dataset:
@@ -136,7 +150,35 @@ def prepare_table(table: Table, config: DatasetConfig) -> Dataset:
         scaling=scaling,
         attribution=table.attribution,
     )
+    if config.flip:
+        dataset = _with_wrong_labels(dataset, share=config.flip, seed=config.seed)
     return replace(dataset, fingerprint=content_fingerprint(dataset))
+
+
+def _with_wrong_labels(dataset: Dataset, *, share: float, seed: int) -> Dataset:
+    """The data set with another class at random in that share of its points, at least one."""
+    if not dataset.classes:
+        raise InvalidInput(
+            f"dataset.flip is {share:g}, but the label {dataset.label_name!r} of {dataset.name} is "
+            "a number and has no wrong class; set dataset.flip to 0"
+        )
+    generator = seeded_generator(seed, "flip")
+    points, classes = len(dataset.labels), len(dataset.classes)
+    chosen = torch.from_numpy(generator.permutation(points)[: max(1, round(share * points))])
+    shifts = torch.from_numpy(generator.integers(1, classes, size=len(chosen)))
+    labels = dataset.labels.clone()
+    labels[chosen] = (labels[chosen] + shifts) % classes
+    missing = [name for index, name in enumerate(dataset.classes) if not (labels == index).any()]
+    if missing:
+        raise InvalidInput(
+            f"dataset.flip of {share:g} leaves no row of class {missing[0]!r} among {points}; ask "
+            "for fewer wrong labels or another dataset.seed"
+        )
+    told = dataset.rows[dataset.label_name]
+    # The planted class in the column's own type: 1 of a column of 0 and 1, "virginica" of names.
+    words = pl.Series([dataset.classes[index] for index in labels.tolist()], dtype=pl.String)
+    rows = dataset.rows.with_columns(words.cast(told.dtype).alias(dataset.label_name))
+    return replace(dataset, labels=labels, rows=rows, original_labels=dataset.labels)
 
 
 def fit_scaling(name: ScalingName, cells: Float64[Tensor, "points features"]) -> Scaling:
@@ -174,6 +216,8 @@ def content_fingerprint(dataset: Dataset) -> str:
         if field.name == "fingerprint":
             continue
         part = getattr(dataset, field.name)
+        if part is None:  # nothing was planted
+            continue
         described, content = part, b""
         if isinstance(part, Tensor):
             array = part.numpy()

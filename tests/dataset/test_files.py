@@ -31,8 +31,10 @@ def folder(written, tmp_path):
 
 @pytest.mark.parametrize("source", ["spam", "iris", "digits", "diabetes"])
 @pytest.mark.parametrize("scaling", ["standardise", "largest_row_norm"])
-def test_round_trip(source, scaling, tmp_path):
-    dataset = prepare(DatasetConfig(source=source, scaling=scaling))
+@pytest.mark.parametrize("flip", [0.0, 0.1])
+def test_round_trip(source, scaling, flip, tmp_path):
+    flip = 0.0 if source == "diabetes" else flip
+    dataset = prepare(DatasetConfig(source=source, scaling=scaling, flip=flip))
     write_dataset(dataset, tmp_path)
     again = read_dataset(tmp_path)
     assert again.fingerprint == dataset.fingerprint
@@ -115,3 +117,20 @@ def test_a_table_that_the_description_does_not_fit_is_refused(folder):
     shuffled.write_parquet(folder / "points.parquet")
     with pytest.raises(InvalidInput, match=r"points\.parquet cannot be used"):
         read_dataset(folder)
+
+
+def test_planted_labels_are_a_column_of_their_own(tmp_path):
+    write_dataset(prepare(DatasetConfig(source="iris", flip=0.1)), tmp_path)
+    points = pl.read_parquet(tmp_path / "points.parquet")
+    wrong = points.filter(pl.col("label") != pl.col("original_label"))
+    assert wrong.height == 7
+    assert wrong["split"].unique().to_list() == ["pool"]
+    description = tmp_path / "dataset.json"
+    text = description.read_text()
+    assert '"mislabelled": 7' in text
+    description.write_text(text.replace('"mislabelled": 7', '"mislabelled": 6'))
+    with pytest.raises(InvalidInput, match="another number of wrong labels"):
+        read_dataset(tmp_path)
+    description.write_text(text.replace('  "mislabelled": 7,\n', ""))
+    with pytest.raises(InvalidInput, match=r"points\.parquet cannot be used"):
+        read_dataset(tmp_path)

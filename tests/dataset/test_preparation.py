@@ -250,3 +250,55 @@ def test_auto_takes_what_is_left():
     table = table_of([0, 1] * 5, points=6, test=3)
     assert len(prepare_table(table, DatasetConfig(points=8)).test_labels) == 2
     assert len(prepare_table(table, DatasetConfig(test=6)).labels) == 4
+
+
+def test_planted_labels_are_wrong_and_remembered():
+    clean = prepare(DatasetConfig(source="digits"))
+    planted = prepare(DatasetConfig(source="digits", flip=0.1))
+    assert int(planted.mislabelled.sum()) == 50
+    assert torch.equal(planted.original_labels, clean.labels)
+    # The split, the features and the test rows know nothing of it.
+    assert planted.row_ids == clean.row_ids
+    assert torch.equal(planted.features, clean.features)
+    assert torch.equal(planted.test_labels, clean.test_labels)
+    assert clean.mislabelled is None
+    assert planted.fingerprint != clean.fingerprint
+    told = planted.rows[planted.label_name].cast(str).to_list()
+    assert told == [planted.classes[index] for index in planted.labels]
+    assert planted.rows.schema == clean.rows.schema
+
+
+def test_planted_labels_are_spread_over_the_other_classes():
+    shifts = torch.zeros(10)
+    for seed in range(20):
+        planted = prepare(DatasetConfig(source="digits", flip=0.9, seed=seed))
+        wrong = planted.mislabelled
+        moved = (planted.labels - planted.original_labels)[wrong] % 10
+        shifts += torch.bincount(moved, minlength=10)
+    assert shifts[0] == 0
+    # 9,000 draws of a chance of 1/9: a relative standard error of 3%, four of them.
+    assert shifts[1:].numpy() == pytest.approx(1000, rel=0.12)
+
+
+@pytest.mark.parametrize(("flip", "count"), [(0.0001, 1), (0.1, 30), (0.2, 60), (0.995, 298)])
+def test_the_share_of_planted_labels(flip, count):
+    assert int(prepare(DatasetConfig(flip=flip)).mislabelled.sum()) == count
+
+
+def test_the_same_seed_plants_the_same_labels():
+    first, again, other = (
+        prepare(DatasetConfig(source="iris", flip=0.2, seed=seed)) for seed in (0, 0, 1)
+    )
+    assert first.fingerprint == again.fingerprint
+    assert not torch.equal(first.mislabelled, other.mislabelled)
+
+
+def test_labels_that_cannot_be_wrong():
+    with pytest.raises(InvalidInput, match="is a number and has no wrong class"):
+        prepare(DatasetConfig(source="diabetes", flip=0.1))
+    with pytest.raises(InvalidInput, match="leaves no row of class '1' among 6"):
+        for seed in range(20):  # the one row of class 1 becomes a 0 and no other a 1
+            prepare_table(table_of(["0"] * 8 + ["1"]), DatasetConfig(flip=0.1, seed=seed))
+    for flip in (-0.1, 1.0, "0.1"):
+        with pytest.raises(ValidationError):
+            DatasetConfig(flip=flip)
