@@ -296,9 +296,10 @@ def test_the_same_seed_plants_the_same_labels():
 def test_labels_that_cannot_be_wrong():
     with pytest.raises(InvalidInput, match="is a number and has no wrong class"):
         prepare(DatasetConfig(source="diabetes", flip=0.1))
+    # Of six rows one is drawn; with this seed it is the only one of its class.
+    table = table_of(["0"] * 8 + ["1"])
     with pytest.raises(InvalidInput, match="leaves no row of class '1' among 6"):
-        for seed in range(20):  # the one row of class 1 becomes a 0 and no other a 1
-            prepare_table(table_of(["0"] * 8 + ["1"]), DatasetConfig(flip=0.1, seed=seed))
+        prepare_table(table, DatasetConfig(flip=0.1, seed=0))
     for flip in (-0.1, 1.0, "0.1"):
         with pytest.raises(ValidationError):
             DatasetConfig(flip=flip)
