@@ -43,6 +43,7 @@ class Linear(TargetModel):
 
     convex: ClassVar[bool] = True
     intercept_penalty: ClassVar[float] = 0.0
+    quadratic: ClassVar[bool] = False
     shift_free: ClassVar[bool] = False  # equal shifts of all intercepts change nothing
 
     def __post_init__(self) -> None:
@@ -147,6 +148,10 @@ class Linear(TargetModel):
         slopes = self.score_slopes(self._scores(parameters[None], points.features), points.labels)
         terms = self.C * slopes[:, 0].T[:, :, None] * _design(points.features)[:, None, :]
         return terms.flatten(1)
+
+    def bytes_per_subset(self, points: Points) -> int:
+        """Scores of all points, in the working precision of the solver."""
+        return 4 * len(points.features) * self.outputs(points.classes)
 
     def without_optimum(self, counts: Float[Tensor, "subsets groups"]) -> Bool[Tensor, " subsets"]:
         """Empty subsets; for logistic and softmax any class missing lets intercepts run away."""
@@ -465,6 +470,7 @@ class Ridge(Linear):
     """Ridge regression with a free intercept."""
 
     name: ClassVar[str] = "ridge"
+    quadratic: ClassVar[bool] = True
     regression: ClassVar[bool] = True
 
     def outputs(self, classes: int) -> int:

@@ -239,6 +239,10 @@ class TargetModel(ABC):
         """Gradient of each point's own term (C loss_i; loss_i for the network), without penalty."""
 
     @abstractmethod
+    def bytes_per_subset(self, points: Points) -> int:
+        """Size of the largest array that training one subset passes over again and again."""
+
+    @abstractmethod
     def without_optimum(self, counts: Float[Tensor, "subsets groups"]) -> Bool[Tensor, " subsets"]:
         """Which subsets, by their class counts, get `prior` instead of being trained."""
 

@@ -17,6 +17,7 @@ much less than 1e-9, although it may move the iteration at which the tolerance i
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import ClassVar, Protocol, runtime_checkable
 
@@ -36,9 +37,14 @@ FINISHED = 1e-4  # gradient norm / tolerance at which a row is done at once
 FINISH = 3e-5  # gradient norm / tolerance that the last step aims at
 PATIENCE = 3  # steps from within the tolerance after which rounding is all there is to gain
 FIRST_PACE = 3.0  # conjugate gradients' iterations per digit, before any is known
+QUADRATIC_PACE = 12.0  # the same where the first system is solved to all its digits
+SOLVE_COST = 4.0  # iteration preconditioned by factors / by a diagonal
 PAIR_BYTES = 64 * 2**20  # largest table of products of columns
 DAMPING = 1e-3  # of a free intercept, times the gradient norm so that it fades at the optimum
-STALLED = 0.5  # share of its gradient norm that a step may leave before the next is solved tighter
+STALLED = 0.5  # share of its gradient norm that a step may leave before it counts as a stall
+PATIENCE_LOOSE = 3  # stalls in a row before systems are solved tighter ...
+PATIENCE_STALLED = 7  # ... and before they are solved in float64
+PATIENCE_STEPS = 15  # steps after which all are solved in float64
 OVERSHOT = 0.5  # phi'(t) / |phi'(0)| above which a step is shortened
 
 
@@ -47,6 +53,7 @@ class ScoreLoss(Protocol):
     """What Newton's method needs of a linear family; scores lie as [outputs, subsets, points]."""
 
     intercept_penalty: ClassVar[float]  # 1 if intercepts are penalised like coefficients, else 0
+    quadratic: ClassVar[bool]  # whether one exact Newton step is all
     shift_free: ClassVar[bool]  # whether equal shifts of all intercepts change nothing
 
     @property
@@ -127,13 +134,17 @@ class Block:
     residual: Tensor  # relative residual to which the next Newton system is solved
     within: Tensor  # steps taken from a gradient within the tolerance
     polished: Tensor  # bool: the last of these gained what it should
-    stalled: Tensor  # bool: the last step gained little although it was solved to POLISH
+    steps: Tensor  # taken so far
+    stalls: Tensor  # steps in a row that gained little
+    factor: Tensor | None = None  # Cholesky factors [rows, size, size] of an earlier step
 
     def select(self, keep: Tensor) -> "Block":
         """Only some rows."""
+        with_outputs = ("theta", "scores", "gradient")
         pick = {
-            name: value[:, keep] if value.ndim == 3 else value[keep]
+            name: value[:, keep] if name in with_outputs else value[keep]
             for name, value in vars(self).items()
+            if value is not None
         }
         return Block(**pick)
 
@@ -210,9 +221,11 @@ def _minimise(problem: Problem, weights: Tensor, start: Tensor, tolerance: float
     scores, gradient = _evaluate(problem, theta, scale)
     row = torch.arange(count, device=weights.device)
     norm = gradient.abs().amax((0, 2))
-    residual = torch.full_like(norm, FORCING)
-    block = Block(row, scale, theta, scores, gradient, norm, residual, row * 0, row < 0, row < 0)
-    pace = FIRST_PACE
+    residual = torch.full_like(norm, POLISH if problem.loss.quadratic else FORCING)
+    block = Block(
+        row, scale, theta, scores, gradient, norm, residual, row * 0, row < 0, row * 0, row * 0
+    )
+    pace = QUADRATIC_PACE if problem.loss.quadratic else FIRST_PACE
     for step in range(MAXIMUM_STEPS + 1):
         done = (block.norm <= tolerance) & block.polished | (block.norm <= FINISHED * tolerance)
         if step == MAXIMUM_STEPS:
@@ -239,24 +252,29 @@ def _step(problem: Problem, block: Block, tolerance: float, pace: float) -> floa
     finish = (FINISH * tolerance / block.norm).clamp(POLISH, FORCING)
     residual = torch.where(last, finish, block.residual)
     digits = -float(residual.median().log10())
-    if bool(block.stalled.any()):
-        direction, reached, _ = _conjugate(problem.exact(), block, residual)
-    elif digits * pace > problem.direct_cost:
+    if digits * pace > problem.direct_cost:
         direction, reached = _direct(problem, block)
+        pace = FIRST_PACE
     else:
         direction, reached, used = _conjugate(problem, block, residual)
-        pace = used / digits
+        pace = used / digits * (1 if block.factor is None else SOLVE_COST)
+    stuck = (block.stalls > PATIENCE_STALLED) | (block.steps >= PATIENCE_STEPS)
+    if bool(stuck.any()):
+        rows = replace(block.select(stuck), factor=None)
+        direction[:, stuck], reached[stuck], _ = _conjugate(problem.exact(), rows, residual[stuck])
     before = block.norm
     _search(problem, block, direction, exempt=last)
     block.norm = block.gradient.abs().amax((0, 2))
+    block.steps += 1
     block.within += last
     gained = reached & (block.norm <= 100 * residual * before)
     block.polished = last & (gained | (block.within >= PATIENCE))
-    # Quadratic convergence is worth a matching residual; where loose steps stop helping, tight ones.
-    expected = (block.norm / before).square().clamp(POLISH, FORCING)
-    tighter = (0.1 * residual).clamp(min=POLISH)
-    block.stalled = ~last & (block.norm > STALLED * before) & (residual <= 2 * POLISH)
-    block.residual = torch.where(block.norm > STALLED * before, tighter, expected)
+    stalled = ~last & (block.norm > STALLED * before)
+    block.stalls = torch.where(stalled, block.stalls + 1, 0)
+    # Quadratic convergence is worth a matching residual; where loose steps do not help, tight ones.
+    matching = (block.norm / before).square()
+    tighter = FORCING * 0.1 ** (block.stalls - PATIENCE_LOOSE).clamp(min=0)
+    block.residual = torch.where(stalled, tighter, matching).clamp(POLISH, FORCING)
     return pace
 
 
@@ -321,7 +339,18 @@ def _direct(problem: Problem, block: Block) -> tuple[Tensor, Tensor]:
     solution = torch.cholesky_solve(right[..., None], factor)[..., 0]
     reached = (failed == 0) & torch.isfinite(solution).all(1)
     solution = torch.where(reached[:, None], solution, right * inverse)
+    block.factor = factor if bool(reached.all()) else None
     return _turned_back(problem, system, solution[None]), reached
+
+
+def _preconditioner(problem: Problem, block: Block, system: System) -> Callable[[Tensor], Tensor]:
+    """The factors of an earlier step if there are any, else the diagonal of H."""
+    factor = block.factor
+    if factor is not None:
+        return lambda right: torch.cholesky_solve(right[0][..., None], factor)[None, ..., 0]
+    diagonal = system.curvature[0] @ problem.squares
+    inverse = 1 / diagonal.add_(system.penalty).clamp_(min=1e-30)
+    return lambda right: right * inverse
 
 
 def _conjugate(problem: Problem, block: Block, residual: Tensor) -> tuple[Tensor, Tensor, int]:
@@ -331,10 +360,10 @@ def _conjugate(problem: Problem, block: Block, residual: Tensor) -> tuple[Tensor
     """
     system = _newton_system(problem, block)
     curvature, remaining = system.curvature, system.right
-    inverse = 1 / (curvature[0] @ problem.squares + system.penalty).clamp_(min=1e-30)
+    precondition = _preconditioner(problem, block, system)
     forward = problem.turned.mT
     solution = torch.zeros_like(remaining)
-    scaled = remaining * inverse
+    scaled = precondition(remaining)
     search = scaled.clone()
     energy = (remaining * scaled).sum((0, 2))
     goal = energy * residual.to(energy.dtype).square()
@@ -349,7 +378,7 @@ def _conjugate(problem: Problem, block: Block, residual: Tensor) -> tuple[Tensor
         ratio = (energy / curved)[:, None]
         solution.addcmul_(search, ratio)
         remaining.addcmul_(product, ratio, value=-1)
-        torch.mul(remaining, inverse, out=scaled)
+        scaled = precondition(remaining)
         following = (remaining * scaled).sum((0, 2))
         reached = following <= goal
         if len(reached) - int(reached.sum()) <= allowed:

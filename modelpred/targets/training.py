@@ -7,7 +7,8 @@ number. Which subsets share a block changes no answer by more than rounding.
 no minimiser they get the family's prior-only model, which is their definition, not a failure.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,9 +27,12 @@ from modelpred.targets.model import (
     points_of,
 )
 
-# Scores of one block; small enough to stay near the processor's cache, large enough for its products.
-CACHE_BYTES = 2**20
+# What a block passes over again and again should stay in a core's cache, and yet be enough rows for
+# the products to run near the machine's peak; very many points bound the rows by memory alone.
+CACHE_BYTES = 768 * 2**10
+MEMORY_BYTES = 32 * 2**20
 ACCELERATOR_BYTES = 256 * 2**20
+FEWEST, MOST = 32, 4096
 
 
 @dataclass(frozen=True)
@@ -91,16 +95,16 @@ def train_targets(
         raise InvalidInput(f"tolerance is {tolerance}; expected a positive number")
     if block is not None and block < 1:
         raise InvalidInput(f"block is {block}; expected a positive number of subsets")
-    rows = block or _block_size(points)
-    done: list[tuple[Solution, Tensor]] = []
+    rows = block or _block_size(model, points)
     with torch.no_grad():
         trainer = Trainer(model, points, model.solver(points), tolerance)
-        for first in range(0, len(table), rows):
-            part = table[first : first + rows].to(points.features.device, torch.float64)
-            own = None if begin is None else begin[first : first + rows]
-            done.append(trainer.block(part, own))
-            if progress is not None:
-                progress(min(first + rows, len(table)), len(table))
+    done: list[tuple[Solution, Tensor]] = []
+    finished = 0
+    for solution, degenerate in _in_order(trainer, table, begin, rows):
+        done.append((solution, degenerate))
+        finished += len(degenerate)
+        if progress is not None:
+            progress(finished, len(table))
     return _joined(done, size, points.features.device, as_numpy=as_numpy)
 
 
@@ -113,8 +117,10 @@ class Trainer:
     solver: Solver
     tolerance: float
 
+    @torch.no_grad()
     def block(self, weights: Tensor, start: Tensor | None) -> tuple[Solution, Tensor]:
         """The block's solution, and which of its rows are degenerate."""
+        weights = weights.to(self.points.features.device, torch.float64)
         counts = class_counts(weights, self.points)
         degenerate = (counts == 0).any(1)
         solved = ~self.model.without_optimum(counts)
@@ -135,10 +141,32 @@ class Trainer:
         return Solution(parameters, norm, objective, iterations, converged), degenerate
 
 
-def _block_size(points: Points) -> int:
-    budget = CACHE_BYTES if points.features.device.type == "cpu" else ACCELERATOR_BYTES
-    row_bytes = 4 * len(points.features) * max(1, points.classes if points.classes > 2 else 1)
-    return int(np.clip(budget // row_bytes, 16, 4096))
+def _in_order(
+    trainer: Trainer, table: Tensor, begin: Tensor | None, rows: int
+) -> Iterator[tuple[Solution, Tensor]]:
+    """Blocks in their order, worked on by as many threads as torch may use.
+
+    One block a thread keeps each block in its core's cache, where splitting every product between
+    the cores would synchronise them thousands of times a block.
+    """
+    parts = table.split(rows) if len(table) else ()
+    starts = [None] * len(parts) if begin is None else begin.split(rows)
+    threads = torch.get_num_threads()
+    if threads == 1 or len(parts) < 2 or trainer.points.features.device.type != "cpu":
+        yield from map(trainer.block, parts, starts)
+        return
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            yield from pool.map(trainer.block, parts, starts)
+    finally:
+        torch.set_num_threads(threads)  # threads started later would inherit the one
+
+
+def _block_size(model: TargetModel, points: Points) -> int:
+    each = model.bytes_per_subset(points)
+    if points.features.device.type != "cpu":
+        return max(1, ACCELERATOR_BYTES // each)
+    return int(np.clip(CACHE_BYTES // each, min(FEWEST, max(1, MEMORY_BYTES // each)), MOST))
 
 
 def _joined(

@@ -167,7 +167,7 @@ def test_unknown_names_and_settings_are_refused():
         ("mlp", {"hidden": 0}),
         ("mlp", {"momentum": 1.0}),
     ):
-        with pytest.raises(InvalidInput, match="[Ee]xpect"):
+        with pytest.raises(InvalidInput, match=r"[Ee]xpect"):
             target_model(name, **settings)
 
 

@@ -1,0 +1,416 @@
+"""Target models against scikit-learn's fastest solvers and a per-model torch loop.
+
+    python tests/benchmarks/targets.py            all tables, into RESULTS.md's section (about 5 min)
+    python tests/benchmarks/targets.py --no-write prints them only
+
+Both sides use every core (scikit-learn: joblib processes with one BLAS thread each, warmed up) and
+alternate in one run; a ratio is per-subset time over per-subset time of one repeat, and the table
+gives the median, lowest and highest of the repeats. Subsets have sizes uniform in [N/10, N] and all
+classes; scikit-learn is handed the chosen rows, not weights of zero. Tolerances: the largest
+absolute gradient entry of the summed objective is to be below 1e-6; both sides' norms are shown.
+"""
+
+import argparse
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import sklearn
+import torch
+from joblib import Parallel, delayed
+from sklearn.datasets import load_digits, load_iris
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.svm import LinearSVC
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from modelpred.targets import TargetModel, points_of, target_model, train_targets
+
+ROOT = Path(__file__).parents[2]
+SHARED = ROOT.parent / "shared" / "data"
+RESULTS = Path(__file__).with_name("RESULTS.md")
+SPAM = ROOT / "modelpred" / "dataset" / "builtin" / "spam.parquet"
+REPEATS = 5
+Pool = tuple[np.ndarray, np.ndarray]
+
+
+def standardised(features: np.ndarray) -> np.ndarray:
+    spread = features.std(0)
+    return (features - features.mean(0)) / np.where(spread > 0, spread, 1)
+
+
+def largest_row_norm(features: np.ndarray) -> np.ndarray:
+    return features / np.linalg.norm(features, axis=1).max()
+
+
+def iris() -> Pool:
+    features, labels = load_iris(return_X_y=True)
+    chosen = np.random.default_rng(33).permutation(np.flatnonzero(labels < 2))[:67]
+    return largest_row_norm(features[chosen]), labels[chosen]
+
+
+def spam(scaling: Callable[[np.ndarray], np.ndarray]) -> Pool:
+    table = pl.read_parquet(SPAM)
+    chosen = np.random.default_rng(0).permutation(len(table))[:300]
+    features = table.drop("is_spam").to_numpy()[chosen]
+    return scaling(features), table["is_spam"].to_numpy().astype(int)[chosen]
+
+
+def higgs(scaling: Callable[[np.ndarray], np.ndarray]) -> Pool:
+    table = pl.read_parquet(SHARED / "higgs_atlas.parquet")[:1100]
+    names = [name for name in table.columns if name[:3] in ("DER", "PRI")]
+    features = table.select(names).to_numpy().copy()
+    for column in features.T:
+        values, times = np.unique(column[column != -999], return_counts=True)
+        column[column == -999] = values[times.argmax()]
+    features = np.delete(features, [15, 18, 20, 25, 28], axis=1)
+    labels = (table["Label"] == "s").to_numpy().astype(int)
+    chosen = np.random.RandomState(32).permutation(1100)[:300]
+    return scaling(features[chosen]), labels[chosen]
+
+
+def mnist(scaling: Callable[[np.ndarray], np.ndarray]) -> Pool:
+    features, labels = mnist_features()
+    return scaling(features), labels
+
+
+@cache
+def mnist_features() -> Pool:
+    """128 features before the ReLU of a small network, after one short epoch on other images."""
+    table = pl.read_parquet(SHARED / "mnist.parquet")[:3060]
+    images = np.array(table["image"].to_list(), dtype=np.float32) / 255
+    images = torch.tensor(images).reshape(-1, 1, 28, 28)
+    labels = torch.tensor(table["label"].to_numpy().astype(np.int64))
+    with torch.random.fork_rng():
+        torch.random.manual_seed(0)
+        trunk = nn.Sequential(
+            *(nn.Conv2d(1, 32, 3), nn.ReLU(), nn.Conv2d(32, 64, 3), nn.ReLU()),
+            *(nn.MaxPool2d(2), nn.Flatten(), nn.Linear(9216, 128)),
+        )
+        head = nn.Sequential(nn.ReLU(), nn.Linear(128, 10))
+    optimizer = torch.optim.Adam([*trunk.parameters(), *head.parameters()], 1e-3)
+    for first in range(500, 3060, 64):
+        part = slice(first, first + 64)
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(head(trunk(images[part])), labels[part]).backward()
+        optimizer.step()
+    with torch.no_grad():
+        features = trunk(images[:500]).double().numpy()
+    return features, labels[:500].numpy()
+
+
+def digits() -> Pool:
+    features, labels = load_digits(return_X_y=True)
+    return standardised(features[:500]), labels[:500]
+
+
+def draw(labels: np.ndarray, subsets: int) -> np.ndarray:
+    generator = np.random.default_rng(1)
+    points, classes = len(labels), len(np.unique(labels))
+    weights = np.zeros((subsets, points), dtype=np.uint8)
+    for row in weights:
+        while len(np.unique(labels[row > 0])) < classes:
+            row[:] = 0
+            size = int(generator.integers(points // 10, points + 1))
+            row[generator.permutation(points)[:size]] = 1
+    return weights
+
+
+# The rivals: functions of (features, labels) of one subset that return its parameters.
+
+
+def logistic_rival(solver: str, features: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    # newton and lbfgs stop on the gradient of the mean loss.
+    tolerance = 1e-6 / len(labels)
+    model = LogisticRegression(solver=solver, tol=tolerance, max_iter=100_000)
+    return flat(model.fit(features, labels))
+
+
+def svm_rival(dual: bool, features: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    model = LinearSVC(dual=dual, tol=1e-7, max_iter=1_000_000)
+    return flat(model.fit(features, labels))
+
+
+def ridge_rival(solver: str, features: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    return flat(Ridge(alpha=1.0, solver=solver, tol=1e-12).fit(features, labels.astype(float)))
+
+
+def flat(model: Any) -> np.ndarray:
+    coefficients = np.atleast_2d(model.coef_)
+    return np.concatenate([coefficients, np.reshape(model.intercept_, (-1, 1))], 1).ravel()
+
+
+def network_rival(precision: str, features: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    dtype = getattr(torch, precision)
+    inputs, targets = torch.tensor(features, dtype=dtype), torch.tensor(labels)
+    network = nn.Sequential(
+        nn.Linear(64, 16, dtype=dtype), nn.Tanh(), nn.Linear(16, 10, dtype=dtype)
+    )
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.5, momentum=0.9, weight_decay=1e-3)
+    for _ in range(150):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(network(inputs), targets).backward()
+        optimizer.step()
+    return np.zeros(0)
+
+
+def rival_loop(rival: Callable[..., np.ndarray], pool: Pool, weights: np.ndarray) -> list[Any]:
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    features, labels = pool
+    return [rival(features[row > 0], labels[row > 0]) for row in weights]
+
+
+@dataclass(frozen=True)
+class Work:
+    """One row of the table."""
+
+    name: str
+    model: TargetModel
+    pool: Callable[[], Pool]
+    rivals: dict[str, Callable[..., np.ndarray]]
+    goal: int
+    subsets: int
+    rival_subsets: int
+
+
+def works() -> list[Work]:
+    second = {
+        name: partial(logistic_rival, name) for name in ("newton-cholesky", "newton-cg", "lbfgs")
+    }
+    many = {name: partial(logistic_rival, name) for name in ("newton-cg", "lbfgs")}
+    svms = {"primal": partial(svm_rival, False), "dual": partial(svm_rival, True)}
+    ridges = {name: partial(ridge_rival, name) for name in ("cholesky", "svd", "lsqr")}
+    loops = {name: partial(network_rival, name) for name in ("float64", "float32")}
+    logistic, svm = target_model("logistic"), target_model("svm")
+    standard, row = standardised, largest_row_norm
+    found = [Work("iris 67 x 4 logistic", logistic, iris, second, 100, 20000, 400)]
+    for name, scaling in (("standardised", standard), ("largest row norm", row)):
+        pool = partial(spam, scaling)
+        found.append(Work(f"spam 300 x 57 logistic, {name}", logistic, pool, second, 30, 4000, 200))
+    if (SHARED / "higgs_atlas.parquet").exists():
+        for name, scaling in (("standardised", standard), ("largest row norm", row)):
+            pool = partial(higgs, scaling)
+            found.append(
+                Work(f"higgs 300 x 25 logistic, {name}", logistic, pool, second, 30, 4000, 200)
+            )
+    for name, scaling in (("standardised", standard), ("largest row norm", row)):
+        found.append(Work(f"spam svm, {name}", svm, partial(spam, scaling), svms, 50, 2000, 200))
+    if (SHARED / "mnist.parquet").exists():
+        softmax = target_model("softmax")
+        for name, scaling in (("unscaled", np.asarray), ("standardised", standard)):
+            pool = partial(mnist, scaling)
+            found.append(Work(f"MNIST 500 x 128 softmax, {name}", softmax, pool, many, 15, 76, 8))
+    for name, scaling in (("standardised", standard), ("largest row norm", row)):
+        pool = partial(spam, scaling)
+        found.append(
+            Work(f"spam ridge, {name}", target_model("ridge"), pool, ridges, 100, 4000, 400)
+        )
+    network = target_model("mlp", hidden=16, steps=150)
+    found.append(
+        Work("digits 500 x 64 mlp, 16 hidden, 150 steps", network, digits, loops, 10, 64, 16)
+    )
+    return found
+
+
+def compared(work: Work, parallel: Parallel, cores: int) -> dict[str, Any]:
+    pool = work.pool()
+    features, labels = pool
+    target = labels.astype(float) if work.model.regression else labels
+    weights = draw(labels, work.subsets)
+
+    def ours() -> float:
+        begin = time.perf_counter()
+        train_targets(work.model, features, target, weights)
+        return (time.perf_counter() - begin) / len(weights)
+
+    def theirs(rival: Callable[..., np.ndarray], count: int) -> float:
+        parts = np.array_split(weights[:count], 4 * cores)
+        begin = time.perf_counter()
+        parallel(delayed(rival_loop)(rival, pool, part) for part in parts)
+        return (time.perf_counter() - begin) / count
+
+    small = max(4, work.rival_subsets // 16)
+    trial = {name: theirs(rival, small) for name, rival in work.rivals.items()}
+    fastest = min(trial, key=trial.__getitem__)
+    ours()
+    times = [(ours(), theirs(work.rivals[fastest], work.rival_subsets)) for _ in range(REPEATS)]
+    ratios = sorted(their / own for own, their in times)
+    own = float(np.median([own for own, _ in times]))
+    flops, wide = operations(work, features, target, weights)
+    peak = peak_rate(torch.float64 if work.model.name == "mlp" else torch.float32)
+    trained = train_targets(work.model, features, target, weights)
+    print(work.name, [round(ratio, 1) for ratio in ratios], file=sys.stderr, flush=True)  # noqa: T201 - a script
+    return {
+        "work": work.name,
+        "goal": work.goal,
+        "ratio": f"**{np.median(ratios):.0f}** ({ratios[0]:.0f} to {ratios[-1]:.0f})",
+        "ours us": f"{own * 1e6:.1f}",
+        "rival us": f"{np.median([their for _, their in times]) * 1e6:.0f}",
+        "fastest rival": fastest,
+        "gradient, ours": f"{trained.gradient_norm.max():.0e}",
+        "gradient, rival": rival_norm(work, fastest, pool, target, weights),
+        "converged": f"{int(trained.converged.sum())}/{len(weights)}",
+        "products": f"{flops / own / peak:.0%} ({wide:.0%} in float64)",
+    }
+
+
+def rival_norm(
+    work: Work, fastest: str, pool: Pool, target: np.ndarray, weights: np.ndarray
+) -> str:
+    if work.model.name == "mlp":
+        return "fixed steps"
+    some = weights[:8]
+    parameters = torch.tensor(np.stack(rival_loop(work.rivals[fastest], pool, some)))
+    classes = 0 if work.model.regression else int(pool[1].max()) + 1
+    points = points_of(pool[0], target, classes)
+    gradient = work.model.gradient(parameters, torch.tensor(some).double(), points)
+    torch.set_num_threads(os.cpu_count() or 1)
+    return f"{float(gradient.abs().amax(1).median()):.0e}"
+
+
+def operations(
+    work: Work, features: np.ndarray, target: np.ndarray, weights: np.ndarray
+) -> tuple[float, float]:
+    """Operations in matrix products a subset, and the share of them in float64."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    some = weights[: max(64, min(512, len(weights)))]
+    with Products() as tally:
+        train_targets(work.model, features, target, some)
+    torch.set_num_threads(threads)
+    return tally.total / len(some), tally.wide / tally.total
+
+
+class Products(TorchDispatchMode):
+    """Counts operations of matrix products, and those of them in float64."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = self.wide = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.overloadpacket in (torch.ops.aten.mm, torch.ops.aten.bmm, torch.ops.aten.baddbmm):
+            left, right = args[-2:]
+            spent = 2 * left.numel() * right.shape[-1]
+            self.total += spent
+            self.wide += spent if left.dtype == torch.float64 else 0
+        return func(*args, **(kwargs or {}))
+
+
+def peak_rate(dtype: torch.dtype) -> float:
+    """Best of ten square products on all cores, operations a second."""
+    left = torch.randn(1536, 1536, dtype=dtype)
+    best = 0.0
+    for _ in range(10):
+        begin = time.perf_counter()
+        _ = left @ left
+        best = max(best, 2 * 1536**3 / (time.perf_counter() - begin))
+    return best
+
+
+def scale(kind: str) -> None:
+    """Train at scale in this process and print seconds and peak memory as JSON."""
+    generator = np.random.default_rng(0)
+    if kind == "wide":
+        features = generator.normal(size=(50_000, 100))
+        labels = (features[:, 0] + generator.normal(size=50_000) > 0).astype(int)
+        weights = (generator.random((1_000, 50_000), dtype=np.float32) < 0.5).astype(np.uint8)
+    else:
+        features, labels = spam(standardised)
+        weights = np.zeros((int(kind), 300), dtype=np.uint8)
+        for first in range(0, len(weights), 1000):
+            part = weights[first : first + 1000]
+            share = generator.uniform(0.1, 1, (len(part), 1))
+            part[:] = generator.random(part.shape) < share
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    begin = time.perf_counter()
+    trained = train_targets(target_model("logistic"), features, labels, weights)
+    seconds = time.perf_counter() - begin
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    good = int((trained.converged | trained.degenerate).sum())
+    print(json.dumps({"seconds": seconds, "before": before, "peak": peak, "good": good}))  # noqa: T201 - a script
+
+
+def scaled() -> list[dict[str, str]]:
+    rows = []
+    for kind, name, count in (
+        ("1000", "spam 300 x 57, 1,000 subsets", 1_000),
+        ("10000", "spam 300 x 57, 10,000 subsets", 10_000),
+        ("100000", "spam 300 x 57, 100,000 subsets", 100_000),
+        ("wide", "50,000 x 100, 1,000 subsets", 1_000),
+    ):
+        run = subprocess.run(
+            [sys.executable, __file__, "--scale", kind], capture_output=True, text=True, check=True
+        )
+        values = json.loads(run.stdout)
+        rows.append(
+            {
+                "work": name,
+                "seconds": f"{values['seconds']:.1f}",
+                "us a subset": f"{values['seconds'] / count * 1e6:.0f}",
+                "peak GiB": f"{values['peak']:.2f} (imports and data: {values['before']:.2f})",
+                "converged or degenerate": f"{values['good']}/{count}",
+            }
+        )
+    return rows
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    names = list(rows[0])
+    lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
+    lines += ["| " + " | ".join(str(row[name]) for name in names) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def section() -> str:
+    cores = os.cpu_count() or 1
+    with Parallel(n_jobs=cores) as parallel:
+        rows = [compared(work, parallel, cores) for work in works()]
+    single, double = peak_rate(torch.float32) / 1e9, peak_rate(torch.float64) / 1e9
+    return f"""## Target models
+
+`python tests/benchmarks/targets.py`; {cores} cores ({platform.machine()}), torch {torch.__version__},
+scikit-learn {sklearn.__version__}, Python {platform.python_version()}; load average at the end
+{os.getloadavg()[0]:.1f}. Ratio = rival's time a subset / ours, both on all cores, median of
+n = {REPEATS} repeats (lowest to highest). Products = share of the machine's best rate in square
+products, {single:.0f} GFLOP/s in float32 (mlp: {double:.0f} in float64), that its matrix products reach over
+the whole of the training time.
+
+{table(rows)}
+
+{table(scaled())}
+"""
+
+
+def write(text: str) -> None:
+    old = RESULTS.read_text() if RESULTS.exists() else "# Benchmarks, run by hand\n"
+    head, _, rest = old.partition("## Target models")
+    _, mark, later = rest.partition("\n## ")
+    RESULTS.write_text(head.rstrip() + "\n\n" + text + (mark + later if mark else ""))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--no-write", action="store_true")
+    parser.add_argument("--scale", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.scale:
+        scale(options.scale)
+    else:
+        result = section()
+        print(result)  # noqa: T201 - a script
+        if not options.no_write:
+            write(result)
