@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from modelpred.predictor import PredictorConfig, fit_predictor
 from modelpred.refits import Retraining, rivals
 from modelpred.studies.utility import StudyContext
 from modelpred.targets import points_of, target_model
@@ -50,3 +51,20 @@ def exact():
     """The study's subject is the truth itself."""
     context = make_context("logistic", refits={})
     return make_context("logistic", refits={"predictor": context.truth})
+
+
+@pytest.fixture(scope="session")
+def fitted():
+    """A small predictor beside its rivals."""
+    context = make_context("logistic")
+    draws = np.random.default_rng(4)
+    uniform = draws.random((300, POINTS)) < draws.uniform(0.3, 1, size=(300, 1))
+    resamples = draws.multinomial(POINTS, np.full(POINTS, 1 / POINTS), size=50)
+    weights = torch.tensor(np.concatenate([uniform.astype(int), resamples])).double()
+    trained = context.truth.train(weights)
+    usable = trained.converged & ~trained.degenerate
+    config = PredictorConfig(epochs=5, width=16, pooled=8, step_width=8, steps=2)
+    predictor = fit_predictor(
+        config, context.model, context.points, weights[usable], trained.parameters[usable]
+    )
+    return make_context("logistic", refits={"predictor": predictor, **context.refits})

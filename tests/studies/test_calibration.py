@@ -1,6 +1,7 @@
 """Bootstrap calibration: exact answers agree with themselves, and the plain loop with the blocks."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -11,41 +12,11 @@ from pydantic import ValidationError
 from modelpred.dataset.tables import InvalidInput
 from modelpred.metrics import brier, expected_calibration_error, negative_log_likelihood
 from modelpred.studies import calibration
-from modelpred.studies.calibration import CalibrationConfig, predictive, resampled
+from modelpred.studies.bootstrap import predictive, resampled
+from modelpred.studies.calibration import CalibrationConfig
 from modelpred.studies.utility import write_result
 
 SMALL = CalibrationConfig(resamples=25)
-
-
-def test_resamples_are_draws_with_replacement():
-    weights = resampled(resamples=4000, points=10, generator=np.random.default_rng(0)).double()
-    assert (weights.sum(dim=1) == 10).all()
-    # Binomial(10, 1/10): mean 1, variance 0.9; standard errors 0.015 and 0.02, four of them.
-    assert weights.mean(dim=0).numpy() == pytest.approx(1, abs=0.06)
-    assert weights.var(dim=0).numpy() == pytest.approx(0.9, abs=0.09)
-
-
-def test_predictive_is_a_plain_loop_over_resamples(context, monkeypatch):
-    weights = resampled(resamples=9, points=context.pool, generator=np.random.default_rng(0))
-    parameters = context.truth(weights)
-    test = context.test_points
-    if context.model.name in {"svm", "ridge"}:
-        with pytest.raises(InvalidInput, match="no probabilities"):
-            predictive(context.model, parameters, test)
-        return
-    looped = np.stack(
-        [
-            context.model.probabilities(context.model.scores(row[None], test.features))[0].numpy()
-            for row in parameters
-        ]
-    )
-    for size in (1, 2**30):  # one test row a block, and all in one
-        monkeypatch.setattr(calibration, "PROBABILITY_BYTES", size)
-        found = predictive(context.model, parameters, test)
-        assert found.mean == pytest.approx(looped.mean(axis=0), abs=1e-12)
-        assert found.spread == pytest.approx(looped.std(axis=0, ddof=1), abs=1e-12)
-        assert found.low == pytest.approx(np.quantile(looped, 0.05, axis=0), abs=1e-12)
-        assert found.high == pytest.approx(np.quantile(looped, 0.95, axis=0), abs=1e-12)
 
 
 def test_exact_retraining_as_subject_is_the_refit_bootstrap(exact):
@@ -100,11 +71,13 @@ def test_tables_and_metrics(context, tmp_path):
         assert "no probabilities" in result.metrics["skipped"]
         assert all(table.is_empty() for table in result.tables.values())
         return
-    names = ["full_model", "full_model_bootstrap", "refit_bootstrap"]  # no predictor: the first
+    # Without a predictor the first refit is shown.
+    names = ["full_model", "full_model_bootstrap", "refit_bootstrap"]
+    names += ["temperature_scaling", "laplace"]
     assert summary["method"].to_list() == names
     counts = bins.group_by("method", maintain_order=True).agg(pl.col("count").sum())
     assert counts.rows() == [(name, len(context.test_points.labels)) for name in names]
-    assert result.tables["refits"]["method"].to_list() == list(context.refits)
+    assert result.tables["refits"]["method"].to_list() == [*context.refits, "laplace"]
     assert result.metrics["truth_not_converged"] == 0
 
 
@@ -122,22 +95,72 @@ def test_a_single_resample_has_no_spread(exact):
     assert result.metrics["endpoint_error"] == pytest.approx(0, abs=1e-8)
 
 
-def test_a_resample_that_misses_a_class_has_its_defined_model(logistic):
-    one_class = (logistic.points.labels == 1).double()[None]
-    found = predictive(logistic.model, logistic.truth(one_class), logistic.test_points)
-    count = float(one_class.sum())
-    assert found.mean[:, 1] == pytest.approx((count + 0.5) / (count + 1), abs=1e-12)
+def test_predictions_and_parameters_are_those_of_the_resampled_models(logistic):
+    tables = calibration.run(SMALL, logistic).tables
+    weights = resampled(
+        resamples=25,
+        points=logistic.pool,
+        generator=logistic.generator(seed=0, study="calibration", block=0),
+    )
+    models = logistic.truth(weights)
+    test = logistic.test_points
+    scores = logistic.model.scores(models, test.features)
+    probabilities = logistic.model.probabilities(scores).numpy()
+    rows = np.arange(len(test.labels))
+    own = probabilities[:, rows, test.labels.numpy()]
+    for table, values in ((tables["predictions"], own), (tables["parameters"], models.numpy())):
+        expected = {
+            "true_mean": values.mean(axis=0),
+            "true_spread": values.std(axis=0, ddof=1),
+            "true_low": np.quantile(values, 0.05, axis=0),
+            "true_high": np.quantile(values, 0.95, axis=0),
+        }
+        for name, column in expected.items():
+            assert table[name].to_numpy() == pytest.approx(column, abs=1e-9)
+    full = logistic.truth(torch.ones(1, logistic.pool))
+    assert tables["parameters"]["before"].to_list() == full[0].tolist()
 
 
-def test_one_test_row_is_enough(logistic):
-    parameters = logistic.truth(torch.ones(3, logistic.pool))
-    row = type(logistic.test_points)(
+def test_no_row_is_tempered_by_its_own_label(logistic):
+    """Only labels of the other half move a row's tempered probabilities."""
+    test = logistic.test_points
+    other = replace(logistic, test_points=type(test)(test.features, 1 - test.labels, test.classes))
+    config = CalibrationConfig(resamples=2)
+    plain, flipped = (calibration.run(config, each).metrics for each in (logistic, other))
+    # With every label wrong, the models are sure of the wrong thing: as flat as it may be.
+    assert max(plain["temperatures"]) < 5 < min(flipped["temperatures"])
+    assert plain["temperature_scaling"]["nll"] != plain["full_model"]["nll"]
+
+
+def test_refining_a_predictor_brings_its_bootstrap_to_the_retrained_one(fitted):
+    plain, refined = (
+        calibration.run(CalibrationConfig(resamples=60, refine=refine), fitted).metrics
+        for refine in (0.0, 3.0)
+    )
+    assert abs(refined["std_ratio"] - 1) < 1e-3
+    assert refined["endpoint_error"] < 1e-3 < plain["endpoint_error"]
+    assert abs(refined["nll_gap"]) < 1e-3
+
+
+def test_only_a_predictor_is_refined(logistic):
+    with pytest.raises(InvalidInput, match="cannot be refined"):
+        calibration.run(CalibrationConfig(resamples=2, refine=1.0), logistic)
+
+
+def test_a_test_set_of_one_row(logistic):
+    one = type(logistic.test_points)(
         logistic.test_points.features[:1], logistic.test_points.labels[:1], 2
     )
-    assert predictive(logistic.model, parameters, row).mean.shape == (1, 2)
+    result = calibration.run(CalibrationConfig(resamples=1), replace(logistic, test_points=one))
+    json.dumps(result.metrics, allow_nan=False)
+    assert result.metrics["temperatures"] == []
+    assert "temperature_scaling" not in result.tables["summary"]["method"]
+    assert result.tables["predictions"]["spread"].to_list() == [None]
 
 
-@pytest.mark.parametrize("wrong", [{"resamples": 0}, {"bins": 0}, {"resample": 5}])
+@pytest.mark.parametrize(
+    "wrong", [{"resamples": 0}, {"bins": 0}, {"refine": -1.0}, {"resample": 5}]
+)
 def test_wrong_settings_are_refused(wrong):
     with pytest.raises(ValidationError):
         CalibrationConfig(**wrong)

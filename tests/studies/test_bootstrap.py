@@ -1,0 +1,143 @@
+"""Predictive distributions: the plain loop, the normal around an optimum, coverage of a known truth."""
+
+import numpy as np
+import pytest
+import torch
+
+from modelpred.dataset.tables import InvalidInput
+from modelpred.refits import NewtonStep, Retraining
+from modelpred.studies import bootstrap
+from modelpred.studies.bootstrap import (
+    laplace,
+    predictive,
+    resampled,
+    simulated_coverage,
+    summary,
+)
+from modelpred.targets import points_of, target_model
+
+
+def test_resamples_are_draws_with_replacement():
+    weights = resampled(resamples=4000, points=10, generator=np.random.default_rng(0)).double()
+    assert (weights.sum(dim=1) == 10).all()
+    # Binomial(10, 1/10): mean 1, variance 0.9; standard errors 0.015 and 0.02, four of them.
+    assert weights.mean(dim=0).numpy() == pytest.approx(1, abs=0.06)
+    assert weights.var(dim=0).numpy() == pytest.approx(0.9, abs=0.09)
+
+
+def test_predictive_is_a_plain_loop_over_resamples(context, monkeypatch):
+    weights = resampled(resamples=9, points=context.pool, generator=np.random.default_rng(0))
+    parameters = context.truth(weights)
+    test = context.test_points
+    if context.model.name in {"svm", "ridge"}:
+        with pytest.raises(InvalidInput, match="no probabilities"):
+            predictive(context.model, parameters, test)
+        return
+    looped = np.stack(
+        [
+            context.model.probabilities(context.model.scores(row[None], test.features))[0].numpy()
+            for row in parameters
+        ]
+    )
+    for size in (1, 2**30):  # one test row a block, and all in one
+        monkeypatch.setattr(bootstrap, "PROBABILITY_BYTES", size)
+        found = predictive(context.model, parameters, test)
+        assert found.mean == pytest.approx(looped.mean(axis=0), abs=1e-12)
+        assert found.spread == pytest.approx(looped.std(axis=0, ddof=1), abs=1e-12)
+        assert found.low == pytest.approx(np.quantile(looped, 0.05, axis=0), abs=1e-12)
+        assert found.high == pytest.approx(np.quantile(looped, 0.95, axis=0), abs=1e-12)
+
+
+def test_a_resample_that_misses_a_class_has_its_defined_model(logistic):
+    one_class = (logistic.points.labels == 1).double()[None]
+    found = predictive(logistic.model, logistic.truth(one_class), logistic.test_points)
+    count = float(one_class.sum())
+    assert found.mean[:, 1] == pytest.approx((count + 0.5) / (count + 1), abs=1e-12)
+
+
+def test_one_test_row_is_enough(logistic):
+    parameters = logistic.truth(torch.ones(3, logistic.pool))
+    row = type(logistic.test_points)(
+        logistic.test_points.features[:1], logistic.test_points.labels[:1], 2
+    )
+    assert predictive(logistic.model, parameters, row).mean.shape == (1, 2)
+
+
+def test_without_any_model_there_is_nothing_to_say(logistic):
+    with pytest.raises(InvalidInput, match="at least one"):
+        predictive(logistic.model, torch.zeros(0, 4, dtype=torch.float64), logistic.test_points)
+
+
+def test_one_model_is_its_own_interval(context):
+    found = summary(context.truth(torch.ones(1, context.pool)))
+    assert (found.mean == found.low).all()
+    assert (found.mean == found.high).all()
+    assert np.isnan(found.spread).all()
+
+
+@pytest.mark.parametrize("strength", [0.3, 2.0])
+def test_laplace_of_ridge_is_the_posterior(strength):
+    """Closed form: rows y = Xa + noise of variance 1, coefficients normal with variance C."""
+    draws = np.random.default_rng(0)
+    features, labels = draws.normal(size=(12, 2)), draws.normal(size=12)
+    model, points = target_model("ridge", C=strength), points_of(features, labels, 0)
+    full = Retraining(model, points, tolerance=1e-10)(torch.ones(1, 12))[0]
+    found = laplace(model, points, full, draws=100_000, generator=draws)
+    design = np.column_stack([features, np.ones(12)])
+    posterior = np.linalg.inv(design.T @ design + np.diag([1 / strength, 1 / strength, 0]))
+    # Standard errors of a variance are sqrt(2 / 100000) = 0.45% of it.
+    assert np.cov(found.numpy().T) == pytest.approx(posterior, abs=0.02 * posterior.max())
+    assert found.mean(dim=0).numpy() == pytest.approx(full.numpy(), abs=0.005)
+
+
+def test_laplace_leaves_the_common_shift_of_softmax_where_it_is():
+    draws = np.random.default_rng(0)
+    features, labels = draws.normal(size=(40, 2)), draws.integers(0, 3, size=40)
+    model, points = target_model("softmax"), points_of(features, labels, 3)
+    full = Retraining(model, points)(torch.ones(1, 40))[0]
+    found = laplace(model, points, full, draws=50, generator=draws)
+    assert found[:, 2::3].sum(dim=1).numpy() == pytest.approx(0, abs=1e-9)
+
+
+def test_a_network_has_no_laplace_approximation():
+    model, points = target_model("mlp", hidden=2), points_of(np.eye(3), np.array([0, 1, 0]), 2)
+    full = torch.zeros(model.parameter_count(3, 2), dtype=torch.float64)
+    with pytest.raises(InvalidInput, match="mlp has no Laplace"):
+        laplace(model, points, full, draws=2, generator=np.random.default_rng(0))
+
+
+def covered(strength, *, tables=40, refit_of=Retraining):
+    draws = np.random.default_rng(1)
+    return simulated_coverage(
+        target_model("logistic", C=strength),
+        torch.tensor(draws.normal(size=(200, 2))),
+        torch.tensor([1.0, -0.5, 0.3], dtype=torch.float64),
+        test_features=torch.tensor(draws.normal(size=(30, 2))),
+        tables=tables,
+        resamples=100,
+        generator=draws,
+        refit_of=refit_of,
+    )
+
+
+def test_intervals_hold_a_known_truth_as_often_as_they_say():
+    """A weak penalty hardly moves the models, so 90% is 90% up to the band of 40 tables."""
+    found = covered(100.0)
+    for share in (found.probabilities, found.parameters):
+        # Percentile intervals of 200 rows are short by about a point.
+        assert share.low - 0.02 <= 0.9 <= share.high + 0.02
+        assert share.high - share.low < 0.15
+
+
+def test_one_newton_step_per_resample_covers_as_retraining_does():
+    def refit_of(model, points):
+        full = Retraining(model, points)(torch.ones(1, len(points.labels)))[0]
+        return NewtonStep(model, points, full)
+
+    exact, step = covered(100.0, tables=10), covered(100.0, tables=10, refit_of=refit_of)
+    assert step.probabilities.mean == pytest.approx(exact.probabilities.mean, abs=0.03)
+
+
+def test_a_strong_penalty_costs_coverage():
+    """Intervals are then around shrunken models, and say 90% all the same."""
+    assert covered(0.01, tables=10).parameters.high < 0.8
