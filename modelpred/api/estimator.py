@@ -1,0 +1,405 @@
+"""ModelPred: the pipeline's steps in memory, for a notebook.
+
+`fit` scales the rows, draws subsets of them, trains the target model on every subset and fits the
+predictor, with the functions that the pipeline's stages call; so the same rows and settings give
+the same numbers. `save` writes what the stages write, in the same formats.
+"""
+
+import logging
+import sys
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, final, get_args
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from modelpred.api.edited import EditedModel
+from modelpred.api.files import Fitted, Targets, full_model, read_fitted, write_fitted
+from modelpred.api.inputs import (
+    ArrayLike,
+    positions_of,
+    read_cells,
+    read_weights,
+    unique_ids,
+)
+from modelpred.api.labels import learn_labels
+from modelpred.api.reading import Reading, dataset_of
+from modelpred.api.settings import (
+    AUTO,
+    AUTO_TARGETS,
+    family_of,
+    subsets_config,
+    targets_config,
+)
+from modelpred.dataset import Dataset, InvalidInput
+from modelpred.dataset.preparation import Scaling, ScalingName, fit_scaling
+from modelpred.predictor import Predictor, PredictorConfig, fit_predictor
+from modelpred.predictor import fidelity as fidelity_table
+from modelpred.refits import rivals, silent
+from modelpred.subsets import SubsetsConfig, draw_subsets
+from modelpred.targets import (
+    Points,
+    TargetModel,
+    TargetsConfig,
+    TrainedTargets,
+    points_of,
+    train_targets,
+)
+from modelpred.targets.families import FAMILIES
+from modelpred.targets.shards import Bank
+
+SCALINGS: dict[str, ScalingName] = {name: name for name in get_args(ScalingName)}
+
+Report = Callable[[int, int, str], None]
+log = logging.getLogger(__name__)
+
+
+@final
+class ModelPred:
+    """Predicts the model that training on any subset of the rows would give.
+
+    Args:
+        target: the family of models: logistic, softmax, svm, ridge or mlp; `auto` takes ridge for
+            labels that are floating numbers, logistic for two classes and softmax for more.
+        subsets: models to train for the fit, four fifths of them on subsets of any size and the
+            rest on bootstrap resamples; up to 1,500 more are trained to watch and judge it. A
+            `SubsetsConfig` says all of it.
+        scaling: standardise, largest_row_norm or none, with constants from the rows of the fit;
+            **parameters refer to the scaled features** (`scaling_` has the constants).
+        tolerance: a model counts as trained when no entry of its gradient is larger.
+        seed: decides the subsets, the network's start, and where an mlp's training starts.
+        predictor: settings of the network, with their own seed.
+        progress: whether a terminal shows how far the fit is.
+        settings: the family's own, such as `C=1.0`, or `hidden=16` for mlp.
+
+    Raises:
+        InvalidInput: an unknown family, scaling or setting, or a value out of range.
+    """
+
+    def __init__(
+        self,
+        target: str = AUTO,
+        *,
+        subsets: int | SubsetsConfig = 8000,
+        scaling: str = "standardise",
+        tolerance: float = 1e-6,
+        seed: int = 0,
+        predictor: PredictorConfig | None = None,
+        progress: bool = True,
+        **settings: float | int,
+    ) -> None:
+        if target != AUTO and target not in FAMILIES:
+            raise InvalidInput(
+                f"unknown target model {target!r}; known: {AUTO}, {', '.join(FAMILIES)}"
+            )
+        if scaling not in SCALINGS:
+            raise InvalidInput(f"unknown scaling {scaling!r}; known: {', '.join(SCALINGS)}")
+        self._target = target
+        self._settings = {"tolerance": tolerance, **settings}
+        self._scaling: ScalingName = SCALINGS[scaling]
+        self._seed = seed
+        self._subsets = subsets_config(subsets, seed)
+        self._predictor_config = predictor or PredictorConfig(seed=seed)
+        self._progress = progress
+        self._fitted: Fitted | None = None
+        self._fidelity: pl.DataFrame | None = None
+        for family in AUTO_TARGETS if target == AUTO else (target,):
+            targets_config(family, self._settings, seed)
+
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        *,
+        ids: Sequence[int | str] | None = None,
+        test: tuple[ArrayLike, ArrayLike] | None = None,
+    ) -> "ModelPred":
+        """Train the target model on many subsets of the rows and fit the predictor to them.
+
+        Args:
+            X: numpy, torch or polars, [rows, columns] of finite numbers.
+            y: a label for each row, of any type; floating numbers for ridge.
+            ids: a name for each row; by default its position.
+            test: rows with labels that training never sees: `fidelity` and `compare` score models
+                on them, and without them on the rows of X.
+
+        Raises:
+            InvalidInput: tables or labels that cannot be used; the message says why.
+        """
+        cells = read_cells(X, what="X")
+        regression = None if self._target == AUTO else FAMILIES[self._target].regression
+        labels = learn_labels(y, what="y", regression=regression)
+        names = cells.names or tuple(f"x{column}" for column in range(cells.values.shape[1]))
+        reading = Reading(
+            names, cells.names is not None, fit_scaling(self._scaling, cells.values), labels
+        )
+        features = reading.scaled(cells, what="X")
+        encoded = labels.encode(y, what="y", rows=len(features))
+        row_ids = unique_ids(range(len(features)) if ids is None else ids, rows=len(features))
+        config = targets_config(family_of(self._target, labels), self._settings, self._seed)
+        dataset = dataset_of(reading, (cells.values, features, encoded), row_ids, test=test)
+        with _bar(shown=self._progress) as report:
+            self._fitted = self._train(dataset, reading, config, report)
+        self._fidelity = None
+        return self
+
+    def _train(
+        self, dataset: Dataset, reading: Reading, config: TargetsConfig, report: Report
+    ) -> Fitted:
+        model = config.build()
+        points = points_of(dataset.features, dataset.labels, len(dataset.classes))
+        model.parameter_count(points.features.shape[1], points.classes)  # or says what is wrong
+        full = full_model(model, points, tolerance=config.tolerance)
+        drawn = draw_subsets(self._subsets, points=len(points.labels))
+        trained = _trained(
+            model,
+            points,
+            drawn.weights,
+            config.tolerance,
+            progress=lambda done, total: report(done, total, "training"),
+        )
+        failed = int((~trained.converged).sum())
+        if failed:
+            log.warning("%d of %d models did not converge and are left out", failed, len(drawn))
+        targets = Targets(drawn, trained)
+        predictor = fit_predictor(
+            self._predictor_config,
+            model,
+            points,
+            *targets.usable("fit"),
+            validation=targets.usable("validation"),
+            row_ids=dataset.row_ids,
+            progress=lambda done, total, what: report(done, total, f"fitting, {what}"),
+        )
+        return Fitted(dataset, reading, targets, predictor, full, config.tolerance)
+
+    @property
+    def classes(self) -> NDArray[Any]:
+        """The classes as the labels named them, in the order of their index; none for numbers."""
+        return self._ready.reading.labels.names
+
+    @property
+    def row_ids(self) -> tuple[str, ...]:
+        """The id of each row, in the order of the columns of weights."""
+        return self._ready.predictor.row_ids
+
+    @property
+    def model(self) -> TargetModel:
+        """The family with its settings."""
+        return self._ready.predictor.model
+
+    @property
+    def predictor(self) -> Predictor:
+        """The fitted set function: a refit like any other, on tensors."""
+        return self._ready.predictor
+
+    @property
+    def bank(self) -> Bank:
+        """Every subset that was trained, with its parameters."""
+        return self._ready.targets.bank
+
+    @property
+    def scaling(self) -> Scaling:
+        """How columns become features: (x - offset) / divisor."""
+        return self._ready.reading.scaling
+
+    @property
+    def full_parameters(self) -> NDArray[np.float64]:
+        """Parameters of the full-data model, trained exactly."""
+        return self._ready.full_parameters.numpy().copy()
+
+    def predict_parameters(
+        self, weights: ArrayLike, refine: float | int = 0
+    ) -> NDArray[np.float64]:
+        """Predicted parameters [subsets, parameters] of the models that subsets would give.
+
+        For each output (one, or one a class) the coefficients of the scaled features, then the
+        intercept.
+
+        Args:
+            weights: [subsets, points], how often each subset takes each row.
+            refine: Newton steps from the prediction towards retraining; 0.5 is half of a step.
+        """
+        return self.predictor.predict(read_weights(weights), refine=refine).numpy()
+
+    def retrain(self, weights: ArrayLike) -> NDArray[np.float64]:
+        """The same by exact training; a model that did not converge is a row of nan."""
+        ready = self._ready
+        rows = read_weights(weights)
+        trained = _trained(ready.predictor.model, ready.predictor.points, rows, ready.tolerance)
+        if not bool(trained.converged.all()):
+            failed = int((~trained.converged).sum())
+            log.warning("%d of %d models did not converge; their rows are nan", failed, len(rows))
+        parameters = trained.parameters
+        return torch.where(trained.converged[:, None], parameters, torch.nan).numpy()
+
+    def certificate(
+        self, weights: ArrayLike, refine: float | int = 0
+    ) -> NDArray[np.float64] | None:
+        """Upper bound [subsets] on the distance of `predict_parameters` to the optimum.
+
+        It holds without retraining. None for a family without one, infinity for a subset
+        without an optimum.
+        """
+        bound = self.predictor.certificate(read_weights(weights), refine=refine)
+        return None if bound is None else bound.numpy()
+
+    def fidelity(self) -> pl.DataFrame:
+        """Errors on held-out subsets, beside every rival; a row per method and design.
+
+        Columns as `modelpred.predictor.fidelity`. Without test rows in the fit, the losses
+        compared are those on all training rows, and their column is called `pool_loss_error`.
+        """
+        if self._fidelity is None:
+            ready = self._ready
+            model, points = ready.predictor.model, ready.predictor.points
+            refits = {
+                "predictor": ready.predictor,
+                **rivals(model, points, *ready.targets.usable("fit")),
+            }
+            test = ready.test_points
+            table = fidelity_table(
+                refits,
+                self.bank.select(role="test"),
+                model=model,
+                points=points,
+                test_points=test or points,
+            )
+            names = {} if test else {"test_loss_error": "pool_loss_error"}
+            self._fidelity = table.rename(names)
+        return self._fidelity
+
+    def without(
+        self, rows: Sequence[int | str] | NDArray[Any], *, refine: float | int = 0
+    ) -> EditedModel:
+        """The model without these training rows.
+
+        Args:
+            rows: positions (whole numbers) or ids (texts).
+            refine: as `predict_parameters`.
+
+        Raises:
+            InvalidInput: none, unknown or repeated rows.
+        """
+        positions = positions_of(rows, self.row_ids)
+        weights = torch.ones(len(self.row_ids), dtype=torch.float64)
+        weights[positions] = 0
+        return EditedModel.predicted(
+            f"Without {len(positions)} of {len(weights)} training rows:",
+            weights,
+            predictor=self.predictor,
+            reference=self._ready.reference,
+            refine=refine,
+        )
+
+    def with_points(
+        self,
+        X_new: ArrayLike,
+        y_new: ArrayLike,
+        *,
+        ids: Sequence[int | str] | None = None,
+        refine: float | int = 0,
+    ) -> EditedModel:
+        """The model with these rows added to the training rows; fitting need not have seen them.
+
+        Args:
+            X_new: [rows, columns], unscaled, with the columns of the fit.
+            y_new: their labels, of classes that the fit saw.
+            ids: a name for each; by default new-0, new-1, ...
+            refine: as `predict_parameters`.
+
+        Raises:
+            InvalidInput: other columns, an unknown class, or an id that another row has.
+        """
+        ready = self._ready
+        old, new = ready.predictor.points, ready.reading.points(X_new, y_new, what="_new")
+        count = len(new.labels)
+        named = [f"new-{row}" for row in range(count)] if ids is None else ids
+        row_ids = unique_ids(
+            [*self.row_ids, *unique_ids(named, rows=count)], rows=len(old.labels) + count
+        )
+        extended = Points(
+            torch.cat([old.features, new.features]),
+            torch.cat([old.labels, new.labels]),
+            old.classes,
+        )
+        return EditedModel.predicted(
+            f"With {count} rows added to {len(old.labels)} training rows:",
+            torch.ones(len(extended.labels), dtype=torch.float64),
+            predictor=ready.predictor.for_points(extended, row_ids=row_ids),
+            reference=ready.reference,
+            refine=refine,
+        )
+
+    def save(self, folder: str | Path) -> None:
+        """Write dataset/, targets/, predictor/ and modelpred.json: Parquet, safetensors, JSON."""
+        write_fitted(self._ready, Path(folder))
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "ModelPred":
+        """What `save` wrote, checked; nothing in the files is executed.
+
+        Raises:
+            InvalidInput: a file is missing, damaged, or belongs to another fit.
+        """
+        fitted = read_fitted(Path(folder))
+        model = fitted.predictor.model
+        loaded = cls(
+            model.name,
+            scaling=fitted.reading.scaling.name,
+            tolerance=fitted.tolerance,
+            predictor=fitted.predictor.config,
+            seed=int(model.settings.get("seed", 0)),
+            **{name: value for name, value in model.settings.items() if name != "seed"},
+        )
+        loaded._fitted = fitted
+        return loaded
+
+    @property
+    def _ready(self) -> Fitted:
+        if self._fitted is None:
+            raise InvalidInput("this ModelPred is not fitted; call fit(X, y) first")
+        return self._fitted
+
+
+def _trained(
+    model: TargetModel,
+    points: Points,
+    weights: Tensor,
+    tolerance: float,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> TrainedTargets:
+    return train_targets(
+        model,
+        points.features,
+        points.labels,
+        weights,
+        tolerance=tolerance,
+        classes=points.classes,
+        progress=progress,
+    )
+
+
+@contextmanager
+def _bar(*, shown: bool) -> Generator[Report]:
+    """Reports progress on a terminal, and nowhere else."""
+    if not (shown and sys.stderr.isatty()):
+        yield silent
+        return
+    # Imported where it is needed: scripts and pipelines have no terminal.
+    from rich.console import Console  # noqa: PLC0415
+    from rich.progress import Progress, TimeRemainingColumn  # noqa: PLC0415
+
+    with Progress(
+        *Progress.get_default_columns()[:3], TimeRemainingColumn(), console=Console(stderr=True)
+    ) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total, what: bar.update(
+            task, completed=done, total=total, description=what
+        )

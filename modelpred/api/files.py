@@ -1,0 +1,286 @@
+"""A fitted ModelPred, in memory and in a folder.
+
+    dataset/        rows, labels, scaling             Parquet, JSON
+    targets/        every trained subset, in shards   Parquet, JSON
+    predictor/      the fitted network                safetensors, JSON
+    modelpred.json  what the three must be, and how labels are written
+
+The folders are what the pipeline's stages of these names write. modelpred.json is written last and
+names the content of the others by hash, so that a folder is read whole or refused. Nothing in it
+is executed.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Literal
+
+import torch
+from jaxtyping import Float64
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor
+
+from modelpred.api.edited import Reference
+from modelpred.api.labels import LabelKind, Labels
+from modelpred.api.reading import Reading
+from modelpred.dataset import Dataset, InvalidInput, read_dataset, write_dataset
+from modelpred.dataset.files import write_atomically
+from modelpred.predictor import (
+    Predictor,
+    predictor_fingerprint,
+    read_predictor,
+    write_predictor,
+)
+from modelpred.subsets import Subsets, blocks
+from modelpred.targets import Points, TargetModel, TrainedTargets, points_of, train_targets
+from modelpred.targets.parquet import ShardMetadata
+from modelpred.targets.shards import (
+    MANIFEST_NAME,
+    Bank,
+    ManifestEntry,
+    read_shards,
+    shard_fingerprint,
+    write_manifest,
+    write_shard,
+)
+
+DESCRIPTION_FILE = "modelpred.json"
+BLOCK = 250  # subsets in one shard
+COLUMNS = tuple(field.name for field in fields(TrainedTargets))
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Subsets and what training gave for each."""
+
+    subsets: Subsets
+    trained: TrainedTargets
+
+    @property
+    def bank(self) -> Bank:
+        """The subsets with their trained parameters."""
+        subsets, trained = self.subsets, self.trained
+        return Bank(
+            subsets.ids,
+            subsets.roles,
+            subsets.designs,
+            subsets.weights,
+            parameters=trained.parameters,
+            objective=trained.objective,
+            gradient_norm=trained.gradient_norm,
+            converged=trained.converged,
+            degenerate=trained.degenerate,
+        )
+
+    def usable(self, role: str) -> tuple[Tensor, Tensor]:
+        """Weights and parameters of a role's subsets whose training converged."""
+        chosen = self.bank.select(role=role)
+        return chosen.weights[chosen.converged], chosen.parameters[chosen.converged]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a fit leaves behind.
+
+    Attributes:
+        dataset: rows, scaled, with the test rows if there are any.
+        reading: how a caller's tables become points.
+        targets: every subset that was trained, with its parameters.
+        predictor: fitted to them.
+        full_parameters: of the full-data model, trained exactly.
+        tolerance: of all training.
+    """
+
+    dataset: Dataset
+    reading: Reading
+    targets: Targets
+    predictor: Predictor
+    full_parameters: Float64[Tensor, " parameters"]
+    tolerance: float
+
+    @property
+    def test_points(self) -> Points | None:
+        """The test rows; None where the fit had none."""
+        dataset = self.dataset
+        if not len(dataset.test_labels):
+            return None
+        return points_of(dataset.test_features, dataset.test_labels, len(dataset.classes))
+
+    @property
+    def reference(self) -> Reference:
+        """What edited models are read with and compared to."""
+        test = self.test_points
+        return Reference(
+            self.reading,
+            self.full_parameters,
+            on="training rows" if test is None else "test rows",
+            points=test or self.predictor.points,
+            ids=self.dataset.row_ids if test is None else self.dataset.test_row_ids,
+            tolerance=self.tolerance,
+        )
+
+
+class Description(BaseModel):
+    """modelpred.json."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    schema_version: Literal[1] = 1
+    labels: LabelKind
+    named_columns: bool
+    tolerance: float = Field(gt=0)
+    dataset: str
+    targets: str
+    predictor: str
+
+
+def write_fitted(fitted: Fitted, folder: Path) -> None:
+    """Write the three folders, then modelpred.json that seals them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    seal = folder / DESCRIPTION_FILE
+    seal.unlink(missing_ok=True)  # what is half written must not pass for the version before
+    write_dataset(fitted.dataset, folder / "dataset")
+    _write_targets(fitted, folder / "targets")
+    write_predictor(fitted.predictor, folder / "predictor")
+    description = Description(
+        labels=fitted.reading.labels.kind,
+        named_columns=fitted.reading.named,
+        tolerance=fitted.tolerance,
+        dataset=fitted.dataset.fingerprint,
+        targets=_manifest_hash(folder / "targets"),
+        predictor=predictor_fingerprint(folder / "predictor"),
+    )
+    write_atomically(seal, (json.dumps(description.model_dump(), indent=2) + "\n").encode())
+
+
+def read_fitted(folder: Path) -> Fitted:
+    """What was written there; InvalidInput where a part is missing, damaged or of another fit."""
+    description = _read_description(folder / DESCRIPTION_FILE)
+    found = {
+        "targets": _manifest_hash(folder / "targets"),
+        "predictor": predictor_fingerprint(folder / "predictor"),
+    }
+    dataset = read_dataset(folder / "dataset")
+    found["dataset"] = dataset.fingerprint
+    for part, fingerprint in found.items():
+        if fingerprint != getattr(description, part):
+            raise _unusable(folder / part, f"it is not the one that {DESCRIPTION_FILE} names")
+    predictor = read_predictor(folder / "predictor")
+    labels = Labels(description.labels, dataset.classes)
+    reading = Reading(dataset.feature_names, description.named_columns, dataset.scaling, labels)
+    full = full_model(predictor.model, predictor.points, tolerance=description.tolerance)
+    targets = _read_targets(folder / "targets")
+    if not torch.equal(predictor.points.features, dataset.features):
+        raise _unusable(folder / "predictor", "it was fitted to other rows than those of dataset/")
+    return Fitted(
+        dataset,
+        reading,
+        targets,
+        predictor,
+        full,
+        description.tolerance,
+    )
+
+
+def full_model(
+    model: TargetModel, points: Points, *, tolerance: float
+) -> Float64[Tensor, " parameters"]:
+    """Parameters of the model of all rows, trained exactly.
+
+    Raises:
+        InvalidInput: it did not converge.
+    """
+    ones = torch.ones(1, len(points.labels), dtype=torch.float64)
+    trained = train_targets(
+        model, points.features, points.labels, ones, tolerance=tolerance, classes=points.classes
+    )
+    if not bool(trained.converged[0]):
+        raise InvalidInput(
+            f"the {model.name} model of all rows did not converge, its largest gradient entry is "
+            f"{float(trained.gradient_norm[0]):.1e}; scale the features or lower C"
+        )
+    return trained.parameters[0]
+
+
+def _write_targets(fitted: Fitted, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    model = fitted.predictor.model
+    place = {subset_id: row for row, subset_id in enumerate(fitted.targets.subsets.ids)}
+    entries: list[ManifestEntry] = []
+    for name, block in blocks(fitted.targets.subsets, BLOCK):
+        rows = [place[subset_id] for subset_id in block.ids]
+        path = folder / f"{name}.parquet"
+        metadata = ShardMetadata(
+            fingerprint=shard_fingerprint(
+                fitted.dataset.fingerprint, model, fitted.tolerance, block
+            ),
+            dataset=fitted.dataset.fingerprint,
+            model=model.name,
+            settings=model.settings,
+            tolerance=fitted.tolerance,
+        )
+        sha256 = write_shard(
+            path, block=block, trained=_rows(fitted.targets.trained, rows), metadata=metadata
+        )
+        entries.append(
+            ManifestEntry(
+                file=path.name,
+                fingerprint=metadata.fingerprint,
+                sha256=sha256,
+                size=path.stat().st_size,
+                rows=len(rows),
+                designs=dict(Counter(block.designs)),
+            )
+        )
+    listed = {entry.file for entry in entries}
+    for left in folder.glob("*.parquet"):
+        if left.name not in listed:
+            left.unlink()
+    write_manifest(folder, entries)
+
+
+def _rows(trained: TrainedTargets, rows: list[int]) -> TrainedTargets:
+    return TrainedTargets(**{name: getattr(trained, name)[rows] for name in COLUMNS})
+
+
+def _read_targets(folder: Path) -> Targets:
+    shards = list(read_shards(folder))
+    if len({(s.block.weights.shape[1], s.trained.parameters.shape[1]) for s in shards}) != 1:
+        raise _unusable(folder, "its shards differ in width, or there are none")
+    wide = any(shard.block.weights.dtype == torch.int32 for shard in shards)
+    kind = torch.int32 if wide else torch.uint8
+    subsets = Subsets(
+        tuple(subset_id for shard in shards for subset_id in shard.block.ids),
+        tuple(role for shard in shards for role in shard.block.roles),
+        tuple(design for shard in shards for design in shard.block.designs),
+        torch.cat([shard.block.weights.to(kind) for shard in shards]),
+    )
+    columns = {
+        name: torch.cat([torch.as_tensor(getattr(shard.trained, name)) for shard in shards])
+        for name in COLUMNS
+    }
+    return Targets(subsets, TrainedTargets(**columns))
+
+
+def _manifest_hash(folder: Path) -> str:
+    path = folder / MANIFEST_NAME
+    if not path.is_file():
+        raise _unusable(path, "it is missing")
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _read_description(path: Path) -> Description:
+    if not path.is_file():
+        raise InvalidInput(f"{path} is missing; name a folder that ModelPred.save wrote")
+    try:
+        return Description.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise _unusable(path, f"{where}: {first['msg']}".removeprefix(": ")) from error
+
+
+def _unusable(path: Path, why: str) -> InvalidInput:
+    return InvalidInput(f"{path} cannot be used: {why}; save the ModelPred again")

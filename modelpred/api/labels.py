@@ -1,0 +1,145 @@
+"""Labels of any type as class indices or numbers, and back: a class keeps its name and its type."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from modelpred.api.inputs import ArrayLike, array_of
+from modelpred.dataset import InvalidInput
+
+LabelKind = Literal["boolean", "integer", "number", "text"]
+
+_KINDS: dict[str, LabelKind] = {
+    "b": "boolean", "i": "integer", "u": "integer", "f": "number", "U": "text", "T": "text",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Labels:
+    """How labels are written: the classes in the order of their index, or plain numbers.
+
+    Attributes:
+        kind: the type that labels have outside.
+        classes: the classes' names as text; none where a number is predicted.
+    """
+
+    kind: LabelKind
+    classes: tuple[str, ...]
+
+    @property
+    def names(self) -> NDArray[Any]:
+        """The classes as the caller wrote them, [classes]."""
+        match self.kind:
+            case "boolean":
+                return np.array([name == "True" for name in self.classes])
+            case "integer":
+                return np.array([int(name) for name in self.classes])
+            case "number":
+                return np.array([float(name) for name in self.classes])
+            case "text":
+                return np.array(self.classes)
+
+    def encode(self, labels: ArrayLike, *, what: str, rows: int) -> Tensor:
+        """Class indices (int64) or numbers (float64), [rows].
+
+        Raises:
+            InvalidInput: another number of labels than rows, a missing label, or a class that
+                fitting never saw.
+        """
+        array, kind = _label_array(labels, what=what)
+        if len(array) != rows:
+            raise InvalidInput(f"{what} has {len(array)} labels for {rows} rows; pass one a row")
+        if not self.classes:
+            return torch.from_numpy(_numbers(array, kind, what=what))
+        texts = _texts(array, kind, like=self.kind)
+        index = {name: position for position, name in enumerate(self.classes)}
+        unknown = sorted({text for text in texts if text not in index})
+        if unknown:
+            raise InvalidInput(
+                f"{what} holds {unknown[0]!r}, expected one of the classes of the fit: "
+                f"{', '.join(self.classes)}"
+            )
+        return torch.tensor([index[text] for text in texts], dtype=torch.int64)
+
+
+def learn_labels(labels: ArrayLike, *, what: str, regression: bool | None) -> Labels:
+    """How these labels are written.
+
+    Args:
+        labels: [rows], of any type.
+        what: what the caller calls them, for messages.
+        regression: whether a number is predicted; None: where the labels are floating numbers.
+
+    Raises:
+        InvalidInput: missing labels, labels of several types, or fewer than two classes.
+    """
+    array, kind = _label_array(labels, what=what)
+    if regression or (regression is None and kind == "number"):
+        _numbers(array, kind, what=what)
+        return Labels("number", ())
+    if kind == "number" and not np.equal(array, np.round(array)).all():
+        raise InvalidInput(f"{what} holds real numbers, expected classes; use target='ridge'")
+    classes = _texts(np.unique(array), kind, like=kind)
+    if len(classes) < 2:
+        raise InvalidInput(
+            f"{what} holds one class ({classes[0]!r}) in all {len(array)} rows; "
+            "a classifier needs at least two"
+        )
+    return Labels(kind, tuple(classes))
+
+
+def _label_array(labels: ArrayLike, *, what: str) -> tuple[NDArray[Any], LabelKind]:
+    """Labels [rows] of one type, none of them missing."""
+    if isinstance(labels, pl.DataFrame):
+        raise InvalidInput(f"{what} is a table, expected one column; pass a series")
+    listed = labels.to_list() if isinstance(labels, pl.Series) else labels
+    if isinstance(listed, (list, tuple)):  # numpy would turn [1, "a"] into texts
+        listed = np.array(listed, dtype=object)
+    array = array_of(listed)
+    if array.ndim != 1 or not len(array):
+        raise InvalidInput(f"{what} has shape {list(array.shape)}, expected one label a row")
+    if array.dtype.kind == "O":
+        array = _one_type(array, what=what)
+    kind = _KINDS.get(array.dtype.kind, "text")
+    missing = int((~np.isfinite(array)).sum()) if kind == "number" else 0
+    if missing:
+        raise InvalidInput(f"{what} has {missing} missing or not finite labels; fill or remove")
+    return (array.astype(str) if kind == "text" else array), kind
+
+
+def _one_type(array: NDArray[Any], *, what: str) -> NDArray[Any]:
+    """An array of objects as an array of what they are; of other things than numbers, their text."""
+    labels = array.tolist()
+    missing = sum(
+        label is None or (isinstance(label, float) and math.isnan(label)) for label in labels
+    )
+    if missing:
+        raise InvalidInput(f"{what} has {missing} missing or not finite labels; fill or remove")
+    kinds = {_KINDS.get(np.asarray(label).dtype.kind, "text") for label in labels}
+    if len(kinds) > 1 and kinds != {"integer", "number"}:
+        raise InvalidInput(
+            f"{what} mixes {' and '.join(sorted(kinds))} labels; give all of them one type"
+        )
+    return array.astype(str) if kinds == {"text"} else np.array(labels)
+
+
+def _texts(array: NDArray[Any], kind: LabelKind, *, like: LabelKind) -> list[str]:
+    """The labels as the text that a class of kind `like` has: 1.0 and True are the integer 1."""
+    if {kind, like} <= {"integer", "number", "boolean"} and kind != like:
+        exact = {"integer": np.int64, "number": np.float64, "boolean": np.bool_}[like]
+        converted = array.astype(exact)
+        if np.equal(converted, array).all():
+            array = converted
+    return [str(label) for label in array.tolist()]
+
+
+def _numbers(array: NDArray[Any], kind: LabelKind, *, what: str) -> NDArray[np.float64]:
+    if kind in {"text", "boolean"}:
+        raise InvalidInput(f"{what} holds {kind} labels, expected numbers to predict")
+    return array.astype(np.float64)

@@ -1,0 +1,63 @@
+"""What ModelPred is told, as the configurations that the pipeline's stages take."""
+
+from pydantic import ValidationError
+
+from modelpred.api.labels import Labels
+from modelpred.dataset import InvalidInput
+from modelpred.subsets import Counts, SubsetsConfig
+from modelpred.targets import TargetsConfig
+from modelpred.targets.families import FAMILIES
+
+AUTO = "auto"
+AUTO_TARGETS = ("logistic", "softmax", "ridge")  # what it may stand for
+FEWEST_SUBSETS = 20
+
+
+def family_of(target: str, labels: Labels) -> str:
+    """The family that `auto` stands for."""
+    if target != AUTO:
+        return target
+    if not labels.classes:
+        return "ridge"
+    return "logistic" if len(labels.classes) == 2 else "softmax"
+
+
+def targets_config(family: str, settings: dict[str, float | int], seed: int) -> TargetsConfig:
+    """The settings as the pipeline's stages take them.
+
+    Raises:
+        InvalidInput: a setting that the family does not have, or a value out of range.
+    """
+    known = ("tolerance", *FAMILIES[family].setting_names())
+    unknown = [name for name in settings if name not in known]
+    if unknown:
+        raise InvalidInput(
+            f"{family} has no setting {unknown[0]!r}; known: "
+            f"{', '.join(name for name in known if name != 'seed')}"
+        )
+    try:
+        return TargetsConfig.model_validate({"model": family, "seed": seed, **settings})
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(map(str, first["loc"]))
+        raise InvalidInput(f"{name} is {first['input']!r}: {first['msg']}") from error
+
+
+def subsets_config(subsets: int | SubsetsConfig, seed: int) -> SubsetsConfig:
+    """How many subsets of which design and role; held-out ones in the pipeline's proportions."""
+    if isinstance(subsets, SubsetsConfig):
+        return subsets
+    if subsets < FEWEST_SUBSETS:
+        raise InvalidInput(f"subsets is {subsets}; expected {FEWEST_SUBSETS} or more")
+    usual = SubsetsConfig()
+    share = min(1.0, subsets / sum(usual.fit.values()))
+
+    def held_out(counts: Counts) -> Counts:
+        return {design: max(5, round(share * count)) for design, count in counts.items()}
+
+    return SubsetsConfig(
+        fit={"uniform": subsets - subsets // 5, "bootstrap": subsets // 5},
+        validation=held_out(usual.validation),
+        test=held_out(usual.test),
+        seed=seed,
+    )
