@@ -86,6 +86,9 @@ def context(progress: Progress) -> StudyContext:
         truth=Retraining(model, points),
         row_ids=dataset.row_ids,
         progress=progress,
+        feature_names=dataset.feature_names,
+        class_names=dataset.classes,
+        test_row_ids=dataset.test_row_ids,
     )
 
 

@@ -47,6 +47,9 @@ class StudyContext:
         rows: the original cells of the pool's points, where a study can find groups.
         mislabelled: [points], where wrong labels were planted; None where none were. A study may
             judge methods by it and must show it to none.
+        feature_names: what the features are called; empty if nobody said.
+        class_names: what the classes are called; empty if nobody said.
+        test_row_ids: a name for each test row; empty if nobody said.
     """
 
     model: TargetModel
@@ -59,6 +62,9 @@ class StudyContext:
     progress: Progress = silent
     rows: pl.DataFrame | None = None
     mislabelled: Bool[Tensor, " points"] | None = None
+    feature_names: tuple[str, ...] = ()
+    class_names: tuple[str, ...] = ()
+    test_row_ids: tuple[str, ...] = ()
 
     @property
     def subject(self) -> str:
