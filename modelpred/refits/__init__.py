@@ -6,10 +6,11 @@ from torch import Tensor
 
 from modelpred.refits.datamodel import LinearDatamodel
 from modelpred.refits.influence import Influence, NewtonStep, RescaledInfluence
-from modelpred.refits.retraining import FullModel, Progress, Refit, Retraining, silent
+from modelpred.refits.retraining import Extendable, FullModel, Progress, Refit, Retraining, silent
 from modelpred.targets.model import Points, TargetModel
 
 __all__ = [
+    "Extendable",
     "FullModel",
     "Influence",
     "LinearDatamodel",

@@ -18,6 +18,7 @@ from torch import Tensor
 from modelpred.dataset.tables import InvalidInput
 from modelpred.metrics import relative_errors
 from modelpred.refits.retraining import checked_weights
+from modelpred.targets.model import Points
 
 # Penalties tried, as multiples of the mean eigenvalue of W'W.
 GRID = np.logspace(-5, 2, 15)
@@ -105,6 +106,18 @@ class LinearDatamodel:
         """Return intercept + Σ_i w_i coefficients_i."""
         rows = checked_weights(weights, points=len(self.coefficients))
         return self.intercept + rows @ self.coefficients
+
+    def for_points(self, points: Points) -> "LinearDatamodel":
+        """The same datamodel over a pool that goes on: it knows nothing of the points added."""
+        added = len(points.labels) - len(self.coefficients)
+        if added < 0:
+            raise InvalidInput(
+                f"the new pool has {len(points.labels)} points, fewer than the "
+                f"{len(self.coefficients)} of the fit; add points at its end"
+            )
+        unknown = self.coefficients.new_zeros(added, self.coefficients.shape[1])
+        coefficients = torch.cat([self.coefficients, unknown])
+        return LinearDatamodel(coefficients, self.intercept, penalty=self.penalty)
 
 
 def _chosen_penalty(weights: Tensor, parameters: Tensor) -> float:

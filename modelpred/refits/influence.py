@@ -9,6 +9,8 @@ the full gradient is zero. Then
     rescaled influence   theta - (R + s Σ_i H_i)⁻¹ Σ_i (w_i - 1) g_i,  s = Σ_i w_i / N
     Newton step          theta - (R + Σ_i w_i H_i)⁻¹ Σ_i (w_i - 1) g_i
 
+All around weights of one (`around` names others, for a pool that was extended afterwards).
+
 The first is the derivative of retraining times the change of weights. The second gives the
 full Hessian the subset's size (a name that others use for leverage corrections, too). The third
 has the subset's own Hessian and is exact for a quadratic objective; it is neither damped nor
@@ -31,7 +33,7 @@ from jaxtyping import Float, Num
 from torch import Tensor
 
 from modelpred.dataset.tables import InvalidInput
-from modelpred.refits.retraining import checked_weights
+from modelpred.refits.retraining import checked_weights, continued
 from modelpred.targets.model import Points, TargetModel
 
 # Eigenvalues below this share of the largest are directions that neither the data nor the penalty
@@ -49,32 +51,49 @@ class Expansion:
     basis: Float[Tensor, "parameters directions"]
     penalty_share: Float[Tensor, " directions"]
     gradients: Float[Tensor, "points directions"]
+    around: Float[Tensor, " points"]
 
     @classmethod
-    def of(cls, model: TargetModel, points: Points, full_parameters: Tensor) -> "Expansion":
-        """Return the expansion of a convex family; InvalidInput for any other."""
+    def of(
+        cls,
+        model: TargetModel,
+        points: Points,
+        full_parameters: Tensor,
+        *,
+        around: Float[Tensor, " points"] | None = None,
+    ) -> "Expansion":
+        """Return the expansion of a convex family; InvalidInput for any other.
+
+        Args:
+            model: a convex family.
+            points: the pool.
+            full_parameters: [parameters], trained with the weights `around`.
+            around: weights to expand at, [points]; by default every point once.
+        """
         if not model.convex:
             raise InvalidInput(
                 f"{model.name} has no expansion around its full-data model, which is no stationary "
                 "point; use the linear datamodel or retraining"
             )
-        ones = torch.ones(len(points.labels), dtype=torch.float64)
-        values, vectors = torch.linalg.eigh(model.hessian(full_parameters, ones, points))
+        if around is None:
+            around = torch.ones(len(points.labels), dtype=torch.float64)
+        values, vectors = torch.linalg.eigh(model.hessian(full_parameters, around, points))
         kept = values > UNDETERMINED * values[-1]
         whitening = vectors[:, kept] / values[kept].sqrt()
-        penalty = model.hessian(full_parameters, 0 * ones, points)
+        penalty = model.hessian(full_parameters, 0 * around, points)
         share, rotation = torch.linalg.eigh(whitening.T @ penalty @ whitening)
         basis = whitening @ rotation
         gradients = model.point_gradients(full_parameters, points) @ basis
-        return cls(full_parameters, basis, share.clamp(0, 1), gradients)
+        return cls(full_parameters, basis, share.clamp(0, 1), gradients, around)
 
     def gradient(self, weights: Float[Tensor, "subsets points"]) -> Tensor:
         """Return Σ_i (w_i - 1) g_i in the basis, [subsets, directions]."""
-        return (weights - 1) @ self.gradients
+        return (weights - self.around) @ self.gradients
 
     def rescaled_hessian(self, weights: Float[Tensor, "subsets points"]) -> Tensor:
         """Return the diagonal r + s (1 - r) in the basis; an empty subset counts as one point."""
-        share = weights.mean(dim=1, keepdim=True).clamp(min=1 / weights.shape[1])
+        whole = self.around.sum()
+        share = weights.sum(dim=1, keepdim=True).clamp(min=1) / whole
         return self.penalty_share + share * (1 - self.penalty_share)
 
     def moved(self, step: Float[Tensor, "subsets directions"]) -> Tensor:
@@ -88,8 +107,18 @@ class Influence:
 
     name = "influence"
 
-    def __init__(self, model: TargetModel, points: Points, full_parameters: Tensor) -> None:
-        expansion = Expansion.of(model, points, full_parameters)
+    def __init__(
+        self,
+        model: TargetModel,
+        points: Points,
+        full_parameters: Tensor,
+        *,
+        around: Float[Tensor, " points"] | None = None,
+    ) -> None:
+        self.model = model
+        self.points = points
+        expansion = Expansion.of(model, points, full_parameters, around=around)
+        self.around = expansion.around
         self.full_parameters = full_parameters
         self.derivatives = -expansion.gradients @ expansion.basis.T
         """d theta / d w_i, [points, parameters]"""
@@ -99,7 +128,12 @@ class Influence:
     ) -> Float[Tensor, "subsets parameters"]:
         """Return theta + Σ_i (w_i - 1) dtheta/dw_i."""
         rows = checked_weights(weights, points=len(self.derivatives))
-        return self.full_parameters + (rows - 1) @ self.derivatives
+        return self.full_parameters + (rows - self.around) @ self.derivatives
+
+    def for_points(self, points: Points) -> "Influence":
+        """The same expansion over a pool that goes on after this one's points."""
+        around = continued(self.around, self.points, points)
+        return Influence(self.model, points, self.full_parameters, around=around)
 
 
 @final
@@ -108,8 +142,17 @@ class RescaledInfluence:
 
     name = "rescaled_influence"
 
-    def __init__(self, model: TargetModel, points: Points, full_parameters: Tensor) -> None:
-        self.expansion = Expansion.of(model, points, full_parameters)
+    def __init__(
+        self,
+        model: TargetModel,
+        points: Points,
+        full_parameters: Tensor,
+        *,
+        around: Float[Tensor, " points"] | None = None,
+    ) -> None:
+        self.model = model
+        self.points = points
+        self.expansion = Expansion.of(model, points, full_parameters, around=around)
 
     def __call__(
         self, weights: Num[Tensor, "subsets points"]
@@ -118,6 +161,12 @@ class RescaledInfluence:
         rows = checked_weights(weights, points=len(self.expansion.gradients))
         step = self.expansion.gradient(rows) / self.expansion.rescaled_hessian(rows)
         return self.expansion.moved(step)
+
+    def for_points(self, points: Points) -> "RescaledInfluence":
+        """The same expansion over a pool that goes on after this one's points."""
+        around = continued(self.expansion.around, self.points, points)
+        full = self.expansion.full_parameters
+        return RescaledInfluence(self.model, points, full, around=around)
 
 
 Operator = Callable[[Tensor, Tensor], Tensor]
@@ -136,6 +185,7 @@ class NewtonStep:
             parameters by a thousandth of the step's own error (spam, standardised: 0.0001 of
             their size against 0.17); more digits would only cost it time.
         block: subsets solved at once, small enough for the processor's cache.
+        around: weights to expand at, [points]; by default every point once.
     """
 
     name = "newton_step"
@@ -148,8 +198,11 @@ class NewtonStep:
         *,
         tolerance: float = 1e-3,
         block: int = 250,
+        around: Float[Tensor, " points"] | None = None,
     ) -> None:
-        self.expansion = Expansion.of(model, points, full_parameters)
+        self.model = model
+        self.points = points
+        self.expansion = Expansion.of(model, points, full_parameters, around=around)
         self.tolerance = tolerance
         self.block = block
         self.dtype = torch.float32 if tolerance >= SINGLE_PRECISION else torch.float64
@@ -162,6 +215,17 @@ class NewtonStep:
         rows = checked_weights(weights, points=len(self.expansion.gradients))
         steps = [self._step(block) for block in rows.split(self.block)]
         return self.expansion.moved(torch.cat(steps).to(torch.float64))
+
+    def for_points(self, points: Points) -> "NewtonStep":
+        """The same expansion over a pool that goes on after this one's points."""
+        return NewtonStep(
+            self.model,
+            points,
+            self.expansion.full_parameters,
+            tolerance=self.tolerance,
+            block=self.block,
+            around=continued(self.expansion.around, self.points, points),
+        )
 
     def _step(self, weights: Tensor) -> Tensor:
         gradient = self.expansion.gradient(weights).to(self.dtype)

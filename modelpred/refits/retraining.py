@@ -51,6 +51,35 @@ def checked_weights(
     return weights.to(torch.float64)
 
 
+@runtime_checkable
+class Extendable(Protocol):
+    """A refit that can answer for points that it was not made with."""
+
+    def for_points(self, points: Points) -> Refit:
+        """The same refit over another pool; its first points are those of the old one."""
+        ...
+
+
+def continued(
+    around: Float[Tensor, " points"], old: Points, new: Points
+) -> Float[Tensor, " more_points"]:
+    """Return weights of a longer pool: those of the old points, and zero for the added ones.
+
+    Raises:
+        InvalidInput: the new pool does not begin with the old points.
+    """
+    count = len(old.labels)
+    if not (
+        torch.equal(new.features[:count], old.features)
+        and torch.equal(new.labels[:count], old.labels)
+    ):
+        raise InvalidInput(
+            f"the new pool does not begin with the {count} points of the old one; add points at "
+            "its end"
+        )
+    return torch.cat([around, around.new_zeros(len(new.labels) - count)])
+
+
 @final
 class Retraining:
     """Exact retraining of every subset: the truth that other refits are measured against.
@@ -86,6 +115,10 @@ class Retraining:
         """Return the trained parameters; `train` also says which of them converged."""
         return self.train(weights).parameters
 
+    def for_points(self, points: Points) -> "Retraining":
+        """Retraining over another pool."""
+        return Retraining(self.model, points, tolerance=self.tolerance, start=self.start)
+
     def train(
         self, weights: Num[Tensor, "subsets points"], *, progress: Progress = silent
     ) -> TrainedTargets:
@@ -119,3 +152,7 @@ class FullModel:
         """Return the full-data parameters once per subset."""
         rows = checked_weights(weights, points=len(self.points.labels))
         return self.full_parameters.repeat(len(rows), 1)
+
+    def for_points(self, points: Points) -> "FullModel":
+        """The same model, whatever is added."""
+        return FullModel(self.model, points, self.full_parameters)
