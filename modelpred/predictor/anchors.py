@@ -1,7 +1,7 @@
 """Where a prediction starts: what is linear in the weights, and cheap.
 
-For a convex family the optimum moves smoothly with the total weight, so it is trained once on the
-whole pool at a few dozen weight levels t ("shares"): the size path theta*(t) = argmin F_{t 1}. A
+*Size path*, for a convex family. The optimum moves smoothly with the total weight, so it is trained
+once on the whole pool at a few dozen weight levels t ("shares"): theta*(t) = argmin F_{t 1}. A
 subset w of share s = sum_i w_i / N starts at the nearest level and takes one Newton step with that
 level's Hessian H_t, which needs only the pooled gradients of that level:
 
@@ -12,92 +12,260 @@ many parameters), so the same basis preconditions a gradient at any parameters:
 
     precondition(g) = Q diag(Q' H_t Q)^-1 Q' g  ~  the step from there to the optimum
 
-The full-model anchors of influence functions are the single level t = 1. For a family that is not
-convex there is no path; its anchor is the full model, and its preconditioner is plain scaling.
+The anchor of influence functions is the single level t = 1.
+
+*Gradient ridge*, for a family that is trained by fixed steps and has no optimum to move. Gradients
+of every point at a few trained models (the full one and some of the bank's) are projected on their
+own principal directions and averaged over the subset; a ridge regression leads from there, and from
+the subset's size and class shares, to the trained parameters. It knows points by their gradients
+only, so it is defined for points that the bank never held. Its preconditioner is the identity.
 """
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor
 
+from modelpred.refits import LinearDatamodel
 from modelpred.targets import Points, TargetModel, train_targets
+from modelpred.targets.model import class_counts
 
 LEVELS = 24
 SMALLEST_SHARE = 0.02
 JOINT_BLOCK = 400  # up to so many parameters the Hessian is kept as one block
+CHECKPOINTS = (0.05, 0.25, 0.5)  # of the bank's models by size, beside the full one
+
+Preconditioner = Callable[[Tensor], Tensor]
 
 
+class BoundAnchors(ABC):
+    """Anchors over given points, in one precision: what every batch of subsets needs."""
+
+    @abstractmethod
+    def __call__(self, weights: Tensor) -> Tensor:
+        """Where the predictions of these subsets start, [subsets, parameters]."""
+
+    @abstractmethod
+    def preconditioner(self, weights: Tensor) -> Preconditioner:
+        """A function from gradients to about the steps to the optimum, both [subsets, parameters]."""
+
+
+class Anchors(ABC):
+    """Fitted anchors, free of points: tensors that a file can keep."""
+
+    kind: ClassVar[str]
+    pool: int  # number of points that a share of 1 stands for
+
+    @property
+    @abstractmethod
+    def parameter_count(self) -> int:
+        """Number of the family's parameters."""
+
+    @abstractmethod
+    def tensors(self) -> dict[str, Tensor]:
+        """What a file keeps; the constructor takes them back by these names, with `pool`."""
+
+    @abstractmethod
+    def bind(self, model: TargetModel, points: Points, dtype: torch.dtype) -> BoundAnchors:
+        """The anchors over these points (float64), to be used in precision `dtype`."""
+
+
+@final
 @dataclass(frozen=True)
-class Anchors:
-    """A size path and its preconditioner, as tensors (float64); see the module's text."""
+class SizePath(Anchors):
+    """Trained parameters at every level of total weight, and their Hessians' diagonals."""
 
     shares: Tensor  # [levels], ascending
     parameters: Tensor  # [levels, parameters]
     basis: Tensor  # [blocks, size, size], columns are directions
     curvatures: Tensor  # [levels, blocks, size], diagonal of the Hessian in the basis
-    pool: int  # number of points that a share of 1 stands for
+    pool: int
+
+    kind: ClassVar[str] = "size_path"
+
+    def __post_init__(self) -> None:
+        levels, parameters = self.parameters.shape
+        blocks, size, other = self.basis.shape
+        fits = (
+            self.shares.shape == (levels,)
+            and size == other
+            and blocks * size == parameters
+            and self.curvatures.shape == (levels, blocks, size)
+        )
+        if not fits:
+            raise ValueError("the tensors of the size path do not fit each other")
+
+    @property
+    def parameter_count(self) -> int:
+        """Number of the family's parameters."""
+        return self.parameters.shape[1]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Shares, parameters, basis, curvatures."""
+        names = ("shares", "parameters", "basis", "curvatures")
+        return {name: getattr(self, name) for name in names}
+
+    def bind(self, model: TargetModel, points: Points, dtype: torch.dtype) -> "BoundSizePath":
+        """Gradients of every point at every level, formed in double precision."""
+        device = points.features.device
+        path = self.parameters.to(device)
+        nothing = path.new_zeros(len(path), len(points.features))
+        gradients = torch.stack([model.point_gradients(theta, points) for theta in path])
+        penalties = model.gradient(path, nothing, points)
+        ours = {name: tensor.to(device, dtype) for name, tensor in self.tensors().items()}
+        return BoundSizePath(
+            SizePath(**ours, pool=self.pool), gradients.to(dtype), penalties.to(dtype)
+        )
+
+
+@final
+@dataclass(frozen=True)
+class BoundSizePath(BoundAnchors):
+    """A size path whose point gradients are at hand."""
+
+    path: SizePath
+    point_gradients: Tensor  # [levels, points, parameters]
+    penalty_gradients: Tensor  # [levels, parameters]
 
     def levels(self, weights: Tensor) -> Tensor:
-        """Index [subsets] of the path level nearest in log share to each subset."""
-        share = weights.sum(1).clamp(min=1e-9).log() - torch.log(torch.tensor(float(self.pool)))
-        edges = self.shares.to(share).log()
-        return torch.bucketize(share, (edges[1:] + edges[:-1]) / 2)
+        """Index [subsets] of the level nearest in log share to each subset."""
+        share = weights.sum(1).clamp(min=1e-9) / self.path.pool
+        edges = self.path.shares.log()
+        return torch.bucketize(share.log(), (edges[1:] + edges[:-1]) / 2)
 
-    def to(self, dtype: torch.dtype, device: torch.device | str) -> "Anchors":
-        """The same anchors in another precision or on another device."""
-        return Anchors(
-            *(
-                tensor.to(dtype=dtype, device=device)
-                for tensor in (self.shares, self.parameters, self.basis, self.curvatures)
-            ),
-            pool=self.pool,
+    def __call__(self, weights: Tensor) -> Tensor:
+        """theta*(t) - H_t^-1 gradient, one matrix product a level that occurs."""
+        levels = self.levels(weights)
+        order = levels.argsort(stable=True)
+        counts = torch.bincount(levels, minlength=len(self.path.shares)).tolist()
+        gradients = torch.cat(
+            [
+                rows @ self.point_gradients[level] + self.penalty_gradients[level]
+                for level, rows in enumerate(weights[order].split(counts))
+            ]
         )
+        gradients = torch.empty_like(gradients).index_copy(0, order, gradients)
+        return self.path.parameters[levels] - self._apply(gradients, levels)
 
-    def precondition(self, gradients: Tensor, levels: Tensor) -> Tensor:
-        """Q diag(Q' H_t Q)^-1 Q' g for each subset's level t. Shapes [subsets, parameters]."""
-        blocks, size, _ = self.basis.shape
+    def preconditioner(self, weights: Tensor) -> Preconditioner:
+        """Q diag(Q' H_t Q)^-1 Q' g for each subset's level t."""
+        levels = self.levels(weights)
+        return lambda gradients: self._apply(gradients, levels)
+
+    def _apply(self, gradients: Tensor, levels: Tensor) -> Tensor:
+        basis, curvatures = self.path.basis, self.path.curvatures
+        blocks, size, _ = basis.shape
         if blocks == 1:
-            turned = gradients @ self.basis[0]
-            return (turned / self.curvatures[levels, 0]) @ self.basis[0].T
+            return ((gradients @ basis[0]) / curvatures[levels, 0]) @ basis[0].T
         shaped = gradients.unflatten(1, (blocks, size)).transpose(0, 1)
-        turned = torch.bmm(shaped, self.basis) / self.curvatures[levels].transpose(0, 1)
-        return torch.bmm(turned, self.basis.mT).transpose(0, 1).flatten(1)
+        turned = torch.bmm(shaped, basis) / curvatures[levels].transpose(0, 1)
+        return torch.bmm(turned, basis.mT).transpose(0, 1).flatten(1)
 
 
-def make_anchors(model: TargetModel, points: Points, *, tolerance: float = 1e-6) -> Anchors:
-    """The anchors of a pool: the size path for a convex family, else the full model alone."""
-    levels = LEVELS if model.convex else 1
-    smallest = max(SMALLEST_SHARE, min(0.1, 3 / len(points.features)))
-    exponents = torch.linspace(0, 1, levels, dtype=torch.float64)
-    shares = smallest ** (1 - exponents) if levels > 1 else torch.ones(1, dtype=torch.float64)
-    weights = shares[:, None].expand(-1, len(points.features)).contiguous().to(points.features)
-    trained = train_targets(
-        model, points.features, points.labels, weights, tolerance=tolerance, classes=points.classes
-    )
-    if not model.convex:
-        size = trained.parameters.shape[1]
-        return Anchors(
-            shares,
-            trained.parameters,
-            torch.ones(size, 1, 1, dtype=torch.float64),
-            torch.ones(1, size, 1, dtype=torch.float64),
-            pool=len(points.features),
+@final
+@dataclass(frozen=True)
+class GradientRidge(Anchors):
+    """Ridge regression from pooled, projected point gradients to trained parameters."""
+
+    checkpoints: Tensor  # [models, parameters], where gradients are taken
+    directions: Tensor  # [models x parameters, projected]
+    scale: Tensor  # [inputs]
+    coefficients: Tensor  # [inputs, parameters]
+    intercept: Tensor  # [parameters]
+    pool: int
+
+    kind: ClassVar[str] = "gradient_ridge"
+
+    def __post_init__(self) -> None:
+        models, parameters = self.checkpoints.shape
+        inputs = len(self.scale)
+        fits = (
+            self.directions.ndim == 2
+            and self.directions.shape[0] == models * parameters
+            and self.coefficients.shape == (inputs, parameters)
+            and self.intercept.shape == (parameters,)
         )
-    basis, curvatures = _shared_basis(model, points, trained.parameters, weights)
-    return Anchors(
-        shares.to(points.features), trained.parameters, basis, curvatures, pool=len(points.features)
-    )
+        if not fits:
+            raise ValueError("the tensors of the gradient ridge do not fit each other")
+
+    @property
+    def parameter_count(self) -> int:
+        """Number of the family's parameters."""
+        return self.checkpoints.shape[1]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Checkpoints, directions, scale, coefficients, intercept."""
+        names = ("checkpoints", "directions", "scale", "coefficients", "intercept")
+        return {name: getattr(self, name) for name in names}
+
+    def bind(self, model: TargetModel, points: Points, dtype: torch.dtype) -> "BoundGradientRidge":
+        """Projected gradients of these points."""
+        device = points.features.device
+        projected = stacked_gradients(model, points, self.checkpoints.to(device)) @ (
+            self.directions.to(device, torch.float64)
+        )
+        classes = class_counts(torch.eye(len(points.features)).to(projected), points)
+        return BoundGradientRidge(
+            projected.to(dtype),
+            classes.to(dtype),
+            self.pool,
+            self.scale.to(device, dtype),
+            self.coefficients.to(device, dtype),
+            self.intercept.to(device, dtype),
+        )
 
 
-def _shared_basis(
-    model: TargetModel, points: Points, path: Tensor, weights: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Eigenbasis of the middle level's Hessian (by block), and every level's diagonal in it."""
-    size = path.shape[1]
-    per_output = points.features.shape[1] + 1
-    blocks = 1 if size <= JOINT_BLOCK else size // per_output
-    middle = _blocks(model.hessian(path[len(path) // 2], weights[len(path) // 2], points), blocks)
+@final
+@dataclass(frozen=True)
+class BoundGradientRidge(BoundAnchors):
+    """A gradient ridge whose projected point gradients are at hand."""
+
+    projected: Tensor  # [points, projected]
+    classes: Tensor  # [points, classes], one-hot
+    pool: int
+    scale: Tensor
+    coefficients: Tensor
+    intercept: Tensor
+
+    def __call__(self, weights: Tensor) -> Tensor:
+        """Intercept + inputs times coefficients."""
+        inputs = ridge_inputs(weights, self.projected, self.classes, pool=self.pool)
+        return self.intercept + (inputs / self.scale) @ self.coefficients
+
+    def preconditioner(self, weights: Tensor) -> Preconditioner:
+        """The identity: a gradient step is a gradient step."""
+        del weights
+        return lambda gradients: gradients
+
+
+def ridge_inputs(weights: Tensor, projected: Tensor, classes: Tensor, *, pool: int) -> Tensor:
+    """Mean gradient and class shares, alone and times log inverse share; and the size itself."""
+    total = weights.sum(1, keepdim=True).clamp(min=1e-9)
+    size = pool / total
+    mean = weights @ torch.cat([projected, classes], 1) / total
+    return torch.cat([mean, mean * size.log(), size, size.log(), 1 / size], 1)
+
+
+def stacked_gradients(model: TargetModel, points: Points, checkpoints: Tensor) -> Tensor:
+    """Gradients of each point at each checkpoint, side by side, [points, models x parameters]."""
+    exact = checkpoints.to(torch.float64)
+    return torch.cat([model.point_gradients(theta, points) for theta in exact], 1)
+
+
+def fit_size_path(model: TargetModel, points: Points, *, tolerance: float = 1e-6) -> SizePath:
+    """The size path of a pool, for a convex family; a handful of trainings."""
+    smallest = max(SMALLEST_SHARE, min(0.1, 3 / len(points.features)))
+    exponents = torch.linspace(0, 1, LEVELS, dtype=torch.float64)
+    shares = (smallest ** (1 - exponents)).to(points.features)
+    weights = shares[:, None].expand(-1, len(points.features)).contiguous()
+    path = train_targets(
+        model, points.features, points.labels, weights, tolerance=tolerance, classes=points.classes
+    ).parameters
+    blocks = 1 if path.shape[1] <= JOINT_BLOCK else path.shape[1] // (points.features.shape[1] + 1)
+    middle = _blocks(model.hessian(path[LEVELS // 2], weights[LEVELS // 2], points), blocks)
     basis = torch.linalg.eigh(middle).eigenvectors
     diagonals: list[Tensor] = []
     for parameters, level in zip(path, weights, strict=True):
@@ -106,7 +274,38 @@ def _shared_basis(
     curvatures = torch.stack(diagonals)
     # Directions that change nothing (equal shifts of all softmax intercepts) have curvature zero
     # and gradient zero: any positive number keeps the quotient at zero.
-    return basis, curvatures.clamp(min=1e-6 * float(curvatures.max()))
+    curvatures = curvatures.clamp(min=1e-6 * float(curvatures.max()))
+    return SizePath(shares, path, basis, curvatures, pool=len(points.features))
+
+
+def fit_gradient_ridge(
+    model: TargetModel, points: Points, weights: Tensor, parameters: Tensor
+) -> GradientRidge:
+    """The gradient ridge of a bank of trained targets, [subsets, points] -> [subsets, parameters]."""
+    everything = torch.ones(1, len(points.features)).to(points.features)
+    full = train_targets(
+        model, points.features, points.labels, everything, classes=points.classes
+    ).parameters
+    by_size = weights.sum(1).argsort(stable=True)
+    chosen = by_size[[int(share * (len(weights) - 1)) for share in CHECKPOINTS]]
+    checkpoints = torch.cat([full, parameters[chosen]])
+    gradients = stacked_gradients(model, points, checkpoints)
+    _, singular, directions = torch.linalg.svd(gradients, full_matrices=False)
+    directions = directions[singular > 1e-8 * singular[0]].T
+    classes = class_counts(torch.eye(len(points.features)).to(gradients), points)
+    pool = len(points.features)
+    inputs = ridge_inputs(weights, gradients @ directions, classes, pool=pool)
+    scale = inputs.std(0)
+    # All projected gradients share one scale a block: the ridge then shrinks weak directions more.
+    size = directions.shape[1]
+    offset = size + classes.shape[1]
+    for start in (0, offset):
+        scale[start : start + size] = inputs[:, start : start + size].std()
+    scale = torch.where(scale > 0, scale, 1.0)
+    ridge = LinearDatamodel.fit(inputs / scale, parameters)
+    return GradientRidge(
+        checkpoints, directions, scale, ridge.coefficients, ridge.intercept, pool=pool
+    )
 
 
 def _blocks(hessian: Tensor, blocks: int) -> Tensor:
@@ -114,42 +313,3 @@ def _blocks(hessian: Tensor, blocks: int) -> Tensor:
     size = hessian.shape[0] // blocks
     shaped = hessian.reshape(blocks, size, blocks, size)
     return torch.stack([shaped[block, :, block] for block in range(blocks)])
-
-
-@dataclass(frozen=True)
-class PooledAnchor:
-    """`Anchors` bound to points: gradients of every point at every level, ready to be pooled."""
-
-    anchors: Anchors
-    point_gradients: Tensor  # [levels, points, parameters]
-    penalty_gradients: Tensor  # [levels, parameters]
-
-    def __call__(self, weights: Tensor, levels: Tensor) -> Tensor:
-        """anchor(w) [subsets, parameters], one matrix product a level that occurs."""
-        path = self.anchors.parameters
-        if len(path) == 1:
-            return path.expand(len(weights), -1)
-        order = levels.argsort(stable=True)
-        counts = torch.bincount(levels, minlength=len(path)).tolist()
-        gradients = torch.cat(
-            [
-                rows @ self.point_gradients[level] + self.penalty_gradients[level]
-                for level, rows in enumerate(weights[order].split(counts))
-                if len(rows)
-            ]
-        )
-        gradients = torch.empty_like(gradients).index_copy_(0, order, gradients)
-        return path[levels] - self.anchors.precondition(gradients, levels)
-
-
-def pool_anchors(anchors: Anchors, model: TargetModel, points: Points) -> PooledAnchor:
-    """Anchors bound to these points, in the points' precision and on their device."""
-    ours = anchors.to(points.features.dtype, points.features.device)
-    if len(ours.parameters) == 1:
-        return PooledAnchor(ours, ours.parameters[:, None], torch.zeros_like(ours.parameters))
-    nothing = ours.parameters.new_zeros(len(ours.parameters), len(points.features))
-    return PooledAnchor(
-        ours,
-        torch.stack([model.point_gradients(theta, points) for theta in ours.parameters]),
-        model.gradient(ours.parameters, nothing, points),
-    )

@@ -18,14 +18,16 @@ from torch import Tensor
 
 from modelpred.dataset.files import write_atomically
 from modelpred.dataset.tables import InvalidInput
-from modelpred.predictor.anchors import Anchors
+from modelpred.predictor.anchors import Anchors, GradientRidge, SizePath
 from modelpred.predictor.fitting import Predictor, PredictorConfig, build_network
-from modelpred.targets import Points, points_of, target_model
+from modelpred.targets import points_of, target_model
 
 SCHEMA_VERSION = 1
 LARGEST_BYTES = 4 * 2**30
 TENSORS_FILE, DESCRIPTION_FILE = "predictor.safetensors", "predictor.json"
-ANCHOR_NAMES = ("shares", "parameters", "basis", "curvatures")
+ANCHORS: dict[str, type[SizePath] | type[GradientRidge]] = {
+    kind.kind: kind for kind in (SizePath, GradientRidge)
+}
 
 
 class PredictorDescription(BaseModel):
@@ -41,6 +43,7 @@ class PredictorDescription(BaseModel):
     fitted_points: int
     features: int
     parameters: int
+    anchors: str
     row_ids: tuple[str, ...]
     config: PredictorConfig
 
@@ -49,7 +52,7 @@ def write_predictor(predictor: Predictor, folder: Path) -> None:
     """Write both files into the folder, each whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {f"network.{k}": v for k, v in predictor.network.state_dict().items()}
-    tensors |= {f"anchors.{name}": getattr(predictor.anchors, name) for name in ANCHOR_NAMES}
+    tensors |= {f"anchors.{name}": v for name, v in predictor.anchors.tensors().items()}
     tensors |= {"points.features": predictor.points.features}
     tensors |= {"points.labels": predictor.points.labels}
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
@@ -61,7 +64,8 @@ def write_predictor(predictor: Predictor, folder: Path) -> None:
         points=predictor.points.features.shape[0],
         fitted_points=predictor.anchors.pool,
         features=predictor.points.features.shape[1],
-        parameters=predictor.anchors.parameters.shape[1],
+        parameters=predictor.anchors.parameter_count,
+        anchors=predictor.anchors.kind,
         row_ids=predictor.row_ids,
         config=predictor.config,
     )
@@ -85,7 +89,7 @@ def read_predictor(folder: Path) -> Predictor:
             _take(tensors, "points.labels", (description.points,)),
             description.classes,
         )
-        anchors = _read_anchors(tensors, description, points)
+        anchors = _read_anchors(tensors, description)
         network = build_network(description.config, anchors, points)
         expected = network.state_dict()
         state = {
@@ -127,24 +131,21 @@ def predictor_fingerprint(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def _read_anchors(
-    tensors: dict[str, Tensor], description: PredictorDescription, points: Points
-) -> Anchors:
-    del points
-    shares = tensors.get("anchors.shares", torch.empty(0))
-    basis = tensors.get("anchors.basis", torch.empty(0))
-    levels, parameters = len(shares), description.parameters
-    blocks = len(basis) if basis.ndim == 3 else 0
-    if not levels or not blocks or parameters % blocks:
-        raise InvalidInput("its anchors are missing or have the wrong shape")
-    size = parameters // blocks
-    return Anchors(
-        _take(tensors, "anchors.shares", (levels,)),
-        _take(tensors, "anchors.parameters", (levels, parameters)),
-        _take(tensors, "anchors.basis", (blocks, size, size)),
-        _take(tensors, "anchors.curvatures", (levels, blocks, size)),
-        pool=description.fitted_points,
-    )
+def _read_anchors(tensors: dict[str, Tensor], description: PredictorDescription) -> Anchors:
+    kind = ANCHORS.get(description.anchors)
+    if kind is None:
+        raise InvalidInput(f"its anchors are {description.anchors}; known: {', '.join(ANCHORS)}")
+    mine = {
+        name.removeprefix("anchors."): _take(tensors, name, tuple(tensors[name].shape))
+        for name in tensors
+        if name.startswith("anchors.")
+    }
+    anchors = kind(**mine, pool=description.fitted_points)
+    if anchors.parameter_count != description.parameters:
+        raise InvalidInput(
+            f"its anchors have {anchors.parameter_count} parameters, not {description.parameters}"
+        )
+    return anchors
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:

@@ -26,7 +26,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from modelpred.dataset.tables import InvalidInput
-from modelpred.predictor.anchors import Anchors, make_anchors
+from modelpred.predictor.anchors import (
+    Anchors,
+    BoundAnchors,
+    fit_gradient_ridge,
+    fit_size_path,
+)
 from modelpred.predictor.losses import (
     optimality_loss,
     relative_error_loss,
@@ -53,7 +58,8 @@ class PredictorConfig(BaseModel):
     """Settings of the set function and its fit; section `predictor` of params.yaml.
 
     `None` means what the network was designed with: for `anchored` 20 epochs of batches of 128 at
-    2e-3, for `paper` 15 epochs of batches of 32 at 1e-4.
+    2e-3 and 5 steps (0 for a family that is not convex), for `paper` 15 epochs of batches of 32 at
+    1e-4.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -66,7 +72,7 @@ class PredictorConfig(BaseModel):
     utility: float | None = Field(default=None, ge=0)
     pooled: int = Field(default=64, ge=1)
     width: int = Field(default=128, ge=1)
-    steps: int = Field(default=5, ge=0)
+    steps: int | None = Field(default=None, ge=0)
     step_width: int = Field(default=64, ge=1)
     seed: int = 0
 
@@ -91,6 +97,9 @@ class Schedule:
     optimality: float
     utility: float
 
+
+# A step of a family without an optimum costs a pass of backpropagation and gains little.
+STEPS = {"size_path": 5, "gradient_ridge": 0}
 
 SCHEDULES: dict[str, dict[str, Any]] = {
     "anchored": {
@@ -118,12 +127,15 @@ class Predictor:
     row_ids: tuple[str, ...] = ()
     history: tuple[dict[str, float | int], ...] = ()
     bound: BoundPoints = field(init=False, repr=False)
+    refining: BoundAnchors = field(init=False, repr=False)
 
     name = "predictor"
 
     def __post_init__(self) -> None:
         self.network.eval()
         object.__setattr__(self, "bound", self.network.bind(self.model, self.points))
+        refining = self.bound.anchors or self.anchors.bind(self.model, self.points, torch.float32)
+        object.__setattr__(self, "refining", refining)
 
     def __call__(self, weights: Tensor) -> Tensor:
         """`predict` without refinement."""
@@ -134,18 +146,17 @@ class Predictor:
 
         Args:
             weights: [subsets, points], finite and not negative.
-            refine: Newton steps from the prediction; a fraction is a fraction of a step.
+            refine: Newton steps from the prediction, or tens of training steps for a family that
+                is not convex; a fraction is a fraction of a step.
 
         Raises:
-            InvalidInput: weights of the wrong shape or value, or `refine` where it is not defined.
+            InvalidInput: weights of the wrong shape or value, or a negative `refine`.
         """
         if not (math.isfinite(refine) and refine >= 0):
             raise InvalidInput(f"refine is {refine}; expected a number of Newton steps, 0 or more")
-        if refine and not self.model.convex:
-            raise InvalidInput(f"refine is for convex families, not for {self.model.name}")
         checked = check_weights(weights, self.points)
         if not len(checked):
-            return checked.new_zeros(0, self.anchors.parameters.shape[1])
+            return checked.new_zeros(0, self.anchors.parameter_count)
         answers = [self._answer(block, refine=refine) for block in checked.split(ANSWER_BLOCK)]
         return torch.cat(answers)
 
@@ -194,7 +205,12 @@ class Predictor:
             answer = self.network.stages(light, self.bound, None)[-1].to(torch.float64)
             if refine:
                 answer = refine_parameters(
-                    self.model, self.points, self.anchors, weights, answer, steps=refine
+                    self.model,
+                    self.points,
+                    self.refining,
+                    weights=weights,
+                    start=answer,
+                    steps=refine,
                 )
             answer = self.model.representative(answer, self.points.features.shape[1])
         counts = class_counts(weights, self.points)
@@ -255,7 +271,11 @@ def fit_predictor(
             "least 2: ask for more or larger subsets"
         )
     weights, parameters = weights[kept], parameters[kept].to(weights)
-    anchors = make_anchors(model, points)
+    anchors = (
+        fit_size_path(model, points)
+        if model.convex
+        else fit_gradient_ridge(model, points, weights, parameters)
+    )
     network = build_network(config, anchors, points)
     initialise(network, torch.Generator().manual_seed(config.seed))
     network.to(points.features.device)
@@ -285,7 +305,7 @@ def _check_targets(weights: Tensor, parameters: Tensor) -> None:
 def build_network(config: PredictorConfig, anchors: Anchors, points: Points) -> SetNetwork:
     """The network of a configuration for these points, not yet initialised."""
     features = points.features.shape[1]
-    parameters = anchors.parameters.shape[1]
+    parameters = anchors.parameter_count
     if config.network == "paper":
         return PaperNetwork(features, 1, parameters)
     return AnchoredNetwork(
@@ -293,7 +313,7 @@ def build_network(config: PredictorConfig, anchors: Anchors, points: Points) -> 
         inputs=features + max(1, points.classes),
         pooled=config.pooled,
         width=config.width,
-        steps=config.steps,
+        steps=STEPS[anchors.kind] if config.steps is None else config.steps,
         step_width=config.step_width,
     )
 
@@ -319,7 +339,9 @@ class _Fit:
             self._standardise(network)
         self.bound = network.bind(model, points)
         self.prepared = self._prepare(self.weights)
-        self.fresh = self._fresh() if self._anchored() and self.schedule.optimality else None
+        # Targets of fixed steps are not stationary: there is no local condition to hold.
+        local = self._anchored() and model.convex and self.schedule.optimality
+        self.fresh = self._fresh() if local else None
         self.validation = None
         if validation is not None and len(validation[0]):
             exact = check_weights(validation[0], points)
@@ -343,7 +365,9 @@ class _Fit:
             bound = network.bind(self.model, self.points)
             anchors = network.prepare(self.weights, bound)
             assert anchors is not None
-            steps = network.optimality_step(anchors, self.weights, bound)
+            assert bound.anchors is not None
+            gradients = self.model.gradient(anchors, self.weights, bound.points)
+            steps = bound.anchors.preconditioner(self.weights)(gradients)
             network.standardise(self.weights, steps, self.parameters, self.points)
             gap = (self.parameters - anchors).square().mean().sqrt()
             network.correction_scale.fill_(float(gap.clamp(min=1e-6)))
@@ -432,7 +456,7 @@ class _Fit:
         if self.schedule.utility:
             term = utility_loss(self.model, stages[-1], true, weights, self.bound.points)
             loss = loss + self.schedule.utility * term
-        if self.schedule.optimality:
+        if self.schedule.optimality and self.model.convex:
             loss = loss + self.schedule.optimality * self._optimality(batch, stages, weights)
         if not anchored:
             loss = loss + _published_penalty(self.network)
@@ -442,12 +466,11 @@ class _Fit:
         if self.fresh is None:
             return optimality_loss(self.model, stages[-1], weights, self.bound.points)
         shuffled, prepared = self.fresh
-        assert self.bound.anchor is not None
+        assert self.bound.anchors is not None
         assert prepared is not None
-        anchors = self.bound.anchor.anchors
         rows = batch % len(shuffled)
         weights, prepared = shuffled[rows], prepared[rows]
-        levels = anchors.levels(weights)
+        precondition = self.bound.anchors.preconditioner(weights)
         return torch.stack(
             [
                 optimality_loss(
@@ -455,7 +478,7 @@ class _Fit:
                     stage,
                     weights,
                     self.bound.points,
-                    precondition=lambda gradients: anchors.precondition(gradients, levels),
+                    precondition=precondition,
                 )
                 for stage in self.network.stages(weights, self.bound, prepared)
             ]

@@ -29,10 +29,11 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from modelpred.predictor.anchors import Anchors, PooledAnchor, pool_anchors
+from modelpred.predictor.anchors import Anchors, BoundAnchors
 from modelpred.targets import Points, TargetModel
 
 SIZE_FEATURES = 3
+LARGEST_LINEAR = 2**18  # entries of a linear path
 CLIP = 8.0  # standardised inputs beyond this are cut: nothing in fitting lies there
 
 
@@ -63,7 +64,7 @@ class BoundPoints:
     model: TargetModel
     points: Points
     inputs: Tensor
-    anchor: PooledAnchor | None
+    anchors: BoundAnchors | None
 
 
 class SetNetwork(ABC, nn.Module):
@@ -150,7 +151,7 @@ class AnchoredNetwork(SetNetwork):
         step_width: int,
     ) -> None:
         super().__init__()
-        parameters = anchors.parameters.shape[1]
+        parameters = anchors.parameter_count
         self.anchors = anchors
         self.phi = nn.Sequential(nn.Linear(inputs, pooled), nn.GELU(), nn.Linear(pooled, pooled))
         self.normalise = nn.LayerNorm(pooled)
@@ -174,16 +175,10 @@ class AnchoredNetwork(SetNetwork):
 
     def bind(self, model: TargetModel, points: Points) -> BoundPoints:
         """Standardised inputs and anchors pooled over these points."""
-        # Pooled gradients are formed in double precision: their sums cancel near an optimum.
         exact = points.to(dtype=torch.float64, device=self.centre.device)
-        pooled = pool_anchors(self.anchors, model, exact)
+        anchors = self.anchors.bind(model, exact, self.centre.dtype)
         ours = points.to(dtype=self.centre.dtype, device=self.centre.device)
-        single = PooledAnchor(
-            pooled.anchors.to(self.centre.dtype, self.centre.device),
-            pooled.point_gradients.to(self.centre.dtype),
-            pooled.penalty_gradients.to(self.centre.dtype),
-        )
-        return BoundPoints(model, ours, point_inputs(ours, self.centre, self.scale), single)
+        return BoundPoints(model, ours, point_inputs(ours, self.centre, self.scale), anchors)
 
     def standardise(
         self, weights: Tensor, steps: Tensor, parameters: Tensor, points: Points
@@ -206,15 +201,8 @@ class AnchoredNetwork(SetNetwork):
 
     def prepare(self, weights: Tensor, bound: BoundPoints) -> Tensor | None:
         """The anchors, [subsets, parameters]."""
-        assert bound.anchor is not None
-        return bound.anchor(weights, bound.anchor.anchors.levels(weights))
-
-    def optimality_step(self, parameters: Tensor, weights: Tensor, bound: BoundPoints) -> Tensor:
-        """precondition(grad F_w(theta)): about the way to the optimum, [subsets, parameters]."""
-        assert bound.anchor is not None
-        gradients = bound.model.gradient(parameters, weights, bound.points)
-        anchors = bound.anchor.anchors
-        return anchors.precondition(gradients, anchors.levels(weights))
+        assert bound.anchors is not None
+        return bound.anchors(weights)
 
     def stages(self, weights: Tensor, bound: BoundPoints, prepared: Tensor | None) -> list[Tensor]:
         """Predictions theta_1, theta_2, ... of the module's text."""
@@ -227,8 +215,11 @@ class AnchoredNetwork(SetNetwork):
         theta = theta + self.correction_scale * self.first(seen)
         answers = [theta]
         move = torch.zeros_like(theta)
+        assert bound.anchors is not None
+        precondition = bound.anchors.preconditioner(weights)
         for step, follow, keep in zip(self.steps, self.follow, self.keep, strict=True):
-            way = _cut(self.optimality_step(theta, weights, bound), theta)
+            gradients = bound.model.gradient(theta, weights, bound.points)
+            way = _cut(precondition(gradients), theta)
             scaled = torch.cat([way / self.step_scale, move / self.step_scale], 1)
             seen = torch.cat([self._here(theta), sizes, scaled.clamp(-CLIP, CLIP)], 1)
             move = keep * move - follow * way + self.correction_scale * step(seen)
@@ -242,22 +233,27 @@ class AnchoredNetwork(SetNetwork):
 
 @final
 class Correction(nn.Module):
-    """One hidden layer beside a linear path; zero at the start."""
+    """One hidden layer, beside a linear path where that is small; zero at the start."""
 
     def __init__(self, inputs: int, width: int, outputs: int) -> None:
         super().__init__()
         self.deep = _dense([inputs, width], nn.GELU, bias=True)
         self.last = nn.Linear(width, outputs)
-        self.linear = nn.Linear(inputs, outputs, bias=False)
+        # For a thousand parameters the path would cost more than the gradient it is to correct.
+        small = inputs * outputs <= LARGEST_LINEAR
+        self.linear = nn.Linear(inputs, outputs, bias=False) if small else None
 
     def silence(self) -> None:
         """Make the correction zero, so that fitting starts from the anchor."""
-        for parameter in (self.last.weight, self.last.bias, self.linear.weight):
-            nn.init.zeros_(parameter)
+        for layer in (self.last, self.linear):
+            if layer is not None:
+                for parameter in layer.parameters():
+                    nn.init.zeros_(parameter)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Correction [subsets, outputs] in units of the network's correction scale."""
-        return self.last(self.deep(inputs)) + self.linear(inputs)
+        bent = self.last(self.deep(inputs))
+        return bent if self.linear is None else bent + self.linear(inputs)
 
 
 def initialise(network: SetNetwork, generator: torch.Generator) -> None:

@@ -7,6 +7,9 @@ Gradients are double precision, the conjugate gradients that correct them single
 latter are corrected by the next step. A step that raises the objective is halved, up to five times,
 and dropped if that does not help.
 
+A family of fixed training steps is refined by training on: ten of its own steps for each k, from the
+prediction and from rest.
+
 *Certificate.* If F is m-strongly convex then ||theta_hat - theta|| <= ||grad F(theta_hat)|| / m. The
 coefficients are regularised with m = 1 but a free intercept is not, so it is profiled out:
 f(c) = min_b F(c, b) is 1-strongly convex too, with gradient grad_c F at the best b. With e that
@@ -20,37 +23,39 @@ import math
 import torch
 from torch import Tensor
 
-from modelpred.predictor.anchors import Anchors
-from modelpred.targets import Points, TargetModel
+from modelpred.predictor.anchors import BoundAnchors
+from modelpred.targets import Points, TargetModel, target_model, train_targets
 from modelpred.targets.model import class_counts
 
 ITERATIONS = 8  # of conjugate gradients that make one Newton step
 HALVINGS = 5
+TRAINING_STEPS = 10  # that make one step of refinement for a family of fixed steps
 INTERCEPT_ITERATIONS = 60
 
 
 def refine_parameters(
     model: TargetModel,
     points: Points,
-    anchors: Anchors,
+    anchors: BoundAnchors,
+    *,
     weights: Tensor,
     start: Tensor,
-    *,
     steps: float | int,
 ) -> Tensor:
     """Parameters [subsets, parameters] after `steps` Newton steps from `start` (float64).
 
     Args:
-        model: a convex family.
+        model: the family; see the module's text for one that is not convex.
         points: the pool, float64.
-        anchors: whose preconditioner is used.
+        anchors: whose preconditioner is used, bound to the pool in single precision.
         weights: [subsets, points], float64.
         start: [subsets, parameters], float64.
         steps: Newton steps; 0.5 is half of one step's iterations.
     """
+    if not model.convex:
+        return _trained_on(model, points, weights, start, steps=round(TRAINING_STEPS * steps))
     left = round(steps * ITERATIONS)
     single = points.to(dtype=torch.float32)
-    anchors = anchors.to(torch.float32, weights.device)
     light = weights.to(torch.float32)
     parameters = start
     while left > 0:
@@ -68,10 +73,21 @@ def refine_parameters(
     return parameters
 
 
+def _trained_on(
+    model: TargetModel, points: Points, weights: Tensor, start: Tensor, *, steps: int
+) -> Tensor:
+    if not steps:
+        return start
+    shorter = target_model(model.name, **{**model.settings, "steps": steps})
+    return train_targets(
+        shorter, points.features, points.labels, weights, start=start, classes=points.classes
+    ).parameters
+
+
 def _newton_direction(
     model: TargetModel,
     points: Points,
-    anchors: Anchors,
+    anchors: BoundAnchors,
     *,
     weights: Tensor,
     parameters: Tensor,
@@ -79,13 +95,13 @@ def _newton_direction(
     iterations: int,
 ) -> Tensor:
     """About -H^-1 g by preconditioned conjugate gradients in single precision, from zero."""
-    levels = anchors.levels(weights)
+    precondition = anchors.preconditioner(weights)
     theta = parameters.to(weights.dtype)
     # Gradients near the optimum are far below one: scaled so that single precision keeps them.
     scale = gradients.abs().amax(1, keepdim=True).clamp(min=1e-300)
     residual = (-gradients / scale).to(weights.dtype)
     solution = torch.zeros_like(residual)
-    toward = anchors.precondition(residual, levels)
+    toward = precondition(residual)
     direction = toward
     match = (residual * toward).sum(1, keepdim=True)
     for _ in range(iterations):
@@ -94,7 +110,7 @@ def _newton_direction(
         length = torch.where(curvature > 0, match / curvature.clamp(min=1e-30), 0.0)
         solution = solution + length * direction
         residual = residual - length * turned
-        toward = anchors.precondition(residual, levels)
+        toward = precondition(residual)
         again = (residual * toward).sum(1, keepdim=True)
         direction = toward + again / match.clamp(min=1e-30) * direction
         match = again

@@ -6,9 +6,11 @@ import torch
 from modelpred.dataset.tables import InvalidInput
 from modelpred.metrics import relative_errors
 from modelpred.predictor import PredictorConfig, fit_predictor, predictor_fingerprint
-from modelpred.predictor.files import write_predictor
+from modelpred.predictor.files import read_predictor, write_predictor
 from modelpred.refits import rivals
-from tests.predictor.conftest import make_case
+from modelpred.subsets import SubsetsConfig, draw_subsets
+from modelpred.targets import target_model, train_targets
+from tests.predictor.conftest import make_case, make_points
 
 SMALL = PredictorConfig(epochs=2, width=16, pooled=8, step_width=8, steps=2)
 
@@ -122,3 +124,27 @@ def test_points_of_another_width_are_refused(logistic):
     narrow = type(other)(other.features[:, :2], other.labels, 0)
     with pytest.raises(InvalidInput, match="2 features"):
         logistic.predictor.for_points(narrow)
+
+
+def test_a_family_of_fixed_steps_is_learned_and_refined(tmp_path):
+    """No optimum, no path: gradients of the points lead to the parameters, training on refines."""
+    points = make_points("softmax", 40)
+    model = target_model("mlp", hidden=3, steps=60)
+    drawn = draw_subsets(
+        SubsetsConfig(fit={"uniform": 300}, validation={"uniform": 40}, test={"uniform": 60}),
+        points=40,
+    )
+    weights = drawn.weights.to(torch.float64)
+    trained = train_targets(model, points.features, points.labels, weights, classes=3)
+    rows = {role: torch.tensor([r == role for r in drawn.roles]) for role in set(drawn.roles)}
+    fit, test = ((weights[rows[role]], trained.parameters[rows[role]]) for role in ("fit", "test"))
+    predictor = fit_predictor(SMALL.model_copy(update={"steps": None}), model, points, *fit)
+    others = rivals(model, points, *fit)
+    errors = [relative_errors(predictor.predict(test[0], refine=k), test[1]).mean() for k in (0, 2)]
+    for name in ("full_model", "linear_datamodel"):
+        assert errors[0] < relative_errors(others[name](test[0]), test[1]).mean(), name
+    assert errors[1] < errors[0]
+    assert predictor.certificate(test[0]) is None
+    write_predictor(predictor, tmp_path)
+    back = read_predictor(tmp_path)
+    torch.testing.assert_close(back(test[0]), predictor(test[0]), rtol=1e-4, atol=1e-5)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from modelpred.predictor import PredictorConfig
-from modelpred.predictor.anchors import make_anchors, pool_anchors
+from modelpred.predictor.anchors import fit_size_path
 from modelpred.predictor.network import PaperNetwork, size_features
 from modelpred.targets import Points
 from tests.predictor.conftest import make_case
@@ -59,22 +59,21 @@ def test_batch_does_not_matter(fitted):
 
 
 def test_the_anchor_of_a_path_level_is_the_path(case):
-    anchors = make_anchors(case.model, case.points, tolerance=1e-10)
-    pooled = pool_anchors(anchors, case.model, case.points)
-    weights = anchors.shares[:, None].expand(-1, len(case.points.labels)).contiguous()
-    levels = anchors.levels(weights)
-    assert levels.tolist() == list(range(len(anchors.shares)))
-    torch.testing.assert_close(pooled(weights, levels), anchors.parameters, rtol=0, atol=1e-8)
+    path = fit_size_path(case.model, case.points, tolerance=1e-10)
+    bound = path.bind(case.model, case.points, torch.float64)
+    weights = path.shares[:, None].expand(-1, len(case.points.labels)).contiguous()
+    assert bound.levels(weights).tolist() == list(range(len(path.shares)))
+    torch.testing.assert_close(bound(weights), path.parameters, rtol=0, atol=1e-8)
 
 
 def test_the_preconditioner_inverts_the_middle_hessian(case):
-    anchors = make_anchors(case.model, case.points)
-    middle = len(anchors.shares) // 2
-    weights = anchors.shares[middle].expand(len(case.points.labels))
-    hessian = case.model.hessian(anchors.parameters[middle], weights, case.points)
+    path = fit_size_path(case.model, case.points)
+    middle = len(path.shares) // 2
+    weights = path.shares[middle].expand(len(case.points.labels))
+    hessian = case.model.hessian(path.parameters[middle], weights, case.points)
     vectors = torch.eye(len(hessian), dtype=torch.float64)[:5] @ hessian
-    levels = torch.full((5,), middle)
-    back = anchors.precondition(vectors, levels) @ hessian
+    bound = path.bind(case.model, case.points, torch.float64)
+    back = bound.preconditioner(weights.expand(5, -1))(vectors) @ hessian
     # H P H = H also where H is singular (equal shifts of softmax intercepts).
     torch.testing.assert_close(back, vectors, rtol=1e-6, atol=1e-6)
 
