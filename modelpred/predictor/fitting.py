@@ -15,9 +15,10 @@ Degenerate subsets (a class missing) have a defined answer, the prior-only model
 of fitting and answered by that definition.
 """
 
+import contextlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -51,6 +52,7 @@ from modelpred.targets.model import class_counts
 
 Progress = Callable[[int, int, str], None]
 
+SMALL_BATCH_SCORES = 2**18  # scores of a batch up to which one thread is best
 ANSWER_BLOCK = 2048  # subsets answered at once: bounds memory, fills a matrix product
 
 
@@ -287,8 +289,27 @@ def fit_predictor(
         targets=(weights, parameters),
         validation=validation,
     )
-    history = fit.run(progress)
+    with _threads(_useful_threads(fit)):
+        history = fit.run(progress)
     return Predictor(model, points, network, anchors, config, row_ids, tuple(history))
+
+
+def _useful_threads(fit: "_Fit") -> int:
+    """One for small batches: handing out tiny products costs more than it gains, many times more on
+    a busy machine; and one thread gives the same bytes on any number of cores."""
+    points, schedule = fit.points, fit.schedule
+    scores = schedule.batch * len(points.features) * max(1, points.classes)
+    return 1 if scores <= SMALL_BATCH_SCORES else torch.get_num_threads()
+
+
+@contextlib.contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _check_targets(weights: Tensor, parameters: Tensor) -> None:
