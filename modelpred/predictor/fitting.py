@@ -18,7 +18,7 @@ of fitting and answered by that definition.
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -295,15 +295,17 @@ def fit_predictor(
 
 
 def _useful_threads(fit: "_Fit") -> int:
-    """One for small batches: handing out tiny products costs more than it gains, many times more on
-    a busy machine; and one thread gives the same bytes on any number of cores."""
+    """One for small batches, so that they give the same bytes on any number of cores.
+
+    Handing out tiny products costs more than it gains, many times more on a busy machine.
+    """
     points, schedule = fit.points, fit.schedule
     scores = schedule.batch * len(points.features) * max(1, points.classes)
     return 1 if scores <= SMALL_BATCH_SCORES else torch.get_num_threads()
 
 
 @contextlib.contextmanager
-def _threads(count: int) -> Iterator[None]:
+def _threads(count: int) -> Generator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
