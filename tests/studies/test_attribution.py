@@ -1,0 +1,160 @@
+"""Attribution: derivatives against differences, names, and exact answers that agree with themselves."""
+
+import copy
+import json
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from pydantic import ValidationError
+
+from modelpred.dataset.tables import InvalidInput
+from modelpred.refits import Influence
+from modelpred.studies import attribution
+from modelpred.studies.attribution import (
+    AttributionConfig,
+    derivatives,
+    places,
+    removals_of,
+)
+from modelpred.studies.utility import write_result
+from modelpred.targets import target_model
+
+SMALL = AttributionConfig(rows=3, explained=3)
+
+
+def test_derivatives_are_differences_of_the_network(fitted):
+    """In double precision, by central differences of width 2e-5 with an error of their square."""
+    single = fitted.refits["predictor"]
+    predictor = replace(single, network=copy.deepcopy(single.network).double())
+    found = derivatives(predictor)
+    ones = torch.ones(fitted.pool, dtype=torch.float64)
+    for row in (0, 13, 29):
+        step = torch.zeros_like(ones)
+        step[row] = 1e-5
+        pair = torch.stack([ones + step, ones - step])
+        with torch.no_grad():
+            high, low = predictor.network.stages(pair, predictor.bound, None)[-1]
+        assert found[:, row].tolist() == pytest.approx(((high - low) / 2e-5).tolist(), abs=1e-6)
+    # Single precision, in which the predictor answers, is near.
+    assert derivatives(single).numpy() == pytest.approx(found.numpy(), abs=1e-4)
+
+
+def test_chosen_parameters_are_rows_of_all(fitted, monkeypatch):
+    predictor = fitted.refits["predictor"]
+    everything = derivatives(predictor)
+    monkeypatch.setattr(attribution, "DERIVATIVE_ROWS", 1)
+    chosen = derivatives(predictor, torch.tensor([3, 1]))
+    assert chosen.numpy() == pytest.approx(everything[[3, 1]].numpy(), abs=1e-6)
+
+
+@pytest.mark.parametrize("wrong", [-1, 4])
+def test_a_parameter_that_the_model_lacks_is_refused(fitted, wrong):
+    with pytest.raises(InvalidInput, match="from 0 to 3"):
+        derivatives(fitted.refits["predictor"], torch.tensor([0, wrong]))
+
+
+def test_a_predictor_knows_the_responsible_rows(fitted):
+    result = attribution.run(SMALL, fitted)
+    assert result.tables["methods"]["method"].to_list() == [
+        *("predictor", "predictor_removals", *list(fitted.refits)[1:], "predictor_refined")
+    ]
+    assert result.metrics["spearman"] > 0.8  # fitted for seconds
+    assert result.metrics["methods"]["predictor_refined"]["spearman"] > 0.99
+    assert set(result.tables["flips"]["method"]) == {
+        *("predictor", "predictor_refined", "influence", "newton_step")
+    }
+
+
+def test_without_refinement_there_is_no_refined_predictor(fitted):
+    config = AttributionConfig(explained=0, refine=0.0)
+    assert "predictor_refined" not in attribution.run(config, fitted).metrics["methods"]
+
+
+def test_removals_of_influence_are_its_derivatives(context):
+    full = context.truth(torch.ones(1, context.pool))[0]
+    influence = Influence(context.model, context.points, full)
+    found = removals_of(influence, context)
+    assert found.numpy() == pytest.approx(influence.derivatives.T.numpy(), abs=1e-9)
+
+
+def test_exact_retraining_as_subject_agrees_with_itself(exact):
+    result = attribution.run(AttributionConfig(rows=4, explained=5), exact)
+    assert result.metrics["spearman_low"] == pytest.approx(1, abs=1e-9)
+    assert result.metrics["above"] == 1
+    rows = result.tables["responsible"]
+    assert rows["derivative"].to_numpy() == pytest.approx(rows["exact"].to_numpy(), abs=1e-7)
+    effects = result.tables["effects"]
+    assert effects["effect"].to_numpy() == pytest.approx(effects["exact"].to_numpy(), abs=1e-6)
+    flips = result.tables["flips"]
+    assert flips["confirmed"].to_list() == flips["found"].to_list()
+    assert (flips["margin"] > 0).all()
+
+
+def test_responsible_rows_are_the_strongest_by_exhaustion(exact):
+    table = attribution.run(SMALL, exact).tables["responsible"]
+    full = exact.truth(torch.ones(1, exact.pool))[0]
+    for parameter in range(4):
+        moved = []
+        for row in range(exact.pool):
+            weights = torch.ones(1, exact.pool)
+            weights[0, row] = 0
+            moved.append(float(full[parameter] - exact.truth(weights)[0, parameter]))
+        expected = np.argsort(-np.abs(moved))[:3]
+        mine = table.filter(pl.col("parameter") == parameter)
+        assert mine["row_id"].to_list() == [exact.row_ids[row] for row in expected]
+        assert mine["place"].to_list() == [1, 2, 3]
+
+
+def test_places_have_names(context):
+    named = replace(context, feature_names=("a", "b", "c"), class_names=("x", "y", "z"))
+    found = [(place.class_name, place.feature) for place in places(named)]
+    names = ["a", "b", "c", "intercept"]
+    if context.model.name == "softmax":
+        assert found == [(label, name) for label in "xyz" for name in names]
+    else:
+        assert found == [("", name) for name in names]
+    assert places(context)[1].feature == "feature 1"
+
+
+def test_parameters_of_a_network_have_numbers(logistic):
+    network = replace(logistic, model=target_model("mlp", hidden=2))
+    assert [place.feature for place in places(network)][:2] == ["parameter 0", "parameter 1"]
+    assert len(places(network)) == 2 * 4 + 2 * 3
+
+
+def test_tables_and_metrics(context, tmp_path):
+    result = attribution.run(SMALL, context)
+    json.dumps(result.metrics, allow_nan=False)
+    write_result(result, tmp_path)
+    tables = result.tables
+    size = len(places(context))
+    assert len(tables["responsible"]) == 3 * size
+    assert len(tables["effects"]) == 9
+    assert tables["parameters"]["spearman_influence"].min() > 0.8
+    assert result.metrics["truth_not_converged"] == 0
+    if context.model.regression:
+        assert tables["flips"].is_empty()
+        assert tables["flip_methods"].is_empty()
+    else:
+        assert len(tables["flips"]) == 9  # the first refit as the subject, and two rivals
+        assert tables["flip_methods"]["rows"].to_list() == [3, 3, 3]
+
+
+def test_one_test_row_and_none_explained(logistic):
+    one = type(logistic.test_points)(
+        logistic.test_points.features[:1], logistic.test_points.labels[:1], 2
+    )
+    single = attribution.run(SMALL, replace(logistic, test_points=one))
+    assert set(single.tables["flips"]["test_row"]) == {0}
+    nothing = attribution.run(AttributionConfig(explained=0), logistic)
+    assert nothing.tables["effects"].is_empty()
+    assert nothing.tables["flip_methods"].is_empty()
+
+
+@pytest.mark.parametrize("wrong", [{"rows": 0}, {"largest": 1.0}, {"explained": -1}, {"row": 5}])
+def test_wrong_settings_are_refused(wrong):
+    with pytest.raises(ValidationError):
+        AttributionConfig(**wrong)
