@@ -197,6 +197,28 @@ def game_of(
     return worth
 
 
+def groups_of(context: StudyContext, *, column: str, key: str) -> tuple[list[str], Tensor]:
+    """Return the names of a column's groups and their members, uint8 [groups, points].
+
+    `key` is what the user has to change, for errors.
+
+    Raises:
+        InvalidInput: no such column, a missing cell, or fewer than two groups.
+    """
+    rows = pl.DataFrame() if context.rows is None else context.rows
+    if column not in rows.columns:
+        known = ", ".join(rows.columns) or "none"
+        raise InvalidInput(f"{key}: the table has no column {column!r}; known: {known}")
+    cells = rows[column].cast(pl.String)
+    if cells.null_count():
+        raise InvalidInput(f"{key}: {cells.null_count()} cells of {column!r} are empty; fill them")
+    names = sorted(set(cells.to_list()))
+    if len(names) < 2:
+        raise InvalidInput(f"{key}: {column!r} has one group; expected two or more")
+    of_point = torch.tensor([names.index(cell) for cell in cells])
+    return names, torch.nn.functional.one_hot(of_point, len(names)).T.to(torch.uint8)
+
+
 def require_utility(context: StudyContext, *, utility: UtilityName, key: str) -> None:
     """Raise InvalidInput when the family has no such score."""
     model = context.model

@@ -23,7 +23,6 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from modelpred.dataset.tables import InvalidInput
 from modelpred.metrics import Vector, spearman_interval, split_half_reliability
 from modelpred.refits.retraining import Refit
 from modelpred.studies.sampling import SamplerName, UndefinedUtility, Utility
@@ -43,6 +42,7 @@ from modelpred.studies.utility import (
     UtilityName,
     game_of,
     goodness,
+    groups_of,
     require_utility,
     written_number,
 )
@@ -180,33 +180,11 @@ def group_values(
     config: ValuationConfig, context: StudyContext, scored: UtilityName | Scoring
 ) -> pl.DataFrame:
     """Return the table `groups`: what each group of rows is worth to the subject and in truth."""
-    names, members = groups_of(context, column=config.group or "")
+    names, members = groups_of(context, column=config.group or "", key="valuation.group")
     subject = _values(context.refits[context.subject], config, context, scored, members)
     truth, _ = _true_values(config, context, scored, members)
     sizes = members.sum(dim=1, dtype=torch.int64).numpy()
     return _value_table(pl.DataFrame({"group": names, "rows": sizes}), subject, truth)
-
-
-def groups_of(context: StudyContext, *, column: str) -> tuple[list[str], Tensor]:
-    """Return the names of a column's groups and their members, uint8 [groups, points].
-
-    Raises:
-        InvalidInput: no such column, a missing cell, or fewer than two groups.
-    """
-    rows = pl.DataFrame() if context.rows is None else context.rows
-    if column not in rows.columns:
-        known = ", ".join(rows.columns) or "none"
-        raise InvalidInput(f"valuation.group: the table has no column {column!r}; known: {known}")
-    cells = rows[column].cast(pl.String)
-    if cells.null_count():
-        raise InvalidInput(
-            f"valuation.group: {cells.null_count()} cells of {column!r} are empty; fill them"
-        )
-    names = sorted(set(cells.to_list()))
-    if len(names) < 2:
-        raise InvalidInput(f"valuation.group: {column!r} has one group; expected two or more")
-    of_point = torch.tensor([names.index(cell) for cell in cells])
-    return names, torch.nn.functional.one_hot(of_point, len(names)).T.to(torch.uint8)
 
 
 def _values(

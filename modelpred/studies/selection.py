@@ -1,0 +1,252 @@
+"""Which k rows to keep, and how good is the model that they train?
+
+Rows are chosen by what refits predict on validation rows, one half of the test rows drawn at random
+(choosing.py): `greedy`, `swapped` (greedy, then swaps) and the k rows of the highest value by every
+method of worths.py. What was chosen is retrained exactly and judged on the other half of the test
+rows, beside random choices and the whole pool (curves.py).
+
+The split of the test rows, the sizes and the quotas are this project's own protocol.
+"""
+
+import time
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from modelpred.dataset.tables import InvalidInput
+from modelpred.metrics import mean_interval
+from modelpred.studies.choosing import (
+    Quota,
+    backwards,
+    no_quota,
+    own_shares,
+    top_by_value,
+    with_swaps,
+)
+from modelpred.studies.curves import RANDOM, Judged, Kept, area_table, curve_table, judged
+from modelpred.studies.utility import (
+    StudyContext,
+    StudyResult,
+    game_of,
+    groups_of,
+    written_number,
+)
+from modelpred.studies.worths import OURS, Worth, all_worths
+from modelpred.targets.model import Points
+
+STUDY = "selection"
+MOST, LEAST = "most_valuable", "least_valuable"
+GREEDY, SWAPPED = "greedy", "swapped"
+
+
+class SelectionConfig(BaseModel):
+    """Section `selection` of params.yaml.
+
+    Attributes:
+        share: share of the rows to keep that is reported first.
+        step: of the shares on the curves.
+        quota: `class`, or a column of the table: each class or group keeps its share of the pool;
+            None: no quotas.
+        permutations: budget of the Shapley and of the Banzhaf values, in random orders of the rows.
+        stride: one in so many of the kept rows goes before the rest is scored again.
+        swaps: swaps that may improve a greedy choice.
+        random: random choices of each size.
+        seed: of the split of the test rows and of the draws.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    share: float = Field(default=0.2, gt=0, lt=1)
+    step: float = Field(default=0.05, gt=0, le=0.5)
+    quota: str | None = None
+    permutations: int = Field(default=50, ge=2, multiple_of=2)
+    stride: int = Field(default=8, ge=1)
+    swaps: int = Field(default=5, ge=0)
+    random: int = Field(default=20, ge=2)
+    seed: int = Field(default=0, ge=0)
+
+
+def run(config: SelectionConfig, context: StudyContext) -> StudyResult:
+    """Return how good the model of the chosen rows is, by every way to choose.
+
+    Tables: `curves` (method, order, share, rows, loss, low, high, accuracy: see curves.py), `areas`
+    (method, order, area, gain, low, high), `methods` with a row per way to choose `config.share` of
+    the rows, best first (method, ours, rows, loss, low, high, accuracy, seconds) and `chosen` with a
+    row per point: row_id and, for every method, whether it keeps the row then.
+    """
+    choosing, judging = split_test(context, seed=config.seed)
+    quota = _quota(config, context)
+    generator = context.generator(seed=config.seed, study=STUDY, block=1)
+    sizes = _sizes(config, context.pool)
+    seconds: dict[str, float] = {}
+    kept = _greedy(config, choosing, quota, sizes, seconds)
+    worths = all_worths(choosing, permutations=config.permutations, generator=generator)
+    worths.pop(RANDOM)
+    kept += [
+        Kept(name, order, torch.stack([_top(worth, size, quota, order) for size in sizes]))
+        for name, worth in worths.items()
+        for order in (MOST, LEAST)
+    ]
+    seconds |= {name: worth.seconds for name, worth in worths.items()}
+    kept.append(Kept(RANDOM, MOST, _random(config, sizes, quota, generator)))
+    curves, unfinished = judged(kept, judging)
+    methods = _methods(config, context, curves, seconds)
+    tables = {
+        "curves": curve_table(curves, pool=context.pool),
+        "areas": area_table(curves, pool=context.pool),
+        "methods": methods,
+        "chosen": _chosen(config, context, kept),
+    }
+    metrics: dict[str, Any] = {
+        "share": config.share,
+        "rows": headline_size(config, context.pool),
+        "validation_rows": len(choosing.test_points.labels),
+        "test_rows": len(judging.test_points.labels),
+        "not_converged": unfinished,
+        "methods": {row.pop("method"): row for row in methods.to_dicts()},
+        **_lead(config, context, curves),
+    }
+    return StudyResult(metrics, tables)
+
+
+def split_test(context: StudyContext, *, seed: int) -> tuple[StudyContext, StudyContext]:
+    """Return the context with one half of the test rows to choose by, and with the other to judge.
+
+    Raises:
+        InvalidInput: fewer than four test rows.
+    """
+    rows = len(context.test_points.labels)
+    if rows < 4:
+        raise InvalidInput(
+            f"{rows} test rows are too few to choose by one half and judge by the other"
+        )
+    order = context.generator(seed=seed, study=STUDY, block=0).permutation(rows)
+    halves = torch.from_numpy(order).tensor_split(2)
+    test = context.test_points
+    first, second = (
+        replace(context, test_points=Points(test.features[half], test.labels[half], test.classes))
+        for half in halves
+    )
+    return first, second
+
+
+def headline_size(config: SelectionConfig, pool: int) -> int:
+    """Return how many rows `config.share` is."""
+    return max(1, round(config.share * pool))
+
+
+def _sizes(config: SelectionConfig, pool: int) -> list[int]:
+    shares = np.arange(1, int(1 / config.step + 1e-9) + 1) * config.step
+    sizes = {max(1, round(share * pool)) for share in shares}
+    return sorted(sizes | {headline_size(config, pool), pool})
+
+
+def _quota(config: SelectionConfig, context: StudyContext) -> Quota:
+    if config.quota is None:
+        return no_quota(context.pool)
+    if config.quota == "class":
+        if context.model.regression:
+            raise InvalidInput("selection.quota: a regression has no classes; name a column")
+        _, group = torch.unique(context.points.labels, return_inverse=True)
+        return own_shares(group)
+    _, members = groups_of(context, column=config.quota, key="selection.quota")
+    return own_shares(members.argmax(dim=0))
+
+
+def _greedy(
+    config: SelectionConfig,
+    context: StudyContext,
+    quota: Quota,
+    sizes: list[int],
+    seconds: dict[str, float],
+) -> list[Kept]:
+    """The greedy choices of all sizes, and the same after swaps."""
+    game = game_of(context.refits[context.subject], context)
+    began = time.perf_counter()
+    path = backwards(game, sizes=sizes, quota=quota, stride=config.stride)
+    seconds[GREEDY] = time.perf_counter() - began
+    swapped: list[Tensor] = []
+    for done, size in enumerate(sizes, start=1):
+        swapped.append(with_swaps(game, path[size], swaps=config.swaps, quota=quota))
+        context.progress(done, len(sizes), f"{STUDY}: swaps")
+    seconds[SWAPPED] = time.perf_counter() - began
+    return [
+        Kept(GREEDY, MOST, torch.stack([path[size] for size in sizes])),
+        Kept(SWAPPED, MOST, torch.stack(swapped)),
+    ]
+
+
+def _top(worth: Worth, size: int, quota: Quota, order: str) -> Tensor:
+    signed = worth.values if order == MOST else -worth.values
+    return top_by_value(signed, size=size, quota=quota)
+
+
+def _random(
+    config: SelectionConfig, sizes: list[int], quota: Quota, generator: np.random.Generator
+) -> Tensor:
+    """Nested random choices, `config.random` of each size."""
+    pool = len(quota.group)
+    orders = [generator.permutation(pool).astype(np.float64) for _ in range(config.random)]
+    return torch.stack(
+        [top_by_value(order, size=size, quota=quota) for order in orders for size in sizes]
+    )
+
+
+def _methods(
+    config: SelectionConfig, context: StudyContext, curves: list[Judged], seconds: dict[str, float]
+) -> pl.DataFrame:
+    """Every way to choose at the headline size, and the whole pool."""
+    size = headline_size(config, context.pool)
+    table = curve_table([curve for curve in curves if curve.kept.order == MOST], pool=context.pool)
+    whole = table.filter(pl.col("method") == GREEDY, pl.col("rows") == context.pool)
+    here = table.filter(pl.col("rows") == size)
+    both = pl.concat([here, whole.with_columns(pl.lit("all_rows").alias("method"))])
+    ours = [name in (*OURS, GREEDY, SWAPPED) for name in both["method"]]
+    return (
+        both.with_columns(
+            pl.Series("ours", ours),
+            pl.Series("seconds", [seconds.get(name) for name in both["method"]], dtype=pl.Float64),
+        )
+        .select("method", "ours", "rows", "loss", "low", "high", "accuracy", "seconds")
+        .sort("loss", maintain_order=True, nulls_last=True)
+    )
+
+
+def _lead(
+    config: SelectionConfig, context: StudyContext, curves: list[Judged]
+) -> dict[str, float | str | None]:
+    """By how much the swapped choice beats the best of the rivals', paired by test rows."""
+    size = headline_size(config, context.pool)
+    losses = {
+        curve.kept.method: curve.mean_losses()[size] for curve in curves if curve.kept.order == MOST
+    }
+    rivals = {
+        name: rows.mean()
+        for name, rows in losses.items()
+        if name not in (*OURS, GREEDY, SWAPPED) and np.isfinite(rows).all()
+    }
+    if not rivals:
+        return {"best_rival": None}
+    best = min(rivals, key=lambda name: rivals[name])
+    lead = mean_interval(losses[best] - losses[SWAPPED])
+    return {
+        "best_rival": best,
+        "lead": written_number(lead.mean),
+        "lead_low": written_number(lead.low),
+        "lead_high": written_number(lead.high),
+    }
+
+
+def _chosen(config: SelectionConfig, context: StudyContext, kept: list[Kept]) -> pl.DataFrame:
+    size = headline_size(config, context.pool)
+    columns = {
+        choice.method: choice.weights[choice.weights.sum(dim=1) == size][0].numpy()
+        for choice in kept
+        if choice.order == MOST and choice.method != RANDOM
+    }
+    return pl.DataFrame({"row_id": list(context.row_ids), **columns})
