@@ -20,12 +20,18 @@ from modelpred.dataset import InvalidInput, read_dataset
 from modelpred.params import read_params
 from modelpred.predictor import read_predictor
 from modelpred.refits import Retraining, rivals
-from modelpred.studies import calibration, edits, valuation
+from modelpred.studies import calibration, edits, labels, selection, valuation
 from modelpred.studies.utility import StudyContext, write_result
 from modelpred.targets import points_of
 from modelpred.targets.shards import read_bank
 
-RUNS = {"edits": edits.run, "valuation": valuation.run, "calibration": calibration.run}
+RUNS = {
+    "edits": edits.run,
+    "valuation": valuation.run,
+    "labels": labels.run,
+    "selection": selection.run,
+    "calibration": calibration.run,
+}
 # `dvc plots` draws a line for each file: these tables are also written one file for each method.
 PLOTTED = {"edits": "edits", "calibration": "reliability"}
 
@@ -35,6 +41,11 @@ HEADLINES = {
     "valuation": {
         "valuation.spearman": ("spearman",),
         "valuation.ceiling": ("truth_reliability",),
+    },
+    "labels": {"labels.auroc": ("best_auroc",)},
+    "selection": {
+        "selection.loss": ("methods", "swapped", "loss"),
+        "selection.lead": ("lead",),
     },
     "calibration": {
         "calibration.ece": ("predicted_bootstrap", "ece_width"),
@@ -85,6 +96,8 @@ def context(progress: Progress) -> StudyContext:
         refits={"predictor": predictor, **cheap},
         truth=Retraining(model, points),
         row_ids=dataset.row_ids,
+        rows=dataset.rows,
+        mislabelled=dataset.mislabelled,
         progress=progress,
         feature_names=dataset.feature_names,
         class_names=dataset.classes,

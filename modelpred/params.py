@@ -21,6 +21,8 @@ from modelpred.registry import GatesConfig
 from modelpred.report import ReportConfig
 from modelpred.studies.calibration import CalibrationConfig
 from modelpred.studies.edits import EditsConfig
+from modelpred.studies.labels import LabelsConfig
+from modelpred.studies.selection import SelectionConfig
 from modelpred.studies.valuation import ValuationConfig
 from modelpred.subsets import SubsetsConfig
 from modelpred.targets import TargetsConfig
@@ -50,6 +52,8 @@ class Params(BaseModel):
     predictor: PredictorConfig = PredictorConfig()
     edits: EditsConfig = EditsConfig()
     valuation: ValuationConfig = ValuationConfig()
+    labels: LabelsConfig = LabelsConfig()
+    selection: SelectionConfig = SelectionConfig()
     calibration: CalibrationConfig = CalibrationConfig()
     report: ReportConfig = ReportConfig()
     gates: GatesConfig = GatesConfig()

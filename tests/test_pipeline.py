@@ -28,6 +28,8 @@ TINY = {
     "predictor": {"epochs": 2},
     "edits": {"repeats": 2, "step": 10},
     "valuation": {"permutations": 4, "truth_permutations": 4},
+    "labels": {"permutations": 4},
+    "selection": {"step": 0.2, "permutations": 4, "swaps": 1, "random": 2},
     "calibration": {"resamples": 10},
     "report": {"rows": 5},
     "gates": {"parameter_error": 0.9, "beats": []},

@@ -78,6 +78,7 @@ def run(config: LabelsConfig, context: StudyContext) -> StudyResult:
         "planted": int(wrong.sum()),
         "share": float(wrong.mean()),
         "best_of_ours": best,
+        "best_auroc": float(detection.filter("ours")["auroc"][0]),
         "methods": {row.pop("method"): row for row in detection.to_dicts()},
     }
     tables = {
