@@ -85,7 +85,9 @@ def _summary_table(summary: pl.DataFrame) -> Table:
         [Column("Method", numeric=False), *map(Column, _QUALITIES.values())],
         rows,
         note="Chance alone: about the expected calibration error (ECE) that a perfectly calibrated "
-        "model would show on so many rows.",
+        "model would show on so many rows. Temperature scaling needs labels: each half of the test "
+        "rows is tempered by what the other half asks for. Laplace: models drawn around the "
+        "full-data model by its Hessian.",
         ours=_ours(summary["method"].to_list()),
     )
 

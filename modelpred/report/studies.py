@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from modelpred.report.attribution import attribution_blocks
 from modelpred.report.blocks import Block, Section, Text, facts_table
 from modelpred.report.calibration import calibration_blocks
 from modelpred.report.edits import edits_blocks
 from modelpred.report.inputs import ReportInputs
+from modelpred.report.memorization import memorization_blocks
 from modelpred.report.valuation import valuation_blocks
 from modelpred.studies.utility import StudyResult
 
@@ -19,7 +21,9 @@ Write = Callable[[ReportInputs, StudyResult], list[Block]]
 SECTIONS: Mapping[str, tuple[str, Write]] = {
     "edits": ("Deletion: a model without these rows", edits_blocks),
     "valuation": ("Values: what each row is worth", valuation_blocks),
+    "memorization": ("Memorization: what is known only by heart", memorization_blocks),
     "calibration": ("Calibration: how sure the model is", calibration_blocks),
+    "attribution": ("Attribution: which rows are responsible", attribution_blocks),
 }
 
 

@@ -136,23 +136,12 @@ def _methods(result: StudyResult) -> list[Table]:
 
 def value_table(dataset: Dataset, values: pl.DataFrame, caption: str) -> Table:
     """Rows with their label, value, exact value and the cells that set them apart."""
-    places = {row_id: place for place, row_id in enumerate(dataset.row_ids)}
-    apart = _distances(dataset)
+    told = told_rows(dataset, values["row_id"].to_list())
     body: list[list[Cell]] = []
-    for row in values.iter_rows(named=True):
-        place = places[row["row_id"]]
-        cells = dataset.rows.row(place, named=True)
-        telling = np.argsort(-apart[place], kind="stable")[:_TELLING]
-        telling = telling[apart[place][telling] > 1]
-        body.append(
-            [
-                Cell(f"Row {row['row_id']}"),
-                Cell(plain(cells[dataset.label_name])),
-                _value_cell(row["value"], row["standard_error"]),
-                _value_cell(row["true_value"], row["true_standard_error"]),
-                Cell(_cell_words(dataset, cells, telling)),
-            ]
-        )
+    for row, (name, label, cells) in zip(values.iter_rows(named=True), told, strict=True):
+        value = _value_cell(row["value"], row["standard_error"])
+        true = _value_cell(row["true_value"], row["true_standard_error"])
+        body.append([name, label, value, true, cells])
     heads = (
         "Row of the table",
         dataset.label_name,
@@ -167,6 +156,21 @@ def value_table(dataset: Dataset, values: pl.DataFrame, caption: str) -> Table:
         stacked=True,
         note="± one standard error over random orders.",
     )
+
+
+def told_rows(dataset: Dataset, row_ids: list[str]) -> list[tuple[Cell, Cell, Cell]]:
+    """Each row's name, its label, and the cells that set it apart from the pool."""
+    places = {row_id: place for place, row_id in enumerate(dataset.row_ids)}
+    apart = _distances(dataset)
+    told: list[tuple[Cell, Cell, Cell]] = []
+    for row_id in row_ids:
+        place = places[row_id]
+        cells = dataset.rows.row(place, named=True)
+        telling = np.argsort(-apart[place], kind="stable")[:_TELLING]
+        telling = telling[apart[place][telling] > 1]
+        words = _cell_words(dataset, cells, telling)
+        told.append((Cell(f"Row {row_id}"), Cell(plain(cells[dataset.label_name])), Cell(words)))
+    return told
 
 
 def _value_cell(value: float | None, spread: float | None) -> Cell:

@@ -1,0 +1,60 @@
+"""Sections from what the studies really return: names that a reader knows, numbers that stand there."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from modelpred.dataset import DatasetConfig, prepare
+from modelpred.refits import Influence, Retraining
+from modelpred.report import write_report
+from modelpred.studies import attribution, calibration, memorization
+from modelpred.studies.utility import StudyContext
+from modelpred.targets import points_of, target_model
+
+CONFIGS = {
+    "memorization": (memorization, memorization.MemorizationConfig(subsets=20)),
+    "calibration": (calibration, calibration.CalibrationConfig(resamples=5)),
+    "attribution": (attribution, attribution.AttributionConfig(explained=4)),
+}
+
+
+def inputs_of(example, family, source):
+    """The example with studies that were run on that table."""
+    dataset = prepare(DatasetConfig(source=source))
+    classes = len(dataset.classes)
+    model = target_model(family)
+    points = points_of(dataset.features, dataset.labels, classes)
+    truth = Retraining(model, points, tolerance=1e-9)
+    full = truth(torch.ones(1, len(dataset.row_ids)))[0]
+    context = StudyContext(
+        model,
+        points,
+        points_of(dataset.test_features, dataset.test_labels, classes),
+        {"predictor": truth, "influence": Influence(model, points, full)},
+        truth,
+        dataset.row_ids,
+        feature_names=dataset.feature_names,
+        class_names=dataset.classes,
+    )
+    studies = {name: module.run(config, context) for name, (module, config) in CONFIGS.items()}
+    return replace(example, dataset=dataset, studies=studies)
+
+
+@pytest.mark.parametrize(
+    ("family", "source"), [("logistic", "iris"), ("softmax", "wine"), ("ridge", "diabetes")]
+)
+def test_every_section_shows_what_was_found(example, tmp_path, family, source):
+    inputs = inputs_of(example, family, source)
+    page = write_report(inputs, tmp_path).read_text(encoding="utf-8")
+    assert "retraining agrees with itself" in page
+    rows = inputs.studies["memorization"].tables["rows"].sort("rank")
+    assert f"Row {rows['row_id'][0]}" in page
+    largest = max(
+        inputs.studies["attribution"].tables["parameters"].iter_rows(named=True),
+        key=lambda row: abs(row["value"]) if row["feature"] != "intercept" else 0,
+    )
+    assert largest["feature"] in page
+    flips = "Rows whose removal flips a prediction" in page
+    assert flips == (family != "ridge")
+    assert ("Temperature scaling" in page) == (family != "ridge")
