@@ -252,7 +252,7 @@ def compared(work: Work, parallel: Parallel, cores: int) -> dict[str, Any]:
     flops, wide = operations(work, features, target, weights)
     peak = peak_rate(torch.float64 if work.model.name == "mlp" else torch.float32)
     trained = train_targets(work.model, features, target, weights)
-    print(work.name, [round(ratio, 1) for ratio in ratios], file=sys.stderr, flush=True)  # noqa: T201 - a script
+    print(work.name, [round(ratio, 1) for ratio in ratios], file=sys.stderr, flush=True)
     return {
         "work": work.name,
         "goal": work.goal,
@@ -341,7 +341,7 @@ def scale(kind: str) -> None:
     seconds = time.perf_counter() - begin
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     good = int((trained.converged | trained.degenerate).sum())
-    print(json.dumps({"seconds": seconds, "before": before, "peak": peak, "good": good}))  # noqa: T201 - a script
+    print(json.dumps({"seconds": seconds, "before": before, "peak": peak, "good": good}))
 
 
 def scaled() -> list[dict[str, str]]:
@@ -411,6 +411,6 @@ if __name__ == "__main__":
         scale(options.scale)
     else:
         result = section()
-        print(result)  # noqa: T201 - a script
+        print(result)
         if not options.no_write:
             write(result)
