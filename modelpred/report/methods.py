@@ -48,6 +48,16 @@ _LOOKS = {
     "linear_datamodel": Look("Linear datamodel", "datamodel", "v", "-."),
     "retraining": Look("Exact retraining", "ink", "*", "-"),
     "warm_retraining": Look("Exact retraining, warm start", "ink", "*", "--"),
+    "shapley": Look("Shapley", "predictor", "o", "-"),
+    "banzhaf": Look("Banzhaf", "datamodel", "v", "-."),
+    "leave_one_out": Look("Leave-one-out", "spare", "P", ":"),
+    "held_out_confidence": Look("Held-out confidence", "newton", "^", "--"),
+    "self_confidence": Look("Self-confidence", "rescaled", "D", "-."),
+    "knn_shapley": Look("kNN-Shapley", "influence", "s", "--"),
+    "greedy": Look("Greedy", "size4", "o", "--"),
+    "swapped": Look("Greedy with swaps", "size4", "o", "-"),
+    "random": Look("Random order", "full", "X", ":"),
+    "all_rows": Look("All rows", "ink", "*", "-"),
     "refit_bootstrap": Look("Refit bootstrap", "ink", "D", "--"),
 }
 OURS = ("predictor", "predicted")

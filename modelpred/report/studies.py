@@ -13,7 +13,9 @@ from modelpred.report.blocks import Block, Section, Text, facts_table
 from modelpred.report.calibration import calibration_blocks
 from modelpred.report.edits import edits_blocks
 from modelpred.report.inputs import ReportInputs
+from modelpred.report.labels import labels_blocks
 from modelpred.report.memorization import memorization_blocks
+from modelpred.report.selection import selection_blocks
 from modelpred.report.valuation import valuation_blocks
 from modelpred.studies.utility import StudyResult
 
@@ -21,6 +23,8 @@ Write = Callable[[ReportInputs, StudyResult], list[Block]]
 SECTIONS: Mapping[str, tuple[str, Write]] = {
     "edits": ("Deletion: a model without these rows", edits_blocks),
     "valuation": ("Values: what each row is worth", valuation_blocks),
+    "labels": ("Labels: which look wrong", labels_blocks),
+    "selection": ("Selection: which rows to keep", selection_blocks),
     "memorization": ("Memorization: what is known only by heart", memorization_blocks),
     "calibration": ("Calibration: how sure the model is", calibration_blocks),
     "attribution": ("Attribution: which rows are responsible", attribution_blocks),

@@ -15,6 +15,7 @@ A = 1/2 with the variance (planted + clean + 1) / (12 planted clean), recall q.
 Methods see the test rows, which are clean, where their score asks for a utility.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from modelpred.studies.worths import OURS, Worth, all_worths
 
 STUDY = "labels"
 INSPECTED = tuple(step / 20 for step in range(1, 21))
+UNJUDGED_BY = "held_out_confidence"  # needs no test rows and no clean ones
 NOT_PLANTED = "no wrong labels were planted (dataset.flip is 0), so nothing can be judged by them"
 
 
@@ -51,14 +53,14 @@ def run(config: LabelsConfig, context: StudyContext) -> StudyResult:
     Tables: `detection` with a row per method, best first (method, ours, auroc, auroc_low,
     auroc_high, recall, seconds), `recall` (method, inspected, recall) and `suspects`: a row per
     point (row_id, mislabelled, a column per method), the lowest by the best of our methods first.
-    Without planted labels the study is skipped, and the metrics say so.
+    Without planted labels there is nothing to judge by: the suspects are those of held-out
+    confidence, the other tables are empty, and the metrics say so.
     """
-    if context.mislabelled is None:
-        empty = {name: pl.DataFrame(schema=schema) for name, schema in _SCHEMAS.items()}
-        return StudyResult({"skipped": NOT_PLANTED}, empty)
-    wrong = context.mislabelled.numpy()
     generator = context.generator(seed=config.seed, study=STUDY, block=0)
     worths = all_worths(context, permutations=config.permutations, generator=generator)
+    if context.mislabelled is None:
+        return _unjudged(worths, context)
+    wrong = context.mislabelled.numpy()
     detection = pl.DataFrame(
         [_detected(name, worth, wrong) for name, worth in worths.items()],
         schema=_SCHEMAS["detection"],
@@ -72,8 +74,6 @@ def run(config: LabelsConfig, context: StudyContext) -> StudyResult:
         schema=_SCHEMAS["recall"],
     )
     best = detection.filter("ours")["method"][0]
-    values = pl.DataFrame({name: worth.values for name, worth in worths.items()})
-    suspects = pl.DataFrame({"row_id": list(context.row_ids), "mislabelled": wrong})
     metrics: dict[str, Any] = {
         "planted": int(wrong.sum()),
         "share": float(wrong.mean()),
@@ -81,12 +81,25 @@ def run(config: LabelsConfig, context: StudyContext) -> StudyResult:
         "best_auroc": float(detection.filter("ours")["auroc"][0]),
         "methods": {row.pop("method"): row for row in detection.to_dicts()},
     }
-    tables = {
-        "detection": detection,
-        "recall": recall,
-        "suspects": suspects.hstack(values).sort(best, maintain_order=True),
-    }
+    suspects = _suspects(worths, context, by=best, wrong=pl.Series(wrong))
+    return StudyResult(metrics, {"detection": detection, "recall": recall, "suspects": suspects})
+
+
+def _unjudged(worths: Mapping[str, Worth], context: StudyContext) -> StudyResult:
+    unknown = pl.Series([None] * context.pool, dtype=pl.Boolean)
+    tables = {name: pl.DataFrame(schema=schema) for name, schema in _SCHEMAS.items()}
+    tables["suspects"] = _suspects(worths, context, by=UNJUDGED_BY, wrong=unknown)
+    metrics = {"planted": 0, "unjudged": NOT_PLANTED, "best_of_ours": UNJUDGED_BY}
     return StudyResult(metrics, tables)
+
+
+def _suspects(
+    worths: Mapping[str, Worth], context: StudyContext, *, by: str, wrong: pl.Series
+) -> pl.DataFrame:
+    """What every method says of every row, the most suspicious by one of them first."""
+    values = pl.DataFrame({name: worth.values for name, worth in worths.items()})
+    rows = pl.DataFrame({"row_id": list(context.row_ids)}).with_columns(wrong.alias("mislabelled"))
+    return rows.hstack(values).sort(by, maintain_order=True)
 
 
 _SCHEMAS: dict[str, dict[str, Any]] = {
@@ -96,7 +109,6 @@ _SCHEMAS: dict[str, dict[str, Any]] = {
         **dict.fromkeys(("auroc", "auroc_low", "auroc_high", "recall", "seconds"), pl.Float64),
     },
     "recall": {"method": pl.String, "inspected": pl.Float64, "recall": pl.Float64},
-    "suspects": {"row_id": pl.String, "mislabelled": pl.Boolean},
 }
 
 

@@ -8,12 +8,17 @@ import torch
 from modelpred.dataset import DatasetConfig, prepare
 from modelpred.refits import Influence, Retraining
 from modelpred.report import write_report
-from modelpred.studies import attribution, calibration, memorization
+from modelpred.studies import attribution, calibration, labels, memorization, selection
 from modelpred.studies.utility import StudyContext
 from modelpred.targets import points_of, target_model
 
 CONFIGS = {
     "memorization": (memorization, memorization.MemorizationConfig(subsets=20)),
+    "labels": (labels, labels.LabelsConfig(permutations=4)),
+    "selection": (
+        selection,
+        selection.SelectionConfig(step=0.2, permutations=4, swaps=1, random=3),
+    ),
     "calibration": (calibration, calibration.CalibrationConfig(resamples=5)),
     "attribution": (attribution, attribution.AttributionConfig(explained=4)),
 }
@@ -21,7 +26,7 @@ CONFIGS = {
 
 def inputs_of(example, family, source):
     """The example with studies that were run on that table."""
-    dataset = prepare(DatasetConfig(source=source))
+    dataset = prepare(DatasetConfig(source=source, flip=0.1 if source == "wine" else 0.0))
     classes = len(dataset.classes)
     model = target_model(family)
     points = points_of(dataset.features, dataset.labels, classes)
@@ -36,6 +41,8 @@ def inputs_of(example, family, source):
         dataset.row_ids,
         feature_names=dataset.feature_names,
         class_names=dataset.classes,
+        rows=dataset.rows,
+        mislabelled=dataset.mislabelled,
     )
     studies = {name: module.run(config, context) for name, (module, config) in CONFIGS.items()}
     return replace(example, dataset=dataset, studies=studies)
@@ -58,3 +65,9 @@ def test_every_section_shows_what_was_found(example, tmp_path, family, source):
     flips = "Rows whose removal flips a prediction" in page
     assert flips == (family != "ridge")
     assert ("Temperature scaling" in page) == (family != "ridge")
+    assert ("planted wrong labels, by the best of ours" in page) == (source == "wine")
+    assert ("No wrong labels were planted" in page) == (source != "wine")
+    suspect = inputs.studies["labels"].tables["suspects"]["row_id"][0]
+    assert f"Row {suspect}" in page
+    assert "chosen by predicted models" in page
+    assert "Least valuable rows kept first" in page
