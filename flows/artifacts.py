@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 # In pipeline order. One word is the stage's name in dvc.yaml, its section in params.yaml, its flow,
 # its module and its folder; `studies` has a section and a folder for each study.
 STAGES = ("dataset", "subsets", "targets", "predictor", "studies", "report")
-STUDIES = ("edits", "valuation", "labels", "selection", "calibration")
+STUDIES = (
+    *("edits", "valuation", "labels", "selection"),
+    *("memorization", "calibration", "attribution"),
+)
 
 ARTIFACTS = Path("artifacts")
 DATASET, SUBSETS, TARGETS, PREDICTOR, STUDIES_FOLDER, REPORT = (

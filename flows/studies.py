@@ -20,7 +20,15 @@ from modelpred.dataset import InvalidInput, read_dataset
 from modelpred.params import read_params
 from modelpred.predictor import read_predictor
 from modelpred.refits import Retraining, rivals
-from modelpred.studies import calibration, edits, labels, selection, valuation
+from modelpred.studies import (
+    attribution,
+    calibration,
+    edits,
+    labels,
+    memorization,
+    selection,
+    valuation,
+)
 from modelpred.studies.utility import StudyContext, write_result
 from modelpred.targets import points_of
 from modelpred.targets.shards import read_bank
@@ -30,7 +38,9 @@ RUNS = {
     "valuation": valuation.run,
     "labels": labels.run,
     "selection": selection.run,
+    "memorization": memorization.run,
     "calibration": calibration.run,
+    "attribution": attribution.run,
 }
 # `dvc plots` draws a line for each file: these tables are also written one file for each method.
 PLOTTED = {"edits": "edits", "calibration": "reliability"}
@@ -47,9 +57,17 @@ HEADLINES = {
         "selection.loss": ("methods", "swapped", "loss"),
         "selection.lead": ("lead",),
     },
+    "memorization": {
+        "memorization.agreement": ("different",),
+        "memorization.ceiling": ("ceiling",),
+    },
     "calibration": {
         "calibration.ece": ("predicted_bootstrap", "ece_width"),
         "calibration.std_ratio": ("std_ratio",),
+    },
+    "attribution": {
+        "attribution.spearman": ("spearman",),
+        "attribution.confirmed": ("flips", "predictor", "confirmed"),
     },
 }
 

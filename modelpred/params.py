@@ -19,9 +19,11 @@ from modelpred.dataset import DatasetConfig, InvalidInput
 from modelpred.predictor import PredictorConfig
 from modelpred.registry import GatesConfig
 from modelpred.report import ReportConfig
+from modelpred.studies.attribution import AttributionConfig
 from modelpred.studies.calibration import CalibrationConfig
 from modelpred.studies.edits import EditsConfig
 from modelpred.studies.labels import LabelsConfig
+from modelpred.studies.memorization import MemorizationConfig
 from modelpred.studies.selection import SelectionConfig
 from modelpred.studies.valuation import ValuationConfig
 from modelpred.subsets import SubsetsConfig
@@ -54,7 +56,9 @@ class Params(BaseModel):
     valuation: ValuationConfig = ValuationConfig()
     labels: LabelsConfig = LabelsConfig()
     selection: SelectionConfig = SelectionConfig()
+    memorization: MemorizationConfig = MemorizationConfig()
     calibration: CalibrationConfig = CalibrationConfig()
+    attribution: AttributionConfig = AttributionConfig()
     report: ReportConfig = ReportConfig()
     gates: GatesConfig = GatesConfig()
 

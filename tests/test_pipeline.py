@@ -30,7 +30,9 @@ TINY = {
     "valuation": {"permutations": 4, "truth_permutations": 4},
     "labels": {"permutations": 4},
     "selection": {"step": 0.2, "permutations": 4, "swaps": 1, "random": 2},
+    "memorization": {"subsets": 20},
     "calibration": {"resamples": 10},
+    "attribution": {"explained": 2},
     "report": {"rows": 5},
     "gates": {"parameter_error": 0.9, "beats": []},
 }

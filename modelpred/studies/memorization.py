@@ -77,7 +77,7 @@ class MemorizationConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    subsets: int = Field(default=2000, ge=2)
+    subsets: int = Field(default=1000, ge=2)
     share: float = Field(default=0.7, gt=0, lt=1)
     strongest: int = Field(default=100, ge=0)
     rivals: bool = True
