@@ -49,6 +49,7 @@ def valuation_blocks(inputs: ReportInputs, result: StudyResult) -> list[Block]:
             "first."
         ),
         _figure(values, words),
+        *_groups(inputs, result),
         *_methods(result),
         *full_rows(inputs.dataset, best, worst),
     ]
@@ -56,8 +57,36 @@ def valuation_blocks(inputs: ReportInputs, result: StudyResult) -> list[Block]:
 
 def _gain(inputs: ReportInputs) -> str:
     config = inputs.params.get("valuation")
-    accuracy = isinstance(config, Mapping) and config.get("utility") == "accuracy"
-    return "rise of the test accuracy" if accuracy else "fall of the mean test loss"
+    utility = config.get("utility") if isinstance(config, Mapping) else "loss"
+    return {
+        "accuracy": "rise of the test accuracy",
+        "squared_error": "fall of the mean squared error on test rows",
+    }.get(str(utility), "fall of the mean test loss")
+
+
+def _groups(inputs: ReportInputs, result: StudyResult) -> list[Table]:
+    """Values of groups of rows, the most valuable first, where a column was named."""
+    if "groups" not in result.tables:
+        return []
+    rows = result.tables["groups"].sort("rank").head(4 * inputs.config.rows)
+    body = [
+        [
+            Cell(plain(row["group"])),
+            Cell(plain(row["rows"])),
+            _value_cell(row["value"], row["standard_error"]),
+            _value_cell(row["true_value"], row["true_standard_error"]),
+        ]
+        for row in rows.iter_rows(named=True)
+    ]
+    heads = ("Group", "Rows", "Value", "Exact value")
+    return [
+        Table(
+            "Groups of rows that join together",
+            [Column(head, numeric=head != "Group") for head in heads],
+            body,
+            note="± one standard error; a value without one was enumerated over all subsets.",
+        )
+    ]
 
 
 def _figure(values: pl.DataFrame, words: str) -> Figure:

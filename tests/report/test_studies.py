@@ -2,18 +2,23 @@
 
 from dataclasses import replace
 
+import polars as pl
 import pytest
 import torch
 
 from modelpred.dataset import DatasetConfig, prepare
 from modelpred.refits import Influence, Retraining
 from modelpred.report import write_report
-from modelpred.studies import attribution, calibration, labels, memorization, selection
+from modelpred.studies import attribution, calibration, labels, memorization, selection, valuation
 from modelpred.studies.utility import StudyContext
 from modelpred.targets import points_of, target_model
 
 CONFIGS = {
     "memorization": (memorization, memorization.MemorizationConfig(subsets=20)),
+    "valuation": (
+        valuation,
+        valuation.ValuationConfig(permutations=4, truth_permutations=4, group="half"),
+    ),
     "labels": (labels, labels.LabelsConfig(permutations=4)),
     "selection": (
         selection,
@@ -41,7 +46,7 @@ def inputs_of(example, family, source):
         dataset.row_ids,
         feature_names=dataset.feature_names,
         class_names=dataset.classes,
-        rows=dataset.rows,
+        rows=dataset.rows.with_columns(half=pl.int_range(pl.len()) % 2),
         mislabelled=dataset.mislabelled,
     )
     studies = {name: module.run(config, context) for name, (module, config) in CONFIGS.items()}
@@ -71,3 +76,4 @@ def test_every_section_shows_what_was_found(example, tmp_path, family, source):
     assert f"Row {suspect}" in page
     assert "chosen by predicted models" in page
     assert "Least valuable rows kept first" in page
+    assert "Groups of rows that join together" in page
