@@ -1,18 +1,20 @@
-"""Without these rows, what model? Every refit against exact retraining, on deletions.
+"""Without these rows, or with those added, what model? Every refit against exact retraining.
 
-Protocol: from half of the pool to all of it in steps of five rows, that many rows are kept at
-random, ten times each. For every refit and size, as means over the repeats:
+Deletion: from half of the pool to all of it in steps of five rows, that many rows are kept at
+random, ten times each. Addition: 5 to 145 rows in steps of five are added to the whole pool, ten
+times each; they are test rows, which no refit was made with, and models are then scored on the
+other test rows. For every refit and size, as means over the repeats:
 
     parameter error    ‖predicted - true‖ / ‖true‖
     test-loss error    |test loss of the predicted model - that of the true model|
     Spearman           of predicted and true test losses among subsets of one size; across sizes
                        it would mostly measure the size
 
-Subsets whose exact retraining did not converge are left out and counted.
+and the queries after which the predictor is cheaper than retraining (`costs`). Subsets whose exact retraining did not converge are left out and counted.
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,7 +25,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from modelpred.metrics import Array, Interval, Vector, mean_interval, relative_errors, spearman
-from modelpred.refits.retraining import Refit
+from modelpred.refits.retraining import Extendable, Refit
+from modelpred.studies.costs import Preparation, break_even
 from modelpred.studies.utility import (
     StudyContext,
     StudyResult,
@@ -32,6 +35,7 @@ from modelpred.studies.utility import (
     refitted,
     written_number,
 )
+from modelpred.targets.model import Points
 
 STUDY = "edits"
 UNDEFINED = Interval(float("nan"), float("nan"), float("nan"), 0)
@@ -44,6 +48,7 @@ class EditsConfig(BaseModel):
         smallest: share of the pool that the largest deletion leaves.
         step: rows between two sizes.
         repeats: random subsets of each size.
+        added: rows that the largest addition adds, at most half of the test rows; 0: none.
         timings: calls of each refit, of which the fastest counts as its time.
         seed: of the draws.
     """
@@ -53,6 +58,7 @@ class EditsConfig(BaseModel):
     smallest: float = Field(default=0.5, gt=0, le=1)
     step: int = Field(default=5, ge=1)
     repeats: int = Field(default=10, ge=2)
+    added: int = Field(default=145, ge=0)
     timings: int = Field(default=3, ge=1)
     seed: int = Field(default=0, ge=0)
 
@@ -67,6 +73,51 @@ def deletions(
     for row, size in enumerate(sizes):
         weights[row, torch.from_numpy(generator.permutation(points)[:size])] = 1
     return weights
+
+
+def additions(
+    config: EditsConfig, *, points: int, candidates: int, generator: np.random.Generator
+) -> Num[Tensor, "subsets more_points"]:
+    """Return 0/1 weights: every point, and `repeats` draws of every number of candidates."""
+    counts = np.repeat(np.arange(config.step, candidates + 1, config.step), config.repeats)
+    weights = torch.zeros(len(counts), points + candidates, dtype=torch.uint8)
+    weights[:, :points] = 1
+    for row, count in enumerate(counts):
+        weights[row, points + torch.from_numpy(generator.permutation(candidates)[:count])] = 1
+    return weights
+
+
+def with_candidates(config: EditsConfig, context: StudyContext) -> StudyContext | None:
+    """The study over a pool with rows at its end that no refit was made with.
+
+    They are the first test rows; the others are left to score models on. Refits that cannot answer
+    for another pool are left out. None where too few test rows are there, or none are to be added.
+    """
+    points, test = context.points, context.test_points
+    count = min(config.added, len(test.labels) // 2)
+    if count < config.step:
+        return None
+    longer = Points(
+        torch.cat([points.features, test.features[:count]]),
+        torch.cat([points.labels, test.labels[:count]]),
+        points.classes,
+    )
+    refits = {
+        name: refit.for_points(longer)
+        for name, refit in context.refits.items()
+        if isinstance(refit, Extendable)
+    }
+    return replace(
+        context,
+        points=longer,
+        test_points=Points(test.features[count:], test.labels[count:], test.classes),
+        refits=refits,
+        truth=context.truth.for_points(longer),
+        row_ids=(*context.row_ids, *(f"added-{row}" for row in range(count))),
+        test_row_ids=context.test_row_ids[count:],
+        rows=None,
+        mislabelled=None,
+    )
 
 
 @dataclass(frozen=True)
@@ -92,30 +143,61 @@ def _scored(context: StudyContext, parameters: Tensor, seconds: float) -> _Model
     return _Models(parameters, losses, right, seconds)
 
 
-def run(config: EditsConfig, context: StudyContext) -> StudyResult:
-    """Return the tables `edits` and `predicted_against_true`, and a summary of every refit.
+def run(
+    config: EditsConfig, context: StudyContext, *, preparation: Preparation | None = None
+) -> StudyResult:
+    """Return what deleting and adding rows does, and a summary of every refit.
 
-    `edits` has a row per method and size: method, size, subsets, parameter_error, low, high (95%
-    over repeats), parameter_error_median, test_loss_error, test_loss_error_low,
-    test_loss_error_high, spearman, accuracy_change, true_accuracy_change (against the full-data
-    model; null for a regression), accuracy_error. `predicted_against_true` has a row per subset of
-    the study's subject: method, size, true_loss, predicted_loss, parameter_error.
+    Tables:
+        edits: deletions, a row per method and size: method, size, subsets, parameter_error, low,
+            high (95% over repeats), parameter_error_median, test_loss_error, test_loss_error_low,
+            test_loss_error_high, spearman, accuracy_change, true_accuracy_change (against the
+            full-data model; null for a regression), accuracy_error.
+        additions: the same for additions, without rows where no rows were added.
+        predicted_against_true: a row per deletion of the study's subject: method, size, true_loss,
+            predicted_loss, parameter_error.
+        break_even: see `costs.break_even`; without `preparation` its queries are null.
+
+    The metrics are a summary for each method, and the same for additions under `addition`.
     """
     generator = context.generator(seed=config.seed, study=STUDY, block=0)
     weights = deletions(config, points=context.pool, generator=generator)
+    base = torch.ones(context.pool)
+    removed = _protocol(config, context, weights, base=base, whole=context.pool)
+    metrics, tables = dict(removed.metrics), dict(removed.tables)
+    tables["additions"] = tables["edits"].clear()
+    longer = with_candidates(config, context)
+    if longer is not None:
+        generator = context.generator(seed=config.seed, study=STUDY, block=1)
+        candidates = longer.pool - context.pool
+        more = additions(config, points=context.pool, candidates=candidates, generator=generator)
+        base = torch.cat([base, base.new_zeros(candidates)])
+        added = _protocol(config, longer, more, base=base, whole=longer.pool)
+        tables["additions"] = added.tables["edits"]
+        metrics["addition"] = added.metrics
+    tables["break_even"] = break_even(
+        context, weights, timings=config.timings, preparation=preparation
+    )
+    return StudyResult(metrics, tables)
+
+
+def _protocol(
+    config: EditsConfig, context: StudyContext, weights: Tensor, *, base: Tensor, whole: int
+) -> StudyResult:
+    """Every refit on these subsets; changes of accuracy are against the model of weights `base`."""
     began = time.perf_counter()
     trained = context.truth.train(weights, progress=context.progress)
     seconds = time.perf_counter() - began
     kept = trained.converged
     sizes = weights.sum(dim=1)[kept].numpy()
     truth = _scored(context, trained.parameters, seconds).rows(kept)
-    full = _scored(context, context.truth(torch.ones(1, context.pool)), 0.0)
+    full = _scored(context, context.truth(base[None]), 0.0)
     tables: list[pl.DataFrame] = []
     metrics: dict[str, Any] = {}
     scatter = pl.DataFrame()
     for done, (name, refit) in enumerate(context.refits.items(), start=1):
         models = _answered(refit, weights, context, timings=config.timings).rows(kept)
-        subsets = _subset_table(name, sizes, models, pool=context.pool, truth=truth, full=full)
+        subsets = _subset_table(name, sizes, models, pool=whole, truth=truth, full=full)
         tables.append(_size_table(subsets))
         queries = len(weights)
         metrics[name] = _summary(subsets, tables[-1]) | _clock(models.seconds, queries)

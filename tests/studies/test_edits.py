@@ -1,4 +1,4 @@
-"""The deletion protocol: what is drawn, exact answers, and every number against a plain loop."""
+"""Deletion and addition: what is drawn, exact answers, and every number against a plain loop."""
 
 import json
 
@@ -11,7 +11,8 @@ from pydantic import ValidationError
 
 from modelpred.metrics import mean_interval, relative_errors
 from modelpred.studies import edits
-from modelpred.studies.edits import EditsConfig, deletions
+from modelpred.studies.costs import Preparation
+from modelpred.studies.edits import EditsConfig, additions, deletions, with_candidates
 from modelpred.studies.utility import mean_test_losses, write_result
 
 SMALL = EditsConfig(step=6, repeats=5, timings=1)
@@ -29,6 +30,69 @@ def test_deletions_are_uniform_over_points():
     share = weights[:4000].double().mean(dim=0)
     # Half of the points are kept: a binomial standard error of 0.008, four of them.
     assert share.numpy() == pytest.approx(0.5, abs=0.032)
+
+
+def test_additions_add_up_to_all_candidates_in_steps():
+    config = EditsConfig(repeats=3)
+    weights = additions(config, points=32, candidates=17, generator=np.random.default_rng(0))
+    assert weights[:, :32].min() == 1
+    assert weights[:, 32:].sum(dim=1).tolist() == [size for size in (5, 10, 15) for _ in range(3)]
+    assert set(weights[:, 32:].unique().tolist()) == {0, 1}
+
+
+def test_added_rows_are_test_rows_that_no_model_is_scored_on(context):
+    longer = with_candidates(EditsConfig(added=12), context)
+    assert longer.pool == context.pool + 12
+    assert torch.equal(longer.points.features[: context.pool], context.points.features)
+    assert torch.equal(longer.points.features[context.pool :], context.test_points.features[:12])
+    assert torch.equal(longer.test_points.labels, context.test_points.labels[12:])
+    assert len(longer.row_ids) == longer.pool
+    # However many are asked for, half of the test rows stay.
+    assert with_candidates(EditsConfig(), context).pool == context.pool + 30
+
+
+@pytest.mark.parametrize("config", [EditsConfig(added=0), EditsConfig(step=40)])
+def test_without_candidates_nothing_is_added(logistic, config):
+    assert with_candidates(config, logistic) is None
+    result = edits.run(config.model_copy(update={"repeats": 2, "timings": 1}), logistic)
+    assert result.tables["additions"].height == 0
+    assert result.tables["additions"].columns == result.tables["edits"].columns
+    assert "addition" not in result.metrics
+
+
+def test_every_row_of_additions_is_a_plain_computation(context):
+    result = edits.run(SMALL, context)
+    longer = with_candidates(SMALL, context)
+    weights = additions(
+        SMALL,
+        points=context.pool,
+        candidates=30,
+        generator=context.generator(seed=0, study="edits", block=1),
+    )
+    subsets = weights[weights.sum(dim=1) == context.pool + 12]
+    true = longer.truth(subsets)
+    base = context.truth(torch.ones(1, context.pool))[0]
+    for name, refit in longer.refits.items():
+        error = mean_interval(relative_errors(refit(subsets), true))
+        row = result.tables["additions"].row(
+            by_predicate=(pl.col("method") == name) & (pl.col("size") == context.pool + 12),
+            named=True,
+        )
+        assert (row["parameter_error"], row["low"]) == pytest.approx(
+            (error.mean, error.low), abs=1e-7
+        )
+        # What is known before anything is added is the model of the pool alone.
+        if name == "full_model":
+            known = relative_errors(base.expand_as(true), true).mean()
+            assert error.mean == pytest.approx(known, abs=1e-7)
+            assert row["accuracy_change"] in (0, None)
+
+
+def test_the_break_even_is_a_table(logistic):
+    table = edits.run(SMALL, logistic, preparation=Preparation(targets=100, fit_seconds=2.0))
+    rows = table.tables["break_even"]
+    assert rows.height == 3
+    assert rows["preparation_seconds"].min() > 2
 
 
 def test_exact_retraining_as_subject_has_no_error(exact):
@@ -77,7 +141,8 @@ def test_every_row_of_the_table_is_a_plain_computation(context):
 
 def test_all_refits_and_the_truth_are_in_the_summary(context, tmp_path):
     result = edits.run(SMALL, context)
-    assert list(result.metrics) == [*context.refits, "retraining"]
+    assert list(result.metrics) == [*context.refits, "retraining", "addition"]
+    assert list(result.metrics["addition"]) == [*context.refits, "retraining"]
     assert result.metrics["retraining"]["subsets"] == 15
     assert result.metrics["retraining"]["not_converged"] == 0
     summary = result.metrics["newton_step"]
