@@ -3,6 +3,7 @@
 import sys
 from typing import Any
 
+import polars as pl
 from prefect import flow
 
 from flows.artifacts import (
@@ -29,12 +30,28 @@ from modelpred.studies import (
     selection,
     valuation,
 )
-from modelpred.studies.utility import StudyContext, write_result
+from modelpred.studies.costs import Preparation
+from modelpred.studies.utility import StudyContext, StudyResult, write_result
 from modelpred.targets import points_of
 from modelpred.targets.shards import read_bank
 
+
+def _preparation() -> Preparation:
+    """What the predictor cost before its first answer."""
+    roles = read_bank(TARGETS).roles
+    history = pl.read_parquet(PREDICTOR / "history.parquet")
+    return Preparation(
+        targets=sum(role != "test" for role in roles),
+        fit_seconds=float(history["seconds"].to_numpy().max()),
+    )
+
+
+def _edits(config: edits.EditsConfig, context: StudyContext) -> StudyResult:
+    return edits.run(config, context, preparation=_preparation())
+
+
 RUNS = {
-    "edits": edits.run,
+    "edits": _edits,
     "valuation": valuation.run,
     "labels": labels.run,
     "selection": selection.run,

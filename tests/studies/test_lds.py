@@ -1,0 +1,120 @@
+"""LDS: a perfect prediction scores one, additive forms are sums, one bank scores all."""
+
+import numpy as np
+import polars as pl
+import pytest
+import scipy.stats
+import torch
+
+from modelpred.dataset.tables import InvalidInput
+from modelpred.studies import lds
+from modelpred.studies.lds import LdsConfig, MarginBank, leave_one_out_effects, retrained_bank
+from tests.studies.conftest import make_context
+
+SMALL = LdsConfig(subsets=20)
+
+
+def score(result, method, form):
+    chosen = (pl.col("method") == method) & (pl.col("form") == form)
+    return result.tables["lds"].row(by_predicate=chosen, named=True)
+
+
+def test_subsets_hold_half_of_the_points(logistic):
+    bank = retrained_bank(SMALL, logistic)
+    assert bank.weights.sum(dim=1).tolist() == [15] * 20
+    assert bank.margins.shape == (20, 60)
+    again = retrained_bank(SMALL, logistic)
+    assert torch.equal(bank.margins, again.margins)
+
+
+def test_retraining_itself_scores_one(exact):
+    found = score(lds.run(SMALL, exact), "predictor", "direct")
+    # Retraining in other blocks moves margins by its tolerance, and hardly ever a rank.
+    assert found["lds"] == pytest.approx(1, abs=1e-3)
+    assert (found["test_rows"], found["subsets"]) == (60, 20)
+
+
+def test_every_score_is_a_plain_mean_of_rank_correlations(context):
+    bank = retrained_bank(SMALL, context)
+    result = lds.run(SMALL, context, bank=bank)
+    model, test = context.model, context.test_points
+    for name, refit in context.refits.items():
+        if name == "full_model":
+            continue
+        margins = model.margins(model.scores(refit(bank.weights), test.features), test.labels)
+        each = [
+            scipy.stats.spearmanr(margins[:, row], bank.margins[:, row]).statistic
+            for row in range(margins.shape[1])
+        ]
+        found = score(result, name, "direct")
+        assert found["lds"] == pytest.approx(np.mean(each), abs=1e-9)
+        assert found["low"] <= found["lds"] <= found["high"]
+    assert score(result, "full_model", "direct")["lds"] == 0
+
+
+def test_effects_are_leave_one_out_differences_and_their_sums_are_scored(ridge):
+    truth = ridge.truth
+    effects = leave_one_out_effects(truth, ridge)
+    weights = torch.ones(2, ridge.pool)
+    weights[1, 7] = 0
+    both = lds.margins_of(truth(weights), ridge)
+    # Exact training ends within 1e-9 of the optimum.
+    torch.testing.assert_close(effects[:, 7], both[0] - both[1], rtol=1e-6, atol=1e-7)
+    bank = retrained_bank(SMALL, ridge)
+    result = lds.run(SMALL, ridge, bank=bank, attributions={"outside": effects.numpy()})
+    by_hand = lds.lds(
+        torch.stack([effects[:, row.bool()].sum(1) for row in bank.weights]), bank.margins
+    )
+    assert score(result, "outside", "additive")["lds"] == pytest.approx(by_hand.mean, abs=1e-9)
+    noise = {"noise": np.random.default_rng(0).normal(size=effects.shape)}
+    other = lds.run(SMALL, ridge, bank=bank, attributions=noise)
+    assert score(result, "outside", "additive")["lds"] > score(other, "noise", "additive")["lds"]
+
+
+def test_a_truth_that_is_a_sum_is_met_by_its_own_attribution(logistic):
+    bank = retrained_bank(SMALL, logistic)
+    matrix = torch.randn(60, logistic.pool, generator=torch.Generator().manual_seed(0)).double()
+    linear = MarginBank(bank.weights, bank.weights.double() @ matrix.T, bank.converged)
+    result = lds.run(SMALL, logistic, bank=linear, attributions={"own": matrix})
+    assert score(result, "own", "additive")["lds"] == pytest.approx(1)
+
+
+def test_subsets_that_did_not_converge_are_counted_and_left_out(logistic):
+    bank = retrained_bank(SMALL, logistic)
+    converged = bank.converged.clone()
+    converged[:5] = False
+    margins = bank.margins.clone()
+    margins[:5] = torch.nan
+    result = lds.run(SMALL, logistic, bank=MarginBank(bank.weights, margins, converged))
+    assert result.metrics["not_converged"] == 5
+    assert result.tables["lds"]["subsets"].unique().to_list() == [15]
+    assert result.tables["lds"]["lds"].is_finite().all()
+
+
+def test_a_written_bank_scores_the_same(logistic, tmp_path):
+    bank = retrained_bank(SMALL, logistic)
+    lds.write_bank(bank, tmp_path / "bank.parquet")
+    again = lds.read_bank(tmp_path / "bank.parquet")
+    assert torch.equal(again.margins, bank.margins)
+    first, second = (lds.run(SMALL, logistic, bank=side) for side in (bank, again))
+    assert first.tables["lds"].equals(second.tables["lds"])
+    (tmp_path / "bank.parquet").write_bytes(b"PAR1 no table")
+    with pytest.raises(InvalidInput, match="is no bank of margins"):
+        lds.read_bank(tmp_path / "bank.parquet")
+    with pytest.raises(InvalidInput, match="is missing"):
+        lds.read_bank(tmp_path / "none.parquet")
+
+
+def test_other_rows_are_refused(logistic):
+    bank = retrained_bank(SMALL, logistic)
+    with pytest.raises(
+        InvalidInput, match=r"expected \[test rows, points\] = \[60, 30\]; transpose"
+    ):
+        lds.run(SMALL, logistic, bank=bank, attributions={"trak": torch.zeros(30, 60)})
+    with pytest.raises(InvalidInput, match="not finite"):
+        lds.run(SMALL, logistic, bank=bank, attributions={"trak": torch.full((60, 30), torch.nan)})
+    with pytest.raises(InvalidInput, match="has the name of a method"):
+        lds.run(SMALL, logistic, bank=bank, attributions={"influence": torch.zeros(60, 30)})
+    short = MarginBank(bank.weights[:, :9], bank.margins, bank.converged)
+    with pytest.raises(InvalidInput, match="retrained for another data set"):
+        lds.run(SMALL, make_context("logistic", refits={}), bank=short)
