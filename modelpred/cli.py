@@ -105,7 +105,7 @@ def _values(artifacts: Path) -> str:
     return "\n".join(
         [
             "",
-            "Most valuable rows (Shapley value in test loss, +- standard error), and how they differ:",
+            "Most valuable rows (value for the test score, +- standard error), and how they differ:",
             *_value_lines(most),
             "Least valuable rows:",
             *_value_lines(least),
