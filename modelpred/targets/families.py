@@ -5,7 +5,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from modelpred.dataset.tables import InvalidInput
-from modelpred.targets.linear import Logistic, Ridge, Softmax, Svm
+from modelpred.targets.linear_families import Logistic, Ridge, Softmax, Svm
 from modelpred.targets.mlp import Mlp
 from modelpred.targets.model import TargetModel
 

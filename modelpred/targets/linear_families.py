@@ -1,0 +1,342 @@
+"""Logistic and softmax regression, squared-hinge SVM and ridge: losses of linear scores.
+
+| family   | outputs         | loss of a point                                             |
+|----------|-----------------|-------------------------------------------------------------|
+| logistic | 1               | log(1 + exp(-s m)), s = +1 for class 1, -1 for class 0      |
+| softmax  | classes         | logsumexp(m) - m_y                                          |
+| svm      | 1, or classes   | sum over outputs of max(0, 1 - s m)^2, one class against the rest |
+| ridge    | 1               | (y - m)^2 / 2                                               |
+
+With linear.py's penalty these are scikit-learn's LogisticRegression,
+LinearSVC(loss="squared_hinge") and Ridge(alpha=1/C).
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+import torch
+from jaxtyping import Bool, Float, Num
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from modelpred.dataset.tables import InvalidInput
+from modelpred.targets.linear import Curvature, Linear, true_class_margins
+from modelpred.targets.model import Points, Solution, Solver
+from modelpred.targets.newton import newton_solver
+
+
+@final
+@dataclass(frozen=True)
+class Logistic(Linear):
+    """Logistic regression of two classes."""
+
+    name: ClassVar[str] = "logistic"
+    regression: ClassVar[bool] = False
+
+    def outputs(self, classes: int) -> int:
+        """One; InvalidInput unless there are two classes."""
+        if classes != 2:
+            raise InvalidInput(f"logistic is for 2 classes, got {classes}; use softmax")
+        return 1
+
+    def score_losses(
+        self, scores: Float[Tensor, "outputs subsets points"], labels: Num[Tensor, " points"]
+    ) -> Float[Tensor, "subsets points"]:
+        """log(1 + exp(-s m))."""
+        return softplus(-_signs(labels, scores) * scores[0])
+
+    def score_slopes(
+        self, scores: Float[Tensor, "outputs subsets points"], labels: Num[Tensor, " points"]
+    ) -> Float[Tensor, "outputs subsets points"]:
+        """sigmoid(m) - y."""
+        return torch.sigmoid(scores) - labels.to(scores.dtype)
+
+    def score_curvature(
+        self,
+        scores: Float[Tensor, "outputs subsets points"],
+        labels: Num[Tensor, " points"],  # noqa: ARG002 - shared signature
+        scale: Float[Tensor, "subsets points"],
+    ) -> Curvature:
+        """Probability times its complement."""
+        probability = torch.sigmoid(scores)
+        return ((probability - probability * probability) * scale,)
+
+    def probabilities(
+        self, scores: Float[Tensor, "subsets points outputs"]
+    ) -> Float[Tensor, "subsets points classes"]:
+        """[1 - p, p], each computed without cancellation."""
+        return torch.cat([torch.sigmoid(-scores), torch.sigmoid(scores)], 2)
+
+    def correct(
+        self,
+        scores: Float[Tensor, "subsets points outputs"],
+        labels: Num[Tensor, " points"],
+    ) -> Bool[Tensor, "subsets points"]:
+        """Whether the score's sign is the label's."""
+        return (scores[..., 0] > 0) == labels.to(torch.bool)
+
+    def margins(
+        self,
+        scores: Float[Tensor, "subsets points outputs"],
+        labels: Num[Tensor, " points"],
+    ) -> Float[Tensor, "subsets points"]:
+        """Signed score: log odds of the label's class."""
+        return scores[..., 0] * (labels * 2 - 1)
+
+    def without_optimum(self, counts: Float[Tensor, "subsets groups"]) -> Bool[Tensor, " subsets"]:
+        """Subsets with a class missing: the intercept would run away."""
+        return (counts == 0).any(1)
+
+    def prior(
+        self, counts: Float[Tensor, "subsets groups"], features: int
+    ) -> Float[Tensor, "subsets parameters"]:
+        """Intercept log((n_1 + 1/2) / (n_0 + 1/2))."""
+        logs = (counts + 0.5).log()
+        intercepts = logs[:, 1:] - logs[:, :1]
+        return torch.cat([counts.new_zeros(len(counts), features), intercepts], 1)
+
+
+@final
+@dataclass(frozen=True)
+class Softmax(Linear):
+    """Multinomial logistic regression; intercepts are given with zero mean."""
+
+    name: ClassVar[str] = "softmax"
+    regression: ClassVar[bool] = False
+    shift_free: ClassVar[bool] = True
+
+    def outputs(self, classes: int) -> int:
+        """One a class."""
+        if classes < 2:
+            raise InvalidInput(f"softmax is for 2 or more classes, got {classes}; use ridge")
+        return classes
+
+    def score_losses(
+        self, scores: Float[Tensor, "outputs subsets points"], labels: Num[Tensor, " points"]
+    ) -> Float[Tensor, "subsets points"]:
+        """Logsumexp of the scores minus the label's score."""
+        own = scores.gather(0, labels.expand(1, scores.shape[1], -1))[0]
+        return scores.logsumexp(0) - own
+
+    def score_slopes(
+        self, scores: Float[Tensor, "outputs subsets points"], labels: Num[Tensor, " points"]
+    ) -> Float[Tensor, "outputs subsets points"]:
+        """Probabilities minus one_hot(y)."""
+        own = torch.nn.functional.one_hot(labels, len(scores)).T[:, None]
+        return torch.softmax(scores, 0) - own.to(scores.dtype)
+
+    def score_curvature(
+        self,
+        scores: Float[Tensor, "outputs subsets points"],
+        labels: Num[Tensor, " points"],  # noqa: ARG002 - shared signature
+        scale: Float[Tensor, "subsets points"],
+    ) -> Curvature:
+        """diag(p) - p p': its diagonal, then scaled p, then p."""
+        probability = torch.softmax(scores, 0)
+        scaled = probability * scale
+        return scaled - scaled * probability, scaled, probability
+
+    def curvature_product(
+        self,
+        curvature: Curvature,
+        directions: Float[Tensor, "outputs subsets points"],
+        out: Tensor | None = None,
+    ) -> Float[Tensor, "outputs subsets points"]:
+        """Scaled p times (v - sum_k p_k v_k)."""
+        _, scaled, probability = curvature
+        mean = (probability * directions).sum(0, keepdim=True)
+        return torch.mul(torch.sub(directions, mean, out=out), scaled, out=out)
+
+    def probabilities(
+        self, scores: Float[Tensor, "subsets points outputs"]
+    ) -> Float[Tensor, "subsets points classes"]:
+        """Softmax of the scores."""
+        return torch.softmax(scores, 2)
+
+    def correct(
+        self,
+        scores: Float[Tensor, "subsets points outputs"],
+        labels: Num[Tensor, " points"],
+    ) -> Bool[Tensor, "subsets points"]:
+        """Whether the highest score is the label's."""
+        return scores.argmax(2) == labels
+
+    def margins(
+        self,
+        scores: Float[Tensor, "subsets points outputs"],
+        labels: Num[Tensor, " points"],
+    ) -> Float[Tensor, "subsets points"]:
+        """Log odds of the label's class against all others."""
+        return true_class_margins(scores, labels, soft=True)
+
+    def without_optimum(self, counts: Float[Tensor, "subsets groups"]) -> Bool[Tensor, " subsets"]:
+        """Subsets with a class missing: its intercept would run away."""
+        return (counts == 0).any(1)
+
+    def prior(
+        self, counts: Float[Tensor, "subsets groups"], features: int
+    ) -> Float[Tensor, "subsets parameters"]:
+        """Intercepts log(n_k + 1/2) with zero mean."""
+        logs = (counts + 0.5).log()
+        intercepts = logs - logs.mean(1, keepdim=True)
+        coefficients = counts.new_zeros(*counts.shape, features)
+        return torch.cat([coefficients, intercepts[..., None]], 2).flatten(1)
+
+
+@final
+@dataclass(frozen=True)
+class Svm(Linear):
+    """Linear support vector machine with squared hinge; one against the rest beyond two classes."""
+
+    name: ClassVar[str] = "svm"
+    regression: ClassVar[bool] = False
+    intercept_penalty: ClassVar[float] = 1.0
+
+    def outputs(self, classes: int) -> int:
+        """One for two classes, else one a class."""
+        if classes < 2:
+            raise InvalidInput(f"svm is for 2 or more classes, got {classes}; use ridge")
+        return 1 if classes == 2 else classes
+
+    def score_losses(
+        self, scores: Float[Tensor, "outputs subsets points"], labels: Num[Tensor, " points"]
+    ) -> Float[Tensor, "subsets points"]:
+        """Sum over outputs of max(0, 1 - s m)^2."""
+        return (1 - _signs(labels, scores) * scores).clamp(min=0).square().sum(0)
+
+    def score_slopes(
+        self, scores: Float[Tensor, "outputs subsets points"], labels: Num[Tensor, " points"]
+    ) -> Float[Tensor, "outputs subsets points"]:
+        """-2 s max(0, 1 - s m)."""
+        signs = _signs(labels, scores)
+        return -2 * signs * (1 - signs * scores).clamp(min=0)
+
+    def score_curvature(
+        self,
+        scores: Float[Tensor, "outputs subsets points"],
+        labels: Num[Tensor, " points"],
+        scale: Float[Tensor, "subsets points"],
+    ) -> Curvature:
+        """2 where the margin is violated: a generalised derivative, the loss has a kink there."""
+        violated = _signs(labels, scores) * scores < 1
+        return (violated.to(scores.dtype) * (2 * scale),)
+
+    def probabilities(
+        self,
+        scores: Float[Tensor, "subsets points outputs"],  # noqa: ARG002 - shared signature
+    ) -> Float[Tensor, "subsets points classes"]:
+        """An SVM has none: InvalidInput."""
+        raise InvalidInput("svm has no probabilities; use logistic, softmax or mlp")
+
+    def correct(
+        self,
+        scores: Float[Tensor, "subsets points outputs"],
+        labels: Num[Tensor, " points"],
+    ) -> Bool[Tensor, "subsets points"]:
+        """Whether the sign, or the highest score, is the label's."""
+        if scores.shape[2] == 1:
+            return (scores[..., 0] > 0) == labels.to(torch.bool)
+        return scores.argmax(2) == labels
+
+    def margins(
+        self,
+        scores: Float[Tensor, "subsets points outputs"],
+        labels: Num[Tensor, " points"],
+    ) -> Float[Tensor, "subsets points"]:
+        """Signed score, or the label's score minus the highest other."""
+        if scores.shape[2] == 1:
+            return scores[..., 0] * (labels * 2 - 1)
+        return true_class_margins(scores, labels, soft=False)
+
+    def solver(self, points: Points) -> Solver:
+        """Newton's method; one against the rest is that many problems of two classes."""
+        if points.classes == 2:
+            return newton_solver(self, points)
+        solvers = [
+            newton_solver(self, Points(points.features, (points.labels == own).long(), 2))
+            for own in range(points.classes)
+        ]
+
+        def solve(weights: Tensor, *, start: Tensor | None, tolerance: float) -> Solution:
+            starts = [None] * points.classes if start is None else start.chunk(points.classes, 1)
+            parts = [
+                solver(weights, start=begin, tolerance=tolerance)
+                for solver, begin in zip(solvers, starts, strict=True)
+            ]
+            return Solution(
+                parameters=torch.cat([part.parameters for part in parts], 1),
+                gradient_norm=torch.stack([part.gradient_norm for part in parts]).amax(0),
+                objective=torch.stack([part.objective for part in parts]).sum(0),
+                iterations=torch.stack([part.iterations for part in parts]).amax(0),
+                converged=torch.stack([part.converged for part in parts]).all(0),
+            )
+
+        return solve
+
+
+@final
+@dataclass(frozen=True)
+class Ridge(Linear):
+    """Ridge regression with a free intercept."""
+
+    name: ClassVar[str] = "ridge"
+    quadratic: ClassVar[bool] = True
+    regression: ClassVar[bool] = True
+
+    def outputs(self, classes: int) -> int:
+        """One; InvalidInput for classes."""
+        if classes != 0:
+            raise InvalidInput(f"ridge is for regression, got {classes} classes; use softmax")
+        return 1
+
+    def score_losses(
+        self, scores: Float[Tensor, "outputs subsets points"], labels: Num[Tensor, " points"]
+    ) -> Float[Tensor, "subsets points"]:
+        """(y - m)^2 / 2."""
+        return (scores[0] - labels).square() / 2
+
+    def score_slopes(
+        self, scores: Float[Tensor, "outputs subsets points"], labels: Num[Tensor, " points"]
+    ) -> Float[Tensor, "outputs subsets points"]:
+        """Score minus label."""
+        return scores - labels
+
+    def score_curvature(
+        self,
+        scores: Float[Tensor, "outputs subsets points"],  # noqa: ARG002 - shared signature
+        labels: Num[Tensor, " points"],  # noqa: ARG002 - shared signature
+        scale: Float[Tensor, "subsets points"],
+    ) -> Curvature:
+        """1."""
+        return (scale[None],)
+
+    def probabilities(
+        self,
+        scores: Float[Tensor, "subsets points outputs"],  # noqa: ARG002 - shared signature
+    ) -> Float[Tensor, "subsets points classes"]:
+        """A regression has none: InvalidInput."""
+        raise InvalidInput("ridge has no probabilities; it predicts a number")
+
+    def correct(
+        self,
+        scores: Float[Tensor, "subsets points outputs"],  # noqa: ARG002 - shared signature
+        labels: Num[Tensor, " points"],  # noqa: ARG002 - shared signature
+    ) -> Bool[Tensor, "subsets points"]:
+        """A regression is not right or wrong: InvalidInput."""
+        raise InvalidInput("ridge has no classes to get right; use losses")
+
+    def margins(
+        self,
+        scores: Float[Tensor, "subsets points outputs"],
+        labels: Num[Tensor, " points"],
+    ) -> Float[Tensor, "subsets points"]:
+        """Minus the residual: m - y."""
+        return scores[..., 0] - labels
+
+
+def _signs(labels: Tensor, like: Tensor) -> Tensor:
+    """+1 for the output's own class, -1 for others: [points] for one output, else with outputs."""
+    if len(like) == 1:
+        return labels.to(like.dtype) * 2 - 1
+    indices = torch.arange(len(like), device=like.device)
+    return (labels == indices[:, None, None]).to(like.dtype) * 2 - 1
