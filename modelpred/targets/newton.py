@@ -37,7 +37,7 @@ FINISHED = 1e-4  # gradient norm / tolerance at which a row is done at once
 FINISH = 3e-5  # gradient norm / tolerance that the last step aims at
 PATIENCE = 3  # steps from within the tolerance after which rounding is all there is to gain
 FIRST_PACE = 3.0  # conjugate gradients' iterations per digit, before any is known
-QUADRATIC_PACE = 12.0  # the same where the first system is solved to all its digits
+PROBE = 8  # rows that tell it where the first system is solved to all its digits
 SOLVE_COST = 4.0  # iteration preconditioned by factors / by a diagonal
 PAIR_BYTES = 64 * 2**20  # largest table of products of columns
 DAMPING = 1e-3  # of a free intercept, times the gradient norm so that it fades at the optimum
@@ -225,7 +225,7 @@ def _minimise(problem: Problem, weights: Tensor, start: Tensor, tolerance: float
     block = Block(
         row, scale, theta, scores, gradient, norm, residual, row * 0, row < 0, row * 0, row * 0
     )
-    pace = QUADRATIC_PACE if problem.loss.quadratic else FIRST_PACE
+    pace = _probed_pace(problem, block) if problem.loss.quadratic else FIRST_PACE
     for step in range(MAXIMUM_STEPS + 1):
         done = (block.norm <= tolerance) & block.polished | (block.norm <= FINISHED * tolerance)
         if step == MAXIMUM_STEPS:
@@ -244,6 +244,12 @@ def _minimise(problem: Problem, weights: Tensor, start: Tensor, tolerance: float
         final[..., -1] -= final[..., -1].mean(0, keepdim=True)
     parameters = final.transpose(0, 1).flatten(1)
     return Solution(parameters, norms, objective, iterations, norms <= tolerance)
+
+
+def _probed_pace(problem: Problem, block: Block) -> float:
+    """Conjugate gradients' iterations per digit of a block's first system, from a few of its rows."""
+    rows = block.select(torch.arange(len(block.row), device=block.row.device) < PROBE)
+    return _conjugate(problem, rows, rows.residual)[2] / -math.log10(POLISH)
 
 
 def _step(problem: Problem, block: Block, tolerance: float, pace: float) -> float:
