@@ -21,7 +21,7 @@ test: .venv/installed-dev
 	ruff check
 	lint-imports
 	pyright
-	pytest
+	OMP_NUM_THREADS=1 pytest --numprocesses auto
 
 .venv/installed: .venv/bin/pip pyproject.toml constraints.txt
 	@echo "Installing into .venv (about 2 GB, some minutes the first time) ..."
