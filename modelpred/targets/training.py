@@ -7,8 +7,9 @@ number. Which subsets share a block changes no answer by more than rounding.
 no minimiser they get the family's prior-only model, which is their definition, not a failure.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,15 +97,18 @@ def train_targets(
     if block is not None and block < 1:
         raise InvalidInput(f"block is {block}; expected a positive number of subsets")
     rows = block or _block_size(model, points)
-    with torch.no_grad():
-        trainer = Trainer(model, points, model.solver(points), tolerance)
     done: list[tuple[Solution, Tensor]] = []
     finished = 0
-    for solution, degenerate in _in_order(trainer, table, begin, rows):
-        done.append((solution, degenerate))
-        finished += len(degenerate)
-        if progress is not None:
-            progress(finished, len(table))
+    with _threads_for(model, points) as threads:
+        with torch.no_grad():
+            trainer = Trainer(model, points, model.solver(points), tolerance)
+        parts = table.split(rows) if len(table) else ()
+        starts = [None] * len(parts) if begin is None else begin.split(rows)
+        for solution, degenerate in _in_order(trainer, parts, starts, threads):
+            done.append((solution, degenerate))
+            finished += len(degenerate)
+            if progress is not None:
+                progress(finished, len(table))
     return _joined(done, size, points.features.device, as_numpy=as_numpy)
 
 
@@ -141,25 +145,32 @@ class Trainer:
         return Solution(parameters, norm, objective, iterations, converged), degenerate
 
 
-def _in_order(
-    trainer: Trainer, table: Tensor, begin: Tensor | None, rows: int
-) -> Iterator[tuple[Solution, Tensor]]:
-    """Blocks in their order, worked on by as many threads as torch may use.
+@contextmanager
+def _threads_for(model: TargetModel, points: Points) -> Generator[int]:
+    """How many threads may train blocks; inside, torch splits only products worth splitting.
 
-    One block a thread keeps each block in its core's cache, where splitting every product between
-    the cores would synchronise them thousands of times a block.
+    A small product split between cores waits for the slower one, thousands of times a block: ten
+    times slower than one thread when something else runs on the machine.
     """
-    parts = table.split(rows) if len(table) else ()
-    starts = [None] * len(parts) if begin is None else begin.split(rows)
     threads = torch.get_num_threads()
-    if threads == 1 or len(parts) < 2 or trainer.points.features.device.type != "cpu":
+    on_cpu = points.features.device.type == "cpu"
+    if on_cpu and model.bytes_per_subset(points) < CACHE_BYTES:
+        torch.set_num_threads(1)
+    try:
+        yield threads if on_cpu else 1
+    finally:
+        torch.set_num_threads(threads)  # also for threads started later, which inherit the last
+
+
+def _in_order(
+    trainer: Trainer, parts: Sequence[Tensor], starts: Sequence[Tensor | None], threads: int
+) -> Iterator[tuple[Solution, Tensor]]:
+    """Blocks in their order; one block a thread keeps each block in its core's cache."""
+    if threads == 1 or len(parts) < 2:
         yield from map(trainer.block, parts, starts)
         return
-    try:
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            yield from pool.map(trainer.block, parts, starts)
-    finally:
-        torch.set_num_threads(threads)  # threads started later would inherit the one
+    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        yield from pool.map(trainer.block, parts, starts)
 
 
 def _block_size(model: TargetModel, points: Points) -> int:

@@ -243,3 +243,18 @@ def test_bad_input_is_refused(make_pool):
     ):
         with pytest.raises(InvalidInput, match=message):
             train_targets(model, points.features, points.labels, ones, **options)
+
+
+def test_torch_keeps_its_number_of_threads(make_pool, counts):
+    points = make_pool(2)
+    before = torch.get_num_threads()
+    weights = counts(points, 12)
+    model = target_model("logistic")
+    alone = train_targets(model, points.features, points.labels, weights, block=3)
+    try:
+        torch.set_num_threads(3)
+        shared = train_targets(model, points.features, points.labels, weights, block=3)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    torch.testing.assert_close(shared.parameters, alone.parameters, rtol=0, atol=1e-9)
