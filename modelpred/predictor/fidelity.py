@@ -110,14 +110,8 @@ def fidelity(
 
 def mean_losses(model: TargetModel, parameters: Tensor, points: Points) -> Tensor:
     """Mean loss over the points for each model, [subsets], in blocks of bounded memory."""
-    row_bytes = 8 * len(points.features) * max(1, points.classes)
-    rows = max(1, SCORE_BYTES // row_bytes)
-    return torch.cat(
-        [
-            model.losses(model.scores(block, points.features), points.labels).mean(1)
-            for block in parameters.split(rows)
-        ]
-    )
+    blocks = model.score_blocks(parameters, points, limit=SCORE_BYTES)
+    return torch.cat([model.losses(scores, points.labels).mean(1) for scores in blocks])
 
 
 def size_groups(weights: Tensor) -> np.ndarray:

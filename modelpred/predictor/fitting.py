@@ -217,13 +217,7 @@ class Predictor:
                     steps=refine,
                 )
             answer = self.model.representative(answer, self.points.features.shape[1])
-        counts = class_counts(weights, self.points)
-        prior_only = self.model.without_optimum(counts)
-        if bool(prior_only.any()):
-            answer[prior_only] = self.model.prior(
-                counts[prior_only], self.points.features.shape[1]
-            ).to(answer)
-        return answer
+        return self.model.defined(answer, weights, self.points)
 
 
 def check_weights(weights: Tensor, points: Points) -> Tensor:

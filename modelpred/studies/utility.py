@@ -20,7 +20,7 @@ from torch import Tensor
 
 from modelpred.dataset.tables import InvalidInput
 from modelpred.refits.retraining import Progress, Refit, Retraining, checked_weights, silent
-from modelpred.targets.model import Points, TargetModel, class_counts
+from modelpred.targets.model import Points, TargetModel
 
 # Scores formed at once: small enough for the processor's cache, large enough for its products.
 SCORE_BYTES = 4 * 2**20
@@ -98,25 +98,14 @@ def refitted(
     (see `TargetModel.without_optimum`), which no refit has to guess.
     """
     rows = checked_weights(weights, points=context.pool)
-    parameters = refit(weights)
-    counts = class_counts(rows, context.points)
-    defined = context.model.without_optimum(counts)
-    if bool(defined.any()):
-        prior = context.model.prior(counts[defined], context.points.features.shape[1])
-        parameters = parameters.clone()
-        parameters[defined] = prior
-    return parameters
+    return context.model.defined(refit(weights), rows, context.points)
 
 
 def score_blocks(
     model: TargetModel, parameters: Float[Tensor, "subsets parameters"], points: Points
 ) -> Iterator[Float[Tensor, "block points outputs"]]:
-    """Yield the scores of consecutive subsets on all points, a bounded number at once."""
-    row_bytes = 8 * len(points.labels) * max(1, points.classes)
-    rows = max(1, SCORE_BYTES // row_bytes)
-    for first in range(0, len(parameters), rows):
-        block = parameters[first : first + rows]
-        yield model.scores(block, points.features)
+    """Return the scores of consecutive subsets on all points, a bounded number at once."""
+    return model.score_blocks(parameters, points, limit=SCORE_BYTES)
 
 
 def mean_test_losses(

@@ -15,6 +15,7 @@ score a point (binary or regression) and the number of classes otherwise.
 
 import dataclasses
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
@@ -261,6 +262,34 @@ class TargetModel(ABC):
     @abstractmethod
     def solver(self, points: Points) -> Solver:
         """A function that trains blocks of subsets; what the points alone decide is done once."""
+
+    def defined(
+        self,
+        parameters: Float[Tensor, "subsets parameters"],
+        weights: Float[Tensor, "subsets points"],
+        points: Points,
+    ) -> Float[Tensor, "subsets parameters"]:
+        """The parameters, with `prior` for the subsets that have no optimum: that is their model."""
+        counts = class_counts(weights, points)
+        prior_only = self.without_optimum(counts)
+        if not bool(prior_only.any()):
+            return parameters
+        answers = parameters.clone()
+        answers[prior_only] = self.prior(counts[prior_only], points.features.shape[1]).to(answers)
+        return answers
+
+    def score_blocks(
+        self,
+        parameters: Float[Tensor, "subsets parameters"],
+        points: Points,
+        *,
+        limit: int,
+    ) -> Iterator[Float[Tensor, "block points outputs"]]:
+        """Scores of consecutive subsets on all points, about `limit` bytes at once."""
+        row_bytes = 8 * len(points.features) * max(1, points.classes)
+        for block in parameters.split(max(1, limit // row_bytes)):
+            if len(block):
+                yield self.scores(block, points.features)
 
     def hessian(
         self,

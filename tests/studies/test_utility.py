@@ -11,6 +11,7 @@ import torch
 from modelpred.dataset.tables import InvalidInput
 from modelpred.studies import utility
 from modelpred.studies.utility import StudyResult, accuracies, mean_test_losses
+from modelpred.targets.model import class_counts
 
 
 def some_parameters(context, subsets=7):
@@ -54,7 +55,7 @@ def test_every_refit_gives_a_degenerate_subset_its_defined_model(context):
         one_class = (context.points.labels == 0).double()[None]
     weights = torch.cat([torch.zeros(1, context.pool), one_class, torch.ones(1, context.pool)])
     truth = context.truth.train(weights)
-    defined = context.model.without_optimum(utility.class_counts(weights.double(), context.points))
+    defined = context.model.without_optimum(class_counts(weights.double(), context.points))
     for refit in context.refits.values():
         parameters = utility.refitted(refit, weights, context)
         assert torch.equal(parameters[defined], truth.parameters[defined])
