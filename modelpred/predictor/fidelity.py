@@ -5,7 +5,6 @@ subsets, error of the mean test loss, Spearman correlation of the test loss with
 one size (across sizes it would mostly measure size), and the time of one answer in a batch.
 """
 
-import time
 from collections.abc import Mapping
 from typing import Protocol, runtime_checkable
 
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from modelpred.metrics import mean_interval, relative_errors, spearman_within
 from modelpred.refits import Refit
+from modelpred.refits.timing import fastest_seconds
 from modelpred.targets import Points, TargetModel
 
 SIZE_GROUPS = 10
@@ -122,10 +122,5 @@ def size_groups(weights: Tensor) -> np.ndarray:
 
 
 def _timed(refit: Refit, weights: Tensor) -> tuple[Tensor, float]:
-    best = float("inf")
     predicted = refit(weights)  # the first answer warms caches and is not timed
-    for _ in range(REPEATS):
-        began = time.perf_counter()
-        refit(weights)
-        best = min(best, time.perf_counter() - began)
-    return predicted, best
+    return predicted, fastest_seconds(lambda: refit(weights), timings=REPEATS)

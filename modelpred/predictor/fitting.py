@@ -17,10 +17,8 @@ Degenerate subsets (a class missing) have a defined answer, the prior-only model
 of fitting and answered by that definition.
 """
 
-import contextlib
 import math
 import time
-from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -49,10 +47,10 @@ from modelpred.predictor.network import (
     initialise,
 )
 from modelpred.predictor.refinement import error_bound, refine_parameters
+from modelpred.refits import Progress
 from modelpred.targets import Points, TargetModel
 from modelpred.targets.model import class_counts
-
-Progress = Callable[[int, int, str], None]
+from modelpred.targets.training import torch_threads
 
 SMALL_BATCH_SCORES = 2**18  # scores of a batch up to which one thread is best
 ANSWER_BLOCK = 2048  # subsets answered at once: bounds memory, fills a matrix product
@@ -269,45 +267,34 @@ def fit_predictor(
             "least 2: ask for more or larger subsets"
         )
     weights, parameters = weights[kept], parameters[kept].to(weights)
-    anchors = (
-        fit_size_path(model, points)
-        if model.convex
-        else fit_gradient_ridge(model, points, weights, parameters)
-    )
-    network = build_network(config, anchors, points)
-    initialise(network, torch.Generator().manual_seed(config.seed))
-    network.to(points.features.device)
-    fit = _Fit(
-        config,
-        network,
-        model=model,
-        points=points,
-        targets=(weights, parameters),
-        validation=validation,
-    )
-    with _threads(_useful_threads(fit)):
+    with torch_threads(_useful_threads(config.schedule(), points)):
+        anchors = (
+            fit_size_path(model, points)
+            if model.convex
+            else fit_gradient_ridge(model, points, weights, parameters)
+        )
+        network = build_network(config, anchors, points)
+        initialise(network, torch.Generator().manual_seed(config.seed))
+        network.to(points.features.device)
+        fit = _Fit(
+            config,
+            network,
+            model=model,
+            points=points,
+            targets=(weights, parameters),
+            validation=validation,
+        )
         history = fit.run(progress)
     return Predictor(model, points, network, anchors, config, row_ids, tuple(history))
 
 
-def _useful_threads(fit: "_Fit") -> int:
+def _useful_threads(schedule: Schedule, points: Points) -> int:
     """One for small batches, so that they give the same bytes on any number of cores.
 
     Handing out tiny products costs more than it gains, many times more on a busy machine.
     """
-    points, schedule = fit.points, fit.schedule
     scores = schedule.batch * len(points.features) * max(1, points.classes)
     return 1 if scores <= SMALL_BATCH_SCORES else torch.get_num_threads()
-
-
-@contextlib.contextmanager
-def _threads(count: int) -> Generator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _check_targets(weights: Tensor, parameters: Tensor) -> None:
@@ -354,13 +341,11 @@ class _Fit:
         self.model, self.points, self.network = model, points, network
         self.generator = torch.Generator().manual_seed(config.seed + 1)
         self.weights, self.parameters = (part.float() for part in targets)
-        if isinstance(network, AnchoredNetwork):
-            self._standardise(network)
         self.bound = network.bind(model, points)
         self.prepared = self._prepare(self.weights)
-        # Targets of fixed steps are not stationary: there is no local condition to hold.
-        local = self._anchored() and model.convex and self.schedule.optimality
-        self.fresh = self._fresh() if local else None
+        if isinstance(network, AnchoredNetwork):
+            self._standardise(network)
+        self.fresh: tuple[Tensor, Tensor | None] | None = None
         self.validation = None
         if validation is not None and len(validation[0]):
             exact = check_weights(validation[0], points)
@@ -380,16 +365,19 @@ class _Fit:
         return torch.cat(kept) if kept else None
 
     def _standardise(self, network: AnchoredNetwork) -> None:
+        assert self.prepared is not None
+        assert self.bound.anchors is not None
+        steps: list[Tensor] = []
         with torch.no_grad():
-            bound = network.bind(self.model, self.points)
-            anchors = network.prepare(self.weights, bound)
-            assert anchors is not None
-            assert bound.anchors is not None
-            gradients = self.model.gradient(anchors, self.weights, bound.points)
-            steps = bound.anchors.preconditioner(self.weights)(gradients)
-            network.standardise(self.weights, steps, self.parameters, self.points)
-            gap = (self.parameters - anchors).square().mean().sqrt()
+            for weights, start in zip(
+                self.weights.split(ANSWER_BLOCK), self.prepared.split(ANSWER_BLOCK), strict=True
+            ):
+                gradients = self.model.gradient(start, weights, self.bound.points)
+                steps.append(self.bound.anchors.preconditioner(weights)(gradients))
+            network.standardise(self.weights, torch.cat(steps), self.parameters, self.points)
+            gap = (self.parameters - self.prepared).square().mean().sqrt()
             network.correction_scale.fill_(float(gap.clamp(min=1e-6)))
+        self.bound = network.rescaled(self.bound)
 
     def _fresh(self) -> tuple[Tensor, Tensor | None]:
         """Untrained subsets: every fitted one with its points shuffled, and what is prepared."""
@@ -449,7 +437,8 @@ class _Fit:
         scheduler: torch.optim.lr_scheduler.LRScheduler | None,
     ) -> float:
         self.network.train()
-        if self.fresh is not None:
+        # Targets of fixed steps are not stationary: there is no local condition to hold.
+        if self._anchored() and self.model.convex and self.schedule.optimality:
             self.fresh = self._fresh()
         total = 0.0
         order = torch.randperm(len(self.weights), generator=self.generator)

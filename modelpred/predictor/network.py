@@ -20,6 +20,7 @@ project's own). A step costs two matrix products over the points and a small lay
 forming one Hessian. Every part is equal under permutation, and a weight of two is the row twice.
 """
 
+import dataclasses
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -179,6 +180,11 @@ class AnchoredNetwork(SetNetwork):
         anchors = self.anchors.bind(model, exact, self.centre.dtype)
         ours = points.to(dtype=self.centre.dtype, device=self.centre.device)
         return BoundPoints(model, ours, point_inputs(ours, self.centre, self.scale), anchors)
+
+    def rescaled(self, bound: BoundPoints) -> BoundPoints:
+        """The same points after `standardise`: anchors do not depend on the scales."""
+        inputs = point_inputs(bound.points, self.centre, self.scale)
+        return dataclasses.replace(bound, inputs=inputs)
 
     def standardise(
         self, weights: Tensor, steps: Tensor, parameters: Tensor, points: Points

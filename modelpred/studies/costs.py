@@ -13,8 +13,6 @@ against the predictor's answer to one query at a time, and in the last row to al
 """
 
 import math
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import polars as pl
@@ -23,6 +21,7 @@ from jaxtyping import Num
 from torch import Tensor
 
 from modelpred.refits.retraining import Refit, Retraining
+from modelpred.refits.timing import fastest_seconds
 from modelpred.studies.utility import StudyContext
 
 ALONE = 10  # queries that are asked one at a time
@@ -65,9 +64,14 @@ def seconds_of(refit: Refit, weights: Num[Tensor, "subsets points"], *, timings:
         for row in alone:
             refit(row[None])
 
+    def together() -> None:
+        refit(weights)
+
+    for warm_up in (one_by_one, together):
+        warm_up()
     return Seconds(
-        _fastest(one_by_one, timings) / len(alone),
-        _fastest(lambda: refit(weights), timings) / len(weights),
+        fastest_seconds(one_by_one, timings=timings) / len(alone),
+        fastest_seconds(together, timings=timings) / len(weights),
     )
 
 
@@ -127,13 +131,3 @@ def break_even(
         for way, (retraining, predicting) in ways.items()
     ]
     return pl.DataFrame(rows, schema=BREAK_EVEN_SCHEMA)
-
-
-def _fastest(call: Callable[[], object], timings: int) -> float:
-    call()  # warms up
-    seconds: list[float] = []
-    for _ in range(timings):
-        began = time.perf_counter()
-        call()
-        seconds.append(time.perf_counter() - began)
-    return min(seconds)

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from modelpred.metrics import Array, Interval, Vector, mean_interval, relative_errors, spearman
 from modelpred.refits.retraining import Extendable, Refit
+from modelpred.refits.timing import fastest_seconds
 from modelpred.studies.costs import Preparation, break_even
 from modelpred.studies.utility import (
     StudyContext,
@@ -215,12 +216,9 @@ def _protocol(
 
 def _answered(refit: Refit, weights: Tensor, context: StudyContext, *, timings: int) -> _Models:
     parameters = refitted(refit, weights, context)
-    seconds: list[float] = []
-    for _ in range(timings):  # the call above has warmed up
-        began = time.perf_counter()
-        refit(weights)
-        seconds.append(time.perf_counter() - began)
-    return _scored(context, parameters, min(seconds))
+    # The answer above has warmed up.
+    seconds = fastest_seconds(lambda: refit(weights), timings=timings)
+    return _scored(context, parameters, seconds)
 
 
 def _clock(seconds: float, subsets: int) -> dict[str, float]:

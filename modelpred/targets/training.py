@@ -146,6 +146,17 @@ class Trainer:
 
 
 @contextmanager
+def torch_threads(count: int) -> Generator[None]:
+    """Let torch split products over so many threads inside, and over as many as before after."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)  # also for threads started later, which inherit the last
+
+
+@contextmanager
 def _threads_for(model: TargetModel, points: Points) -> Generator[int]:
     """How many threads may train blocks; inside, torch splits only products worth splitting.
 
@@ -154,12 +165,9 @@ def _threads_for(model: TargetModel, points: Points) -> Generator[int]:
     """
     threads = torch.get_num_threads()
     on_cpu = points.features.device.type == "cpu"
-    if on_cpu and model.bytes_per_subset(points) < CACHE_BYTES:
-        torch.set_num_threads(1)
-    try:
+    small = on_cpu and model.bytes_per_subset(points) < CACHE_BYTES
+    with torch_threads(1 if small else threads):
         yield threads if on_cpu else 1
-    finally:
-        torch.set_num_threads(threads)  # also for threads started later, which inherit the last
 
 
 def _in_order(
