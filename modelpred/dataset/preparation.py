@@ -39,6 +39,7 @@ class DatasetConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     source: str = "spam"
+    file: str | None = None
     points: Annotated[int, Field(ge=SMALLEST_POOL)] | Literal["auto"] = "auto"
     test: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     scaling: ScalingName = "standardise"
@@ -113,7 +114,7 @@ def prepare(config: DatasetConfig) -> Dataset:
     Raises:
         InvalidInput: unknown table, too few rows, unusable cells or labels.
     """
-    return prepare_table(load_table(config.source), config)
+    return prepare_table(load_table(config.source, file=config.file), config)
 
 
 def prepare_table(table: Table, config: DatasetConfig) -> Dataset:

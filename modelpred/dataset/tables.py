@@ -1,6 +1,6 @@
 """Source tables: rows of features and a label, as their makers published them.
 
-Every table comes from the installed packages: nothing is fetched. A table also declares how
+A table comes from the installed packages, and only `higgs` from elsewhere. A table also declares how
 many rows people usually train and test on, which is what `auto` means in the parameters.
 """
 
@@ -47,12 +47,18 @@ class Table:
         return tuple(name for name in self.rows.columns if name not in ("row_id", self.label))
 
 
-def load_table(source: str) -> Table:
-    """The table with that name.
+def load_table(source: str, *, file: str | None = None) -> Table:
+    """The table with that name; `file` says where a table that does not ship lies.
 
     Raises:
         InvalidInput: no such table; the message lists the known ones.
     """
+    if source in _ELSEWHERE:
+        return _ELSEWHERE[source](file)
+    if file is not None:
+        raise InvalidInput(
+            f"dataset.file is {file}, but the table {source!r} ships; set dataset.file to null"
+        )
     if source not in _LOADERS:
         known = ", ".join(known_sources())
         raise InvalidInput(f"dataset.source: unknown table {source!r}; known: {known}")
@@ -61,7 +67,20 @@ def load_table(source: str) -> Table:
 
 def known_sources() -> tuple[str, ...]:
     """Names that `load_table` knows."""
-    return tuple(_LOADERS)
+    return (*_LOADERS, *_ELSEWHERE)
+
+
+def _mnist() -> Table:
+    # Its network needs torch, and a table needs this module.
+    from modelpred.dataset.images import mnist_table  # noqa: PLC0415
+
+    return mnist_table()
+
+
+def _higgs(file: str | None) -> Table:
+    from modelpred.dataset.higgs import higgs_table  # noqa: PLC0415 - as above
+
+    return higgs_table(file)
 
 
 def _spam() -> Table:
@@ -190,4 +209,7 @@ _LOADERS: dict[str, Callable[[], Table]] = {
     "wine": _wine,
     "digits": _digits,
     "diabetes": _diabetes,
+    "mnist": _mnist,
 }
+# Tables that do not ship, from the place that dataset.file names.
+_ELSEWHERE: dict[str, Callable[[str | None], Table]] = {"higgs": _higgs}

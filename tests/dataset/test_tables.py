@@ -31,7 +31,8 @@ def test_class_index_is_that_of_the_source():
     assert table.rows[table.label].to_list() == named
 
 
-@pytest.mark.parametrize("source", known_sources())
+# mnist trains a network first, and higgs lies elsewhere: they have files of tests of their own.
+@pytest.mark.parametrize("source", sorted({*known_sources()} - {"mnist", "higgs"}))
 def test_the_customary_split_fits(source: str):
     table = load_table(source)
     assert table.points + table.test <= len(table.rows)
@@ -45,5 +46,5 @@ def test_unknown_table_lists_the_known():
         load_table("spma")
     assert str(error.value) == (
         "dataset.source: unknown table 'spma'; "
-        "known: spam, iris, breast_cancer, wine, digits, diabetes"
+        "known: spam, iris, breast_cancer, wine, digits, diabetes, mnist, higgs"
     )
