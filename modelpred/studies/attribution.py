@@ -1,14 +1,7 @@
 """Which rows are responsible for a coefficient, and which for a prediction?
 
-A predictor is a differentiable function of the weights, so the derivative of every parameter by
-every row's weight is there by automatic differentiation at the full data,
-
-    d theta_j / d w_i  at  w = 1.
-
-(The level of the size path at which a prediction starts is a discrete choice, constant around
-w = 1; so is cutting a step that would be wild.) Removing row i moves theta_j by about minus that.
-The truth is the exact leave-one-out difference theta_j(1) - theta_j(1 - e_i) by retraining, and
-methods are compared by the Spearman correlation with it over rows, parameter by parameter:
+Derivatives of the predictor (responsibility.py) against exact leave-one-out differences by
+retraining. Methods are compared by the Spearman correlation over rows, parameter by parameter:
 
     predictor             its derivative
     predictor_removals    predictor(1) - predictor(1 - e_i), no derivative
@@ -16,42 +9,35 @@ methods are compared by the Spearman correlation with it over rows, parameter by
     rivals                the same difference; for influence it is the derivative of retraining
 
 For predictions of some test rows, the rows whose removal moves the margin most are listed, and the
-smallest sets whose removal flips the class are sought (removals.py), each confirmed by retraining.
-Comparison and search are this project's own protocol.
+smallest sets whose removal flips the class are sought (explaining.py). Comparison and search are
+this project's own protocol.
 """
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import polars as pl
-import torch
-from jaxtyping import Float, Int
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from modelpred.dataset.tables import InvalidInput
 from modelpred.metrics import Vector, spearman
 from modelpred.predictor import Predictor
-from modelpred.refits.retraining import Refit, Retraining
 from modelpred.studies.bootstrap import Refined
-from modelpred.studies.removals import (
-    BLOCK,
-    Flip,
-    Question,
-    leave_one_out,
-    smallest_flip,
-    without,
+from modelpred.studies.explaining import Exact, explanations, strongest
+from modelpred.studies.responsibility import (
+    Place,
+    derivatives,
+    exact_removals,
+    places,
+    removals_of,
+    surer,
+    whole,
 )
-from modelpred.studies.utility import StudyContext, StudyResult, refitted, written_number
-from modelpred.targets.linear import Linear
+from modelpred.studies.utility import StudyContext, StudyResult, written_number
 
 STUDY = "attribution"
-# Weights and what is kept of each step for the way back, held at once.
-DERIVATIVE_ROWS = 64
-# Leave-one-out differences are small: retraining must be surer than they are.
-TRUTH_TOLERANCE = 1e-9
 
 
 class AttributionConfig(BaseModel):
@@ -77,89 +63,6 @@ class AttributionConfig(BaseModel):
     seed: int = Field(default=0, ge=0)
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where a parameter stands in its model.
-
-    Attributes:
-        class_name: whose score it belongs to; empty for a family with one score.
-        feature: what it multiplies, or `intercept`; for a network `parameter 17`.
-    """
-
-    class_name: str
-    feature: str
-
-
-def places(context: StudyContext) -> list[Place]:
-    """Return the place of every parameter, in the order of the parameters."""
-    features = context.points.features.shape[1]
-    size = context.model.parameter_count(features, context.points.classes)
-    if not isinstance(context.model, Linear):
-        return [Place("", f"parameter {number}") for number in range(size)]
-    names = context.feature_names or tuple(f"feature {number}" for number in range(features))
-    outputs = size // (features + 1)
-    classes = context.class_names or tuple(f"class {number}" for number in range(outputs))
-    return [
-        Place(classes[output] if outputs > 1 else "", name)
-        for output in range(outputs)
-        for name in (*names, "intercept")
-    ]
-
-
-def derivatives(
-    predictor: Predictor, parameters: Int[Tensor, " chosen"] | None = None
-) -> Float[Tensor, "chosen points"]:
-    """Return d theta_j / d w_i of the predictor at w = 1 by automatic differentiation.
-
-    Args:
-        predictor: whose parameters.
-        parameters: which of them; default: all.
-
-    Raises:
-        InvalidInput: a parameter that the model does not have.
-    """
-    points = predictor.points
-    size = predictor.model.parameter_count(points.features.shape[1], points.classes)
-    chosen = torch.arange(size) if parameters is None else parameters
-    if len(chosen) and not (int(chosen.min()) >= 0 and int(chosen.max()) < size):
-        raise InvalidInput(
-            f"parameters run from {int(chosen.min())} to {int(chosen.max())}; expected positions "
-            f"from 0 to {size - 1}"
-        )
-    return torch.cat([_derivatives(predictor, block) for block in chosen.split(DERIVATIVE_ROWS)])
-
-
-def _derivatives(predictor: Predictor, chosen: Tensor) -> Tensor:
-    """One copy of w = 1 for each parameter, so that one way back serves all of them."""
-    features = predictor.points.features
-    precision = next(predictor.network.parameters()).dtype
-    weights = features.new_ones(len(chosen), len(features), dtype=precision)
-    weights.requires_grad_()
-    answer = predictor.network.stages(weights, predictor.bound, None)[-1].to(torch.float64)
-    answer = predictor.model.representative(answer, features.shape[1])
-    own = answer.gather(1, chosen[:, None]).sum()
-    (slopes,) = torch.autograd.grad(own, weights)
-    return slopes.to(torch.float64)
-
-
-def removals_of(refit: Refit, context: StudyContext) -> Float[Tensor, "parameters points"]:
-    """Return theta_j(1) - theta_j(1 - e_i): what row i adds to each parameter."""
-    return _whole(refit, context).sub(leave_one_out(refit, context)).T
-
-
-def _whole(refit: Refit, context: StudyContext) -> Float[Tensor, "one parameters"]:
-    return refitted(refit, torch.ones(1, context.pool), context)
-
-
-def _exact(context: StudyContext) -> Float[Tensor, "points parameters"]:
-    """Retrained parameters without each row; nan where training did not converge."""
-    parts: list[Tensor] = []
-    for rows in torch.arange(context.pool)[:, None].split(BLOCK):
-        trained = context.truth.train(without(rows, points=context.pool))
-        parts.append(torch.where(trained.converged[:, None], trained.parameters, torch.nan))
-    return torch.cat(parts)
-
-
 def run(config: AttributionConfig, context: StudyContext) -> StudyResult:
     """Return the rows responsible for every parameter and for some predictions.
 
@@ -177,9 +80,9 @@ def run(config: AttributionConfig, context: StudyContext) -> StudyResult:
         flip_methods: method, rows, found, confirmed, size (mean over the rows that every method
             flipped with confirmation), common (how many those are), seconds.
     """
-    context = _refined(config, _surer(context))
-    alone = _exact(context)
-    full = _whole(context.truth, context)
+    context = _refined(config, surer(context))
+    alone = exact_removals(context)
+    full = whole(context.truth, context)
     exact = (full - alone).T
     attributions, seconds = _attributions(context)
     correlations = {name: _spearmans(found, exact) for name, found in attributions.items()}
@@ -193,7 +96,14 @@ def run(config: AttributionConfig, context: StudyContext) -> StudyResult:
         "methods": pl.DataFrame(methods, schema=_METHODS),
         "parameters": _parameter_table(named, full[0], correlations),
         "responsible": _responsible_table(config, context, named, attributions[subject], exact),
-        **_explained(config, context, full, alone),
+        **explanations(
+            context,
+            Exact(full, alone),
+            test_rows=_chosen(config, context),
+            methods=config.methods,
+            rows=config.rows,
+            largest=config.largest,
+        ),
     }
     metrics: dict[str, Any] = {
         "truth_not_converged": int(alone.isnan().any(1).sum()),
@@ -221,40 +131,6 @@ _RESPONSIBLE = {
     "row_id": pl.String,
     **dict.fromkeys(("derivative", "exact"), pl.Float64),
 }
-_EFFECTS = {
-    "test_row": pl.Int64,
-    "place": pl.Int64,
-    "row_id": pl.String,
-    **dict.fromkeys(("effect", "exact"), pl.Float64),
-}
-_FLIPS = {
-    "method": pl.String,
-    "test_row": pl.Int64,
-    "predicted": pl.Int64,
-    "margin": pl.Float64,
-    "size": pl.Int64,
-    "found": pl.Boolean,
-    "predicted_margin": pl.Float64,
-    "retrained_margin": pl.Float64,
-    "confirmed": pl.Boolean,
-    "removed": pl.String,
-}
-_FLIP_METHODS = {
-    "method": pl.String,
-    **dict.fromkeys(("rows", "found", "confirmed"), pl.Int64),
-    "size": pl.Float64,
-    "common": pl.Int64,
-    "seconds": pl.Float64,
-}
-
-
-def _surer(context: StudyContext) -> StudyContext:
-    """The context with a truth that resolves what one row of many changes."""
-    truth = context.truth
-    if truth.tolerance <= TRUTH_TOLERANCE:
-        return context
-    surer = Retraining(truth.model, truth.points, tolerance=TRUTH_TOLERANCE, start=truth.start)
-    return replace(context, truth=surer)
 
 
 def _refined(config: AttributionConfig, context: StudyContext) -> StudyContext:
@@ -346,118 +222,13 @@ def _responsible_table(
             "exact": written_number(float(exact[number, point])),
         }
         for number, place in enumerate(named)
-        for rank, point in enumerate(_strongest(found[number].numpy(), config.rows), start=1)
+        for rank, point in enumerate(strongest(found[number].numpy(), config.rows), start=1)
     ]
     return pl.DataFrame(rows, schema=_RESPONSIBLE)
 
 
-def _strongest(values: Vector, count: int) -> list[int]:
-    return np.argsort(-np.abs(values), kind="stable")[:count].tolist()
-
-
-def _explained(
-    config: AttributionConfig, context: StudyContext, full: Tensor, alone: Tensor
-) -> dict[str, pl.DataFrame]:
-    """Tables on single predictions: effects of the subject, flips of all that search for them."""
+def _chosen(config: AttributionConfig, context: StudyContext) -> list[int]:
+    """Test rows whose predictions are explained, drawn at random."""
     generator = context.generator(seed=config.seed, study=STUDY, block=0)
     count = len(context.test_points.labels)
-    chosen = sorted(generator.permutation(count)[: config.explained].tolist())
-    names = [context.subject, *(name for name in config.methods if name != context.subject)]
-    names = [name for name in names if name in context.refits]
-    single = {name: leave_one_out(context.refits[name], context) for name in names}
-    whole = {name: _whole(context.refits[name], context) for name in names}
-    effects: list[dict[str, Any]] = []
-    flips: list[dict[str, Any]] = []
-    seconds = dict.fromkeys(names, 0.0)
-    for done, test_row in enumerate(chosen, start=1):
-        features = context.test_points.features[test_row]
-        label = _predicted(context, full, features)
-        for name in names:
-            began = time.perf_counter()
-            question = Question(context.refits[name], context, features, label=label)
-            effect = _effects(question, single[name], whole[name])
-            if name == context.subject:
-                exact = _effects(question, alone, full)
-                effects += _effect_rows(config, context, test_row, effect, exact)
-            if not context.model.regression:
-                largest = max(1, int(config.largest * context.pool))
-                flip = smallest_flip(question, effect, largest=largest)
-                margin = float(question.judged(full)[0][0])
-                flips.append(
-                    {"method": name, "test_row": test_row, "predicted": label, "margin": margin}
-                    | _flip_row(context, flip)
-                )
-            seconds[name] += time.perf_counter() - began
-        context.progress(done, len(chosen), f"{STUDY}: predictions")
-    table = pl.DataFrame(flips, schema=_FLIPS)
-    return {
-        "effects": pl.DataFrame(effects, schema=_EFFECTS),
-        "flips": table,
-        "flip_methods": _flip_methods(table, seconds),
-    }
-
-
-def _predicted(context: StudyContext, full: Tensor, features: Tensor) -> int:
-    """Class that the full-data model predicts; 0 for a regression."""
-    if context.model.regression:
-        return 0
-    classes = context.points.classes
-    scores = context.model.scores(full, features[None].expand(classes, -1))
-    return int(context.model.correct(scores, torch.arange(classes))[0].int().argmax())
-
-
-def _effects(question: Question, single: Tensor, whole: Tensor) -> Vector:
-    """Change of the margin when each row alone is removed."""
-    return question.judged(single)[0] - question.judged(whole)[0]
-
-
-def _effect_rows(
-    config: AttributionConfig,
-    context: StudyContext,
-    test_row: int,
-    effect: Vector,
-    exact: Vector,
-) -> list[dict[str, Any]]:
-    return [
-        {
-            "test_row": test_row,
-            "place": rank,
-            "row_id": context.row_ids[point],
-            "effect": float(effect[point]),
-            "exact": written_number(float(exact[point])),
-        }
-        for rank, point in enumerate(_strongest(effect, config.rows), start=1)
-    ]
-
-
-def _flip_row(context: StudyContext, flip: Flip) -> dict[str, Any]:
-    return {
-        "size": len(flip.removed) or None,
-        "found": bool(flip.removed),
-        "predicted_margin": written_number(flip.margin),
-        "retrained_margin": written_number(flip.retrained_margin),
-        "confirmed": flip.confirmed,
-        "removed": ", ".join(context.row_ids[row] for row in flip.removed),
-    }
-
-
-def _flip_methods(flips: pl.DataFrame, seconds: dict[str, float]) -> pl.DataFrame:
-    """How many flips each method found and retraining confirmed, and how large the sets are."""
-    confirmed = flips.filter("confirmed").group_by("test_row").len()
-    common = confirmed.filter(pl.col("len") == len(seconds))["test_row"].to_list()
-    rows: list[dict[str, Any]] = []
-    for name in seconds if len(flips) else ():
-        own = flips.filter(pl.col("method") == name)
-        sizes = own.filter(pl.col("test_row").is_in(common))["size"]
-        rows.append(
-            {
-                "method": name,
-                "rows": len(own),
-                "found": int(own["found"].sum()),
-                "confirmed": int(own["confirmed"].sum()),
-                "size": float(np.mean(sizes.to_numpy())) if len(sizes) else None,
-                "common": len(common),
-                "seconds": seconds[name],
-            }
-        )
-    return pl.DataFrame(rows, schema=_FLIP_METHODS)
+    return sorted(generator.permutation(count)[: config.explained].tolist())

@@ -1,67 +1,28 @@
 """Which rows does a model only know because it has seen them?
 
-With S a random subset of a fixed share of the pool and h_S its model, Feldman (2020; Feldman and
-Zhang 2020) defines, for training row i and any row z,
-
-    memorization(i)   = P[h_S right on x_i | i in S] - P[h_S right on x_i | i not in S]
-    influence(i, z)   = P[h_S right on z   | i in S] - P[h_S right on z   | i not in S]
-
-A learner without randomness of its own makes "right" coarse, so a soft form replaces it by the mean
-probability of the true label, or, for a family without probabilities, by minus the loss:
-
-    family                    hard form   soft form
-    logistic, softmax, mlp    yes         probability
-    svm                       yes         loss
-    ridge                     no          loss
-
-All rows share the same subsets: with values c [subsets, rows] both are differences of two means,
-found from W'c, W'c² and the column sums alone (W [subsets, points] of 0 and 1), block by block.
-Intervals treat subsets as independent: Welch's t for the soft form, Newcombe's for the hard one.
-
-Judged by exact retraining on the same subsets and on others. Retraining on the same against
-retraining on the others is the ceiling: no method agrees better with what it has not seen, but by
-chance. Subsets whose retraining did not converge are left out of both and counted. Subsets and
-comparison are this project's own protocol.
+Memorization and influence (memorizing.py) by the predictor and its rivals, judged by exact
+retraining on the same subsets and on others. Retraining on the same against retraining on the
+others is the ceiling: no method agrees better with what it has not seen, but by chance. Subsets
+whose retraining did not converge are left out of both and counted. Subsets and comparison are this
+project's own protocol.
 """
 
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import polars as pl
-import torch
-from jaxtyping import Float, Num
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from modelpred.dataset.tables import InvalidInput
-from modelpred.metrics import (
-    Differences,
-    Vector,
-    mean_differences,
-    pearson,
-    proportion_differences,
-    top_overlap,
-)
-from modelpred.studies.utility import (
-    StudyContext,
-    StudyResult,
-    refitted,
-    score_blocks,
-    written_number,
-)
-from modelpred.targets.model import Points, TargetModel
+from modelpred.metrics import Differences, Vector, pearson, top_overlap
+from modelpred.studies.memorizing import HARD, Estimator, Memorization, draw_share
+from modelpred.studies.utility import StudyContext, StudyResult, refitted, written_number
 
 STUDY = "memorization"
-HARD = "correct"
 # Subsets answered at once; also the block of a generator, so part of what is drawn.
 BLOCK = 250
-ROUNDING = 1e-12
-
-Measure = Callable[[Tensor, Tensor], Tensor]
-"""(scores [subsets, rows, outputs], labels [rows]) -> how well it does, [subsets, rows]"""
 
 
 class MemorizationConfig(BaseModel):
@@ -82,166 +43,6 @@ class MemorizationConfig(BaseModel):
     strongest: int = Field(default=100, ge=0)
     rivals: bool = True
     seed: int = Field(default=0, ge=0)
-
-
-@dataclass(frozen=True)
-class Memorization:
-    """Both forms for every pair of rows, estimated from one set of subsets.
-
-    Attributes:
-        soft_name: `probability` or `loss`.
-        soft: memorization of every training row [points].
-        hard: the same by right and wrong; None for a regression.
-        influence: soft influence of training on test rows [points, test rows].
-        hard_influence: the same by right and wrong; None for a regression.
-        inside: subsets that hold each row [points].
-        subsets: how many there were.
-    """
-
-    soft_name: str
-    soft: Differences
-    hard: Differences | None
-    influence: Differences
-    hard_influence: Differences | None
-    inside: Vector
-    subsets: int
-
-
-def draw_share(
-    *, subsets: int, points: int, share: float, generator: np.random.Generator
-) -> Num[Tensor, "subsets points"]:
-    """Return 0/1 weights of random subsets that hold that share of the points, rounded.
-
-    Raises:
-        InvalidInput: so small a pool that every point, or none, is in every subset.
-    """
-    size = round(share * points)
-    if not 0 < size < points:
-        raise InvalidInput(
-            f"a share of {share} of {points} points is {size} of them; expected at least one in "
-            "each subset and one left out, so choose another memorization.share or more points"
-        )
-    orders = np.argsort(generator.random((subsets, points)), axis=1)
-    return torch.from_numpy((orders < size).astype(np.uint8))
-
-
-def measures(model: TargetModel, *, classes: int) -> dict[str, Measure]:
-    """Return what of the family is measured, by name: the soft form, and the hard one if any."""
-
-    def correct(scores: Tensor, labels: Tensor) -> Tensor:
-        return model.correct(scores, labels).to(torch.float64)
-
-    def probability(scores: Tensor, labels: Tensor) -> Tensor:
-        index = labels[None, :, None].expand(len(scores), -1, 1)
-        return model.probabilities(scores).gather(2, index)[..., 0]
-
-    def loss(scores: Tensor, labels: Tensor) -> Tensor:
-        return -model.losses(scores, labels)
-
-    if model.regression:
-        return {"loss": loss}
-    soft: dict[str, Measure] = {"probability": probability}
-    try:
-        model.probabilities(torch.zeros(1, 1, max(1, classes), dtype=torch.float64))
-    except InvalidInput:
-        soft = {"loss": loss}
-    return {**soft, HARD: correct}
-
-
-class _Sums:
-    """Sums over subsets of one measure: inside and in all, of values and squares."""
-
-    def __init__(self, points: int, test: int) -> None:
-        self.own = torch.zeros(2, 2, points, dtype=torch.float64)  # [power, inside or all, points]
-        self.test_inside = torch.zeros(2, points, test, dtype=torch.float64)
-        self.test_all = torch.zeros(2, test, dtype=torch.float64)
-
-    def add(self, weights: Tensor, own: Tensor, test: Tensor) -> None:
-        for power in (0, 1):
-            values, seen = own ** (power + 1), test ** (power + 1)
-            self.own[power, 0] += (weights * values).sum(0)
-            self.own[power, 1] += values.sum(0)
-            self.test_inside[power] += weights.T @ seen
-            self.test_all[power] += seen.sum(0)
-
-
-class Estimator:
-    """Collects models of subsets block by block; memory does not grow with their number.
-
-    Args:
-        context: the pool, the test rows and the family.
-    """
-
-    def __init__(self, context: StudyContext) -> None:
-        self.context = context
-        classes = context.points.classes
-        self.measures = measures(context.model, classes=classes)
-        test = len(context.test_points.labels)
-        self.sums = {name: _Sums(context.pool, test) for name in self.measures}
-        self.inside = torch.zeros(context.pool, dtype=torch.float64)
-        self.subsets = 0
-
-    def add(
-        self,
-        weights: Num[Tensor, "subsets points"],
-        parameters: Float[Tensor, "subsets parameters"],
-    ) -> None:
-        """Take in the models of a block of subsets (weights of 0 and 1)."""
-        member = weights.to(torch.float64)
-        model = self.context.model
-        for name, measure in self.measures.items():
-            own, test = (
-                _measured(model, measure, parameters, points)
-                for points in (self.context.points, self.context.test_points)
-            )
-            self.sums[name].add(member, own, test)
-        self.inside += member.sum(0)
-        self.subsets += len(weights)
-
-    def estimate(self) -> Memorization:
-        """Return what the subsets so far say; nan for a row that was hardly ever in or out."""
-        soft = next(name for name in self.measures if name != HARD)
-        own, test = self._differences(soft)
-        hard = self._differences(HARD) if HARD in self.measures else (None, None)
-        return Memorization(soft, own, hard[0], test, hard[1], self.inside.numpy(), self.subsets)
-
-    def _differences(self, name: str) -> tuple[Differences, Differences]:
-        sums, count = self.sums[name], self.inside.numpy()
-        own = _difference(
-            sums.own[:, 0].numpy(), sums.own[:, 1].numpy(), count, self.subsets, hard=name == HARD
-        )
-        test = _difference(
-            sums.test_inside.numpy(),
-            sums.test_all[:, None].numpy(),
-            count[:, None],
-            self.subsets,
-            hard=name == HARD,
-        )
-        return own, test
-
-
-def _measured(model: TargetModel, measure: Measure, parameters: Tensor, points: Points) -> Tensor:
-    blocks = score_blocks(model, parameters, points)
-    return torch.cat([measure(scores, points.labels) for scores in blocks])
-
-
-def _difference(
-    inside: Vector, total: Vector, count: Vector, subsets: int, *, hard: bool
-) -> Differences:
-    """Mean inside minus mean outside, from sums of values (first) and of squares (second)."""
-    counts = count, subsets - count
-    with np.errstate(divide="ignore", invalid="ignore"):
-        sums = [(inside[power], total[power] - inside[power]) for power in (0, 1)]
-        first, second = (value / n for value, n in zip(sums[0], counts, strict=True))
-        # Means that differ by the rounding of their sums alone do not differ.
-        second = np.where(np.abs(first - second) <= ROUNDING * np.abs(first), first, second)
-        if hard:
-            return proportion_differences((first.clip(0, 1), second.clip(0, 1)), counts)
-        variances = [
-            ((square - n * mean**2) / (n - 1)).clip(0)
-            for square, mean, n in zip(sums[1], (first, second), counts, strict=True)
-        ]
-    return mean_differences((first, second), (variances[0], variances[1]), counts)
 
 
 def run(config: MemorizationConfig, context: StudyContext) -> StudyResult:

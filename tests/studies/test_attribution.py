@@ -12,13 +12,9 @@ from pydantic import ValidationError
 
 from modelpred.dataset.tables import InvalidInput
 from modelpred.refits import Influence
-from modelpred.studies import attribution
-from modelpred.studies.attribution import (
-    AttributionConfig,
-    derivatives,
-    places,
-    removals_of,
-)
+from modelpred.studies import attribution, responsibility
+from modelpred.studies.attribution import AttributionConfig
+from modelpred.studies.responsibility import derivatives, places, removals_of
 from modelpred.studies.utility import write_result
 from modelpred.targets import target_model
 
@@ -45,7 +41,7 @@ def test_derivatives_are_differences_of_the_network(fitted):
 def test_chosen_parameters_are_rows_of_all(fitted, monkeypatch):
     predictor = fitted.refits["predictor"]
     everything = derivatives(predictor)
-    monkeypatch.setattr(attribution, "DERIVATIVE_ROWS", 1)
+    monkeypatch.setattr(responsibility, "DERIVATIVE_ROWS", 1)
     chosen = derivatives(predictor, torch.tensor([3, 1]))
     assert chosen.numpy() == pytest.approx(everything[[3, 1]].numpy(), abs=1e-6)
 
