@@ -152,8 +152,10 @@ def test_everything_wrong_is_told_at_once(tmp_path):
     told = lines("dataset: {points: x, tset: 3}\nedits: {step: 0}", tmp_path)
     assert told == [
         "params.yaml: dataset.points: expected a whole number of at least 3 or auto, got 'x'",
-        "params.yaml: unknown key dataset.tset; known: file, flip, points, scaling, seed, source, "
-        "test",
+        (
+            "params.yaml: unknown key dataset.tset; known: file, flip, points, scaling, seed, "
+            "source, test"
+        ),
         "params.yaml: edits.step: expected a whole number of at least 1, got 0",
     ]
 
