@@ -36,11 +36,13 @@ from modelpred.api.settings import (
     subsets_config,
     targets_config,
 )
+from modelpred.api.values import Groups, chosen_rows, context_of, estimated_values
 from modelpred.dataset import Dataset, InvalidInput
 from modelpred.dataset.preparation import Scaling, ScalingName, fit_scaling
 from modelpred.predictor import Predictor, PredictorConfig, fit_predictor
 from modelpred.predictor import fidelity as fidelity_table
 from modelpred.refits import rivals, silent
+from modelpred.studies.utility import Scoring
 from modelpred.subsets import SubsetsConfig, draw_subsets
 from modelpred.targets import (
     Points,
@@ -335,6 +337,87 @@ class ModelPred:
             reference=ready.reference,
             refine=refine,
         )
+
+    def values(
+        self,
+        X_test: ArrayLike,
+        y_test: ArrayLike,
+        *,
+        method: str = "shapley",
+        groups: Groups | None = None,
+        utility: str | Scoring = "loss",
+        permutations: int = 100,
+        refine: float | int = 0,
+        exact: bool = False,
+        seed: int = 0,
+        **settings: float | int | str | None,
+    ) -> pl.DataFrame:
+        """What each training row is worth for the test rows: row_id, value, standard_error, rank.
+
+        With groups a row of the table is a group, whose rows join together: group, rows, value,
+        standard_error, rank. Up to 16 players are enumerated and have no error.
+
+        Args:
+            X_test: rows to score models on, unscaled, with the columns of the fit.
+            y_test: their labels.
+            method: shapley, banzhaf, beta_shapley (`alpha=`, `beta=`) or leave_one_out.
+            groups: the group of each training row (a vendor, a source, a day).
+            utility: loss, accuracy, squared_error, or a function from scores [subsets, rows,
+                outputs] and labels [rows] to a number for each subset, the higher the better.
+            permutations: budget in random orders, an even number; more is more certain.
+            refine: as `predict_parameters`.
+            exact: value by retraining in place of predicting.
+            seed: of the random orders.
+            settings: others of `ValuationConfig`: sampler, small, error, reliability, alpha, beta.
+
+        Raises:
+            InvalidInput: tables, groups or settings that cannot be used.
+        """
+        test = self._ready.reading.points(X_test, y_test, what="_test")
+        with _bar(shown=self._progress) as report:
+            return estimated_values(
+                context_of(self._ready, test, exact=exact, refine=refine, progress=report),
+                groups=groups,
+                utility=utility,
+                seed=seed,
+                settings={"semivalue": method, "permutations": permutations, **settings},
+            )
+
+    def select(
+        self,
+        k: int,
+        X_val: ArrayLike,
+        y_val: ArrayLike,
+        *,
+        quota: str | Groups | None = None,
+        swaps: int = 5,
+        refine: float | int = 0,
+        exact: bool = False,
+    ) -> pl.DataFrame:
+        """The k training rows whose model is predicted best on the validation rows.
+
+        Columns: row_id, position, and gain, by how much the predicted validation loss rises when
+        the row leaves the choice; the row that would be missed most comes first. Judge the choice
+        by rows that it was not made with.
+
+        Args:
+            k: how many rows to keep.
+            X_val: rows to choose by, unscaled, with the columns of the fit.
+            y_val: their labels.
+            quota: `class`, or a group for each training row: each keeps its share of the choice.
+            swaps: swaps that may improve the greedy choice.
+            refine: as `predict_parameters`.
+            exact: choose by retraining in place of predicting.
+
+        Raises:
+            InvalidInput: k out of range, tables or groups that cannot be used.
+        """
+        validation = self._ready.reading.points(X_val, y_val, what="_val")
+        with _bar(shown=self._progress) as report:
+            context = context_of(
+                self._ready, validation, exact=exact, refine=refine, progress=report
+            )
+            return chosen_rows(context, count=k, quota=quota, swaps=swaps)
 
     def save(self, folder: str | Path) -> None:
         """Write dataset/, targets/, predictor/ and modelpred.json: Parquet, safetensors, JSON."""

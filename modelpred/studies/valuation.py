@@ -164,7 +164,7 @@ def run(
         schema={"method": pl.String, **dict.fromkeys(_COMPARED, pl.Float64)},
     )
     names = pl.DataFrame({"row_id": list(context.row_ids)})
-    tables = {"values": _value_table(names, subject, truth), "methods": methods}
+    tables = {"values": value_table(names, subject, truth), "methods": methods}
     if config.group is not None:
         tables["groups"] = group_values(config, context, scored)
     return StudyResult(metrics, tables)
@@ -184,7 +184,7 @@ def group_values(
     subject = _values(context.refits[context.subject], config, context, scored, members)
     truth, _ = _true_values(config, context, scored, members)
     sizes = members.sum(dim=1, dtype=torch.int64).numpy()
-    return _value_table(pl.DataFrame({"group": names, "rows": sizes}), subject, truth)
+    return value_table(pl.DataFrame({"group": names, "rows": sizes}), subject, truth)
 
 
 def _values(
@@ -277,8 +277,8 @@ def _overlap(first: Vector, second: Vector) -> float:
     return len(highest[0] & highest[1]) / count
 
 
-def _value_table(players: pl.DataFrame, values: Values, truth: Values | None) -> pl.DataFrame:
-    """The players' columns, then their values."""
+def value_table(players: pl.DataFrame, values: Values, truth: Values | None = None) -> pl.DataFrame:
+    """Return the players' columns, then value, error, rank and true value; null without truth."""
     unknown = np.full(players.height, np.nan)
     place = np.empty(players.height, dtype=np.int64)
     place[np.argsort(-values.values, kind="stable")] = np.arange(1, players.height + 1)

@@ -1,0 +1,216 @@
+"""What each row is worth, and which rows to keep, of a fitted ModelPred.
+
+The estimators are those of the studies (studies/semivalues.py, studies/choosing.py); here they
+are asked with a caller's own tables.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast, get_args
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+from pydantic import ValidationError
+from torch import Tensor
+
+from modelpred.api.files import Fitted
+from modelpred.api.inputs import array_of
+from modelpred.dataset import InvalidInput
+from modelpred.refits import Progress, Refit, Retraining
+from modelpred.studies.choosing import Quota, backwards, no_quota, own_shares, with_swaps
+from modelpred.studies.sampling import Utility
+from modelpred.studies.semivalues import Values
+from modelpred.studies.utility import (
+    Scoring,
+    StudyContext,
+    UtilityName,
+    game_of,
+    groups_of,
+    require_utility,
+)
+from modelpred.studies.valuation import ValuationConfig, value_table, values_of
+from modelpred.targets import Points
+
+STRIDE = 8  # one in so many of the kept rows goes before the rest is scored again
+Groups = Sequence[Any] | NDArray[Any] | pl.Series
+
+
+@dataclass(frozen=True)
+class Refined:
+    """The predictor with Newton steps after every prediction, as a refit."""
+
+    fitted: Fitted
+    refine: float | int
+
+    name = "predictor"
+
+    def __call__(self, weights: Tensor) -> Tensor:
+        """Parameters [subsets, parameters]."""
+        return self.fitted.predictor.predict(weights, refine=self.refine)
+
+
+def context_of(
+    fitted: Fitted, test_points: Points, *, exact: bool, refine: float | int, progress: Progress
+) -> StudyContext:
+    """Return the fit as a study takes it, with the predictor or retraining as its subject."""
+    model, points = fitted.predictor.model, fitted.predictor.points
+    truth = Retraining(model, points, tolerance=fitted.tolerance)
+    subject: Refit = truth if exact else Refined(fitted, refine)
+    return StudyContext(
+        model,
+        points,
+        test_points,
+        {subject.name: subject},
+        truth,
+        fitted.predictor.row_ids,
+        progress=progress,
+    )
+
+
+def estimated_values(
+    context: StudyContext,
+    *,
+    groups: Groups | None,
+    utility: str | Scoring,
+    seed: int,
+    settings: dict[str, Any],
+) -> pl.DataFrame:
+    """Return value, standard error and rank of every row, or of every group of rows.
+
+    Args:
+        context: the fit, its subject, and the rows to score on.
+        groups: the group of each row; None values single rows.
+        utility: how good a model is.
+        seed: of the draws.
+        settings: of `ValuationConfig`.
+
+    Raises:
+        InvalidInput: a setting or groups that cannot be used.
+    """
+    config = _config({**settings, "seed": seed})
+    score = _known_utility(utility, context) if isinstance(utility, str) else utility
+    game = game_of(context.refits[context.subject], context, utility=score)
+    if groups is None:
+        players = pl.DataFrame({"row_id": list(context.row_ids)})
+    else:
+        names, members = groups_of(_with_rows(context, groups), column="groups", key="groups")
+        sizes = members.sum(dim=1, dtype=torch.int64).numpy()
+        players = pl.DataFrame({"group": names, "rows": sizes})
+        game = _joint(game, members)
+    values = _estimated(game, config, context, players=players.height)
+    return value_table(players, values).select(*players.columns, "value", "standard_error", "rank")
+
+
+def _estimated(
+    game: Utility, config: ValuationConfig, context: StudyContext, *, players: int
+) -> Values:
+    return values_of(
+        game,
+        config,
+        points=players,
+        permutations=config.permutations,
+        generator=context.generator(seed=config.seed, study="values", block=0),
+        progress=context.progress,
+    )
+
+
+def _config(settings: dict[str, Any]) -> ValuationConfig:
+    try:
+        return ValuationConfig.model_validate(settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(map(str, first["loc"]))
+        name = {"semivalue": "method"}.get(name, name)
+        raise InvalidInput(f"{name} is {first['input']!r}: {first['msg']}") from error
+
+
+def _known_utility(name: str, context: StudyContext) -> UtilityName:
+    known = get_args(UtilityName)
+    if name not in known:
+        raise InvalidInput(
+            f"unknown utility {name!r}; known: {', '.join(known)}, or a function of scores "
+            "[subsets, rows, outputs] and labels [rows]"
+        )
+    known_name = cast("UtilityName", name)
+    require_utility(context, utility=known_name, key="utility")
+    return known_name
+
+
+def _with_rows(context: StudyContext, groups: Groups) -> StudyContext:
+    """The context with the groups as the one column of its rows."""
+    names = array_of(groups).tolist()
+    if len(names) != context.pool:
+        raise InvalidInput(f"{len(names)} groups for {context.pool} rows; pass one a row")
+    column = pl.Series("groups", [None if name is None else str(name) for name in names])
+    return StudyContext(
+        context.model,
+        context.points,
+        context.test_points,
+        context.refits,
+        context.truth,
+        context.row_ids,
+        progress=context.progress,
+        rows=column.to_frame(),
+    )
+
+
+def _joint(game: Utility, members: Tensor) -> Utility:
+    """The game of groups whose rows join together."""
+    return lambda weights: game(weights.double() @ members.double())
+
+
+def chosen_rows(
+    context: StudyContext, *, count: int, quota: str | Groups | None, swaps: int
+) -> pl.DataFrame:
+    """Return the chosen rows, the one that the choice would miss most first.
+
+    Columns: row_id, position, and gain: by how much the predicted validation loss rises when the
+    row leaves the choice.
+
+    Args:
+        context: the fit, its subject, and the rows to choose by.
+        count: how many rows to keep.
+        quota: `class`, or a group for each row: each keeps its share of the choice.
+        swaps: swaps that may improve the greedy choice.
+
+    Raises:
+        InvalidInput: a count out of range, or groups that cannot be used.
+    """
+    if not 0 < count <= context.pool:
+        raise InvalidInput(f"k is {count}; expected 1 to {context.pool} rows to choose")
+    if swaps < 0:
+        raise InvalidInput(f"swaps is {swaps}; expected 0 or more")
+    promised = _quota(context, quota)
+    game = game_of(context.refits[context.subject], context)
+    greedy = backwards(game, sizes=[count], quota=promised, stride=STRIDE)[count]
+    kept = with_swaps(game, greedy, swaps=swaps, quota=promised)
+    members = kept.nonzero()[:, 0]
+    without = kept.repeat(count + 1, 1)
+    without[torch.arange(count), members] = False
+    worths = game(without.to(torch.uint8))
+    gains = (worths[-1] - worths[:-1]).numpy()
+    order = np.argsort(-gains, kind="stable")
+    positions = members.numpy()[order]
+    return pl.DataFrame(
+        {
+            "row_id": [context.row_ids[position] for position in positions],
+            "position": positions,
+            "gain": gains[order],
+        }
+    )
+
+
+def _quota(context: StudyContext, quota: str | Groups | None) -> Quota:
+    if quota is None:
+        return no_quota(context.pool)
+    if not isinstance(quota, str):
+        _, members = groups_of(_with_rows(context, quota), column="groups", key="quota")
+        return own_shares(members.argmax(dim=0))
+    if quota != "class":
+        raise InvalidInput(f"quota is {quota!r}; expected 'class' or a group for each row")
+    if context.model.regression:
+        raise InvalidInput("a regression has no classes; pass a group for each row as quota")
+    _, group = torch.unique(context.points.labels, return_inverse=True)
+    return own_shares(group)
