@@ -1,9 +1,11 @@
 """Stage `studies`: what the predictor is for, one study at a time: `python -m flows.studies edits`."""
 
 import sys
+from dataclasses import replace
 from typing import Any
 
 import polars as pl
+import torch
 from prefect import flow
 
 from flows.artifacts import (
@@ -19,8 +21,8 @@ from flows.artifacts import (
 from flows.runtime import Progress, run_stage
 from modelpred.dataset import InvalidInput, read_dataset
 from modelpred.params import read_params
-from modelpred.predictor import read_predictor
-from modelpred.refits import Retraining, rivals
+from modelpred.predictor import Predictor, read_predictor, refinement_curve
+from modelpred.refits import Retraining, retrainings, rivals
 from modelpred.studies import (
     attribution,
     calibration,
@@ -47,7 +49,20 @@ def _preparation() -> Preparation:
 
 
 def _edits(config: edits.EditsConfig, context: StudyContext) -> StudyResult:
-    return edits.run(config, context, preparation=_preparation())
+    return edits.run(config, _with_all_answers(context), preparation=_preparation())
+
+
+def _with_all_answers(context: StudyContext) -> StudyContext:
+    """The context with the refined predictor and warm retraining among its refits, too."""
+    predictor, truth = context.refits[context.subject], context.truth
+    start = truth(torch.ones(1, context.pool))[0]
+    exact = retrainings(truth.model, truth.points, tolerance=truth.tolerance, start=start)
+    warm = {name: refit for name, refit in exact.items() if name != truth.name}
+    curve = refinement_curve(predictor) if isinstance(predictor, Predictor) else {}
+    return replace(
+        context,
+        refits={context.subject: predictor, **curve, **context.refits, **warm},
+    )
 
 
 RUNS = {

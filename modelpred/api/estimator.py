@@ -39,9 +39,9 @@ from modelpred.api.settings import (
 from modelpred.api.values import Groups, chosen_rows, context_of, estimated_values
 from modelpred.dataset import Dataset, InvalidInput
 from modelpred.dataset.preparation import Scaling, ScalingName, fit_scaling
-from modelpred.predictor import Predictor, PredictorConfig, fit_predictor
+from modelpred.predictor import Predictor, PredictorConfig, fit_predictor, refinement_curve
 from modelpred.predictor import fidelity as fidelity_table
-from modelpred.refits import rivals, silent
+from modelpred.refits import retrainings, rivals, silent
 from modelpred.studies.utility import Scoring
 from modelpred.subsets import SubsetsConfig, draw_subsets
 from modelpred.targets import (
@@ -252,7 +252,7 @@ class ModelPred:
         return None if bound is None else bound.numpy()
 
     def fidelity(self) -> pl.DataFrame:
-        """Errors on held-out subsets, beside every rival; a row per method and design.
+        """Errors on held-out subsets, refined and beside every rival; a row per method and design.
 
         Columns as `modelpred.predictor.fidelity`. Without test rows in the fit, the losses
         compared are those on all training rows, and their column is called `pool_loss_error`.
@@ -262,7 +262,11 @@ class ModelPred:
             model, points = ready.predictor.model, ready.predictor.points
             refits = {
                 "predictor": ready.predictor,
+                **refinement_curve(ready.predictor),
                 **rivals(model, points, *ready.targets.usable("fit")),
+                **retrainings(
+                    model, points, tolerance=ready.tolerance, start=ready.full_parameters
+                ),
             }
             test = ready.test_points
             table = fidelity_table(

@@ -3,13 +3,16 @@
 from modelpred.predictor.fidelity import fidelity
 from modelpred.predictor.files import predictor_fingerprint, read_predictor, write_predictor
 from modelpred.predictor.fitting import Predictor, PredictorConfig, fit_predictor
+from modelpred.predictor.refined import Refined, refinement_curve
 
 __all__ = [
     "Predictor",
     "PredictorConfig",
+    "Refined",
     "fidelity",
     "fit_predictor",
     "predictor_fingerprint",
     "read_predictor",
+    "refinement_curve",
     "write_predictor",
 ]

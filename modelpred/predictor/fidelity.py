@@ -6,6 +6,7 @@ one size (across sizes it would mostly measure size), and the time of one answer
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from modelpred.metrics import mean_interval, relative_errors, spearman_within
 from modelpred.refits import Refit
-from modelpred.refits.timing import fastest_seconds
+from modelpred.refits.timing import timed_answer
 from modelpred.targets import Points, TargetModel
 
 SIZE_GROUPS = 10
@@ -73,7 +74,8 @@ def fidelity(
     Returns:
         Columns method, design, subsets, parameter_error (mean), parameter_error_low,
         parameter_error_high, parameter_error_median, test_loss_error (mean absolute),
-        spearman_within_size, microseconds (per subset, least of three batched answers).
+        spearman_within_size, microseconds (per subset, least of three batched answers, or of one
+        that takes seconds).
     """
     usable = held_out.converged & ~held_out.degenerate
     designs = np.array(held_out.designs)
@@ -87,7 +89,7 @@ def fidelity(
         true_losses = mean_losses(model, true, test_points)
         groups = size_groups(weights)
         for name, refit in refits.items():
-            predicted, seconds = _timed(refit, weights)
+            predicted, seconds = timed_answer(partial(refit, weights), timings=REPEATS)
             errors = relative_errors(predicted, true)
             losses = mean_losses(model, predicted, test_points)
             interval = mean_interval(errors)
@@ -119,8 +121,3 @@ def size_groups(weights: Tensor) -> np.ndarray:
     totals = weights.sum(1).numpy()
     edges = np.quantile(totals, np.linspace(0, 1, SIZE_GROUPS + 1)[1:-1])
     return np.searchsorted(edges, totals, side="right")
-
-
-def _timed(refit: Refit, weights: Tensor) -> tuple[Tensor, float]:
-    predicted = refit(weights)  # the first answer warms caches and is not timed
-    return predicted, fastest_seconds(lambda: refit(weights), timings=REPEATS)

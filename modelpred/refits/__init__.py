@@ -6,11 +6,21 @@ from torch import Tensor
 
 from modelpred.refits.datamodel import LinearDatamodel
 from modelpred.refits.influence import Influence, NewtonStep, RescaledInfluence
-from modelpred.refits.retraining import Extendable, FullModel, Progress, Refit, Retraining, silent
+from modelpred.refits.retraining import (
+    Extendable,
+    FineTuned,
+    FullModel,
+    Progress,
+    Refit,
+    Retraining,
+    silent,
+)
 from modelpred.targets.model import Points, TargetModel
 
 __all__ = [
+    "EXACT",
     "Extendable",
+    "FineTuned",
     "FullModel",
     "Influence",
     "LinearDatamodel",
@@ -19,9 +29,31 @@ __all__ = [
     "Refit",
     "RescaledInfluence",
     "Retraining",
+    "retrainings",
     "rivals",
     "silent",
 ]
+
+TUNING_STEPS = (10, 30)
+EXACT = ("retraining", "warm_retraining")
+"""Names of the refits that are the truth itself, from whatever start."""
+
+
+def retrainings(
+    model: TargetModel,
+    points: Points,
+    *,
+    tolerance: float = 1e-6,
+    start: Float[Tensor, " parameters"] | None = None,
+) -> dict[str, Refit]:
+    """Return exact retraining cold and, for a family with an optimum, from a start, by name.
+
+    Where training ends after fixed steps, another start has another end: see `FineTuned`.
+    """
+    found = [Retraining(model, points, tolerance=tolerance)]
+    if start is not None and model.convex:
+        found.append(Retraining(model, points, tolerance=tolerance, start=start))
+    return {refit.name: refit for refit in found}
 
 
 def rivals(
@@ -34,7 +66,8 @@ def rivals(
 
     The full-data model is trained here; the linear datamodel is fitted on the bank's fit rows.
     Families without a stationary full-data model (mlp) have no influence function and no Newton
-    step, so that these three are left out there: see `modelpred.refits.influence`.
+    step, so that these three are left out there (see `modelpred.refits.influence`); they have the
+    full-data model fine-tuned on the subset instead.
 
     Raises:
         RuntimeError: the full-data model did not converge, so that nothing can be expanded there.
@@ -48,6 +81,8 @@ def rivals(
         )
     full = trained.parameters[0]
     refits: list[Refit] = [FullModel(model, points, full)]
+    if "steps" in model.setting_names():
+        refits += [FineTuned(model, points, full, steps=steps) for steps in TUNING_STEPS]
     if model.convex:
         refits += [
             expansion(model, points, full)

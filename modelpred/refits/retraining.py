@@ -1,7 +1,9 @@
 """A refit answers: which parameters would this subset give? Retraining is the true answer.
 
-Every refit is a callable from weights [subsets, points] to parameters [subsets, parameters]. The
-exact ones stand here: training the subset's model, and the full-data model that ignores the edit.
+Every refit is a callable from weights [subsets, points] to parameters [subsets, parameters]. Those
+that train stand here: training the subset's model, cold or from a start; the full-data model, which
+ignores the edit; and the full-data model fine-tuned on the subset, which is what people do to a
+network.
 """
 
 from collections.abc import Callable
@@ -12,6 +14,7 @@ from jaxtyping import Float, Num
 from torch import Tensor
 
 from modelpred.dataset.tables import InvalidInput
+from modelpred.targets.families import target_model
 from modelpred.targets.model import Points, TargetModel
 from modelpred.targets.training import TrainedTargets, train_targets
 
@@ -156,3 +159,51 @@ class FullModel:
     def for_points(self, points: Points) -> "FullModel":
         """The same model, whatever is added."""
         return FullModel(self.model, points, self.full_parameters)
+
+
+@final
+class FineTuned:
+    """The full-data model, trained on with the subset for a few of the family's own steps.
+
+    Args:
+        model: a family that takes a fixed number of training steps (mlp).
+        points: the pool.
+        full_parameters: [parameters].
+        steps: training steps from them and from rest.
+
+    Raises:
+        InvalidInput: a family that is trained to its optimum, where a start does not matter.
+    """
+
+    def __init__(
+        self, model: TargetModel, points: Points, full_parameters: Tensor, *, steps: int
+    ) -> None:
+        if "steps" not in model.setting_names():
+            raise InvalidInput(
+                f"{model.name} is trained to its optimum, not for some steps; use Retraining with "
+                "a start"
+            )
+        self.model = model
+        self.points = points
+        self.full_parameters = full_parameters
+        self.steps = steps
+        self._tuning = Retraining(
+            target_model(model.name, **{**model.settings, "steps": steps}),
+            points,
+            start=full_parameters,
+        )
+
+    @property
+    def name(self) -> str:
+        """`fine_tuned_10` for ten steps."""
+        return f"fine_tuned_{self.steps}"
+
+    def __call__(
+        self, weights: Num[Tensor, "subsets points"]
+    ) -> Float[Tensor, "subsets parameters"]:
+        """Return the parameters after those steps."""
+        return self._tuning(weights)
+
+    def for_points(self, points: Points) -> "FineTuned":
+        """The same over another pool: the steps see its points."""
+        return FineTuned(self.model, points, self.full_parameters, steps=self.steps)

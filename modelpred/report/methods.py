@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from modelpred.refits import EXACT
+
 COLOURS: dict[str, tuple[str, str]] = {
     # name: (on light ground, on dark ground); every pair has at least 3:1 against its ground
     "ink": ("#1d232b", "#e6e8eb"),
@@ -45,6 +47,8 @@ _LOOKS = {
     "influence": Look("Influence function", "influence", "s", "--"),
     "rescaled_influence": Look("Rescaled influence", "rescaled", "D", "-."),
     "newton_step": Look("One Newton step", "newton", "^", "--"),
+    "fine_tuned_10": Look("Fine-tuned, 10 steps", "rescaled", "s", "--"),
+    "fine_tuned_30": Look("Fine-tuned, 30 steps", "influence", "D", "-."),
     "linear_datamodel": Look("Linear datamodel", "datamodel", "v", "-."),
     "retraining": Look("Exact retraining", "ink", "*", "-"),
     "warm_retraining": Look("Exact retraining, warm start", "ink", "*", "--"),
@@ -61,7 +65,7 @@ _LOOKS = {
     "refit_bootstrap": Look("Refit bootstrap", "ink", "D", "--"),
 }
 OURS = ("predictor", "predicted")
-TRUTHS = ("retraining", "warm_retraining", "refit_bootstrap")
+TRUTHS = (*EXACT, "refit_bootstrap")
 
 DESIGNS = {
     "uniform": "random subsets of any size",

@@ -23,8 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from modelpred.metrics import Vector, spearman
-from modelpred.predictor import Predictor
-from modelpred.studies.bootstrap import Refined
+from modelpred.predictor import Predictor, Refined
 from modelpred.studies.explaining import Exact, explanations, strongest
 from modelpred.studies.responsibility import (
     Place,

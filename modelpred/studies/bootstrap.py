@@ -20,7 +20,6 @@ models: with few rows and a strong penalty they cover less than they say, whoeve
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import final
 
 import numpy as np
 import torch
@@ -29,7 +28,6 @@ from torch import Tensor
 
 from modelpred.dataset.tables import InvalidInput
 from modelpred.metrics import Interval, Vector, mean_interval
-from modelpred.predictor import Predictor
 from modelpred.refits.retraining import Refit, Retraining
 from modelpred.targets.model import Points, TargetModel
 
@@ -46,28 +44,6 @@ def resampled(
     """Return how often each point was drawn in each resample of N draws with replacement."""
     counts = generator.multinomial(points, np.full(points, 1 / points), size=resamples)
     return torch.from_numpy(counts)
-
-
-@final
-@dataclass(frozen=True)
-class Refined:
-    """A predictor that takes some Newton steps from each prediction, as a refit.
-
-    Attributes:
-        predictor: whose predictions.
-        refine: Newton steps; a fraction is a fraction of a step.
-    """
-
-    predictor: Predictor
-    refine: float | int
-
-    name = "predictor_refined"
-
-    def __call__(
-        self, weights: Num[Tensor, "subsets points"]
-    ) -> Float[Tensor, "subsets parameters"]:
-        """Return the refined predictions."""
-        return self.predictor.predict(weights, refine=self.refine)
 
 
 @dataclass(frozen=True)

@@ -43,12 +43,11 @@ from modelpred.metrics import (
     reliability_table,
     tempered,
 )
-from modelpred.predictor import Predictor
+from modelpred.predictor import Predictor, Refined
 from modelpred.refits.retraining import Refit
 from modelpred.studies.bootstrap import (
     ENDS,
     Predictive,
-    Refined,
     laplace,
     predictive,
     resampled,

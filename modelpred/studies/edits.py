@@ -15,6 +15,7 @@ and the queries after which the predictor is cheaper than retraining (`costs`). 
 
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,15 +26,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from modelpred.metrics import Array, Interval, Vector, mean_interval, relative_errors, spearman
-from modelpred.refits.retraining import Extendable, Refit
-from modelpred.refits.timing import fastest_seconds
+from modelpred.refits.retraining import Extendable, Refit, checked_weights
+from modelpred.refits.timing import timed_answer
 from modelpred.studies.costs import Preparation, break_even
 from modelpred.studies.utility import (
     StudyContext,
     StudyResult,
     accuracies,
     mean_test_losses,
-    refitted,
     written_number,
 )
 from modelpred.targets.model import Points
@@ -215,9 +215,10 @@ def _protocol(
 
 
 def _answered(refit: Refit, weights: Tensor, context: StudyContext, *, timings: int) -> _Models:
-    parameters = refitted(refit, weights, context)
-    # The answer above has warmed up.
-    seconds = fastest_seconds(lambda: refit(weights), timings=timings)
+    answer, seconds = timed_answer(partial(refit, weights), timings=timings)
+    parameters = context.model.defined(
+        answer, checked_weights(weights, points=context.pool), context.points
+    )
     return _scored(context, parameters, seconds)
 
 
@@ -306,13 +307,18 @@ def _rank_correlation(group: pl.DataFrame) -> float | None:
 
 def _summary(subsets: pl.DataFrame, by_size: pl.DataFrame) -> dict[str, float | None]:
     """Means with 95% intervals over repeats; of the Spearman correlation, over sizes."""
-    repeats = subsets.group_by("repeat").agg(pl.col("parameter_error", "test_loss_error").mean())
+    gap = (pl.col("accuracy_change") - pl.col("true_accuracy_change")).abs()
+    measures = ("parameter_error", "test_loss_error", "accuracy_error")
+    known = subsets.with_columns(gap.alias("accuracy_error"))
+    repeats = known.group_by("repeat").agg(pl.col(measures).mean())
     within = by_size["spearman"].drop_nulls().to_numpy()
+    over_repeats: dict[str, float | None] = {}
+    for measure in measures:
+        means = repeats[measure].drop_nulls().to_numpy()  # a regression has no accuracies
+        over_repeats |= _spread(measure, mean_interval(means) if means.size else UNDEFINED)
     return {
-        **_spread("parameter_error", mean_interval(repeats["parameter_error"].to_numpy())),
-        **_spread("test_loss_error", mean_interval(repeats["test_loss_error"].to_numpy())),
+        **over_repeats,
         **_spread("spearman_within_size", mean_interval(within) if within.size else UNDEFINED),
-        "accuracy_error": by_size["accuracy_error"].mean(),  # pyright: ignore[reportReturnType]
     }
 
 

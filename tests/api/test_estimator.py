@@ -141,9 +141,10 @@ def test_refinement_ends_at_retraining(logistic, ridge, svm, softmax):
 def test_fidelity_shows_every_rival_on_every_held_out_design(logistic, softmax):
     for estimator in (logistic, softmax):
         table = estimator.fidelity()
-        methods = ["predictor", "full_model", "influence", "rescaled_influence", "newton_step"]
         assert table["method"].unique(maintain_order=True).to_list() == [
-            *methods, "linear_datamodel",
+            "predictor", "predictor_refine_0.5", "predictor_refine_1", "predictor_refine_2",
+            "full_model", "influence", "rescaled_influence", "newton_step", "linear_datamodel",
+            "retraining", "warm_retraining",
         ]  # fmt: skip
         assert set(table["design"]) == {"uniform", "deletion", "bootstrap"}
         assert "test_loss_error" in table.columns

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from modelpred.dataset.tables import InvalidInput
-from modelpred.refits import FullModel, Retraining, rivals
+from modelpred.refits import EXACT, FineTuned, FullModel, Retraining, retrainings, rivals
 from modelpred.targets import target_model
 
 SAME_OPTIMUM = 1e-8  # two solutions with gradients below 1e-10, relative to their size
@@ -65,5 +65,50 @@ def test_a_network_has_the_rivals_that_are_defined_for_it(logistic):
     parameters = Retraining(network, logistic.points)(weights)
     assert list(rivals(network, logistic.points, weights, parameters)) == [
         "full_model",
+        "fine_tuned_10",
+        "fine_tuned_30",
         "linear_datamodel",
     ]
+
+
+@pytest.fixture
+def network(logistic):
+    """A small network and its full-data parameters."""
+    model = target_model("mlp", hidden=3, steps=12)
+    return model, Retraining(model, logistic.points)(torch.ones(1, 40))[0]
+
+
+def test_fine_tuning_is_momentum_from_the_full_model_and_from_rest(logistic, network):
+    model, full = network
+    weights = logistic.weights(3, high=2)
+    tuned = FineTuned(model, logistic.points, full, steps=4)(weights)
+    for row, found in zip(weights.double(), tuned, strict=True):
+        theta, velocity = full.clone(), torch.zeros_like(full)
+        for _ in range(4):
+            slope = model.gradient(theta[None], row[None], logistic.points)[0]
+            velocity = model.momentum * velocity - model.learning_rate * slope
+            theta = theta + velocity
+        torch.testing.assert_close(found, theta, rtol=1e-10, atol=1e-12)
+
+
+def test_fine_tuning_on_a_longer_pool_sees_the_added_points(logistic, network):
+    model, full = network
+    first = type(logistic.points)(logistic.points.features[:30], logistic.points.labels[:30], 2)
+    grown = FineTuned(model, first, full, steps=3).for_points(logistic.points)
+    weights = logistic.weights(2, high=2)
+    torch.testing.assert_close(
+        grown(weights), FineTuned(model, logistic.points, full, steps=3)(weights)
+    )
+
+
+def test_a_family_with_an_optimum_is_not_fine_tuned(logistic):
+    with pytest.raises(InvalidInput, match="logistic is trained to its optimum"):
+        FineTuned(logistic.model, logistic.points, logistic.full, steps=3)
+
+
+def test_retraining_comes_cold_and_where_a_start_matters_not_warm(case, network, logistic):
+    found = retrainings(case.model, case.points, start=case.full)
+    assert tuple(found) == EXACT
+    assert found["warm_retraining"].start is case.full
+    model, full = network
+    assert list(retrainings(model, logistic.points, start=full)) == ["retraining"]
