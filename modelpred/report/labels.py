@@ -73,8 +73,8 @@ def _suspect_table(inputs: ReportInputs, result: StudyResult) -> Table:
         ],
         body,
         stacked=True,
-        note=f"Lowest {look(by).label.lower()} first. Held-out confidence is the mean margin of a "
-        "row under models of random halves of the other rows."
+        note=f"Lowest {look(by).label.lower()} first. Held-out confidence is how sure models of a "
+        "tenth to a fifth of the rows, without this one, are of its label, on average."
         if by == "held_out_confidence"
         else "",
     )

@@ -57,6 +57,7 @@ _LOOKS = {
     "leave_one_out": Look("Leave-one-out", "spare", "P", ":"),
     "held_out_confidence": Look("Held-out confidence", "newton", "^", "--"),
     "self_confidence": Look("Self-confidence", "rescaled", "D", "-."),
+    "out_of_fold": Look("Out-of-fold confidence", "datamodel", "v", ":"),
     "knn_shapley": Look("kNN-Shapley", "influence", "s", "--"),
     "greedy": Look("Greedy", "size4", "o", "--"),
     "swapped": Look("Greedy with swaps", "size4", "o", "-"),

@@ -61,10 +61,7 @@ def run(config: LabelsConfig, context: StudyContext) -> StudyResult:
     if context.mislabelled is None:
         return _unjudged(worths, context)
     wrong = context.mislabelled.numpy()
-    detection = pl.DataFrame(
-        [_detected(name, worth, wrong) for name, worth in worths.items()],
-        schema=_SCHEMAS["detection"],
-    ).sort("auroc", descending=True, maintain_order=True)
+    detection = detection_table(worths, wrong)
     recall = pl.DataFrame(
         [
             {"method": name, "inspected": share, "recall": _recall(name, worth, wrong, share)}
@@ -110,6 +107,13 @@ _SCHEMAS: dict[str, dict[str, Any]] = {
     },
     "recall": {"method": pl.String, "inspected": pl.Float64, "recall": pl.Float64},
 }
+
+
+def detection_table(worths: Mapping[str, Worth], wrong: np.ndarray) -> pl.DataFrame:
+    """Return how well each method finds the wrong labels, best first: the table `detection`."""
+    rows = [_detected(name, worth, wrong) for name, worth in worths.items()]
+    table = pl.DataFrame(rows, schema=_SCHEMAS["detection"])
+    return table.sort("auroc", descending=True, maintain_order=True)
 
 
 def _detected(name: str, worth: Worth, wrong: np.ndarray) -> dict[str, Any]:

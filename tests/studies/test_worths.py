@@ -8,7 +8,14 @@ import torch
 
 from modelpred.studies.semivalues import enumerate_values
 from modelpred.studies.utility import game_of
-from modelpred.studies.worths import OURS, all_worths, knn_shapley
+from modelpred.studies.worths import (
+    OURS,
+    all_worths,
+    confidence,
+    evidence,
+    held_out_confidence,
+    knn_shapley,
+)
 from modelpred.targets import points_of
 
 
@@ -39,16 +46,23 @@ def test_knn_shapley_is_the_enumerated_value_of_its_utility(neighbours):
 def test_the_worths_of_a_study(context):
     found = all_worths(context, permutations=20, generator=np.random.default_rng(0))
     rivals = {"knn_shapley"} if not context.model.regression else set()
-    assert set(found) == {*OURS, *rivals, "influence", "newton_step", "self_confidence", "random"}
+    rivals |= {"influence", "newton_step", "self_confidence", "out_of_fold", "random"}
+    assert set(found) == {*OURS, *rivals}
     for worth in found.values():
         assert np.isfinite(worth.values).all()
         assert len(worth.values) == context.pool
         assert worth.seconds >= 0
     full = context.truth(torch.ones(1, context.pool))
-    margins = context.model.margins(
-        context.model.scores(full, context.points.features), context.points.labels
-    )
-    assert found["self_confidence"].values == pytest.approx(margins[0].numpy())
+    scores = context.model.scores(full, context.points.features)
+    if context.model.regression:
+        sure = -context.model.losses(scores, context.points.labels)
+    elif context.model.name == "softmax":
+        own = torch.nn.functional.one_hot(context.points.labels, 3).bool()
+        others = scores[0].masked_fill(own, -torch.inf).amax(dim=1)
+        sure = (scores[0][own] - others)[None]
+    else:
+        sure = context.model.margins(scores, context.points.labels)
+    assert found["self_confidence"].values == pytest.approx(sure[0].numpy(), abs=1e-9)
     influence = game_of(context.refits["influence"], context)
     ones = torch.ones(2, context.pool)
     ones[1, 4] = 0
@@ -56,7 +70,7 @@ def test_the_worths_of_a_study(context):
     assert found["influence"].values[4] == pytest.approx(float(both[0] - both[1]), abs=1e-9)
 
 
-def test_held_out_confidence_is_that_of_models_without_the_row(exact):
+def test_held_out_confidence_is_that_of_models_without_the_row(context):
     seen = []
 
     class Watched:
@@ -64,20 +78,55 @@ def test_held_out_confidence_is_that_of_models_without_the_row(exact):
 
         def __call__(self, weights):
             seen.append(weights.clone())
-            return exact.truth(weights)
+            return context.truth(weights)
 
-    context = replace(exact, refits={"predictor": Watched()})
-    found = all_worths(context, permutations=4, generator=np.random.default_rng(0))
-    # Four orders' worth of evaluations in one call, the last of that length.
-    halves = [part for part in seen if len(part) == 4 * exact.pool][-1].double()
-    margins = exact.model.margins(
-        exact.model.scores(exact.truth(halves), exact.points.features), exact.points.labels
-    )
-    for point in range(exact.pool):
-        expected = margins[halves[:, point] == 0, point].mean()
-        assert found["held_out_confidence"].values[point] == pytest.approx(
-            float(expected), abs=1e-6
+    values = held_out_confidence(Watched(), context, generator=np.random.default_rng(0), subsets=60)
+    (members,) = seen
+    assert set(members.sum(dim=1).tolist()) == {3, 4, 5, 6}
+    point = 2
+    said = []
+    for member in members[members[:, point] == 0]:
+        parameters = context.model.defined(
+            context.truth(member[None]), member[None].double(), context.points
         )
+        scores = context.model.scores(parameters, context.points.features)
+        said.append(evidence(context.model, scores, context.points.labels)[0, point].numpy())
+    mean, label = np.mean(said, axis=0), context.points.labels[point]
+    expected = mean[0]
+    if len(mean) > 1:
+        expected = np.log(mean[label] / np.delete(mean, label).max())
+    assert values[point] == pytest.approx(float(expected), abs=1e-5)
+
+
+def test_evidence_is_probabilities_margins_or_minus_losses(context):
+    full = context.truth(torch.ones(2, context.pool))
+    scores = context.model.scores(full, context.points.features)
+    labels = context.points.labels
+    found = evidence(context.model, scores, labels)
+    if context.model.regression:
+        assert found[..., 0].equal(-context.model.losses(scores, labels))
+    elif context.model.name == "svm":
+        assert found[..., 0].equal(context.model.margins(scores, labels))
+    else:
+        assert found.sum(dim=2).numpy() == pytest.approx(1)
+        own = found[:, torch.arange(context.pool), labels]
+        assert (-own.log()).numpy() == pytest.approx(context.model.losses(scores, labels).numpy())
+
+
+def test_confidence_of_an_impossible_label_is_finite():
+    sure = confidence(torch.tensor([[0.0, 1.0], [0.25, 0.75]]).double(), torch.tensor([0, 1]))
+    assert np.isfinite(sure).all()
+    assert sure[1] == pytest.approx(np.log(3))
+
+
+def test_out_of_fold_confidence_is_of_exact_models_that_never_saw_the_row(exact):
+    found = all_worths(exact, permutations=2, generator=np.random.default_rng(5))
+    fold = np.random.default_rng(5).spawn(5)[4].permutation(exact.pool) % 10
+    for row in (0, 7):
+        weights = torch.from_numpy(fold != fold[row]).double()[None]
+        scores = exact.model.scores(exact.truth(weights), exact.points.features)
+        expected = exact.model.margins(scores, exact.points.labels)[0, row]
+        assert found["out_of_fold"].values[row] == pytest.approx(float(expected), abs=1e-6)
 
 
 def test_a_mislabelled_row_is_worth_little(exact):
