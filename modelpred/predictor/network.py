@@ -35,6 +35,7 @@ from modelpred.targets import Points, TargetModel
 
 SIZE_FEATURES = 3
 LARGEST_LINEAR = 2**18  # entries of a linear path
+CONSTANT = 1e-12  # share of the largest spread up to which a column only varies by rounding
 CLIP = 8.0  # standardised inputs beyond this are cut: nothing in fitting lies there
 
 
@@ -281,6 +282,6 @@ def _cut(step: Tensor, theta: Tensor) -> Tensor:
 
 
 def _spread(values: Tensor) -> Tensor:
-    """Standard deviation by column; 1 where it is zero."""
+    """Standard deviation by column; 1 where it is zero, or rounding of zero."""
     spread = values.std(0)
-    return torch.where(spread > 0, spread, torch.ones_like(spread))
+    return torch.where(spread > CONSTANT * spread.max(), spread, torch.ones_like(spread))

@@ -5,7 +5,7 @@ import torch
 
 from modelpred.predictor import PredictorConfig
 from modelpred.predictor.anchors import fit_size_path
-from modelpred.predictor.network import PaperNetwork, size_features
+from modelpred.predictor.network import PaperNetwork, _spread, size_features
 from modelpred.targets import Points
 from tests.predictor.conftest import make_case
 
@@ -82,6 +82,14 @@ def test_size_features_by_hand():
     weights = torch.tensor([[2.0, 1.0, 0.0, 0.0]])
     expected = torch.tensor([[torch.tensor(0.75).log(), 0.75, 4 / 3]])
     torch.testing.assert_close(size_features(weights, 4), expected)
+
+
+def test_a_column_that_varies_by_rounding_alone_has_no_scale():
+    """Divided by it, the rounding would reach the network in the size of real inputs."""
+    draws = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
+    scale = _spread(draws * torch.tensor([2.0, 1e-6, 1e-18]))
+    torch.testing.assert_close(scale[:2], (draws * torch.tensor([2.0, 1e-6, 0.0])).std(0)[:2])
+    assert scale[2] == 1
 
 
 def test_the_published_network_has_the_published_layers():
