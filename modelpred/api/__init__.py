@@ -2,5 +2,16 @@
 
 from modelpred.api.edited import Comparison, EditedModel
 from modelpred.api.estimator import ModelPred
+from modelpred.api.responsible import Attribution, Explanation, FlippingRows
+from modelpred.api.uncertainty import MemorizedRows, PredictiveDistribution
 
-__all__ = ["Comparison", "EditedModel", "ModelPred"]
+__all__ = [
+    "Attribution",
+    "Comparison",
+    "EditedModel",
+    "Explanation",
+    "FlippingRows",
+    "MemorizedRows",
+    "ModelPred",
+    "PredictiveDistribution",
+]

@@ -18,10 +18,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from modelpred.api.contexts import context_of
 from modelpred.api.edited import EditedModel
 from modelpred.api.files import Fitted, Targets, full_model, read_fitted, write_fitted
 from modelpred.api.inputs import (
     ArrayLike,
+    array_of,
     positions_of,
     read_cells,
     read_weights,
@@ -29,6 +31,7 @@ from modelpred.api.inputs import (
 )
 from modelpred.api.labels import learn_labels
 from modelpred.api.reading import Reading, dataset_of
+from modelpred.api.responsible import Attribution, Explanation, attributed, explained
 from modelpred.api.settings import (
     AUTO,
     AUTO_TARGETS,
@@ -36,7 +39,13 @@ from modelpred.api.settings import (
     subsets_config,
     targets_config,
 )
-from modelpred.api.values import Groups, chosen_rows, context_of, estimated_values
+from modelpred.api.uncertainty import (
+    MemorizedRows,
+    PredictiveDistribution,
+    memorized_rows,
+    predictive_distribution,
+)
+from modelpred.api.values import Groups, chosen_rows, estimated_values
 from modelpred.dataset import Dataset, InvalidInput
 from modelpred.dataset.preparation import Scaling, ScalingName, fit_scaling
 from modelpred.predictor import Predictor, PredictorConfig, fit_predictor, refinement_curve
@@ -422,6 +431,130 @@ class ModelPred:
                 self._ready, validation, exact=exact, refine=refine, progress=report
             )
             return chosen_rows(context, count=k, quota=quota, swaps=swaps)
+
+    def predictive(
+        self,
+        X: ArrayLike,
+        *,
+        resamples: int = 1000,
+        refine: float | int = 0.5,
+        exact: bool = False,
+        seed: int = 0,
+    ) -> PredictiveDistribution:
+        """How sure predictions of rows really are: what the models of bootstrap resamples say.
+
+        Mean, spread and 90% interval of every probability (or predicted number) and of every
+        parameter; `blocks()` gives what each model says.
+
+        Args:
+            X: rows to predict, unscaled, with the columns of the fit.
+            resamples: of the training rows, as many draws with replacement as there are rows.
+            refine: as `predict_parameters`; half a step makes most spreads those of retraining.
+            exact: retrain on every resample in place of predicting.
+            seed: of the resamples.
+
+        Raises:
+            InvalidInput: other columns, no resample, or a family without probabilities (svm).
+        """
+        ready = self._ready
+        features = ready.reading.features(X, what="X")
+        context = context_of(ready, ready.scored_points, exact=exact, refine=refine)
+        return predictive_distribution(
+            context, features, ready.reading.labels, resamples=resamples, seed=seed
+        )
+
+    def memorization(
+        self,
+        test: tuple[ArrayLike, ArrayLike] | None = None,
+        *,
+        subsets: int = 1000,
+        share: float = 0.7,
+        strongest: int = 100,
+        refine: float | int = 0,
+        exact: bool = False,
+        seed: int = 0,
+    ) -> MemorizedRows:
+        """Which training rows models know only by heart, and what each row does to test rows.
+
+        Args:
+            test: rows with labels; by default the test rows of the fit, or else the training rows.
+            subsets: random subsets; more is more certain.
+            share: of the training rows in each subset.
+            strongest: influences on test rows that are listed.
+            refine: as `predict_parameters`.
+            exact: retrain on every subset in place of predicting.
+            seed: of the subsets.
+
+        Raises:
+            InvalidInput: tables or settings that cannot be used.
+        """
+        ready = self._ready
+        points = ready.scored_points if test is None else ready.reading.points(*test, what="_test")
+        with _bar(shown=self._progress) as report:
+            return memorized_rows(
+                context_of(ready, points, exact=exact, refine=refine, progress=report),
+                ready.reading.labels,
+                settings={"subsets": subsets, "share": share, "strongest": strongest, "seed": seed},
+            )
+
+    def attribute(
+        self,
+        parameter: int | str | tuple[Any, str],
+        *,
+        refine: float | int = 2,
+        exact: bool = False,
+    ) -> Attribution:
+        """Which training rows are responsible for a parameter.
+
+        Args:
+            parameter: its position, or what its column is called (or `intercept`); of several
+                classes (class, column).
+            refine: as `predict_parameters`, of the model without each row; a single row changes
+                little, so that exactness pays.
+            exact: retrain without each row in place of predicting.
+
+        Raises:
+            InvalidInput: a parameter that the model does not have.
+        """
+        ready = self._ready
+        return attributed(
+            context_of(ready, ready.scored_points, exact=exact, refine=refine),
+            ready.predictor,
+            ready.reading.labels,
+            parameter=parameter,
+            full=ready.full_parameters,
+        )
+
+    def explain(
+        self,
+        x: ArrayLike,
+        *,
+        largest: float = 0.5,
+        refine: float | int = 1,
+        exact: bool = False,
+    ) -> Explanation:
+        """Which training rows a prediction rests on, and which few must go for it to flip.
+
+        Removals are predicted jointly, not summed, and the set that is found is retrained once.
+
+        Args:
+            x: one row, unscaled, with the columns of the fit.
+            largest: share of the training rows that may be removed to flip the prediction.
+            refine: as `predict_parameters`; margins of a flip are small, so that exactness pays.
+            exact: search by retraining in place of predicting.
+
+        Raises:
+            InvalidInput: other columns, or not one row.
+        """
+        ready = self._ready
+        row = x if isinstance(x, pl.DataFrame) or array_of(x).ndim != 1 else array_of(x)[None]
+        return explained(
+            context_of(ready, ready.scored_points, exact=exact, refine=refine),
+            ready.reading.labels,
+            ready.reading.features(row, what="x"),
+            full=ready.full_parameters,
+            largest=largest,
+        )
 
     def save(self, folder: str | Path) -> None:
         """Write dataset/, targets/, predictor/ and modelpred.json: Parquet, safetensors, JSON."""

@@ -109,6 +109,11 @@ class Fitted:
         return points_of(dataset.test_features, dataset.test_labels, len(dataset.classes))
 
     @property
+    def scored_points(self) -> Points:
+        """The rows that models are scored on when the caller names none: test or training rows."""
+        return self.test_points or self.predictor.points
+
+    @property
     def reference(self) -> Reference:
         """What edited models are read with and compared to."""
         test = self.test_points

@@ -5,7 +5,6 @@ are asked with a caller's own tables.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, cast, get_args
 
 import numpy as np
@@ -15,10 +14,8 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from torch import Tensor
 
-from modelpred.api.files import Fitted
 from modelpred.api.inputs import array_of
 from modelpred.dataset import InvalidInput
-from modelpred.refits import Progress, Refit, Retraining
 from modelpred.studies.choosing import Quota, backwards, no_quota, own_shares, with_swaps
 from modelpred.studies.sampling import Utility
 from modelpred.studies.semivalues import Values
@@ -31,42 +28,9 @@ from modelpred.studies.utility import (
     require_utility,
 )
 from modelpred.studies.valuation import ValuationConfig, value_table, values_of
-from modelpred.targets import Points
 
 STRIDE = 8  # one in so many of the kept rows goes before the rest is scored again
 Groups = Sequence[Any] | NDArray[Any] | pl.Series
-
-
-@dataclass(frozen=True)
-class Refined:
-    """The predictor with Newton steps after every prediction, as a refit."""
-
-    fitted: Fitted
-    refine: float | int
-
-    name = "predictor"
-
-    def __call__(self, weights: Tensor) -> Tensor:
-        """Parameters [subsets, parameters]."""
-        return self.fitted.predictor.predict(weights, refine=self.refine)
-
-
-def context_of(
-    fitted: Fitted, test_points: Points, *, exact: bool, refine: float | int, progress: Progress
-) -> StudyContext:
-    """Return the fit as a study takes it, with the predictor or retraining as its subject."""
-    model, points = fitted.predictor.model, fitted.predictor.points
-    truth = Retraining(model, points, tolerance=fitted.tolerance)
-    subject: Refit = truth if exact else Refined(fitted, refine)
-    return StudyContext(
-        model,
-        points,
-        test_points,
-        {subject.name: subject},
-        truth,
-        fitted.predictor.row_ids,
-        progress=progress,
-    )
 
 
 def estimated_values(

@@ -18,10 +18,10 @@ def make_rows(classes, count=ROWS, seed=0):
     return cells, np.digitize(plane, [-0.5, 0.5][: classes - 1]) if classes else plane
 
 
-def fitted(target="auto", *, classes=2, subsets=150, **options):
-    """A fit on made rows, with test rows."""
+def fitted(target="auto", *, classes=2, subsets=150, rows=None, **options):
+    """A fit on made rows, or on those given, with test rows."""
     estimator = ModelPred(target, subsets=subsets, predictor=SMALL, progress=False, **options)
-    return estimator.fit(*make_rows(classes), test=make_rows(classes, TEST, seed=1))
+    return estimator.fit(*(rows or make_rows(classes)), test=make_rows(classes, TEST, seed=1))
 
 
 @pytest.fixture(scope="session")
