@@ -31,9 +31,10 @@ def attribution_blocks(inputs: ReportInputs, result: StudyResult) -> list[Block]
         Text(_agreement(result), finding=True),
         _responsible_table(inputs, result),
         Text(
-            "A row's share in a coefficient is the derivative of the predicted coefficient by the "
-            "row's weight, by automatic differentiation through the predictor: without the row "
-            "the coefficient would be lower by about as much."
+            "A row's share in a coefficient is by how much the coefficient is predicted to fall "
+            "when the row is removed. Its derivative by the row's weight, by automatic "
+            "differentiation through the predictor, says the same to first order and without "
+            "asking for each row; the table below judges both."
         ),
         _method_table(result),
         *_flip_blocks(inputs, result),
@@ -65,7 +66,7 @@ def _responsible_table(inputs: ReportInputs, result: StudyResult) -> Table:
         shares = [
             Cell(
                 f"Row {each['row_id']}",
-                f"{number(each['derivative'], 2)}; left out {number(each['exact'], 2)}",
+                f"{number(each['removal'], 2)}; left out {number(each['exact'], 2)}",
             )
             for each in own.iter_rows(named=True)
         ]

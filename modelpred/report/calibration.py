@@ -18,6 +18,9 @@ from modelpred.report.blocks import (
     count,
     microseconds,
     number,
+    number_interval,
+    percent,
+    percent_interval,
 )
 from modelpred.report.figures import reliability
 from modelpred.report.inputs import ReportInputs
@@ -32,8 +35,8 @@ _QUALITIES = {
 }
 
 
-def calibration_blocks(_: ReportInputs, result: StudyResult) -> list[Block]:
-    """Before, after, and the same with retrained models: qualities and reliability diagrams."""
+def calibration_blocks(inputs: ReportInputs, result: StudyResult) -> list[Block]:
+    """Before, after, and the same with retrained models; intervals, and how often they hold."""
     bins, summary = result.tables["reliability"], result.tables["summary"]
     figure = Figure(
         "How often the model was right against how sure it was (probability of its most likely "
@@ -41,7 +44,14 @@ def calibration_blocks(_: ReportInputs, result: StudyResult) -> list[Block]:
         "holds. A calibrated model lies on the line.",
         [_panel(row, bins.filter(pl.col("method") == row["method"])) for row in _rows(summary)],
     )
-    return [*_words(result), _summary_table(summary), figure, _spread_table(result)]
+    return [
+        *_words(result),
+        _summary_table(summary),
+        figure,
+        _spread_table(result),
+        *_parameter_tables(inputs, result),
+        *_coverage_tables(result),
+    ]
 
 
 def _rows(table: pl.DataFrame) -> list[dict[str, Any]]:
@@ -114,19 +124,20 @@ def _spread_table(result: StudyResult) -> Table:
                 _ratio(row["std_ratio"]),
                 f"{_ratio(row['std_ratio_low'])} to {_ratio(row['std_ratio_high'])}",
             ),
+            Cell(percent(row["within"])),
             Cell(number(row["endpoint_error"], 2), best=row["endpoint_error"] == nearest),
             Cell(number(row["endpoint_error_95"], 2)),
             Cell(microseconds(1e6 * row["seconds"])),
         ]
         for method, row in ((method, found[method]) for method in order)
     ]
-    heads = ("Log-likelihood, negative", "Spread over retrained", "Endpoint error, median")
+    heads = ("Log-likelihood, negative", "Spread over retrained", "Spreads within 5%")
     return Table(
         "The bootstrap by every method, beside retraining on the same resamples",
         [
             Column("Method", numeric=False),
             *map(Column, heads),
-            *map(Column, ("Endpoint error, 95%", "Time for all")),
+            *map(Column, ("Endpoint error, median", "Endpoint error, 95%", "Time for all")),
         ],
         rows,
         note="Spread: standard deviation over resamples of a test row's probability, median of its "
@@ -135,3 +146,71 @@ def _spread_table(result: StudyResult) -> Table:
         f"Retraining took {microseconds(1e6 * result.metrics['truth_seconds'])}.",
         ours=_ours(order),
     )
+
+
+def _parameter_tables(inputs: ReportInputs, result: StudyResult) -> list[Table]:
+    """How sure the largest coefficients are, predicted and retrained."""
+    parameters = result.tables["parameters"].filter(pl.col("feature") != "intercept")
+    largest = parameters.sort(pl.col("before").abs(), descending=True).head(inputs.config.rows)
+    rows = [
+        [
+            Cell(f"{row['feature']} ({row['class']})" if row["class"] else row["feature"]),
+            Cell(number(row["before"])),
+            Cell(number_interval(row["low"], row["high"])),
+            Cell(number_interval(row["true_low"], row["true_high"])),
+            Cell("yes" if row["low"] <= 0 <= row["high"] else "no"),
+        ]
+        for row in _rows(largest)
+    ]
+    heads = ("All rows", "90% interval, predicted", "90% interval, retrained")
+    return [
+        Table(
+            f"The {len(rows)} largest coefficients over bootstrap resamples",
+            [
+                Column("Coefficient", numeric=False),
+                *map(Column, heads),
+                Column("Holds zero", numeric=False),
+            ],
+            rows,
+            folded=True,
+            note="Resampling the rows changes a penalised coefficient by this much; the interval is "
+            "around penalised coefficients.",
+        )
+    ]
+
+
+def _coverage_tables(result: StudyResult) -> list[Table]:
+    """How often the intervals hold the truth where that is known; nothing if it was not asked."""
+    found = result.tables["coverage"]
+    if found.is_empty():
+        return []
+    methods = in_order(found["method"].to_list())
+    by_name = {row["method"]: row for row in _rows(found)}
+    rows = [
+        [
+            Cell(look(method).label),
+            *(
+                Cell(
+                    percent(by_name[method][part]),
+                    percent_interval(
+                        by_name[method][f"{part}_low"], by_name[method][f"{part}_high"]
+                    ),
+                )
+                for part in ("probabilities", "parameters")
+            ),
+        ]
+        for method in methods
+    ]
+    tables = count(found["tables"][0])
+    return [
+        Table(
+            "How often 90% intervals hold the truth",
+            [Column("Method", numeric=False), Column("Probabilities"), Column("Coefficients")],
+            rows,
+            note=f"The truth is known here: labels of {tables} tables were drawn from the full-data "
+            "model, and each table was bootstrapped; below each share its 95% band over tables. "
+            "Intervals of penalised models are around penalised models and hold the truth less "
+            "often than 90%, retrained or predicted: what counts is how near the two are.",
+            ours=_ours(methods),
+        )
+    ]

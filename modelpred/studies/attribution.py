@@ -14,7 +14,7 @@ this project's own protocol.
 """
 
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,7 @@ from modelpred.studies.responsibility import (
 from modelpred.studies.utility import StudyContext, StudyResult, written_number
 
 STUDY = "attribution"
+RESOLVED = 1e-8  # changes of a parameter that retraining tells from its own rounding
 
 
 class AttributionConfig(BaseModel):
@@ -47,7 +48,7 @@ class AttributionConfig(BaseModel):
         explained: test rows whose predictions are explained.
         largest: share of the pool that may be removed to flip a prediction.
         refine: Newton steps of the refined predictor beside the plain one, for convex families; 0
-            leaves it out. Margins of a flipped prediction are small, so exactness pays.
+            leaves it out. What one row changes is small, so exactness pays.
         methods: refits that search for such sets, of those there are.
         seed: decides which test rows.
     """
@@ -57,9 +58,18 @@ class AttributionConfig(BaseModel):
     rows: int = Field(default=5, ge=1)
     explained: int = Field(default=10, ge=0)
     largest: float = Field(default=0.5, gt=0, lt=1)
-    refine: float = Field(default=1.0, ge=0)
+    refine: float = Field(default=2.0, ge=0)
     methods: tuple[str, ...] = ("predictor", "predictor_refined", "influence", "newton_step")
     seed: int = Field(default=0, ge=0)
+
+
+@dataclass(frozen=True)
+class Shares:
+    """What each row adds to each parameter, [parameters, points]: first order, predicted, exact."""
+
+    derivative: Tensor
+    removal: Tensor
+    exact: Tensor
 
 
 def run(config: AttributionConfig, context: StudyContext) -> StudyResult:
@@ -70,8 +80,9 @@ def run(config: AttributionConfig, context: StudyContext) -> StudyResult:
             quantiles), above (share of parameters with 0.95 or more), seconds.
         parameters: parameter, class, feature, value (full-data model), spearman (of the subject),
             spearman_influence (null where there is no influence function).
-        responsible: the rows with the largest derivative of each parameter, either way: parameter,
-            class, feature, place from 1, row_id, derivative, exact (leave-one-out difference).
+        responsible: the rows that add most to each parameter, either way, by predicted removal
+            (refined, where there is a refined predictor): parameter, class, feature, place from 1,
+            row_id, derivative, removal, exact (leave-one-out difference).
         effects: for each explained test row the training rows whose removal moves its margin most:
             test_row, place, row_id, effect (predicted change of the margin), exact.
         flips: method, test_row, predicted (class), margin (of the full-data model), size, found,
@@ -91,10 +102,14 @@ def run(config: AttributionConfig, context: StudyContext) -> StudyResult:
     ]
     named = places(context)
     subject = next(iter(attributions))
+    removal = next(
+        name for name in (Refined.name, f"{subject}_removals", subject) if name in attributions
+    )
+    shares = Shares(attributions[subject], attributions[removal], exact)
     tables = {
         "methods": pl.DataFrame(methods, schema=_METHODS),
         "parameters": _parameter_table(named, full[0], correlations),
-        "responsible": _responsible_table(config, context, named, attributions[subject], exact),
+        "responsible": _responsible_table(config, context, named, shares),
         **explanations(
             context,
             Exact(full, alone),
@@ -128,7 +143,7 @@ _RESPONSIBLE = {
     **_PLACE,
     "place": pl.Int64,
     "row_id": pl.String,
-    **dict.fromkeys(("derivative", "exact"), pl.Float64),
+    **dict.fromkeys(("derivative", "removal", "exact"), pl.Float64),
 }
 
 
@@ -162,12 +177,14 @@ def _attributions(context: StudyContext) -> tuple[dict[str, Tensor], dict[str, f
 
 
 def _spearmans(found: Tensor, exact: Tensor) -> Vector:
-    """Correlation over rows for each parameter; nan where one side does not vary."""
+    """Correlation over rows for each parameter; nan for one that no row moves, but by rounding."""
     known = ~exact.isnan().any(0)
     if not bool(known.any()):
         return np.full(len(exact), np.nan)
     pairs = zip(found[:, known], exact[:, known], strict=True)
-    return np.array([spearman(mine, true) for mine, true in pairs])
+    return np.array(
+        [spearman(mine, true) if true.abs().max() > RESOLVED else np.nan for mine, true in pairs]
+    )
 
 
 def _spread(values: Vector) -> dict[str, float | None]:
@@ -207,8 +224,7 @@ def _responsible_table(
     config: AttributionConfig,
     context: StudyContext,
     named: list[Place],
-    found: Tensor,
-    exact: Tensor,
+    shares: Shares,
 ) -> pl.DataFrame:
     rows = [
         {
@@ -217,11 +233,14 @@ def _responsible_table(
             "feature": place.feature,
             "place": rank,
             "row_id": context.row_ids[point],
-            "derivative": float(found[number, point]),
-            "exact": written_number(float(exact[number, point])),
+            "derivative": float(shares.derivative[number, point]),
+            "removal": float(shares.removal[number, point]),
+            "exact": written_number(float(shares.exact[number, point])),
         }
         for number, place in enumerate(named)
-        for rank, point in enumerate(strongest(found[number].numpy(), config.rows), start=1)
+        for rank, point in enumerate(
+            strongest(shares.removal[number].numpy(), config.rows), start=1
+        )
     ]
     return pl.DataFrame(rows, schema=_RESPONSIBLE)
 

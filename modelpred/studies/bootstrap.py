@@ -1,4 +1,4 @@
-"""What many models of one pool say together: resamples, predictive distributions, coverage.
+"""What many models of one pool say together: resamples and predictive distributions.
 
 A resample of N draws with replacement is a row of counts. For a test row the models of B resamples
 give B probabilities of each class; their mean, standard deviation and 5% and 95% quantiles (a
@@ -12,10 +12,6 @@ minus the log posterior under a normal prior of variance C, so that around the f
 
 Directions without curvature (the common shift of softmax intercepts) change no probability and are
 left where they are.
-
-Coverage. Where a table is drawn from a known model, the share of 90% intervals that hold the true
-probability can be counted. Percentile intervals of a penalised model are centred on penalised
-models: with few rows and a strong penalty they cover less than they say, whoever computes them.
 """
 
 from collections.abc import Callable
@@ -27,11 +23,11 @@ from jaxtyping import Float, Num
 from torch import Tensor
 
 from modelpred.dataset.tables import InvalidInput
-from modelpred.metrics import Interval, Vector, mean_interval
-from modelpred.refits.retraining import Refit, Retraining
+from modelpred.metrics import Vector
 from modelpred.targets.model import Points, TargetModel
 
 ENDS = (0.05, 0.95)  # of a 90% interval
+BLOCK = 2048  # resamples drawn and asked at once
 # Probabilities [resamples, rows, classes] held at once.
 PROBABILITY_BYTES = 32 * 2**20
 # Curvatures below this share of the largest are none.
@@ -63,6 +59,20 @@ class Predictive:
     high: Vector
 
 
+def resampled_models(
+    refit: Callable[[Tensor], Tensor],
+    *,
+    resamples: int,
+    points: int,
+    generator: np.random.Generator,
+) -> Float[Tensor, "resamples parameters"]:
+    """Return a refit's models of bootstrap resamples, drawn and asked in blocks."""
+    counts = [min(BLOCK, resamples - done) for done in range(0, resamples, BLOCK)]
+    return torch.cat(
+        [refit(resampled(resamples=n, points=points, generator=generator)) for n in counts]
+    )
+
+
 def predictive(
     model: TargetModel, parameters: Float[Tensor, "resamples parameters"], points: Points
 ) -> Predictive:
@@ -71,23 +81,42 @@ def predictive(
     Raises:
         InvalidInput: the family has no probabilities, or there is no model.
     """
-    row_bytes = 8 * max(1, len(parameters)) * max(2, points.classes)
-    blocks: list[Predictive] = []
-    for features in points.features.split(max(1, PROBABILITY_BYTES // row_bytes)):
+
+    def block(features: Tensor) -> Predictive:
         table = model.probabilities(model.scores(parameters, features))
         if table.shape[2] > 2:
-            blocks.append(summary(table))
-            continue
+            return summary(table)
         # Of two classes the other's probability mirrors the one's.
         one = summary(table[..., 1:])
-        blocks.append(
-            Predictive(
-                table.mean(0).numpy(),
-                one.spread.repeat(2, axis=1),
-                np.concatenate([1 - one.high, one.low], axis=1),
-                np.concatenate([1 - one.low, one.high], axis=1),
-            )
+        return Predictive(
+            table.mean(0).numpy(),
+            one.spread.repeat(2, axis=1),
+            np.concatenate([1 - one.high, one.low], axis=1),
+            np.concatenate([1 - one.low, one.high], axis=1),
         )
+
+    return _in_row_blocks(block, points.features, models=len(parameters), classes=points.classes)
+
+
+def predicted_numbers(
+    model: TargetModel,
+    parameters: Float[Tensor, "resamples parameters"],
+    features: Float[Tensor, "rows features"],
+) -> Predictive:
+    """Return the distribution of a regression's predictions, [rows], in blocks of rows."""
+    return _in_row_blocks(
+        lambda block: summary(model.scores(parameters, block)[..., 0]),
+        features,
+        models=len(parameters),
+        classes=1,
+    )
+
+
+def _in_row_blocks(
+    found: Callable[[Tensor], Predictive], features: Tensor, *, models: int, classes: int
+) -> Predictive:
+    row_bytes = 8 * max(1, models) * max(2, classes)
+    blocks = [found(rows) for rows in features.split(max(1, PROBABILITY_BYTES // row_bytes))]
     columns = ("mean", "spread", "low", "high")
     return Predictive(*(np.concatenate([getattr(b, name) for b in blocks]) for name in columns))
 
@@ -129,59 +158,3 @@ def laplace(
     scale = (float(model.settings["C"]) / values[curved]).sqrt()
     normal = torch.from_numpy(generator.normal(size=(draws, int(curved.sum()))))
     return full_parameters + (normal * scale) @ vectors[:, curved].T
-
-
-@dataclass(frozen=True)
-class Coverage:
-    """Shares of 90% intervals that hold the truth: means over tables with their 95% bands."""
-
-    probabilities: Interval
-    parameters: Interval
-
-
-def simulated_coverage(
-    model: TargetModel,
-    features: Float[Tensor, "points features"],
-    parameters: Float[Tensor, " parameters"],
-    *,
-    test_features: Float[Tensor, "rows features"],
-    tables: int,
-    resamples: int,
-    generator: np.random.Generator,
-    refit_of: Callable[[TargetModel, Points], Refit] = Retraining,
-) -> Coverage:
-    """Return how often bootstrap intervals hold the truth, on tables drawn from a known model.
-
-    Labels of the given features are drawn from the model with the given parameters. Every table is
-    resampled and its models are asked for 90% intervals of the test rows' probabilities and of the
-    parameters. Rows of one table share their models, so a table gives one value of each share.
-
-    Args:
-        model: a family with probabilities.
-        features: of the points of every table.
-        parameters: the truth.
-        test_features: rows whose probabilities are asked for.
-        tables: how many are drawn.
-        resamples: of each table.
-        generator: draws labels and resamples.
-        refit_of: makes the refit of a table, from the family and the points.
-    """
-    truth = model.probabilities(model.scores(parameters[None], test_features))[0]
-    chances = model.probabilities(model.scores(parameters[None], features))[0].cumsum(1)
-    classes = chances.shape[1]
-    asked = Points(test_features, torch.zeros(len(test_features), dtype=torch.int64), classes)
-    held: list[tuple[float, float]] = []
-    for _ in range(tables):
-        uniform = torch.from_numpy(generator.random((len(features), 1)))
-        labels = (uniform > chances[:, :-1]).sum(1)
-        table = Points(features, labels, classes)
-        weights = resampled(resamples=resamples, points=len(features), generator=generator)
-        models = refit_of(model, table)(weights)
-        rows = predictive(model, models, asked)
-        held.append((_inside(truth.numpy(), rows), _inside(parameters.numpy(), summary(models))))
-    shares = np.array(held)
-    return Coverage(mean_interval(shares[:, 0]), mean_interval(shares[:, 1]))
-
-
-def _inside(truth: Vector, found: Predictive) -> float:
-    return float(((found.low <= truth) & (truth <= found.high)).mean())

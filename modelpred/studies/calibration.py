@@ -13,16 +13,16 @@ depends on the data at hand (bootstrap.py). On test rows are compared
     laplace               models drawn around the full one by its Hessian
 
     negative log-likelihood, Brier score, expected calibration error by equal width and equal mass
-    std ratio        spread over resamples of a probability, predicted over retrained
-    endpoint error   |predicted - retrained| of the 5% and 95% quantiles of a probability
+    std ratio and endpoint error of the intervals against the refit bootstrap (qualities.py)
 
 A predictor smooths what varies from resample to resample, so its spread is too small; `refine`
-lets every prediction take some Newton steps on its resample. This protocol is this project's own.
+lets every prediction take some Newton steps on its resample. Where the full-data model is the truth
+and tables are drawn from it, the intervals that hold the truth are counted (coverage.py). This
+protocol is this project's own.
 """
 
 import time
-from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -31,33 +31,28 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from modelpred.dataset.tables import InvalidInput
-from modelpred.metrics import (
-    Array,
-    Scheme,
-    Vector,
-    best_temperature,
-    brier,
-    calibration_noise,
-    expected_calibration_error,
-    negative_log_likelihood,
-    reliability_table,
-    tempered,
-)
+from modelpred.metrics import Vector, best_temperature, tempered
 from modelpred.predictor import Predictor, Refined
-from modelpred.refits.retraining import Refit
-from modelpred.studies.bootstrap import (
-    ENDS,
-    Predictive,
-    laplace,
-    predictive,
-    resampled,
-    summary,
+from modelpred.refits.retraining import Refit, Retraining
+from modelpred.studies.bootstrap import laplace, predictive, resampled
+from modelpred.studies.coverage import KnownModel, RefitOf, simulated_coverage
+from modelpred.studies.qualities import (
+    COMPARED,
+    QUALITIES,
+    Answer,
+    coverage_table,
+    empty_tables,
+    parameter_table,
+    prediction_table,
+    quality_tables,
+    refit_table,
 )
-from modelpred.studies.utility import PREDICTOR, StudyContext, StudyResult, refitted, written_number
+from modelpred.studies.responsibility import places
+from modelpred.studies.utility import PREDICTOR, StudyContext, StudyResult, refitted
 
 STUDY = "calibration"
-# A retrained probability that varies less than this over resamples has no ratio worth a number.
-LEAST_SPREAD = 1e-4
+# Resamples of each table that is drawn from the full-data model: 5% of them lie beyond an end.
+TABLE_RESAMPLES = 100
 
 
 class CalibrationConfig(BaseModel):
@@ -66,8 +61,8 @@ class CalibrationConfig(BaseModel):
     Attributes:
         resamples: bootstrap resamples.
         bins: of the reliability diagram and the calibration errors.
-        refine: Newton steps that each prediction takes; 0 for the predictions as they are. For
-            convex families.
+        refine: Newton steps that each prediction takes; 0 for the predictions as they are.
+        tables: drawn from the full-data model, to count how often intervals hold the truth; 0: none.
         seed: of the draws.
     """
 
@@ -75,17 +70,9 @@ class CalibrationConfig(BaseModel):
 
     resamples: int = Field(default=500, ge=1)
     bins: int = Field(default=15, ge=1)
-    refine: float = Field(default=0.0, ge=0)
+    refine: float = Field(default=0.5, ge=0)
+    tables: int = Field(default=10, ge=0)
     seed: int = Field(default=0, ge=0)
-
-
-@dataclass(frozen=True)
-class _Answer:
-    """A refit's models of the resamples, what they say, and what it took to find both."""
-
-    parameters: Tensor
-    rows: Predictive
-    seconds: float
 
 
 def run(config: CalibrationConfig, context: StudyContext) -> StudyResult:
@@ -96,12 +83,15 @@ def run(config: CalibrationConfig, context: StudyContext) -> StudyResult:
             noise_mass, the calibration errors to expect of a calibrated model on so many rows.
         reliability: method and the columns of `modelpred.metrics.reliability_table`, equal width.
         refits: the bootstrap of every refit, rivals and Laplace too: method, nll, brier,
-            ece_width, ece_mass, std_ratio, std_ratio_low, std_ratio_high, endpoint_error,
-            endpoint_error_95, seconds.
+            ece_width, ece_mass, std_ratio, std_ratio_low, std_ratio_high, within,
+            parameter_ratio, endpoint_error, endpoint_error_95 (qualities.py), seconds.
         predictions: a row per test row for the probability of its label: test_row, label,
             before, and mean, spread, low, high of the predicted bootstrap, and the same of the
             refit bootstrap with true_ before it.
-        parameters: the same columns for every parameter: parameter, before, mean, ...
+        parameters: the same columns for every parameter: parameter, class, feature, before, ...
+        coverage: how often 90% intervals hold the truth on tables drawn from the full-data model,
+            by retraining and by the subject: method, tables, probabilities and parameters, each
+            with _low and _high (95% band over tables).
 
     A family without probabilities has no calibration: the reason is then the only metric,
     `skipped`, and the tables are empty.
@@ -110,7 +100,7 @@ def run(config: CalibrationConfig, context: StudyContext) -> StudyResult:
     try:
         before = predictive(context.model, full, context.test_points)
     except InvalidInput as reason:
-        return StudyResult({"skipped": str(reason)}, _empty_tables())
+        return StudyResult({"skipped": str(reason)}, empty_tables())
     generator = context.generator(seed=config.seed, study=STUDY, block=0)
     weights = resampled(resamples=config.resamples, points=context.pool, generator=generator)
     began = time.perf_counter()
@@ -118,10 +108,10 @@ def run(config: CalibrationConfig, context: StudyContext) -> StudyResult:
     kept = trained.converged
     models = trained.parameters[kept]
     rows = predictive(context.model, models, context.test_points)
-    truth = _Answer(models, rows, time.perf_counter() - began)
+    truth = Answer(models, rows, time.perf_counter() - began)
 
     refits = _refits(config, context)
-    answers: dict[str, _Answer] = {}
+    answers: dict[str, Answer] = {}
     for done, (name, refit) in enumerate(refits.items(), start=1):
         answers[name] = _answer(refit, weights, kept, context)
         context.progress(done, len(refits), f"{STUDY}: {name}")
@@ -136,10 +126,16 @@ def run(config: CalibrationConfig, context: StudyContext) -> StudyResult:
     if context.model.convex:
         answers["laplace"] = _laplace(config, context, full[0])
         shown["laplace"] = answers["laplace"].rows.mean
-    tables = _tables(config, context, shown)
-    tables["predictions"] = _prediction_table(context, before, answers[subject].rows, truth.rows)
-    tables["parameters"] = _parameter_table(full[0], answers[subject].parameters, models)
-    tables["refits"] = _refit_table(config, context, answers, truth)
+    labels = context.test_points.labels
+    tables = quality_tables(shown, labels, bins=config.bins)
+    tables["refits"] = refit_table(answers, truth, labels, bins=config.bins)
+    tables["predictions"] = prediction_table(
+        labels.numpy(), before=before, predicted=answers[subject].rows, truth=truth.rows
+    )
+    tables["parameters"] = parameter_table(
+        places(context), full=full[0], predicted=answers[subject].parameters, true=models
+    )
+    tables["coverage"] = _coverage_table(config, context, full[0], refits[subject])
     return StudyResult(
         _metrics(config, tables, truth, subject=subject)
         | {"truth_not_converged": int((~kept).sum()), "temperatures": temperatures},
@@ -147,81 +143,67 @@ def run(config: CalibrationConfig, context: StudyContext) -> StudyResult:
     )
 
 
-_QUALITIES = ("nll", "brier", "ece_width", "ece_mass")
-_NOISES = ("noise_width", "noise_mass")
-_COMPARED = (
-    *("std_ratio", "std_ratio_low", "std_ratio_high", "endpoint_error", "endpoint_error_95"),
-)
-_SUMMARY = {"method": pl.String, **dict.fromkeys((*_QUALITIES, *_NOISES), pl.Float64)}
-_REFITS = {
-    "method": pl.String,
-    **dict.fromkeys((*_QUALITIES, *_COMPARED, "seconds"), pl.Float64),
-}
-_BIN_COLUMNS = ("low", "high", "confidence", "accuracy", "accuracy_low", "accuracy_high")
-_RELIABILITY = {
-    "method": pl.String,
-    "bin": pl.Int64,
-    **dict.fromkeys(_BIN_COLUMNS, pl.Float64),
-    "count": pl.Int64,
-    "noise": pl.Float64,
-}
-_COLUMNS = ("mean", "spread", "low", "high")
-_DISTRIBUTIONS = dict.fromkeys(
-    ("before", *_COLUMNS, *(f"true_{name}" for name in _COLUMNS)), pl.Float64
-)
-_PREDICTIONS = {"test_row": pl.Int64, "label": pl.Int64, **_DISTRIBUTIONS}
-_PARAMETERS = {"parameter": pl.Int64, **_DISTRIBUTIONS}
-
-
-def _empty_tables() -> dict[str, pl.DataFrame]:
-    schemas: dict[str, dict[str, Any]] = {
-        "summary": _SUMMARY,
-        "reliability": _RELIABILITY,
-        "refits": _REFITS,
-        "predictions": _PREDICTIONS,
-        "parameters": _PARAMETERS,
-    }
-    return {name: pl.DataFrame(schema=schema) for name, schema in schemas.items()}
-
-
 def _bootstrap(refit: str) -> str:
     return "predicted_bootstrap" if refit == PREDICTOR else f"{refit}_bootstrap"
 
 
 def _subject(config: CalibrationConfig, context: StudyContext) -> str:
-    """The refit that is shown as the predicted bootstrap."""
-    return f"{context.subject}_refined" if config.refine else context.subject
+    """The refit that is shown as the predicted bootstrap: refined, where it is a predictor."""
+    refined = config.refine and isinstance(context.refits[context.subject], Predictor)
+    return f"{context.subject}_refined" if refined else context.subject
 
 
 def _refits(config: CalibrationConfig, context: StudyContext) -> dict[str, Refit]:
     """All refits, the refined predictor too."""
-    refits = dict(context.refits)
-    if not config.refine:
-        return refits
-    subject = refits[context.subject]
-    if not isinstance(subject, Predictor):
-        raise InvalidInput(
-            f"calibration.refine is {config.refine:g} but {context.subject} is no predictor and "
-            "cannot be refined; set it to 0"
-        )
-    return {_subject(config, context): Refined(subject, config.refine), **refits}
+    subject = context.refits[context.subject]
+    if not (config.refine and isinstance(subject, Predictor)):
+        return dict(context.refits)
+    return {_subject(config, context): Refined(subject, config.refine), **context.refits}
 
 
-def _answer(refit: Refit, weights: Tensor, kept: Tensor, context: StudyContext) -> _Answer:
+def _coverage_table(
+    config: CalibrationConfig, context: StudyContext, full: Tensor, subject: Refit
+) -> pl.DataFrame:
+    """How often intervals hold the truth, where that is the full-data model.
+
+    The subject answers for the drawn tables as it does for any other points: it was fitted to none
+    of them.
+    """
+    if not config.tables:
+        return empty_tables()["coverage"]
+    truth, points = context.truth, context.points
+    refits_of: dict[str, RefitOf] = {
+        "retraining": lambda model, table: Retraining(model, table, tolerance=truth.tolerance)
+    }
+    if isinstance(subject, (Predictor, Refined)):
+        refits_of[_subject(config, context)] = lambda _, table: subject.for_points(table)
+    found = simulated_coverage(
+        KnownModel(
+            context.model, full, points.features, context.test_points.features, points.classes
+        ),
+        tables=config.tables,
+        resamples=TABLE_RESAMPLES,
+        generator=context.generator(seed=config.seed, study=STUDY, block=3),
+        refits_of=refits_of,
+    )
+    return coverage_table(found)
+
+
+def _answer(refit: Refit, weights: Tensor, kept: Tensor, context: StudyContext) -> Answer:
     began = time.perf_counter()
     parameters = refitted(refit, weights, context)[kept]
     rows = predictive(context.model, parameters, context.test_points)
-    return _Answer(parameters, rows, time.perf_counter() - began)
+    return Answer(parameters, rows, time.perf_counter() - began)
 
 
-def _laplace(config: CalibrationConfig, context: StudyContext, full: Tensor) -> _Answer:
+def _laplace(config: CalibrationConfig, context: StudyContext, full: Tensor) -> Answer:
     generator = context.generator(seed=config.seed, study=STUDY, block=2)
     began = time.perf_counter()
     parameters = laplace(
         context.model, context.points, full, draws=config.resamples, generator=generator
     )
     rows = predictive(context.model, parameters, context.test_points)
-    return _Answer(parameters, rows, time.perf_counter() - began)
+    return Answer(parameters, rows, time.perf_counter() - began)
 
 
 def _temperature_scaling(
@@ -245,13 +227,13 @@ def _temperature_scaling(
 def _metrics(
     config: CalibrationConfig,
     tables: dict[str, pl.DataFrame],
-    truth: _Answer,
+    truth: Answer,
     *,
     subject: str,
 ) -> dict[str, Any]:
     answered = {row["method"]: row for row in tables["refits"].iter_rows(named=True)}[subject]
     qualities = {
-        row["method"]: {name: row[name] for name in _QUALITIES}
+        row["method"]: {name: row[name] for name in QUALITIES}
         for row in tables["summary"].iter_rows(named=True)
     }
     refit = qualities["refit_bootstrap"]["nll"]
@@ -260,107 +242,7 @@ def _metrics(
         "resamples": config.resamples,
         "refine": config.refine,
         "truth_seconds": truth.seconds,
-        **{name: answered[name] for name in (*_COMPARED, "seconds")},
+        **{name: answered[name] for name in (*COMPARED, "seconds")},
         "nll_gap": gap,
         **qualities,
     }
-
-
-def _quality(probabilities: Vector, labels: Array, bins: int) -> dict[str, float | None]:
-    found = {
-        "nll": negative_log_likelihood(probabilities, labels),
-        "brier": brier(probabilities, labels),
-    }
-    for scheme in get_args(Scheme):
-        found[f"ece_{scheme}"] = expected_calibration_error(
-            probabilities, labels, bins=bins, scheme=scheme
-        )
-    return {name: written_number(value) for name, value in found.items()}
-
-
-def _tables(
-    config: CalibrationConfig, context: StudyContext, shown: dict[str, Vector]
-) -> dict[str, pl.DataFrame]:
-    """Quality and reliability of the probabilities that are shown."""
-    labels = context.test_points.labels
-    rows: list[dict[str, Any]] = []
-    bins: list[pl.DataFrame] = []
-    for name, probabilities in shown.items():
-        row: dict[str, Any] = {"method": name, **_quality(probabilities, labels, config.bins)}
-        for scheme in get_args(Scheme):
-            row[f"noise_{scheme}"] = calibration_noise(
-                probabilities, labels, bins=config.bins, scheme=scheme
-            )
-        rows.append(row)
-        table = reliability_table(probabilities, labels, bins=config.bins)
-        bins.append(
-            table.with_columns(pl.lit(name).alias("method"), pl.col("bin").cast(pl.Int64)).select(
-                list(_RELIABILITY)
-            )
-        )
-    return {"summary": pl.DataFrame(rows, schema=_SUMMARY), "reliability": pl.concat(bins)}
-
-
-def _refit_table(
-    config: CalibrationConfig, context: StudyContext, answers: dict[str, _Answer], truth: _Answer
-) -> pl.DataFrame:
-    labels = context.test_points.labels
-    rows = [
-        {"method": name, **_against_truth(answer.rows, truth.rows), "seconds": answer.seconds}
-        | _quality(answer.rows.mean, labels, config.bins)
-        for name, answer in answers.items()
-    ]
-    return pl.DataFrame(rows, schema=_REFITS)
-
-
-def _prediction_table(
-    context: StudyContext, before: Predictive, predicted: Predictive, truth: Predictive
-) -> pl.DataFrame:
-    labels = context.test_points.labels.numpy()
-    rows = np.arange(len(labels))
-    sides = {"": predicted, "true_": truth}
-    columns = {
-        f"{side}{name}": getattr(distribution, name)[rows, labels]
-        for side, distribution in sides.items()
-        for name in _COLUMNS
-    }
-    table = pl.DataFrame(
-        {"test_row": rows, "label": labels, "before": before.mean[rows, labels], **columns},
-        schema_overrides=_PREDICTIONS,
-    )
-    return table.with_columns(pl.col(pl.Float64).fill_nan(None))
-
-
-def _parameter_table(full: Tensor, predicted: Tensor, true: Tensor) -> pl.DataFrame:
-    sides = {"": summary(predicted), "true_": summary(true)}
-    columns = {
-        f"{side}{name}": getattr(distribution, name)
-        for side, distribution in sides.items()
-        for name in _COLUMNS
-    }
-    table = pl.DataFrame(
-        {"parameter": np.arange(len(full)), "before": full.numpy(), **columns},
-        schema_overrides=_PARAMETERS,
-    )
-    return table.with_columns(pl.col(pl.Float64).fill_nan(None))
-
-
-def _against_truth(predicted: Predictive, truth: Predictive) -> dict[str, float | None]:
-    """Spread and interval ends against the retrained ones, over test rows and classes.
-
-    The ratio is the median, with the 5% and 95% quantiles over those probabilities that vary. Of two
-    classes only one is counted: the other's probability mirrors it.
-    """
-    columns = slice(1, None) if truth.mean.shape[1] == 2 else slice(None)
-    varies = truth.spread[:, columns] > LEAST_SPREAD
-    ratio = predicted.spread[:, columns][varies] / truth.spread[:, columns][varies]
-    ends = np.abs(np.stack([predicted.low - truth.low, predicted.high - truth.high])[..., columns])
-    middle, low, high = np.quantile(ratio, (0.5, *ENDS)) if ratio.size else np.full(3, np.nan)
-    found = {
-        "std_ratio": middle,
-        "std_ratio_low": low,
-        "std_ratio_high": high,
-        "endpoint_error": float(np.median(ends)),
-        "endpoint_error_95": float(np.quantile(ends, 0.95)),
-    }
-    return {name: written_number(value) for name, value in found.items()}

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from modelpred.metrics import Differences, Vector, pearson, top_overlap
+from modelpred.refits.retraining import Retraining
 from modelpred.studies.memorizing import HARD, Estimator, Memorization, draw_share
 from modelpred.studies.utility import StudyContext, StudyResult, refitted, written_number
 
@@ -56,8 +57,9 @@ def run(config: MemorizationConfig, context: StudyContext) -> StudyResult:
             high, true_influence.
         methods: a row per refit and form: method, form, same, different (Pearson with retraining
             on the same and on other subsets), ceiling, of_ceiling, top_same, top_different,
-            top_ceiling (overlap of the most memorized tenth), influence_same, influence_different,
-            influence_ceiling (over all pairs of a training and a test row), seconds.
+            top_ceiling, top_of_ceiling (overlap of the most memorized tenth), influence_same,
+            influence_different, influence_ceiling (over all pairs of a training and a test row),
+            seconds.
     """
     names = list(context.refits) if config.rivals else [context.subject]
     collected = {name: Estimator(context) for name in names}
@@ -97,8 +99,8 @@ def run(config: MemorizationConfig, context: StudyContext) -> StudyResult:
     }
     metrics |= metrics["methods"][context.subject][subject.soft_name]
     tables = {
-        "rows": _row_table(context, subject, same),
-        "influences": _influence_table(config, context, subject, same),
+        "rows": row_table(context, subject).with_columns(_true_columns(context, same)),
+        "influences": influence_table(context, subject, strongest=config.strongest, truth=same),
         "methods": pl.DataFrame(rows, schema=_METHODS),
     }
     return StudyResult(metrics, tables)
@@ -106,7 +108,7 @@ def run(config: MemorizationConfig, context: StudyContext) -> StudyResult:
 
 _COMPARED = (
     *("same", "different", "ceiling", "of_ceiling"),
-    *("top_same", "top_different", "top_ceiling"),
+    *("top_same", "top_different", "top_ceiling", "top_of_ceiling"),
     *("influence_same", "influence_different", "influence_ceiling", "seconds"),
 )
 _METHODS = {"method": pl.String, "form": pl.String, **dict.fromkeys(_COMPARED, pl.Float64)}
@@ -116,10 +118,12 @@ def _numbers_of(row: dict[str, Any]) -> dict[str, Any]:
     return {name: row[name] for name in _COMPARED}
 
 
-def _drawn(config: MemorizationConfig, context: StudyContext) -> Iterator[tuple[int, Tensor]]:
+def _drawn(
+    config: MemorizationConfig, context: StudyContext, *, halves: int = 2
+) -> Iterator[tuple[int, Tensor]]:
     """Blocks of subsets: those of the estimate (0) and those of the comparison (1)."""
     blocks = -(-config.subsets // BLOCK)
-    for block in range(2 * blocks):
+    for block in range(halves * blocks):
         half, number = divmod(block, blocks)
         count = min(BLOCK, config.subsets - number * BLOCK)
         generator = context.generator(seed=config.seed, study=STUDY, block=block)
@@ -127,7 +131,24 @@ def _drawn(config: MemorizationConfig, context: StudyContext) -> Iterator[tuple[
             half,
             draw_share(subsets=count, points=context.pool, share=config.share, generator=generator),
         )
-        context.progress(block + 1, 2 * blocks, STUDY)
+        context.progress(block + 1, halves * blocks, STUDY)
+
+
+def estimated(config: MemorizationConfig, context: StudyContext) -> Memorization:
+    """Return memorization and influence by the context's subject, judged by nothing.
+
+    The subsets are those of the study. Of exact retraining, those that did not converge are left
+    out.
+    """
+    estimator = Estimator(context)
+    refit = context.refits[context.subject]
+    for _, weights in _drawn(config, context, halves=1):
+        if isinstance(refit, Retraining):
+            trained = refit.train(weights)
+            estimator.add(weights[trained.converged], trained.parameters[trained.converged])
+        else:
+            estimator.add(weights, refitted(refit, weights, context))
+    return estimator.estimate()
 
 
 def _agreement(
@@ -154,8 +175,11 @@ def _agreement(
             "influence_different": _pearson(pairs[0], pairs[2]),
             "influence_ceiling": _pearson(pairs[1], pairs[2]),
         }
-        if found["ceiling"]:
-            found["of_ceiling"] = found["different"] / found["ceiling"]
+        for share, ours, limit in (
+            ("of_ceiling", "different", "ceiling"),
+            ("top_of_ceiling", "top_different", "top_ceiling"),
+        ):
+            found[share] = found[ours] / found[limit] if found[limit] else float("nan")
         rows.append(
             {"form": form, **{name: written_number(value) for name, value in found.items()}}
         )
@@ -178,10 +202,10 @@ def _top(first: Differences, second: Differences) -> float:
     return top_overlap(left, right) if left.size else float("nan")
 
 
-def _row_table(context: StudyContext, found: Memorization, truth: Memorization) -> pl.DataFrame:
+def row_table(context: StudyContext, found: Memorization) -> pl.DataFrame:
+    """Return a row per training row: row_id, both forms with their intervals, inside, rank."""
     unknown = np.full(context.pool, np.nan)
-    nothing = Differences(unknown, unknown, unknown)
-    hard, true_hard = found.hard or nothing, truth.hard or nothing
+    hard = found.hard or Differences(unknown, unknown, unknown)
     place = np.empty(context.pool, dtype=np.int64)
     order = np.argsort(-np.nan_to_num(found.soft.mean, nan=-np.inf), kind="stable")
     place[order] = np.arange(1, context.pool + 1)
@@ -194,8 +218,6 @@ def _row_table(context: StudyContext, found: Memorization, truth: Memorization) 
             "soft": found.soft.mean,
             "soft_low": found.soft.low,
             "soft_high": found.soft.high,
-            "true_memorization": true_hard.mean,
-            "true_soft": truth.soft.mean,
             "inside": found.inside.astype(np.int64),
             "rank": place,
         }
@@ -203,19 +225,29 @@ def _row_table(context: StudyContext, found: Memorization, truth: Memorization) 
     return table.with_columns(pl.col(pl.Float64).fill_nan(None))
 
 
-def _influence_table(
-    config: MemorizationConfig, context: StudyContext, found: Memorization, truth: Memorization
+def _true_columns(context: StudyContext, truth: Memorization) -> list[pl.Series]:
+    """What retraining on the same subsets says of every row, in both forms."""
+    true = row_table(context, truth)
+    return [true["memorization"].alias("true_memorization"), true["soft"].alias("true_soft")]
+
+
+def influence_table(
+    context: StudyContext, found: Memorization, *, strongest: int, truth: Memorization | None = None
 ) -> pl.DataFrame:
-    """The strongest influences, either way."""
+    """Return the strongest soft influences, either way: row_id, test_row, influence, low, high.
+
+    With a truth also true_influence.
+    """
     strength = np.nan_to_num(np.abs(found.influence.mean), nan=-1).ravel()
-    strongest = np.argsort(-strength, kind="stable")[: config.strongest]
-    points, tests = np.unravel_index(strongest, found.influence.mean.shape)
+    order = np.argsort(-strength, kind="stable")[:strongest]
+    points, tests = np.unravel_index(order, found.influence.mean.shape)
     columns = {
         "influence": found.influence.mean,
         "low": found.influence.low,
         "high": found.influence.high,
-        "true_influence": truth.influence.mean,
     }
+    if truth is not None:
+        columns["true_influence"] = truth.influence.mean
     table = pl.DataFrame(
         {
             "row_id": [context.row_ids[point] for point in points],

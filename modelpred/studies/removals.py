@@ -50,12 +50,14 @@ class Flip:
         margin: of the predicted model without them; nan if none was found.
         retrained_margin: of the retrained model without them; nan if none was found.
         confirmed: whether the retrained model's prediction flips, too.
+        retrained: parameters of the retrained model without them; None if none was found.
     """
 
     removed: tuple[int, ...]
     margin: float
     retrained_margin: float
     confirmed: bool
+    retrained: Float[Tensor, " parameters"] | None = None
 
 
 def without(
@@ -133,7 +135,9 @@ def smallest_flip(question: Question, effects: Vector, *, largest: int) -> Flip:
     trained = question.context.truth.train(without(rows, points=question.context.pool))
     true, holds = question.judged(trained.parameters)
     confirmed = bool(trained.converged[0]) and not bool(holds[0])
-    return Flip(tuple(found.tolist()), float(margins[0]), float(true[0]), confirmed)
+    return Flip(
+        tuple(found.tolist()), float(margins[0]), float(true[0]), confirmed, trained.parameters[0]
+    )
 
 
 def _first_prefix(question: Question, order: Positions, *, kept: int) -> Positions | None:

@@ -118,5 +118,9 @@ def surer(context: StudyContext) -> StudyContext:
     truth = context.truth
     if truth.tolerance <= TRUTH_TOLERANCE:
         return context
-    surer = Retraining(truth.model, truth.points, tolerance=TRUTH_TOLERANCE, start=truth.start)
-    return replace(context, truth=surer)
+    better = Retraining(truth.model, truth.points, tolerance=TRUTH_TOLERANCE, start=truth.start)
+    refits = {
+        name: better if isinstance(refit, Retraining) else refit
+        for name, refit in context.refits.items()
+    }
+    return replace(context, truth=better, refits=refits)

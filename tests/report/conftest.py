@@ -169,13 +169,30 @@ def calibration(generator: np.random.Generator) -> StudyResult:
             "std_ratio": None if method == "full_model" else 1 - error / 2,
             "std_ratio_low": None if method == "full_model" else 1 - error,
             "std_ratio_high": None if method == "full_model" else 1.1,
+            "within": None if method == "full_model" else 1 - error,
             "endpoint_error": error / 10,
             "endpoint_error_95": error / 3,
             "seconds": microseconds * 5e-4,
         }
         for method, (error, microseconds) in METHODS.items()
     ]
+    spread = {"low": 0.4, "high": 0.9, "true_low": 0.38, "true_high": 0.91}
+    parameters = [{"class": "", "feature": "word_freq_money", "before": 0.66, **spread}]
+    coverage = [
+        {
+            "method": method,
+            "tables": 10,
+            "probabilities": 0.84,
+            "probabilities_low": 0.8,
+            "probabilities_high": 0.88,
+            "parameters": 0.79,
+            "parameters_low": 0.75,
+            "parameters_high": 0.83,
+        }
+        for method in ("retraining", "predictor_refined")
+    ]
     tables = {"reliability": bins, "summary": summary, "refits": refits}
+    tables |= {"parameters": parameters, "coverage": coverage}
     metrics = {"resamples": 500, "truth_seconds": 0.4}
     return StudyResult(metrics, {name: pl.DataFrame(rows) for name, rows in tables.items()})
 

@@ -24,7 +24,7 @@ CONFIGS = {
         selection,
         selection.SelectionConfig(step=0.2, permutations=4, swaps=1, random=3),
     ),
-    "calibration": (calibration, calibration.CalibrationConfig(resamples=5)),
+    "calibration": (calibration, calibration.CalibrationConfig(resamples=5, tables=1)),
     "attribution": (attribution, attribution.AttributionConfig(explained=4)),
 }
 
@@ -70,6 +70,7 @@ def test_every_section_shows_what_was_found(example, tmp_path, family, source):
     flips = "Rows whose removal flips a prediction" in page
     assert flips == (family != "ridge")
     assert ("Temperature scaling" in page) == (family != "ridge")
+    assert ("How often 90% intervals hold the truth" in page) == (family != "ridge")
     assert ("planted wrong labels, by the best of ours" in page) == (source == "wine")
     assert ("No wrong labels were planted" in page) == (source != "wine")
     suspect = inputs.studies["labels"].tables["suspects"]["row_id"][0]

@@ -11,7 +11,8 @@ import torch
 from pydantic import ValidationError
 
 from modelpred.dataset.tables import InvalidInput
-from modelpred.refits import Influence
+from modelpred.predictor import Refined
+from modelpred.refits import Influence, Retraining
 from modelpred.studies import attribution, responsibility
 from modelpred.studies.attribution import AttributionConfig
 from modelpred.studies.responsibility import derivatives, places, removals_of
@@ -64,6 +65,29 @@ def test_a_predictor_knows_the_responsible_rows(fitted):
     }
 
 
+def test_responsible_rows_are_ranked_by_what_their_removal_does(fitted):
+    for refine, removal in ((2.0, Refined(fitted.refits["predictor"], 2.0)), (0.0, None)):
+        config = AttributionConfig(explained=0, rows=4, refine=refine)
+        table = attribution.run(config, fitted).tables["responsible"]
+        expected = removals_of(removal or fitted.refits["predictor"], fitted)[1].numpy()
+        mine = table.filter(pl.col("parameter") == 1)
+        strongest = np.argsort(-np.abs(expected), kind="stable")[:4]
+        assert mine["row_id"].to_list() == [fitted.row_ids[row] for row in strongest]
+        assert mine["removal"].to_numpy() == pytest.approx(expected[strongest], abs=1e-9)
+
+
+def test_a_parameter_that_no_row_moves_has_no_correlation(logistic):
+    """A column of zeros: its coefficient is zero with any rows, up to rounding."""
+    points = logistic.points
+    empty = points.features.clone()
+    empty[:, 2] = 0
+    pool = replace(points, features=empty)
+    truth = Retraining(logistic.model, pool, tolerance=1e-9)
+    context = replace(logistic, points=pool, refits={"predictor": truth}, truth=truth)
+    table = attribution.run(AttributionConfig(explained=0), context).tables["parameters"]
+    assert [value is None for value in table["spearman"]] == [False, False, True, False]
+
+
 def test_without_refinement_there_is_no_refined_predictor(fitted):
     config = AttributionConfig(explained=0, refine=0.0)
     assert "predictor_refined" not in attribution.run(config, fitted).metrics["methods"]
@@ -81,7 +105,8 @@ def test_exact_retraining_as_subject_agrees_with_itself(exact):
     assert result.metrics["spearman_low"] == pytest.approx(1, abs=1e-9)
     assert result.metrics["above"] == 1
     rows = result.tables["responsible"]
-    assert rows["derivative"].to_numpy() == pytest.approx(rows["exact"].to_numpy(), abs=1e-7)
+    for name in ("derivative", "removal"):
+        assert rows[name].to_numpy() == pytest.approx(rows["exact"].to_numpy(), abs=1e-7)
     effects = result.tables["effects"]
     assert effects["effect"].to_numpy() == pytest.approx(effects["exact"].to_numpy(), abs=1e-6)
     flips = result.tables["flips"]

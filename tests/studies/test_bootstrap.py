@@ -1,17 +1,17 @@
-"""Predictive distributions: the plain loop, the normal around an optimum, coverage of a known truth."""
+"""Predictive distributions: the plain loop, and the normal around an optimum."""
 
 import numpy as np
 import pytest
 import torch
 
 from modelpred.dataset.tables import InvalidInput
-from modelpred.refits import NewtonStep, Retraining
+from modelpred.refits import Retraining
 from modelpred.studies import bootstrap
 from modelpred.studies.bootstrap import (
     laplace,
     predictive,
     resampled,
-    simulated_coverage,
+    resampled_models,
     summary,
 )
 from modelpred.targets import points_of, target_model
@@ -23,6 +23,15 @@ def test_resamples_are_draws_with_replacement():
     # Binomial(10, 1/10): mean 1, variance 0.9; standard errors 0.015 and 0.02, four of them.
     assert weights.mean(dim=0).numpy() == pytest.approx(1, abs=0.06)
     assert weights.var(dim=0).numpy() == pytest.approx(0.9, abs=0.09)
+
+
+def test_blocks_of_resamples_are_those_drawn_at_once(logistic, monkeypatch):
+    together = resampled(resamples=9, points=logistic.pool, generator=np.random.default_rng(0))
+    monkeypatch.setattr(bootstrap, "BLOCK", 4)
+    found = resampled_models(
+        logistic.truth, resamples=9, points=logistic.pool, generator=np.random.default_rng(0)
+    )
+    assert found.numpy() == pytest.approx(logistic.truth(together).numpy(), abs=1e-7)
 
 
 def test_predictive_is_a_plain_loop_over_resamples(context, monkeypatch):
@@ -104,40 +113,3 @@ def test_a_network_has_no_laplace_approximation():
     full = torch.zeros(model.parameter_count(3, 2), dtype=torch.float64)
     with pytest.raises(InvalidInput, match="mlp has no Laplace"):
         laplace(model, points, full, draws=2, generator=np.random.default_rng(0))
-
-
-def covered(strength, *, tables=40, refit_of=Retraining):
-    draws = np.random.default_rng(1)
-    return simulated_coverage(
-        target_model("logistic", C=strength),
-        torch.tensor(draws.normal(size=(200, 2))),
-        torch.tensor([1.0, -0.5, 0.3], dtype=torch.float64),
-        test_features=torch.tensor(draws.normal(size=(30, 2))),
-        tables=tables,
-        resamples=100,
-        generator=draws,
-        refit_of=refit_of,
-    )
-
-
-def test_intervals_hold_a_known_truth_as_often_as_they_say():
-    """A weak penalty hardly moves the models, so 90% is 90% up to the band of 40 tables."""
-    found = covered(100.0)
-    for share in (found.probabilities, found.parameters):
-        # Percentile intervals of 200 rows are short by about a point.
-        assert share.low - 0.02 <= 0.9 <= share.high + 0.02
-        assert share.high - share.low < 0.15
-
-
-def test_one_newton_step_per_resample_covers_as_retraining_does():
-    def refit_of(model, points):
-        full = Retraining(model, points)(torch.ones(1, len(points.labels)))[0]
-        return NewtonStep(model, points, full)
-
-    exact, step = covered(100.0, tables=10), covered(100.0, tables=10, refit_of=refit_of)
-    assert step.probabilities.mean == pytest.approx(exact.probabilities.mean, abs=0.03)
-
-
-def test_a_strong_penalty_costs_coverage():
-    """Intervals are then around shrunken models, and say 90% all the same."""
-    assert covered(0.01, tables=10).parameters.high < 0.8

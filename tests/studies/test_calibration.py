@@ -9,14 +9,14 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from modelpred.dataset.tables import InvalidInput
 from modelpred.metrics import brier, expected_calibration_error, negative_log_likelihood
+from modelpred.refits import Retraining
 from modelpred.studies import calibration
 from modelpred.studies.bootstrap import predictive, resampled
 from modelpred.studies.calibration import CalibrationConfig
 from modelpred.studies.utility import write_result
 
-SMALL = CalibrationConfig(resamples=25)
+SMALL = CalibrationConfig(resamples=25, tables=2)
 
 
 def test_exact_retraining_as_subject_is_the_refit_bootstrap(exact):
@@ -79,6 +79,8 @@ def test_tables_and_metrics(context, tmp_path):
     assert counts.rows() == [(name, len(context.test_points.labels)) for name in names]
     assert result.tables["refits"]["method"].to_list() == [*context.refits, "laplace"]
     assert result.metrics["truth_not_converged"] == 0
+    assert result.tables["coverage"]["method"].to_list() == ["retraining"]
+    assert result.tables["parameters"]["feature"][0] == "feature 0"
 
 
 def test_empty_tables_have_the_columns_of_full_ones(logistic, ridge):
@@ -90,7 +92,7 @@ def test_empty_tables_have_the_columns_of_full_ones(logistic, ridge):
 
 
 def test_a_single_resample_has_no_spread(exact):
-    result = calibration.run(CalibrationConfig(resamples=1), exact)
+    result = calibration.run(CalibrationConfig(resamples=1, tables=1), exact)
     assert result.metrics["std_ratio"] is None
     assert result.metrics["endpoint_error"] == pytest.approx(0, abs=1e-8)
 
@@ -125,7 +127,7 @@ def test_no_row_is_tempered_by_its_own_label(logistic):
     """Only labels of the other half move a row's tempered probabilities."""
     test = logistic.test_points
     other = replace(logistic, test_points=type(test)(test.features, 1 - test.labels, test.classes))
-    config = CalibrationConfig(resamples=2)
+    config = CalibrationConfig(resamples=2, tables=0)
     plain, flipped = (calibration.run(config, each).metrics for each in (logistic, other))
     # With every label wrong, the models are sure of the wrong thing: as flat as it may be.
     assert max(plain["temperatures"]) < 5 < min(flipped["temperatures"])
@@ -134,7 +136,7 @@ def test_no_row_is_tempered_by_its_own_label(logistic):
 
 def test_refining_a_predictor_brings_its_bootstrap_to_the_retrained_one(fitted):
     plain, refined = (
-        calibration.run(CalibrationConfig(resamples=60, refine=refine), fitted).metrics
+        calibration.run(CalibrationConfig(resamples=60, refine=refine, tables=0), fitted).metrics
         for refine in (0.0, 3.0)
     )
     assert abs(refined["std_ratio"] - 1) < 1e-3
@@ -143,15 +145,53 @@ def test_refining_a_predictor_brings_its_bootstrap_to_the_retrained_one(fitted):
 
 
 def test_only_a_predictor_is_refined(logistic):
-    with pytest.raises(InvalidInput, match="cannot be refined"):
-        calibration.run(CalibrationConfig(resamples=2, refine=1.0), logistic)
+    plain, refined = (
+        calibration.run(CalibrationConfig(resamples=9, refine=refine, tables=0), logistic)
+        for refine in (0.0, 1.0)
+    )
+    assert refined.tables["summary"].equals(plain.tables["summary"])
+    assert "newton_step_refined" not in refined.tables["refits"]["method"]
+
+
+def test_coverage_of_a_predictor_stands_beside_that_of_retraining(fitted):
+    """Asked for tables that it was not fitted to, and refined until it is exact."""
+    config = CalibrationConfig(resamples=5, refine=4.0, tables=3)
+    table = calibration.run(config, fitted).tables["coverage"]
+    assert table["method"].to_list() == ["retraining", "predictor_refined"]
+    exact, ours = (table.drop("method").row(row) for row in (0, 1))
+    assert ours == pytest.approx(exact, abs=0.02)
+    assert table["tables"].to_list() == [3, 3]
+
+
+def test_a_pool_whose_resamples_miss_a_class_is_defined(logistic):
+    """One row of the rarer class: a third of the resamples has none of it."""
+    points = logistic.points
+    first = int((points.labels == 1).nonzero()[0])
+    labels = torch.zeros_like(points.labels)
+    labels[first] = 1
+    rare = replace(points, labels=labels)
+    truth = Retraining(logistic.model, rare, tolerance=1e-9)
+    context = replace(logistic, points=rare, refits={"predictor": truth}, truth=truth)
+    weights = resampled(
+        resamples=25,
+        points=context.pool,
+        generator=context.generator(seed=0, study="calibration", block=0),
+    )
+    assert (weights[:, first] == 0).any()
+    result = calibration.run(SMALL, context)
+    json.dumps(result.metrics, allow_nan=False)
+    assert result.metrics["truth_not_converged"] == 0
+    assert result.metrics["std_ratio"] == pytest.approx(1, abs=1e-6)
+    assert result.tables["predictions"].null_count().sum_horizontal().item() == 0
 
 
 def test_a_test_set_of_one_row(logistic):
     one = type(logistic.test_points)(
         logistic.test_points.features[:1], logistic.test_points.labels[:1], 2
     )
-    result = calibration.run(CalibrationConfig(resamples=1), replace(logistic, test_points=one))
+    result = calibration.run(
+        CalibrationConfig(resamples=1, tables=1), replace(logistic, test_points=one)
+    )
     json.dumps(result.metrics, allow_nan=False)
     assert result.metrics["temperatures"] == []
     assert "temperature_scaling" not in result.tables["summary"]["method"]
