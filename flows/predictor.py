@@ -1,6 +1,8 @@
 """Stage `predictor`: fits the predictor on the trained targets and measures it beside its rivals."""
 
 import sys
+import tempfile
+from pathlib import Path
 
 import polars as pl
 import torch
@@ -17,10 +19,18 @@ from flows.artifacts import (
     written,
 )
 from flows.publish import register
+from flows.revisions import fetch
 from flows.runtime import Progress, run_stage
 from modelpred.dataset import read_dataset
 from modelpred.params import read_params
-from modelpred.predictor import fidelity, fit_predictor, refinement_curve, write_predictor
+from modelpred.predictor import (
+    Predictor,
+    fidelity,
+    fit_predictor,
+    read_predictor,
+    refinement_curve,
+    write_predictor,
+)
 from modelpred.refits import EXACT, retrainings, rivals
 from modelpred.targets import points_of
 from modelpred.targets.shards import read_bank
@@ -35,7 +45,7 @@ def predictor() -> None:
     classes = len(dataset.classes)
     points = points_of(dataset.features, dataset.labels, classes)
     test_points = points_of(dataset.test_features, dataset.test_labels, classes)
-    model = params.targets.build()
+    model = params.targets.build(classes=classes)
     weights, parameters = trained(bank, role="fit")
     with Progress("predictor") as progress:
         fitted = fit_predictor(
@@ -46,6 +56,7 @@ def predictor() -> None:
             parameters,
             validation=trained(bank, role="validation"),
             row_ids=dataset.row_ids,
+            start=None if params.predictor.start is None else predictor_of(params.predictor.start),
             progress=progress,
         )
     cheap = rivals(model, points, weights, parameters)
@@ -66,6 +77,12 @@ def predictor() -> None:
         write_table(errors(table), folder / "errors")
         write_json(dict(errors(table).rows()), folder / "metrics.json")
     _register()
+
+
+def predictor_of(revision: str) -> Predictor:
+    """The predictor of a revision, read through DVC."""
+    with tempfile.TemporaryDirectory() as place:
+        return read_predictor(fetch(revision, (PREDICTOR,), into=Path(place)) / PREDICTOR.name)
 
 
 def errors(table: pl.DataFrame) -> pl.DataFrame:

@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -9,6 +10,7 @@ import torch
 from prefect import flow
 
 from flows.artifacts import (
+    ARTIFACTS,
     DATASET,
     PARAMS,
     PREDICTOR,
@@ -23,6 +25,7 @@ from modelpred.dataset import InvalidInput, read_dataset
 from modelpred.params import read_params
 from modelpred.predictor import Predictor, read_predictor, refinement_curve
 from modelpred.refits import Retraining, retrainings, rivals
+from modelpred.refits.retraining import Progress as Report
 from modelpred.studies import (
     attribution,
     calibration,
@@ -38,18 +41,14 @@ from modelpred.targets import points_of
 from modelpred.targets.shards import read_bank
 
 
-def _preparation() -> Preparation:
+def _preparation(artifacts: Path) -> Preparation:
     """What the predictor cost before its first answer."""
-    roles = read_bank(TARGETS).roles
-    history = pl.read_parquet(PREDICTOR / "history.parquet")
+    roles = read_bank(artifacts / TARGETS.name).roles
+    history = pl.read_parquet(artifacts / PREDICTOR.name / "history.parquet")
     return Preparation(
         targets=sum(role != "test" for role in roles),
         fit_seconds=float(history["seconds"].to_numpy().max()),
     )
-
-
-def _edits(config: edits.EditsConfig, context: StudyContext) -> StudyResult:
-    return edits.run(config, _with_all_answers(context), preparation=_preparation())
 
 
 def _with_all_answers(context: StudyContext) -> StudyContext:
@@ -66,7 +65,7 @@ def _with_all_answers(context: StudyContext) -> StudyContext:
 
 
 RUNS = {
-    "edits": _edits,
+    "edits": edits.run,
     "valuation": valuation.run,
     "labels": labels.run,
     "selection": selection.run,
@@ -111,7 +110,7 @@ def studies(study: str) -> None:
         raise InvalidInput(f"unknown study {study!r}; known: {', '.join(RUNS)}")
     params = read_params(PARAMS)
     with Progress(study) as progress:
-        result = RUNS[study](getattr(params, study), context(progress))
+        result = result_of(study, getattr(params, study), progress=progress)
     with written(STUDIES_FOLDER / study) as folder:
         write_result(result, folder)
         write_json(headline(study, result.metrics), folder / "headline.json")
@@ -119,6 +118,22 @@ def studies(study: str) -> None:
             table = result.tables[PLOTTED[study]]
             for method, rows in table.partition_by("method", as_dict=True).items():
                 rows.write_csv(folder / f"{PLOTTED[study]}-{method[0]}.csv")
+
+
+# Any: each study has a configuration of its own.
+def result_of(
+    study: str,
+    config: Any,  # noqa: ANN401
+    *,
+    progress: Report,
+    artifacts: Path = ARTIFACTS,
+) -> StudyResult:
+    """What a study finds in that folder of artifacts."""
+    known = context(progress, artifacts=artifacts)
+    if study == "edits":
+        every = _with_all_answers(known)
+        return edits.run(config, every, preparation=_preparation(artifacts))
+    return RUNS[study](config, known)
 
 
 def headline(study: str, metrics: dict[str, Any]) -> dict[str, float | None]:
@@ -132,11 +147,11 @@ def headline(study: str, metrics: dict[str, Any]) -> dict[str, float | None]:
     return found
 
 
-def context(progress: Progress) -> StudyContext:
+def context(progress: Report, *, artifacts: Path = ARTIFACTS) -> StudyContext:
     """The artifacts as a study takes them."""
-    dataset = read_dataset(DATASET)
-    predictor = read_predictor(PREDICTOR)
-    weights, parameters = trained(read_bank(TARGETS), role="fit")
+    dataset = read_dataset(artifacts / DATASET.name)
+    predictor = read_predictor(artifacts / PREDICTOR.name)
+    weights, parameters = trained(read_bank(artifacts / TARGETS.name), role="fit")
     model, points = predictor.model, predictor.points
     cheap = rivals(model, points, weights, parameters)
     return StudyContext(

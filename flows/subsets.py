@@ -13,8 +13,8 @@ from modelpred.subsets import draw_subsets, write_subsets
 def subsets() -> None:
     """Draws every design's subsets for each role."""
     config = read_params(PARAMS).subsets
-    points = len(read_dataset(DATASET).labels)
-    drawn = draw_subsets(config, points=points)
+    dataset = read_dataset(DATASET)
+    drawn = draw_subsets(config, points=len(dataset.labels), earlier=dataset.earlier)
     with written(SUBSETS) as folder:
         write_subsets(drawn, folder)
 

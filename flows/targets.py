@@ -17,6 +17,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.artifacts import DATASET, PARAMS, SUBSETS, TARGETS, shard_store, write_json, written
 from flows.runtime import Progress, run_stage
+from modelpred.dataset import read_dataset
 from modelpred.params import read_params
 from modelpred.targets.shards import read_bank
 from modelpred.targets.store import BlockJob, ShardStore, block_jobs, collect_shards
@@ -47,7 +48,7 @@ def targets() -> None:
         dataset=DATASET,
         subsets=SUBSETS,
         store=shard_store(),
-        model=params.targets.build(),
+        model=params.targets.build(classes=len(read_dataset(DATASET).classes)),
         tolerance=params.targets.tolerance,
         block_size=params.subsets.block,
     )

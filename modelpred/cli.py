@@ -45,6 +45,47 @@ def check_params(project: Project = Path()) -> None:
 
 
 @app.command()
+def check(
+    source: Annotated[
+        str, typer.Argument(metavar="FILE", help="CSV or Parquet, a folder, a glob, openml:NAME.")
+    ],
+    *,
+    label: Annotated[str | None, typer.Option(help="The column to predict.")] = None,
+    row_id: Annotated[str | None, typer.Option(help="The column that names the rows.")] = None,
+    group: Annotated[str | None, typer.Option(help="Rows of one group stay together.")] = None,
+    drop: Annotated[
+        list[str] | None, typer.Option(help="A column to leave out; repeat it.")
+    ] = None,
+    categories: Annotated[
+        list[str] | None, typer.Option(help="A column of categories, whatever it looks like.")
+    ] = None,
+    test: Annotated[
+        str, typer.Option(help="Test rows: a number, a share, a column, a second file.")
+    ] = "auto",
+    max_points: Annotated[int, typer.Option(help="Most rows taken; 0: all.")] = 2000,
+    delimiter: Annotated[str, typer.Option(help="What separates the cells of a CSV.")] = ",",
+    subsets: Annotated[int, typer.Option(help="How many models would be trained.")] = 6500,
+) -> None:
+    """Say what the pipeline would make of a file, and print the section for params.yaml."""
+    from modelpred.check import check as look  # noqa: PLC0415
+    from modelpred.check import config_of  # noqa: PLC0415
+    from modelpred.dataset.tables import InvalidInput  # noqa: PLC0415
+
+    try:
+        config = config_of(
+            source=source, label=label, row_id=row_id, group=group, drop=drop or (),
+            categories=categories or (), test=test, max_points=max_points or None,
+            delimiter=delimiter,
+        )  # fmt: skip
+        checked = look(config, subsets=subsets)
+    except InvalidInput as error:
+        sys.exit(str(error))
+    typer.echo(checked.text)
+    if checked.problems:
+        sys.exit(1)
+
+
+@app.command()
 def summary(project: Project = Path()) -> None:
     """Print what the last run trained, how good its predictor is, and which rows matter most."""
     artifacts = project / "artifacts"
@@ -117,19 +158,25 @@ def _values(artifacts: Path) -> str:
 def _described(rows: "pl.DataFrame", label: str, *, only: "pl.Series") -> "pl.DataFrame":
     """A few rows' labels and the cells that lie farthest from their column's mean, in words."""
     import polars as pl  # noqa: PLC0415
-    from polars import selectors  # noqa: PLC0415
 
-    cells = rows.select(selectors.numeric().exclude("row_id", label))
-    apart = cells.select(((pl.all() - pl.all().mean()) / pl.all().std()).abs().fill_nan(0))
+    from modelpred.dataset.apart import distances  # noqa: PLC0415
+
+    names = [name for name in rows.columns if name not in ("row_id", label)]
+    apart = distances(rows, names)
     places = {row_id: at for at, row_id in enumerate(rows["row_id"])}
     words: list[str] = []
     for row_id in only:
         at = places[row_id]
-        cell, distances = cells.row(at), apart.row(at)
-        farthest = sorted(range(len(cell)), key=lambda column: -(distances[column] or 0))
-        shown = [f"{cells.columns[column]}={cell[column]:g}" for column in farthest[:SHOWN_CELLS]]
+        farthest = sorted(range(len(names)), key=lambda column, at=at: -apart[at, column])[
+            :SHOWN_CELLS
+        ]
+        shown = [f"{names[column]}={_cell(rows[names[column]][at])}" for column in farthest]
         words.append(", ".join([f"{label}={rows[label][at]}", *shown]))
     return pl.DataFrame({"row_id": only, "words": words})
+
+
+def _cell(value: object) -> str:
+    return f"{value:g}" if isinstance(value, (int, float)) else str(value)
 
 
 def _value_lines(table: "pl.DataFrame") -> list[str]:

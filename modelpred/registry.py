@@ -156,6 +156,25 @@ def registered_name(dataset: str, target: str) -> str:
     return "modelpred-" + re.sub(r"[^A-Za-z0-9_.-]+", "-", f"{dataset}-{target}")[:200]
 
 
+def log_comparison(
+    name: str, *, metrics: dict[str, float], params: dict[str, str], files: Path, root: Path
+) -> str:
+    """A finished run of the experiment `name` with these numbers and the files of a folder; its id."""
+    from mlflow.entities import Metric, Param
+
+    allowed = {re.sub(r"[^\w\-./ ]", "_", key): value for key, value in metrics.items()}
+    with _client(root) as client:
+        run_id = client.create_run(_experiment(client, name, root), run_name=name).info.run_id
+        client.log_batch(
+            run_id,
+            metrics=[Metric(key, value, 0, 0) for key, value in allowed.items()],
+            params=[Param(key, value[:LONGEST_PARAM]) for key, value in params.items()],
+        )
+        client.log_artifacts(run_id, str(files))
+        client.set_terminated(run_id)
+    return run_id
+
+
 def tracking_uri(root: Path) -> str:
     """MLflow's store in this project's root."""
     return f"sqlite:///{(root.absolute() / 'mlflow.db').as_posix()}"

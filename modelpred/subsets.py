@@ -14,13 +14,18 @@ Every block of drawings has a generator of its own, seeded by (seed, "subsets", 
 block), so that asking for more keeps the earlier subsets. No subset stands in two roles or twice
 in one: the held-out roles (test, validation) draw first, and what would repeat is drawn again in
 its place while nothing else moves.
+
+Of a pool that grew (`Earlier`), the fit keeps the subsets that were drawn of its rows before, except
+where they take a row that went or changed, and a share of as many is drawn of all rows anew. The
+held-out roles are drawn of all rows.
 """
 
 import hashlib
 import itertools
 import json
 import math
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple, get_args
@@ -34,6 +39,7 @@ from torch import Tensor
 
 from modelpred.dataset import InvalidInput, seeded_generator
 from modelpred.dataset.files import parquet_bytes, write_atomically
+from modelpred.dataset.growing import Earlier
 
 # Fewest distinct subsets first: in this order designs draw, so that the scarce ones find theirs.
 Design = Literal["leave_one_out", "addition", "deletion", "uniform", "prefix", "bootstrap"]
@@ -44,6 +50,7 @@ ROLES: tuple[Role, ...] = get_args(Role)
 
 SMALLEST_POOL = 3
 DRAWN_TOGETHER = 250  # not the shard size, which may change without changing the subsets
+_GROWN = re.compile(r"-grown\d+(?=-)")  # in the names of subsets that were drawn as a pool grew
 ENUMERABLE = 2**22  # cells; designs with fewer subsets times points are listed where it helps
 
 Rows = UInt8[np.ndarray, "subsets points"] | Int32[np.ndarray, "subsets points"]
@@ -59,6 +66,7 @@ class SubsetsConfig(BaseModel):
     fit: Counts = {"uniform": 4000, "bootstrap": 1000}
     validation: Counts = {"uniform": 200, "bootstrap": 50}
     test: Counts = {"uniform": 500, "deletion": 500, "bootstrap": 250}
+    grown: Annotated[float, Field(gt=0)] = 0.25
     block: Annotated[int, Field(ge=1)] = 250
     seed: int = 0
 
@@ -134,23 +142,30 @@ def draw(
     return torch.from_numpy(_compact(_draw(design, points, count, generator)))
 
 
-def draw_subsets(config: SubsetsConfig, *, points: int) -> Subsets:
+def draw_subsets(config: SubsetsConfig, *, points: int, earlier: Sequence[Earlier] = ()) -> Subsets:
     """The subsets that the config asks for: test, validation, fit, and design after design.
 
     No two are equal. More of a design keeps its earlier subsets; only one that would repeat a
     subset of an earlier role or design is replaced.
+
+    Args:
+        config: how many of each.
+        points: number of rows now.
+        earlier: where the rows of the versions before are, oldest first; none for a new pool.
 
     Raises:
         InvalidInput: a role without subsets, or more asked for than there are distinct ones.
     """
     _require_points(points)
     drawer = _Drawer(seed=config.seed, points=points)
+    kept = _kept(config, earlier, drawer, points=points)
     ids: list[str] = []
     roles: list[str] = []
     designs: list[str] = []
     weights: list[Rows] = []
     for role in ROLES:
         counts: dict[Design, int] = getattr(config, role)
+        grown = f"grown{len(earlier)}-" if earlier and role == "fit" else ""
         if not any(counts.values()):
             raise InvalidInput(
                 f"subsets.{role} asks for no subsets; ask for at least 1 of a design "
@@ -158,29 +173,71 @@ def draw_subsets(config: SubsetsConfig, *, points: int) -> Subsets:
             )
         for design in DESIGNS:
             count = counts.get(design, 0)
-            ids += [f"{role}-{design}-{number:06d}" for number in range(count)]
+            if grown:
+                count = math.ceil(config.grown * count)
+            ids += [f"{role}-{design}-{grown}{number:06d}" for number in range(count)]
             roles += [role] * count
             designs += [design] * count
-            weights += drawer.distinct(role, design, count)
-    return Subsets(
+            weights += drawer.distinct(role, design, count, scope=grown)
+    drawn = Subsets(
         tuple(ids), tuple(roles), tuple(designs), torch.from_numpy(np.concatenate(weights))
+    )
+    return _joined([drawn, *kept]) if kept else drawn
+
+
+def _kept(
+    config: SubsetsConfig, earlier: Sequence[Earlier], drawer: "_Drawer", *, points: int
+) -> list[Subsets]:
+    """The subsets for the fit that were drawn of the rows before, where those rows are now."""
+    kept: list[Subsets] = []
+    for version, pool in enumerate(earlier):
+        # Drawn as it was then; what had no version before it was drawn in full.
+        alone = [Earlier(pool.points, tuple(range(pool.points)))] * version
+        drawn = draw_subsets(config, points=pool.points, earlier=alone).select(role="fit")
+        if version:
+            new = f"-grown{version}-"
+            drawn = drawn.at([at for at, name in enumerate(drawn.ids) if new in name])
+        places = np.array(pool.places)
+        here = places >= 0
+        weights = np.zeros((len(drawn), points), dtype=drawn.weights.numpy().dtype)
+        weights[:, places[here]] = drawn.weights.numpy()[:, here]
+        whole = ~drawn.weights.numpy()[:, ~here].any(axis=1)
+        fresh = [at for at in np.flatnonzero(whole).tolist() if drawer.take(weights[at : at + 1])]
+        moved = Subsets(drawn.ids, drawn.roles, drawn.designs, torch.from_numpy(weights))
+        kept.append(moved.at(fresh))
+    return kept
+
+
+def _joined(parts: Sequence[Subsets]) -> Subsets:
+    """Subsets of one pool, one part after the other."""
+    wide = any(part.weights.dtype == torch.int32 for part in parts)
+    kind = torch.int32 if wide else torch.uint8
+    return Subsets(
+        tuple(name for part in parts for name in part.ids),
+        tuple(role for part in parts for role in part.roles),
+        tuple(design for part in parts for design in part.designs),
+        torch.cat([part.weights.to(kind) for part in parts]),
     )
 
 
 def blocks(subsets: Subsets, size: int) -> list[tuple[str, Subsets]]:
     """The subsets of each role and design, `size` at a time, named like `fit-uniform-0003`.
 
-    The last block of a role and design may be smaller.
+    Those that were drawn when a pool grew have blocks of their own. The last block of each kind may
+    be smaller.
     """
     if size < 1:
         raise InvalidInput(f"subsets.block must be at least 1, got {size}")
-    positions: dict[tuple[str, str], list[int]] = {}
-    for position, pair in enumerate(zip(subsets.roles, subsets.designs, strict=True)):
-        positions.setdefault(pair, []).append(position)
+    positions: dict[str, list[int]] = {}
+    named = zip(subsets.ids, subsets.roles, subsets.designs, strict=True)
+    for position, (name, role, design) in enumerate(named):
+        grown = _GROWN.search(name)
+        kind = f"{role}-{design}{grown[0] if grown else ''}"
+        positions.setdefault(kind, []).append(position)
     return [
-        (f"{role}-{design}-{number:04d}", subsets.at(of_pair[start : start + size]))
-        for (role, design), of_pair in positions.items()
-        for number, start in enumerate(range(0, len(of_pair), size))
+        (f"{kind}-{number:04d}", subsets.at(of_kind[start : start + size]))
+        for kind, of_kind in positions.items()
+        for number, start in enumerate(range(0, len(of_kind), size))
     ]
 
 
@@ -330,8 +387,19 @@ class _Drawer:
         self._points = points
         self._drawn: set[bytes] = set()
 
-    def distinct(self, role: str, design: str, count: int) -> list[Rows]:
-        """Blocks of weights, `count` rows in all, none of which was drawn before."""
+    def take(self, weights: Rows) -> bool:
+        """Whether the one subset was not drawn before; from now on it was."""
+        key = next(iter(_keys(weights)))
+        if key in self._drawn:
+            return False
+        self._drawn.add(key)
+        return True
+
+    def distinct(self, role: str, design: str, count: int, *, scope: str = "") -> list[Rows]:
+        """Blocks of weights, `count` rows in all, none of which was drawn before.
+
+        `scope` tells drawings of one role and design apart.
+        """
         if count > 0:
             self._require_enough(role, design, count)
         whole = design in ("prefix", "leave_one_out")  # a block is one order of all points
@@ -339,12 +407,13 @@ class _Drawer:
         drawn: list[Rows] = []
         for block, start in enumerate(range(0, count, size)):
             # Always a whole block, so that the numbers do not depend on how many are wanted.
-            generator = seeded_generator(self._seed, "subsets", role, design, block)
+            named = ("subsets", role, design, *([scope] if scope else []), block)
+            generator = seeded_generator(self._seed, *named)
             weights = _draw(design, self._points, size, generator)[: count - start]
             for slot, key in enumerate(_keys(weights)):
                 if key in self._drawn:
-                    scope = (self._seed, "subsets", role, design, block, slot)
-                    weights[slot] = self._again(design, seeded_generator(*scope))
+                    again = seeded_generator(self._seed, *named, slot)
+                    weights[slot] = self._again(design, again)
                     self._drawn.update(_keys(weights[slot : slot + 1]))
                 else:
                     self._drawn.add(key)

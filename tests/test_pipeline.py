@@ -66,7 +66,15 @@ def test_one_word_for_each_stage_everywhere():
 def project(tmp_path_factory):
     """A copy of the project with tiny params, under git, as a user has it after cloning."""
     place = tmp_path_factory.mktemp("project")
-    for name in ("flows", "modelpred", ".dvc/config", "dvc.yaml", ".dvcignore", ".gitignore"):
+    for name in (
+        "flows",
+        "modelpred",
+        "data",
+        ".dvc/config",
+        "dvc.yaml",
+        ".dvcignore",
+        ".gitignore",
+    ):
         target = place / name
         target.parent.mkdir(exist_ok=True)
         if (ROOT / name).is_dir():
@@ -221,6 +229,32 @@ def test_wrong_input_is_one_line_and_writes_nothing(
     assert len(ended.stderr.splitlines()) == 1, ended.stderr
     assert ended.stderr.startswith("dataset: ")
     assert told in ended.stderr
+    assert _contents(reproduced / "artifacts") == before
+
+
+def test_versions_are_compared_without_a_checkout_and_missing_ones_are_named(
+    reproduced, prefect_api
+):
+    commit = "-c user.name=t -c user.email=t@example.org commit --message first"
+    for command in ("add .", commit, "tag first"):
+        subprocess.run(["git", *command.split()], cwd=reproduced, check=True, capture_output=True)
+    before = _contents(reproduced / "artifacts")
+
+    said = _run(
+        reproduced, sys.executable, "-m", "flows.versions", "--study", "valuation",
+        *("--rev", "first", "--rev", "workspace", "--rev", "nowhere"),
+        PREFECT_API_URL=prefect_api,
+    )  # fmt: skip
+
+    assert said.returncode == 0, said.stderr
+    assert "versions: nowhere: its data cannot be read" in said.stderr
+    assert "67 shared rows: rank correlation 1.000" in said.stdout
+    assert "no row differs" in said.stdout
+    written = reproduced / "artifacts" / "versions"
+    found = json.loads((written / "valuation" / "versions.json").read_text())
+    assert found["revisions"] == ["first", "workspace"]
+    assert (written / "valuation" / "versions.png").stat().st_size > 10_000
+    shutil.rmtree(written)
     assert _contents(reproduced / "artifacts") == before
 
 

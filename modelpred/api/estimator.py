@@ -24,13 +24,13 @@ from modelpred.api.files import Fitted, Targets, full_model, read_fitted, write_
 from modelpred.api.inputs import (
     ArrayLike,
     array_of,
+    frame_of,
     positions_of,
-    read_cells,
     read_weights,
     unique_ids,
 )
 from modelpred.api.labels import learn_labels
-from modelpred.api.reading import Reading, dataset_of
+from modelpred.api.reading import Reading, dataset_of, encoded_cells, encoding_of
 from modelpred.api.responsible import Attribution, Explanation, attributed, explained
 from modelpred.api.settings import (
     AUTO,
@@ -47,7 +47,8 @@ from modelpred.api.uncertainty import (
 )
 from modelpred.api.values import Groups, chosen_rows, estimated_values
 from modelpred.dataset import Dataset, InvalidInput
-from modelpred.dataset.preparation import Scaling, ScalingName, fit_scaling
+from modelpred.dataset.config import ScalingName
+from modelpred.dataset.preparation import Scaling, fit_scaling
 from modelpred.predictor import Predictor, PredictorConfig, fit_predictor, refinement_curve
 from modelpred.predictor import fidelity as fidelity_table
 from modelpred.refits import retrainings, rivals, silent
@@ -133,7 +134,8 @@ class ModelPred:
         """Train the target model on many subsets of the rows and fit the predictor to them.
 
         Args:
-            X: numpy, torch or polars, [rows, columns] of finite numbers.
+            X: numpy or torch, [rows, columns] of finite numbers; or polars with columns of numbers,
+                true and false, text and dates, whose missing cells are filled.
             y: a label for each row, of any type; floating numbers for ridge.
             ids: a name for each row; by default its position.
             test: rows with labels that training never sees: `fidelity` and `compare` score models
@@ -142,18 +144,17 @@ class ModelPred:
         Raises:
             InvalidInput: tables or labels that cannot be used; the message says why.
         """
-        cells = read_cells(X, what="X")
+        rows, named = frame_of(X, what="X")
         regression = None if self._target == AUTO else FAMILIES[self._target].regression
         labels = learn_labels(y, what="y", regression=regression)
-        names = cells.names or tuple(f"x{column}" for column in range(cells.values.shape[1]))
-        reading = Reading(
-            names, cells.names is not None, fit_scaling(self._scaling, cells.values), labels
-        )
+        encoding = encoding_of(rows, what="X")
+        cells = encoded_cells(encoding, rows, what="X")
+        reading = Reading(encoding, named, fit_scaling(self._scaling, cells), labels)
         features = reading.scaled(cells, what="X")
         encoded = labels.encode(y, what="y", rows=len(features))
         row_ids = unique_ids(range(len(features)) if ids is None else ids, rows=len(features))
         config = targets_config(family_of(self._target, labels), self._settings, self._seed)
-        dataset = dataset_of(reading, (cells.values, features, encoded), row_ids, test=test)
+        dataset = dataset_of(reading, rows, (features, encoded), row_ids, test=test)
         with _bar(shown=self._progress) as report:
             self._fitted = self._train(dataset, reading, config, report)
         self._fidelity = None
@@ -162,7 +163,7 @@ class ModelPred:
     def _train(
         self, dataset: Dataset, reading: Reading, config: TargetsConfig, report: Report
     ) -> Fitted:
-        model = config.build()
+        model = config.build(classes=len(dataset.classes))
         points = points_of(dataset.features, dataset.labels, len(dataset.classes))
         model.parameter_count(points.features.shape[1], points.classes)  # or says what is wrong
         full = full_model(model, points, tolerance=config.tolerance)

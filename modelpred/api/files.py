@@ -41,6 +41,7 @@ from modelpred.targets.shards import (
     Bank,
     ManifestEntry,
     read_shards,
+    row_contents,
     shard_fingerprint,
     write_manifest,
     write_shard,
@@ -174,7 +175,7 @@ def read_fitted(folder: Path) -> Fitted:
             raise _unusable(folder / part, f"it is not the one that {DESCRIPTION_FILE} names")
     predictor = read_predictor(folder / "predictor")
     labels = Labels(description.labels, dataset.classes)
-    reading = Reading(dataset.feature_names, description.named_columns, dataset.scaling, labels)
+    reading = Reading(dataset.encoding, description.named_columns, dataset.scaling, labels)
     full = full_model(predictor.model, predictor.points, tolerance=description.tolerance)
     targets = _read_targets(folder / "targets")
     if not torch.equal(predictor.points.features, dataset.features):
@@ -214,13 +215,12 @@ def _write_targets(fitted: Fitted, folder: Path) -> None:
     model = fitted.predictor.model
     place = {subset_id: row for row, subset_id in enumerate(fitted.targets.subsets.ids)}
     entries: list[ManifestEntry] = []
+    contents = row_contents(fitted.dataset)
     for name, block in blocks(fitted.targets.subsets, BLOCK):
         rows = [place[subset_id] for subset_id in block.ids]
         path = folder / f"{name}.parquet"
         metadata = ShardMetadata(
-            fingerprint=shard_fingerprint(
-                fitted.dataset.fingerprint, model, fitted.tolerance, block
-            ),
+            fingerprint=shard_fingerprint(contents, model, fitted.tolerance, block),
             dataset=fitted.dataset.fingerprint,
             model=model.name,
             settings=model.settings,

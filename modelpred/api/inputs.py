@@ -1,10 +1,9 @@
 """What a person holds, as what the library computes with: tables, weights, names of rows.
 
-A table is numpy, torch or polars, rows by columns.
+A table is numpy, torch or polars, rows by columns; one of polars may hold words, dates and gaps.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -19,38 +18,24 @@ from modelpred.dataset import InvalidInput
 ArrayLike: TypeAlias = NDArray[Any] | Tensor | pl.DataFrame | pl.Series | Sequence[Any]
 
 
-@dataclass(frozen=True)
-class Cells:
-    """A table of numbers with the names of its columns; None where it has none."""
-
-    values: Float64[Tensor, "rows columns"]
-    names: tuple[str, ...] | None
-
-
-def read_cells(table: ArrayLike, *, what: str) -> Cells:
-    """The cells of a table in float64.
+def frame_of(table: ArrayLike, *, what: str) -> tuple[pl.DataFrame, bool]:
+    """A table as polars has it, and whether it names its columns itself.
 
     Args:
-        table: numpy, torch or polars, [rows, columns].
+        table: polars with columns of any type, or numpy or torch with finite numbers,
+            [rows, columns].
         what: what the caller calls it, for messages.
 
     Raises:
-        InvalidInput: no table of finite numbers.
+        InvalidInput: no table, or an array of other things than finite numbers.
     """
-    names = tuple(table.columns) if isinstance(table, pl.DataFrame) else None
-    if isinstance(table, pl.DataFrame):
-        for column in table:
-            if not (column.dtype.is_numeric() or column.dtype == pl.Boolean):
-                raise InvalidInput(
-                    f"column {column.name!r} of {what} holds {column.dtype}, expected numbers; "
-                    "encode or drop it"
-                )
-        table = table.cast(pl.Float64).to_numpy()
-    array = array_of(table)
+    array = np.zeros(table.shape) if isinstance(table, pl.DataFrame) else array_of(table)
     if array.ndim != 2 or 0 in array.shape:
         raise InvalidInput(
             f"{what} has shape {list(array.shape)}, expected [rows, columns] with one or more of both"
         )
+    if isinstance(table, pl.DataFrame):
+        return table, True
     try:
         values = np.array(array, dtype=np.float64, order="C")
     except (TypeError, ValueError) as error:
@@ -60,13 +45,12 @@ def read_cells(table: ArrayLike, *, what: str) -> Cells:
     wrong = np.argwhere(~np.isfinite(values))
     if len(wrong):
         row, column = wrong[0]
-        name = repr(names[column]) if names else column
         raise InvalidInput(
             f"{what} has {len(wrong)} missing or not finite "
-            f"{'values' if len(wrong) > 1 else 'value'} (first in row {row}, column {name}); "
-            "fill or remove"
+            f"{'values' if len(wrong) > 1 else 'value'} (first in row {row}, column {column}); "
+            "fill or remove, or pass a polars table, whose missing cells are filled"
         )
-    return Cells(torch.from_numpy(values), names)
+    return pl.DataFrame(values, schema=[f"x{column}" for column in range(values.shape[1])]), False
 
 
 def read_weights(weights: ArrayLike) -> Float64[Tensor, "subsets points"]:

@@ -1,58 +1,71 @@
-"""Tables and labels as points: columns by name, scaled with the constants of the fit's rows."""
+"""Tables and labels as points: columns by name, encoded and scaled with the constants of the fit's rows."""
 
 from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
+import torch
 from torch import Tensor
 
-from modelpred.api.inputs import ArrayLike, Cells, read_cells
+from modelpred.api.inputs import ArrayLike, frame_of
 from modelpred.api.labels import Labels
 from modelpred.dataset import Dataset, InvalidInput
+from modelpred.dataset.encoding import Encoding, fit_encoding
 from modelpred.dataset.preparation import Scaling, content_fingerprint
 from modelpred.targets import Points, points_of
+
+LEVELS = 20  # of a category; the others share one feature
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How a caller's tables become points: column names, scaling, labels.
+    """How a caller's tables become points: encoding, scaling, labels.
 
     Attributes:
-        names: the columns of the fit.
-        named: whether the table of the fit named them itself.
+        encoding: what the columns of the fit became.
+        named: whether the table of the fit named its columns itself.
         scaling: from cells to features, with the constants of the fit's rows.
         labels: how labels are written.
     """
 
-    names: tuple[str, ...]
+    encoding: Encoding
     named: bool
     scaling: Scaling
     labels: Labels
 
     def features(self, table: ArrayLike, *, what: str) -> Tensor:
-        """Scaled features [rows, features]; columns go by name where both sides name them.
+        """Scaled features [rows, features]; InvalidInput as `rows` and `cells`."""
+        return self.scaled(self.cells(self.rows(table, what=what), what=what), what=what)
+
+    def rows(self, table: ArrayLike, *, what: str) -> pl.DataFrame:
+        """The columns of the fit; they go by name where both sides name them, else by position.
 
         Raises:
             InvalidInput: other columns than those of the fit.
         """
-        if isinstance(table, pl.DataFrame) and self.named:
-            missing = [name for name in self.names if name not in table.columns]
+        names = self.encoding.column_names
+        frame, named = frame_of(table, what=what)
+        if named and self.named:
+            missing = [name for name in names if name not in frame.columns]
             if missing:
                 raise InvalidInput(
                     f"{what} has no column {missing[0]!r}; pass the columns of the fit"
                 )
-            table = table.select(self.names)
-        cells = read_cells(table, what=what)
-        if cells.values.shape[1] != len(self.names):
+            return frame.select(names)
+        if frame.width != len(names):
             raise InvalidInput(
-                f"{what} has {cells.values.shape[1]} columns but the fit had {len(self.names)}; "
+                f"{what} has {frame.width} columns but the fit had {len(names)}; "
                 "pass the same columns"
             )
-        return self.scaled(cells, what=what)
+        return frame.rename(dict(zip(frame.columns, names, strict=True)))
 
-    def scaled(self, cells: Cells, *, what: str) -> Tensor:
+    def cells(self, rows: pl.DataFrame, *, what: str) -> Tensor:
+        """Unscaled features; InvalidInput where a cell is not what its column was in the fit."""
+        return encoded_cells(self.encoding, rows, what=what)
+
+    def scaled(self, cells: Tensor, *, what: str) -> Tensor:
         """Features from cells; InvalidInput where float64 cannot hold them."""
-        features = self.scaling(cells.values)
+        features = self.scaling(cells)
         if not bool(features.isfinite().all()):
             raise InvalidInput(
                 f"{what} holds values too large to scale in float64; divide them by a constant"
@@ -66,26 +79,51 @@ class Reading:
         return points_of(features, encoded, len(self.labels.classes))
 
 
+def encoding_of(rows: pl.DataFrame, *, what: str) -> Encoding:
+    """What the columns of these rows become; InvalidInput for a column that has no encoding."""
+    try:
+        return fit_encoding(rows, rows.columns, levels=LEVELS)
+    except InvalidInput as error:
+        raise InvalidInput(f"{what}: {error}") from error
+
+
+def encoded_cells(encoding: Encoding, rows: pl.DataFrame, *, what: str) -> Tensor:
+    """Unscaled features of rows; InvalidInput where a cell is not what its column was."""
+    try:
+        return torch.from_numpy(encoding.encode(rows))
+    except InvalidInput as error:
+        raise InvalidInput(f"{what}: {error}") from error
+
+
 def dataset_of(
     reading: Reading,
-    rows: tuple[Tensor, Tensor, Tensor],
+    rows: pl.DataFrame,
+    points: tuple[Tensor, Tensor],
     row_ids: tuple[str, ...],
     *,
     test: tuple[ArrayLike, ArrayLike] | None,
 ) -> Dataset:
-    """The rows as the pipeline's stages take them; `rows` are cells, features and labels."""
-    cells, features, labels = rows
+    """The rows as the pipeline's stages take them; `points` are their features and labels."""
+    features, labels = points
     label_name = "label"
-    while label_name in reading.names:
+    while label_name in rows.columns:
         label_name += "_"
-    if "row_id" in reading.names:
+    if "row_id" in rows.columns:
         raise InvalidInput("X has a column 'row_id'; rename or drop it, and pass it as ids=")
-    test_features, test_labels = features[:0], labels[:0]
+    test_rows, test_features, test_labels = rows[:0], features[:0], labels[:0]
     if test is not None:
         held_out = reading.points(*test, what="_test")
+        test_rows = reading.rows(test[0], what="X_test")
         test_features, test_labels = held_out.features, held_out.labels
     classes = reading.labels.classes
-    named = np.array(classes)[labels.numpy()] if classes else labels.numpy()
+    test_row_ids = tuple(f"test-{row}" for row in range(len(test_labels)))
+
+    def told(ids: tuple[str, ...], cells: pl.DataFrame, labelled: Tensor) -> pl.DataFrame:
+        named = np.array(classes)[labelled.numpy()] if classes else labelled.numpy()
+        return cells.select(
+            pl.Series("row_id", ids, dtype=pl.String), pl.all(), pl.Series(label_name, named)
+        )
+
     dataset = Dataset(
         name="notebook",
         features=features,
@@ -93,16 +131,11 @@ def dataset_of(
         test_features=test_features,
         test_labels=test_labels,
         row_ids=row_ids,
-        test_row_ids=tuple(f"test-{row}" for row in range(len(test_labels))),
-        feature_names=reading.names,
+        test_row_ids=test_row_ids,
+        encoding=reading.encoding,
         classes=classes,
-        rows=pl.DataFrame(
-            {
-                "row_id": pl.Series(row_ids, dtype=pl.String),
-                **{name: cells[:, column].numpy() for column, name in enumerate(reading.names)},
-                label_name: named,
-            }
-        ),
+        rows=told(row_ids, rows, labels),
+        test_rows=told(test_row_ids, test_rows, test_labels),
         fingerprint="",
         label_name=label_name,
         scaling=reading.scaling,

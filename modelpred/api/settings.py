@@ -6,7 +6,7 @@ from modelpred.api.labels import Labels
 from modelpred.dataset import InvalidInput
 from modelpred.subsets import Counts, SubsetsConfig
 from modelpred.targets import TargetsConfig
-from modelpred.targets.families import FAMILIES
+from modelpred.targets.families import FAMILIES, fitting_families
 
 AUTO = "auto"
 AUTO_TARGETS = ("logistic", "softmax", "ridge")  # what it may stand for
@@ -15,11 +15,7 @@ FEWEST_SUBSETS = 20
 
 def family_of(target: str, labels: Labels) -> str:
     """The family that `auto` stands for."""
-    if target != AUTO:
-        return target
-    if not labels.classes:
-        return "ridge"
-    return "logistic" if len(labels.classes) == 2 else "softmax"
+    return target if target != AUTO else fitting_families(len(labels.classes))[0]
 
 
 def targets_config(family: str, settings: dict[str, float | int], seed: int) -> TargetsConfig:

@@ -1,20 +1,30 @@
-"""Tables become points: load, split, scale, write, read."""
+"""Tables become points: load, encode, split, scale, write, read.
 
-from modelpred.dataset.files import read_dataset, write_dataset
-from modelpred.dataset.preparation import (
-    Dataset,
-    DatasetConfig,
-    Scaling,
-    fit_scaling,
-    prepare,
-    prepare_table,
-    seeded_generator,
-)
-from modelpred.dataset.tables import InvalidInput, Table, known_sources, load_table
+Names are loaded when they are used: looking at a table does not wait for what computes with it.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from modelpred.dataset.config import DatasetConfig
+    from modelpred.dataset.encoding import Encoding
+    from modelpred.dataset.files import read_dataset, write_dataset
+    from modelpred.dataset.preparation import (
+        Dataset,
+        Scaling,
+        fit_scaling,
+        prepare,
+        prepare_table,
+    )
+    from modelpred.dataset.seeds import seeded_generator
+    from modelpred.dataset.sources import source_table
+    from modelpred.dataset.tables import InvalidInput, Table, known_sources, load_table
 
 __all__ = [
     "Dataset",
     "DatasetConfig",
+    "Encoding",
     "InvalidInput",
     "Scaling",
     "Table",
@@ -25,5 +35,27 @@ __all__ = [
     "prepare_table",
     "read_dataset",
     "seeded_generator",
+    "source_table",
     "write_dataset",
 ]
+
+_HOMES = {
+    "config": ("DatasetConfig",),
+    "encoding": ("Encoding",),
+    "files": ("read_dataset", "write_dataset"),
+    "preparation": ("Dataset", "Scaling", "fit_scaling", "prepare", "prepare_table"),
+    "seeds": ("seeded_generator",),
+    "sources": ("source_table",),
+    "tables": ("InvalidInput", "Table", "known_sources", "load_table"),
+}
+
+
+def __getattr__(name: str) -> object:
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(f"modelpred.dataset.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

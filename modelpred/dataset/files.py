@@ -1,9 +1,10 @@
-"""The data set on disk: points.parquet, rows.parquet and dataset.json.
+"""The data set on disk: points.parquet, rows.parquet, test_rows.parquet, encoding.json, dataset.json.
 
 points.parquet: row_id, split (pool or test), label, features (one fixed-size list a row), training
-rows first; where wrong labels were planted, original_label, too. rows.parquet: the original cells of
-the training rows. dataset.json: names, classes, scaling, attribution, how many labels are wrong if
-some were planted, the fingerprint of the content and the SHA-256 of both tables. Reading executes
+rows first; where wrong labels were planted, original_label, too. rows.parquet and test_rows.parquet:
+the original cells of the training and of the test rows. encoding.json: what each column became, for
+rows that come later. dataset.json: names, classes, scaling, attribution, how many labels are wrong if
+some were planted, the fingerprint of the content and the SHA-256 of the other files. Reading executes
 nothing from the files and refuses what does not match.
 """
 
@@ -19,10 +20,14 @@ import polars as pl
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from modelpred.dataset.preparation import Dataset, Scaling, ScalingName, content_fingerprint
+from modelpred.dataset.config import ScalingName
+from modelpred.dataset.encoding import Encoding
+from modelpred.dataset.growing import Earlier
+from modelpred.dataset.preparation import Dataset, Scaling, content_fingerprint
 from modelpred.dataset.tables import InvalidInput
 
-_TABLES = ("points.parquet", "rows.parquet")
+_TABLES = ("points.parquet", "rows.parquet", "test_rows.parquet")
+_ENCODING = "encoding.json"
 
 
 class _Description(BaseModel):
@@ -39,16 +44,24 @@ class _Description(BaseModel):
         offset: tuple[float, ...]
         divisor: tuple[float, ...]
 
-    schema_version: Literal[1]
+    class EarlierEntry(BaseModel):
+        """Where the training rows of a version before are."""
+
+        model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+        points: int
+        places: tuple[int, ...]
+
+    schema_version: Literal[2]
     name: str
     points: int
     test: int
     label_name: str
     classes: tuple[str, ...]
-    feature_names: tuple[str, ...]
     scaling: ScalingEntry
     attribution: str
     mislabelled: int | None = None
+    earlier: tuple[EarlierEntry, ...] | None = None
     fingerprint: str
     files: dict[str, str]
 
@@ -59,15 +72,16 @@ def write_dataset(dataset: Dataset, folder: Path) -> None:
     contents = {
         "points.parquet": parquet_bytes(_points_table(dataset)),
         "rows.parquet": parquet_bytes(dataset.rows),
+        "test_rows.parquet": parquet_bytes(dataset.test_rows),
+        _ENCODING: (dataset.encoding.model_dump_json(indent=2) + "\n").encode(),
     }
     description = _Description(
-        schema_version=1,
+        schema_version=2,
         name=dataset.name,
         points=len(dataset.row_ids),
         test=len(dataset.test_row_ids),
         label_name=dataset.label_name,
         classes=dataset.classes,
-        feature_names=dataset.feature_names,
         scaling=_Description.ScalingEntry(
             name=dataset.scaling.name,
             offset=dataset.scaling.offset,
@@ -75,12 +89,17 @@ def write_dataset(dataset: Dataset, folder: Path) -> None:
         ),
         attribution=dataset.attribution,
         mislabelled=None if dataset.mislabelled is None else int(dataset.mislabelled.sum()),
+        earlier=tuple(
+            _Description.EarlierEntry(points=each.points, places=each.places)
+            for each in dataset.earlier
+        )
+        or None,
         fingerprint=dataset.fingerprint,
         files={name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
     )
     for name, content in contents.items():
         write_atomically(folder / name, content)
-    # Last: it seals the two tables, so that a killed write is never taken for a finished one.
+    # Last: it seals the others, so that a killed write is never taken for a finished one.
     told = description.model_dump_json(indent=2, exclude_none=True)
     write_atomically(folder / "dataset.json", (told + "\n").encode())
 
@@ -92,13 +111,17 @@ def read_dataset(folder: Path) -> Dataset:
         InvalidInput: a file is missing, damaged, or belongs to another data set.
     """
     description = _read_description(folder / "dataset.json")
-    tables: dict[str, pl.DataFrame] = {}
-    for name in _TABLES:
-        content = _read_bytes(folder / name)
-        if hashlib.sha256(content).hexdigest() != description.files.get(name):
+    contents: dict[str, bytes] = {}
+    for name in (*_TABLES, _ENCODING):
+        contents[name] = _read_bytes(folder / name)
+        if hashlib.sha256(contents[name]).hexdigest() != description.files.get(name):
             raise _mismatch(folder / name, "its content is not the one that dataset.json names")
-        tables[name] = pl.read_parquet(content)
-    dataset = _assemble(description, tables, folder)
+    tables = {name: pl.read_parquet(contents[name]) for name in _TABLES}
+    try:
+        encoding = Encoding.model_validate_json(contents[_ENCODING])
+    except ValidationError as error:
+        raise _mismatch(folder / _ENCODING, _first_problem(error)) from error
+    dataset = _assemble(description, tables, encoding, folder)
     if content_fingerprint(dataset) != description.fingerprint:
         raise _mismatch(folder / "dataset.json", "its fingerprint is not that of the content")
     return replace(dataset, fingerprint=description.fingerprint)
@@ -144,14 +167,16 @@ def _points_table(dataset: Dataset) -> pl.DataFrame:
     return table.with_columns(pl.Series("original_label", original))
 
 
-def _assemble(description: _Description, tables: dict[str, pl.DataFrame], folder: Path) -> Dataset:
+def _assemble(
+    description: _Description, tables: dict[str, pl.DataFrame], encoding: Encoding, folder: Path
+) -> Dataset:
     """The data set without its fingerprint, with shapes checked."""
     points, rows = tables["points.parquet"], tables["rows.parquet"]
     kinds: dict[str, pl.DataType] = {
         "row_id": pl.String(),
         "split": pl.String(),
         "label": pl.Int64() if description.classes else pl.Float64(),
-        "features": pl.Array(pl.Float64, len(description.feature_names)),
+        "features": pl.Array(pl.Float64, len(encoding.feature_names)),
     }
     if description.mislabelled is not None:
         kinds["original_label"] = pl.Int64()
@@ -165,8 +190,13 @@ def _assemble(description: _Description, tables: dict[str, pl.DataFrame], folder
             f"it does not hold {pool} training and {description.test} test rows, in this order",
         )
     row_ids = tuple(points["row_id"])
-    if tuple(rows["row_id"]) != row_ids[:pool]:
-        raise _mismatch(folder / "rows.parquet", "its rows are not those of points.parquet")
+    test_rows = tables["test_rows.parquet"]
+    for name, table, ids in (
+        ("rows.parquet", rows, row_ids[:pool]),
+        ("test_rows.parquet", test_rows, row_ids[pool:]),
+    ):
+        if tuple(table["row_id"]) != ids:
+            raise _mismatch(folder / name, "its rows are not those of points.parquet")
     features = torch.from_numpy(points["features"].to_numpy(writable=True))
     labels = torch.from_numpy(points["label"].to_numpy(writable=True))
     original = None
@@ -183,14 +213,16 @@ def _assemble(description: _Description, tables: dict[str, pl.DataFrame], folder
         test_labels=labels[pool:],
         row_ids=row_ids[:pool],
         test_row_ids=row_ids[pool:],
-        feature_names=description.feature_names,
+        encoding=encoding,
         classes=description.classes,
         rows=rows,
+        test_rows=test_rows,
         fingerprint="",
         label_name=description.label_name,
         scaling=Scaling(scaling.name, scaling.offset, scaling.divisor),
         attribution=description.attribution,
         original_labels=original,
+        earlier=tuple(Earlier(each.points, each.places) for each in description.earlier or ()),
     )
 
 
@@ -198,9 +230,12 @@ def _read_description(path: Path) -> _Description:
     try:
         return _Description.model_validate_json(_read_bytes(path))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise _mismatch(path, f"{where}: {first['msg']}".removeprefix(": ")) from error
+        raise _mismatch(path, _first_problem(error)) from error
+
+
+def _first_problem(error: ValidationError) -> str:
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")
 
 
 def _read_bytes(path: Path) -> bytes:

@@ -1,8 +1,7 @@
-"""From a source table to points: split, encode the label, scale.
+"""From a source table to points: split, encode, scale.
 
-The split shuffles with a generator seeded by (seed, "dataset"). Classes keep their shares in the
-training rows (the pool) and every class has at least one row there. Scalers see training rows
-only:
+Encodings and scalers
+see training rows only:
 
     standardise        (x - mean of the column) / standard deviation of the column
     largest_row_norm   x / max_i ‖x_i‖, the published setting
@@ -17,34 +16,26 @@ test rows stay clean.
 import hashlib
 import json
 from dataclasses import astuple, dataclass, fields, replace
-from typing import Annotated, Literal
 
-import numpy as np
 import polars as pl
 import torch
 from jaxtyping import Bool, Float64, Int64
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from modelpred.dataset.tables import InvalidInput, Table, load_table
-
-SMALLEST_POOL = 3
-
-ScalingName = Literal["standardise", "largest_row_norm", "none"]
-
-
-class DatasetConfig(BaseModel):
-    """Which rows the study is about."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    source: str = "spam"
-    file: str | None = None
-    points: Annotated[int, Field(ge=SMALLEST_POOL)] | Literal["auto"] = "auto"
-    test: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
-    scaling: ScalingName = "standardise"
-    flip: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    seed: int = 0
+from modelpred.dataset.config import DatasetConfig, ScalingName
+from modelpred.dataset.encoding import Encoding, fit_encoding
+from modelpred.dataset.growing import (
+    Earlier,
+    Known,
+    earlier_versions,
+    grown_split,
+    require_continuable,
+)
+from modelpred.dataset.labels import labels_of
+from modelpred.dataset.seeds import seeded_generator
+from modelpred.dataset.sources import source_table
+from modelpred.dataset.splitting import split
+from modelpred.dataset.tables import InvalidInput, Table
 
 
 @dataclass(frozen=True)
@@ -73,17 +64,19 @@ class Dataset:
         labels: [points], int64 class index, or float64 for regression.
         test_features: the same for the test rows.
         test_labels: the same for the test rows.
-        row_ids: row number of each point in the source table, as text.
+        row_ids: the id of each point in the source table, or else its row number, as text.
         test_row_ids: the same for the test rows.
-        feature_names: names of the feature columns.
+        encoding: what each column of the table became.
         classes: original label names in the order of their index; empty for regression.
         rows: the original cells of the points, `row_id` first and the label last; the label is
             the planted one where one was.
+        test_rows: the original cells of the test rows, likewise.
         fingerprint: SHA-256 over all of the above and below.
         label_name: name of the label column.
         scaling: how features came from the cells.
         attribution: who made the table.
         original_labels: [points] before wrong labels were planted; None when none were.
+        earlier: where the training rows of the versions are that this one continues, oldest first.
     """
 
     name: str
@@ -93,14 +86,26 @@ class Dataset:
     test_labels: Int64[Tensor, " test_points"] | Float64[Tensor, " test_points"]
     row_ids: tuple[str, ...]
     test_row_ids: tuple[str, ...]
-    feature_names: tuple[str, ...]
+    encoding: Encoding
     classes: tuple[str, ...]
     rows: pl.DataFrame
+    test_rows: pl.DataFrame
     fingerprint: str
     label_name: str
     scaling: Scaling
     attribution: str
     original_labels: Int64[Tensor, " points"] | None = None
+    earlier: tuple[Earlier, ...] = ()
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """What the features are called: a column, or a part of one such as `work=office`."""
+        return self.encoding.feature_names
+
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        """The columns of the table that became features."""
+        return self.encoding.column_names
 
     @property
     def mislabelled(self) -> Bool[Tensor, " points"] | None:
@@ -108,52 +113,76 @@ class Dataset:
         return None if self.original_labels is None else self.labels != self.original_labels
 
 
-def prepare(config: DatasetConfig) -> Dataset:
+def prepare(config: DatasetConfig, *, since: Dataset | None = None) -> Dataset:
     """The data set that the config describes.
+
+    Args:
+        config: which table, which rows.
+        since: the data set of the version that `config.since` names; this one continues it.
 
     Raises:
         InvalidInput: unknown table, too few rows, unusable cells or labels.
     """
-    return prepare_table(load_table(config.source, file=config.file), config)
+    return prepare_table(source_table(config), config, since=since)
 
 
-def prepare_table(table: Table, config: DatasetConfig) -> Dataset:
+def prepare_table(table: Table, config: DatasetConfig, *, since: Dataset | None = None) -> Dataset:
     """The data set made of that table, whatever `config.source` says.
 
     Raises:
-        InvalidInput: too few rows, unusable cells or labels.
+        InvalidInput: too few rows, unusable cells or labels, or a table that cannot continue
+            `since`.
     """
-    cells = _cells(table)
-    labels, classes = _labels(table)
-    points, test = _split_sizes(table, config)
-    generator = seeded_generator(config.seed, "dataset")
-    pool_rows, test_rows = _split(
-        labels, classes, name=table.name, points=points, test=test, generator=generator
+    if not table.feature_names:
+        raise InvalidInput(f"{table.name} has no feature columns beside the label {table.label!r}")
+    labels, classes = labels_of(table)
+    known = None if since is None else _known(since, table, classes, config)
+    if known is None:
+        pool_rows, test_rows = split(table, labels, classes, config)
+    else:
+        pool_rows, test_rows = grown_split(table, known, seed=config.seed)
+    rows, held_out = table.rows[pool_rows], table.rows[test_rows]
+    encoding = since.encoding if since else _fitted_encoding(rows, table, config)
+    cells, test_cells = _encoded(encoding, rows, table), _encoded(encoding, held_out, table)
+    scaling = since.scaling if since else fit_scaling(config.scaling, cells)
+    features, pool_labels = (
+        _scaled(scaling, cells, encoding, table),
+        torch.from_numpy(labels[pool_rows]),
     )
-
-    scaling = fit_scaling(config.scaling, torch.from_numpy(cells[pool_rows]))
-    features = scaling(torch.from_numpy(cells))
-    _require_finite(features, table)
-    row_ids = table.rows["row_id"].to_list()
+    shown = ("row_id", *table.feature_names, *table.kept, table.label)
     dataset = Dataset(
         name=table.name,
-        features=features[pool_rows],
-        labels=torch.from_numpy(labels[pool_rows]),
-        test_features=features[test_rows],
+        features=features,
+        labels=pool_labels,
+        test_features=_scaled(scaling, test_cells, encoding, table),
         test_labels=torch.from_numpy(labels[test_rows]),
-        row_ids=tuple(row_ids[row] for row in pool_rows),
-        test_row_ids=tuple(row_ids[row] for row in test_rows),
-        feature_names=table.feature_names,
+        row_ids=tuple(rows["row_id"]),
+        test_row_ids=tuple(held_out["row_id"]),
+        encoding=encoding,
         classes=classes,
-        rows=table.rows.select("row_id", *table.feature_names, table.label)[pool_rows],
+        rows=rows.select(shown),
+        test_rows=held_out.select(shown),
         fingerprint="",
         label_name=table.label,
         scaling=scaling,
         attribution=table.attribution,
+        earlier=earlier_versions(
+            known, row_ids=tuple(rows["row_id"]), features=features, labels=pool_labels
+        )
+        if known
+        else (),
     )
     if config.flip:
         dataset = _with_wrong_labels(dataset, share=config.flip, seed=config.seed)
     return replace(dataset, fingerprint=content_fingerprint(dataset))
+
+
+def _known(since: Dataset, table: Table, classes: tuple[str, ...], config: DatasetConfig) -> Known:
+    """What the new rows are added to."""
+    require_continuable(
+        table, config, classes=classes, columns=since.column_names, known_classes=since.classes
+    )
+    return Known(since.row_ids, since.test_row_ids, since.features, since.labels, since.earlier)
 
 
 def _with_wrong_labels(dataset: Dataset, *, share: float, seed: int) -> Dataset:
@@ -177,8 +206,12 @@ def _with_wrong_labels(dataset: Dataset, *, share: float, seed: int) -> Dataset:
         )
     told = dataset.rows[dataset.label_name]
     # The planted class in the column's own type: 1 of a column of 0 and 1, "virginica" of names.
-    words = pl.Series([dataset.classes[index] for index in labels.tolist()], dtype=pl.String)
-    rows = dataset.rows.with_columns(words.cast(told.dtype).alias(dataset.label_name))
+    index = told.cast(pl.String).replace_strict(
+        {name: at for at, name in enumerate(dataset.classes)}, return_dtype=pl.Int64
+    )
+    names = [told[index.to_list().index(at)] for at in range(classes)]
+    words = pl.Series(dataset.label_name, [names[at] for at in labels.tolist()], dtype=told.dtype)
+    rows = dataset.rows.with_columns(words)
     return replace(dataset, labels=labels, rows=rows, original_labels=dataset.labels)
 
 
@@ -198,12 +231,6 @@ def fit_scaling(name: ScalingName, cells: Float64[Tensor, "points features"]) ->
         return Scaling(name, tuple(offset.tolist()), tuple(divisor.tolist()))
     largest_norm = cells.norm(dim=1).max().item() if name == "largest_row_norm" else 1.0
     return Scaling(name, (0.0,) * features, (largest_norm or 1.0,) * features)
-
-
-def seeded_generator(seed: int, *scope: str | int) -> np.random.Generator:
-    """A generator of its own for each (seed, scope), such as (0, "subsets", "fit", "uniform", 3)."""
-    digest = hashlib.sha256(json.dumps([seed, *scope]).encode()).digest()
-    return np.random.default_rng(int.from_bytes(digest, "little"))
 
 
 def content_fingerprint(dataset: Dataset) -> str:
@@ -227,144 +254,39 @@ def content_fingerprint(dataset: Dataset) -> str:
             described = [[column.name, str(column.dtype), column.to_list()] for column in part]
         elif isinstance(part, Scaling):
             described = astuple(part)
+        elif isinstance(part, Encoding):
+            described = part.model_dump(mode="json")
         digest.update(json.dumps([field.name, described, len(content)], default=str).encode())
         digest.update(content)
     return digest.hexdigest()
 
 
-def _cells(table: Table) -> Float64[np.ndarray, "rows features"]:
-    """Unscaled features."""
-    columns = table.rows.select(table.feature_names)
-    if not columns.columns:
-        raise InvalidInput(f"{table.name} has no feature columns beside the label {table.label!r}")
-    for column in columns:
-        if not (column.dtype.is_numeric() or column.dtype == pl.Boolean):
-            raise InvalidInput(
-                f"column {column.name!r} of {table.name} holds {column.dtype}, expected numbers; "
-                "encode or drop it"
-            )
-        values = column.cast(pl.Float64)
-        unusable = ~(values.is_finite().fill_null(False))  # noqa: FBT003 - polars' own signature
-        if unusable.any():
-            _refuse_cells(table, column.name, unusable, "missing or not finite")
-    return columns.cast(pl.Float64).to_numpy(order="c")
+def _fitted_encoding(rows: pl.DataFrame, table: Table, config: DatasetConfig) -> Encoding:
+    try:
+        return fit_encoding(rows, table.feature_names, levels=config.levels)
+    except InvalidInput as error:
+        raise InvalidInput(f"{table.name}: {error}") from error
 
 
-def _labels(
-    table: Table,
-) -> tuple[Int64[np.ndarray, " rows"] | Float64[np.ndarray, " rows"], tuple[str, ...]]:
-    """Labels as class index with the names of the classes, or as numbers with none."""
-    column = table.rows[table.label]
-    if not table.classes:
-        values = column.cast(pl.Float64)
-        unusable = ~(values.is_finite().fill_null(False))  # noqa: FBT003 - polars' own signature
-        if unusable.any():
-            _refuse_cells(table, table.label, unusable, "missing or not finite")
-        return values.to_numpy(writable=True), ()
-
-    if column.null_count():
-        _refuse_cells(table, table.label, column.is_null(), "missing")
-    names = column.cast(pl.String)
-    present = set(names)
-    classes = tuple(name for name in table.classes if name in present)
-    if len(classes) < 2:
-        raise InvalidInput(
-            f"the label {table.label!r} of {table.name} has one class "
-            f"({', '.join(map(repr, sorted(present)))} in all {len(names)} rows); "
-            "a classifier needs at least two"
-        )
-    unknown = sorted(present - set(classes))
-    if unknown:
-        raise InvalidInput(
-            f"the label {table.label!r} of {table.name} holds {unknown[0]!r}, "
-            f"expected one of {', '.join(table.classes)}"
-        )
-    index = {name: position for position, name in enumerate(classes)}
-    return np.array([index[name] for name in names], dtype=np.int64), classes
+def _encoded(
+    encoding: Encoding, rows: pl.DataFrame, table: Table
+) -> Float64[Tensor, "rows features"]:
+    """Unscaled features of some rows of the table."""
+    try:
+        return torch.from_numpy(encoding.encode(rows))
+    except InvalidInput as error:
+        raise InvalidInput(f"{table.name}: {error}") from error
 
 
-def _refuse_cells(table: Table, column: str, unusable: pl.Series, what: str) -> None:
-    first = table.rows["row_id"].to_list()[unusable.to_list().index(True)]
-    count = int(unusable.sum())
-    raise InvalidInput(
-        f"column {column!r} of {table.name} has {count} {what} value{'s'[: count > 1]} "
-        f"(first in row {first}); fill or remove"
-    )
-
-
-def _require_finite(features: Float64[Tensor, "rows features"], table: Table) -> None:
+def _scaled(
+    scaling: Scaling, cells: Float64[Tensor, "rows features"], encoding: Encoding, table: Table
+) -> Float64[Tensor, "rows features"]:
+    features = scaling(cells)
     usable = features.isfinite().all(dim=0).tolist()
     if not all(usable):
-        column = table.feature_names[usable.index(False)]
+        column = encoding.feature_names[usable.index(False)]
         raise InvalidInput(
             f"column {column!r} of {table.name} holds values too large to scale in float64; "
             "divide it by a constant first"
         )
-
-
-def _split_sizes(table: Table, config: DatasetConfig) -> tuple[int, int]:
-    """Number of training and of test rows; `auto` is the custom, or what is left of it."""
-    rows = len(table.rows)
-    asked_test = 1 if config.test == "auto" else config.test
-    points = min(table.points, rows - asked_test) if config.points == "auto" else config.points
-    test = min(table.test, rows - points) if config.test == "auto" else config.test
-    if points < SMALLEST_POOL:
-        raise InvalidInput(
-            f"{table.name} has {rows} rows: with {asked_test} for testing (dataset.test) fewer "
-            f"than {SMALLEST_POOL} are left to train on; ask for fewer test rows"
-        )
-    if test < 1 or points + test > rows:
-        asked = "at least 1" if test < 1 else str(test)
-        raise InvalidInput(
-            f"{table.name} has {rows} rows, but dataset.points asks for {points} to train on and "
-            f"dataset.test for {asked} to test on; ask for fewer"
-        )
-    return points, test
-
-
-def _split(
-    labels: Int64[np.ndarray, " rows"] | Float64[np.ndarray, " rows"],
-    classes: tuple[str, ...],
-    *,
-    name: str,
-    points: int,
-    test: int,
-    generator: np.random.Generator,
-) -> tuple[Int64[np.ndarray, " points"], Int64[np.ndarray, " test_points"]]:
-    """Row numbers of the pool and of the test rows, disjoint and in random order."""
-    order = generator.permutation(len(labels))
-    if not classes:
-        return order[:points], order[points : points + test]
-    if points < len(classes):
-        raise InvalidInput(
-            f"{points} training rows (dataset.points) cannot hold the {len(classes)} classes of "
-            f"{name}; ask for at least {len(classes)}"
-        )
-    sizes = np.bincount(labels, minlength=len(classes))
-    pool_sizes = _shares(points, sizes, at_least=1)
-    test_sizes = _shares(test, sizes - pool_sizes, at_least=0)
-    pool, held_out = [], []
-    for index in range(len(classes)):
-        rows = order[labels[order] == index]
-        pool.append(rows[: pool_sizes[index]])
-        held_out.append(rows[pool_sizes[index] :][: test_sizes[index]])
-    return generator.permutation(np.concatenate(pool)), generator.permutation(
-        np.concatenate(held_out)
-    )
-
-
-def _shares(
-    total: int, sizes: Int64[np.ndarray, " classes"], *, at_least: int
-) -> Int64[np.ndarray, " classes"]:
-    """`total` places split over classes by size, largest remainders first, none over its size."""
-    exact = total * sizes / sizes.sum()
-    shares = np.clip(np.floor(exact).astype(np.int64), at_least, sizes)
-    while shares.sum() != total:
-        missing = exact - shares
-        if shares.sum() < total:
-            missing[shares >= sizes] = -np.inf
-            shares[missing.argmax()] += 1
-        else:  # the minimum gave small classes more than their share
-            missing[shares <= at_least] = np.inf
-            shares[missing.argmin()] -= 1
-    return shares
+    return features

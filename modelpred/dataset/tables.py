@@ -31,6 +31,8 @@ class Table:
         points: customary number of training rows.
         test: customary number of test rows.
         attribution: who made the table and under which licence.
+        kept: columns that stay with the rows but are no features, such as a group.
+        held_out: which rows are for testing; None where the number of them decides.
     """
 
     name: str
@@ -40,11 +42,14 @@ class Table:
     points: int
     test: int
     attribution: str
+    kept: tuple[str, ...] = ()
+    held_out: tuple[bool, ...] | None = None
 
     @property
     def feature_names(self) -> tuple[str, ...]:
-        """Names of the feature columns, in order."""
-        return tuple(name for name in self.rows.columns if name not in ("row_id", self.label))
+        """Names of the columns that become features, in order."""
+        others = ("row_id", self.label, *self.kept)
+        return tuple(name for name in self.rows.columns if name not in others)
 
 
 def load_table(source: str, *, file: str | None = None) -> Table:

@@ -61,12 +61,14 @@ class PredictorConfig(BaseModel):
 
     `None` means what the network was designed with: for `anchored` 20 epochs of batches of 128 at
     2e-3 and 5 steps (0 for a family that is not convex), for `paper` 15 epochs of batches of 32 at
-    1e-4.
+    1e-4. `start` names the revision whose predictor the fit starts from, which needs a quarter of
+    the epochs.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     network: Literal["anchored", "paper"] = "anchored"
+    start: str | None = None
     epochs: int | None = Field(default=None, ge=1)
     batch: int | None = Field(default=None, ge=1)
     learning_rate: float | None = Field(default=None, gt=0)
@@ -81,6 +83,8 @@ class PredictorConfig(BaseModel):
     def schedule(self) -> "Schedule":
         """The settings with every `None` resolved."""
         usual = SCHEDULES[self.network]
+        if self.start is not None:
+            usual = {**usual, "epochs": math.ceil(usual["epochs"] / 4)}
         given = {
             name: getattr(self, name)
             for name in ("epochs", "batch", "learning_rate", "optimality", "utility")
@@ -241,6 +245,7 @@ def fit_predictor(
     *,
     validation: tuple[Tensor, Tensor] | None = None,
     row_ids: tuple[str, ...] = (),
+    start: Predictor | None = None,
     progress: Progress | None = None,
 ) -> Predictor:
     """The predictor fitted to trained targets.
@@ -253,6 +258,7 @@ def fit_predictor(
         parameters: [subsets, parameters], what training gave for them.
         validation: weights and parameters of other subsets: the best epoch is chosen on them.
         row_ids: ids of the pool's rows, kept with the predictor.
+        start: a predictor of the same family and network, perhaps of a smaller pool, to go on from.
         progress: called as progress(epochs done, epochs, what).
 
     Raises:
@@ -274,7 +280,10 @@ def fit_predictor(
             else fit_gradient_ridge(model, points, weights, parameters)
         )
         network = build_network(config, anchors, points)
-        initialise(network, torch.Generator().manual_seed(config.seed))
+        if start is None:
+            initialise(network, torch.Generator().manual_seed(config.seed))
+        else:
+            _continue(network, start, model)
         network.to(points.features.device)
         fit = _Fit(
             config,
@@ -283,9 +292,26 @@ def fit_predictor(
             points=points,
             targets=(weights, parameters),
             validation=validation,
+            scaled=start is not None,
         )
         history = fit.run(progress)
     return Predictor(model, points, network, anchors, config, row_ids, tuple(history))
+
+
+def _continue(network: SetNetwork, start: Predictor, model: TargetModel) -> None:
+    """Gives the network the weights of another one, with the scales of its inputs and outputs."""
+    if start.model != model:
+        raise InvalidInput(
+            f"the predictor to start from is of {start.model.name} with other settings; start from "
+            "one of the same family, or from none"
+        )
+    try:
+        network.load_state_dict(start.network.state_dict())
+    except RuntimeError as error:  # torch's word for other shapes
+        raise InvalidInput(
+            "the predictor to start from has another network or other features; start from one "
+            "with the same settings, or from none"
+        ) from error
 
 
 def _useful_threads(schedule: Schedule, points: Points) -> int:
@@ -336,6 +362,7 @@ class _Fit:
         points: Points,
         targets: tuple[Tensor, Tensor],
         validation: tuple[Tensor, Tensor] | None,
+        scaled: bool,
     ) -> None:
         self.config, self.schedule = config, config.schedule()
         self.model, self.points, self.network = model, points, network
@@ -343,7 +370,9 @@ class _Fit:
         self.weights, self.parameters = (part.float() for part in targets)
         self.bound = network.bind(model, points)
         self.prepared = self._prepare(self.weights)
-        if isinstance(network, AnchoredNetwork):
+        if isinstance(network, AnchoredNetwork) and scaled:
+            self.bound = network.rescaled(self.bound)
+        elif isinstance(network, AnchoredNetwork):
             self._standardise(network)
         self.fresh: tuple[Tensor, Tensor | None] | None = None
         self.validation = None

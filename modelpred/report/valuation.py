@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from modelpred.dataset import Dataset
+from modelpred.dataset.apart import distances
 from modelpred.report.blocks import (
     Block,
     Cell,
@@ -190,7 +191,7 @@ def value_table(dataset: Dataset, values: pl.DataFrame, caption: str) -> Table:
 def told_rows(dataset: Dataset, row_ids: list[str]) -> list[tuple[Cell, Cell, Cell]]:
     """Each row's name, its label, and the cells that set it apart from the pool."""
     places = {row_id: place for place, row_id in enumerate(dataset.row_ids)}
-    apart = _distances(dataset)
+    apart = distances(dataset.rows, dataset.column_names)
     told: list[tuple[Cell, Cell, Cell]] = []
     for row_id in row_ids:
         place = places[row_id]
@@ -214,23 +215,20 @@ def _value_cell(value: float | None, spread: float | None) -> Cell:
 
 
 def _cell_words(dataset: Dataset, cells: dict[str, object], telling: np.ndarray) -> str:
-    names = [dataset.feature_names[index] for index in telling]
-    return " · ".join(f"{name} {plain(cells[name])}" for name in names) or "nothing"
+    names = [dataset.column_names[index] for index in telling]
+    return " · ".join(f"{name} {_told(cells[name])}" for name in names) or "nothing"
 
 
-def _distances(dataset: Dataset) -> np.ndarray:
-    """|cell - mean| / standard deviation of the pool, [points, features]; 0 in constant columns."""
-    table = dataset.rows.select(dataset.feature_names).cast(pl.Float64).to_numpy()
-    spread = table.std(axis=0)
-    return np.abs(table - table.mean(axis=0)) / np.where(spread > 0, spread, np.inf)
+def _told(cell: object) -> str:
+    return "missing" if cell is None else plain(cell)
 
 
 def full_rows(dataset: Dataset, best: pl.DataFrame, worst: pl.DataFrame) -> list[Table]:
     """Every cell of the listed rows, folded; nothing for tables too wide to read."""
-    if len(dataset.feature_names) > _WIDEST:
+    if len(dataset.column_names) > _WIDEST:
         return []
     places = {row_id: place for place, row_id in enumerate(dataset.row_ids)}
-    names = (dataset.label_name, *dataset.feature_names)
+    names = (dataset.label_name, *dataset.column_names)
     tables: list[Table] = []
     for which, chosen in (("most", best), ("least", worst)):
         ids = chosen["row_id"].to_list()
@@ -239,7 +237,7 @@ def full_rows(dataset: Dataset, best: pl.DataFrame, worst: pl.DataFrame) -> list
             Table(
                 f"All cells of the {which} valuable rows",
                 [Column("Column", numeric=False), *(Column(f"Row {row_id}") for row_id in ids)],
-                [[Cell(name), *(Cell(plain(row[name])) for row in rows)] for name in names],
+                [[Cell(name), *(Cell(_told(row[name])) for row in rows)] for name in names],
                 folded=True,
             )
         )

@@ -33,12 +33,12 @@ def target_model(name: str, **settings: Any) -> TargetModel:  # noqa: ANN401 - f
 class TargetsConfig(BaseModel):
     """params.yaml's `targets`: which models are trained on the subsets.
 
-    `C` is used by logistic, softmax, svm and ridge; `hidden` and what follows it by mlp.
+    `auto` is logistic for two classes, softmax for more and ridge for numbers. `C` is used by logistic, softmax, svm and ridge; `hidden` and what follows it by mlp.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    model: Literal["logistic", "softmax", "svm", "ridge", "mlp"] = "logistic"
+    model: Literal["auto", "logistic", "softmax", "svm", "ridge", "mlp"] = "auto"
     tolerance: float = Field(default=1e-6, gt=0)
     C: float = Field(default=1.0, gt=0)
     hidden: int = Field(default=16, ge=1)
@@ -48,8 +48,28 @@ class TargetsConfig(BaseModel):
     steps: int = Field(default=150, ge=1)
     seed: int = Field(default=0, ge=0)
 
-    def build(self) -> TargetModel:
-        """The target model with those settings that its family has."""
-        known = FAMILIES[self.model].setting_names()
+    def build(self, *, classes: int) -> TargetModel:
+        """The target model for labels of so many classes (0: numbers), with its own settings.
+
+        Raises:
+            InvalidInput: the family has no place for such labels; the message names those that do.
+        """
+        name = fitting_families(classes)[0] if self.model == "auto" else self.model
+        if name not in fitting_families(classes):
+            labels = f"has {classes} classes" if classes else "is a number"
+            raise InvalidInput(
+                f"the model {name} does not fit the label, which {labels}; expected one of auto, "
+                f"{', '.join(fitting_families(classes))}"
+            )
+        known = FAMILIES[name].setting_names()
         settings = self.model_dump(include=set(known))
-        return target_model(self.model, **settings)
+        return target_model(name, **settings)
+
+
+def fitting_families(classes: int) -> tuple[str, ...]:
+    """The families for labels of so many classes (0: numbers); the first is what `auto` means."""
+    if classes == 0:
+        return tuple(name for name, family in FAMILIES.items() if family.regression)
+    first = ("logistic", "softmax") if classes == 2 else ("softmax",)
+    others = (name for name, family in FAMILIES.items() if not family.regression)
+    return tuple(dict.fromkeys((*first, *(name for name in others if name != "logistic"))))

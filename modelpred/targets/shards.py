@@ -1,7 +1,7 @@
 """The shards of one version: fingerprints, files, the manifest, and the bank of trained targets that readers get.
 
-A shard's *fingerprint* is the hash of everything that its numbers follow from: the data set, the target model with its
-settings and tolerance, the block's subsets, and the versions of the file schema and of the solver. The manifest lists
+A shard's *fingerprint* is the hash of everything that its numbers follow from: the rows that its subsets take, the
+target model with its settings and tolerance, the block's subsets, and the versions of the file schema and of the solver. The manifest lists
 exactly the shards of one version with their hashes; readers follow the manifest only and refuse what does not match.
 """
 
@@ -18,6 +18,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
+from modelpred.dataset import Dataset
 from modelpred.dataset.files import write_atomically
 from modelpred.subsets import Subsets
 from modelpred.targets.model import TargetModel
@@ -103,29 +104,58 @@ class Bank:
         )
 
 
-def shard_fingerprint(dataset: str, model: TargetModel, tolerance: float, block: Subsets) -> str:
+@dataclass(frozen=True)
+class RowContents:
+    """What training sees of a data set, row by row.
+
+    Attributes:
+        digests: SHA-256 of each point's features and label.
+        classes: number of classes, 0 for numbers.
+    """
+
+    digests: tuple[bytes, ...]
+    classes: int
+
+
+def row_contents(dataset: Dataset) -> RowContents:
+    """What training sees of the data set, row by row."""
+    features, labels = dataset.features.numpy(), dataset.labels.to(torch.float64).numpy()
+    digests = (
+        hashlib.sha256(row.tobytes() + label.tobytes()).digest()
+        for row, label in zip(features, labels, strict=True)
+    )
+    return RowContents(tuple(digests), len(dataset.classes))
+
+
+def shard_fingerprint(
+    rows: RowContents, model: TargetModel, tolerance: float, block: Subsets
+) -> str:
     """The SHA-256, in hex, of everything that the numbers of a shard follow from.
 
+    Rows that no subset of the block takes do not count: a shard outlives them, and rows added later.
+
     Args:
-        dataset: the data set's own fingerprint.
+        rows: contents of the pool's rows; those that the block takes count.
         model: the target model; its name and settings count.
         tolerance: the largest gradient entry that passes for converged.
         block: the subsets to train on; their names, designs and weights count.
     """
+    used = block.weights.any(dim=0).nonzero()[:, 0]
     told = {
         "schema": SCHEMA_VERSION,
         "solver": SOLVER_VERSION,
-        "dataset": dataset,
+        "classes": rows.classes,
         "model": model.name,
         "settings": model.settings,
         "tolerance": tolerance,
         "ids": block.ids,
         "roles": block.roles,
         "designs": block.designs,
-        "shape": list(block.weights.shape),
+        "shape": [len(block), len(used)],
     }
     digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
-    digest.update(block.weights.cpu().numpy().astype("<i4").tobytes())
+    digest.update(b"".join(rows.digests[row] for row in used.tolist()))
+    digest.update(block.weights[:, used].cpu().numpy().astype("<i4").tobytes())
     return digest.hexdigest()
 
 

@@ -27,12 +27,15 @@ from modelpred.targets.model import TargetModel
 from modelpred.targets.parquet import (
     CorruptShard,
     Sha256,
+    Shard,
     ShardMetadata,
     parse_shard,
     shard_bytes,
 )
 from modelpred.targets.shards import (
     ManifestEntry,
+    RowContents,
+    row_contents,
     shard_fingerprint,
     write_file,
     write_manifest,
@@ -113,7 +116,7 @@ def block_jobs(
     block_size: int,
 ) -> list[BlockJob]:
     """One job per block, in the order of the subsets: train those that `ShardStore(store).find(job.fingerprint)` misses."""
-    known = read_dataset(dataset).fingerprint
+    known = row_contents(read_dataset(dataset))
     return [
         BlockJob(
             block=name,
@@ -130,13 +133,19 @@ def block_jobs(
     ]
 
 
+def _inputs_of(job: BlockJob) -> tuple[Dataset, RowContents, dict[str, Subsets]]:
+    """The data set, what training sees of its rows, and the blocks of a job."""
+    return _inputs(job.dataset, job.subsets, job.block_size, _stamp(job.dataset, job.subsets))
+
+
 @functools.lru_cache(maxsize=2)
 def _inputs(
     dataset: Path, subsets: Path, block_size: int, stamp: tuple[int, ...]
-) -> tuple[Dataset, dict[str, Subsets]]:
-    """The data set and the blocks, kept from one job to the next while their files stay as they are."""
+) -> tuple[Dataset, RowContents, dict[str, Subsets]]:
+    """The inputs of jobs, kept from one job to the next while their files stay as they are."""
     del stamp  # only part of the key
-    return read_dataset(dataset), dict(blocks(read_subsets(subsets), block_size))
+    read = read_dataset(dataset)
+    return read, row_contents(read), dict(blocks(read_subsets(subsets), block_size))
 
 
 def _stamp(*folders: Path) -> tuple[int, ...]:
@@ -155,15 +164,10 @@ def train_block(
     store = ShardStore(job.store)
     if found := store.find(job.fingerprint):
         return found
-    dataset, known = _inputs(
-        job.dataset, job.subsets, job.block_size, _stamp(job.dataset, job.subsets)
-    )
+    dataset, contents, known = _inputs_of(job)
     model = target_model(job.model, **job.settings)
     block = known.get(job.block)
-    if (
-        block is None
-        or shard_fingerprint(dataset.fingerprint, model, job.tolerance, block) != job.fingerprint
-    ):
+    if block is None or shard_fingerprint(contents, model, job.tolerance, block) != job.fingerprint:
         raise InvalidInput(
             f"block {job.block} is not the one that was asked for; data set or subsets changed "
             "since: run the targets stage again"
@@ -187,6 +191,22 @@ def train_block(
     return store.add(block, trained, metadata)
 
 
+def _for_version(job: BlockJob, found: Path) -> tuple[Shard, bytes]:
+    """The shard of the store as this version of the data set has it, and its bytes.
+
+    A shard may have been trained when the pool had other rows beside those that its subsets take: its
+    numbers hold, its weights are those of this pool.
+    """
+    data = found.read_bytes()
+    shard = parse_shard(data, name=str(found))
+    dataset, _, known = _inputs_of(job)
+    if shard.metadata.dataset == dataset.fingerprint:
+        return shard, data
+    metadata = shard.metadata.model_copy(update={"dataset": dataset.fingerprint})
+    shard = Shard(known[job.block], shard.trained, metadata)
+    return shard, shard_bytes(shard.block, shard.trained, metadata)
+
+
 def collect_shards(jobs: Sequence[BlockJob], folder: Path) -> tuple[ManifestEntry, ...]:
     """Copies the jobs' finished shards out of the store and writes their manifest; returns its entries.
 
@@ -202,8 +222,7 @@ def collect_shards(jobs: Sequence[BlockJob], folder: Path) -> tuple[ManifestEntr
         found = store.find(job.fingerprint)
         if found is None:
             raise CorruptShard(f"{job.block}: not in the store {store.folder}; train it first")
-        data = found.read_bytes()
-        shard = parse_shard(data, name=str(found))
+        shard, data = _for_version(job, found)
         entry = ManifestEntry(
             file=f"{job.block}.parquet",
             fingerprint=job.fingerprint,

@@ -1,5 +1,6 @@
 """ModelPred says what the library's own functions say, in the caller's terms."""
 
+import datetime as dt
 import subprocess
 import sys
 
@@ -13,7 +14,7 @@ import modelpred
 from modelpred import InvalidInput, ModelPred
 from modelpred.api.settings import subsets_config
 from modelpred.dataset.preparation import fit_scaling
-from modelpred.predictor import fit_predictor
+from modelpred.predictor import PredictorConfig, fit_predictor
 from modelpred.subsets import SubsetsConfig, draw_subsets
 from modelpred.targets import points_of, target_model, train_targets
 from tests.api.conftest import COLUMNS, ROWS, SMALL, fitted, make_rows
@@ -221,8 +222,8 @@ HOLES[3, 1] = np.nan
     [
         ("auto", CELLS[0], LABELS, r"X has shape \[3\]"),
         ("auto", HOLES, LABELS, r"1 missing or not finite value \(first in row 3, column 1\)"),
-        ("auto", pl.DataFrame({"a": ["x", "y"]}), [0, 1], "column 'a' of X holds String"),
-        ("auto", pl.DataFrame({"a": [1.0, None]}), [0, 1], "row 1, column 'a'"),
+        ("auto", pl.DataFrame({"a": [[1], [2]]}), [0, 1], "X: column 'a' holds List"),
+        ("auto", pl.DataFrame({"a": [1.0, np.inf]}), [0, 1], "X: column 'a' holds inf in row 1"),
         ("auto", pl.DataFrame({"row_id": [1.0, 2.0]}), [0, 1], "pass it as ids="),
         ("auto", [["x"], ["y"]], [0, 1], "X holds <U1, expected numbers"),
         ("auto", CELLS, LABELS[1:], "y has 39 labels for 40 rows"),
@@ -234,7 +235,12 @@ HOLES[3, 1] = np.nan
         ("ridge", CELLS, LABELS.astype(str), "text labels, expected numbers"),
         ("ridge", CELLS, np.full(ROWS, np.nan), "40 missing or not finite labels"),
         ("logistic", CELLS, CELLS[:, 0], "use target='ridge'"),
-        ("logistic", CELLS, np.arange(ROWS) % 3, "logistic is for 2 classes, got 3; use softmax"),
+        (
+            "logistic",
+            CELLS,
+            np.arange(ROWS) % 3,
+            "logistic does not fit the label, which has 3 classes",
+        ),
     ],
 )
 def test_wrong_tables_and_labels_are_refused(target, cells, labels, told):
@@ -283,3 +289,30 @@ def test_progress_is_shown_on_a_terminal_alone(monkeypatch, capfd):
     monkeypatch.setenv("TTY_COMPATIBLE", "1")
     assert "fitting" in fit(progress=True)
     assert fit(progress=False) == ""
+
+
+def test_columns_of_words_dates_and_gaps_are_read_as_the_fit_read_them(tmp_path):
+    generator = np.random.default_rng(0)
+    table = pl.DataFrame(
+        {
+            "age": [None, *generator.integers(18, 80, 59).tolist()],
+            "work": generator.choice(["office", "shop", None], 60).tolist(),
+            "since": [dt.date(2024, 1, 1) + dt.timedelta(days=day) for day in range(60)],
+        }
+    )
+    labels = ["no", "yes"] * 30
+    estimator = ModelPred(subsets=40, progress=False, predictor=PredictorConfig(epochs=1))
+    estimator.fit(table, labels, test=(table.head(10), labels[:10]))
+    estimator.save(tmp_path / "saved")
+    again = ModelPred.load(tmp_path / "saved")
+    later = pl.DataFrame({"since": ["2024-01-05"], "work": ["never seen"], "age": [40]})
+    for either in (estimator, again):
+        model = either.without([3])
+        assert model.predict_proba(later).shape == (1, 2)
+        with pytest.raises(InvalidInput, match="X: column 'age' holds 'old' in row 0, expected a"):
+            model.predict(later.with_columns(age=pl.lit("old")))
+    np.testing.assert_allclose(
+        estimator.without([3]).predict_proba(later),
+        again.without([3]).predict_proba(later),
+        atol=1e-5,
+    )

@@ -13,7 +13,9 @@ from modelpred.dataset import DatasetConfig, InvalidInput, prepare, read_dataset
 from modelpred.dataset.files import write_atomically
 from modelpred.dataset.preparation import content_fingerprint
 
-FILES = ["dataset.json", "points.parquet", "rows.parquet"]
+FILES = [
+    "dataset.json", "encoding.json", "points.parquet", "rows.parquet", "test_rows.parquet",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +42,7 @@ def test_round_trip(source, scaling, flip, tmp_path):
     assert again.fingerprint == dataset.fingerprint
     for field in dataclasses.fields(dataset):
         before, after = getattr(dataset, field.name), getattr(again, field.name)
-        if field.name == "rows":
+        if field.name in ("rows", "test_rows"):
             assert_frame_equal(before, after)
         elif hasattr(before, "dtype"):
             assert_close(before, after, rtol=0, atol=0)

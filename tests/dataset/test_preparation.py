@@ -168,8 +168,7 @@ def test_generators_of_different_scopes_differ():
         pytest.param(
             table_of([0, 1, 0, 1, 0, 1], {"height": [1.0, None, 3.0, math.nan, 5.0, math.inf]}),
             DatasetConfig(),
-            "column 'height' of mine has 3 missing or not finite values (first in row 1); "
-            "fill or remove",
+            "mine: column 'height' holds inf in row 5, expected a finite number",
             id="cells",
         ),
         pytest.param(
@@ -199,10 +198,11 @@ def test_generators_of_different_scopes_differ():
             id="unknown class",
         ),
         pytest.param(
-            table_of([0, 1, 0, 1], {"job": ["a", "b", "c", "d"]}),
+            table_of([0, 1, 0, 1], {"job": [[1], [2], [3], [4]]}),
             DatasetConfig(),
-            "column 'job' of mine holds String, expected numbers; encode or drop it",
-            id="text",
+            "mine: column 'job' holds List(Int64), expected numbers, text, true and false, or dates; "
+            "convert it, or drop it (dataset.drop)",
+            id="lists",
         ),
         pytest.param(
             table_of([0, 1] * 10),

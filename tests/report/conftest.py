@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from modelpred.dataset import Dataset, DatasetConfig, prepare
+from modelpred.dataset import Dataset, DatasetConfig, Encoding, prepare
 from modelpred.report import ReportInputs
 from modelpred.studies.utility import StudyResult
 
@@ -245,14 +245,15 @@ def nasty(example: ReportInputs) -> Callable[[str], ReportInputs]:
 
     def make(name: str) -> ReportInputs:
         dataset = example.dataset
-        first = dataset.feature_names[0]
+        first = dataset.column_names[0]
+        renamed = dataset.encoding.columns[0].model_copy(update={"name": name})
         rows = dataset.rows.rename({first: name}).with_columns(
             pl.lit(name).alias(dataset.label_name)
         )
         changed = replace(
             dataset,
             name=name,
-            feature_names=(name, *dataset.feature_names[1:]),
+            encoding=Encoding(columns=(renamed, *dataset.encoding.columns[1:])),
             classes=(name, *dataset.classes[1:]),
             rows=rows.rename({dataset.label_name: name + "!"}),
             label_name=name + "!",

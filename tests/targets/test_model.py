@@ -172,10 +172,31 @@ def test_unknown_names_and_settings_are_refused():
 
 
 def test_the_configuration_builds_its_family():
-    assert TargetsConfig(model="softmax", C=2.0).build() == target_model("softmax", C=2.0)
-    assert TargetsConfig(model="mlp", hidden=3).build().settings["hidden"] == 3
+    softmax = TargetsConfig(model="softmax", C=2.0).build(classes=3)
+    assert softmax == target_model("softmax", C=2.0)
+    assert TargetsConfig(model="mlp", hidden=3).build(classes=2).settings["hidden"] == 3
     with pytest.raises(ValidationError):
         TargetsConfig(l2_penality=1.0)
+
+
+@pytest.mark.parametrize(
+    ("classes", "chosen", "refused"),
+    [
+        (
+            2,
+            "logistic",
+            {"ridge": "has 2 classes; expected one of auto, logistic, softmax, svm, mlp"},
+        ),
+        (3, "softmax", {"logistic": "has 3 classes; expected one of auto, softmax, svm, mlp"}),
+        (0, "ridge", {"svm": "is a number; expected one of auto, ridge"}),
+    ],
+)
+def test_the_family_fits_the_label_or_is_refused_with_the_reason(classes, chosen, refused):
+    assert TargetsConfig(model="auto").build(classes=classes).name == chosen
+    for name, reason in refused.items():
+        with pytest.raises(InvalidInput) as error:
+            TargetsConfig.model_validate({"model": name}).build(classes=classes)
+        assert str(error.value) == f"the model {name} does not fit the label, which {reason}"
 
 
 def test_points_are_checked():

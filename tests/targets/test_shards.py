@@ -18,6 +18,7 @@ from modelpred.targets.parquet import CorruptShard, ShardMetadata, parse_shard, 
 from modelpred.targets.shards import (
     MANIFEST_NAME,
     ManifestEntry,
+    RowContents,
     read_bank,
     read_manifest,
     read_shard,
@@ -28,6 +29,8 @@ from modelpred.targets.shards import (
 )
 
 POINTS, PARAMETERS = 12, 5
+ROWS = RowContents(tuple(bytes([row]) for row in range(POINTS)), classes=2)
+OTHER_ROWS = RowContents((b"other", *ROWS.digests[1:]), classes=2)
 
 
 def block_of(rows: int, *, start: int = 0, highest: int = 3, role: str = "fit") -> Subsets:
@@ -60,7 +63,7 @@ def trained_on(block: Subsets) -> TrainedTargets:
 def metadata_of(block: Subsets) -> ShardMetadata:
     model = target_model("logistic", C=1.0)
     return ShardMetadata(
-        fingerprint=shard_fingerprint("data", model, 1e-6, block),
+        fingerprint=shard_fingerprint(ROWS, model, 1e-6, block),
         dataset="data",
         model=model.name,
         settings=model.settings,
@@ -124,18 +127,32 @@ def test_the_fingerprint_follows_everything_that_the_numbers_follow_from():
     other_weights = block.weights.clone()
     other_weights[0, 0] += 1
     fingerprints = [
-        shard_fingerprint("data", model, 1e-6, block),
-        shard_fingerprint("other", model, 1e-6, block),
-        shard_fingerprint("data", target_model("logistic", C=2.0), 1e-6, block),
-        shard_fingerprint("data", target_model("svm", C=1.0), 1e-6, block),
-        shard_fingerprint("data", model, 1e-7, block),
-        shard_fingerprint("data", model, 1e-6, block_of(5)),
-        shard_fingerprint("data", model, 1e-6, block_of(4, role="test")),
-        shard_fingerprint("data", model, 1e-6, dataclasses.replace(block, designs=("prefix",) * 4)),
-        shard_fingerprint("data", model, 1e-6, dataclasses.replace(block, weights=other_weights)),
+        shard_fingerprint(ROWS, model, 1e-6, block),
+        shard_fingerprint(OTHER_ROWS, model, 1e-6, block),
+        shard_fingerprint(ROWS, target_model("logistic", C=2.0), 1e-6, block),
+        shard_fingerprint(ROWS, target_model("svm", C=1.0), 1e-6, block),
+        shard_fingerprint(ROWS, model, 1e-7, block),
+        shard_fingerprint(ROWS, model, 1e-6, block_of(5)),
+        shard_fingerprint(ROWS, model, 1e-6, block_of(4, role="test")),
+        shard_fingerprint(ROWS, model, 1e-6, dataclasses.replace(block, designs=("prefix",) * 4)),
+        shard_fingerprint(ROWS, model, 1e-6, dataclasses.replace(block, weights=other_weights)),
     ]
     assert len(set(fingerprints)) == len(fingerprints)
-    assert fingerprints[0] == shard_fingerprint("data", model, 1e-6, block_of(4))
+    assert fingerprints[0] == shard_fingerprint(ROWS, model, 1e-6, block_of(4))
+
+
+def test_the_fingerprint_outlives_rows_that_the_block_does_not_take():
+    model = target_model("logistic", C=1.0)
+    block = block_of(4)
+    alone = dataclasses.replace(block, weights=block.weights.clone())
+    alone.weights[:, 3] = 0
+    kept = shard_fingerprint(ROWS, model, 1e-6, alone)
+    changed = RowContents((*ROWS.digests[:3], b"other", *ROWS.digests[4:], b"new"), classes=2)
+    wider = dataclasses.replace(alone, weights=torch.nn.functional.pad(alone.weights, (0, 1)))
+    assert shard_fingerprint(changed, model, 1e-6, wider) == kept
+    assert shard_fingerprint(changed, model, 1e-6, block) != shard_fingerprint(
+        ROWS, model, 1e-6, block
+    )
 
 
 def test_polars_reads_a_shard_without_our_code(tmp_path):

@@ -1,0 +1,50 @@
+"""What DVC holds of a revision, copied out of its cache or remote; nothing is checked out.
+
+A revision is whatever git knows by a name: a tag, a branch, a commit. `workspace` is the working
+copy, as DVC calls it.
+"""
+
+from pathlib import Path
+
+from flows.artifacts import ARTIFACTS
+from modelpred.dataset import InvalidInput
+
+WORKSPACE = "workspace"
+
+
+def fetch(revision: str, stages: tuple[Path, ...], *, into: Path) -> Path:
+    """The folder that holds these stages' outputs as they were at that revision.
+
+    Args:
+        revision: a name that git knows, or `workspace`.
+        stages: folders of artifacts/.
+        into: where copies go; those of the working copy stay where they are.
+
+    Raises:
+        InvalidInput: no such revision, or its data is neither in the cache nor in a remote.
+    """
+    if revision == WORKSPACE:
+        for folder in stages:
+            if not folder.is_dir():
+                raise InvalidInput(f"{WORKSPACE}: there is no {folder}; run dvc repro first")
+        return ARTIFACTS
+    # Half a second to import, which only who asks for a revision pays.
+    from dvc.api import DVCFileSystem  # noqa: PLC0415 # pyright: ignore[reportPrivateUsage]
+    from dvc.exceptions import DvcException  # noqa: PLC0415
+    from dvc.scm import SCMError  # noqa: PLC0415
+
+    try:
+        tree = DVCFileSystem(rev=revision)
+        for folder in stages:
+            if not tree.exists(str(folder)):
+                raise InvalidInput(
+                    f"{revision}: it holds no {folder}; commit dvc.lock after dvc repro"
+                )
+            tree.get(str(folder), str(into / folder.name), recursive=True)
+    except (DvcException, SCMError, OSError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InvalidInput(
+            f"{revision}: its data cannot be read ({reason}); dvc push where it was made, or "
+            "reproduce it"
+        ) from error
+    return into

@@ -1,0 +1,296 @@
+"""A study over several versions of the data, side by side, without checking any of them out.
+
+    python -m flows.versions --rev v1 --rev v2 --study valuation
+    python -m flows.versions --rev v1 --rev workspace --study memorization
+
+Reads data, targets and predictor of each revision through DVC, runs the study on each with the
+working copy's params, and writes artifacts/versions/<study>/: scores of each version's model on
+each version's test rows, rows that changed from one revision to the next, drift of what the study
+found for the rows they share, all as Parquet and CSV, and one figure. The same goes to Prefect as an
+artifact and to MLflow as a run. A revision that cannot be read is named; the others still run.
+"""
+
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any
+
+import polars as pl
+import typer
+from prefect import flow
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+
+from flows.artifacts import (
+    ARTIFACTS,
+    DATASET,
+    PARAMS,
+    PREDICTOR,
+    STUDIES,
+    TARGETS,
+    write_json,
+    write_table,
+    written,
+)
+from flows.revisions import fetch
+from flows.runtime import Progress, shared_api
+from flows.studies import headline, result_of
+from modelpred.dataset import InvalidInput, read_dataset
+from modelpred.params import read_params
+from modelpred.predictor import read_predictor
+from modelpred.refits.retraining import silent
+from modelpred.studies.utility import StudyResult
+from modelpred.studies.versions import Drift, Version, cross_scores, drift, row_changes
+
+FOLDER = ARTIFACTS / "versions"
+MOVERS = 10  # largest ones that are listed
+# Where a study says something about each row: its table, and the column; the others have headlines.
+ROW_VALUES = {
+    "valuation": ("values", "value"),
+    "memorization": ("rows", "memorization"),
+    "labels": ("suspects", "held_out_confidence"),
+}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What was found: one version a row or pair of versions a row.
+
+    Attributes:
+        revisions: those that could be read, as they were named.
+        missing: those that could not, and why.
+        headlines: the study's few numbers by revision.
+        scores: of each version's model on each version's test rows.
+        changes: rows that differ between one revision and the next.
+        drifts: what the study found, from one revision to the next; none where rows have no value.
+    """
+
+    revisions: tuple[str, ...]
+    missing: dict[str, str]
+    headlines: dict[str, dict[str, float | None]]
+    scores: pl.DataFrame
+    changes: pl.DataFrame
+    drifts: tuple[Drift, ...]
+
+
+@flow(flow_run_name="versions of {study}")
+def versions(study: str, revisions: list[str]) -> None:
+    """Reads, runs, compares and writes."""
+    if study not in STUDIES:
+        raise InvalidInput(f"unknown study {study!r}; known: {', '.join(STUDIES)}")
+    with tempfile.TemporaryDirectory() as place:
+        found = compare(study, revisions, place=Path(place))
+    value = ROW_VALUES.get(study, ("", ""))[1]
+    folder = FOLDER / study
+    with written(folder) as unfinished:
+        _write(found, unfinished, value=value)
+    _artifacts(study, found)
+    _log(study, found, folder)
+    sys.stdout.write(f"{summary(study, found)}\n\nWritten: {folder}{os.linesep}")
+
+
+def compare(study: str, revisions: Sequence[str], *, place: Path) -> Comparison:
+    """The study on every revision that can be read, and what differs between them.
+
+    Raises:
+        InvalidInput: none can be read.
+    """
+    config = getattr(read_params(PARAMS), study)
+    read: dict[str, Version] = {}
+    results: dict[str, StudyResult] = {}
+    missing: dict[str, str] = {}
+    with Progress("versions") as progress:
+        for number, revision in enumerate(dict.fromkeys(revisions)):
+            progress(number, len(revisions), revision)
+            try:
+                stages = (DATASET, TARGETS, PREDICTOR)
+                folder = fetch(revision, stages, into=place / str(number))
+                read[revision] = _version(revision, folder)
+                # The bar shows revisions, not what a study does inside one.
+                results[revision] = result_of(study, config, progress=silent, artifacts=folder)
+            except InvalidInput as error:
+                read.pop(revision, None)
+                missing[revision] = str(error)
+                sys.stderr.write(f"versions: {error}{os.linesep}")
+        progress(len(revisions), len(revisions))
+    if not read:
+        raise InvalidInput("none of the revisions can be read: " + "; ".join(missing.values()))
+    pairs = list(pairwise(read))
+    changes = [
+        row_changes(read[first].dataset, read[second].dataset).select(
+            pl.lit(first).alias("before"), pl.lit(second).alias("after"), pl.all()
+        )
+        for first, second in pairs
+    ]
+    return Comparison(
+        tuple(read),
+        missing,
+        {name: headline(study, result.metrics) for name, result in results.items()},
+        cross_scores(list(read.values())),
+        pl.concat(changes) if changes else pl.DataFrame(),
+        _drifts(study, results, pairs),
+    )
+
+
+def _version(name: str, folder: Path) -> Version:
+    dataset = read_dataset(folder / DATASET.name)
+    return Version(name, dataset, read_predictor(folder / PREDICTOR.name))
+
+
+def _drifts(
+    study: str, results: dict[str, StudyResult], pairs: list[tuple[str, str]]
+) -> tuple[Drift, ...]:
+    if study not in ROW_VALUES:
+        return ()
+    table, value = ROW_VALUES[study]
+    return tuple(
+        drift(
+            (first, results[first].tables[table]), (second, results[second].tables[table]),
+            value=value,
+        )
+        for first, second in pairs
+    )  # fmt: skip
+
+
+def _write(found: Comparison, folder: Path, *, value: str) -> None:
+    # Imported here: matplotlib takes half a second, and a revision may be missing.
+    from modelpred.report.versions import write_figure  # noqa: PLC0415
+
+    write_table(found.scores, folder / "scores")
+    write_table(found.changes, folder / "changes")
+    for drifted in found.drifts:
+        write_table(
+            drifted.rows, folder / f"drift-{drifted.before}-{drifted.after}".replace("/", "-")
+        )
+    write_json(_numbers(found), folder / "versions.json")
+    write_figure(found.scores, found.drifts, folder, value=value)
+
+
+def _numbers(found: Comparison) -> dict[str, Any]:
+    """Everything but the long tables, for programs."""
+    return {
+        "revisions": list(found.revisions),
+        "missing": found.missing,
+        "headlines": found.headlines,
+        "changes": _counts(found),
+        "drift": {
+            f"{each.before} to {each.after}": {
+                "shared": each.shared,
+                **({} if each.spearman is None else vars(each.spearman)),
+            }
+            for each in found.drifts
+        },
+    }
+
+
+def _counts(found: Comparison) -> dict[str, dict[str, int]]:
+    """How many rows appeared, went, changed or moved, by pair of revisions."""
+    counts: dict[str, dict[str, int]] = {}
+    for first, second in pairwise(found.revisions):
+        rows = found.changes.filter(before=first, after=second)
+        counts[f"{first} to {second}"] = dict(rows["change"].value_counts(sort=True).rows())
+    return counts
+
+
+def summary(study: str, found: Comparison) -> str:
+    """The findings in Markdown."""
+    lines = [f"# {study} over {', '.join(found.revisions)}"]
+    lines += [f"- not read: {reason}" for reason in found.missing.values()]
+    lines += ["", "## Model of one version, test rows of another", "", _table(found.scores)]
+    for pair, counts in _counts(found).items():
+        told = (
+            ", ".join(f"{count} {change}" for change, count in counts.items()) or "no row differs"
+        )
+        lines += ["", f"## {pair}", "", f"Rows: {told}."]
+        drifted = next((d for d in found.drifts if f"{d.before} to {d.after}" == pair), None)
+        if drifted is not None:
+            lines += ["", _drift_words(drifted), "", _table(drifted.rows.head(MOVERS))]
+    lines += ["", "## Headlines", ""]
+    lines += [f"- {name}: {_words(numbers)}" for name, numbers in found.headlines.items()]
+    return "\n".join(lines)
+
+
+def _drift_words(drifted: Drift) -> str:
+    found = drifted.spearman
+    if found is None:
+        return f"{drifted.shared} shared rows: too few, or all alike, for a rank correlation."
+    return (
+        f"{drifted.shared} shared rows: rank correlation {found.mean:.3f} (95% interval "
+        f"{found.low:.3f} to {found.high:.3f}). Largest movers:"
+    )
+
+
+def _words(numbers: dict[str, float | None]) -> str:
+    return ", ".join(
+        f"{name} {'none' if number is None else f'{number:.4g}'}"
+        for name, number in numbers.items()
+    )
+
+
+def _table(table: pl.DataFrame) -> str:
+    """A table as Markdown."""
+    rows = [[_cell(cell) for cell in row] for row in table.iter_rows()]
+    lines = [table.columns, ["---"] * table.width, *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(cell: object) -> str:
+    if cell is None:
+        return ""
+    return f"{cell:.4g}" if isinstance(cell, float) else str(cell)
+
+
+def _artifacts(study: str, found: Comparison) -> None:
+    """The tables and the text, for Prefect's pages."""
+    create_markdown_artifact(
+        summary(study, found), key=f"versions-{study}", description=f"{study} over versions"
+    )
+    create_table_artifact(
+        found.scores.to_dicts(), key=f"versions-{study}-scores", description="Model by test rows"
+    )
+
+
+def _log(study: str, found: Comparison, folder: Path) -> None:
+    """The run, for MLflow; without a registry the comparison is still worth keeping."""
+    from modelpred import registry  # noqa: PLC0415
+
+    numbers: dict[str, float] = {}
+    for row in found.scores.drop_nulls("loss").iter_rows(named=True):
+        numbers[f"loss/{row['model_of']}-on-{row['test_rows_of']}"] = row["loss"]
+    for each in found.drifts:
+        if each.spearman is not None:
+            numbers[f"spearman/{each.before}-to-{each.after}"] = each.spearman.mean
+    try:
+        registry.log_comparison(
+            f"versions-{study}",
+            metrics=numbers,
+            params={"study": study, "revisions": ", ".join(found.revisions)},
+            files=folder,
+            root=Path(),
+        )
+    except Exception as error:  # noqa: BLE001 - whatever the store does, the files are there
+        sys.stderr.write(
+            f"versions: WARNING: written, but not logged to MLflow: {error}{os.linesep}"
+        )
+
+
+def main(
+    *,
+    rev: Annotated[list[str], typer.Option(help="A tag, branch or commit, or workspace.")],
+    study: Annotated[str, typer.Option(help="Which study to run on each.")] = "valuation",
+) -> None:
+    """Runs a study over several versions of the data and compares them."""
+    with shared_api():
+        state: Any = versions(study, rev, return_state=True)
+    outcome = state.result(raise_on_failure=False)
+    if isinstance(outcome, InvalidInput):
+        sys.exit(f"versions: {outcome}")
+    if isinstance(outcome, BaseException):
+        raise outcome
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,38 @@
+"""params.yaml's `dataset`: which table, what its columns are for, which rows are taken."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SMALLEST_POOL = 3
+AUTO = "auto"
+
+ScalingName = Literal["standardise", "largest_row_norm", "none"]
+
+
+class DatasetConfig(BaseModel):
+    """Which rows the study is about.
+
+    `label` to `max_points` speak of a table of the user's own, in a file or from OpenML; a built-in
+    table has its own answers to them.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    source: str = "spam"
+    file: str | None = None
+    watch: str = "data"
+    label: str | None = None
+    row_id: str | None = None
+    group: str | None = None
+    drop: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+    levels: Annotated[int, Field(ge=2)] = 20
+    delimiter: Annotated[str, Field(min_length=1, max_length=1)] = ","
+    since: str | None = None
+    max_points: Annotated[int, Field(ge=SMALLEST_POOL + 1)] | None = 2000
+    points: Annotated[int, Field(ge=SMALLEST_POOL)] | Literal["auto"] = "auto"
+    test: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)] | str = AUTO
+    scaling: ScalingName = "standardise"
+    flip: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    seed: int = 0

@@ -1,0 +1,130 @@
+"""A table that grew: its rows in the order of the version before, its encoding and scaling kept.
+
+Models trained on subsets of rows that did not change stay right as long as the rows mean the same
+numbers. So a data set that continues another (`dataset.since`) takes over its encoding and its
+scaling, however the new rows are spread; keeps its training rows in their places, then those whose
+cells or label changed, then the new ones; and remembers where the rows of each version before are
+(`Earlier`), for the subsets that were drawn of them.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float64, Int64
+from torch import Tensor
+
+from modelpred.dataset.config import DatasetConfig
+from modelpred.dataset.seeds import seeded_generator
+from modelpred.dataset.tables import InvalidInput, Table
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """The training rows of a version before.
+
+    Attributes:
+        points: how many it had.
+        places: where each of them is now; -1 where it went or changed.
+    """
+
+    points: int
+    places: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a data set is continued from: of each row its id, its features and its label.
+
+    Attributes:
+        row_ids: of the training rows.
+        test_row_ids: of the test rows.
+        features: of the training rows, scaled.
+        labels: of the training rows.
+        earlier: the versions before that one.
+    """
+
+    row_ids: tuple[str, ...]
+    test_row_ids: tuple[str, ...]
+    features: Float64[Tensor, "points features"]
+    labels: Tensor
+    earlier: tuple[Earlier, ...]
+
+
+def require_continuable(
+    table: Table,
+    config: DatasetConfig,
+    *,
+    classes: tuple[str, ...],
+    columns: tuple[str, ...],
+    known_classes: tuple[str, ...],
+) -> None:
+    """Refuses a table that cannot continue one with these columns and classes.
+
+    Raises:
+        InvalidInput: planted labels, exact sizes, other columns or other classes.
+    """
+    since = f"dataset.since is {config.since}"
+    if config.flip:
+        raise InvalidInput(f"{since}, which planted labels do not outlive; set dataset.flip to 0")
+    if table.held_out is None or config.points != "auto":
+        raise InvalidInput(
+            f"{since}: a table that grows is one of your own, with dataset.points auto and "
+            "dataset.test auto, a share, a column or a file"
+        )
+    odd = sorted({*table.feature_names} ^ {*columns})
+    if odd:
+        what = "is new" if odd[0] in table.feature_names else "went, or says nothing any more"
+        raise InvalidInput(f"{since}, but the column {odd[0]!r} {what} since; set it to null")
+    if classes != known_classes:
+        raise InvalidInput(
+            f"{since}, with the classes {', '.join(known_classes)}, but now there are "
+            f"{', '.join(classes)}; set it to null"
+        )
+
+
+def grown_split(
+    table: Table, known: Known, *, seed: int
+) -> tuple[Int64[np.ndarray, " points"], Int64[np.ndarray, " test_points"]]:
+    """Row numbers of the pool and of the test rows: those of the version before first, in its order."""
+    ids = table.rows["row_id"].to_list()
+    place = {row_id: at for at, row_id in enumerate(ids)}
+    pool = [place[row_id] for row_id in known.row_ids if row_id in place]
+    test = [place[row_id] for row_id in known.test_row_ids if row_id in place]
+    held_out: Bool[np.ndarray, " rows"] = np.array(table.held_out, dtype=bool)
+    held_out[pool], held_out[test] = False, True
+    new = np.ones(len(ids), dtype=bool)
+    new[pool + test] = False
+    generator = seeded_generator(seed, "grown", len(known.earlier))
+    return (
+        np.concatenate(
+            [np.array(pool, dtype=np.int64), generator.permutation(np.flatnonzero(new & ~held_out))]
+        ),
+        np.concatenate(
+            [np.array(test, dtype=np.int64), generator.permutation(np.flatnonzero(new & held_out))]
+        ),
+    )
+
+
+def earlier_versions(
+    known: Known,
+    *,
+    row_ids: tuple[str, ...],
+    features: Float64[Tensor, "points features"],
+    labels: Tensor,
+) -> tuple[Earlier, ...]:
+    """Where the training rows of every version before are in this one."""
+    place = {row_id: at for at, row_id in enumerate(row_ids)}
+    places: list[int] = []
+    for old, row_id in enumerate(known.row_ids):
+        now = place.get(row_id, -1)
+        same = now >= 0 and bool(
+            torch.equal(features[now], known.features[old]) and labels[now] == known.labels[old]
+        )
+        places.append(now if same else -1)
+    # Of the versions before the last one: their places there, then from there to here.
+    moved = [
+        Earlier(each.points, tuple(-1 if at < 0 else places[at] for at in each.places))
+        for each in known.earlier
+    ]
+    return (*moved, Earlier(len(known.row_ids), tuple(places)))

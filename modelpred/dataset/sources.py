@@ -1,0 +1,67 @@
+"""What `dataset.source` names: a table that ships, a table of OpenML, or files of the user's own."""
+
+import logging
+
+from modelpred.dataset.config import AUTO, DatasetConfig
+from modelpred.dataset.openml import PREFIX
+from modelpred.dataset.own import own_table
+from modelpred.dataset.reading import looks_like_path
+from modelpred.dataset.tables import InvalidInput, Table, known_sources, load_table
+
+OWN_KEYS = ("label", "row_id", "group", "drop", "categories", "since")
+
+log = logging.getLogger(__name__)
+
+
+def source_table(config: DatasetConfig) -> Table:
+    """The table that the config's source names, its rows chosen; what was left out is logged.
+
+    Raises:
+        InvalidInput: no such source, or a table that cannot be used: a line for each reason.
+    """
+    if not is_own(config.source):
+        _require_no_own_keys(config)
+        return load_table(config.source, file=config.file)
+    if config.file is not None:
+        raise InvalidInput(
+            f"dataset.file is {config.file}, but dataset.source is a table of its own; set "
+            "dataset.file to null"
+        )
+    looked = own_table(config)
+    if config.since is not None and len(looked.table.rows) < looked.rows:
+        raise InvalidInput(
+            f"dataset.since is {config.since}, which needs every row, but dataset.max_points takes "
+            f"{len(looked.table.rows):,} of {looked.rows:,}; set it to null"
+        )
+    if looked.inspection.problems:
+        raise InvalidInput("\n".join(looked.inspection.problems))
+    for note in looked.inspection.notes:
+        log.warning("%s", note)
+    return looked.table
+
+
+def _require_no_own_keys(config: DatasetConfig) -> None:
+    """Refuses an unknown table, and keys that mean nothing for one that ships."""
+    if config.source not in known_sources():
+        raise InvalidInput(
+            f"dataset.source: unknown table {config.source!r}; known: {', '.join(known_sources())}, "
+            f"{PREFIX}<name or number>, or a path to CSV or Parquet"
+        )
+    for key in OWN_KEYS:
+        if getattr(config, key):
+            raise InvalidInput(
+                f"dataset.{key} is for a table of your own, but dataset.source is "
+                f"{config.source!r}; leave it out"
+            )
+    if isinstance(config.test, str) and config.test != AUTO:
+        raise InvalidInput(
+            f"dataset.test is {config.test!r}, but {config.source!r} has neither such a column nor "
+            "a second file; expected a number of rows, a share, or auto"
+        )
+
+
+def is_own(source: str) -> bool:
+    """Whether the source is the user's own: files, or a table of OpenML."""
+    if source in known_sources():
+        return False
+    return source.startswith(PREFIX) or looks_like_path(source)
