@@ -460,6 +460,9 @@ class ModelPred:
         ready = self._ready
         features = ready.reading.features(X, what="X")
         context = context_of(ready, ready.scored_points, exact=exact, refine=refine)
+        drawn = zip(ready.targets.subsets.roles, ready.targets.subsets.designs, strict=True)
+        if not exact and ("fit", "bootstrap") not in drawn:
+            log.warning("the fit saw no bootstrap resample; check the intervals with exact=True")
         return predictive_distribution(
             context, features, ready.reading.labels, resamples=resamples, seed=seed
         )

@@ -53,6 +53,8 @@ def test_parameters_go_by_position_or_by_name(softmax):
     assert by_name.rows.equals(estimator.attribute(1).rows)
     assert estimator.attribute("intercept").position == COLUMNS
     assert "weight is" in str(by_name)
+    by_column = estimator.explain(table[:1].select("height", "age", "weight"))
+    assert by_column.rows.equals(estimator.explain(cells[0]).rows)
     assert softmax.attribute((2, "x1")).position == 2 * (COLUMNS + 1) + 1
     assert softmax.attribute((2, "x1")).parameter == "x1 (class 2)"
 

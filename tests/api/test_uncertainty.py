@@ -7,11 +7,12 @@ import polars as pl
 import pytest
 import torch
 
-from modelpred import InvalidInput
+from modelpred import InvalidInput, ModelPred
 from modelpred.api.contexts import context_of
 from modelpred.studies import bootstrap, memorization
 from modelpred.studies.bootstrap import resampled
-from tests.api.conftest import ROWS, TEST, fitted, make_rows
+from modelpred.subsets import SubsetsConfig
+from tests.api.conftest import ROWS, SMALL, TEST, fitted, make_rows
 
 
 def resamples_of_seed_0(count):
@@ -97,6 +98,16 @@ def test_resamples_that_miss_a_class_have_their_defined_model():
     assert looped[without][:, :, 1] == pytest.approx(0.5 / (ROWS + 1), abs=1e-9)
     exact = estimator.predictive(cells[:2], resamples=30, exact=True)
     assert np.concatenate(list(exact.blocks()))[without] == pytest.approx(looped[without], abs=1e-9)
+
+
+def test_a_fit_that_saw_no_resample_says_so(logistic, caplog):
+    cells, labels = make_rows(2)
+    logistic.predictive(cells[:1], resamples=2)
+    assert not caplog.messages
+    subsets = SubsetsConfig(fit={"uniform": 30}, validation={"uniform": 5}, test={"uniform": 5})
+    estimator = ModelPred(subsets=subsets, predictor=SMALL, progress=False).fit(cells, labels)
+    estimator.predictive(cells[:1], resamples=2)
+    assert "no bootstrap resample" in caplog.text
 
 
 def test_weights_of_zero_give_the_model_of_no_rows(logistic, softmax):
