@@ -6,9 +6,7 @@ the same numbers. `save` writes what the stages write, in the same formats.
 """
 
 import logging
-import sys
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, final, get_args
 
@@ -30,6 +28,7 @@ from modelpred.api.inputs import (
     unique_ids,
 )
 from modelpred.api.labels import learn_labels
+from modelpred.api.progress import Report, progress_bar
 from modelpred.api.reading import Reading, dataset_of, encoded_cells, encoding_of
 from modelpred.api.responsible import Attribution, Explanation, attributed, explained
 from modelpred.api.settings import (
@@ -51,7 +50,7 @@ from modelpred.dataset.config import ScalingName
 from modelpred.dataset.preparation import Scaling, fit_scaling
 from modelpred.predictor import Predictor, PredictorConfig, fit_predictor, refinement_curve
 from modelpred.predictor import fidelity as fidelity_table
-from modelpred.refits import retrainings, rivals, silent
+from modelpred.refits import retrainings, rivals
 from modelpred.studies.utility import Scoring
 from modelpred.subsets import SubsetsConfig, draw_subsets
 from modelpred.targets import (
@@ -67,7 +66,6 @@ from modelpred.targets.shards import Bank
 
 SCALINGS: dict[str, ScalingName] = {name: name for name in get_args(ScalingName)}
 
-Report = Callable[[int, int, str], None]
 log = logging.getLogger(__name__)
 
 
@@ -155,7 +153,7 @@ class ModelPred:
         row_ids = unique_ids(range(len(features)) if ids is None else ids, rows=len(features))
         config = targets_config(family_of(self._target, labels), self._settings, self._seed)
         dataset = dataset_of(reading, rows, (features, encoded), row_ids, test=test)
-        with _bar(shown=self._progress) as report:
+        with progress_bar(shown=self._progress) as report:
             self._fitted = self._train(dataset, reading, config, report)
         self._fidelity = None
         return self
@@ -255,8 +253,8 @@ class ModelPred:
     ) -> NDArray[np.float64] | None:
         """Upper bound [subsets] on the distance of `predict_parameters` to the optimum.
 
-        It holds without retraining. None for a family without one, infinity for a subset
-        without an optimum.
+        It holds without retraining, for about the price of a Newton step. None for mlp, which
+        stops before its optimum, infinity for a subset without one.
         """
         bound = self.predictor.certificate(read_weights(weights), refine=refine)
         return None if bound is None else bound.numpy()
@@ -388,7 +386,7 @@ class ModelPred:
             InvalidInput: tables, groups or settings that cannot be used.
         """
         test = self._ready.reading.points(X_test, y_test, what="_test")
-        with _bar(shown=self._progress) as report:
+        with progress_bar(shown=self._progress) as report:
             return estimated_values(
                 context_of(self._ready, test, exact=exact, refine=refine, progress=report),
                 groups=groups,
@@ -427,7 +425,7 @@ class ModelPred:
             InvalidInput: k out of range, tables or groups that cannot be used.
         """
         validation = self._ready.reading.points(X_val, y_val, what="_val")
-        with _bar(shown=self._progress) as report:
+        with progress_bar(shown=self._progress) as report:
             context = context_of(
                 self._ready, validation, exact=exact, refine=refine, progress=report
             )
@@ -494,7 +492,7 @@ class ModelPred:
         """
         ready = self._ready
         points = ready.scored_points if test is None else ready.reading.points(*test, what="_test")
-        with _bar(shown=self._progress) as report:
+        with progress_bar(shown=self._progress) as report:
             return memorized_rows(
                 context_of(ready, points, exact=exact, refine=refine, progress=report),
                 ready.reading.labels,
@@ -608,22 +606,3 @@ def _trained(
         classes=points.classes,
         progress=progress,
     )
-
-
-@contextmanager
-def _bar(*, shown: bool) -> Generator[Report]:
-    """Reports progress on a terminal, and nowhere else."""
-    if not (shown and sys.stderr.isatty()):
-        yield silent
-        return
-    # Imported where it is needed: scripts and pipelines have no terminal.
-    from rich.console import Console  # noqa: PLC0415
-    from rich.progress import Progress, TimeRemainingColumn  # noqa: PLC0415
-
-    with Progress(
-        *Progress.get_default_columns()[:3], TimeRemainingColumn(), console=Console(stderr=True)
-    ) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda done, total, what: bar.update(
-            task, completed=done, total=total, description=what
-        )

@@ -35,6 +35,7 @@ from modelpred.targets.model import class_counts
 
 LEVELS = 24
 SMALLEST_SHARE = 0.02
+UNDETERMINED = 1e-12  # share of the largest curvature below which a direction has none
 JOINT_BLOCK = 400  # up to so many parameters the Hessian is kept as one block
 CHECKPOINTS = (0.05, 0.25, 0.5)  # of the bank's models by size, beside the full one
 
@@ -266,15 +267,17 @@ def fit_size_path(model: TargetModel, points: Points, *, tolerance: float = 1e-6
     ).parameters
     blocks = 1 if path.shape[1] <= JOINT_BLOCK else path.shape[1] // (points.features.shape[1] + 1)
     middle = _blocks(model.hessian(path[LEVELS // 2], weights[LEVELS // 2], points), blocks)
-    basis = torch.linalg.eigh(middle).eigenvectors
+    basis = torch.linalg.eigh(middle).eigenvectors.contiguous()  # as a file gives it back
     diagonals: list[Tensor] = []
     for parameters, level in zip(path, weights, strict=True):
         hessian = _blocks(model.hessian(parameters, level, points), blocks)
         diagonals.append(torch.einsum("kpi,kpq,kqi->ki", basis, hessian, basis))
     curvatures = torch.stack(diagonals)
     # Directions that change nothing (equal shifts of all softmax intercepts) have curvature zero
-    # and gradient zero: any positive number keeps the quotient at zero.
-    curvatures = curvatures.clamp(min=1e-6 * float(curvatures.max()))
+    # and gradient zero, but in single precision rounding: the largest curvature keeps it small.
+    largest = float(curvatures.max())
+    curvatures = torch.where(curvatures < UNDETERMINED * largest, largest, curvatures)
+    curvatures = curvatures.clamp(min=1e-6 * largest)
     return SizePath(shares, path, basis, curvatures, pool=len(points.features))
 
 
@@ -291,7 +294,7 @@ def fit_gradient_ridge(
     checkpoints = torch.cat([full, parameters[chosen]])
     gradients = stacked_gradients(model, points, checkpoints)
     _, singular, directions = torch.linalg.svd(gradients, full_matrices=False)
-    directions = directions[singular > 1e-8 * singular[0]].T
+    directions = directions[singular > 1e-8 * singular[0]].T.contiguous()
     classes = class_counts(torch.eye(len(points.features)).to(gradients), points)
     pool = len(points.features)
     inputs = ridge_inputs(weights, gradients @ directions, classes, pool=pool)

@@ -167,7 +167,9 @@ def _take(tensors: dict[str, Tensor], name: str, shape: tuple[int, ...]) -> Tens
         raise InvalidInput(f"{name} has shape {list(tensor.shape)}, expected {list(shape)}")
     if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
         raise InvalidInput(f"{name} has values that are not finite")
-    return tensor
+    # A copy lies aligned in memory, as it did when the predictor was fitted: products of unaligned
+    # rows round in another order, and a loaded predictor should answer to the same bit.
+    return tensor.clone()
 
 
 def _damaged(path: Path, why: str) -> InvalidInput:

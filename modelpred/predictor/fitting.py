@@ -2,7 +2,7 @@
 
     loss = parameter + optimality * local regulariser + utility * global regulariser
 
-(losses.py). Two named configurations:
+(losses.py). Three named configurations:
 
 `paper`     the published network, mean squared error, Adam 1e-4, batches of 32, 15 epochs, L1 and L2
             of 0.01 on the network's weights; regularisers on the batch's own subsets.
@@ -12,6 +12,7 @@
             with the points shuffled, which keeps their sizes and counts and costs no training. It
             is off: the optimality condition is inside the network already, and more of it lowers
             the error only where targets are few (by a fifteenth at 500, nothing at 8,000).
+`attention` the same, but points are pooled by attention.
 
 Degenerate subsets (a class missing) have a defined answer, the prior-only model; they are left out
 of fitting and answered by that definition.
@@ -46,7 +47,7 @@ from modelpred.predictor.network import (
     SetNetwork,
     initialise,
 )
-from modelpred.predictor.refinement import error_bound, refine_parameters
+from modelpred.predictor.refinement import CERTIFICATE_STEPS, error_bound, refine_parameters
 from modelpred.refits import Progress
 from modelpred.targets import Points, TargetModel
 from modelpred.targets.model import class_counts
@@ -59,15 +60,15 @@ ANSWER_BLOCK = 2048  # subsets answered at once: bounds memory, fills a matrix p
 class PredictorConfig(BaseModel):
     """Settings of the set function and its fit; section `predictor` of params.yaml.
 
-    `None` means what the network was designed with: for `anchored` 20 epochs of batches of 128 at
-    2e-3 and 5 steps (0 for a family that is not convex), for `paper` 15 epochs of batches of 32 at
-    1e-4. `start` names the revision whose predictor the fit starts from, which needs a quarter of
-    the epochs.
+    `None` means what the network was designed with: for `anchored` and `attention` 20 epochs of
+    batches of 128 at 2e-3 and 5 steps (0 for a family that is not convex), for `paper` 15 epochs of
+    batches of 32 at 1e-4. `start` names the revision whose predictor the fit starts from, which
+    needs a quarter of the epochs.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    network: Literal["anchored", "paper"] = "anchored"
+    network: Literal["anchored", "attention", "paper"] = "anchored"
     start: str | None = None
     epochs: int | None = Field(default=None, ge=1)
     batch: int | None = Field(default=None, ge=1)
@@ -75,6 +76,7 @@ class PredictorConfig(BaseModel):
     optimality: float | None = Field(default=None, ge=0)
     utility: float | None = Field(default=None, ge=0)
     pooled: int = Field(default=64, ge=1)
+    induced: int = Field(default=16, ge=1)
     width: int = Field(default=128, ge=1)
     steps: int | None = Field(default=None, ge=0)
     step_width: int = Field(default=64, ge=1)
@@ -107,10 +109,12 @@ class Schedule:
 # A step of a family without an optimum costs a pass of backpropagation and gains little.
 STEPS = {"size_path": 5, "gradient_ridge": 0}
 
+ANCHORED_SCHEDULE = {
+    "epochs": 20, "batch": 128, "learning_rate": 2e-3, "optimality": 0.0, "utility": 0.0,
+}  # fmt: skip
 SCHEDULES: dict[str, dict[str, Any]] = {
-    "anchored": {
-        "epochs": 20, "batch": 128, "learning_rate": 2e-3, "optimality": 0.0, "utility": 0.0,
-    },
+    "anchored": ANCHORED_SCHEDULE,
+    "attention": ANCHORED_SCHEDULE,
     "paper": {
         "epochs": 15, "batch": 32, "learning_rate": 1e-4, "optimality": 0.0, "utility": 0.0,
     },
@@ -167,7 +171,12 @@ class Predictor:
         return torch.cat(answers)
 
     def certificate(
-        self, weights: Tensor, parameters: Tensor | None = None, *, refine: float | int = 0
+        self,
+        weights: Tensor,
+        parameters: Tensor | None = None,
+        *,
+        refine: float | int = 0,
+        steps: int = CERTIFICATE_STEPS,
     ) -> Tensor | None:
         """Upper bound [subsets] on ||theta_hat - theta|| without retraining; None if none is known.
 
@@ -175,6 +184,7 @@ class Predictor:
             weights: [subsets, points].
             parameters: the answer to bound; default `predict(weights, refine=refine)`.
             refine: see `predict`.
+            steps: Newton steps spent on the bound: 0 is cheap and loose, 2 tight (refinement.py).
         """
         checked = check_weights(weights, self.points)
         if parameters is None:
@@ -183,7 +193,14 @@ class Predictor:
         for block, answer in zip(
             checked.split(ANSWER_BLOCK), parameters.split(ANSWER_BLOCK), strict=True
         ):
-            bound = error_bound(self.model, self.points, block, answer)
+            bound = error_bound(
+                self.model,
+                self.points,
+                self.refining,
+                weights=block,
+                parameters=answer,
+                steps=steps,
+            )
             if bound is None:
                 return None
             bounds.append(bound)
@@ -224,16 +241,38 @@ class Predictor:
 
 def check_weights(weights: Tensor, points: Points) -> Tensor:
     """Weights as float64 [subsets, points] on the points' device; InvalidInput if they are not."""
+    weights = _check_shape(weights, points)
+    exact = weights.to(dtype=torch.float64, device=points.features.device)
+    if not bool(torch.isfinite(exact).all()) or bool((exact < 0).any()):
+        raise InvalidInput("weights must be finite and not negative; a row left out has weight 0")
+    return exact
+
+
+def _learnable(model: TargetModel, points: Points, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Weights of subsets with an optimum, and which they are [subsets].
+
+    Counts to 255 keep a byte each and whole numbers their type: a bank is many times what is
+    answered at once. Values are checked as those of `check_weights`, a block at a time.
+    """
+    weights = _check_shape(weights, points).to(points.features.device)
+    if weights.is_floating_point():
+        weights = weights.to(torch.float32)
+    kept = [
+        ~model.without_optimum(class_counts(check_weights(block, points), points))
+        for block in weights.split(ANSWER_BLOCK)
+    ]
+    learnable = torch.cat(kept) if kept else torch.zeros(0, dtype=torch.bool)
+    return weights[learnable], learnable
+
+
+def _check_shape(weights: Tensor, points: Points) -> Tensor:
     weights = torch.as_tensor(weights)
     if weights.ndim != 2 or weights.shape[1] != len(points.features):
         raise InvalidInput(
             f"expected weights [subsets, {len(points.features)}], got {list(weights.shape)}; "
             "were they drawn for another pool?"
         )
-    exact = weights.to(dtype=torch.float64, device=points.features.device)
-    if not bool(torch.isfinite(exact).all()) or bool((exact < 0).any()):
-        raise InvalidInput("weights must be finite and not negative; a row left out has weight 0")
-    return exact
+    return weights
 
 
 def fit_predictor(
@@ -264,20 +303,21 @@ def fit_predictor(
     Raises:
         InvalidInput: shapes that do not match, targets or losses that are not finite.
     """
-    weights = check_weights(weights, points)
-    _check_targets(weights, parameters)
-    kept = ~model.without_optimum(class_counts(weights, points))
-    if int(kept.sum()) < 2:
+    _check_targets(weights, parameters, role="fit")
+    if validation is not None:
+        _check_targets(*validation, role="validation")
+    weights, kept = _learnable(model, points, weights)
+    if len(weights) < 2:
         raise InvalidInput(
-            f"{int(kept.sum())} of {len(kept)} subsets have an optimum to learn from; expected at "
+            f"{len(weights)} of {len(kept)} subsets have an optimum to learn from; expected at "
             "least 2: ask for more or larger subsets"
         )
-    weights, parameters = weights[kept], parameters[kept].to(weights)
+    parameters = parameters[kept].to(points.features)
     with torch_threads(_useful_threads(config.schedule(), points)):
         anchors = (
             fit_size_path(model, points)
             if model.convex
-            else fit_gradient_ridge(model, points, weights, parameters)
+            else fit_gradient_ridge(model, points, weights.to(points.features), parameters)
         )
         network = build_network(config, anchors, points)
         if start is None:
@@ -323,13 +363,15 @@ def _useful_threads(schedule: Schedule, points: Points) -> int:
     return 1 if scores <= SMALL_BATCH_SCORES else torch.get_num_threads()
 
 
-def _check_targets(weights: Tensor, parameters: Tensor) -> None:
+def _check_targets(weights: Tensor, parameters: Tensor, *, role: str) -> None:
     if len(weights) != len(parameters):
-        raise InvalidInput(f"{len(weights)} subsets but {len(parameters)} rows of parameters")
+        raise InvalidInput(
+            f"{len(weights)} {role} subsets but {len(parameters)} rows of parameters; pass one each"
+        )
     finite = torch.isfinite(parameters).all(1)
     if not bool(finite.all()):
         raise InvalidInput(
-            f"{int((~finite).sum())} targets are not finite (first: row "
+            f"{int((~finite).sum())} {role} targets are not finite (first: row "
             f"{int((~finite).nonzero()[0])}); leave them out or train them again"
         )
 
@@ -347,11 +389,15 @@ def build_network(config: PredictorConfig, anchors: Anchors, points: Points) -> 
         width=config.width,
         steps=STEPS[anchors.kind] if config.steps is None else config.steps,
         step_width=config.step_width,
+        induced=config.induced if config.network == "attention" else 0,
     )
 
 
 class _Fit:
-    """One run of the optimiser: tensors in single precision, batches drawn from a generator."""
+    """One run of the optimiser: tensors in single precision, batches drawn from a generator.
+
+    A target costs the compact row of its weights, and its parameters and its anchor as float32.
+    """
 
     def __init__(
         self,
@@ -367,7 +413,7 @@ class _Fit:
         self.config, self.schedule = config, config.schedule()
         self.model, self.points, self.network = model, points, network
         self.generator = torch.Generator().manual_seed(config.seed + 1)
-        self.weights, self.parameters = (part.float() for part in targets)
+        self.weights, self.parameters = targets[0], targets[1].float()
         self.bound = network.bind(model, points)
         self.prepared = self._prepare(self.weights)
         if isinstance(network, AnchoredNetwork) and scaled:
@@ -379,7 +425,7 @@ class _Fit:
         if validation is not None and len(validation[0]):
             exact = check_weights(validation[0], points)
             kept = ~model.without_optimum(class_counts(exact, points))
-            self.validation = (exact[kept].float(), validation[1][kept].to(self.weights))
+            self.validation = (exact[kept].float(), validation[1][kept].to(self.parameters))
         self.batches = math.ceil(len(self.weights) / self.schedule.batch)
 
     def _anchored(self) -> bool:
@@ -388,7 +434,8 @@ class _Fit:
     def _prepare(self, weights: Tensor) -> Tensor | None:
         with torch.no_grad():
             blocks = [
-                self.network.prepare(rows, self.bound) for rows in weights.split(ANSWER_BLOCK)
+                self.network.prepare(rows.float(), self.bound)
+                for rows in weights.split(ANSWER_BLOCK)
             ]
         kept = [block for block in blocks if block is not None]
         return torch.cat(kept) if kept else None
@@ -397,23 +444,30 @@ class _Fit:
         assert self.prepared is not None
         assert self.bound.anchors is not None
         steps: list[Tensor] = []
+        totals: list[Tensor] = []
         with torch.no_grad():
-            for weights, start in zip(
+            for rows, start in zip(
                 self.weights.split(ANSWER_BLOCK), self.prepared.split(ANSWER_BLOCK), strict=True
             ):
+                weights = rows.float()
+                totals.append(weights.sum(1, keepdim=True))
                 gradients = self.model.gradient(start, weights, self.bound.points)
                 steps.append(self.bound.anchors.preconditioner(weights)(gradients))
-            network.standardise(self.weights, torch.cat(steps), self.parameters, self.points)
+            network.standardise(torch.cat(totals), torch.cat(steps), self.parameters, self.points)
             gap = (self.parameters - self.prepared).square().mean().sqrt()
             network.correction_scale.fill_(float(gap.clamp(min=1e-6)))
         self.bound = network.rescaled(self.bound)
 
     def _fresh(self) -> tuple[Tensor, Tensor | None]:
         """Untrained subsets: every fitted one with its points shuffled, and what is prepared."""
-        keys = torch.rand(self.weights.shape, generator=self.generator)
-        shuffled = self.weights.gather(1, keys.argsort(1).to(self.weights.device))
-        counts = class_counts(shuffled, self.points)
-        shuffled = shuffled[~self.model.without_optimum(counts)]
+        device = self.weights.device
+        blocks: list[Tensor] = []
+        for rows in self.weights.split(ANSWER_BLOCK):
+            keys = torch.rand(rows.shape, generator=self.generator)
+            moved = rows.gather(1, keys.argsort(1).to(device))
+            counts = class_counts(moved.float(), self.points)
+            blocks.append(moved[~self.model.without_optimum(counts)])
+        shuffled = torch.cat(blocks)
         return shuffled, self._prepare(shuffled)
 
     def run(self, progress: Progress | None) -> list[dict[str, float | int]]:
@@ -484,7 +538,7 @@ class _Fit:
         return total / len(self.weights)
 
     def _loss(self, batch: Tensor) -> Tensor:
-        weights, true = self.weights[batch], self.parameters[batch]
+        weights, true = self.weights[batch].float(), self.parameters[batch]
         prepared = None if self.prepared is None else self.prepared[batch]
         stages = self.network.stages(weights, self.bound, prepared)
         anchored = self._anchored()
@@ -506,7 +560,7 @@ class _Fit:
         assert self.bound.anchors is not None
         assert prepared is not None
         rows = batch % len(shuffled)
-        weights, prepared = shuffled[rows], prepared[rows]
+        weights, prepared = shuffled[rows].float(), prepared[rows]
         precondition = self.bound.anchors.preconditioner(weights)
         return torch.stack(
             [
@@ -523,7 +577,7 @@ class _Fit:
 
     def _validation_error(self) -> float:
         self.network.eval()
-        weights, true = self.validation or (self.weights[:512], self.parameters[:512])
+        weights, true = self.validation or (self.weights[:512].float(), self.parameters[:512])
         with torch.no_grad():
             predicted = self.network.stages(weights, self.bound, None)[-1]
         return float(relative_error_loss(predicted, true))

@@ -6,7 +6,8 @@ Pooling over a fixed pool of points is one matrix product, weights [subsets, poi
 *Paper*: the published DeepSets: phi 128-128-128, sum, rho 128-128-64, ELU, no biases, then linear.
 
 *Anchored*: starts at the anchor (anchors.py). A first correction sees the anchor, the size of the
-subset and the pooled phi. Then come learned steps. Each evaluates the subset's own optimality
+subset and the pooled phi, a mean over the subset's points or attention (attention.py). Then come
+learned steps. Each evaluates the subset's own optimality
 condition where it stands, v = precondition(grad F_w(theta)), which is a set function too (a sum
 over points), and learns how far to follow it, how much of the last move to keep, and what to add:
 
@@ -31,6 +32,7 @@ import torch
 from torch import Tensor, nn
 
 from modelpred.predictor.anchors import Anchors, BoundAnchors
+from modelpred.predictor.attention import AttentionPool
 from modelpred.targets import Points, TargetModel
 
 SIZE_FEATURES = 3
@@ -130,6 +132,19 @@ class PaperNetwork(SetNetwork):
 
 
 @final
+class MeanPool(nn.Module):
+    """Weights [subsets, points] and inputs [points, inputs] -> mean phi [subsets, pooled]."""
+
+    def __init__(self, inputs: int, pooled: int) -> None:
+        super().__init__()
+        self.phi = nn.Sequential(nn.Linear(inputs, pooled), nn.GELU(), nn.Linear(pooled, pooled))
+
+    def forward(self, weights: Tensor, inputs: Tensor) -> Tensor:
+        """The pool of each subset."""
+        return (weights @ self.phi(inputs)) / weights.sum(1, keepdim=True).clamp(min=1e-9)
+
+
+@final
 class AnchoredNetwork(SetNetwork):
     """The anchored, staged network of the module's text."""
 
@@ -151,11 +166,13 @@ class AnchoredNetwork(SetNetwork):
         width: int,
         steps: int,
         step_width: int,
+        induced: int = 0,
     ) -> None:
         super().__init__()
         parameters = anchors.parameter_count
         self.anchors = anchors
-        self.phi = nn.Sequential(nn.Linear(inputs, pooled), nn.GELU(), nn.Linear(pooled, pooled))
+        pool = AttentionPool(inputs, pooled, induced=induced) if induced else None
+        self.pool = MeanPool(inputs, pooled) if pool is None else pool
         self.normalise = nn.LayerNorm(pooled)
         self.first = Correction(parameters + SIZE_FEATURES + pooled, width, parameters)
         self.steps = nn.ModuleList(
@@ -188,19 +205,19 @@ class AnchoredNetwork(SetNetwork):
         return dataclasses.replace(bound, inputs=inputs)
 
     def standardise(
-        self, weights: Tensor, steps: Tensor, parameters: Tensor, points: Points
+        self, totals: Tensor, steps: Tensor, parameters: Tensor, points: Points
     ) -> None:
         """Set input and output scales from the subsets of the fit.
 
         Args:
-            weights: [subsets, points].
+            totals: total weight of each, [subsets, 1].
             steps: preconditioned gradients at the anchor, [subsets, parameters].
             parameters: their targets.
             points: the pool.
         """
         unit = torch.ones(self.centre.shape[0])
         raw = point_inputs(points.to(dtype=torch.float32), 0 * unit, unit)
-        sizes = size_features(weights.to(torch.float32), self.anchors.pool)
+        sizes = size_features(totals, self.anchors.pool)
         for name, values in {"": raw, "size_": sizes, "parameter_": parameters}.items():
             self.get_buffer(f"{name}centre").copy_(values.mean(0))
             self.get_buffer(f"{name}scale").copy_(_spread(values))
@@ -216,8 +233,7 @@ class AnchoredNetwork(SetNetwork):
         theta = self.prepare(weights, bound) if prepared is None else prepared
         assert theta is not None
         sizes = (size_features(weights, self.anchors.pool) - self.size_centre) / self.size_scale
-        total = weights.sum(1, keepdim=True).clamp(min=1e-9)
-        pool = self.normalise((weights @ self.phi(bound.inputs)) / total)
+        pool = self.normalise(self.pool(weights, bound.inputs))
         seen = torch.cat([self._here(theta), sizes, pool], 1)
         theta = theta + self.correction_scale * self.first(seen)
         answers = [theta]

@@ -10,27 +10,27 @@ and dropped if that does not help.
 A family of fixed training steps is refined by training on: ten of its own steps for each k, from the
 prediction and from rest.
 
-*Certificate.* If F is m-strongly convex then ||theta_hat - theta|| <= ||grad F(theta_hat)|| / m. The
-coefficients are regularised with m = 1 but a free intercept is not, so it is profiled out:
-f(c) = min_b F(c, b) is 1-strongly convex too, with gradient grad_c F at the best b. With e that
-gradient's norm, the coefficients are within e. The best intercept moves by at most a weighted mean
-of the rows times the coefficients' change: within e times the largest row norm of the subset for
-logistic, times the norm of the mean row for ridge. No retraining is needed, and nothing is estimated.
-"""
+*Certificate.* Each convex family bounds the distance to a subset's optimum by its gradient
+(`TargetModel.distance_bound`). That is loose by what the curvature exceeds the regulariser's. It
+gets tight by walking ahead: for any theta',
 
-import math
+    ||theta_hat - theta|| <= ||theta_hat - theta'|| + bound(theta'),
+
+and with theta' some Newton steps ahead of the prediction the last term is small beside the first. So
+k steps buy a bound that is as loose as before on an error that is k steps smaller. The smallest of
+the bounds met on the way is returned; each holds by itself.
+"""
 
 import torch
 from torch import Tensor
 
 from modelpred.predictor.anchors import BoundAnchors
 from modelpred.targets import Points, TargetModel, target_model, train_targets
-from modelpred.targets.model import class_counts
 
 ITERATIONS = 8  # of conjugate gradients that make one Newton step
 HALVINGS = 5
 TRAINING_STEPS = 10  # that make one step of refinement for a family of fixed steps
-INTERCEPT_ITERATIONS = 60
+CERTIFICATE_STEPS = 1  # Newton steps that tighten a certificate
 
 
 def refine_parameters(
@@ -136,66 +136,36 @@ def _guarded(
 
 
 def error_bound(
-    model: TargetModel, points: Points, weights: Tensor, parameters: Tensor
+    model: TargetModel,
+    points: Points,
+    anchors: BoundAnchors,
+    *,
+    weights: Tensor,
+    parameters: Tensor,
+    steps: int,
 ) -> Tensor | None:
-    """Upper bound [subsets] on ||theta_hat - theta||; None where no bound is known.
+    """Upper bound [subsets] on ||theta_hat - theta||; None for a family without an optimum.
 
-    Known for svm, ridge and logistic. It bounds the distance to the optimum of the subset's
-    objective; rows without an optimum (degenerate subsets) get infinity.
+    It bounds the distance to the optimum of the subset's objective; rows without an optimum
+    (degenerate subsets) get infinity.
+
+    Args:
+        model: the family.
+        points: the pool, float64.
+        anchors: as for `refine_parameters`.
+        weights: [subsets, points], float64.
+        parameters: [subsets, parameters], float64.
+        steps: Newton steps taken to tighten it.
     """
-    if model.name == "svm":
-        return _rounded_up(model.gradient(parameters, weights, points).norm(dim=1), parameters)
-    if model.name in {"logistic", "ridge"}:
-        return _profiled_bound(model, points, weights, parameters)
-    return None
-
-
-def _profiled_bound(
-    model: TargetModel, points: Points, weights: Tensor, parameters: Tensor
-) -> Tensor:
-    """sqrt(e^2 + (|b_hat - b(c_hat)| + reach e)^2), see the module's text."""
-    best = _best_intercept(model, points, weights, parameters)
-    profiled = torch.cat([parameters[:, :-1], best[:, None]], 1)
-    gradient = model.gradient(profiled, weights, points)
-    error = gradient[:, :-1].norm(dim=1)
-    if model.name == "ridge":
-        total = weights.sum(1, keepdim=True).clamp(min=1e-300)
-        reach = (weights @ points.features / total).norm(dim=1)
-    else:
-        norms = points.features.norm(dim=1)
-        reach = torch.where(weights > 0, norms, 0.0).amax(1)
-    intercept = (parameters[:, -1] - best).abs() + reach * error
-    bound = torch.sqrt(error.square() + intercept.square())
-    bound = _rounded_up(bound, parameters)
-    counts = class_counts(weights, points)
-    return torch.where(model.without_optimum(counts), math.inf, bound)
-
-
-def _rounded_up(bound: Tensor, parameters: Tensor) -> Tensor:
-    """The bound with what double precision may have lost on the way, gradients included."""
-    return bound * (1 + 1e-9) + 1e-9 * (1 + parameters.norm(dim=1))
-
-
-def _best_intercept(
-    model: TargetModel, points: Points, weights: Tensor, parameters: Tensor
-) -> Tensor:
-    """argmin_b F(c_hat, b) by bisection on its increasing derivative, [subsets]."""
-
-    def slope(intercept: Tensor) -> Tensor:
-        moved = torch.cat([parameters[:, :-1], intercept[:, None]], 1)
-        return model.gradient(moved, weights, points)[:, -1]
-
-    low, high = parameters[:, -1] - 1, parameters[:, -1] + 1
-    for _ in range(INTERCEPT_ITERATIONS):
-        too_high, too_low = slope(low) > 0, slope(high) < 0
-        if not bool((too_high | too_low).any()):
-            break
-        width = high - low
-        low = torch.where(too_high, low - 2 * width, low)
-        high = torch.where(too_low, high + 2 * width, high)
-    for _ in range(INTERCEPT_ITERATIONS):
-        middle = (low + high) / 2
-        above = slope(middle) > 0
-        high = torch.where(above, middle, high)
-        low = torch.where(above, low, middle)
-    return (low + high) / 2
+    bound = model.distance_bound(parameters, weights, points)
+    if bound is None:
+        return None
+    features = points.features.shape[1]
+    ahead = parameters
+    for _ in range(steps):
+        ahead = refine_parameters(model, points, anchors, weights=weights, start=ahead, steps=1)
+        left = model.distance_bound(ahead, weights, points)
+        assert left is not None
+        way = (model.representative(ahead, features) - parameters).norm(dim=1)
+        bound = torch.minimum(bound, way + left)
+    return bound

@@ -21,6 +21,7 @@ from jaxtyping import Bool, Float, Num
 from torch import Tensor
 
 from modelpred.dataset.tables import InvalidInput
+from modelpred.targets.certificate import distance_bound
 from modelpred.targets.model import Points, Solver, TargetModel
 from modelpred.targets.newton import newton_solver
 
@@ -37,6 +38,8 @@ class Linear(TargetModel):
     intercept_penalty: ClassVar[float] = 0.0
     quadratic: ClassVar[bool] = False
     shift_free: ClassVar[bool] = False  # equal shifts of all intercepts change nothing
+    # Largest relative change of a loss's curvature for a unit by which its scores move apart.
+    curvature_drift: ClassVar[float] = 1.0
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.C) and self.C > 0):
@@ -165,6 +168,15 @@ class Linear(TargetModel):
         theta = parameters.unflatten(1, (-1, features + 1)).clone()
         theta[..., -1] -= theta[..., -1].mean(1, keepdim=True)
         return theta.flatten(1)
+
+    def distance_bound(
+        self,
+        parameters: Float[Tensor, "subsets parameters"],
+        weights: Float[Tensor, "subsets points"],
+        points: Points,
+    ) -> Float[Tensor, " subsets"]:
+        """By strong convexity, free intercepts profiled out (see certificate.py)."""
+        return distance_bound(self, parameters, weights, points)
 
     def solver(self, points: Points) -> Solver:
         """Newton's method by preconditioned conjugate gradients (see newton.py)."""

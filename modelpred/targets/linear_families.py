@@ -281,6 +281,7 @@ class Ridge(Linear):
 
     name: ClassVar[str] = "ridge"
     quadratic: ClassVar[bool] = True
+    curvature_drift: ClassVar[float] = 0.0
     regression: ClassVar[bool] = True
 
     def outputs(self, classes: int) -> int:

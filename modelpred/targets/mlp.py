@@ -203,6 +203,15 @@ class Mlp(TargetModel):
         """The same parameters: the shared start and fixed steps leave no choice."""
         return parameters
 
+    def distance_bound(
+        self,
+        parameters: Float[Tensor, "subsets parameters"],  # noqa: ARG002 - shared signature
+        weights: Float[Tensor, "subsets points"],  # noqa: ARG002 - shared signature
+        points: Points,  # noqa: ARG002 - shared signature
+    ) -> None:
+        """None: training ends after fixed steps, at no optimum."""
+        return
+
     def solver(self, points: Points) -> Solver:
         """Momentum from the shared start; `converged` says that the steps ended finite."""
         size = points.features.shape[1]

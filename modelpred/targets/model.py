@@ -260,6 +260,18 @@ class TargetModel(ABC):
         """Of all parameters that make the same model, those that training returns."""
 
     @abstractmethod
+    def distance_bound(
+        self,
+        parameters: Float[Tensor, "subsets parameters"],
+        weights: Float[Tensor, "subsets points"],
+        points: Points,
+    ) -> Float[Tensor, " subsets"] | None:
+        """Upper bound on the distance to what training returns, without training (float64).
+
+        None for a family that has no optimum to be near; infinity for a subset without one.
+        """
+
+    @abstractmethod
     def solver(self, points: Points) -> Solver:
         """A function that trains blocks of subsets; what the points alone decide is done once."""
 

@@ -23,10 +23,33 @@ def test_it_is_nearer_than_the_cheap_rivals(case):
         assert ours < relative_errors(others[name](weights), true).mean(), name
 
 
-def test_validation_error_of_the_kept_weights_is_the_best_seen(logistic):
+def test_fitting_lowers_the_validation_error(logistic):
     errors = [record["validation_error"] for record in logistic.predictor.history]
     assert errors[-1] < errors[0]
     assert len(errors) == 8
+
+
+def test_the_best_weights_seen_are_kept(logistic):
+    """Half of the held-out subsets watch a fit whose steps are too long to end where it is best."""
+    watched = tuple(part[::2] for part in logistic.held_out)
+    config = SMALL.model_copy(update={"epochs": 6, "learning_rate": 0.5, "batch": 16})
+    predictor = fit_predictor(
+        config, logistic.model, logistic.points, *logistic.fit, validation=watched
+    )
+    errors = [record["validation_error"] for record in predictor.history]
+    kept = relative_errors(predictor(watched[0]), watched[1]).mean()
+    assert kept == pytest.approx(min(errors), rel=1e-5)
+    assert min(errors) < errors[-1]
+
+
+def test_weights_of_a_byte_give_the_same_predictor(logistic):
+    weights, true = logistic.fit
+    answers = [
+        fit_predictor(SMALL, logistic.model, logistic.points, kind, true)(logistic.held_out[0])
+        for kind in (weights, weights.to(torch.uint8), weights.to(torch.int32))
+    ]
+    assert torch.equal(answers[0], answers[1])
+    assert torch.equal(answers[0], answers[2])
 
 
 def test_same_seed_same_bytes(tmp_path, logistic):
@@ -42,7 +65,7 @@ def test_same_seed_same_bytes(tmp_path, logistic):
     assert prints[0] == prints[1] != predictor_fingerprint(tmp_path / "other")
 
 
-@pytest.mark.parametrize("network", ["anchored", "paper"])
+@pytest.mark.parametrize("network", ["anchored", "attention", "paper"])
 @pytest.mark.parametrize("term", ["optimality", "utility"])
 def test_regularisers_can_be_switched_in_either_network(logistic, network, term):
     base = {"network": network, "epochs": 1, "width": 16, "pooled": 8, "step_width": 8, "steps": 1}
@@ -79,8 +102,12 @@ def test_targets_that_are_not_finite_are_named(logistic):
     weights, true = logistic.fit
     broken = true.clone()
     broken[3, 0] = torch.nan
-    with pytest.raises(InvalidInput, match=r"1 targets are not finite \(first: row 3"):
+    with pytest.raises(InvalidInput, match=r"1 fit targets are not finite \(first: row 3"):
         fit_predictor(SMALL, logistic.model, logistic.points, weights, broken)
+    with pytest.raises(InvalidInput, match=r"1 validation targets are not finite \(first: row 3"):
+        fit_predictor(
+            SMALL, logistic.model, logistic.points, weights, true, validation=(weights, broken)
+        )
 
 
 def test_a_learning_rate_that_explodes_stops_the_fit(logistic):

@@ -10,14 +10,16 @@ from modelpred.targets import Points
 from tests.predictor.conftest import make_case
 
 # Sums in single precision come out in another order; relative to parameters of about one.
-ROUNDING = {"rtol": 2e-4, "atol": 2e-5}
+ROUNDING = {"rtol": 1e-5, "atol": 3e-6}
 
 
-@pytest.fixture(scope="module", params=["anchored", "paper"])
+@pytest.fixture(scope="module", params=["anchored", "anchored-softmax", "attention", "paper"])
 def fitted(request, logistic):
     if request.param == "anchored":
         return logistic
-    return make_case("logistic", PredictorConfig(network="paper", epochs=1))
+    if request.param == "anchored-softmax":
+        return make_case("softmax")
+    return make_case("logistic", PredictorConfig(network=request.param, epochs=1))
 
 
 def _moved(points: Points, rows: torch.Tensor) -> Points:

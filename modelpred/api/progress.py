@@ -1,0 +1,46 @@
+"""How far a long step is: a bar on a terminal, one line that renews itself in a notebook."""
+
+import sys
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+
+from modelpred.refits import silent
+
+Report = Callable[[int, int, str], None]
+"""(done, total, what)"""
+
+
+@contextmanager
+def progress_bar(*, shown: bool) -> Generator[Report]:
+    """Reports progress on a terminal or in a notebook, and nowhere else."""
+    if not shown:
+        yield silent
+    elif sys.stderr.isatty():
+        with _terminal() as report:
+            yield report
+    elif "ipykernel" in sys.modules:  # a notebook's kernel, whose output is no terminal
+        yield _renewed_line
+        sys.stderr.write("\n")
+    else:
+        yield silent
+
+
+@contextmanager
+def _terminal() -> Generator[Report]:
+    # Imported where it is needed: scripts and pipelines have no terminal.
+    from rich.console import Console  # noqa: PLC0415
+    from rich.progress import Progress, TimeRemainingColumn  # noqa: PLC0415
+
+    with Progress(
+        *Progress.get_default_columns()[:3], TimeRemainingColumn(), console=Console(stderr=True)
+    ) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total, what: bar.update(
+            task, completed=done, total=total, description=what
+        )
+
+
+def _renewed_line(done: int, total: int, what: str) -> None:
+    """Write over the line before: notebooks know a carriage return but no other control."""
+    sys.stderr.write(f"\r{f'{what}: {done} of {total}':<70}")
+    sys.stderr.flush()

@@ -1,0 +1,224 @@
+"""What changes the predictor's error: regularisers, networks, number of targets, width, new points."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from modelpred.metrics import mean_interval, relative_errors
+from modelpred.predictor import Predictor, PredictorConfig, fit_predictor
+from modelpred.refits import LinearDatamodel, rivals
+from modelpred.refits.retraining import Extendable
+from modelpred.subsets import SubsetsConfig, draw_subsets
+from modelpred.targets import Points, train_targets
+from tests.benchmarks.predictor_banks import (
+    Bank,
+    Problem,
+    Refined,
+    machine,
+    problem,
+    table,
+    write_part,
+)
+
+FIGURE = Path(__file__).parents[2] / "docs" / "images" / "predictor-learning.svg"
+TEST = {"uniform": 500, "deletion": 500}
+REGULARISERS = ((0.0, 0.0), (0.1, 0.0), (0.0, 1.0), (0.1, 1.0))
+ABLATED = (
+    ("spam", "logistic", "standardise", "anchored"),
+    ("breast_cancer", "logistic", "standardise", "anchored"),
+    ("spam", "logistic", "largest_row_norm", "paper"),
+)
+COUNTS = tuple(250 * 2**power for power in range(8))
+WIDTHS = (16, 32, 64, 128, 256)
+WIDTH_TARGETS = 4000
+NEW_POINT_METHODS = (
+    "linear_datamodel", "influence", "newton_step", "predictor", "refine 0.5"
+)  # fmt: skip
+
+
+def fitted(task: Problem, count: int | None = None, **settings: Any) -> Predictor:
+    """The predictor of these settings, fitted to the first `count` targets."""
+    return fit_predictor(
+        PredictorConfig(**settings), task.model, task.points, *task.fit.usable(count),
+        validation=task.validation.usable(),
+    )  # fmt: skip
+
+
+def cell(errors: np.ndarray) -> str:
+    interval = mean_interval(errors)
+    return f"{interval.mean:.4f} ± {(interval.high - interval.low) / 2:.4f}"
+
+
+def regularisers(chosen: list[str]) -> None:
+    """None, local, global, both, for few and many targets."""
+    for source, family, scaling, network in ABLATED:
+        if chosen and f"{source}/{network}" not in chosen:
+            continue
+        task = problem(source, family, scaling, fit={"uniform": 8000}, test=TEST)
+        rows: list[list[str]] = []
+        weights, true = task.test.usable(design="uniform")
+        for count in (500, 2000, 8000):
+            cells = [f"{count}"]
+            own = task.fit.usable(count)
+            own = own[0][:500], own[1][:500]
+            for optimality, utility in REGULARISERS:
+                predictor = fitted(
+                    task, count, network=network, optimality=optimality, utility=utility
+                )
+                seen = relative_errors(predictor(own[0]), own[1]).mean()
+                cells.append(f"{cell(relative_errors(predictor(weights), true))} ({seen:.4f})")
+            rows.append(cells)
+            print(" | ".join(cells), flush=True)
+        header = ["targets", "none", "local 0.1", "global 1", "local 0.1, global 1"]
+        lines = [
+            f"{machine()}; error on 500 held-out uniform subsets (on 500 subsets of the fit).",
+            "",
+            *table(header, rows),
+        ]
+        write_part(f"Regularisers: {task.name}, {network} network", lines)
+
+
+def networks(chosen: list[str]) -> None:
+    """The published network, attention and the default, with the time that each costs."""
+    rows: list[list[str]] = []
+    for source in chosen or ("iris", "spam"):
+        task = problem(source, "logistic", fit={"uniform": 2000}, test=TEST)
+        for network in ("paper", "attention", "anchored"):
+            began = time.perf_counter()
+            predictor = fitted(task, network=network)
+            seconds = time.perf_counter() - began
+            cells = [task.name, network, f"{seconds:.0f}"]
+            for design in TEST:
+                weights, true = task.test.usable(design=design)
+                cells.append(cell(relative_errors(predictor(weights), true)))
+            weights = task.test.usable()[0]
+            began = time.perf_counter()
+            predictor(weights)
+            cells.append(f"{1e6 * (time.perf_counter() - began) / len(weights):.0f}")
+            rows.append(cells)
+            print(" | ".join(cells), flush=True)
+    header = ["pool", "network", "seconds to fit", *TEST, "µs a subset"]
+    lines = [f"{machine()}; 2,000 targets, 500 held-out subsets a design.", ""]
+    write_part("Networks", [*lines, *table(header, rows)])
+
+
+def learning(chosen: list[str]) -> None:
+    """Error against the number of targets and against width, as a table and a figure."""
+    figure = Figure(figsize=(8, 3.4), layout="constrained")
+    by_count, by_width = figure.subplots(1, 2)
+    rows: list[list[str]] = []
+    for source in chosen or ("breast_cancer", "spam"):
+        task = problem(source, "logistic", fit={"uniform": COUNTS[-1]}, test=TEST)
+        weights, true = task.test.usable(design="uniform")
+        linear = [
+            relative_errors(LinearDatamodel.fit(*task.fit.usable(count))(weights), true).mean()
+            for count in COUNTS
+        ]
+        ours = [learned(task, rows, count, 64) for count in COUNTS]
+        by_count.loglog(COUNTS, ours, "o-", label=f"{source}, predictor", markersize=4)
+        by_count.loglog(COUNTS, linear, "s--", label=f"{source}, linear datamodel", markersize=4)
+        errors = [learned(task, rows, WIDTH_TARGETS, width) for width in WIDTHS]
+        by_width.loglog(WIDTHS, errors, "o-", label=source, markersize=4)
+    for axes, label in ((by_count, "targets"), (by_width, f"width ({WIDTH_TARGETS} targets)")):
+        axes.set_xlabel(label)
+        axes.set_ylabel("relative parameter error, held-out subsets")
+        axes.grid(visible=True, which="both", alpha=0.3)
+        axes.legend(frameon=False, fontsize=8)
+    FIGURE.parent.mkdir(exist_ok=True)
+    figure.savefig(FIGURE, metadata={"Date": None})
+    told = (
+        f"{machine()}; error on 500 held-out uniform subsets; width is that of the pool and of each "
+        "step, the first layer is twice as wide. Figure: docs/images/predictor-learning.svg."
+    )
+    header = ["pool", "targets", "width", "predictor", "seconds to fit"]
+    write_part("Learning curve", [told, "", *table(header, rows)])
+
+
+def learned(task: Problem, rows: list[list[str]], count: int, width: int) -> float:
+    """Mean held-out error of a fit, which is added to the rows of the table."""
+    weights, true = task.test.usable(design="uniform")
+    began = time.perf_counter()
+    predictor = fitted(task, count, pooled=width, width=2 * width, step_width=width)
+    seconds = time.perf_counter() - began
+    errors = relative_errors(predictor(weights), true)
+    rows.append([task.name, f"{count}", f"{width}", cell(errors), f"{seconds:.0f}"])
+    print(" | ".join(rows[-1]), flush=True)
+    return float(errors.mean())
+
+
+def new_points(chosen: list[str]) -> None:
+    """Half of the points unseen in fitting: subsets of all points, and all seen points plus some."""
+    rows: list[list[str]] = []
+    for source, family in (
+        ("breast_cancer", "logistic"), ("spam", "logistic"), ("spam", "svm"), ("higgs", "logistic")
+    ):  # fmt: skip
+        if chosen and f"{source}/{family}" not in chosen:
+            continue
+        whole = problem(source, family, fit={"uniform": 1}, test={"uniform": 1})
+        seen = len(whole.points.labels) // 2
+        half = Points(
+            whole.points.features[:seen], whole.points.labels[:seen], whole.points.classes
+        )
+        task = _on(half, whole, count=8000)
+        refits: dict[str, Any] = rivals(task.model, half, *task.fit.usable())
+        refits["predictor"] = fitted(task)
+        extended = {
+            name: refit.for_points(whole.points)
+            for name, refit in refits.items()
+            if isinstance(refit, Extendable)
+        }
+        extended["refine 0.5"] = Refined(extended["predictor"], 0.5)
+        for design, weights in _new_designs(seen, len(whole.points.labels)).items():
+            truth = train_targets(
+                task.model, whole.points.features, whole.points.labels, weights,
+                classes=whole.points.classes,
+            )  # fmt: skip
+            kept = truth.converged & ~truth.degenerate
+            cells = [f"{source}, {family}", design, f"{int(kept.sum())}"]
+            for name in NEW_POINT_METHODS:
+                errors = relative_errors(extended[name](weights[kept]), truth.parameters[kept])
+                cells.append(cell(errors))
+            rows.append(cells)
+            print(" | ".join(cells), flush=True)
+    header = ["pool, family", "subsets", "count", *NEW_POINT_METHODS]
+    lines = [
+        f"{machine()}; standardised; fitted to 8,000 subsets of the first half of the points.",
+        "",
+        *table(header, rows),
+    ]
+    write_part("New points", lines)
+
+
+def _on(points: Points, whole: Problem, *, count: int) -> Problem:
+    """The problem on these points alone."""
+    drawn = draw_subsets(
+        SubsetsConfig(fit={"uniform": count}, validation={"uniform": 200}, test={"uniform": 1}),
+        points=len(points.labels),
+    )
+    trained = train_targets(
+        whole.model, points.features, points.labels, drawn.weights.to(torch.float64),
+        classes=points.classes,
+    )  # fmt: skip
+    banks = {role: Bank.of(drawn, trained, role) for role in ("fit", "validation", "test")}
+    return Problem(whole.name, whole.model, points, whole.test_points, **banks)
+
+
+def _new_designs(seen: int, points: int) -> dict[str, torch.Tensor]:
+    """500 subsets each: members from all points, no more than were seen; seen points plus others."""
+    generator = np.random.default_rng(7)
+    mixed = np.zeros((500, points))
+    added = np.zeros((500, points))
+    added[:, :seen] = 1
+    for row in range(500):
+        size = generator.integers(seen // 5, seen + 1)
+        mixed[row, generator.choice(points, size, replace=False)] = 1
+        more = generator.integers(1, points - seen + 1)
+        added[row, seen + generator.choice(points - seen, more, replace=False)] = 1
+    return {
+        "drawn from all points": torch.from_numpy(mixed),
+        "all seen points and some new": torch.from_numpy(added),
+    }

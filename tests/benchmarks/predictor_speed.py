@@ -1,0 +1,115 @@
+"""How fast the predictor fits and answers, beside the published loop, and how much memory it takes.
+
+The published configuration is trained as its scripts do it: one subset after the other through phi,
+padded to no common length, the sum and rho, in batches of 32 by Adam.
+"""
+
+import resource
+import subprocess
+import sys
+import time
+
+import torch
+from torch import Tensor
+
+from modelpred.predictor import PredictorConfig, fit_predictor
+from modelpred.predictor.network import PaperNetwork
+from tests.benchmarks.predictor_banks import Problem, machine, problem, table, write_part
+
+EPOCHS = PredictorConfig().schedule().epochs
+LOOPED = 320  # subsets of the published loop that are timed
+MEMORY = (8000, 32000, 100000)
+
+
+def published_loop(task: Problem) -> float:
+    """Seconds a subset and epoch of the published training, a subset at a time."""
+    weights, parameters = (part[:LOOPED].float() for part in task.fit.usable())
+    points = task.points.to(dtype=torch.float32)
+    inputs = torch.cat([points.features, points.labels[:, None].float()], 1)
+    network = PaperNetwork(points.features.shape[1], 1, parameters.shape[1])
+    optimiser = torch.optim.Adam(network.parameters(), 1e-4)
+
+    def answer(row: Tensor) -> Tensor:
+        return network.rho(network.phi(inputs[row > 0]).sum(0))
+
+    began = time.perf_counter()
+    for rows, true in zip(weights.split(32), parameters.split(32), strict=True):
+        predicted = torch.stack([answer(row) for row in rows])
+        loss = (predicted - true).square().mean()
+        flat = torch.cat([weight.flatten() for weight in network.parameters()])
+        loss = loss + 0.01 * flat.abs().sum() + 0.01 * flat.norm()
+        for row, theta in zip(rows, predicted, strict=True):
+            gradient = task.model.gradient(theta[None], row[None], points)
+            loss = loss + 0.01 * gradient.norm() / len(rows)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    return (time.perf_counter() - began) / LOOPED
+
+
+def speed(chosen: list[str]) -> None:
+    """Fit, published loop and answers of three pools; memory for more targets on spam."""
+    rows: list[list[str]] = []
+    for source in chosen or ("iris", "breast_cancer", "spam"):
+        task = problem(source, "logistic", fit={"uniform": 8000}, test={"uniform": 500})
+        loop = published_loop(task)
+        seconds: dict[str, float] = {}
+        for network in ("paper", "anchored"):
+            began = time.perf_counter()
+            predictor = fit_predictor(
+                PredictorConfig(network=network), task.model, task.points, *task.fit.usable(),
+                validation=task.validation.usable(),
+            )  # fmt: skip
+            seconds[network] = time.perf_counter() - began
+        fits = len(task.fit.usable()[0])
+        asked = task.fit.weights
+        predictor(asked[:2048])
+        began = time.perf_counter()
+        predictor(asked)
+        rate = len(asked) / (time.perf_counter() - began)
+        each = {
+            "paper": seconds["paper"] / fits / 15,
+            "anchored": seconds["anchored"] / fits / EPOCHS,
+        }
+        rows.append(
+            [
+                task.name, f"{1e3 * loop:.1f} ms",
+                f"{1e6 * each['paper']:.0f} µs, {loop / each['paper']:.0f} times",
+                f"{1e6 * each['anchored']:.0f} µs, {loop / each['anchored']:.0f} times",
+                f"{seconds['anchored']:.0f} s", f"{rate:.0f}",
+            ]
+        )  # fmt: skip
+        print(" | ".join(rows[-1]), flush=True)
+    header = [
+        "pool", "published loop, a subset and epoch", "published network, batched", "default",
+        "default, whole fit", "answers a second",
+    ]  # fmt: skip
+    lines = [f"{machine()}; 8,000 targets.", "", *table(header, rows)]
+    write_part("Speed", lines)
+
+
+def peak_memory(targets: int) -> None:
+    """Print what fitting this many random targets adds to the peak memory of the process, in MiB."""
+    task = problem("spam", "logistic", fit={"uniform": 100}, test={"uniform": 1})
+    weights = (torch.rand(targets, 300, generator=torch.Generator().manual_seed(0)) < 0.5).to(
+        torch.uint8
+    )
+    parameters = task.fit.parameters[torch.arange(targets) % 100]
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    fit_predictor(PredictorConfig(epochs=1), task.model, task.points, weights, parameters)
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+
+
+def memory() -> list[str]:
+    """Peak memory of a fit for each number of targets, each in a process of its own."""
+    return [
+        subprocess.run(
+            [sys.executable, "-m", "tests.benchmarks.predictor_speed", str(targets)],
+            capture_output=True, text=True, check=True,
+        ).stdout.strip()
+        for targets in MEMORY
+    ]  # fmt: skip
+
+
+if __name__ == "__main__":
+    peak_memory(int(sys.argv[1]))
