@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.predictor goals spam/logistic/standardise ...   (all pools by default)
     python -m tests.benchmarks.predictor certificate | regularisers | networks | learning | points
-    python -m tests.benchmarks.predictor speed
+    python -m tests.benchmarks.predictor speed | memory
 
 Each part replaces its own table in the section of RESULTS.md. Default settings for every pool;
 scalers and everything else fitted on training rows. Errors are mean relative parameter errors over
@@ -122,6 +122,7 @@ def main() -> None:
         "learning": predictor_fits.learning,
         "points": predictor_fits.new_points,
         "speed": predictor_speed.speed,
+        "memory": predictor_speed.memory,
     }
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

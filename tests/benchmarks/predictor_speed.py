@@ -100,15 +100,22 @@ def peak_memory(targets: int) -> None:
     print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 
 
-def memory() -> list[str]:
+def memory(chosen: list[str]) -> None:
     """Peak memory of a fit for each number of targets, each in a process of its own."""
-    return [
-        subprocess.run(
+    rows: list[list[str]] = []
+    for targets in MEMORY:
+        done = subprocess.run(
             [sys.executable, "-m", "tests.benchmarks.predictor_speed", str(targets)],
             capture_output=True, text=True, check=True,
-        ).stdout.strip()
-        for targets in MEMORY
-    ]  # fmt: skip
+        )  # fmt: skip
+        added = float(done.stdout)
+        rows.append([f"{targets}", f"{added:.0f}", f"{1024 * added / targets:.2f}"])
+        print(" | ".join(rows[-1]), flush=True)
+    told = (
+        "spam, logistic: what a fit adds to the peak memory of its process, bank of targets aside."
+    )
+    header = ["targets", "MiB", "KiB a target"]
+    write_part("Memory", [told, "", *table(header, rows)])
 
 
 if __name__ == "__main__":
