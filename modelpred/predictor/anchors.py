@@ -14,11 +14,7 @@ many parameters), so the same basis preconditions a gradient at any parameters:
 
 The anchor of influence functions is the single level t = 1.
 
-*Gradient ridge*, for a family that is trained by fixed steps and has no optimum to move. Gradients
-of every point at a few trained models (the full one and some of the bank's) are projected on their
-own principal directions and averaged over the subset; a ridge regression leads from there, and from
-the subset's size and class shares, to the trained parameters. It knows points by their gradients
-only, so it is defined for points that the bank never held. Its preconditioner is the identity.
+A family trained by fixed steps has no optimum to move; its anchors are in short_training.py.
 """
 
 from abc import ABC, abstractmethod
@@ -29,15 +25,12 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor
 
-from modelpred.refits import LinearDatamodel
 from modelpred.targets import Points, TargetModel, train_targets
-from modelpred.targets.model import class_counts
 
 LEVELS = 24
 SMALLEST_SHARE = 0.02
 UNDETERMINED = 1e-12  # share of the largest curvature below which a direction has none
 JOINT_BLOCK = 400  # up to so many parameters the Hessian is kept as one block
-CHECKPOINTS = (0.05, 0.25, 0.5)  # of the bank's models by size, beside the full one
 
 Preconditioner = Callable[[Tensor], Tensor]
 
@@ -166,96 +159,6 @@ class BoundSizePath(BoundAnchors):
         return torch.bmm(turned, basis.mT).transpose(0, 1).flatten(1)
 
 
-@final
-@dataclass(frozen=True)
-class GradientRidge(Anchors):
-    """Ridge regression from pooled, projected point gradients to trained parameters."""
-
-    checkpoints: Tensor  # [models, parameters], where gradients are taken
-    directions: Tensor  # [models x parameters, projected]
-    scale: Tensor  # [inputs]
-    coefficients: Tensor  # [inputs, parameters]
-    intercept: Tensor  # [parameters]
-    pool: int
-
-    kind: ClassVar[str] = "gradient_ridge"
-
-    def __post_init__(self) -> None:
-        models, parameters = self.checkpoints.shape
-        inputs = len(self.scale)
-        fits = (
-            self.directions.ndim == 2
-            and self.directions.shape[0] == models * parameters
-            and self.coefficients.shape == (inputs, parameters)
-            and self.intercept.shape == (parameters,)
-        )
-        if not fits:
-            raise ValueError("the tensors of the gradient ridge do not fit each other")
-
-    @property
-    def parameter_count(self) -> int:
-        """Number of the family's parameters."""
-        return self.checkpoints.shape[1]
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Checkpoints, directions, scale, coefficients, intercept."""
-        names = ("checkpoints", "directions", "scale", "coefficients", "intercept")
-        return {name: getattr(self, name) for name in names}
-
-    def bind(self, model: TargetModel, points: Points, dtype: torch.dtype) -> "BoundGradientRidge":
-        """Projected gradients of these points."""
-        device = points.features.device
-        projected = stacked_gradients(model, points, self.checkpoints.to(device)) @ (
-            self.directions.to(device, torch.float64)
-        )
-        classes = class_counts(torch.eye(len(points.features)).to(projected), points)
-        return BoundGradientRidge(
-            projected.to(dtype),
-            classes.to(dtype),
-            self.pool,
-            self.scale.to(device, dtype),
-            self.coefficients.to(device, dtype),
-            self.intercept.to(device, dtype),
-        )
-
-
-@final
-@dataclass(frozen=True)
-class BoundGradientRidge(BoundAnchors):
-    """A gradient ridge whose projected point gradients are at hand."""
-
-    projected: Tensor  # [points, projected]
-    classes: Tensor  # [points, classes], one-hot
-    pool: int
-    scale: Tensor
-    coefficients: Tensor
-    intercept: Tensor
-
-    def __call__(self, weights: Tensor) -> Tensor:
-        """Intercept + inputs times coefficients."""
-        inputs = ridge_inputs(weights, self.projected, self.classes, pool=self.pool)
-        return self.intercept + (inputs / self.scale) @ self.coefficients
-
-    def preconditioner(self, weights: Tensor) -> Preconditioner:
-        """The identity: a gradient step is a gradient step."""
-        del weights
-        return lambda gradients: gradients
-
-
-def ridge_inputs(weights: Tensor, projected: Tensor, classes: Tensor, *, pool: int) -> Tensor:
-    """Mean gradient and class shares, alone and times log inverse share; and the size itself."""
-    total = weights.sum(1, keepdim=True).clamp(min=1e-9)
-    size = pool / total
-    mean = weights @ torch.cat([projected, classes], 1) / total
-    return torch.cat([mean, mean * size.log(), size, size.log(), 1 / size], 1)
-
-
-def stacked_gradients(model: TargetModel, points: Points, checkpoints: Tensor) -> Tensor:
-    """Gradients of each point at each checkpoint, side by side, [points, models x parameters]."""
-    exact = checkpoints.to(torch.float64)
-    return torch.cat([model.point_gradients(theta, points) for theta in exact], 1)
-
-
 def fit_size_path(model: TargetModel, points: Points, *, tolerance: float = 1e-6) -> SizePath:
     """The size path of a pool, for a convex family; a handful of trainings."""
     smallest = max(SMALLEST_SHARE, min(0.1, 3 / len(points.features)))
@@ -279,36 +182,6 @@ def fit_size_path(model: TargetModel, points: Points, *, tolerance: float = 1e-6
     curvatures = torch.where(curvatures < UNDETERMINED * largest, largest, curvatures)
     curvatures = curvatures.clamp(min=1e-6 * largest)
     return SizePath(shares, path, basis, curvatures, pool=len(points.features))
-
-
-def fit_gradient_ridge(
-    model: TargetModel, points: Points, weights: Tensor, parameters: Tensor
-) -> GradientRidge:
-    """The gradient ridge of a bank of trained targets, [subsets, points] -> [subsets, parameters]."""
-    everything = torch.ones(1, len(points.features)).to(points.features)
-    full = train_targets(
-        model, points.features, points.labels, everything, classes=points.classes
-    ).parameters
-    by_size = weights.sum(1).argsort(stable=True)
-    chosen = by_size[[int(share * (len(weights) - 1)) for share in CHECKPOINTS]]
-    checkpoints = torch.cat([full, parameters[chosen]])
-    gradients = stacked_gradients(model, points, checkpoints)
-    _, singular, directions = torch.linalg.svd(gradients, full_matrices=False)
-    directions = directions[singular > 1e-8 * singular[0]].T.contiguous()
-    classes = class_counts(torch.eye(len(points.features)).to(gradients), points)
-    pool = len(points.features)
-    inputs = ridge_inputs(weights, gradients @ directions, classes, pool=pool)
-    scale = inputs.std(0)
-    # All projected gradients share one scale a block: the ridge then shrinks weak directions more.
-    size = directions.shape[1]
-    offset = size + classes.shape[1]
-    for start in (0, offset):
-        scale[start : start + size] = inputs[:, start : start + size].std()
-    scale = torch.where(scale > 0, scale, 1.0)
-    ridge = LinearDatamodel.fit(inputs / scale, parameters)
-    return GradientRidge(
-        checkpoints, directions, scale, ridge.coefficients, ridge.intercept, pool=pool
-    )
 
 
 def _blocks(hessian: Tensor, blocks: int) -> Tensor:

@@ -18,15 +18,16 @@ from torch import Tensor
 
 from modelpred.dataset.files import write_atomically
 from modelpred.dataset.tables import InvalidInput
-from modelpred.predictor.anchors import Anchors, GradientRidge, SizePath
+from modelpred.predictor.anchors import Anchors, SizePath
 from modelpred.predictor.fitting import Predictor, PredictorConfig, build_network
+from modelpred.predictor.short_training import ShortTraining
 from modelpred.targets import points_of, target_model
 
 SCHEMA_VERSION = 1
 LARGEST_BYTES = 4 * 2**30
 TENSORS_FILE, DESCRIPTION_FILE = "predictor.safetensors", "predictor.json"
-ANCHORS: dict[str, type[SizePath] | type[GradientRidge]] = {
-    kind.kind: kind for kind in (SizePath, GradientRidge)
+ANCHORS: dict[str, type[SizePath] | type[ShortTraining]] = {
+    kind.kind: kind for kind in (SizePath, ShortTraining)
 }
 
 

@@ -31,7 +31,6 @@ from modelpred.dataset.tables import InvalidInput
 from modelpred.predictor.anchors import (
     Anchors,
     BoundAnchors,
-    fit_gradient_ridge,
     fit_size_path,
 )
 from modelpred.predictor.losses import (
@@ -48,6 +47,7 @@ from modelpred.predictor.network import (
     initialise,
 )
 from modelpred.predictor.refinement import CERTIFICATE_STEPS, error_bound, refine_parameters
+from modelpred.predictor.short_training import fit_short_training
 from modelpred.refits import Progress
 from modelpred.targets import Points, TargetModel
 from modelpred.targets.model import class_counts
@@ -107,7 +107,7 @@ class Schedule:
 
 
 # A step of a family without an optimum costs a pass of backpropagation and gains little.
-STEPS = {"size_path": 5, "gradient_ridge": 0}
+STEPS = {"size_path": 5, "short_training": 0}
 
 ANCHORED_SCHEDULE = {
     "epochs": 20, "batch": 128, "learning_rate": 2e-3, "optimality": 0.0, "utility": 0.0,
@@ -156,8 +156,8 @@ class Predictor:
 
         Args:
             weights: [subsets, points], finite and not negative.
-            refine: Newton steps from the prediction, or tens of training steps for a family that
-                is not convex; a fraction is a fraction of a step.
+            refine: Newton steps from the prediction, or tens of gradients more for a family of
+                fixed steps; a fraction is a fraction of a step.
 
         Raises:
             InvalidInput: weights of the wrong shape or value, or a negative `refine`.
@@ -317,7 +317,7 @@ def fit_predictor(
         anchors = (
             fit_size_path(model, points)
             if model.convex
-            else fit_gradient_ridge(model, points, weights.to(points.features), parameters)
+            else fit_short_training(model, points, weights.to(points.features), parameters)
         )
         network = build_network(config, anchors, points)
         if start is None:

@@ -7,8 +7,8 @@ Gradients are double precision, the conjugate gradients that correct them single
 latter are corrected by the next step. A step that raises the objective is halved, up to five times,
 and dropped if that does not help.
 
-A family of fixed training steps is refined by training on: ten of its own steps for each k, from the
-prediction and from rest.
+A family of fixed training steps is refined by ten more gradients for each k: by a longer short
+training, or training on from the prediction, see short_training.py.
 
 *Certificate.* Each convex family bounds the distance to a subset's optimum by its gradient
 (`TargetModel.distance_bound`). That is loose by what the curvature exceeds the regulariser's. It
@@ -25,11 +25,12 @@ import torch
 from torch import Tensor
 
 from modelpred.predictor.anchors import BoundAnchors
-from modelpred.targets import Points, TargetModel, target_model, train_targets
+from modelpred.predictor.short_training import BoundShortTraining
+from modelpred.targets import Points, TargetModel
 
 ITERATIONS = 8  # of conjugate gradients that make one Newton step
 HALVINGS = 5
-TRAINING_STEPS = 10  # that make one step of refinement for a family of fixed steps
+TRAINING_STEPS = 10  # whose gradients make one step of refinement for a family of fixed steps
 CERTIFICATE_STEPS = 1  # Newton steps that tighten a certificate
 
 
@@ -47,13 +48,17 @@ def refine_parameters(
     Args:
         model: the family; see the module's text for one that is not convex.
         points: the pool, float64.
-        anchors: whose preconditioner is used, bound to the pool in single precision.
+        anchors: whose preconditioner or short training is used, bound to the pool in single
+            precision.
         weights: [subsets, points], float64.
         start: [subsets, parameters], float64.
         steps: Newton steps; 0.5 is half of one step's iterations.
     """
-    if not model.convex:
-        return _trained_on(model, points, weights, start, steps=round(TRAINING_STEPS * steps))
+    if isinstance(anchors, BoundShortTraining):
+        gradients = round(TRAINING_STEPS * steps)
+        if not gradients:
+            return start
+        return anchors.refined(points, weights, start=start, gradients=gradients)
     left = round(steps * ITERATIONS)
     single = points.to(dtype=torch.float32)
     light = weights.to(torch.float32)
@@ -71,17 +76,6 @@ def refine_parameters(
         parameters = _guarded(model, single, light, parameters, direction)
         left -= ITERATIONS
     return parameters
-
-
-def _trained_on(
-    model: TargetModel, points: Points, weights: Tensor, start: Tensor, *, steps: int
-) -> Tensor:
-    if not steps:
-        return start
-    shorter = target_model(model.name, **{**model.settings, "steps": steps})
-    return train_targets(
-        shorter, points.features, points.labels, weights, start=start, classes=points.classes
-    ).parameters
 
 
 def _newton_direction(

@@ -154,7 +154,7 @@ def test_points_of_another_width_are_refused(logistic):
 
 
 def test_a_family_of_fixed_steps_is_learned_and_refined(tmp_path):
-    """No optimum, no path: gradients of the points lead to the parameters, training on refines."""
+    """No optimum, no path: a short training leads to the parameters, more of it refines."""
     points = make_points("softmax", 40)
     model = target_model("mlp", hidden=3, steps=60)
     drawn = draw_subsets(
