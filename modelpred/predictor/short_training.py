@@ -52,6 +52,7 @@ REACHES = (1.0, 0.4, 0.1)
 TRIED_ON = 64  # subsets of the bank that plans are compared on
 DAMPING = 0.05  # keeps stiff directions from ringing; the usual value
 HELD_OUT = 5  # every so many rows judge the ridge
+LEAST_FOR_RIDGE = 20
 WILD = 4.0  # standard deviations at which inputs of the ridge are cut
 COMPARED = 10  # gradients that ways of refinement are compared with
 BLOCK_BYTES = 4 * 2**20  # of the largest array of a block of subsets
@@ -361,6 +362,8 @@ def _with_ridge(
     anchors: ShortTraining, inputs: Tensor, reached: Tensor, true: Tensor
 ) -> ShortTraining:
     """The anchors with the ridge that is best on every fifth row, fitted on all; or as they are."""
+    if len(true) < LEAST_FOR_RIDGE:
+        return anchors
     scale = inputs.std(0)
     # One scale for all parameters: the ridge then shrinks what moves little more.
     scale[: true.shape[1]] = reached.std()
