@@ -11,6 +11,7 @@ answer comes in a second. Times and sizes are estimates from counts:
 
 import contextlib
 import json
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from modelpred.dataset.config import DatasetConfig
 from modelpred.dataset.encoding import Encoding, fit_encoding
 from modelpred.dataset.labels import labels_of
 from modelpred.dataset.own import Looked, own_table, says_test
-from modelpred.dataset.sources import is_own
+from modelpred.dataset.sources import is_own, places_of
 from modelpred.dataset.splitting import split
 from modelpred.dataset.tables import InvalidInput, known_sources
 
@@ -111,10 +112,14 @@ def check(config: DatasetConfig, *, subsets: int = USUAL_SUBSETS) -> Checked:
 
 
 def _watched(config: DatasetConfig) -> str:
-    """What DVC is to watch: the file, or the folder that a glob looks in."""
-    if config.source.startswith("openml:"):
+    """What DVC is to watch: the file, or the folder that holds all that is read.
+
+    Never the project's own folder: it holds what the stages write.
+    """
+    places = [str(place) for place in places_of(config)]
+    if not places:
         return config.watch
-    return re.split(r"/?[^/]*[*?\[]", config.source, maxsplit=1)[0] or "."
+    return os.path.commonpath(places) or places[0]
 
 
 def _head(looked: Looked, config: DatasetConfig) -> str:

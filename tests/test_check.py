@@ -108,3 +108,17 @@ def test_looking_waits_for_nothing_that_computes():
         [sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=ROOT
     )
     assert done.stderr.strip() == "set()"
+
+
+def test_what_is_to_be_watched_holds_all_that_is_read(people, tmp_path):
+    (tmp_path / "more").mkdir()
+    people.write_csv("more/part-1.csv")
+    people.write_csv("more/second.csv")
+    watched = {
+        "more/part-1.csv": ("auto", "more/part-1.csv"),
+        "more/*-1.csv": ("auto", "more"),
+        "people.csv": ("more/second.csv", "people.csv"),
+    }
+    for source, (test, expected) in watched.items():
+        found = check(config(source=source, test=test, drop=("name",)))
+        assert f"\n  watch: {expected}\n" in found.text.replace('"', "")

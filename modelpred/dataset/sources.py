@@ -1,6 +1,8 @@
 """What `dataset.source` names: a table that ships, a table of OpenML, or files of the user's own."""
 
 import logging
+import re
+from pathlib import Path
 
 from modelpred.dataset.config import AUTO, DatasetConfig
 from modelpred.dataset.openml import PREFIX
@@ -58,6 +60,27 @@ def _require_no_own_keys(config: DatasetConfig) -> None:
             f"dataset.test is {config.test!r}, but {config.source!r} has neither such a column nor "
             "a second file; expected a number of rows, a share, or auto"
         )
+
+
+def places_of(config: DatasetConfig) -> tuple[Path, ...]:
+    """The files or folders that the config reads, beside tables that ship or come from OpenML."""
+    named = [config.source, config.test if isinstance(config.test, str) else AUTO, config.file]
+    files = [
+        name
+        for name in named
+        if name is not None
+        and name != AUTO
+        and not name.startswith(PREFIX)
+        and name not in known_sources()
+        and looks_like_path(name)
+    ]
+    # Of a glob, the folder that it looks in.
+    return tuple(
+        Path(re.split(r"/?[^/]*[*?\[]", name, maxsplit=1)[0] or ".")
+        if not Path(name).exists()
+        else Path(name)
+        for name in files
+    )
 
 
 def is_own(source: str) -> bool:

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from sklearn.datasets import _openml as fetcher
 
-from modelpred.dataset import InvalidInput
+from modelpred.dataset import DatasetConfig, InvalidInput, prepare
 from modelpred.dataset.openml import fetch_openml_table
 
 ARFF = b"""@RELATION people
@@ -126,3 +126,28 @@ def test_without_a_connection_one_line_says_what_to_do(monkeypatch, tmp_path):
         "openml:people: OpenML cannot be reached (Temporary failure in name resolution) and the "
         f"table is not in {tmp_path}; connect once, or name a file as dataset.source"
     )
+
+
+def test_an_openml_table_becomes_points_with_the_label_that_it_declares(
+    openml, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    rows = b"".join(
+        b"%d,%s,%s\n"
+        % (30 + row, (b"office", b"'on site'")[row % 2], (b"no", b"yes")[row % 3 == 0])
+        for row in range(40)
+    )
+    content = ARFF[: ARFF.index(b"@DATA\n") + 6] + rows
+    openml.answers["/data/7.arff"] = content
+    described = json.loads(openml.answers["/json/data/7"])
+    described["data_set_description"]["md5_checksum"] = hashlib.md5(content).hexdigest()
+    openml.answers["/json/data/7"] = json.dumps(described).encode()
+
+    dataset = prepare(DatasetConfig(source="openml:people", drop=("age",)))
+
+    assert dataset.name == "people"
+    assert dataset.label_name == "rich"
+    assert dataset.classes == ("no", "yes")
+    assert dataset.feature_names == ("work=on site",)
+    assert len(dataset.row_ids) + len(dataset.test_row_ids) == 40
+    assert (tmp_path / ".modelpred" / "openml").is_dir()
