@@ -53,11 +53,13 @@ class Inspection:
         columns: those that become features, in order.
         problems: what must be mended, a line each.
         notes: what was left out and why, a line each.
+        left_out: the names of those columns.
     """
 
     columns: tuple[Column, ...]
     problems: tuple[str, ...]
     notes: tuple[str, ...]
+    left_out: tuple[str, ...]
 
 
 def typed(cells: pl.Series, *, category: bool) -> pl.Series:
@@ -112,7 +114,7 @@ def inspect_columns(
     """
     columns: list[Column] = []
     problems: list[str] = []
-    notes: list[str] = []
+    notes: dict[str, str] = {}
     for name in names:
         cells = rows[name]
         problem = _problem(cells, where, category=name in categories)
@@ -121,12 +123,12 @@ def inspect_columns(
             continue
         copied = next((c.name for c in columns if _same(rows[c.name], cells)), None)
         if cells.n_unique() == 1:
-            notes.append(f"{source}: column {name!r} is {cells[0]!r} in every row; left out")
+            notes[name] = f"{source}: column {name!r} is {cells[0]!r} in every row; left out"
         elif copied is not None:
-            notes.append(f"{source}: column {name!r} repeats {copied!r}; left out")
+            notes[name] = f"{source}: column {name!r} repeats {copied!r}; left out"
         else:
             columns.append(describe(cells))
-    return Inspection(tuple(columns), tuple(problems), tuple(notes))
+    return Inspection(tuple(columns), tuple(problems), tuple(notes.values()), tuple(notes))
 
 
 def describe(cells: pl.Series) -> Column:

@@ -7,6 +7,7 @@ cells or label changed, then the new ones; and remembers where the rows of each 
 (`Earlier`), for the subsets that were drawn of them.
 """
 
+import logging
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,8 @@ from torch import Tensor
 from modelpred.dataset.config import DatasetConfig
 from modelpred.dataset.seeds import seeded_generator
 from modelpred.dataset.tables import InvalidInput, Table
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ def require_continuable(
     """Refuses a table that cannot continue one with these columns and classes.
 
     Raises:
-        InvalidInput: planted labels, exact sizes, other columns or other classes.
+        InvalidInput: planted labels, exact sizes, a column that went, or other classes.
     """
     since = f"dataset.since is {config.since}"
     if config.flip:
@@ -72,10 +75,12 @@ def require_continuable(
             f"{since}: a table that grows is one of your own, with dataset.points auto and "
             "dataset.test auto, a share, a column or a file"
         )
-    odd = sorted({*table.feature_names} ^ {*columns})
-    if odd:
-        what = "is new" if odd[0] in table.feature_names else "went, or says nothing any more"
-        raise InvalidInput(f"{since}, but the column {odd[0]!r} {what} since; set it to null")
+    gone = [name for name in columns if name not in table.rows.columns]
+    if gone:
+        raise InvalidInput(f"{since}, but the column {gone[0]!r} went since; set it to null")
+    for name in table.feature_names:
+        if name not in columns:
+            log.warning("%s: column %r was no feature then and is none now; left out", since, name)
     if classes != known_classes:
         raise InvalidInput(
             f"{since}, with the classes {', '.join(known_classes)}, but now there are "

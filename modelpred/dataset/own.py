@@ -85,16 +85,18 @@ def own_table(config: DatasetConfig) -> Looked:
         rows, names, source=raw.name, categories=config.categories, where=where
     )
     features = [column.name for column in inspection.columns]
+    unused = [name for name in names if name in inspection.left_out]
     kept = [config.group] if config.group else []
     table = Table(
         name=_name(config.source),
-        rows=rows.select("row_id", *features, *kept, label),
+        rows=rows.select("row_id", *features, *unused, *kept, label),
         label=label,
         classes=classes,
         points=len(rows),
         test=max(1, round(TEST_SHARE * len(rows))),
         attribution=attribution,
         kept=tuple(kept),
+        unused=tuple(unused),
         held_out=None if held_out is None else tuple(held_out.tolist()),
     )
     return Looked(table, inspection, height)

@@ -149,7 +149,7 @@ def prepare_table(table: Table, config: DatasetConfig, *, since: Dataset | None 
         _scaled(scaling, cells, encoding, table),
         torch.from_numpy(labels[pool_rows]),
     )
-    shown = ("row_id", *table.feature_names, *table.kept, table.label)
+    shown = ("row_id", *encoding.column_names, *table.kept, table.label)
     dataset = Dataset(
         name=table.name,
         features=features,

@@ -32,6 +32,7 @@ class Table:
         test: customary number of test rows.
         attribution: who made the table and under which licence.
         kept: columns that stay with the rows but are no features, such as a group.
+        unused: columns that say nothing in these rows, but may in others.
         held_out: which rows are for testing; None where the number of them decides.
     """
 
@@ -43,12 +44,13 @@ class Table:
     test: int
     attribution: str
     kept: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
     held_out: tuple[bool, ...] | None = None
 
     @property
     def feature_names(self) -> tuple[str, ...]:
         """Names of the columns that become features, in order."""
-        others = ("row_id", self.label, *self.kept)
+        others = ("row_id", self.label, *self.kept, *self.unused)
         return tuple(name for name in self.rows.columns if name not in others)
 
 

@@ -91,11 +91,7 @@ def test_what_is_written_comes_back(prepared, tmp_path):
     [
         ({"flip": 0.1}, {}, "which planted labels do not outlive"),
         ({"points": 50}, {}, "a table that grows is one of your own, with dataset.points auto"),
-        (
-            {},
-            {"d": pl.col("a") * 2 + pl.col("b")},
-            "but the column 'd' is new since; set it to null",
-        ),
+        ({"drop": ("c",)}, {}, "but the column 'c' went since; set it to null"),
         ({}, {"rich": pl.lit("maybe")}, None),
         ({"max_points": 60}, {}, "which needs every row, but dataset.max_points takes 60 of 90"),
     ],
@@ -112,6 +108,18 @@ def test_what_cannot_be_continued_is_told(prepared, keys, change, told):
         prepared(table, first, **keys)
     assert str(error.value).startswith("dataset.since is v1")
     assert told in str(error.value)
+
+
+def test_columns_that_were_no_features_are_none_later_and_told(prepared, caplog):
+    def table(count):
+        same = pl.when(pl.col("person") == "p85").then(7).otherwise(1)
+        return people(count).with_columns(same=same, d=pl.col("a") * 2 + pl.col("b"))
+
+    first = prepared(table(80).drop("d"))
+    second = prepared(table(90), first)
+    assert first.column_names == second.column_names == ("a", "b", "c")
+    told = [line for line in caplog.messages if "was no feature then" in line]
+    assert [line.split("'")[1] for line in told] == ["same", "d"]
 
 
 def test_the_fit_keeps_its_subsets_and_new_ones_take_new_rows(prepared):
