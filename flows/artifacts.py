@@ -104,6 +104,11 @@ def lineage(*, root: Path = Path()) -> dict[str, Any]:
     }
 
 
+def is_revision(name: str, *, root: Path = Path()) -> bool:
+    """Whether git knows a commit by that name."""
+    return bool(_git("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}", root=root))
+
+
 def _git(*arguments: str, root: Path) -> str:
     try:
         answer = subprocess.run(

@@ -6,7 +6,7 @@ copy, as DVC calls it.
 
 from pathlib import Path
 
-from flows.artifacts import ARTIFACTS
+from flows.artifacts import ARTIFACTS, is_revision
 from modelpred.dataset import InvalidInput
 
 WORKSPACE = "workspace"
@@ -28,6 +28,10 @@ def fetch(revision: str, stages: tuple[Path, ...], *, into: Path) -> Path:
             if not folder.is_dir():
                 raise InvalidInput(f"{WORKSPACE}: there is no {folder}; run dvc repro first")
         return ARTIFACTS
+    if not is_revision(revision):
+        raise InvalidInput(
+            f"{revision}: git knows no such revision; git tag lists those with names"
+        )
     # Half a second to import, which only who asks for a revision pays.
     from dvc.api import DVCFileSystem  # noqa: PLC0415 # pyright: ignore[reportPrivateUsage]
     from dvc.exceptions import DvcException  # noqa: PLC0415
@@ -38,7 +42,7 @@ def fetch(revision: str, stages: tuple[Path, ...], *, into: Path) -> Path:
         for folder in stages:
             if not tree.exists(str(folder)):
                 raise InvalidInput(
-                    f"{revision}: it holds no {folder}; commit dvc.lock after dvc repro"
+                    f"{revision}: its dvc.lock holds no {folder}; commit it after dvc repro"
                 )
             tree.get(str(folder), str(into / folder.name), recursive=True)
     except (DvcException, SCMError, OSError) as error:

@@ -113,8 +113,9 @@ def compare(study: str, revisions: Sequence[str], *, place: Path) -> Comparison:
                 results[revision] = result_of(study, config, progress=silent, artifacts=folder)
             except InvalidInput as error:
                 read.pop(revision, None)
-                missing[revision] = str(error)
-                sys.stderr.write(f"versions: {error}{os.linesep}")
+                reason = str(error).removeprefix(f"{revision}: ")
+                missing[revision] = f"{revision}: {reason}"
+                sys.stderr.write(f"versions: {missing[revision]}{os.linesep}")
         progress(len(revisions), len(revisions))
     if not read:
         raise InvalidInput("none of the revisions can be read: " + "; ".join(missing.values()))

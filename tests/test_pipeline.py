@@ -247,7 +247,7 @@ def test_versions_are_compared_without_a_checkout_and_missing_ones_are_named(
     )  # fmt: skip
 
     assert said.returncode == 0, said.stderr
-    assert "versions: nowhere: its data cannot be read" in said.stderr
+    assert "versions: nowhere: git knows no such revision" in said.stderr
     assert "67 shared rows: rank correlation 1.000" in said.stdout
     assert "no row differs" in said.stdout
     written = reproduced / "artifacts" / "versions"
