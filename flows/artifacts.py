@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # its module and its folder; `studies` has a section and a folder for each study.
 STAGES = ("dataset", "subsets", "targets", "predictor", "studies", "report")
 STUDIES = (
-    *("edits", "valuation", "labels", "selection"),
+    *("edits", "lds", "valuation", "labels", "selection"),
     *("memorization", "calibration", "attribution"),
 )
 

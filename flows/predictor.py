@@ -97,7 +97,12 @@ def errors(table: pl.DataFrame) -> pl.DataFrame:
 
 
 def _register() -> None:
-    """Registers the version; without a registry the fit is still worth keeping."""
+    """Registers the version; without a registry the fit is still worth keeping.
+
+    Not in the folder that DVC makes for a queued experiment: the registry there goes with it.
+    """
+    if Path.cwd().parts[-4:-1] == (".dvc", "tmp", "exps"):
+        return
     try:
         register()
     except Exception as error:  # noqa: BLE001 - whatever the registry's store does, the fit is not lost

@@ -31,6 +31,7 @@ from modelpred.studies import (
     calibration,
     edits,
     labels,
+    lds,
     memorization,
     selection,
     valuation,
@@ -66,6 +67,7 @@ def _with_all_answers(context: StudyContext) -> StudyContext:
 
 RUNS = {
     "edits": edits.run,
+    "lds": lds.run,
     "valuation": valuation.run,
     "labels": labels.run,
     "selection": selection.run,
@@ -73,12 +75,14 @@ RUNS = {
     "calibration": calibration.run,
     "attribution": attribution.run,
 }
+JUDGING = ("edits", "lds")  # studies that judge every method, however it trains or is refined
 # `dvc plots` draws a line for each file: these tables are also written one file for each method.
 PLOTTED = {"edits": "edits", "calibration": "reliability"}
 
 # The few numbers of each study that `dvc metrics` compares, and where they stand in its metrics.
 HEADLINES = {
     "edits": {"edits.parameter_error": ("predictor", "parameter_error")},
+    "lds": {"lds.direct": ("predictor", "direct"), "lds.additive": ("predictor", "additive")},
     "valuation": {
         "valuation.spearman": ("spearman",),
         "valuation.ceiling": ("truth_reliability",),
@@ -130,9 +134,10 @@ def result_of(
 ) -> StudyResult:
     """What a study finds in that folder of artifacts."""
     known = context(progress, artifacts=artifacts)
+    if study in JUDGING:
+        known = _with_all_answers(known)
     if study == "edits":
-        every = _with_all_answers(known)
-        return edits.run(config, every, preparation=_preparation(artifacts))
+        return edits.run(config, known, preparation=_preparation(artifacts))
     return RUNS[study](config, known)
 
 

@@ -97,6 +97,40 @@ def summary(project: Project = Path()) -> None:
     typer.echo(f"Report: {report}")
 
 
+@app.command("lds")
+def score_attributions(files: list[Path], project: Project = Path()) -> None:
+    """Score attribution matrices [test rows, training rows] by the run's retrained subsets.
+
+    A file is .npy, .csv or .parquet; rows and columns stand in the order of
+    artifacts/studies/lds/order.csv. Positive means that having the row raises the test row's margin.
+    """
+    import polars as pl  # noqa: PLC0415
+
+    from modelpred.dataset import InvalidInput  # noqa: PLC0415
+    from modelpred.studies import lds  # noqa: PLC0415
+
+    folder = project / "artifacts" / "studies" / "lds"
+    try:
+        bank = lds.read_bank(folder / "bank.parquet")
+        rows = [
+            lds.score_attribution(bank, lds.read_attribution(file), name=file.stem)
+            for file in files
+        ]
+    except InvalidInput as error:
+        sys.exit(str(error))
+    table = pl.concat(
+        [pl.DataFrame(rows, schema=lds.LDS_SCHEMA), pl.read_parquet(folder / "lds.parquet")]
+    )
+    typer.echo(
+        f"{'':<24}{'form':<10}{'LDS':>7}   95% interval over {bank.margins.shape[1]} test rows"
+    )
+    for method, form, score, low, high in table.select(
+        "method", "form", "lds", "low", "high"
+    ).iter_rows():
+        words = method.replace("_", " ")
+        typer.echo(f"{words:<24}{form:<10}{score:>7.3f}   {low:.3f} to {high:.3f}")
+
+
 def _trained(artifacts: Path) -> str:
     """Which models were trained on what."""
     dataset = _read_json(artifacts / "dataset" / "dataset.json")
@@ -120,14 +154,15 @@ def _fidelity(artifacts: Path) -> str:
     wide = table.pivot("design", index="method", values="parameter_error")
     wide = wide.select("method", *designs).sort(designs[0])
     time = dict(table.group_by("method").agg(pl.col("microseconds").median()).rows())
+    width = 2 + max(map(len, wide["method"]))
     lines = [
         "",
         "Mean relative error of predicted parameters on held-out subsets, by how they were drawn:",
-        f"  {'':<18}" + "".join(f"{design:>12}" for design in designs) + f"{'us/subset':>12}",
+        f"  {'':<{width}}" + "".join(f"{design:>12}" for design in designs) + f"{'us/subset':>12}",
     ]
     for method, *found in wide.rows():
         cells = "".join(f"{error:>12.4f}" for error in found)
-        lines.append(f"  {method.replace('_', ' '):<18}{cells}{time[method]:>12.1f}")
+        lines.append(f"  {method.replace('_', ' '):<{width}}{cells}{time[method]:>12.1f}")
     return "\n".join(lines)
 
 

@@ -23,6 +23,7 @@ from modelpred.studies.attribution import AttributionConfig
 from modelpred.studies.calibration import CalibrationConfig
 from modelpred.studies.edits import EditsConfig
 from modelpred.studies.labels import LabelsConfig
+from modelpred.studies.lds import LdsConfig
 from modelpred.studies.memorization import MemorizationConfig
 from modelpred.studies.selection import SelectionConfig
 from modelpred.studies.valuation import ValuationConfig
@@ -53,6 +54,7 @@ class Params(BaseModel):
     targets: TargetsConfig = TargetsConfig()
     predictor: PredictorConfig = PredictorConfig()
     edits: EditsConfig = EditsConfig()
+    lds: LdsConfig = LdsConfig()
     valuation: ValuationConfig = ValuationConfig()
     labels: LabelsConfig = LabelsConfig()
     selection: SelectionConfig = SelectionConfig()

@@ -27,6 +27,7 @@ TINY = {
     "targets": {"model": "logistic"},
     "predictor": {"epochs": 2},
     "edits": {"repeats": 2, "step": 10},
+    "lds": {"subsets": 10},
     "valuation": {"permutations": 4, "truth_permutations": 4},
     "labels": {"permutations": 4},
     "selection": {"step": 0.2, "permutations": 4, "swaps": 1, "random": 2},

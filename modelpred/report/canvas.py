@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import matplotlib as mpl
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
@@ -58,6 +58,7 @@ _SHAPES = {
     "*": "<path d='M17 1l2 4 4 .5-3 3 .8 4.500-3.800-2-3.800 2 .8-4.500-3-3 4-.5z'/>",
     "": "",
 }
+_VIEW = re.compile(r' viewBox="([^"]*)"')
 
 
 def colour(name: str) -> str:
@@ -110,6 +111,40 @@ def _inline(svg: str, name: str) -> Markup:
     for variable, (light, _) in COLOURS.items():
         svg = svg.replace(light, f"var(--{variable})")
     return Markup(re.sub(r"\s*\n\s*", "\n", svg))  # matplotlib escapes its texts
+
+
+def standalone(panels: Sequence[Panel], *, columns: int) -> str:
+    """One SVG file of some panels with their titles, row by row, in the colours of light ground."""
+    views = [[float(number) for number in _view(panel).split()] for panel in panels]
+    width, height = max(view[2] for view in views), max(view[3] for view in views)
+    head, rows = 26, -(-len(panels) // columns)
+    parts: list[str] = []
+    for place, (panel, view) in enumerate(zip(panels, views, strict=True)):
+        x, y = width * (place % columns), (height + head) * (place // columns)
+        drawing = _VIEW.sub("", str(panel.svg), count=1)  # the first tag's, kept below
+        drawing = drawing.replace(
+            "<svg ", f'<svg x="{x:g}" y="{y + head:g}" width="{view[2]:g}" height="{view[3]:g}" '
+            f'viewBox="{_view(panel)}" ', 1,
+        )  # fmt: skip
+        parts.append(
+            f'<text x="{x + 12:g}" y="{y + 18:g}" font-size="13" font-weight="bold" '
+            f'fill="{colour("ink")}">{escape(panel.title)}</text>{drawing}'
+        )
+    text = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+        f'viewBox="0 0 {columns * width:g} {rows * (height + head):g}" '
+        f'font-family="Helvetica, Arial, sans-serif">'
+        f'<rect width="100%" height="100%" fill="#ffffff"/>{"".join(parts)}</svg>\n'
+    )
+    for variable in COLOURS:
+        text = text.replace(f"var(--{variable})", colour(variable))
+    return text
+
+
+def _view(panel: Panel) -> str:
+    found = _VIEW.search(str(panel.svg))
+    assert found is not None  # every drawing of `draw` has one
+    return found.group(1)
 
 
 def swatch(style: Look) -> Markup:

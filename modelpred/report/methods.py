@@ -50,6 +50,7 @@ _LOOKS = {
     "fine_tuned_10": Look("Fine-tuned, 10 steps", "rescaled", "s", "--"),
     "fine_tuned_30": Look("Fine-tuned, 30 steps", "influence", "D", "-."),
     "linear_datamodel": Look("Linear datamodel", "datamodel", "v", "-."),
+    "batched_retraining": Look("Exact retraining, all at once", "ink", "*", "-."),
     "retraining": Look("Exact retraining", "ink", "*", "-"),
     "warm_retraining": Look("Exact retraining, warm start", "ink", "*", "--"),
     "shapley": Look("Shapley", "predictor", "o", "-"),
@@ -75,6 +76,8 @@ DESIGNS = {
     "addition": "additions of new rows",
     "bootstrap": "bootstrap resamples",
     "leave_one_out": "one row left out",
+    "edits_deletion": "deletions of each size",
+    "edits_addition": "additions of each size",
 }
 
 

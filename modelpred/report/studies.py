@@ -14,6 +14,7 @@ from modelpred.report.calibration import calibration_blocks
 from modelpred.report.edits import edits_blocks
 from modelpred.report.inputs import ReportInputs
 from modelpred.report.labels import labels_blocks
+from modelpred.report.lds import lds_blocks
 from modelpred.report.memorization import memorization_blocks
 from modelpred.report.selection import selection_blocks
 from modelpred.report.valuation import valuation_blocks
@@ -21,7 +22,8 @@ from modelpred.studies.utility import StudyResult
 
 Write = Callable[[ReportInputs, StudyResult], list[Block]]
 SECTIONS: Mapping[str, tuple[str, Write]] = {
-    "edits": ("Deletion: a model without these rows", edits_blocks),
+    "edits": ("Deletion and addition: a model without these rows, or with those", edits_blocks),
+    "lds": ("Margins: which rows move which prediction (LDS)", lds_blocks),
     "valuation": ("Values: what each row is worth", valuation_blocks),
     "labels": ("Labels: which look wrong", labels_blocks),
     "selection": ("Selection: which rows to keep", selection_blocks),

@@ -11,7 +11,8 @@ are predicted in two forms:
 
 An attribution from outside (TRAK, dattri, captum) is a matrix [test rows, points] that is positive
 where having the point raises the margin of the test row. The retrained subsets are a bank that is
-written as Parquet, so that one ground truth scores all.
+written as Parquet, so that one ground truth scores all: `modelpred lds FILE` scores a matrix in a
+file, `score_attribution` one in memory.
 """
 
 import io
@@ -32,7 +33,13 @@ from modelpred.dataset.files import parquet_bytes, write_atomically
 from modelpred.dataset.tables import InvalidInput
 from modelpred.metrics import lds
 from modelpred.refits.retraining import Refit
-from modelpred.studies.utility import StudyContext, StudyResult, refitted, score_blocks
+from modelpred.studies.utility import (
+    StudyContext,
+    StudyResult,
+    refitted,
+    score_blocks,
+    written_number,
+)
 
 STUDY = "lds"
 LDS_SCHEMA = {
@@ -42,7 +49,7 @@ LDS_SCHEMA = {
 
 
 class LdsConfig(BaseModel):
-    """What is retrained.
+    """Section `lds` of params.yaml: what is retrained.
 
     Attributes:
         subsets: random subsets that are retrained.
@@ -90,7 +97,12 @@ def run(
     attributions: Mapping[str, Tensor | NDArray[Any]] | None = None,
     bank: MarginBank | None = None,
 ) -> StudyResult:
-    """Return the table `lds`: method, form, lds, low, high (95%), test_rows, subsets.
+    """Return how well every method ranks margins.
+
+    Tables:
+        lds: method, form, lds, low, high (95%), test_rows, subsets.
+        bank: the retrained bank, as `bank_table` gives it.
+        order: split (pool or test), position and row_id of the columns of weights and margins.
 
     Args:
         config: what is retrained.
@@ -102,34 +114,107 @@ def run(
         InvalidInput: an attribution or a bank of other rows.
     """
     truth = retrained_bank(config, context) if bank is None else _checked_bank(bank, context)
-    outside = {
-        name: _checked_attribution(name, matrix, context)
-        for name, matrix in (attributions or {}).items()
-    }
+    for name in attributions or ():
+        if name in context.refits:
+            raise InvalidInput(f"attribution {name!r} has the name of a method; rename it")
+    outside = [
+        score_attribution(truth, matrix, name=name) for name, matrix in (attributions or {}).items()
+    ]
     kept = truth.converged
     weights, margins = truth.weights[kept], truth.margins[kept]
-    rows: list[dict[str, object]] = []
-
-    def score(method: str, form: str, predicted: Tensor) -> None:
-        # Equal models differ by rounding, which is nothing to rank.
-        scale = predicted.abs().max().clamp(min=torch.finfo(predicted.dtype).tiny)
-        found = lds((predicted / scale).round(decimals=10), margins)
-        rows.append(
-            {"method": method, "form": form, "lds": found.mean, "low": found.low,
-             "high": found.high, "test_rows": found.n, "subsets": len(margins)}
-        )  # fmt: skip
-
+    rows: list[dict[str, Any]] = []
     for done, (name, refit) in enumerate(context.refits.items(), start=1):
-        score(name, "direct", margins_of(refitted(refit, weights, context), context))
-        score(name, "additive", summed(weights, leave_one_out_effects(refit, context)))
+        direct = margins_of(refitted(refit, weights, context), context)
+        additive = summed(weights, leave_one_out_effects(refit, context))
+        rows += [_row(name, "direct", direct, margins), _row(name, "additive", additive, margins)]
         context.progress(done, len(context.refits), f"{STUDY}: {name}")
-    for name, matrix in outside.items():
-        score(name, "additive", summed(weights, matrix))
-    metrics = {f"{row['method']}.{row['form']}": row["lds"] for row in rows} | {
-        "subsets": len(kept),
-        "not_converged": int((~kept).sum()),
+    rows += outside
+    metrics: dict[str, Any] = {row["method"]: {} for row in rows}
+    for row in rows:
+        metrics[row["method"]][row["form"]] = written_number(row["lds"])
+    metrics |= {"subsets": len(kept), "not_converged": int((~kept).sum())}
+    tables = {
+        "lds": pl.DataFrame(rows, schema=LDS_SCHEMA),
+        "bank": bank_table(truth),
+        "order": _order(context),
     }
-    return StudyResult(metrics, {"lds": pl.DataFrame(rows, schema=LDS_SCHEMA)})
+    return StudyResult(metrics, tables)
+
+
+def score_attribution(
+    bank: MarginBank, matrix: Tensor | NDArray[Any], *, name: str = "attribution"
+) -> dict[str, Any]:
+    """The row of table `lds` for an attribution from outside.
+
+    Args:
+        bank: what was retrained.
+        matrix: [test rows, points], positive where having the point raises the margin.
+        name: what the row calls it.
+
+    Raises:
+        InvalidInput: other rows than the bank's, or values that are not finite.
+    """
+    values = torch.as_tensor(matrix).to(torch.float64)
+    expected = [bank.margins.shape[1], bank.weights.shape[1]]
+    if list(values.shape) != expected:
+        turned = "; transpose it" if list(values.shape) == expected[::-1] else ""
+        raise InvalidInput(
+            f"attribution {name!r} has shape {list(values.shape)}, expected [test rows, points] = "
+            f"{expected}{turned}"
+        )
+    if not bool(values.isfinite().all()):
+        raise InvalidInput(f"attribution {name!r} has values that are not finite")
+    kept = bank.converged
+    return _row(name, "additive", summed(bank.weights[kept], values), bank.margins[kept])
+
+
+def read_attribution(path: Path) -> NDArray[Any]:
+    """The matrix in a .npy, .csv or .parquet file (columns are points); nothing is unpickled.
+
+    Raises:
+        InvalidInput: no such file, another kind of file, or no matrix of numbers.
+    """
+    readers = {".npy": _read_npy, ".csv": _read_csv, ".parquet": _read_parquet}
+    if path.suffix not in readers:
+        known = ", ".join(readers)
+        raise InvalidInput(f"{path} is no attribution; expected a file that ends in {known}")
+    if not path.is_file():
+        raise InvalidInput(f"{path} is missing")
+    try:
+        return readers[path.suffix](path)
+    except (pl.exceptions.PolarsError, ValueError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise InvalidInput(f"{path} holds no matrix of numbers: {reason}") from error
+
+
+def _read_npy(path: Path) -> NDArray[Any]:
+    return np.load(path, allow_pickle=False)
+
+
+def _read_csv(path: Path) -> NDArray[Any]:
+    return pl.read_csv(path).cast(pl.Float64).to_numpy()
+
+
+def _read_parquet(path: Path) -> NDArray[Any]:
+    return pl.read_parquet(path).cast(pl.Float64).to_numpy()
+
+
+def _row(method: str, form: str, predicted: Tensor, margins: Tensor) -> dict[str, Any]:
+    # Equal models differ by rounding, which is nothing to rank.
+    scale = predicted.abs().max().clamp(min=torch.finfo(predicted.dtype).tiny)
+    found = lds((predicted / scale).round(decimals=10), margins)
+    return {
+        "method": method, "form": form, "lds": found.mean, "low": found.low, "high": found.high,
+        "test_rows": found.n, "subsets": len(margins),
+    }  # fmt: skip
+
+
+def _order(context: StudyContext) -> pl.DataFrame:
+    pool = pl.DataFrame({"split": "pool", "row_id": list(context.row_ids)})
+    test = pl.DataFrame({"split": "test", "row_id": list(context.test_row_ids)}, schema=pool.schema)
+    return pl.concat([pool, test]).with_columns(
+        pl.int_range(pl.len()).over("split").alias("position")
+    )
 
 
 def margins_of(
@@ -159,16 +244,20 @@ def summed(
     return weights.to(attribution.dtype) @ attribution.T
 
 
-def write_bank(bank: MarginBank, path: Path) -> None:
-    """Write a row per subset: weights (list), margins (list), converged; one Parquet file."""
-    table = pl.DataFrame(
+def bank_table(bank: MarginBank) -> pl.DataFrame:
+    """A row per subset: weights (list), margins (list), converged."""
+    return pl.DataFrame(
         {
             "weights": bank.weights.numpy(),
             "margins": bank.margins.numpy(),
             "converged": bank.converged.numpy(),
         }
     )
-    write_atomically(path, parquet_bytes(table))
+
+
+def write_bank(bank: MarginBank, path: Path) -> None:
+    """Write `bank_table` as one Parquet file."""
+    write_atomically(path, parquet_bytes(bank_table(bank)))
 
 
 def read_bank(path: Path) -> MarginBank:
@@ -195,21 +284,3 @@ def _checked_bank(bank: MarginBank, context: StudyContext) -> MarginBank:
             "was it retrained for another data set?"
         )
     return bank
-
-
-def _checked_attribution(
-    name: str, matrix: Tensor | NDArray[Any], context: StudyContext
-) -> Float[Tensor, "test_rows points"]:
-    values = torch.as_tensor(matrix).to(torch.float64)
-    expected = [len(context.test_points.labels), context.pool]
-    if list(values.shape) != expected:
-        turned = "; transpose it" if list(values.shape) == expected[::-1] else ""
-        raise InvalidInput(
-            f"attribution {name!r} has shape {list(values.shape)}, expected [test rows, points] = "
-            f"{expected}{turned}"
-        )
-    if not bool(values.isfinite().all()):
-        raise InvalidInput(f"attribution {name!r} has values that are not finite")
-    if name in context.refits:
-        raise InvalidInput(f"attribution {name!r} has the name of a method; rename it")
-    return values

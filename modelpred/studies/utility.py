@@ -230,13 +230,17 @@ def written_number(value: float) -> float | None:
 
 
 def write_result(result: StudyResult, folder: Path) -> None:
-    """Write metrics.json and every table as Parquet and, for plots and spreadsheets, as CSV."""
+    """Write metrics.json and every table as Parquet and, for plots and spreadsheets, as CSV.
+
+    A table with lists in its cells has no place in a CSV file and is Parquet alone.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(result.metrics, indent=2, allow_nan=False)
     (folder / "metrics.json").write_text(text + "\n", encoding="utf-8")
     for name, table in result.tables.items():
         table.write_parquet(folder / f"{name}.parquet")
-        table.write_csv(folder / f"{name}.csv")
+        if not any(kind.is_nested() for kind in table.dtypes):
+            table.write_csv(folder / f"{name}.csv")
 
 
 def read_result(folder: Path) -> StudyResult:

@@ -5,10 +5,13 @@ import polars as pl
 import pytest
 import scipy.stats
 import torch
+from typer.testing import CliRunner
 
+from modelpred.cli import app
 from modelpred.dataset.tables import InvalidInput
 from modelpred.studies import lds
 from modelpred.studies.lds import LdsConfig, MarginBank, leave_one_out_effects, retrained_bank
+from modelpred.studies.utility import write_result
 from tests.studies.conftest import make_context
 
 SMALL = LdsConfig(subsets=20)
@@ -118,3 +121,64 @@ def test_other_rows_are_refused(logistic):
     short = MarginBank(bank.weights[:, :9], bank.margins, bank.converged)
     with pytest.raises(InvalidInput, match="retrained for another data set"):
         lds.run(SMALL, make_context("logistic", refits={}), bank=short)
+
+
+@pytest.fixture
+def project(logistic, tmp_path):
+    """A folder in which the study was run, and its leave-one-out effects of retraining."""
+    folder = tmp_path / "artifacts" / "studies" / "lds"
+    write_result(lds.run(SMALL, logistic), folder)
+    effects = leave_one_out_effects(logistic.truth, logistic).numpy()
+    return tmp_path, effects
+
+
+def test_the_study_writes_the_bank_and_the_order_of_its_rows(logistic, project):
+    folder = project[0] / "artifacts" / "studies" / "lds"
+    assert torch.equal(
+        lds.read_bank(folder / "bank.parquet").weights, retrained_bank(SMALL, logistic).weights
+    )
+    assert not (folder / "bank.csv").exists()
+    order = pl.read_csv(folder / "order.csv", schema_overrides={"row_id": pl.String})
+    pool = order.filter(split="pool")
+    assert tuple(pool["row_id"]) == logistic.row_ids
+    assert pool["position"].to_list() == list(range(logistic.pool))
+
+
+def test_the_command_scores_a_matrix_from_any_of_three_kinds_of_file(project):
+    place, effects = project
+    table = pl.DataFrame(effects, schema=[f"row {column}" for column in range(effects.shape[1])])
+    np.save(place / "trak.npy", effects)
+    table.write_csv(place / "captum.csv")
+    table.write_parquet(place / "dattri.parquet")
+    files = [str(place / name) for name in ("trak.npy", "captum.csv", "dattri.parquet")]
+    said = CliRunner().invoke(app, ["lds", *files, "--project", str(place)])
+    assert said.exit_code == 0, said.output
+    lines = {line.split()[0]: line.split()[2:] for line in said.output.splitlines()[1:4]}
+    assert set(lines) == {"trak", "captum", "dattri"}
+    assert len(set(map(tuple, lines.values()))) == 1
+    expected = lds.score_attribution(
+        lds.read_bank(place / "artifacts" / "studies" / "lds" / "bank.parquet"), effects
+    )
+    assert lines["trak"][0] == f"{expected['lds']:.3f}"
+    assert "newton step" in said.output
+
+
+def test_files_that_hold_no_matrix_are_refused_in_one_line(project):
+    place, effects = project
+    np.save(place / "objects.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    np.save(place / "turned.npy", effects.T)
+    (place / "words.csv").write_text("a,b\nx,y\n")
+    (place / "notes.txt").write_text("1")
+    for name, told in {
+        "objects.npy": "holds no matrix of numbers",
+        "turned.npy": "transpose it",
+        "words.csv": "holds no matrix of numbers",
+        "notes.txt": "expected a file that ends in .npy, .csv, .parquet",
+        "none.npy": "is missing",
+    }.items():
+        said = CliRunner().invoke(app, ["lds", str(place / name), "--project", str(place)])
+        assert said.exit_code == 1
+        assert told in said.output
+        assert len(said.output.splitlines()) == 1
+    elsewhere = CliRunner().invoke(app, ["lds", str(place / "turned.npy"), "--project", "none"])
+    assert "run the lds study first" in elsewhere.output

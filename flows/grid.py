@@ -1,0 +1,254 @@
+"""The published grid of tables and models as DVC experiments, and one table and figures of them all.
+
+    python -m flows.grid                                          everything, as params.yaml has it
+    python -m flows.grid --source spam --source iris --model svm  some of it
+    python -m flows.grid --set subsets.fit.uniform=1000           a quicker look
+
+Each cell is queued as `dvc exp run --queue` with its table and model, named after what decides its
+numbers, and run by DVC in a folder of its own: the shard store and the Prefect server are shared.
+So the same command resumes: a cell that was finished is read, one that failed is tried again. The
+results are read from DVC's cache, nothing is checked out.
+"""
+
+import hashlib
+import io
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import polars as pl
+import typer
+import yaml
+
+from flows.artifacts import PARAMS, PREDICTOR, STUDIES_FOLDER, shard_store
+from flows.pipeline import environment
+from flows.runtime import shared_api
+from modelpred.report.grid import GridCell, write_grid
+
+SOURCES = ("iris", "spam", "higgs", "mnist")
+MODELS = ("logistic", "svm")
+MANY_CLASSES = ("mnist", "digits", "wine")
+STAGES = ("studies@edits", "studies@lds")
+FIDELITY = PREDICTOR / "fidelity.parquet"
+FINISHED, FAILED = "Success", "Failed"
+POLL_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A cell of the grid as a DVC experiment.
+
+    Attributes:
+        source: name of the table.
+        model: family of the target models.
+        settings: every parameter that is set, as `key=value`.
+        name: of the experiment: the cell, and a digest of all that decides its numbers.
+    """
+
+    source: str
+    model: str
+    settings: tuple[str, ...]
+    name: str
+
+    @property
+    def cell(self) -> str:
+        """What a person calls it."""
+        return f"{self.source}, {self.model}"
+
+
+def experiments(
+    sources: Sequence[str], models: Sequence[str], settings: Sequence[str], *, state: str
+) -> list[Experiment]:
+    """A cell for each table and model; logistic of many classes is softmax.
+
+    Args:
+        sources: tables.
+        models: families.
+        settings: `key=value`, for every cell.
+        state: text that changes with the params and the code.
+    """
+    found: list[Experiment] = []
+    for source in sources:
+        for model in models:
+            family = "softmax" if model == "logistic" and source in MANY_CLASSES else model
+            chosen = (f"dataset.source={source}", f"targets.model={family}", *settings)
+            digest = hashlib.sha256("\n".join([state, *chosen]).encode()).hexdigest()[:8]
+            found.append(Experiment(source, family, chosen, f"grid-{source}-{family}-{digest}"))
+    return found
+
+
+def main(
+    *,
+    source: Annotated[list[str], typer.Option(help="A table; again for more.")] = list(SOURCES),  # noqa: B006
+    model: Annotated[list[str], typer.Option(help="A model; again for more.")] = list(MODELS),  # noqa: B006
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="A parameter of every cell, as key=value.")
+    ] = None,
+    higgs: Annotated[
+        str, typer.Option(help="Where the table higgs lies, as dataset.file says it.")
+    ] = "",
+    jobs: Annotated[int, typer.Option(help="Cells at once; times are honest with one.")] = 1,
+    out: Annotated[Path, typer.Option(help="Where the table and figures go.")] = Path(
+        "artifacts/grid"
+    ),
+) -> None:
+    """Runs the grid, or what is missing of it, and writes its table and figures."""
+    cells = [
+        cell
+        for name in source
+        for cell in experiments(
+            [name], model, [*(settings or ()), *_file(name, higgs)], state=_state()
+        )
+    ]
+    _wait_for_idle_workers()
+    finished = _finished()
+    missing = [cell for cell in cells if cell.name not in finished]
+    if missing:
+        _queue(missing)
+        with shared_api():
+            _run(missing, jobs=jobs)
+        finished = _finished()
+    read = [_read(cell, finished[cell.name]) for cell in cells if cell.name in finished]
+    if read:
+        for path in write_grid(read, out):
+            typer.echo(path)
+    lost = [cell for cell in cells if cell.name not in finished]
+    for cell in lost:
+        typer.echo(f"grid: {cell.cell} failed: {_reason(cell)}", err=True)
+    if lost:
+        sys.exit(f"grid: {len(lost)} of {len(cells)} cells failed; run it again to try them again")
+
+
+def _file(source: str, higgs: str) -> list[str]:
+    """The setting of a table that does not ship; a path holds from any folder."""
+    if source != "higgs" or not higgs:
+        return []
+    named = higgs if higgs.startswith("openml:") else Path(higgs).absolute()
+    return [f"dataset.file={named}"]
+
+
+def _state() -> str:
+    """The params and what differs from the last commit, which the experiments are bound to."""
+    return PARAMS.read_text() + _said("git", "diff", "HEAD", "--", ".", ":!dvc.lock")
+
+
+def _queue(cells: Sequence[Experiment]) -> None:
+    """Queues the cells; what is left of an earlier try of theirs is taken off the queue."""
+    left = _status()
+    if old := [cell.name for cell in cells if cell.name in left]:
+        _said("dvc", "queue", "remove", *old)
+    for cell in cells:
+        chosen = [part for setting in cell.settings for part in ("-S", setting)]
+        _said("dvc", "exp", "run", "--queue", "--name", cell.name, *chosen, *STAGES)
+        typer.echo(f"queued {cell.name}", err=True)
+
+
+def _run(cells: Sequence[Experiment], *, jobs: int) -> None:
+    """Lets DVC's workers run the queue to its end and tells what ends, as it ends."""
+    shared = environment() | {
+        "MODELPRED_STORE": str(shard_store().absolute()),
+        "PREFECT_HOME": str(Path(os.environ["PREFECT_HOME"]).absolute()),
+    }
+    Path(shared["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)
+    # The queue's workers are detached: what the cells say is kept by DVC (`dvc queue logs NAME`).
+    subprocess.run(
+        ["dvc", "queue", "start", "--jobs", str(jobs)], env=shared, check=True, capture_output=True
+    )
+    waiting = {cell.name for cell in cells}
+    while waiting:
+        time.sleep(POLL_SECONDS)
+        status = _status()
+        for name in sorted(waiting):
+            if status.get(name, FAILED) in (FINISHED, FAILED):  # gone from the queue: failed
+                typer.echo(f"{status.get(name, FAILED).lower()} {name}", err=True)
+                waiting.remove(name)
+
+
+def _wait_for_idle_workers() -> None:
+    """A worker that an earlier run left would keep that run's environment: let it go first.
+
+    Cells of somebody else's queue that are running are waited for.
+    """
+    said = _said("dvc", "queue", "status")
+    if "Worker status: 0 active, 0 idle" in said:
+        return
+    typer.echo("waiting for DVC's queue workers to end", err=True)
+    _said("dvc", "queue", "stop")
+    while "Worker status: 0 active, 0 idle" not in _said("dvc", "queue", "status"):
+        time.sleep(POLL_SECONDS)
+
+
+def _status() -> dict[str, str]:
+    """Name of each task of DVC's queue -> Queued, Running, Success or Failed."""
+    found: dict[str, str] = {}
+    for line in _said("dvc", "queue", "status").splitlines():
+        words = line.split()
+        if len(words) > 2 and words[-1] in ("Queued", "Running", FINISHED, FAILED):
+            found[words[1]] = words[-1]
+    return found
+
+
+def _finished() -> dict[str, str]:
+    """Name of each finished experiment of the last commit -> its git commit."""
+    head = _said("git", "rev-parse", "HEAD").strip()
+    listed = _said(
+        "git", "for-each-ref", "--format=%(refname) %(objectname)",
+        f"refs/exps/{head[:2]}/{head[2:]}",
+    )  # fmt: skip
+    pairs = (line.split() for line in listed.splitlines())
+    return {ref.rpartition("/")[2]: commit for ref, commit in pairs}
+
+
+def _read(cell: Experiment, commit: str) -> GridCell:
+    """The results of a finished cell, from DVC's cache or remote."""
+    from dvc import api  # noqa: PLC0415 - half a second
+
+    files: Any = api.DVCFileSystem(rev=commit)
+
+    def table(path: Path) -> pl.DataFrame:
+        with files.open(path.as_posix(), "rb") as file:
+            return pl.read_parquet(io.BytesIO(file.read()))
+
+    def content(path: Path) -> Mapping[str, Any]:
+        with files.open(path.as_posix(), "rb") as file:
+            return yaml.safe_load(file.read())
+
+    edits = STUDIES_FOLDER / "edits"
+    return GridCell(
+        source=cell.source,
+        model=cell.model,
+        params=content(PARAMS),
+        dataset=content(Path("artifacts/dataset/dataset.json")),
+        fidelity=table(FIDELITY),
+        edits=content(edits / "metrics.json"),
+        break_even=table(edits / "break_even.parquet"),
+        lds=table(STUDIES_FOLDER / "lds" / "lds.parquet"),
+    )
+
+
+def _reason(cell: Experiment) -> str:
+    """The last line that a failed cell's own work said."""
+    with suppress(subprocess.CalledProcessError):
+        lines = [line.strip() for line in _said("dvc", "queue", "logs", cell.name).splitlines()]
+        said = [line for line in lines if line and not line.startswith(("ERROR", "WARNING", ">"))]
+        if said:
+            return said[-1]
+    return f"see: dvc queue logs {cell.name}"
+
+
+def _said(*command: str) -> str:
+    """What a command wrote; where it fails, its error ends the grid."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"grid: {' '.join(command)}: {done.stderr.strip() or done.stdout.strip()}")
+    return done.stdout
+
+
+if __name__ == "__main__":
+    typer.run(main)
