@@ -58,6 +58,7 @@ _SHAPES = {
     "*": "<path d='M17 1l2 4 4 .5-3 3 .8 4.500-3.800-2-3.800 2 .8-4.500-3-3 4-.5z'/>",
     "": "",
 }
+_LEGEND, _ABREAST = 24, 6  # height of a line of a legend below several panels, entries in it
 _VIEW = re.compile(r' viewBox="([^"]*)"')
 
 
@@ -113,8 +114,14 @@ def _inline(svg: str, name: str) -> Markup:
     return Markup(re.sub(r"\s*\n\s*", "\n", svg))  # matplotlib escapes its texts
 
 
-def standalone(panels: Sequence[Panel], *, columns: int) -> str:
-    """One SVG file of some panels with their titles, row by row, in the colours of light ground."""
+def standalone(panels: Sequence[Panel], *, columns: int, legend: Sequence[Key]) -> str:
+    """One SVG file of some panels with their titles, row by row, in the colours of light ground.
+
+    Args:
+        panels: of `draw`.
+        columns: panels in a row.
+        legend: what stands below them.
+    """
     views = [[float(number) for number in _view(panel).split()] for panel in panels]
     width, height = max(view[2] for view in views), max(view[3] for view in views)
     head, rows = 26, -(-len(panels) // columns)
@@ -130,15 +137,35 @@ def standalone(panels: Sequence[Panel], *, columns: int) -> str:
             f'<text x="{x + 12:g}" y="{y + 18:g}" font-size="13" font-weight="bold" '
             f'fill="{colour("ink")}">{escape(panel.title)}</text>{drawing}'
         )
+    parts += _legend(legend, width=columns * width, top=rows * (height + head))
     text = (
         f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
-        f'viewBox="0 0 {columns * width:g} {rows * (height + head):g}" '
+        f'viewBox="0 0 {columns * width:g} {rows * (height + head) + _LEGEND * _lines(legend):g}" '
         f'font-family="Helvetica, Arial, sans-serif">'
         f'<rect width="100%" height="100%" fill="#ffffff"/>{"".join(parts)}</svg>\n'
     )
     for variable in COLOURS:
         text = text.replace(f"var(--{variable})", colour(variable))
     return text
+
+
+def _lines(legend: Sequence[Key]) -> int:
+    return -(-len(legend) // _ABREAST)
+
+
+def _legend(legend: Sequence[Key], *, width: float, top: float) -> list[str]:
+    parts: list[str] = []
+    for place, key in enumerate(legend):
+        x = 12 + (width - 12) / _ABREAST * (place % _ABREAST)
+        y = top + _LEGEND * (place // _ABREAST)
+        drawing = str(key.swatch).replace(
+            "<svg ", f'<svg x="{x:g}" y="{y + 4:g}" width="34" height="14" ', 1
+        )
+        parts.append(
+            f'{drawing}<text x="{x + 42:g}" y="{y + 15:g}" font-size="12" '
+            f'fill="{colour("ink")}">{escape(key.label)}</text>'
+        )
+    return parts
 
 
 def _view(panel: Panel) -> str:

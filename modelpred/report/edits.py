@@ -1,4 +1,4 @@
-"""Deletions: the section on what happens to the model without some rows."""
+"""Edits: the section on what happens to the model without some rows, or with some more."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from modelpred.report.blocks import (
     Column,
     Figure,
     Table,
+    Text,
     count,
     microseconds,
     number,
@@ -28,12 +29,12 @@ from modelpred.report.figures import (
     size_classes,
 )
 from modelpred.report.inputs import ReportInputs
-from modelpred.report.methods import in_order, is_ours, look
+from modelpred.report.methods import TRUTHS, in_order, is_ours, look
 from modelpred.studies.utility import StudyResult
 
 
 def edits_blocks(inputs: ReportInputs, result: StudyResult) -> list[Block]:
-    """Deletions: predicted against true test loss, and the errors by number of rows kept."""
+    """Deletions and additions: errors by size, predicted against true test loss, break-even."""
     edits, truth = result.tables["edits"], result.tables["predicted_against_true"]
     methods = in_order(edits["method"].unique(maintain_order=True).to_list())
     _, sizes = size_classes(truth["size"].to_numpy())
@@ -55,9 +56,72 @@ def edits_blocks(inputs: ReportInputs, result: StudyResult) -> list[Block]:
             error_by_size("edits-parameters", "Parameter error", edits, column="parameter_error"),
             error_by_size("edits-loss", "Test-loss error", edits, column="test_loss_error"),
         ],
-        keys(methods),
+        keys([method for method in methods if method not in TRUTHS]),
     )
-    return [_edits_table(result.metrics, methods), lines, scatter]
+    removed = _edits_table("Deletions: over all numbers of rows kept", result.metrics, methods)
+    return [removed, lines, scatter, *_addition_blocks(result), *_break_even_blocks(result)]
+
+
+def _addition_blocks(result: StudyResult) -> list[Block]:
+    """The same for rows that no method was made with; nothing where none were added."""
+    added = result.tables.get("additions", pl.DataFrame())
+    if added.is_empty() or "addition" not in result.metrics:
+        return [Text("No rows were added in this run: `edits.added` is 0, or test rows are few.")]
+    methods = in_order(added["method"].unique(maintain_order=True).to_list())
+    lines = Figure(
+        "Test rows that no method was made with are added to all rows; models are scored on the "
+        "other test rows. The linear datamodel knows nothing of such rows.",
+        [
+            error_by_size(
+                "additions-parameters", "Parameter error", added, column="parameter_error",
+                what="rows in all",
+            ),
+            error_by_size(
+                "additions-loss", "Test-loss error", added, column="test_loss_error",
+                what="rows in all",
+            ),
+        ],
+        keys([method for method in methods if method not in TRUTHS]),
+    )  # fmt: skip
+    title = "Additions: over all numbers of rows added"
+    return [_edits_table(title, result.metrics["addition"], methods), lines]
+
+
+def _break_even_blocks(result: StudyResult) -> list[Block]:
+    """After how many queries predicting is the cheaper."""
+    table = result.tables.get("break_even", pl.DataFrame())
+    if table.is_empty():
+        return []
+    rows = [
+        [
+            Cell(look(row["way"]).label),
+            Cell(microseconds(row["retraining_microseconds"])),
+            Cell(microseconds(row["predictor_microseconds"])),
+            Cell("never" if row["queries"] is None else count(row["queries"])),
+        ]
+        for row in table.iter_rows(named=True)
+    ]
+    prepared = table["preparation_seconds"][0]
+    spent = (
+        f"Before its first answer the predictor cost {number(prepared)} s: training its targets and "
+        "fitting. "
+        if prepared is not None
+        else ""
+    )
+    return [
+        Table(
+            "Break-even: after how many queries predicting is cheaper than retraining",
+            [
+                Column("Way of retraining", numeric=False),
+                Column("A query by retraining"),
+                Column("A query by ModelPred"),
+                Column("Queries until ModelPred is cheaper"),
+            ],
+            rows,
+            note=f"{spent}One query at a time, except in the last row: there all are asked at once, "
+            "of both. Times are those of this machine.",
+        )
+    ]
 
 
 def _loss_words(truth: pl.DataFrame) -> str:
@@ -69,22 +133,24 @@ def _loss_words(truth: pl.DataFrame) -> str:
     )
 
 
-def _edits_table(metrics: Mapping[str, Any], methods: list[str]) -> Table:
+def _edits_table(title: str, metrics: Mapping[str, Any], methods: list[str]) -> Table:
     """The study's summary of each method, and what exact retraining of the same subsets cost."""
     columns = {
         "parameter_error": ("Parameter error", percent, percent_interval, min),
         "test_loss_error": ("Test-loss error", number, number_interval, min),
         "spearman_within_size": ("Spearman within size", number, number_interval, max),
+        "accuracy_error": ("Error of the accuracy", percent, percent_interval, min),
     }
+    judged = [method for method in methods if method not in TRUTHS]
     rows: list[list[Cell]] = []
     for method in methods:
         summary = metrics[method]
         cells = [Cell(look(method).label)]
         for name, (_, write, interval, best) in columns.items():
-            known = [metrics[m][name] for m in methods if metrics[m][name] is not None]
-            value = summary[name]
-            note = interval(summary[f"{name}_low"], summary[f"{name}_high"])
-            mark = value is not None and value == best(known)
+            known = [metrics[m][name] for m in judged if metrics[m].get(name) is not None]
+            value = summary.get(name)
+            note = interval(summary.get(f"{name}_low"), summary.get(f"{name}_high"))
+            mark = value is not None and method in judged and value == best(known)
             cells.append(Cell(write(value), "" if value is None else note, mark))
         rows.append([*cells, Cell(microseconds(summary["microseconds"]))])
     exact = metrics.get("retraining", {})
@@ -95,14 +161,16 @@ def _edits_table(metrics: Mapping[str, Any], methods: list[str]) -> Table:
     subsets, failed = exact.get("subsets"), exact.get("not_converged")
     left_out = f"; {count(failed)} that did not converge are left out" if failed else ""
     return Table(
-        "Over all numbers of rows kept",
+        title,
         [
             Column("Method", numeric=False),
             *(Column(title) for title, *_ in columns.values()),
             Column("Time per query"),
         ],
         rows,
-        note=f"Means with 95% intervals, over {count(subsets)} retrained subsets{left_out}."
+        note=f"Means with 95% intervals over repeats, {count(subsets)} retrained subsets{left_out}. "
+        "The accuracy's error is the mean difference of the shares of test rows that predicted and "
+        "retrained model get right."
         if subsets
         else "",
         ours=frozenset(index for index, method in enumerate(methods) if is_ours(method)),

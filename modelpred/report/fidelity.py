@@ -26,7 +26,9 @@ from modelpred.report.blocks import (
     percent,
     percent_interval,
 )
+from modelpred.report.canvas import keys
 from modelpred.report.figures import fidelity_against_time
+from modelpred.report.frontier import Standing, standings
 from modelpred.report.inputs import ReportInputs
 from modelpred.report.methods import TRUTHS, design_words, in_order, is_ours, is_rival, look
 
@@ -166,11 +168,19 @@ def fidelity_section(inputs: ReportInputs) -> Section:
     ]
     figure = Figure(
         "Error against time per query on each kind of held-out subset; bars are 95% intervals of "
-        "the mean, both axes are logarithmic, lower left is better. Time is that of answering "
+        "the mean, both axes are logarithmic, lower left is better. Numbers on the curve are Newton "
+        "steps from the prediction; a vertical line is exact retraining. Time is that of answering "
         "alone: fitting and training the targets are listed under “What was run”.",
         panels,
+        keys(in_order(fidelity["method"].unique(maintain_order=True).to_list())),
     )
-    return Section("fidelity", title, [_losses(fidelity), *tables, figure])
+    frontiers = [Text(standing.sentence) for standing in _standings(fidelity)]
+    return Section("fidelity", title, [_losses(fidelity), *tables, figure, *frontiers])
+
+
+def _standings(fidelity: pl.DataFrame) -> list[Standing]:
+    ordered = [fidelity.filter(pl.col("design") == design) for design in designs(fidelity)]
+    return standings(pl.concat(ordered))
 
 
 def _losses(fidelity: pl.DataFrame) -> Text:

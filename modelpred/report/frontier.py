@@ -7,7 +7,8 @@ something is as exact and faster.
 *At equal error.* The curve of the predictor starts at the pure prediction and goes on with Newton
 steps. Its cheapest point with at most the error of a rival answers what the rival answers; the
 rival's time over its time is how many times faster that is. It is a lower bound where that point
-has less error than the rival.
+has less error than the rival. The other way round, the fastest other method with at most the error
+of the pure prediction, in most cases retraining, is compared with the prediction.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 
 import polars as pl
 
-from modelpred.report.blocks import number
+from modelpred.report.blocks import number, percent
 from modelpred.report.methods import design_words, is_ours, is_rival, look
 
 Row = Mapping[str, Any]
@@ -35,14 +36,26 @@ class Standing:
         frontier: names of the methods on it, the fastest first.
         rival: the rival with the least error, retraining not counted; None if there is none.
         answer: the predictor's cheapest setting with at most that error; None if none has.
-        speedup: time of the rival over that of the answer; nan without one of them.
+        equal: the fastest other method, retraining too, with at most the error of the pure
+            prediction; None if none has.
     """
 
     design: str
     frontier: tuple[str, ...]
-    rival: str | None
-    answer: str | None
-    speedup: float
+    rival: Row | None
+    answer: Row | None
+    prediction: Row | None
+    equal: Row | None
+
+    @property
+    def speedup(self) -> float:
+        """Time of the rival over that of the answer; nan without one of them."""
+        return _ratio(self.rival, self.answer)
+
+    @property
+    def gain(self) -> float:
+        """Time of the fastest other method that is as good as the prediction over its time."""
+        return _ratio(self.equal, self.prediction)
 
     @property
     def ours(self) -> bool:
@@ -56,17 +69,19 @@ class Standing:
         text = f"{design_words(self.design).capitalize()}: on the frontier are {words}."
         if self.rival is None:
             return text
-        rival = look(self.rival).label
+        rival = f"{look(self.rival['method']).label} ({percent(self.rival['parameter_error'])})"
         if self.answer is None:
             return f"{text} No setting of ModelPred reaches the error of the best rival, {rival}."
-        times = (
-            f"{number(self.speedup, 2)} times as fast as"
-            if self.speedup >= 1
-            else f"{number(1 / self.speedup, 2)} times slower than"
+        answer = f"{look(self.answer['method']).label} ({percent(self.answer['parameter_error'])})"
+        text = (
+            f"{text} With at most the error of the best rival, {rival}, {answer} is "
+            f"{_times(self.speedup)} it."
         )
+        if self.equal is None:
+            return f"{text} Nobody else reaches the error of the pure prediction."
         return (
-            f"{text} With at most the error of the best rival, {rival}, {look(self.answer).label} "
-            f"is {times} it."
+            f"{text} The fastest other method with at most the error of the pure prediction is "
+            f"{look(self.equal['method']).label}: the prediction is {_times(self.gain)} it."
         )
 
 
@@ -82,14 +97,17 @@ def standings(fidelity: pl.DataFrame) -> list[Standing]:
         known = [row for row in rows if _known(row)]
         rivals = [row for row in known if is_rival(row["method"])]
         best = min(rivals, key=lambda row: row["parameter_error"], default=None)
-        answer = _cheapest(known, error=best["parameter_error"]) if best else None
+        ours = [row for row in known if is_ours(row["method"])]
+        others = [row for row in known if not is_ours(row["method"])]
+        pure = next((row for row in ours if row["method"] == "predictor"), None)
         found.append(
             Standing(
                 design,
                 frontier(known),
-                best["method"] if best else None,
-                answer["method"] if answer else None,
-                best["microseconds"] / answer["microseconds"] if best and answer else math.nan,
+                rival=best,
+                answer=_cheapest(ours, error=best["parameter_error"]) if best else None,
+                prediction=pure,
+                equal=_cheapest(others, error=pure["parameter_error"]) if pure else None,
             )
         )
     return found
@@ -107,8 +125,20 @@ def frontier(rows: Sequence[Row]) -> tuple[str, ...]:
 
 
 def _cheapest(rows: Sequence[Row], *, error: float) -> Row | None:
-    enough = [row for row in rows if is_ours(row["method"]) and row["parameter_error"] <= error]
+    enough = [row for row in rows if row["parameter_error"] <= error]
     return min(enough, key=lambda row: row["microseconds"], default=None)
+
+
+def _ratio(slower: Row | None, faster: Row | None) -> float:
+    if slower is None or faster is None:
+        return math.nan
+    return slower["microseconds"] / faster["microseconds"]
+
+
+def _times(ratio: float) -> str:
+    if ratio >= 1:
+        return f"{number(ratio, 2)} times as fast as"
+    return f"{number(1 / ratio, 2)} times slower than"
 
 
 def _known(row: Row) -> bool:

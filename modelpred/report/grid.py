@@ -18,7 +18,8 @@ from typing import Any
 import polars as pl
 
 from modelpred.report.blocks import Panel, microseconds, number, percent, percent_interval
-from modelpred.report.canvas import standalone
+from modelpred.report.canvas import keys, standalone
+from modelpred.report.fidelity import designs
 from modelpred.report.figures import fidelity_against_time
 from modelpred.report.frontier import GOAL, Standing, standings
 from modelpred.report.methods import TRUTHS, design_words, in_order, look
@@ -76,7 +77,8 @@ class GridCell:
 
     def table(self) -> pl.DataFrame:
         """Every design and method of the run, as in grid.csv."""
-        rows = [*self.fidelity.to_dicts(), *_edits_rows(self.edits)]
+        held_out = [self.fidelity.filter(design=design) for design in designs(self.fidelity)]
+        rows = [*pl.concat(held_out).to_dicts(), *_edits_rows(self.edits)]
         table = pl.DataFrame(
             [
                 {name: row.get(name) for name in _ROW}
@@ -125,7 +127,11 @@ def write_grid(cells: Sequence[GridCell], folder: Path) -> list[Path]:
             for panel in _panels(cell, table)
         ]
         path = folder / f"frontier-{source}.svg"
-        path.write_text(standalone(panels, columns=len(FIGURED)), encoding="utf-8")
+        methods = in_order(
+            pl.concat(tables).filter(source=source)["method"].unique(maintain_order=True).to_list()
+        )
+        drawing = standalone(panels, columns=len(FIGURED), legend=keys(methods))
+        path.write_text(drawing, encoding="utf-8")
         written.append(path)
     return written
 
@@ -165,6 +171,8 @@ def _goal(tables: Sequence[pl.DataFrame]) -> str:
     ]
     on = [standing for *_, standing in found if standing.ours]
     fast = [standing for *_, standing in found if standing.speedup >= GOAL]
+    alone = [s for *_, s in found if s.equal is None or s.equal["method"] in TRUTHS]
+    gains = sorted(s.gain for *_, s in found if s.equal is not None)
     off = _listed([(s, m, standing) for s, m, standing in found if not standing.ours])
     behind = _listed([(s, m, standing) for s, m, standing in found if not standing.speedup >= 1])
     missed = f" (not in {off})" if off else ""
@@ -173,7 +181,15 @@ def _goal(tables: Sequence[pl.DataFrame]) -> str:
         f"{len(found)} designs{missed}. With at most the error of the best rival other than "
         f"retraining it is at least {GOAL:g} times as fast in {len(fast)} of {len(found)}"
     )
-    return f"{told}, and slower, or never as good, in {behind}." if behind else f"{told}."
+    told = f"{told}, and slower, or never as good, in {behind}." if behind else f"{told}."
+    if not gains:
+        return told
+    middle = gains[len(gains) // 2]
+    return (
+        f"{told} In {len(alone)} of {len(found)} designs nothing but exact retraining reaches the "
+        f"error of the pure prediction, which is {number(gains[0], 2)} to {number(gains[-1], 2)} "
+        f"(median {number(middle, 2)}) times as fast as the fastest other method that does."
+    )
 
 
 def _listed(places: Sequence[tuple[str, str, Standing]]) -> str:
@@ -182,21 +198,21 @@ def _listed(places: Sequence[tuple[str, str, Standing]]) -> str:
 
 def _methods_table(cell: GridCell, table: pl.DataFrame) -> str:
     """A row per method, a column per design, then times and the LDS."""
-    designs = table["design"].unique(maintain_order=True).to_list()
+    drawn = table["design"].unique(maintain_order=True).to_list()
     rows = {(row["design"], row["method"]): row for row in table.iter_rows(named=True)}
     scores = {(row["method"], row["form"]): row for row in cell.lds.iter_rows(named=True)}
-    heads = ["Method", *map(design_words, designs), "µs a query", "LDS", "LDS, sum"]
+    heads = ["Method", *map(design_words, drawn), "µs a query", "LDS", "LDS, sum"]
     lines = [_line(heads), _line(["---", *["---:"] * (len(heads) - 1)])]
     for method in in_order(table["method"].unique(maintain_order=True).to_list()):
-        cells = [_error(rows.get((design, method))) for design in designs]
-        time = rows.get((designs[0], method)) or next(
+        cells = [_error(rows.get((design, method))) for design in drawn]
+        time = rows.get((drawn[0], method)) or next(
             row for (_, name), row in rows.items() if name == method
         )
         lds = [_score(scores.get((method, form))) for form in ("direct", "additive")]
         lines.append(_line([look(method).label, *cells, microseconds(time["microseconds"]), *lds]))
     note = (
         "Mean relative parameter error with its 95% interval; bold: on the frontier of error "
-        f"against time. Times are those of {design_words(designs[0])}."
+        f"against time. Times are those of {design_words(drawn[0])}."
     )
     return "\n".join(lines) + "\n\n" + note
 

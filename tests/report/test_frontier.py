@@ -47,10 +47,15 @@ def test_the_frontier_is_what_no_other_beats_in_both():
 
 def test_speed_at_equal_error_is_that_of_the_cheapest_setting_that_is_as_good():
     (standing,) = standings(table(*EVERYBODY))
-    assert (standing.rival, standing.answer) == ("newton_step", "predictor")
+    assert (standing.rival["method"], standing.answer["method"]) == ("newton_step", "predictor")
+    assert standing.equal["method"] == "retraining"
+    assert standing.gain == pytest.approx(30)
     assert standing.speedup == pytest.approx(4)
     assert standing.ours
-    assert "ModelPred is 4.0 times as fast as it" in standing.sentence
+    assert (
+        "One Newton step (20.0%), ModelPred (5.00%) is 4.0 times as fast as it" in standing.sentence
+    )
+    assert "Exact retraining: the prediction is 30 times as fast as it" in standing.sentence
 
 
 def test_where_the_prediction_is_worse_a_refined_one_answers():
@@ -61,9 +66,9 @@ def test_where_the_prediction_is_worse_a_refined_one_answers():
             ("predictor_refine_1", 0.01, 30.0),
         )
     )
-    assert standing.answer == "predictor_refine_1"
+    assert standing.answer["method"] == "predictor_refine_1"
     assert standing.speedup == pytest.approx(0.5)
-    assert "ModelPred, refine 1 is 2.0 times slower than it" in standing.sentence
+    assert "ModelPred, refine 1 (1.00%) is 2.0 times slower than it" in standing.sentence
     assert standing.speedup < GOAL
 
 
