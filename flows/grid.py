@@ -3,6 +3,7 @@
     python -m flows.grid                                          everything, as params.yaml has it
     python -m flows.grid --source spam --source iris --model svm  some of it
     python -m flows.grid --set subsets.fit.uniform=1000           a quicker look
+    python -m flows.grid --set mnist:subsets.fit.uniform=1000     at the slowest table alone
 
 Each cell is queued as `dvc exp run --queue` with its table and model, named after what decides its
 numbers, and run by DVC in a folder of its own: the shard store and the Prefect server are shared.
@@ -19,6 +20,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -70,17 +72,26 @@ def experiments(
     Args:
         sources: tables.
         models: families.
-        settings: `key=value`, for every cell.
+        settings: `key=value` for every cell, `table:key=value` for those of one table.
         state: text that changes with the params and the code.
     """
     found: list[Experiment] = []
     for source in sources:
         for model in models:
             family = "softmax" if model == "logistic" and source in MANY_CLASSES else model
-            chosen = (f"dataset.source={source}", f"targets.model={family}", *settings)
+            own = (setting for setting in map(partial(_own, source), settings) if setting)
+            chosen = (f"dataset.source={source}", f"targets.model={family}", *own)
             digest = hashlib.sha256("\n".join([state, *chosen]).encode()).hexdigest()[:8]
             found.append(Experiment(source, family, chosen, f"grid-{source}-{family}-{digest}"))
     return found
+
+
+def _own(source: str, setting: str) -> str | None:
+    """The setting without the table that it is for; None where that is another."""
+    table, colon, rest = setting.partition(":")
+    if not colon or "=" in table:  # a value may hold colons
+        return setting
+    return rest if table == source else None
 
 
 def main(
@@ -88,7 +99,8 @@ def main(
     source: Annotated[list[str], typer.Option(help="A table; again for more.")] = list(SOURCES),  # noqa: B006
     model: Annotated[list[str], typer.Option(help="A model; again for more.")] = list(MODELS),  # noqa: B006
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="A parameter of every cell, as key=value.")
+        list[str] | None,
+        typer.Option("--set", help="A parameter as key=value, of one table as table:key=value."),
     ] = None,
     higgs: Annotated[
         str, typer.Option(help="Where the table higgs lies, as dataset.file says it.")

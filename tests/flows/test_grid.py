@@ -41,6 +41,14 @@ def test_a_name_changes_with_all_that_decides_the_numbers_and_with_nothing_else(
     assert len({name(), name(["dataset.points=50"]), name(state="other")}) == 3
 
 
+def test_a_setting_of_one_table_is_not_another_ones():
+    cells = experiments(
+        ["iris", "spam"], ["svm"], ["spam:dataset.points=90", "dataset.file=openml:7"], state=""
+    )
+    assert cells[0].settings[2:] == ("dataset.file=openml:7",)
+    assert cells[1].settings[2:] == ("dataset.points=90", "dataset.file=openml:7")
+
+
 def test_higgs_lies_where_it_is_said_from_any_folder():
     assert grid._file("spam", "table.csv") == []
     assert grid._file("higgs", "") == []
