@@ -9,11 +9,22 @@ import torch
 from modelpred.dataset import DatasetConfig, prepare
 from modelpred.refits import Influence, Retraining
 from modelpred.report import write_report
-from modelpred.studies import attribution, calibration, labels, memorization, selection, valuation
+from modelpred.studies import (
+    attribution,
+    calibration,
+    edits,
+    labels,
+    lds,
+    memorization,
+    selection,
+    valuation,
+)
 from modelpred.studies.utility import StudyContext
 from modelpred.targets import points_of, target_model
 
 CONFIGS = {
+    "edits": (edits, edits.EditsConfig(step=10, repeats=2, added=10, timings=1)),
+    "lds": (lds, lds.LdsConfig(subsets=10)),
     "memorization": (memorization, memorization.MemorizationConfig(subsets=20)),
     "valuation": (
         valuation,
@@ -78,3 +89,7 @@ def test_every_section_shows_what_was_found(example, tmp_path, family, source):
     assert "chosen by predicted models" in page
     assert "Least valuable rows kept first" in page
     assert "Groups of rows that join together" in page
+    assert "Additions: over all numbers of rows added" in page
+    assert "Queries until ModelPred is cheaper" in page
+    assert "Linear datamodelling score" in page
+    assert "on the frontier are" in page
