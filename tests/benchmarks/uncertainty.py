@@ -3,9 +3,9 @@
     python tests/benchmarks/uncertainty.py spam digits speed coverage
     python tests/benchmarks/uncertainty.py mnist --file mnist.parquet
 
-Every part replaces its own part of RESULTS.md's section. Default settings of subsets, predictor and
-studies, on standardised features: 4,000 uniform and 1,000 bootstrap subsets to fit. The truth is
-exact retraining; n studies with other seeds give mean and standard deviation (±).
+Every part replaces its own part of RESULTS.md's section. Default settings of predictor and studies,
+on standardised features; four fifths of the subsets to fit are uniform, the rest bootstrap resamples.
+The truth is exact retraining; n studies with other seeds give mean and standard deviation (±).
 """
 
 import argparse
@@ -39,6 +39,7 @@ class Pool:
     """A table, its family, and how much is asked about it."""
 
     family: str
+    fit: int
     seeds: int
     subsets: int
     resamples: int
@@ -48,10 +49,19 @@ class Pool:
 
 
 POOLS = {
-    "spam": Pool("logistic", 3, 1000, 1000, explained=60, tables=40, newton=True),
-    "digits": Pool("softmax", 3, 500, 300, explained=20, tables=10, newton=False),
-    "mnist": Pool("softmax", 1, 300, 200, explained=0, tables=0, newton=False),
+    "spam": Pool("logistic", 5000, 3, 1000, 1000, explained=60, tables=20, newton=True),
+    "digits": Pool("softmax", 2500, 2, 500, 200, explained=10, tables=5, newton=False),
+    "mnist": Pool("softmax", 1500, 1, 250, 100, explained=0, tables=0, newton=False),
 }
+
+
+def subsets_of(count: int) -> SubsetsConfig:
+    """So many subsets to fit, in the pipeline's proportions."""
+    return SubsetsConfig(
+        fit={"uniform": count - count // 5, "bootstrap": count // 5},
+        validation={"uniform": 80, "bootstrap": 20},
+        test={"uniform": 5},
+    )
 
 
 def fitted(model: TargetModel, points: Points, config: SubsetsConfig) -> tuple[Predictor, Any]:
@@ -81,8 +91,7 @@ def context_of(source: str, file: str | None) -> StudyContext:
     data = prepare(DatasetConfig(source=source, file=file))
     model = target_model(pool.family)
     points = points_of(data.features, data.labels, len(data.classes))
-    config = SubsetsConfig(test={"uniform": 5})
-    predictor, bank = fitted(model, points, config)
+    predictor, bank = fitted(model, points, subsets_of(pool.fit))
     truth = Retraining(model, points)
     full = truth(torch.ones(1, len(points.labels)))[0]
     rivals = [Influence(model, points, full), LinearDatamodel.fit(*bank)]
@@ -323,7 +332,8 @@ def pool_part(source: str, file: str | None) -> list[str]:
         lines += part(context, pool)
         print("\n".join(lines[-30:]), flush=True)
     points, features = context.points.features.shape
-    return [f"### {source}, {points} x {features}, {pool.family}", "", machine(), "", *lines]
+    title = f"### {source}, {points} x {features}, {pool.family}, {pool.fit:,} subsets to fit"
+    return [title, "", machine(), "", *lines]
 
 
 def speed_part() -> list[str]:
@@ -365,18 +375,15 @@ def coverage_part() -> list[str]:
         torch.tensor(draws.normal(size=(100, 5))),
         2,
     )
-    config = SubsetsConfig(
-        fit={"uniform": 1200, "bootstrap": 400}, validation={"uniform": 100}, test={"uniform": 5}
-    )
     latest: dict[str, Any] = {}
 
     def predictor_of(model: TargetModel, points: Points) -> Predictor:
-        latest["predictor"] = fitted(model, points, config)[0]
+        latest["predictor"] = fitted(model, points, subsets_of(1000))[0]
         return latest["predictor"]
 
     found = simulated_coverage(
         known,
-        tables=30,
+        tables=16,
         resamples=400,
         generator=draws,
         refits_of={
