@@ -503,7 +503,7 @@ class ModelPred:
         self,
         parameter: int | str | tuple[Any, str],
         *,
-        refine: float | int = 2,
+        refine: float | int = 3,
         exact: bool = False,
     ) -> Attribution:
         """Which training rows are responsible for a parameter.

@@ -58,7 +58,7 @@ class AttributionConfig(BaseModel):
     rows: int = Field(default=5, ge=1)
     explained: int = Field(default=10, ge=0)
     largest: float = Field(default=0.5, gt=0, lt=1)
-    refine: float = Field(default=2.0, ge=0)
+    refine: float = Field(default=3.0, ge=0)
     methods: tuple[str, ...] = ("predictor", "predictor_refined", "influence", "newton_step")
     seed: int = Field(default=0, ge=0)
 
