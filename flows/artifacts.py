@@ -34,9 +34,9 @@ DATASET, SUBSETS, TARGETS, PREDICTOR, STUDIES_FOLDER, REPORT = (
 PARAMS = Path("params.yaml")
 
 
-def shard_store() -> Path:
-    """The folder of finished shards; MODELPRED_STORE names another, for instance a shared one."""
-    return Path(os.environ.get("MODELPRED_STORE") or ".modelpred/shards")
+def shard_store() -> str:
+    """The folder of finished shards; MODELPRED_STORE names another, or a URL that fsspec knows, for instance a shared one."""
+    return os.environ.get("MODELPRED_STORE") or ".modelpred/shards"
 
 
 @contextmanager
@@ -85,7 +85,7 @@ def write_table(table: "pl.DataFrame", path: Path) -> None:
 
 
 def lineage(*, root: Path = Path()) -> dict[str, Any]:
-    """What made the predictor: the git commit, the hashes of the data in dvc.lock, the params.
+    """What made the predictor: the git commit, and the hashes of the data and the params in dvc.lock.
 
     The commit ends in `-dirty` where tracked files differ from it; dvc.lock does while stages run.
     """
@@ -95,12 +95,20 @@ def lineage(*, root: Path = Path()) -> dict[str, Any]:
     )
     lock = root / "dvc.lock"
     stages = yaml.safe_load(lock.read_text())["stages"] if lock.is_file() else {}
-    outputs = [out for stage in STAGES[:3] for out in stages.get(stage, {}).get("outs", ())]
-    params = yaml.safe_load((root / PARAMS).read_text())
+    outputs = [out for stage in STAGES[:4] for out in stages.get(stage, {}).get("outs", ())]
     return {
         "git_commit": f"{commit}-dirty" if changed else commit or None,
         "dvc": {out["path"]: out["md5"] for out in outputs},
-        "params": {section: params.get(section, {}) for section in STAGES[:4]},
+        "params": _params(stages, yaml.safe_load((root / PARAMS).read_text())),
+    }
+
+
+def _params(stages: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """The params that the stages ran with, as dvc.lock records them; those of the file for a stage that has not run."""
+    return {
+        section: stages.get(section, {}).get("params", {}).get(PARAMS.name, {}).get(section)
+        or now.get(section, {})
+        for section in STAGES[:4]
     }
 
 

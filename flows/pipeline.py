@@ -1,29 +1,32 @@
 """The recurring run: `dvc repro`, then the registry, then `dvc push` where a remote is set.
 
-    python -m flows.pipeline                                     once, now
-    python -m flows.pipeline --serve --cron "0 3 * * *"          every night at three, until stopped
+    python -m flows.pipeline            once, now
+    python -m flows.schedule register   every night, see flows/schedule.py
 
 The stages run in a subprocess and share one Prefect API: the one that PREFECT_API_URL names, or else
 a server that lives as long as this process. A stage that fails fails the run with the stage's own
-message. Two runs never overlap.
+message. Two runs never overlap: a run that finds another under way ends at once and says so.
 """
 
 import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Any
 
 import typer
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
+from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
+from prefect.states import Cancelled, Completed, Failed
 
+from flows.abandoned import close_abandoned_runs
+from flows.alone import UnderWay, alone
 from flows.runtime import shared_api
 
-NAME = "recurring"
+RUNNING_STAGE = "Running stage '"
 
 
 class CommandFailed(RuntimeError):  # noqa: N818 - said as it is, like WorkerFailed
@@ -31,30 +34,46 @@ class CommandFailed(RuntimeError):  # noqa: N818 - said as it is, like WorkerFai
 
 
 @task(cache_policy=NO_CACHE)
-def reproduce() -> None:
-    """Runs every stage that is out of date."""
-    run_command("dvc", "repro")
+def reproduce(lock: int) -> list[str]:
+    """Runs every stage that is out of date; which ones they were."""
+    said = run_command("dvc", "repro", lock=lock)
+    return [line.split("'")[1] for line in said if line.startswith(RUNNING_STAGE)]
 
 
 @task(cache_policy=NO_CACHE)
-def publish() -> None:
-    """Registers the predictor, unless this very one is registered already."""
-    run_command(sys.executable, "-m", "flows.publish")
+def publish(lock: int) -> str:
+    """Registers the predictor, unless this very one is registered already; what is registered."""
+    return run_command(sys.executable, "-m", "flows.publish", lock=lock)[-1]
 
 
 @task(cache_policy=NO_CACHE)
-def push() -> None:
+def push(lock: int) -> None:
     """Sends the data of this version to the remote: what was not pushed is lost with the cache."""
-    run_command("dvc", "push")
+    run_command("dvc", "push", lock=lock)
 
 
 @flow
-def pipeline() -> None:
-    """Reproduces, publishes and, where a remote is set, pushes."""
-    reproduce()
-    publish()
-    if remotes():
-        push()
+def pipeline() -> State[Any]:
+    """Reproduces, publishes and, where a remote is set, pushes; the run's last state says what it did."""
+    try:
+        with alone(
+            "pipeline", waiting=lambda other: _log().warning("waiting for %s", other)
+        ) as lock:
+            close_abandoned_runs()
+            stages = reproduce(lock)
+            registered = publish(lock)
+            if remotes():
+                push(lock)
+    except UnderWay as other:
+        return Cancelled(message=str(other))
+    except CommandFailed as failure:
+        return Failed(message=str(failure))
+    done = f"ran {', '.join(stages)}" if stages else "nothing changed, no stage ran"
+    return Completed(message=f"{done}; {registered}")
+
+
+def _log() -> Any:  # noqa: ANN401 - Prefect's loggers have no type of their own
+    return get_run_logger()
 
 
 def remotes() -> list[str]:
@@ -82,8 +101,8 @@ def environment() -> dict[str, str]:
     }
 
 
-def run_command(*command: str) -> None:
-    """Runs a command to its end and passes its output on, line by line.
+def run_command(*command: str, lock: int) -> list[str]:
+    """Runs a command to its end and passes its output on, line by line; returns the lines that are not empty.
 
     Raises:
         CommandFailed: with the last line that the command's own work, not DVC about it, wrote.
@@ -93,6 +112,7 @@ def run_command(*command: str) -> None:
     with subprocess.Popen(
         command,
         env=environment(),
+        pass_fds=[lock],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -105,6 +125,7 @@ def run_command(*command: str) -> None:
         message = own_message(said) or f"exit status {process.returncode}"
         log.error("%s: %s", " ".join(command), message)
         raise CommandFailed(message)
+    return [line for line in said if line]
 
 
 def own_message(lines: list[str]) -> str:
@@ -116,31 +137,16 @@ def own_message(lines: list[str]) -> str:
     return next((line for line in reversed(lines[:reported]) if line), "")
 
 
-def main(
-    *,
-    serve: Annotated[bool, typer.Option(help="Stay and run on the schedule.")] = False,
-    cron: Annotated[str, typer.Option(help="When, as five cron fields.")] = "0 3 * * *",
-    timezone: Annotated[str, typer.Option(help="The zone that the cron fields mean.")] = "UTC",
-) -> None:
-    """Runs the pipeline once, or stays and runs it on a schedule."""
-    from prefect.schedules import Cron  # noqa: PLC0415
-
-    with shared_api(schedules=serve):
-        if not serve:
-            state = pipeline(return_state=True)
-            failure = state.result(raise_on_failure=False)
-            if isinstance(failure, CommandFailed):
-                sys.exit(f"pipeline: {failure}")
-            if isinstance(failure, BaseException):
-                raise failure
-            return
-        pipeline.serve(
-            name=NAME,
-            schedule=Cron(cron, timezone=timezone),
-            global_limit=ConcurrencyLimitConfig(
-                limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW
-            ),
-        )
+def main() -> None:
+    """Runs the pipeline once."""
+    with shared_api():
+        state: State[Any] = pipeline(return_state=True)
+    if state.is_completed():
+        sys.stdout.write(f"pipeline: {state.message}{os.linesep}")
+        return
+    if state.message is None or state.is_crashed():
+        state.result()  # raises what went wrong
+    sys.exit(f"pipeline: {state.message}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """Stage `predictor`: fits the predictor on the trained targets and measures it beside its rivals."""
 
-import sys
 import tempfile
 from pathlib import Path
 
@@ -18,7 +17,6 @@ from flows.artifacts import (
     write_table,
     written,
 )
-from flows.publish import register
 from flows.revisions import fetch
 from flows.runtime import Progress, run_stage
 from modelpred.dataset import read_dataset
@@ -38,7 +36,7 @@ from modelpred.targets.shards import read_bank
 
 @flow
 def predictor() -> None:
-    """Fits, measures on held-out subsets, writes, registers."""
+    """Fits, measures on held-out subsets, writes."""
     params = read_params(PARAMS)
     dataset = read_dataset(DATASET)
     bank = read_bank(TARGETS)
@@ -76,7 +74,6 @@ def predictor() -> None:
         write_table(pl.DataFrame(fitted.history), folder / "history")
         write_table(errors(table), folder / "errors")
         write_json(dict(errors(table).rows()), folder / "metrics.json")
-    _register()
 
 
 def predictor_of(revision: str) -> Predictor:
@@ -94,22 +91,6 @@ def errors(table: pl.DataFrame) -> pl.DataFrame:
     design = "uniform" if "uniform" in designs else designs[0]
     chosen = table.filter(pl.col("design") == design, ~pl.col("method").is_in(EXACT))
     return chosen.select("method", "parameter_error").sort("parameter_error")
-
-
-def _register() -> None:
-    """Registers the version; without a registry the fit is still worth keeping.
-
-    Not in the folder that DVC makes for a queued experiment: the registry there goes with it.
-    """
-    if Path.cwd().parts[-4:-1] == (".dvc", "tmp", "exps"):
-        return
-    try:
-        register()
-    except Exception as error:  # noqa: BLE001 - whatever the registry's store does, the fit is not lost
-        sys.stderr.write(
-            f"predictor: WARNING: fitted and written, but not registered: {error}\n"
-            "predictor: WARNING: register it with: python -m flows.publish\n"
-        )
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ Imported before prefect: Prefect reads its settings when it is imported.
 """
 
 import atexit
+import errno
 import logging
 import os
 import sys
@@ -45,6 +46,9 @@ ENVIRONMENT = {
 }
 PROGRESS_SECONDS = 1.0  # between two updates of the progress artifact
 OWNER_SECONDS = 1.0
+
+# What a disk says that is full, or that may not be written to: nothing is wrong with the program.
+REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
 _went_well = threading.Event()
 
@@ -106,7 +110,7 @@ def run_stage(
 ) -> None:
     """Runs a stage's flow as the whole work of this process; a failure becomes its exit status.
 
-    Input that is wrong ends it with one line on stderr, anything else with its traceback.
+    Input that is wrong, or a disk that refuses, ends it with one line on stderr; anything else with its traceback.
 
     Args:
         stage: the flow.
@@ -130,7 +134,17 @@ def run_stage(
             raise outcome
     except InvalidInput as error:
         sys.exit(f"{stage.name}: {error}")
+    except OSError as error:
+        if error.errno not in REFUSALS:
+            raise
+        sys.exit(f"{stage.name}: {refusal(error)}")
     _went_well.set()
+
+
+def refusal(error: OSError) -> str:
+    """What a disk refused, as one line that says where and what to do."""
+    place = f" at {error.filename}" if error.filename else ""
+    return f"cannot write{place}: {error.strerror}; make room or give permission, then run again"
 
 
 def _show_warnings(stage: str) -> None:

@@ -1,43 +1,19 @@
 """Stage `targets`: trains the target model on every subset, block by block, on the devices there are.
 
 A finished block lies in the shard store, so that only blocks that no run has trained yet are trained
-here. MODELPRED_DEVICES names the devices (`auto`, `cpu`, `cpu:N`, `cuda:0,1`); the numbers do not
-depend on them.
+here. MODELPRED_DEVICES names the devices (`auto`, `cpu`, `cpu:N`, `cuda:0,1`), MODELPRED_RUNNER a
+cluster that they are in (flows/runners.py); the numbers do not depend on them.
 """
 
-import os
-from pathlib import Path
-from typing import Any
-
-from prefect import flow, task, unmapped
-from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import State
-from prefect.futures import as_completed
-from prefect.task_runners import ThreadPoolTaskRunner
+from prefect import flow
 
 from flows.artifacts import DATASET, PARAMS, SUBSETS, TARGETS, shard_store, write_json, written
+from flows.runners import finished, runner, training
 from flows.runtime import Progress, run_stage
 from modelpred.dataset import read_dataset
 from modelpred.params import read_params
 from modelpred.targets.shards import read_bank
-from modelpred.targets.store import BlockJob, ShardStore, block_jobs, collect_shards
-from modelpred.targets.worker import DevicePool, WorkerFailed, parse_devices
-
-
-def _worth_another_try(_task: object, _run: object, state: State[Any]) -> bool:
-    return isinstance(state.result(raise_on_failure=False), WorkerFailed)
-
-
-@task(
-    task_run_name="{job.block}",
-    cache_policy=NO_CACHE,
-    retries=2,
-    retry_delay_seconds=1,
-    retry_condition_fn=_worth_another_try,
-)
-def train_shard(job: BlockJob, pool: DevicePool) -> Path:
-    """Trains one block on the first free device; where its shard lies in the store."""
-    return pool.train(job)
+from modelpred.targets.store import BlockJob, block_jobs, collect_shards, find_shard
 
 
 @flow
@@ -52,8 +28,7 @@ def targets() -> None:
         tolerance=params.targets.tolerance,
         block_size=params.subsets.block,
     )
-    store = ShardStore(shard_store())
-    missing = [job for job in jobs if store.find(job.fingerprint) is None]
+    missing = [job for job in jobs if find_shard(job) is None]
     if missing:
         _train(missing, ready=len(jobs) - len(missing))
     with written(TARGETS) as folder:
@@ -70,23 +45,12 @@ def targets() -> None:
 
 def _train(jobs: list[BlockJob], *, ready: int) -> None:
     """Trains all jobs before it raises the first failure: what is finished stays in the store."""
-    with DevicePool(devices()) as pool, Progress("targets") as progress:
+    with training(jobs) as futures, Progress("targets") as progress:
         progress(ready, ready + len(jobs))
-        futures = train_shard.map(jobs, pool=unmapped(pool))
-        for done, _ in enumerate(as_completed(list(futures)), start=ready + 1):
+        for done, _ in enumerate(finished(futures), start=ready + 1):
             progress(done, ready + len(jobs))
         for future in futures:
             future.result()
-
-
-def devices() -> list[str]:
-    """The devices that shards are trained on, one name for each process."""
-    return parse_devices(os.environ.get("MODELPRED_DEVICES", "auto"))
-
-
-def runner() -> ThreadPoolTaskRunner[Any]:
-    """A thread for each device."""
-    return ThreadPoolTaskRunner(max_workers=len(devices()))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from modelpred.registry_commands import registry_app
+
 if TYPE_CHECKING:
     import polars as pl
 
@@ -19,6 +21,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+app.add_typer(registry_app, name="registry")
 
 Project = Annotated[
     Path, typer.Option("--project", help="The folder with params.yaml and artifacts/.")

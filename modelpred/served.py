@@ -4,15 +4,23 @@ MLflow copies this file beside the predictor's own files (safetensors and JSON) 
 ("models from code"); nothing is unpickled. It needs mlflow, torch and this package.
 """
 
+import os
 from pathlib import Path
 from typing import Any, final
 
 import numpy as np
 import torch
+from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
-from modelpred.predictor import Predictor, read_predictor
+from modelpred.dataset import InvalidInput
+from modelpred.predictor import read_predictor
+from modelpred.predictor.answers import Answers, Limits, read_test_points
+
+# `mlflow models serve` sets it; whoever loads the model in Python owns the memory that a question takes.
+SERVING = "_MLFLOW_IS_IN_SERVING_ENVIRONMENT"
+SERVED_LIMITS = Limits(weights=1_000_000, refine=20.0)
 
 
 @final
@@ -21,27 +29,40 @@ class ServedPredictor(PythonModel):
 
     def load_context(self, context: PythonModelContext) -> None:
         """Reads the predictor, with its sizes and shapes checked."""
-        self._predictor: Predictor = read_predictor(Path(context.artifacts["predictor"]))
+        folder = Path(context.artifacts["predictor"])
+        self._predictor = read_predictor(folder)
+        self._test_points = read_test_points(folder, self._predictor)
 
     def predict(  # pyright: ignore[reportIncompatibleMethodOverride]  (MLflow's own has no types)
         self,
         context: PythonModelContext,  # noqa: ARG002  (MLflow hands it to every model)
         model_input: np.ndarray,
         params: dict[str, Any] | None = None,
-    ) -> np.ndarray:
-        """The predicted parameters, float64 [subsets, parameters].
+    ) -> np.ndarray | list[dict[str, Any]]:
+        """The predicted parameters, float64 [subsets, parameters]; with `without` a record for each list of rows.
 
         Args:
             context: where MLflow keeps the model's files.
             model_input: how often each subset holds each point, [subsets, points], finite and not negative.
-            params: `refine`, the Newton steps to polish the prediction with; default 0.
+            params: `refine`, the Newton steps to polish the prediction with, default 0; `without`, lists of training
+                rows to leave out, as {"rows": [["3", "14"], ["7"]]}, each answered with parameters, loss and
+                certificate.
 
         Raises:
-            InvalidInput: weights or `refine` that are not such.
+            MlflowException: a question that is not such; its message says why, and over HTTP it is a 400.
         """
+        wanted = params or {}
         weights = torch.from_numpy(np.array(model_input, dtype=np.float64))
-        refine = float((params or {}).get("refine", 0.0))
-        return self._predictor.predict(weights, refine=refine).numpy()
+        limits = SERVED_LIMITS if os.environ.get(SERVING) == "true" else Limits()
+        answers = Answers(self._predictor, test_points=self._test_points, limits=limits)
+        refine = float(wanted.get("refine", 0.0))
+        lists = (wanted.get("without") or {}).get("rows") or []
+        try:
+            if len(lists):
+                return answers.without(weights, [list(names) for names in lists], refine=refine)
+            return answers.parameters(weights, refine=refine).numpy()
+        except InvalidInput as error:
+            raise MlflowException.invalid_parameter_value(str(error)) from error
 
 
 set_model(ServedPredictor())

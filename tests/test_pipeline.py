@@ -35,7 +35,7 @@ TINY = {
     "calibration": {"resamples": 10},
     "attribution": {"explained": 2},
     "report": {"rows": 5},
-    "gates": {"parameter_error": 0.9, "beats": []},
+    "gates": {"parameter_error": 0.9, "beats": [], "calibration": 1.0},
 }
 BLOCKS = 24
 

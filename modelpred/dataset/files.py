@@ -116,7 +116,7 @@ def read_dataset(folder: Path) -> Dataset:
         contents[name] = _read_bytes(folder / name)
         if hashlib.sha256(contents[name]).hexdigest() != description.files.get(name):
             raise _mismatch(folder / name, "its content is not the one that dataset.json names")
-    tables = {name: pl.read_parquet(contents[name]) for name in _TABLES}
+    tables = {name: _table(contents[name], folder / name) for name in _TABLES}
     try:
         encoding = Encoding.model_validate_json(contents[_ENCODING])
     except ValidationError as error:
@@ -125,6 +125,13 @@ def read_dataset(folder: Path) -> Dataset:
     if content_fingerprint(dataset) != description.fingerprint:
         raise _mismatch(folder / "dataset.json", "its fingerprint is not that of the content")
     return replace(dataset, fingerprint=description.fingerprint)
+
+
+def _table(content: bytes, path: Path) -> pl.DataFrame:
+    try:
+        return pl.read_parquet(content)
+    except pl.exceptions.PolarsError as error:
+        raise _mismatch(path, " ".join(str(error).split())[:200]) from error
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -3,7 +3,8 @@
 The store keeps shards under their fingerprint, outside of the stage's output, so that an interrupted stage resumes and
 a larger or smaller request reuses what is there. An entry's name is `<fingerprint>-<sha256 of the file>.parquet`: name
 and hash appear in one rename, and a changed byte shows. Outputs are copies that share no inode with the store: DVC
-protects, relinks and caches its outputs, and what befalls one copy must not befall the others.
+protects, relinks and caches its outputs, and what befalls one copy must not befall the others. A store may also lie at
+a URL (remote.py).
 """
 
 import contextlib
@@ -32,6 +33,7 @@ from modelpred.targets.parquet import (
     parse_shard,
     shard_bytes,
 )
+from modelpred.targets.remote import Url, UrlStore, fetched, is_url
 from modelpred.targets.shards import (
     ManifestEntry,
     RowContents,
@@ -57,9 +59,9 @@ class BlockJob(BaseModel):
     block: BlockName
     block_size: int = Field(ge=1)
     fingerprint: Sha256
-    dataset: Path
-    subsets: Path
-    store: Path
+    dataset: Url | Path
+    subsets: Url | Path
+    store: Url | Path
     model: str
     settings: dict[str, float | int]
     tolerance: float = Field(gt=0)
@@ -90,6 +92,10 @@ class ShardStore:
                 path.unlink()
         return None
 
+    def read(self, found: Path) -> bytes:
+        """The content of an entry that `find` found."""
+        return found.read_bytes()
+
     def add(self, block: Subsets, trained: TrainedTargets, metadata: ShardMetadata) -> Path:
         """Keeps a finished shard; an interrupted call leaves no entry behind."""
         data = shard_bytes(block, trained, metadata)
@@ -106,25 +112,40 @@ class ShardStore:
                     left.unlink()
 
 
+def open_store(where: str | Path) -> ShardStore | UrlStore:
+    """The store in a folder or at a URL."""
+    return UrlStore(str(where)) if is_url(where) else ShardStore(Path(where))
+
+
+def find_shard(job: BlockJob) -> str | Path | None:
+    """Where a job's finished shard lies, its hash verified; None where it is not trained yet."""
+    return open_store(job.store).find(job.fingerprint)
+
+
 def block_jobs(
     *,
     dataset: Path,
     subsets: Path,
-    store: Path,
+    store: str | Path,
     model: TargetModel,
     tolerance: float,
     block_size: int,
 ) -> list[BlockJob]:
-    """One job per block, in the order of the subsets: train those that `ShardStore(store).find(job.fingerprint)` misses."""
+    """One job per block, in the order of the subsets: train those that `find_shard` misses."""
     known = row_contents(read_dataset(dataset))
+    where = open_store(store)
+    if isinstance(where, UrlStore):
+        places, kept = [where.keep_folder(one) for one in (dataset, subsets)], where.url
+    else:
+        places, kept = [dataset.absolute(), subsets.absolute()], where.folder.absolute()
     return [
         BlockJob(
             block=name,
             block_size=block_size,
             fingerprint=shard_fingerprint(known, model, tolerance, block),
-            dataset=dataset.absolute(),
-            subsets=subsets.absolute(),
-            store=store.absolute(),
+            dataset=places[0],
+            subsets=places[1],
+            store=kept,
             model=model.name,
             settings=model.settings,
             tolerance=tolerance,
@@ -135,7 +156,8 @@ def block_jobs(
 
 def _inputs_of(job: BlockJob) -> tuple[Dataset, RowContents, dict[str, Subsets]]:
     """The data set, what training sees of its rows, and the blocks of a job."""
-    return _inputs(job.dataset, job.subsets, job.block_size, _stamp(job.dataset, job.subsets))
+    folders = [fetched(one) if isinstance(one, str) else one for one in (job.dataset, job.subsets)]
+    return _inputs(*folders, job.block_size, _stamp(*folders))
 
 
 @functools.lru_cache(maxsize=2)
@@ -155,13 +177,13 @@ def _stamp(*folders: Path) -> tuple[int, ...]:
 
 def train_block(
     job: BlockJob, *, device: str = "cpu", progress: Callable[[int, int], None] | None = None
-) -> Path:
+) -> str | Path:
     """Trains one block and keeps it in the store; returns the shard's path there.
 
     Raises:
         InvalidInput: the job does not fit the data set or the subsets that are there now.
     """
-    store = ShardStore(job.store)
+    store = open_store(job.store)
     if found := store.find(job.fingerprint):
         return found
     dataset, contents, known = _inputs_of(job)
@@ -191,14 +213,13 @@ def train_block(
     return store.add(block, trained, metadata)
 
 
-def _for_version(job: BlockJob, found: Path) -> tuple[Shard, bytes]:
+def _for_version(job: BlockJob, data: bytes) -> tuple[Shard, bytes]:
     """The shard of the store as this version of the data set has it, and its bytes.
 
     A shard may have been trained when the pool had other rows beside those that its subsets take: its
     numbers hold, its weights are those of this pool.
     """
-    data = found.read_bytes()
-    shard = parse_shard(data, name=str(found))
+    shard = parse_shard(data, name=f"{job.store}: {job.block}")
     dataset, _, known = _inputs_of(job)
     if shard.metadata.dataset == dataset.fingerprint:
         return shard, data
@@ -218,11 +239,10 @@ def collect_shards(jobs: Sequence[BlockJob], folder: Path) -> tuple[ManifestEntr
     folder.mkdir(parents=True, exist_ok=True)
     entries: list[ManifestEntry] = []
     for job in jobs:
-        store = ShardStore(job.store)
-        found = store.find(job.fingerprint)
-        if found is None:
-            raise CorruptShard(f"{job.block}: not in the store {store.folder}; train it first")
-        shard, data = _for_version(job, found)
+        data = _content(job)
+        if data is None:
+            raise CorruptShard(f"{job.block}: not in the store {job.store}; train it first")
+        shard, data = _for_version(job, data)
         entry = ManifestEntry(
             file=f"{job.block}.parquet",
             fingerprint=job.fingerprint,
@@ -239,5 +259,15 @@ def collect_shards(jobs: Sequence[BlockJob], folder: Path) -> tuple[ManifestEntr
         if path.name not in listed:
             path.unlink()
     for store in {job.store for job in jobs}:
-        ShardStore(store).sweep()
+        open_store(store).sweep()
     return tuple(entries)
+
+
+def _content(job: BlockJob) -> bytes | None:
+    """The bytes of a job's finished shard, None where there is none."""
+    store = open_store(job.store)
+    if isinstance(store, UrlStore):
+        entry = store.find(job.fingerprint)
+        return None if entry is None else store.read(entry)
+    found = store.find(job.fingerprint)
+    return None if found is None else store.read(found)

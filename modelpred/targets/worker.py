@@ -5,7 +5,7 @@ A worker (`python -m modelpred.targets.worker --device cpu:0`) reads one JSON li
     {"ready": "cpu:0"}                              once, when it can take jobs
     {"id": 3, "progress": [120, 250]}               subsets of the block that are finished, of all
     {"id": 3, "shard": "<path in the store>"}       done
-    {"id": 3, "refused": "<what is wrong>"}         the job does not fit its data
+    {"id": 3, "refused": "<what is wrong>"}         the job does not fit its data, or cannot be written
 
 No pickle, and nothing of any scheduler: results lie in the shard store. A worker ends as soon as its input closes, so
 that none survives the process that started it. Every block is trained alone, on one processor core or one GPU: the
@@ -31,7 +31,7 @@ import torch
 from pydantic import ValidationError
 
 from modelpred.dataset.tables import InvalidInput
-from modelpred.targets.store import BlockJob, ShardStore, train_block
+from modelpred.targets.store import BlockJob, find_shard, train_block
 
 MODULE = "modelpred.targets.worker"
 STDERR_TAIL = 2000
@@ -110,6 +110,10 @@ def serve(device: str, requests: TextIO, answers: TextIO) -> None:
             done = train_block(job, device=where, progress=answer.progress_of(number))
         except (InvalidInput, ValidationError) as error:
             answer.send({"id": number, "refused": str(error)})
+        except (
+            OSError
+        ) as error:  # a full disk, or no permission to write: no other worker does better
+            answer.send({"id": number, "refused": f"cannot write to the store: {error}"})
         else:
             answer.send({"id": number, "shard": str(done)})
 
@@ -172,7 +176,7 @@ class _Slot:
         self._stderr: IO[bytes] | None = None
         self._sent = 0
 
-    def train(self, job: BlockJob, progress: Progress | None) -> Path:
+    def train(self, job: BlockJob, progress: Progress | None) -> str | Path:
         try:
             return self._exchange(job, progress)
         except BaseException as error:
@@ -181,7 +185,7 @@ class _Slot:
                 self.stop()
             raise
 
-    def _exchange(self, job: BlockJob, progress: Progress | None) -> Path:
+    def _exchange(self, job: BlockJob, progress: Progress | None) -> str | Path:
         process = self._running()
         self._sent += 1
         request = {"id": self._sent, "job": job.model_dump(mode="json")}
@@ -204,8 +208,8 @@ class _Slot:
             else:
                 return self._finished(job)
 
-    def _finished(self, job: BlockJob) -> Path:
-        found = ShardStore(job.store).find(job.fingerprint)
+    def _finished(self, job: BlockJob) -> str | Path:
+        found = find_shard(job)
         if found is None:
             raise self._failure(
                 f"block {job.block}", "says done, but the shard is not in the store"
@@ -302,7 +306,7 @@ class DevicePool:
     ) -> None:
         self.close()
 
-    def train(self, job: BlockJob, *, progress: Progress | None = None) -> Path:
+    def train(self, job: BlockJob, *, progress: Progress | None = None) -> str | Path:
         """Trains one block on the first free device; returns its shard's verified path in the store.
 
         Args:

@@ -1,7 +1,6 @@
 """One version per predictor, whatever happens in between; it loads without pickle and answers as the predictor does."""
 
 import json
-import math
 import os
 import shutil
 import subprocess
@@ -9,7 +8,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 import pytest
 import torch
 
@@ -22,25 +20,36 @@ from modelpred.predictor import (
     write_predictor,
 )
 from modelpred.registry import (
+    Calibration,
+    Evidence,
     GatesConfig,
     Lineage,
     Version,
-    held_out_errors,
     judge,
     list_versions,
+    promote,
     publish,
+    rebuild,
     registered_name,
+    rollback,
     show_version,
     tracking_uri,
 )
 from modelpred.subsets import draw
 from modelpred.targets import points_of, target_model, train_targets
+from modelpred.targets.shards import Bank
 
 NAME = "modelpred-iris-logistic"
-GATES = GatesConfig(designs=("uniform",), parameter_error=0.2, beats=("influence",))
+GATES = GatesConfig(
+    designs=("uniform",),
+    parameter_error=0.2,
+    beats=("influence",),
+    calibration=None,
+    champion=False,
+)
 LINEAGE = Lineage(
     git_commit="0123abc",
-    dvc={"artifacts/targets": "f00.dir"},
+    dvc={"artifacts/targets": "f00f00f00.dir"},
     params={"dataset": {"source": "iris"}, "targets": {"C": 1.0}},
     dataset_fingerprint="d" * 64,
 )
@@ -102,90 +111,16 @@ def root(tmp_path, empty_database) -> Path:
     return tmp_path
 
 
-def publish_to(root: Path, folder: Path, *, metrics=GOOD) -> Version:
+def publish_to(root: Path, folder: Path, *, metrics=GOOD, gates=GATES, **further) -> Version:
     return publish(
-        folder, dataset_name="iris", metrics=metrics, lineage=LINEAGE, gates=GATES, root=root
+        folder,
+        dataset_name="iris",
+        evidence=Evidence(metrics, further.pop("calibration", None)),
+        lineage=further.pop("lineage", LINEAGE),
+        gates=gates,
+        root=root,
+        **further,
     )
-
-
-# --- gates -------------------------------------------------------------------------------------
-
-
-def without(method: str, measure: str) -> dict[str, dict[str, dict[str, float]]]:
-    metrics = json.loads(json.dumps(GOOD))
-    del metrics[method]["uniform"][measure]
-    return metrics
-
-
-@pytest.mark.parametrize(
-    ("metrics", "told"),
-    [
-        pytest.param(
-            {"predictor": errors(0.1, 0.21), "influence": errors(0.3, 0.4)},
-            ["uniform: parameter error up to 0.21, allowed 0.2"],
-            id="the upper end is what counts",
-        ),
-        pytest.param(
-            {"predictor": errors(0.1, 0.15), "influence": errors(0.14, 0.2)},
-            ["uniform: parameter error up to 0.15 does not beat influence, from 0.14"],
-            id="intervals overlap",
-        ),
-        pytest.param(
-            {"predictor": errors(0.1, 0.15)},
-            ["uniform: no held-out parameter error of influence"],
-            id="a rival is missing",
-        ),
-        pytest.param(
-            {"influence": errors(0.1, 0.15)},
-            ["uniform: no held-out parameter error of the predictor"],
-            id="the predictor is missing",
-        ),
-        pytest.param(
-            without("predictor", "parameter_error_high"),
-            ["uniform: no held-out parameter error of the predictor"],
-            id="no interval",
-        ),
-        pytest.param(
-            {"predictor": errors(0.1, math.nan), "influence": errors(0.3, 0.4)},
-            ["uniform: no held-out parameter error of the predictor"],
-            id="not a number",
-        ),
-        pytest.param(
-            POOR,
-            [
-                "uniform: parameter error up to 0.5, allowed 0.2",
-                "uniform: parameter error up to 0.5 does not beat influence, from 0.3",
-            ],
-            id="every reason is told",
-        ),
-    ],
-)
-def test_a_predictor_fails_the_gates_for_each_reason(metrics, told):
-    assert judge(metrics, GATES) == (False, tuple(told))
-
-
-def test_a_predictor_passes_when_every_design_does():
-    assert judge(GOOD, GATES) == (True, ())
-    both = GATES.model_copy(update={"designs": ("uniform", "deletion")})
-    assert judge(GOOD, both) == (
-        False,
-        ("deletion: no held-out parameter error of the predictor",),
-    )
-
-
-def test_the_fidelity_table_becomes_nested_metrics():
-    table = pl.DataFrame(
-        {
-            "method": ["predictor", "influence"],
-            "design": ["uniform", "uniform"],
-            "parameter_error_low": [0.1, 0.3],
-            "parameter_error_high": [0.12, None],
-        }
-    )
-    assert held_out_errors(table) == {
-        "predictor": {"uniform": {"parameter_error_low": 0.1, "parameter_error_high": 0.12}},
-        "influence": {"uniform": {"parameter_error_low": 0.3}},
-    }
 
 
 def test_names_hold_only_what_the_registry_takes():
@@ -203,7 +138,7 @@ def test_publishing_twice_makes_one_version_with_lineage_and_metrics(root, predi
     assert record == show_version(root, NAME) == show_version(root, NAME, 1)
     assert record.fingerprint == predictor_fingerprint(predictor)
     assert record.tags["git_commit"] == "0123abc"
-    assert record.tags["dvc.artifacts/targets"] == "f00.dir"
+    assert record.tags["dvc.artifacts/targets"] == "f00f00f00.dir"
     assert record.tags["dataset_fingerprint"] == LINEAGE.dataset_fingerprint
     assert json.loads(record.tags["params"]) == LINEAGE.params
     assert record.params == {"dataset.source": "iris", "targets.C": "1.0"}
@@ -232,7 +167,7 @@ def test_the_process_is_left_as_it_was(root, predictor, capfd):
 def test_only_a_version_that_passes_becomes_champion(root, predictor, other_predictor):
     first = publish_to(root, predictor, metrics=POOR)
     assert first.aliases == ("challenger",)
-    assert first.reasons == judge(POOR, GATES)[1]
+    assert first.reasons == judge(Evidence(POOR), GATES)[1]
     assert show_version(root, NAME, "challenger").tags["gates"] == "failed"
     with pytest.raises(InvalidInput, match=r"no version 'champion' of .*; there are: 1"):
         show_version(root, NAME)
@@ -275,12 +210,113 @@ def test_a_lost_database_and_lost_files_are_made_good_by_publishing_again(
     publish_to(root, predictor)
     shutil.copyfile(empty_database, root / "mlflow.db")
     assert list_versions(root) == []
-    assert publish_to(root, predictor).created
+    assert publish_to(root, predictor) == Version(NAME, 1, False, ("champion",), ())
     shutil.rmtree(root / "mlruns")
     assert publish_to(root, predictor) == Version(NAME, 2, True, ("champion",), ())
     (tensors,) = (root / "mlruns").rglob("*.safetensors")
     tensors.write_bytes(tensors.read_bytes()[:-1])
     assert publish_to(root, predictor) == Version(NAME, 3, True, ("champion",), ())
+
+
+def test_a_champion_is_rolled_back_and_stays_so_until_somebody_promotes(
+    root, predictor, other_predictor
+):
+    publish_to(root, predictor)
+    with pytest.raises(InvalidInput, match="no champion before version 1"):
+        rollback(root, NAME)
+    publish_to(root, other_predictor)
+
+    present, former = rollback(root, NAME)
+    assert (present.version, present.aliases) == (2, ())
+    assert (former.version, former.aliases) == (1, ("champion",))
+    assert publish_to(root, other_predictor).aliases == ()  # the nightly run changes nothing
+    assert promote(root, NAME, 2).aliases == ("champion",)
+    assert rollback(root, NAME)[1].version == 1
+
+
+def test_a_challenger_becomes_champion_on_new_evidence(root, predictor):
+    asked = GATES.model_copy(update={"calibration": 0.05})
+    first = publish_to(root, predictor, gates=asked)
+    assert first.aliases == ("challenger",)
+    assert first.reasons[0].startswith("calibration: not measured for this predictor")
+    measured = publish_to(
+        root, predictor, gates=asked, calibration=Calibration(None, "no probabilities")
+    )
+    assert measured == Version(NAME, 1, False, ("champion",), ())
+
+
+def test_a_worse_version_stays_challenger_beside_the_champion_on_the_same_subsets(
+    root, predictor, other_predictor, weights
+):
+    """The second predictor is one whose anchors have lost their scale."""
+    from safetensors.torch import load_file, save_file  # noqa: PLC0415
+
+    asked = GATES.model_copy(update={"champion": True})
+    bank = trained_bank(weights)
+    publish_to(root, predictor, gates=asked, held_out=bank)
+    worse = root / "worse"
+    shutil.copytree(other_predictor, worse)
+    tensors = load_file(worse / "predictor.safetensors")
+    for name, tensor in tensors.items():
+        if name.startswith("anchors.") and tensor.is_floating_point():
+            tensors[name] = tensor * 2
+    save_file(tensors, worse / "predictor.safetensors")
+
+    second = publish_to(root, worse, gates=asked, held_out=bank)
+
+    assert second.aliases == ("challenger",)
+    (reason,) = second.reasons
+    assert "above that of champion version 1 on the same subsets" in reason
+    assert "uniform +" in show_version(root, NAME, 2).tags["gates_champion"]
+
+
+def trained_bank(weights: torch.Tensor) -> Bank:
+    dataset = prepare(DatasetConfig(source="iris", points=30, test=20))
+    model = target_model("logistic", C=1.0)
+    trained = train_targets(model, dataset.features, dataset.labels, weights, classes=2)
+    count = len(weights)
+    return Bank(
+        ids=tuple(map(str, range(count))),
+        roles=("test",) * count,
+        designs=("uniform",) * count,
+        weights=weights,
+        parameters=trained.parameters,
+        objective=trained.objective,
+        gradient_norm=trained.gradient_norm,
+        converged=trained.converged,
+        degenerate=trained.degenerate,
+    )
+
+
+def test_a_lost_database_is_rebuilt_with_every_version_and_alias_also_elsewhere(
+    root, predictor, other_predictor, tmp_path_factory
+):
+    publish_to(root, predictor)
+    publish_to(root, other_predictor)
+    before = list_versions(root)
+    moved = tmp_path_factory.mktemp("moved") / "project"
+    moved.mkdir()
+    (root / "mlruns").replace(moved / "mlruns")
+    (root / "mlflow.db").unlink()
+
+    assert rebuild(moved) == [f"{NAME} version {number} registered again" for number in (1, 2)]
+
+    def told(records):
+        return [(r.version, r.aliases, r.fingerprint, r.tags, r.metrics, r.params) for r in records]
+
+    assert told(list_versions(moved)) == told(before)
+    assert all(str(moved) in record.source for record in list_versions(moved))
+    assert rollback(moved, NAME)[1].version == 1
+    assert rebuild(moved) == [f"{moved / 'mlflow.db'} holds every version already"]
+
+
+def test_versions_are_found_by_what_they_are_made_of(root, predictor):
+    publish_to(root, predictor, lineage=LINEAGE.model_copy(update={"git_commit": "0123abc" * 5}))
+    for known in ("0123abc", "0123abc0123", "f00f00f", "d" * 64):
+        assert [r.version for r in list_versions(root, made_of=known)] == [1]
+    assert list_versions(root, made_of="fffffff") == []
+    with pytest.raises(InvalidInput, match="expected a commit or a hash"):
+        list_versions(root, made_of="%")
 
 
 def test_a_damaged_predictor_is_not_registered(tmp_path, predictor):
@@ -355,10 +391,10 @@ PUBLISH = """
 import sys
 from pathlib import Path
 from tests_registry import GATES, GOOD, LINEAGE
-from modelpred.registry import publish
+from modelpred.registry import Evidence, publish
 assert "mlflow" not in sys.modules, "whoever only imports the registry should not wait for mlflow"
-print(publish(Path(sys.argv[1]), dataset_name="iris", metrics=GOOD, lineage=LINEAGE, gates=GATES,
-              root=Path()).created)
+print(publish(Path(sys.argv[1]), dataset_name="iris", evidence=Evidence(GOOD), lineage=LINEAGE,
+              gates=GATES, root=Path()).created)
 """
 
 

@@ -1,0 +1,177 @@
+"""Questions that come from outside, over HTTP or from a registered version, and their answers.
+
+    weights [subsets, points]                   -> parameters
+    weights, and lists of rows to leave out     -> parameters, mean loss on the test rows, certificate
+
+A question's sizes are checked before anything is computed, and row names are only ever looked up.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from modelpred.dataset.files import write_atomically
+from modelpred.dataset.tables import InvalidInput
+from modelpred.predictor.fitting import Predictor
+from modelpred.targets import Points, points_of
+
+TEST_FILE = "test.safetensors"
+LARGEST_BYTES = 2**30
+SHOWN_ROWS = 5
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The largest question that is answered; None: any.
+
+    Attributes:
+        weights: cells of one question's weights, subsets x points.
+        refine: Newton steps.
+    """
+
+    weights: int | None = None
+    refine: float | int | None = None
+
+
+@final
+class Answers:
+    """A predictor that answers questions, with test rows to tell losses on where they are known."""
+
+    def __init__(
+        self, predictor: Predictor, *, test_points: Points | None = None, limits: Limits = Limits()
+    ) -> None:
+        self._predictor = predictor
+        self._test_points = test_points
+        self._limits = limits
+        self._places = {row_id: place for place, row_id in enumerate(predictor.row_ids)}
+
+    def parameters(self, weights: Tensor, *, refine: float | int = 0) -> Tensor:
+        """Predicted parameters [subsets, parameters] for weights [subsets, points].
+
+        Raises:
+            InvalidInput: weights or `refine` that are not such, or more than is answered at once.
+        """
+        self._check_size(len(weights), refine)
+        return self._predictor.predict(weights, refine=refine)
+
+    def without(
+        self, weights: Tensor, lists: Sequence[Sequence[str]], *, refine: float | int = 0
+    ) -> list[dict[str, Any]]:
+        """What each list of rows, left out of `weights`, gives: parameters, loss and certificate.
+
+        `loss` is the mean over the test rows, None where the version holds none; `certificate` bounds the distance to
+        exact training, None where no bound is known.
+
+        Args:
+            weights: [1, points], the same for every list, or [lists, points].
+            lists: names of training rows.
+            refine: Newton steps from each prediction.
+
+        Raises:
+            InvalidInput: as `parameters`, or names that are no training row's.
+        """
+        self._check_size(max(len(weights), len(lists)), refine)
+        if weights.ndim != 2 or len(weights) not in (1, len(lists)):
+            raise InvalidInput(
+                f"expected one row of weights, or one for each of the {len(lists)} lists, "
+                f"got {list(weights.shape)}"
+            )
+        left = weights.double().expand(len(lists), -1).clone()
+        for row, names in enumerate(lists):
+            left[row, self._places_of(names, width=left.shape[1])] = 0.0
+        parameters = self._predictor.predict(left, refine=refine)
+        bounds = self._predictor.certificate(left, parameters)
+        losses = self._losses(parameters)
+        return [
+            {
+                "parameters": parameters[row].tolist(),
+                "loss": None if losses is None else _finite(losses[row]),
+                "certificate": None if bounds is None else _finite(bounds[row]),
+            }
+            for row in range(len(lists))
+        ]
+
+    def _check_size(self, subsets: int, refine: float | int) -> None:
+        points = len(self._predictor.points.labels)
+        most = self._limits.weights
+        if most is not None and subsets * points > most:
+            raise InvalidInput(
+                f"{subsets} subsets of {points} rows are more than one request may hold; "
+                f"send at most {most // points} subsets at once"
+            )
+        if self._limits.refine is not None and refine > self._limits.refine:
+            raise InvalidInput(f"refine is {refine:g}; at most {self._limits.refine:g} here")
+
+    def _places_of(self, names: Sequence[str], *, width: int) -> list[int]:
+        unknown = [str(name)[:80] for name in names if name not in self._places]
+        if unknown:
+            known = ", ".join(list(self._places)[:SHOWN_ROWS])
+            raise InvalidInput(
+                f"unknown rows {unknown[:SHOWN_ROWS]}; the {len(self._places)} training rows are "
+                f"named {known}, ..."
+            )
+        places = [self._places[name] for name in names]
+        if width != len(self._predictor.points.labels):
+            raise InvalidInput(
+                f"expected weights of {len(self._predictor.points.labels)} points, got {width}"
+            )
+        return places
+
+    def _losses(self, parameters: Tensor) -> Tensor | None:
+        if self._test_points is None:
+            return None
+        model, points = self._predictor.model, self._test_points
+        blocks = model.score_blocks(parameters, points, limit=2**26)
+        return torch.cat([model.losses(scores, points.labels).mean(1) for scores in blocks])
+
+
+def _finite(value: Tensor) -> float | None:
+    """A number for JSON, which knows no infinity."""
+    number = float(value)
+    return number if math.isfinite(number) else None
+
+
+def write_test_points(points: Points, folder: Path) -> None:
+    """Writes test rows beside the predictor's files."""
+    tensors = {"features": points.features.contiguous(), "labels": points.labels.contiguous()}
+    write_atomically(folder / TEST_FILE, save(tensors))
+
+
+def read_test_points(folder: Path, predictor: Predictor) -> Points | None:
+    """The test rows that lie beside the predictor's files; None where there are none.
+
+    Raises:
+        InvalidInput: the file is damaged or does not fit the predictor.
+    """
+    path = folder / TEST_FILE
+    if not path.is_file():
+        return None
+    try:
+        if path.stat().st_size > LARGEST_BYTES:
+            why = f"it is larger than {LARGEST_BYTES} bytes"
+        else:
+            tensors = load(path.read_bytes())
+            why = _unfit(tensors, features=predictor.points.features.shape[1])
+            if not why:
+                return points_of(tensors["features"], tensors["labels"], predictor.points.classes)
+    except (InvalidInput, SafetensorError, TypeError, ValueError) as error:
+        why = str(error)
+    raise InvalidInput(f"{path} cannot be used: {why}; publish the version again")
+
+
+def _unfit(tensors: dict[str, Tensor], *, features: int) -> str:
+    """Why the tensors are no test rows for a predictor of so many features; empty if they are."""
+    if set(tensors) != {"features", "labels"}:
+        return f"it holds {', '.join(sorted(tensors))[:200]}, expected features and labels"
+    shapes = [list(tensors[name].shape) for name in ("features", "labels")]
+    rows = tensors["labels"].numel()
+    if shapes != [[rows, features], [rows]] or not rows:
+        return f"its shapes are {shapes}; the predictor has {features} features"
+    return ""

@@ -1,0 +1,233 @@
+"""What makes a new version the champion: the gates, and the evidence that they judge.
+
+    held-out error      the upper end of its 95% interval lies below a bound
+    rivals              that end lies below the lower end of each rival's interval
+    calibration         the excess of its bootstrap's log loss over that of retrained models, the mean over
+                        test rows of log p_retrained - log p_predicted, has its upper end below a bound
+    champion            its errors are not above those of the present champion on the same held-out subsets of
+                        the same data: the 95% interval of the paired differences does not lie above zero
+
+Nothing passes by being absent: evidence that a gate asks for and that is missing is a reason to refuse. Only where two
+versions cannot be compared, because they answer different questions (another family, another C, other features), is the
+champion no bar; a tag then says so.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import polars as pl
+from pydantic import BaseModel, ConfigDict, Field
+
+from modelpred.metrics import Interval, mean_interval, relative_errors
+from modelpred.predictor import Predictor
+from modelpred.targets.shards import Bank
+
+METHOD = "predictor"
+LEAST_PROBABILITY = 1e-12  # keeps the log loss of a row finite
+
+# method -> design -> measure -> value, as in `fidelity`.
+HeldOut = Mapping[str, Mapping[str, Mapping[str, float]]]
+
+
+class GatesConfig(BaseModel):
+    """What a new version must show to become champion (section `gates` of params.yaml).
+
+    Attributes:
+        designs: the kinds of held-out subsets that it is judged by.
+        parameter_error: largest mean relative error; None: any.
+        beats: methods that must be worse on every one of the designs.
+        calibration: largest excess of the bootstrap's log loss over that of retrained models; None: any, and no
+            calibration study is asked for.
+        champion: whether it must not be worse than the present champion.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    designs: tuple[str, ...] = Field(default=("uniform",), min_length=1)
+    parameter_error: float | None = Field(default=0.25, gt=0)
+    beats: tuple[str, ...] = ("full_model", "influence", "linear_datamodel")
+    calibration: float | None = Field(default=0.05, gt=0)
+    champion: bool = True
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The calibration study's answer: the excess log loss, or why there is none to measure."""
+
+    excess: Interval | None
+    skipped: str = ""
+
+
+@dataclass(frozen=True)
+class Contest:
+    """A new version beside the champion: its errors minus the champion's, by design, or why they do not compare."""
+
+    champion: int
+    differences: Mapping[str, Interval] = field(default_factory=dict[str, Interval])
+    different: str = ""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known of a version: held-out errors of all methods, calibration, and how it stands to the champion."""
+
+    held_out: HeldOut
+    calibration: Calibration | None = None
+    contest: Contest | None = None
+
+    def digest(self, gates: GatesConfig) -> str:
+        """A hash of what a judgement of this version alone follows from: the champion of the day does not count."""
+        excess = self.calibration and self.calibration.excess
+        told = {
+            "gates": gates.model_dump(mode="json"),
+            "held_out": [
+                _measure(self.held_out, method, design, f"parameter_error_{end}")
+                for design in gates.designs
+                for method in (METHOD, *gates.beats)
+                for end in ("low", "high")
+            ],
+            "calibration": excess.high if excess else self.calibration and self.calibration.skipped,
+        }
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+def held_out_errors(fidelity: pl.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
+    """The fidelity table as method -> design -> measure -> value."""
+    nested: dict[str, dict[str, dict[str, float]]] = {}
+    for row in fidelity.iter_rows(named=True):
+        method, design = row.pop("method"), row.pop("design")
+        measures = {name: float(value) for name, value in row.items() if value is not None}
+        nested.setdefault(method, {})[design] = measures
+    return nested
+
+
+def calibration_of(predictions: pl.DataFrame, *, skipped: str = "") -> Calibration:
+    """The excess log loss out of the calibration study's table of predictions.
+
+    Args:
+        predictions: a row per test row; `mean` is the predicted bootstrap's probability of its label, `true_mean` that
+            of retrained models.
+        skipped: why the study measured nothing, if it did not.
+    """
+    if skipped or not len(predictions):
+        return Calibration(None, skipped or "no test rows")
+    logs = [
+        np.log(np.maximum(predictions[column].to_numpy(), LEAST_PROBABILITY))
+        for column in ("true_mean", "mean")
+    ]
+    return Calibration(mean_interval(logs[0] - logs[1]))
+
+
+def compare(
+    candidate: Predictor,
+    champion: Predictor,
+    held_out: Bank,
+    *,
+    version: int,
+    designs: Sequence[str],
+) -> Contest:
+    """The candidate's relative errors minus the champion's on the candidate's held-out subsets, paired.
+
+    The champion answers for the candidate's rows: where the data grew, it is judged on the new version of them.
+    """
+    if different := _different(candidate, champion):
+        return Contest(version, different=different)
+    known = champion.for_points(candidate.points)
+    usable = held_out.converged & ~held_out.degenerate
+    differences: dict[str, Interval] = {}
+    for design in designs:
+        chosen = [
+            row for row, name in enumerate(held_out.designs) if name == design and usable[row]
+        ]
+        if not chosen:
+            continue
+        weights, true = held_out.weights[chosen].double(), held_out.parameters[chosen]
+        errors = [relative_errors(refit(weights), true) for refit in (candidate, known)]
+        differences[design] = mean_interval(errors[0] - errors[1])
+    return Contest(version, differences)
+
+
+def _different(candidate: Predictor, champion: Predictor) -> str:
+    """Why two predictors answer different questions; empty where they do not."""
+    if candidate.model.name != champion.model.name:
+        return f"it is a {champion.model.name} model"
+    if candidate.model.settings != champion.model.settings:
+        return f"its targets were trained with {champion.model.settings}"
+    sizes = [
+        (refit.points.features.shape[1], refit.points.classes) for refit in (candidate, champion)
+    ]
+    if sizes[0] != sizes[1]:
+        return f"it has {sizes[1][0]} features and {sizes[1][1]} classes"
+    return ""
+
+
+def judge(evidence: Evidence, gates: GatesConfig) -> tuple[bool, tuple[str, ...]]:
+    """Whether a version passes the gates, and every reason why it does not."""
+    reasons = [
+        *(
+            reason
+            for design in gates.designs
+            for reason in _errors(evidence.held_out, gates, design)
+        ),
+        *_calibration(evidence.calibration, gates),
+        *_champion(evidence.contest, gates),
+    ]
+    return not reasons, tuple(reasons)
+
+
+def _errors(metrics: HeldOut, gates: GatesConfig, design: str) -> list[str]:
+    high = _measure(metrics, METHOD, design, "parameter_error_high")
+    if not math.isfinite(high):
+        return [f"{design}: no held-out parameter error of the predictor"]
+    reasons: list[str] = []
+    if gates.parameter_error is not None and high > gates.parameter_error:
+        reasons.append(
+            f"{design}: parameter error up to {high:.4g}, allowed {gates.parameter_error:.4g}"
+        )
+    for rival in gates.beats:
+        low = _measure(metrics, rival, design, "parameter_error_low")
+        if not math.isfinite(low):
+            reasons.append(f"{design}: no held-out parameter error of {rival}")
+        elif high >= low:
+            reasons.append(
+                f"{design}: parameter error up to {high:.4g} does not beat {rival}, from {low:.4g}"
+            )
+    return reasons
+
+
+def _calibration(calibration: Calibration | None, gates: GatesConfig) -> list[str]:
+    if gates.calibration is None:
+        return []
+    if calibration is None:
+        return ["calibration: not measured for this predictor; run dvc repro, then publish again"]
+    if calibration.skipped:  # a family without probabilities has none
+        return []
+    high = calibration.excess.high if calibration.excess else math.nan
+    if high <= gates.calibration:
+        return []
+    excess = f"log loss up to {high:.4g} above that of retrained models"
+    return [f"calibration: {excess}, allowed {gates.calibration:.4g}"]
+
+
+def _champion(contest: Contest | None, gates: GatesConfig) -> list[str]:
+    if not gates.champion or contest is None or contest.different:
+        return []
+    reasons: list[str] = []
+    for design in gates.designs:
+        difference = contest.differences.get(design)
+        if difference is None:
+            reasons.append(f"{design}: not compared with champion version {contest.champion}")
+        elif not difference.low <= 0:
+            reasons.append(
+                f"{design}: parameter error {difference.low:.4g} to {difference.high:.4g} above that "
+                f"of champion version {contest.champion} on the same subsets"
+            )
+    return reasons
+
+
+def _measure(metrics: HeldOut, method: str, design: str, measure: str) -> float:
+    return metrics.get(method, {}).get(design, {}).get(measure, math.nan)

@@ -1,0 +1,139 @@
+"""What the pipeline costs beyond its work: imports, the command, a stage, a run that finds nothing changed.
+
+    python tests/benchmarks/overhead.py               the table, into RESULTS.md's section (about 2 min)
+    python tests/benchmarks/overhead.py --no-write    prints it only
+
+A stage's overhead is the wall time of `dvc repro` of one stage that has next to nothing to do (subsets: 60 subsets of
+67 rows, under 0.05 s), without a server that runs; the first stage of a repro also starts the server that the later
+ones share. Every number is the median of the repeats, lowest to highest.
+"""
+
+import argparse
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+ROOT = Path(__file__).parents[2]
+RESULTS = Path(__file__).with_name("RESULTS.md")
+SECTION = "## Overhead"
+REPEATS = 5
+PARAMS = {
+    "dataset": {"source": "iris"},
+    "subsets": {"fit": {"uniform": 40}, "validation": {"uniform": 10}, "test": {"uniform": 10}},
+    "targets": {"model": "logistic"},
+    "predictor": {"epochs": 1},
+    "gates": {"parameter_error": None, "beats": [], "calibration": None},
+}
+STAGES = ("dataset", "subsets", "targets", "predictor")
+
+
+def project(place: Path) -> None:
+    """The code with small params and four stages."""
+    for name in ("flows", "modelpred", ".dvc/config", ".dvcignore", ".gitignore"):
+        target = place / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(ROOT / name, target)
+    graph = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    chosen = {"stages": {name: graph[name] for name in STAGES}}
+    (place / "dvc.yaml").write_text(yaml.safe_dump(chosen, sort_keys=False))
+    (place / "params.yaml").write_text(yaml.safe_dump(PARAMS, sort_keys=False))
+    for command in ("init", "add .", "-c user.name=b -c user.email=b@example.org commit -m small"):
+        subprocess.run(["git", *command.split()], cwd=place, check=True, capture_output=True)
+
+
+def seconds(place: Path, *command: str) -> float:
+    """The wall time of a command in the project."""
+    ours = ("PREFECT_", "MLFLOW_", "MODELPRED_", "PYTHONPATH")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    kept["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    began = time.perf_counter()
+    subprocess.run(command, cwd=place, env=kept, check=True, capture_output=True)
+    return time.perf_counter() - began
+
+
+def server_gone(place: Path) -> None:
+    """Waits until the shared server of the last repro has ended."""
+    while (place / ".modelpred" / "server" / "address.json").exists():
+        time.sleep(0.2)
+
+
+def measured(place: Path) -> dict[str, tuple[str, list[float]]]:
+    """What is measured -> its goal and its seconds."""
+    python = sys.executable
+    seconds(place, "dvc", "repro")
+    seconds(place, python, "-m", "flows.publish")
+
+    def stages(*names: str) -> Callable[[], float]:
+        def run() -> float:
+            server_gone(place)
+            return seconds(place, "dvc", "repro", "--force", "--single-item", *names)
+
+        return run
+
+    one, two = stages("subsets"), stages("dataset", "subsets")
+    timed: dict[str, tuple[str, Callable[[], float]]] = {
+        "python -c pass": ("", lambda: seconds(place, python, "-c", "pass")),
+        "import modelpred": ("0.3", lambda: seconds(place, python, "-c", "import modelpred")),
+        "modelpred --help": (
+            "0.5",
+            lambda: seconds(place, python, "-m", "modelpred.cli", "--help"),
+        ),
+        "dvc repro, nothing changed": ("1.5", lambda: seconds(place, "dvc", "repro")),
+        "one stage with the start of the server": ("", one),
+        "a further stage": ("5", lambda: two() - one()),
+        "recurring run, nothing changed": (
+            "20",
+            lambda: seconds(place, python, "-m", "flows.pipeline"),
+        ),
+    }
+    return {what: (goal, [run() for _ in range(REPEATS)]) for what, (goal, run) in timed.items()}
+
+
+def section() -> str:
+    """Measures; the text of the section."""
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        project(place)
+        found = measured(place)
+        server_gone(place)
+    rows = [
+        f"| {what} | {goal} | **{np.median(times):.2f}** ({min(times):.2f} to {max(times):.2f}) |"
+        for what, (goal, times) in found.items()
+    ]
+    machine = (
+        f"`python tests/benchmarks/overhead.py`: {os.cpu_count()} cores ({platform.machine()}), "
+        f"Python {platform.python_version()}, n = {REPEATS},"
+    )
+    load = f"load average at the end {os.getloadavg()[0]:.1f}. Wall seconds, median (lowest to highest)."
+    return "\n".join(
+        [SECTION, "", machine, load, "", "| what | goal | s |", "|---|---|---|", *rows, ""]
+    )
+
+
+def write(text: str) -> None:
+    """Puts the section in its place, or at the end."""
+    old = RESULTS.read_text()
+    head, _, rest = old.partition(SECTION + "\n")
+    _, mark, later = rest.partition("\n## ")
+    RESULTS.write_text(head.rstrip() + "\n\n" + text + (mark + later if mark else ""))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--no-write", action="store_true")
+    told = section()
+    print(told)
+    if not parser.parse_args().no_write:
+        write(told)

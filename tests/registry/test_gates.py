@@ -1,0 +1,185 @@
+"""A version passes only what it shows: every gate, by the unlucky end of an interval, and missing evidence is none."""
+
+import math
+
+import polars as pl
+import pytest
+
+from modelpred.metrics import Interval
+from modelpred.registry import (
+    Calibration,
+    Contest,
+    Evidence,
+    GatesConfig,
+    calibration_of,
+    held_out_errors,
+    judge,
+)
+
+GATES = GatesConfig(
+    designs=("uniform",),
+    parameter_error=0.2,
+    beats=("influence",),
+    calibration=None,
+    champion=False,
+)
+
+
+def errors(low: float, high: float) -> dict[str, dict[str, float]]:
+    """A method's held-out error with its interval, on uniform subsets."""
+    middle = (low + high) / 2
+    measures = {
+        "parameter_error": middle,
+        "parameter_error_low": low,
+        "parameter_error_high": high,
+    }
+    return {"uniform": measures}
+
+
+GOOD = {"predictor": errors(0.1, 0.12), "influence": errors(0.3, 0.4)}
+POOR = {"predictor": errors(0.3, 0.5), "influence": errors(0.3, 0.4)}
+
+
+def without(method: str, measure: str) -> dict[str, dict[str, dict[str, float]]]:
+    metrics = {name: {"uniform": dict(told["uniform"])} for name, told in GOOD.items()}
+    del metrics[method]["uniform"][measure]
+    return metrics
+
+
+@pytest.mark.parametrize(
+    ("metrics", "told"),
+    [
+        pytest.param(
+            {"predictor": errors(0.1, 0.21), "influence": errors(0.3, 0.4)},
+            ["uniform: parameter error up to 0.21, allowed 0.2"],
+            id="the upper end is what counts",
+        ),
+        pytest.param(
+            {"predictor": errors(0.1, 0.15), "influence": errors(0.14, 0.2)},
+            ["uniform: parameter error up to 0.15 does not beat influence, from 0.14"],
+            id="intervals overlap",
+        ),
+        pytest.param(
+            {"predictor": errors(0.1, 0.15)},
+            ["uniform: no held-out parameter error of influence"],
+            id="a rival is missing",
+        ),
+        pytest.param(
+            {"influence": errors(0.1, 0.15)},
+            ["uniform: no held-out parameter error of the predictor"],
+            id="the predictor is missing",
+        ),
+        pytest.param(
+            without("predictor", "parameter_error_high"),
+            ["uniform: no held-out parameter error of the predictor"],
+            id="no interval",
+        ),
+        pytest.param(
+            {"predictor": errors(0.1, math.nan), "influence": errors(0.3, 0.4)},
+            ["uniform: no held-out parameter error of the predictor"],
+            id="not a number",
+        ),
+        pytest.param(
+            POOR,
+            [
+                "uniform: parameter error up to 0.5, allowed 0.2",
+                "uniform: parameter error up to 0.5 does not beat influence, from 0.3",
+            ],
+            id="every reason is told",
+        ),
+    ],
+)
+def test_a_predictor_fails_the_gates_for_each_reason(metrics, told):
+    assert judge(Evidence(metrics), GATES) == (False, tuple(told))
+
+
+def test_a_predictor_passes_when_every_design_does():
+    assert judge(Evidence(GOOD), GATES) == (True, ())
+    both = GATES.model_copy(update={"designs": ("uniform", "deletion")})
+    assert judge(Evidence(GOOD), both) == (
+        False,
+        ("deletion: no held-out parameter error of the predictor",),
+    )
+
+
+CALIBRATED = GATES.model_copy(update={"calibration": 0.05})
+ABOVE = " above that of champion version 3 on the same subsets"
+COMPARED = GATES.model_copy(update={"champion": True})
+
+
+@pytest.mark.parametrize(
+    ("calibration", "reason"),
+    [
+        (None, "calibration: not measured for this predictor; run dvc repro, then publish again"),
+        (
+            Calibration(Interval(0.04, 0.01, 0.07, 100)),
+            "calibration: log loss up to 0.07 above that of retrained models, allowed 0.05",
+        ),
+        (
+            Calibration(Interval(0.0, -math.inf, math.inf, 1)),
+            "calibration: log loss up to inf above that of retrained models, allowed 0.05",
+        ),
+        (Calibration(Interval(0.01, -0.01, 0.03, 100)), None),
+        (Calibration(None, "ridge has no probabilities"), None),
+    ],
+)
+def test_calibration_counts_by_the_upper_end_of_its_excess(calibration, reason):
+    told = (reason,) if reason else ()
+    assert judge(Evidence(GOOD, calibration), CALIBRATED) == (not told, told)
+
+
+@pytest.mark.parametrize(
+    ("contest", "reason"),
+    [
+        (None, None),  # the first version has nobody to beat
+        (Contest(3, {"uniform": Interval(0.01, -0.01, 0.03, 50)}), None),
+        (Contest(3, different="it is a svm model"), None),
+        (
+            Contest(3, {"uniform": Interval(0.02, 0.01, 0.03, 50)}),
+            "uniform: parameter error 0.01 to 0.03" + ABOVE,
+        ),
+        (Contest(3), "uniform: not compared with champion version 3"),
+        (
+            Contest(3, {"uniform": Interval(math.inf, math.nan, math.nan, 50)}),
+            "uniform: parameter error nan to nan" + ABOVE,
+        ),
+    ],
+)
+def test_a_version_that_is_worse_than_the_champion_beyond_the_interval_fails(contest, reason):
+    told = (reason,) if reason else ()
+    assert judge(Evidence(GOOD, contest=contest), COMPARED) == (not told, told)
+
+
+def test_the_excess_log_loss_is_paired_over_test_rows():
+    table = pl.DataFrame({"mean": [0.5, 0.25, 0.5], "true_mean": [0.5, 0.5, 1.0]})
+    excess = calibration_of(table).excess
+    assert excess is not None
+    assert excess.mean == pytest.approx(2 * math.log(2) / 3)
+    assert excess.n == 3
+    assert calibration_of(table, skipped="no probabilities").excess is None
+
+
+def test_what_the_judgement_follows_from_is_told_apart_and_times_are_not():
+    first = Evidence(GOOD).digest(GATES)
+    slower = {
+        name: {"uniform": told["uniform"] | {"microseconds": 3.0}} for name, told in GOOD.items()
+    }
+    assert Evidence(slower).digest(GATES) == first
+    assert Evidence(POOR).digest(GATES) != first
+    assert Evidence(GOOD, Calibration(None, "none")).digest(GATES) != first
+    assert Evidence(GOOD).digest(CALIBRATED) != first
+
+
+def test_the_fidelity_table_becomes_nested_metrics():
+    table = pl.DataFrame(
+        {
+            "method": ["predictor", "influence"],
+            "design": ["uniform", "uniform"],
+            "parameter_error_low": [0.1, 0.3],
+            "parameter_error_high": [0.12, None],
+        }
+    )
+    assert held_out_errors(table) == {
+        "predictor": {"uniform": {"parameter_error_low": 0.1, "parameter_error_high": 0.12}},
+        "influence": {"uniform": {"parameter_error_low": 0.3}},
+    }
