@@ -35,8 +35,12 @@ PARAMS = Path("params.yaml")
 
 
 def shard_store() -> str:
-    """The folder of finished shards; MODELPRED_STORE names another, or a URL that fsspec knows, for instance a shared one."""
-    return os.environ.get("MODELPRED_STORE") or ".modelpred/shards"
+    """The folder of finished shards, absolute.
+
+    MODELPRED_STORE names another, or a URL that fsspec knows, for instance of a shared one.
+    """
+    where = os.environ.get("MODELPRED_STORE") or ".modelpred/shards"
+    return where if "://" in where else str(Path(where).absolute())
 
 
 @contextmanager

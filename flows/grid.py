@@ -164,7 +164,7 @@ def _queue(cells: Sequence[Experiment]) -> None:
 def _run(cells: Sequence[Experiment], *, jobs: int) -> None:
     """Lets DVC's workers run the queue to its end and tells what ends, as it ends."""
     shared = environment() | {
-        "MODELPRED_STORE": str(shard_store().absolute()),
+        "MODELPRED_STORE": shard_store(),
         "PREFECT_HOME": str(Path(os.environ["PREFECT_HOME"]).absolute()),
     }
     Path(shared["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)
