@@ -51,7 +51,7 @@ from modelpred.predictor.short_training import fit_short_training
 from modelpred.refits import Progress
 from modelpred.targets import Points, TargetModel
 from modelpred.targets.model import class_counts
-from modelpred.targets.training import torch_threads
+from modelpred.targets.threads import torch_threads
 
 SMALL_BATCH_SCORES = 2**18  # scores of a batch up to which one thread is best
 ANSWER_BLOCK = 2048  # subsets answered at once: bounds memory, fills a matrix product

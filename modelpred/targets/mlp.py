@@ -7,8 +7,8 @@
 
 theta holds each hidden unit's [coefficients, intercept], then each class's. Every subset starts at
 the same parameters, drawn from `seed`, and there is no minibatch noise, so the trained parameters
-are a function of the weights. Everything is float64: 150 steps carry a rounding difference along,
-and the answer must not depend on which subsets share a block.
+are a function of the weights. Training is in momentum.py; `precision` is that of its products. All
+functions here compute in the precision of their arguments.
 
 Second derivatives follow Pearlmutter, "Fast exact multiplication by the Hessian" (1994): R(.) is
 the derivative of a quantity as theta moves along a vector.
@@ -26,6 +26,10 @@ from torch.nn.functional import one_hot
 from modelpred.dataset.tables import InvalidInput
 from modelpred.targets.linear import true_class_margins
 from modelpred.targets.model import Points, Solution, Solver, TargetModel
+from modelpred.targets.momentum import Schedule, descend, pool_of
+from modelpred.targets.threads import torch_threads
+
+PRECISIONS = ("float32", "float64")
 
 
 @final
@@ -39,6 +43,7 @@ class Mlp(TargetModel):
     momentum: float = 0.9
     steps: int = 150
     seed: int = 0
+    precision: str = "float32"
 
     name: ClassVar[str] = "mlp"
     convex: ClassVar[bool] = False
@@ -53,6 +58,10 @@ class Mlp(TargetModel):
             raise InvalidInput(
                 "mlp expects learning_rate > 0, 0 <= momentum < 1 and weight_decay >= 0, got "
                 f"{self.learning_rate}, {self.momentum} and {self.weight_decay}"
+            )
+        if self.precision not in PRECISIONS:
+            raise InvalidInput(
+                f"mlp's precision is {self.precision!r}; expected {' or '.join(PRECISIONS)}"
             )
 
     def parameter_count(self, features: int, classes: int) -> int:
@@ -168,8 +177,8 @@ class Mlp(TargetModel):
         return _join(lower, above)
 
     def bytes_per_subset(self, points: Points) -> int:
-        """Hidden units of all points, in float64."""
-        return 8 * len(points.features) * self.hidden
+        """What a small group of momentum.py gathers for one of its subsets, at most."""
+        return 4 * len(points.features) * (points.features.shape[1] + self.hidden)
 
     def without_optimum(self, counts: Float[Tensor, "subsets groups"]) -> Bool[Tensor, " subsets"]:
         """Empty subsets; with a class missing, fixed steps still end somewhere definite."""
@@ -215,12 +224,20 @@ class Mlp(TargetModel):
     def solver(self, points: Points) -> Solver:
         """Momentum from the shared start; `converged` says that the steps ended finite."""
         size = points.features.shape[1]
-        initial = self.initial(size, points.classes).to(points.features.device)
+        device = points.features.device
+        initial = self.initial(size, points.classes).to(device)
+        schedule = Schedule(self.learning_rate, self.momentum, self.weight_decay, self.steps)
+        # An accelerator chooses its kernels by the number of subsets, and then float32 would make
+        # answers depend on their company; nor may two threads split a product here.
+        on_cpu = device.type == "cpu"
+        working = torch.float32 if on_cpu and self.precision == "float32" else torch.float64
+        pool = pool_of(points.features, points.labels, points.classes, working)
 
         def solve(weights: Tensor, *, start: Tensor | None, tolerance: float) -> Solution:  # noqa: ARG001 - fixed steps
             begin = initial[None] if start is None else start
             layers = self._split(begin.expand(len(weights), -1), size)
-            parameters = self._descend(layers, _shares(weights), points)
+            with torch_threads(1 if on_cpu else torch.get_num_threads()):
+                parameters = _join(*descend(pool, *layers, weights, schedule))
             return Solution(
                 parameters=parameters,
                 gradient_norm=self.gradient(parameters, weights, points).abs().amax(1),
@@ -230,31 +247,6 @@ class Mlp(TargetModel):
             )
 
         return solve
-
-    def _descend(self, layers: tuple[Tensor, Tensor], shares: Tensor, points: Points) -> Tensor:
-        """All steps: `gradient` written without a copy, since this is where the time goes."""
-        lower, upper = (layer.clone() for layer in layers)
-        velocities = torch.zeros_like(lower), torch.zeros_like(upper)
-        ones = points.features.new_ones(len(points.features), 1)
-        design = torch.cat([points.features, ones], 1)
-        own = one_hot(points.labels, points.classes).T.to(shares.dtype)
-        shares = shares[:, None]
-        for _ in range(self.steps):
-            # tanh(a) = 2 sigmoid(2 a) - 1: the same to 1e-16 and four times as fast.
-            hidden = (lower @ design.T).mul_(2).sigmoid_().mul_(2).sub_(1)
-            coefficients = upper[..., :-1]
-            output = torch.baddbmm(upper[..., -1:], coefficients, hidden)
-            output = torch.softmax(output, 1).sub_(own).mul_(shares)
-            slopes = torch.cat([output @ hidden.mT, output.sum(2, keepdim=True)], 2)
-            inner = torch.bmm(coefficients.mT, output)
-            inner.addcmul_(inner, hidden.square_(), value=-1)
-            for layer, velocity, slope in zip(
-                (lower, upper), velocities, (inner @ design, slopes), strict=True
-            ):
-                slope[..., :-1].add_(layer[..., :-1], alpha=self.weight_decay)
-                velocity.mul_(self.momentum).sub_(slope, alpha=self.learning_rate)
-                layer.add_(velocity)
-        return _join(lower, upper)
 
     def _split(self, parameters: Tensor, features: int) -> tuple[Tensor, Tensor]:
         size = self.hidden * (features + 1)

@@ -27,6 +27,7 @@ from modelpred.targets.model import (
     class_counts,
     points_of,
 )
+from modelpred.targets.threads import torch_threads
 
 # What a block passes over again and again should stay in a core's cache, and yet be enough rows for
 # the products to run near the machine's peak; very many points bound the rows by memory alone.
@@ -102,14 +103,15 @@ def train_targets(
     with _threads_for(model, points) as threads:
         with torch.no_grad():
             trainer = Trainer(model, points, model.solver(points), tolerance)
-        parts = table.split(rows) if len(table) else ()
-        starts = [None] * len(parts) if begin is None else begin.split(rows)
-        for solution, degenerate in _in_order(trainer, parts, starts, threads):
+        order = _by_size(table)
+        blocks = _in_order(trainer, table, begin, order.split(rows), threads)
+        for solution, degenerate in blocks:
             done.append((solution, degenerate))
             finished += len(degenerate)
             if progress is not None:
                 progress(finished, len(table))
-    return _joined(done, size, points.features.device, as_numpy=as_numpy)
+    places = order.argsort().to(points.features.device)
+    return _joined(done, places, size, as_numpy=as_numpy)
 
 
 @dataclass(frozen=True)
@@ -146,17 +148,6 @@ class Trainer:
 
 
 @contextmanager
-def torch_threads(count: int) -> Generator[None]:
-    """Let torch split products over so many threads inside, and over as many as before after."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)  # also for threads started later, which inherit the last
-
-
-@contextmanager
 def _threads_for(model: TargetModel, points: Points) -> Generator[int]:
     """How many threads may train blocks; inside, torch splits only products worth splitting.
 
@@ -170,15 +161,28 @@ def _threads_for(model: TargetModel, points: Points) -> Generator[int]:
         yield threads if on_cpu else 1
 
 
+def _by_size(table: Tensor) -> Tensor:
+    """The order in which subsets are trained: those of many points first, like beside like.
+
+    Subsets of about one size need about as many steps, and points that all of a block lack cost
+    nothing; the long blocks first keep all cores busy to the end.
+    """
+    return (table != 0).sum(1).argsort(descending=True, stable=True)
+
+
 def _in_order(
-    trainer: Trainer, parts: Sequence[Tensor], starts: Sequence[Tensor | None], threads: int
+    trainer: Trainer, table: Tensor, start: Tensor | None, parts: Sequence[Tensor], threads: int
 ) -> Iterator[tuple[Solution, Tensor]]:
-    """Blocks in their order; one block a thread keeps each block in its core's cache."""
+    """The blocks of these rows, in order; one block a thread keeps each in its core's cache."""
+
+    def train(rows: Tensor) -> tuple[Solution, Tensor]:
+        return trainer.block(table[rows], None if start is None else start[rows])
+
     if threads == 1 or len(parts) < 2:
-        yield from map(trainer.block, parts, starts)
+        yield from (train(rows) for rows in parts if len(rows))
         return
     with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        yield from pool.map(trainer.block, parts, starts)
+        yield from pool.map(train, parts)
 
 
 def _block_size(model: TargetModel, points: Points) -> int:
@@ -189,17 +193,18 @@ def _block_size(model: TargetModel, points: Points) -> int:
 
 
 def _joined(
-    done: list[tuple[Solution, Tensor]], size: int, device: torch.device, *, as_numpy: bool
+    done: list[tuple[Solution, Tensor]], places: Tensor, size: int, *, as_numpy: bool
 ) -> TrainedTargets:
-    empty = torch.zeros(0, dtype=torch.float64, device=device)
+    """All blocks' rows as one table, each row in its place."""
+    empty = torch.zeros(0, dtype=torch.float64, device=places.device)
     flags = empty.bool()
     none = Solution(empty.reshape(0, size), empty, empty, empty.long(), flags)
     parts = [none, *(solution for solution, _ in done)]
     columns = {
-        name: torch.cat([getattr(part, name) for part in parts])
+        name: torch.cat([getattr(part, name) for part in parts])[places]
         for name in ("parameters", "objective", "gradient_norm", "converged", "iterations")
     }
-    columns["degenerate"] = torch.cat([flags, *(degenerate for _, degenerate in done)])
+    columns["degenerate"] = torch.cat([flags, *(degenerate for _, degenerate in done)])[places]
     if as_numpy:
         return TrainedTargets(**{name: column.numpy() for name, column in columns.items()})
     return TrainedTargets(**columns)

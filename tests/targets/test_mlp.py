@@ -7,6 +7,8 @@ from torch import nn
 
 from modelpred.targets import target_model, train_targets
 
+SETTINGS = {"hidden": 5, "steps": 60, "learning_rate": 0.3, "weight_decay": 0.01, "seed": 4}
+
 
 def plain_training(model, points, weights):
     """One model: torch modules, autograd, SGD with momentum."""
@@ -39,7 +41,7 @@ def plain_training(model, points, weights):
 
 @pytest.fixture
 def network():
-    return target_model("mlp", hidden=5, steps=60, learning_rate=0.3, weight_decay=0.01, seed=4)
+    return target_model("mlp", **SETTINGS, precision="float64")
 
 
 def test_training_is_the_plain_loop(network, make_pool, counts):
@@ -52,6 +54,39 @@ def test_training_is_the_plain_loop(network, make_pool, counts):
         torch.testing.assert_close(trained.parameters[row], expected, rtol=1e-10, atol=1e-10)
     assert bool(trained.converged.all())
     assert trained.iterations.tolist() == [60] * 4
+
+
+def test_single_precision_is_near_the_plain_loop(make_pool, counts):
+    # Gradients round at 6e-8 relative; state is float64, so nothing grows over the steps.
+    points = make_pool(3)
+    weights = counts(points, 4)
+    network = target_model("mlp", **SETTINGS)
+    assert network.settings["precision"] == "float32"
+    trained = train_targets(network, points.features, points.labels, weights)
+    for row in range(4):
+        expected = plain_training(network, points, weights[row])
+        assert float((trained.parameters[row] - expected).norm() / expected.norm()) <= 1e-6
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+@pytest.mark.parametrize(("points", "features", "hidden"), [(90, 7, 5), (70, 30, 16)])
+def test_company_changes_no_bit(precision, points, features, hidden):
+    generator = np.random.default_rng(0)
+    table = generator.normal(size=(points, features))
+    labels = generator.integers(0, 3, size=points)
+    weights = generator.integers(0, 3, size=(100, points))
+    weights[generator.random(weights.shape) < generator.random((100, 1))] = 0
+    network = target_model("mlp", hidden=hidden, steps=40, precision=precision)
+
+    def parameters(rows, block=None):
+        return train_targets(network, table, labels, rows, block=block).parameters
+
+    together = parameters(weights)
+    order = generator.permutation(100)
+    assert np.array_equal(parameters(weights, block=7), together)
+    assert np.array_equal(parameters(weights[order], block=64), together[order])
+    for row in (0, 17, 99):
+        assert np.array_equal(parameters(weights[row : row + 1])[0], together[row])
 
 
 def test_the_start_is_shared_and_follows_the_seed(network, make_pool):
