@@ -105,6 +105,7 @@ class _Group:
         # Hidden units of all points with a one for the intercept; what pads them stays zero.
         self.units = self.design.new_zeros(subsets, self.upper.shape[2], size)
         self.units[:, self.hidden] = 1
+        self.minus_one = -self.units.new_ones(())
 
     def trained(self, schedule: Schedule) -> tuple[Tensor, Tensor]:
         """The layers after all steps, without padding."""
@@ -116,7 +117,7 @@ class _Group:
         decays[1][self.hidden] = 0
         rate = schedule.learning_rate
         for _ in range(schedule.steps):
-            slopes = self._slopes(self.lower.to(working), self.upper.to(working))
+            slopes = self._slopes(self.lower.to(working, copy=True), self.upper.to(working))
             for layer, velocity, slope, decay in zip(
                 layers, velocities, slopes, decays, strict=True
             ):
@@ -130,16 +131,17 @@ class _Group:
 
     def _slopes(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
         """The data term's gradient in both layers."""
-        sums = torch.bmm(lower, self.design.mT)
+        sums = torch.bmm(lower.mul_(2), self.design.mT)
         units = self.units[:, : self.hidden]
         # tanh(a) = 2 sigmoid(2 a) - 1: as exact as torch's and six times as fast.
-        torch.sigmoid(sums[:, : self.hidden].mul_(2), out=units)
-        units.mul_(2).sub_(1)
+        torch.sigmoid(sums[:, : self.hidden], out=units)
+        torch.add(self.minus_one, units, alpha=2, out=units)
         output = torch.softmax(torch.bmm(upper, self.units), 1).sub_(self.own).mul_(self.shares)
         above = torch.bmm(output, self.units.mT)
         inner = torch.bmm(upper.mT, output)[:, : self.hidden]
         # Into `sums`, whose padding is zero because the lower layer's is and stays so.
-        torch.addcmul(inner, inner, units.square(), value=-1, out=sums[:, : self.hidden])
+        slopes = torch.mul(units, units, out=sums[:, : self.hidden])
+        torch.addcmul(inner, inner, slopes, value=-1, out=slopes)
         return torch.bmm(sums, self.design), above
 
 
