@@ -213,7 +213,7 @@ def require_utility(context: StudyContext, *, utility: UtilityName, key: str) ->
     model = context.model
     if utility == "accuracy" and model.regression:
         raise InvalidInput(f"{model.name} has no accuracy; set {key} to loss")
-    if utility == "squared_error" and model.name == "svm":
+    if utility == "squared_error" and not (model.regression or model.probabilistic):
         raise InvalidInput(f"{model.name} has no probabilities to square; set {key} to loss")
 
 

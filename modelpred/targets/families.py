@@ -1,8 +1,10 @@
 """The table of target families, and their configuration."""
 
-from typing import Any, Literal
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from modelpred.dataset.tables import InvalidInput
 from modelpred.targets.linear_families import Logistic, Ridge, Softmax, Svm
@@ -30,23 +32,13 @@ def target_model(name: str, **settings: Any) -> TargetModel:  # noqa: ANN401 - f
     return family(**settings)
 
 
-class TargetsConfig(BaseModel):
-    """params.yaml's `targets`: which models are trained on the subsets.
-
-    `auto` is logistic for two classes, softmax for more and ridge for numbers. `C` is used by logistic, softmax, svm and ridge; `hidden` and what follows it by mlp.
-    """
+class _Training(BaseModel):
+    """What `targets` says whatever the family."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    model: Literal["auto", "logistic", "softmax", "svm", "ridge", "mlp"] = "auto"
+    model: str = "auto"
     tolerance: float = Field(default=1e-6, gt=0)
-    C: float = Field(default=1.0, gt=0)
-    hidden: int = Field(default=16, ge=1)
-    weight_decay: float = Field(default=1e-3, ge=0)
-    learning_rate: float = Field(default=0.5, gt=0)
-    momentum: float = Field(default=0.9, ge=0, lt=1)
-    steps: int = Field(default=150, ge=1)
-    seed: int = Field(default=0, ge=0)
 
     def build(self, *, classes: int) -> TargetModel:
         """The target model for labels of so many classes (0: numbers), with its own settings.
@@ -62,8 +54,32 @@ class TargetsConfig(BaseModel):
                 f"{', '.join(fitting_families(classes))}"
             )
         known = FAMILIES[name].setting_names()
-        settings = self.model_dump(include=set(known))
-        return target_model(name, **settings)
+        return target_model(name, **self.model_dump(include=set(known)))
+
+
+def targets_section(families: Mapping[str, type[TargetModel]]) -> type[_Training]:
+    """The configuration of a table of families: one that is added brings its settings along.
+
+    A setting's bounds are those that stand at the family's own field; families share settings of
+    one name.
+    """
+    settings: dict[str, Any] = {
+        field.name: (hints[field.name], field.default)
+        for family in families.values()
+        for hints in [get_type_hints(family, include_extras=True)]
+        for field in dataclasses.fields(family)
+    }
+    settings["model"] = (Literal[("auto", *families)], "auto")
+    return create_model("targets", __base__=_Training, **settings)
+
+
+class TargetsConfig(targets_section(FAMILIES)):
+    """params.yaml's `targets`: which models are trained on the subsets.
+
+    `auto` is logistic for two classes, softmax for more and ridge for numbers. The settings are
+    those of all families (`C` of the linear ones, `hidden` and others of mlp); a family takes its
+    own.
+    """
 
 
 def fitting_families(classes: int) -> tuple[str, ...]:

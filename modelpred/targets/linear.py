@@ -14,10 +14,11 @@ Inside, scores lie as [outputs, subsets, points], so that one matrix product ser
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Num
+from pydantic import Field
 from torch import Tensor
 
 from modelpred.dataset.tables import InvalidInput
@@ -32,7 +33,7 @@ Curvature = tuple[Tensor, ...]
 class Linear(TargetModel):
     """What all linear families share; a family adds its loss as a function of the scores."""
 
-    C: float = 1.0
+    C: Annotated[float, Field(gt=0)] = 1.0
 
     convex: ClassVar[bool] = True
     intercept_penalty: ClassVar[float] = 0.0
@@ -177,6 +178,10 @@ class Linear(TargetModel):
     ) -> Float[Tensor, " subsets"]:
         """By strong convexity, free intercepts profiled out (see certificate.py)."""
         return distance_bound(self, parameters, weights, points)
+
+    def with_steps(self, steps: int) -> "Linear":  # noqa: ARG002 - shared signature
+        """Itself: it is trained to its optimum."""
+        return self
 
     def solver(self, points: Points) -> Solver:
         """Newton's method by preconditioned conjugate gradients (see newton.py)."""

@@ -32,6 +32,7 @@ class Logistic(Linear):
 
     name: ClassVar[str] = "logistic"
     regression: ClassVar[bool] = False
+    probabilistic: ClassVar[bool] = True
 
     def outputs(self, classes: int) -> int:
         """One; InvalidInput unless there are two classes."""
@@ -103,6 +104,7 @@ class Softmax(Linear):
 
     name: ClassVar[str] = "softmax"
     regression: ClassVar[bool] = False
+    probabilistic: ClassVar[bool] = True
     shift_free: ClassVar[bool] = True
 
     def outputs(self, classes: int) -> int:
@@ -190,6 +192,7 @@ class Svm(Linear):
 
     name: ClassVar[str] = "svm"
     regression: ClassVar[bool] = False
+    probabilistic: ClassVar[bool] = False
     intercept_penalty: ClassVar[float] = 1.0
 
     def outputs(self, classes: int) -> int:
@@ -283,6 +286,7 @@ class Ridge(Linear):
     quadratic: ClassVar[bool] = True
     curvature_drift: ClassVar[float] = 0.0
     regression: ClassVar[bool] = True
+    probabilistic: ClassVar[bool] = False
 
     def outputs(self, classes: int) -> int:
         """One; InvalidInput for classes."""

@@ -15,11 +15,12 @@ the derivative of a quantity as theta moves along a vector.
 """
 
 import math
-from dataclasses import dataclass
-from typing import ClassVar, final
+from dataclasses import dataclass, replace
+from typing import Annotated, ClassVar, Literal, final
 
 import torch
 from jaxtyping import Bool, Float, Num
+from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import one_hot
 
@@ -29,25 +30,24 @@ from modelpred.targets.model import Points, Solution, Solver, TargetModel
 from modelpred.targets.momentum import Schedule, descend, pool_of
 from modelpred.targets.threads import torch_threads
 
-PRECISIONS = ("float32", "float64")
-
 
 @final
 @dataclass(frozen=True)
 class Mlp(TargetModel):
     """One hidden tanh layer, softmax outputs, a shared start and fixed steps."""
 
-    hidden: int = 16
-    weight_decay: float = 1e-3
-    learning_rate: float = 0.5
-    momentum: float = 0.9
-    steps: int = 150
-    seed: int = 0
-    precision: str = "float32"
+    hidden: Annotated[int, Field(ge=1)] = 16
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-3
+    learning_rate: Annotated[float, Field(gt=0)] = 0.5
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    steps: Annotated[int, Field(ge=1)] = 150
+    seed: Annotated[int, Field(ge=0)] = 0
+    precision: Literal["float32", "float64"] = "float32"
 
     name: ClassVar[str] = "mlp"
     convex: ClassVar[bool] = False
     regression: ClassVar[bool] = False
+    probabilistic: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.hidden < 1 or self.steps < 1:
@@ -59,9 +59,9 @@ class Mlp(TargetModel):
                 "mlp expects learning_rate > 0, 0 <= momentum < 1 and weight_decay >= 0, got "
                 f"{self.learning_rate}, {self.momentum} and {self.weight_decay}"
             )
-        if self.precision not in PRECISIONS:
+        if self.precision not in {"float32", "float64"}:
             raise InvalidInput(
-                f"mlp's precision is {self.precision!r}; expected {' or '.join(PRECISIONS)}"
+                f"mlp's precision is {self.precision!r}; expected float32 or float64"
             )
 
     def parameter_count(self, features: int, classes: int) -> int:
@@ -220,6 +220,10 @@ class Mlp(TargetModel):
     ) -> None:
         """None: training ends after fixed steps, at no optimum."""
         return
+
+    def with_steps(self, steps: int) -> "Mlp":
+        """The same network, trained for so many steps."""
+        return replace(self, steps=steps)
 
     def solver(self, points: Points) -> Solver:
         """Momentum from the shared start; `converged` says that the steps ended finite."""

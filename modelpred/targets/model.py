@@ -152,6 +152,7 @@ class TargetModel(ABC):
     name: ClassVar[str]
     convex: ClassVar[bool]
     regression: ClassVar[bool]
+    probabilistic: ClassVar[bool]  # whether `probabilities` are defined
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -270,6 +271,10 @@ class TargetModel(ABC):
 
         None for a family that has no optimum to be near; infinity for a subset without one.
         """
+
+    @abstractmethod
+    def with_steps(self, steps: int) -> "TargetModel":
+        """A family of fixed steps with so many of them; one trained to its optimum as it is."""
 
     @abstractmethod
     def solver(self, points: Points) -> Solver:

@@ -313,7 +313,8 @@ class System:
 def _newton_system(problem: Problem, block: Block) -> System:
     working = problem.turned.dtype
     scores, scale = block.scores.to(working), block.scale.to(working)
-    curvature = problem.loss.score_curvature(scores, problem.labels, scale)
+    labels = problem.labels.to(working) if problem.labels.is_floating_point() else problem.labels
+    curvature = problem.loss.score_curvature(scores, labels, scale)
     turned = block.gradient @ problem.turn
     length = turned.abs().amax((0, 2)).clamp(min=1e-300)[:, None]
     penalty = problem.penalty.repeat(len(length), 1)
