@@ -213,12 +213,14 @@ def _outputs_first(parameters: Tensor, outputs: int) -> Tensor:
 
 def _minimise(problem: Problem, weights: Tensor, start: Tensor, tolerance: float) -> Solution:
     count = len(weights)
-    theta = start.expand(-1, count, -1).clone()
-    final = theta.clone()
+    final = start.expand(-1, count, -1).clone()
     norms, objective = weights.new_zeros(2, count)
     iterations = torch.zeros(count, dtype=torch.int64, device=weights.device)
     scale = problem.loss.C * weights
-    scores, gradient = _evaluate(problem, theta, scale)
+    # Scores of a shared start are computed once; steps make new tensors, so views will do.
+    scores, gradient = _evaluate(problem, start, scale)
+    theta = start.expand(-1, count, -1)
+    scores = scores.expand(-1, count, -1)
     row = torch.arange(count, device=weights.device)
     norm = gradient.abs().amax((0, 2))
     residual = torch.full_like(norm, POLISH if problem.loss.quadratic else FORCING)
@@ -286,7 +288,9 @@ def _step(problem: Problem, block: Block, tolerance: float, pace: float) -> floa
 
 def _evaluate(problem: Problem, theta: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
     scores = theta @ problem.design.T
-    slopes = problem.loss.score_slopes(scores, problem.labels).mul_(scale)
+    slopes = problem.loss.score_slopes(scores, problem.labels)
+    # One row of slopes for all subsets where they share theta.
+    slopes = slopes.mul_(scale) if slopes.shape[1] == len(scale) else slopes * scale
     gradient = slopes @ problem.design
     gradient[..., :-1] += theta[..., :-1]
     gradient[..., -1] += problem.loss.intercept_penalty * theta[..., -1]
@@ -327,7 +331,7 @@ def _newton_system(problem: Problem, block: Block) -> System:
 def _turned_back(problem: Problem, system: System, solution: Tensor) -> Tensor:
     """The direction in float64; none for a row whose solution is not finite."""
     direction = (solution.double() * system.length) @ problem.turn.mT
-    return direction.masked_fill_(~torch.isfinite(direction).all(0).all(1)[:, None], 0)
+    return direction.masked_fill_(~torch.isfinite(direction.sum((0, 2)))[:, None], 0)
 
 
 def _direct(problem: Problem, block: Block) -> tuple[Tensor, Tensor]:
