@@ -2,10 +2,10 @@
 
 *Refinement.* For a convex family `refine = k` takes k Newton steps from the prediction, each solved
 by eight iterations of preconditioned conjugate gradients (the anchors' preconditioner); a fraction
-of a step is a fraction of those iterations. So one knob goes from the pure prediction to retraining.
-Gradients are double precision, the conjugate gradients that correct them single: errors of the
-latter are corrected by the next step. A step that raises the objective is halved, up to five times,
-and dropped if that does not help.
+of a step is a fraction of those iterations. So one knob goes from the pure prediction to retraining. Gradients are double precision,
+the solutions that correct them single: errors of the latter are corrected by the next step. Where
+the loss has kinks, the curvature changes on the way: a step's best length is sought, and from the
+third step on the Hessian is a matrix that is solved with, if it is small. A step that raises the objective is halved, up to five times, and dropped if that does not help.
 
 A family of fixed training steps is refined by ten more gradients for each k: by a longer short
 training, or training on from the prediction, see short_training.py.
@@ -21,16 +21,19 @@ k steps buy a bound that is as loose as before on an error that is k steps small
 the bounds met on the way is returned; each holds by itself.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-from modelpred.predictor.anchors import BoundAnchors
+from modelpred.predictor.anchors import BoundAnchors, Preconditioner
 from modelpred.predictor.short_training import BoundShortTraining
 from modelpred.targets import Points, TargetModel
 
 ITERATIONS = 8  # of conjugate gradients that make one Newton step
 HALVINGS = 5
 TRAINING_STEPS = 10  # whose gradients make one step of refinement for a family of fixed steps
+INEXACT_STEPS = 2  # before Hessians are solved with: until then their error is not what limits
 CERTIFICATE_STEPS = 1  # Newton steps that tighten a certificate
 
 
@@ -59,11 +62,11 @@ def refine_parameters(
         if not gradients:
             return start
         return anchors.refined(points, weights, start=start, gradients=gradients)
-    left = round(steps * ITERATIONS)
+    iterations = round(steps * ITERATIONS)
     single = points.to(dtype=torch.float32)
     light = weights.to(torch.float32)
     parameters = start
-    while left > 0:
+    for done in range(0, iterations, ITERATIONS):
         direction = _newton_direction(
             model,
             single,
@@ -71,10 +74,10 @@ def refine_parameters(
             weights=light,
             parameters=parameters,
             gradients=model.gradient(parameters, weights, points),
-            iterations=min(left, ITERATIONS),
+            iterations=min(iterations - done, ITERATIONS),
+            directly=done >= INEXACT_STEPS * ITERATIONS,
         )
         parameters = _guarded(model, single, light, parameters, direction)
-        left -= ITERATIONS
     return parameters
 
 
@@ -87,19 +90,48 @@ def _newton_direction(
     parameters: Tensor,
     gradients: Tensor,
     iterations: int,
+    directly: bool,
 ) -> Tensor:
-    """About -H^-1 g by preconditioned conjugate gradients in single precision, from zero."""
-    precondition = anchors.preconditioner(weights)
+    """About -H^-1 g in single precision, and as long as is best where the loss has kinks."""
     theta = parameters.to(weights.dtype)
     # Gradients near the optimum are far below one: scaled so that single precision keeps them.
     scale = gradients.abs().amax(1, keepdim=True).clamp(min=1e-300)
-    residual = (-gradients / scale).to(weights.dtype)
-    solution = torch.zeros_like(residual)
+    right = (-gradients / scale).to(weights.dtype)
+    dense = model.hessians(theta, weights, points) if directly else None
+    solution = None if dense is None else _solved(dense, right)
+    if solution is None:
+        solution = _conjugate_gradients(
+            model.hessian_product(theta, weights, points),
+            right,
+            precondition=anchors.preconditioner(weights),
+            iterations=iterations,
+        )
+    lengths = model.best_lengths(theta, weights, points, (solution * scale).to(theta))
+    return lengths[:, None] * solution.to(gradients.dtype) * scale
+
+
+def _solved(hessians: Tensor, right: Tensor) -> Tensor | None:
+    """H^-1 right by Cholesky's factors; None where one is not positive definite to rounding."""
+    factors, failed = torch.linalg.cholesky_ex(hessians)
+    if bool(failed.any()):
+        return None
+    return torch.cholesky_solve(right[:, :, None], factors)[:, :, 0]
+
+
+def _conjugate_gradients(
+    product: Callable[[Tensor], Tensor],
+    right: Tensor,
+    *,
+    precondition: Preconditioner,
+    iterations: int,
+) -> Tensor:
+    """About H^-1 right, from zero."""
+    residual, solution = right, torch.zeros_like(right)
     toward = precondition(residual)
     direction = toward
     match = (residual * toward).sum(1, keepdim=True)
     for _ in range(iterations):
-        turned = model.hessian_vector_product(theta, weights, points, direction)
+        turned = product(direction)
         curvature = (direction * turned).sum(1, keepdim=True)
         length = torch.where(curvature > 0, match / curvature.clamp(min=1e-30), 0.0)
         solution = solution + length * direction
@@ -108,7 +140,7 @@ def _newton_direction(
         again = (residual * toward).sum(1, keepdim=True)
         direction = toward + again / match.clamp(min=1e-30) * direction
         match = again
-    return solution.to(gradients.dtype) * scale
+    return solution
 
 
 def _guarded(

@@ -13,6 +13,7 @@ Inside, scores lie as [outputs, subsets, points], so that one matrix product ser
 
 import math
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -28,6 +29,10 @@ from modelpred.targets.newton import newton_solver
 
 Curvature = tuple[Tensor, ...]
 
+DENSE = 64  # parameters up to which a Hessian is made as a matrix
+LINE_STEPS = 3  # of Newton's method along a line
+LENGTHS = (0.05, 4.0)
+
 
 @dataclass(frozen=True)
 class Linear(TargetModel):
@@ -38,6 +43,7 @@ class Linear(TargetModel):
     convex: ClassVar[bool] = True
     intercept_penalty: ClassVar[float] = 0.0
     quadratic: ClassVar[bool] = False
+    smooth: ClassVar[bool] = True  # the loss has a second derivative everywhere
     shift_free: ClassVar[bool] = False  # equal shifts of all intercepts change nothing
     # Largest relative change of a loss's curvature for a unit by which its scores move apart.
     curvature_drift: ClassVar[float] = 1.0
@@ -136,6 +142,76 @@ class Linear(TargetModel):
         directions = self._scores(vectors, points.features)
         data = self.curvature_product(curvature, directions) @ _design(points.features)
         return data.transpose(0, 1).flatten(1) + self._penalty(points, like=parameters) * vectors
+
+    def hessian_product(
+        self,
+        parameters: Float[Tensor, "subsets parameters"],
+        weights: Float[Tensor, "subsets points"],
+        points: Points,
+    ) -> Callable[[Tensor], Tensor]:
+        """Two products with the points for each call; the curvature is computed once."""
+        design = _design(points.features)
+        curvature = self.score_curvature(
+            self._scores(parameters, points.features), points.labels, self.C * weights
+        )
+        penalty = self._penalty(points, like=parameters)
+
+        def product(vectors: Tensor) -> Tensor:
+            directions = self._scores(vectors, points.features)
+            data = self.curvature_product(curvature, directions, out=directions) @ design
+            return torch.addcmul(data.transpose(0, 1).flatten(1), penalty, vectors)
+
+        return product
+
+    def hessians(
+        self,
+        parameters: Float[Tensor, "subsets parameters"],
+        weights: Float[Tensor, "subsets points"],
+        points: Points,
+    ) -> Float[Tensor, "subsets parameters parameters"] | None:
+        """For one score with kinks and few features: one product with the points' outer products.
+
+        A smooth loss keeps its curvature between steps, and few products solve well enough.
+        """
+        if self.smooth or self.outputs(points.classes) > 1 or parameters.shape[1] > DENSE:
+            return None
+        design = _design(points.features)
+        size = design.shape[1]
+        rows, columns = torch.tril_indices(size, size, device=design.device)
+        curvature = self.score_curvature(
+            self._scores(parameters, points.features), points.labels, self.C * weights
+        )[0][0]
+        entries = curvature @ (design[:, rows] * design[:, columns])
+        hessians = entries.new_zeros(len(entries), size, size)
+        hessians[:, rows, columns] = entries
+        hessians[:, columns, rows] = entries
+        hessians.diagonal(dim1=1, dim2=2).add_(self._penalty(points, like=parameters))
+        return hessians
+
+    def best_lengths(
+        self,
+        parameters: Float[Tensor, "subsets parameters"],
+        weights: Float[Tensor, "subsets points"],
+        points: Points,
+        directions: Float[Tensor, "subsets parameters"],
+    ) -> Float[Tensor, " subsets"]:
+        """By Newton's method along the line, on scores alone; 1 where the loss has no kinks."""
+        if self.smooth:
+            return parameters.new_ones(len(parameters))
+        scale, penalty = self.C * weights, self._penalty(points, like=parameters)
+        scores = self._scores(parameters, points.features)
+        along = self._scores(directions, points.features)
+        linear = (penalty * parameters * directions).sum(1)
+        square = (penalty * directions * directions).sum(1)
+        lengths = parameters.new_ones(len(parameters))
+        for _ in range(LINE_STEPS):
+            here = torch.addcmul(scores, lengths[:, None], along)
+            slope = (self.score_slopes(here, points.labels) * scale * along).sum((0, 2))
+            curvature = self.score_curvature(here, points.labels, scale)
+            bend = (self.curvature_product(curvature, along) * along).sum((0, 2))
+            change = (slope + linear + lengths * square) / (bend + square).clamp(min=1e-30)
+            lengths = (lengths - change).clamp(*LENGTHS)
+        return lengths
 
     def point_gradients(
         self, parameters: Float[Tensor, " parameters"], points: Points

@@ -191,6 +191,7 @@ class Svm(Linear):
     """Linear support vector machine with squared hinge; one against the rest beyond two classes."""
 
     name: ClassVar[str] = "svm"
+    smooth: ClassVar[bool] = False
     regression: ClassVar[bool] = False
     probabilistic: ClassVar[bool] = False
     intercept_penalty: ClassVar[float] = 1.0

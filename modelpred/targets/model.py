@@ -15,7 +15,7 @@ score a point (binary or regression) and the number of classes otherwise.
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
@@ -233,6 +233,35 @@ class TargetModel(ABC):
         vectors: Float[Tensor, "subsets parameters"],
     ) -> Float[Tensor, "subsets parameters"]:
         """Second derivative of `objective` applied to one vector a subset."""
+
+    def hessian_product(
+        self,
+        parameters: Float[Tensor, "subsets parameters"],
+        weights: Float[Tensor, "subsets points"],
+        points: Points,
+    ) -> Callable[[Tensor], Tensor]:
+        """`hessian_vector_product` for many vectors: what they do not change is computed once."""
+        return lambda vectors: self.hessian_vector_product(parameters, weights, points, vectors)
+
+    def hessians(
+        self,
+        parameters: Float[Tensor, "subsets parameters"],  # noqa: ARG002 - shared signature
+        weights: Float[Tensor, "subsets points"],  # noqa: ARG002 - shared signature
+        points: Points,  # noqa: ARG002 - shared signature
+    ) -> Float[Tensor, "subsets parameters parameters"] | None:
+        """Second derivative of each subset's `objective`; None where products do better."""
+        return None
+
+    def best_lengths(
+        self,
+        parameters: Float[Tensor, "subsets parameters"],
+        weights: Float[Tensor, "subsets points"],
+        points: Points,
+        directions: Float[Tensor, "subsets parameters"],
+    ) -> Float[Tensor, " subsets"]:
+        """About the multiple of each direction that makes `objective` least; 1 is not improved."""
+        del weights, points, directions
+        return parameters.new_ones(len(parameters))
 
     @abstractmethod
     def point_gradients(

@@ -60,6 +60,40 @@ def test_hessian_is_symmetric_and_gives_the_products(family, counts, monkeypatch
     torch.testing.assert_close(model.hessian(parameters, weights, points), hessian)
 
 
+def test_products_and_matrices_of_many_subsets_are_the_single_ones(family, counts):
+    model, points = family
+    weights = counts(points, 3)
+    parameters = random_parameters(model, points, 3)
+    vectors = random_parameters(model, points, 3, seed=3)
+    before = vectors.clone()
+    expected = model.hessian_vector_product(parameters, weights, points, vectors)
+    product = model.hessian_product(parameters, weights, points)
+    for _ in range(2):  # what is computed once is not spoiled by use
+        torch.testing.assert_close(product(vectors), expected, rtol=1e-11, atol=1e-11)
+    assert torch.equal(vectors, before)
+    hessians = model.hessians(parameters, weights, points)
+    assert (hessians is not None) == (model.name == "svm" and points.classes == 2)
+    if hessians is not None:
+        products = (hessians @ vectors[:, :, None])[:, :, 0]
+        torch.testing.assert_close(products, expected, rtol=1e-11, atol=1e-11)
+
+
+def test_best_lengths_end_where_the_objective_is_flat_along_the_line(make_pool, counts):
+    points = make_pool(2)
+    model, weights = target_model("svm"), counts(points, 5)
+    parameters = random_parameters(model, points, 5)
+    directions = -0.01 * model.gradient(parameters, weights, points)
+    lengths = model.best_lengths(parameters, weights, points, directions)
+    ends = parameters + lengths[:, None] * directions
+
+    def slopes(theta):
+        return (model.gradient(theta, weights, points) * directions).sum(1).abs()
+
+    assert bool((slopes(ends) < 0.05 * slopes(parameters)).all())
+    smooth = target_model("logistic")
+    assert smooth.best_lengths(parameters, weights, points, directions).tolist() == [1] * 5
+
+
 def test_point_gradients_add_up_to_the_gradient_of_the_data_term(family, counts):
     model, points = family
     weights = counts(points, 1)
