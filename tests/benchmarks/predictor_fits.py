@@ -108,9 +108,8 @@ def networks(chosen: list[str]) -> None:
 
 def learning(chosen: list[str]) -> None:
     """Error against the number of targets and against width, as a table and a figure."""
-    figure = Figure(figsize=(8, 3.4), layout="constrained")
-    by_count, by_width = figure.subplots(1, 2)
     rows: list[list[str]] = []
+    curves: dict[str, tuple[list[float], list[float], list[float]]] = {}
     for source in chosen or ("breast_cancer", "spam"):
         task = problem(source, "logistic", fit={"uniform": COUNTS[-1]}, test=TEST)
         weights, true = task.test.usable(design="uniform")
@@ -119,23 +118,39 @@ def learning(chosen: list[str]) -> None:
             for count in COUNTS
         ]
         ours = [learned(task, rows, count, 64) for count in COUNTS]
-        by_count.loglog(COUNTS, ours, "o-", label=f"{source}, predictor", markersize=4)
-        by_count.loglog(COUNTS, linear, "s--", label=f"{source}, linear datamodel", markersize=4)
-        errors = [learned(task, rows, WIDTH_TARGETS, width) for width in WIDTHS]
-        by_width.loglog(WIDTHS, errors, "o-", label=source, markersize=4)
-    for axes, label in ((by_count, "targets"), (by_width, f"width ({WIDTH_TARGETS} targets)")):
-        axes.set_xlabel(label)
-        axes.set_ylabel("relative parameter error, held-out subsets")
-        axes.grid(visible=True, which="both", alpha=0.3)
-        axes.legend(frameon=False, fontsize=8)
-    FIGURE.parent.mkdir(exist_ok=True)
-    figure.savefig(FIGURE, metadata={"Date": None})
+        widths = [learned(task, rows, WIDTH_TARGETS, width) for width in WIDTHS]
+        curves[source] = ([float(error) for error in linear], ours, widths)
+    draw(curves)
     told = (
         f"{machine()}; error on 500 held-out uniform subsets; width is that of the pool and of each "
         "step, the first layer is twice as wide. Figure: docs/images/predictor-learning.svg."
     )
     header = ["pool", "targets", "width", "predictor", "seconds to fit"]
     write_part("Learning curve", [told, "", *table(header, rows)])
+
+
+def draw(curves: dict[str, tuple[list[float], list[float], list[float]]]) -> None:
+    """The figure: for each pool the datamodel's and our errors by targets, and ours by width."""
+    figure = Figure(figsize=(9, 4.2), layout="constrained")
+    by_count, by_width = figure.subplots(1, 2, width_ratios=(3, 2), sharey=True)
+    for colour, (source, (linear, ours, widths)) in zip(("C0", "C1"), curves.items(), strict=True):
+        by_count.loglog(COUNTS, linear, "s--", color=colour, label=f"{source}, linear datamodel")
+        by_count.loglog(COUNTS, ours, "o-", color=colour, label=f"{source}, predictor")
+        by_width.loglog(WIDTHS, widths, "o-", color=colour, label=f"{source}, predictor")
+    for axes, label, ticks in (
+        (by_count, "targets", COUNTS),
+        (by_width, f"width, {WIDTH_TARGETS} targets", WIDTHS),
+    ):
+        axes.set_xlabel(label)
+        axes.set_xticks(ticks, [f"{tick}" for tick in ticks], fontsize=8)
+        axes.minorticks_off()
+        axes.grid(visible=True, alpha=0.3)
+    by_count.set_ylabel("relative parameter error, held-out subsets")
+    figure.legend(
+        *by_count.get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False
+    )
+    FIGURE.parent.mkdir(exist_ok=True)
+    figure.savefig(FIGURE, metadata={"Date": None})
 
 
 def learned(task: Problem, rows: list[list[str]], count: int, width: int) -> float:
