@@ -28,6 +28,7 @@ from torch import Tensor
 from modelpred.targets import Points, TargetModel, train_targets
 
 LEVELS = 24
+GROWN = (1.25, 1.6, 2.0)  # shares above one: points may join the pool that the path was trained on
 SMALLEST_SHARE = 0.02
 UNDETERMINED = 1e-12  # share of the largest curvature below which a direction has none
 JOINT_BLOCK = 400  # up to so many parameters the Hessian is kept as one block
@@ -163,7 +164,8 @@ def fit_size_path(model: TargetModel, points: Points, *, tolerance: float = 1e-6
     """The size path of a pool, for a convex family; a handful of trainings."""
     smallest = max(SMALLEST_SHARE, min(0.1, 3 / len(points.features)))
     exponents = torch.linspace(0, 1, LEVELS, dtype=torch.float64)
-    shares = (smallest ** (1 - exponents)).to(points.features)
+    shares = torch.cat([smallest ** (1 - exponents), exponents.new_tensor(GROWN)])
+    shares = shares.to(points.features)
     weights = shares[:, None].expand(-1, len(points.features)).contiguous()
     path = train_targets(
         model, points.features, points.labels, weights, tolerance=tolerance, classes=points.classes

@@ -55,9 +55,10 @@ def size_features(weights: Tensor, pool: int) -> Tensor:
     """[subsets, 3]: log share, share, inverse share.
 
     Functions of the total weight alone: what tells a weight of two from two equal rows has no place.
+    A subset larger than the pool of the fit passes for one as large: no fit has seen any larger.
     """
     total = weights.sum(1, keepdim=True).clamp(min=1e-9)
-    share = total / pool
+    share = (total / pool).clamp(max=1)
     return torch.cat([share.log(), share, 1 / share], 1)
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from modelpred.predictor import PredictorConfig
-from modelpred.predictor.anchors import fit_size_path
+from modelpred.predictor.anchors import LEVELS, fit_size_path
 from modelpred.predictor.network import PaperNetwork, _spread, size_features
 from modelpred.targets import Points
 from tests.predictor.conftest import make_case
@@ -70,7 +70,7 @@ def test_the_anchor_of_a_path_level_is_the_path(case):
 
 def test_the_preconditioner_inverts_the_middle_hessian(case):
     path = fit_size_path(case.model, case.points)
-    middle = len(path.shares) // 2
+    middle = LEVELS // 2
     weights = path.shares[middle].expand(len(case.points.labels))
     hessian = case.model.hessian(path.parameters[middle], weights, case.points)
     vectors = torch.eye(len(hessian), dtype=torch.float64)[:5] @ hessian
