@@ -44,7 +44,7 @@ from modelpred.api.uncertainty import (
     memorized_rows,
     predictive_distribution,
 )
-from modelpred.api.values import Groups, chosen_rows, estimated_values
+from modelpred.api.values import Groups, chosen_rows, estimated_values, suspicious_rows
 from modelpred.dataset import Dataset, InvalidInput
 from modelpred.dataset.config import ScalingName
 from modelpred.dataset.preparation import Scaling, fit_scaling
@@ -394,6 +394,27 @@ class ModelPred:
                 seed=seed,
                 settings={"semivalue": method, "permutations": permutations, **settings},
             )
+
+    def suspects(
+        self, *, refine: float | int = 0, exact: bool = False, seed: int = 0
+    ) -> pl.DataFrame:
+        """The training rows, the one whose label looks most wrong first; no test rows are needed.
+
+        Columns: row_id, position, label, suggested (the likeliest class; only of families with
+        probabilities) and confidence: how sure models of a tenth to a fifth of the rows, without
+        this one, are of its label; negative where they would rather have another.
+
+        Args:
+            refine: as `predict_parameters`.
+            exact: ask retrained models in place of predicted ones.
+            seed: of the subsets.
+        """
+        ready = self._ready
+        with progress_bar(shown=self._progress) as report:
+            context = context_of(
+                ready, ready.predictor.points, exact=exact, refine=refine, progress=report
+            )
+            return suspicious_rows(context, classes=self.classes, seed=seed)
 
     def select(
         self,

@@ -1,7 +1,7 @@
-"""What each row is worth, and which rows to keep, of a fitted ModelPred.
+"""What each row is worth, which labels look wrong and which rows to keep, of a fitted ModelPred.
 
-The estimators are those of the studies (studies/semivalues.py, studies/choosing.py); here they
-are asked with a caller's own tables.
+The estimators are those of the studies (semivalues.py, worths.py, choosing.py there); here they are
+asked with a caller's own tables.
 """
 
 from collections.abc import Sequence
@@ -28,6 +28,7 @@ from modelpred.studies.utility import (
     require_utility,
 )
 from modelpred.studies.valuation import ValuationConfig, value_table, values_of
+from modelpred.studies.worths import confidence, held_out_evidence
 
 STRIDE = 8  # one in so many of the kept rows goes before the rest is scored again
 Groups = Sequence[Any] | NDArray[Any] | pl.Series
@@ -123,6 +124,25 @@ def _with_rows(context: StudyContext, groups: Groups) -> StudyContext:
 def _joint(game: Utility, members: Tensor) -> Utility:
     """The game of groups whose rows join together."""
     return lambda weights: game(weights.double() @ members.double())
+
+
+def suspicious_rows(context: StudyContext, *, classes: NDArray[Any], seed: int) -> pl.DataFrame:
+    """Return the rows, the one whose label the others' models believe least first.
+
+    Columns: row_id, position, label, suggested (the likeliest class; only of families with
+    probabilities) and confidence, see studies/worths.py.
+    """
+    labels = context.points.labels
+    generator = context.generator(seed=seed, study="suspects", block=0)
+    found = held_out_evidence(context.refits[context.subject], context, generator=generator)
+    sure = confidence(found, labels)
+    named = classes[labels.numpy()] if len(classes) else labels.numpy()
+    table = pl.DataFrame(
+        {"row_id": list(context.row_ids), "position": np.arange(context.pool), "label": named}
+    )
+    if found.shape[1] > 1:
+        table = table.with_columns(suggested=pl.Series(classes[found.argmax(dim=1).numpy()]))
+    return table.with_columns(confidence=pl.Series(sure)).sort("confidence", maintain_order=True)
 
 
 def chosen_rows(

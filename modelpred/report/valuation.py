@@ -149,8 +149,10 @@ def _methods(result: StudyResult) -> list[Table]:
     if metrics.get("truth_seconds") is not None:
         reliability = Cell(number(metrics["truth_reliability"]), "split-half reliability")
         seconds = Cell(microseconds(1e6 * metrics["truth_seconds"]))
+        halves = metrics.get("truth_top_overlap")
+        overlap = Cell("") if halves is None else Cell(percent(halves, 2), "between its halves")
         rows.append(
-            [Cell("Exact retraining", "the truth"), reliability, Cell(""), Cell(""), seconds]
+            [Cell("Exact retraining", "the truth"), reliability, overlap, Cell(""), seconds]
         )
     heads = ("Spearman with exact values", "Same top tenth", "Same bottom tenth", "Time for all")
     return [

@@ -136,7 +136,7 @@ def estimate_values(
     generator: np.random.Generator,
     semivalue: Semivalue | None = None,
     sampler: SamplerName = "stratified",
-    small: float = 0.05,
+    small: float | None = None,
     enough: Enough | None = None,
     progress: Progress = silent,
 ) -> Values:
@@ -150,7 +150,7 @@ def estimate_values(
         generator: draws the subsets.
         semivalue: default Shapley.
         sampler: how subsets are drawn, see sampling.py; `reuse` for Banzhaf alone.
-        small: share of the places that short orders cover when stratified.
+        small: share of the places that short orders cover when stratified, see `make_sampler`.
         enough: when to stop earlier.
         progress: called with (evaluations done, in all, "values").
 

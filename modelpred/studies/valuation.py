@@ -64,7 +64,8 @@ class ValuationConfig(BaseModel):
         error: stop before the budget once no standard error is larger; None: do not.
         reliability: stop before the budget once the ranking would repeat itself so well, as the
             correlation with a second estimate; None: do not. With both, both must hold.
-        small: share of the places that get short orders of their own (stratified).
+        small: share of the places that get short orders of their own (stratified); None: a
+            twentieth, but ten places at least, as far as that is no more than a third.
         utility: minus the mean test loss, the test accuracy, or minus the mean squared error.
         group: a column of the table whose groups of rows are valued, too; None: none.
         rivals: whether every refit is valued, or only the study's subject.
@@ -81,7 +82,7 @@ class ValuationConfig(BaseModel):
     truth_permutations: int = Field(default=100, ge=0, multiple_of=2)
     error: float | None = Field(default=None, gt=0)
     reliability: float | None = Field(default=None, gt=0, lt=1)
-    small: float = Field(default=0.05, ge=0, le=0.5)
+    small: float | None = Field(default=None, ge=0, le=0.5)
     utility: UtilityName = "loss"
     group: str | None = None
     rivals: bool = True
@@ -126,7 +127,8 @@ def run(
     where a rival's models had no finite score) and, with `config.group`, `groups`: a row per group
     (group, rows, and the columns of `values` from value on).
     The truth is the same estimator with exact retraining on other draws; `truth_reliability`, its
-    split-half reliability by Spearman-Brown, is the ceiling for any method's Spearman.
+    split-half reliability by Spearman-Brown, is the ceiling for any method's Spearman, and
+    `truth_top_overlap` the overlap of its own halves.
 
     Args:
         config: which values, how many draws.
@@ -251,6 +253,7 @@ def _true_values(
         "truth_permutations": config.truth_permutations,
         "truth_evaluations": values.evaluations,
         "truth_reliability": written_number(reliability),
+        "truth_top_overlap": _overlap(*values.halves),
         "truth_not_converged": unfinished,
         "truth_seconds": time.perf_counter() - began,
     }

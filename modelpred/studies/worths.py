@@ -172,6 +172,18 @@ def held_out_confidence(
     subsets: int = SMALL_SUBSETS,
 ) -> Vector:
     """Return how sure models of small subsets without a point are of its label, for every point."""
+    found = held_out_evidence(refit, context, generator=generator, subsets=subsets)
+    return confidence(found, context.points.labels)
+
+
+def held_out_evidence(
+    refit: Refit,
+    context: StudyContext,
+    *,
+    generator: np.random.Generator,
+    subsets: int = SMALL_SUBSETS,
+) -> Float[Tensor, "points columns"]:
+    """Return the mean evidence about each point of models of small subsets without it."""
     few, many = (max(1, round(share * context.pool)) for share in SMALL_SHARES)
     sizes = generator.integers(few, many, size=(subsets, 1), endpoint=True)
     places = generator.random((subsets, context.pool)).argsort(axis=1).argsort(axis=1)
@@ -184,7 +196,7 @@ def held_out_confidence(
         found = evidence(context.model, scores, context.points.labels)
         total = total + torch.einsum("sp,spc->pc", absent, found)
         first += len(scores)
-    return confidence(total / (~members).sum(dim=0)[:, None], context.points.labels)
+    return total / (~members).sum(dim=0)[:, None]
 
 
 def _self_confidence(context: StudyContext) -> Vector:

@@ -393,6 +393,18 @@ def test_a_long_order_costs_an_evaluation_a_point_and_a_short_round_as_much():
     assert estimate(game, 8, permutations=10, small=0.25).evaluations == 10 * (6 + 8) + 2
 
 
+@pytest.mark.parametrize(("points", "places"), [(2, 0), (8, 2), (67, 10), (300, 15)])
+def test_ten_places_or_a_twentieth_have_orders_of_their_own(points, places):
+    unasked = estimate(games.additive(np.ones(points)), points, permutations=2, small=None)
+    asked = estimate(
+        games.additive(np.ones(points)), points, permutations=2, small=(places + 0.5) / points
+    )
+    assert unasked.evaluations == asked.evaluations
+    if places:
+        windows, long = -(-points // places), points - places
+        assert unasked.evaluations == 2 * (long + windows * places) + 2
+
+
 @pytest.mark.parametrize("points", [7, 10, 11])
 def test_short_orders_are_home_to_every_player_once_at_a_uniform_place(points):
     generator = np.random.default_rng(0)
