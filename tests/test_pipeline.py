@@ -17,7 +17,7 @@ from modelpred.params import Params
 
 ROOT = Path(__file__).parents[1]
 TINY = {
-    "dataset": {"source": "iris"},
+    "dataset": {"source": "iris", "watch": "data"},
     "subsets": {
         "fit": {"uniform": 400, "bootstrap": 50},
         "validation": {"uniform": 50},

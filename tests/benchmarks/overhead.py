@@ -27,7 +27,7 @@ RESULTS = Path(__file__).with_name("RESULTS.md")
 SECTION = "## Overhead"
 REPEATS = 5
 PARAMS = {
-    "dataset": {"source": "iris"},
+    "dataset": {"source": "iris", "watch": "data"},
     "subsets": {"fit": {"uniform": 40}, "validation": {"uniform": 10}, "test": {"uniform": 10}},
     "targets": {"model": "logistic"},
     "predictor": {"epochs": 1},
@@ -38,7 +38,7 @@ STAGES = ("dataset", "subsets", "targets", "predictor")
 
 def project(place: Path) -> None:
     """The code with small params and four stages."""
-    for name in ("flows", "modelpred", ".dvc/config", ".dvcignore", ".gitignore"):
+    for name in ("flows", "modelpred", "data", ".dvc/config", ".dvcignore", ".gitignore"):
         target = place / name
         target.parent.mkdir(parents=True, exist_ok=True)
         if (ROOT / name).is_dir():

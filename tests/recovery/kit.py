@@ -43,7 +43,7 @@ ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "tests" / "benchmarks" / "RESULTS.md"
 SECTION = "## Recovery"
 PARAMS = {
-    "dataset": {"source": "iris"},
+    "dataset": {"source": "iris", "watch": "data"},
     "subsets": {
         "fit": {"uniform": 600},
         "validation": {"uniform": 50},
@@ -72,7 +72,7 @@ class Project:
     @classmethod
     def made(cls, folder: Path, api: str) -> "Project":
         """Copies the code, without the studies, under git."""
-        for name in ("flows", "modelpred", ".dvc/config", ".dvcignore", ".gitignore"):
+        for name in ("flows", "modelpred", "data", ".dvc/config", ".dvcignore", ".gitignore"):
             target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
             if (ROOT / name).is_dir():
