@@ -55,6 +55,13 @@ class Recurring(BaseModel):
         return cron
 
 
+class Evaluation(Recurring):
+    """When the last versions are compared, how many of them, and by which study."""
+
+    last: int = Field(default=4, ge=0)
+    study: str = "valuation"
+
+
 class ScheduleConfig(BaseModel):
     """schedule.yaml."""
 
@@ -62,6 +69,7 @@ class ScheduleConfig(BaseModel):
 
     timezone: str = "UTC"
     pipeline: Recurring = Recurring()
+    evaluation: Evaluation = Evaluation()
 
     @field_validator("timezone")
     @classmethod
@@ -86,25 +94,21 @@ def read_schedule(path: Path) -> ScheduleConfig:
 
 
 def deployments(config: ScheduleConfig) -> dict[str, RunnerDeployment]:
-    """What is registered, by when it runs: a deployment of each recurring flow, run from this folder."""
-    planned = [("flows/pipeline.py:pipeline", "nightly", config.pipeline)]
-    return {
-        _told(when, config.timezone, entrypoint, name): _deployment(
-            entrypoint, name, when, config.timezone
+    """What is registered, by what is said of it: a deployment of each recurring flow, run from this folder."""
+    compared = {"last": config.evaluation.last, "study": config.evaluation.study}
+    planned = [
+        ("flows/pipeline.py:pipeline", "nightly", config.pipeline, {}),
+        ("flows/evaluation.py:evaluation", "weekly", config.evaluation, compared),
+    ]
+    told: dict[str, RunnerDeployment] = {}
+    for entrypoint, name, when, parameters in planned:
+        source: Any = flow.from_source(source=str(Path.cwd()), entrypoint=entrypoint)
+        schedules = [Cron(when.cron, timezone=config.timezone, slug=name)] if when.cron else []
+        times = f"{when.cron} ({config.timezone})" if when.cron else "by hand only"
+        told[f"{source.name}/{name}: {times}"] = source.to_deployment(
+            name=name, schedules=schedules, parameters=parameters, work_pool_name=POOL
         )
-        for entrypoint, name, when in planned
-    }
-
-
-def _told(when: Recurring, timezone: str, entrypoint: str, name: str) -> str:
-    times = f"{when.cron} ({timezone})" if when.cron else "by hand only"
-    return f"{entrypoint.partition(':')[2]}/{name}: {times}"
-
-
-def _deployment(entrypoint: str, name: str, when: Recurring, timezone: str) -> RunnerDeployment:
-    source: Any = flow.from_source(source=str(Path.cwd()), entrypoint=entrypoint)
-    schedules = [Cron(when.cron, timezone=timezone, slug=name)] if when.cron else []
-    return source.to_deployment(name=name, schedules=schedules, work_pool_name=POOL)
+    return told
 
 
 @application.command()

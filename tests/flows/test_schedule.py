@@ -4,6 +4,7 @@ import pytest
 from prefect.client.orchestration import get_client
 
 from flows import schedule
+from flows.artifacts import STUDIES
 
 
 def write(folder, text):
@@ -23,8 +24,10 @@ def test_deployments_are_registered_with_their_times_and_again_after_a_change(
         schedule.register()
         with get_client(sync_client=True) as client:
             deployment = client.read_deployment_by_name("pipeline/nightly")
+            weekly = client.read_deployment_by_name("evaluation/weekly")
         (planned,) = deployment.schedules
         times.append((planned.schedule.cron, planned.schedule.timezone, deployment.work_pool_name))
+    assert weekly.parameters == {"last": 4, "study": "valuation"}
     assert times == [
         ("30 2 * * 1", "Europe/Berlin", "modelpred"),
         ("0 3 * * *", "Europe/Berlin", "modelpred"),
@@ -48,4 +51,5 @@ def test_a_mistake_in_the_file_is_one_line(tmp_path, text, told):
 
 def test_the_file_that_ships_is_one():
     config = schedule.read_schedule(schedule.Path(__file__).parents[2] / "schedule.yaml")
-    assert config.pipeline.cron == "0 3 * * *"
+    assert (config.pipeline.cron, config.evaluation.cron) == ("0 3 * * *", "0 5 * * 0")
+    assert config.evaluation.study in STUDIES
