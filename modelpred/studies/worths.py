@@ -147,7 +147,7 @@ def evidence(
     """
     if model.regression:
         return -model.losses(scores, labels)[..., None]
-    if model.name == "svm":
+    if not model.probabilistic:
         return model.margins(scores, labels)[..., None]
     return model.probabilities(scores)
 

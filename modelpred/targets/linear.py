@@ -255,10 +255,6 @@ class Linear(TargetModel):
         """By strong convexity, free intercepts profiled out (see certificate.py)."""
         return distance_bound(self, parameters, weights, points)
 
-    def with_steps(self, steps: int) -> "Linear":  # noqa: ARG002 - shared signature
-        """Itself: it is trained to its optimum."""
-        return self
-
     def solver(self, points: Points) -> Solver:
         """Newton's method by preconditioned conjugate gradients (see newton.py)."""
         return newton_solver(self, points)

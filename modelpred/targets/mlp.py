@@ -15,7 +15,7 @@ the derivative of a quantity as theta moves along a vector.
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal, final
 
 import torch
@@ -220,10 +220,6 @@ class Mlp(TargetModel):
     ) -> None:
         """None: training ends after fixed steps, at no optimum."""
         return
-
-    def with_steps(self, steps: int) -> "Mlp":
-        """The same network, trained for so many steps."""
-        return replace(self, steps=steps)
 
     def solver(self, points: Points) -> Solver:
         """Momentum from the shared start; `converged` says that the steps ended finite."""

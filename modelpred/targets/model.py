@@ -302,10 +302,6 @@ class TargetModel(ABC):
         """
 
     @abstractmethod
-    def with_steps(self, steps: int) -> "TargetModel":
-        """A family of fixed steps with so many of them; one trained to its optimum as it is."""
-
-    @abstractmethod
     def solver(self, points: Points) -> Solver:
         """A function that trains blocks of subsets; what the points alone decide is done once."""
 

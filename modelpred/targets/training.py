@@ -176,7 +176,7 @@ def _in_order(
     """The blocks of these rows, in order; one block a thread keeps each in its core's cache."""
 
     def train(rows: Tensor) -> tuple[Solution, Tensor]:
-        return trainer.block(table[rows], None if start is None else start[rows])
+        return trainer.block(table[rows], None if start is None else start[rows.to(start.device)])
 
     if threads == 1 or len(parts) < 2:
         yield from (train(rows) for rows in parts if len(rows))
