@@ -166,6 +166,7 @@ def error_by_size(
     )
     least = float(np.min(deleted[column].to_numpy(), initial=1.0))
     floor = max(0.1 * least, ERROR_FLOOR)
+    fewest = frame["size"].min()
     frame = frame.filter(pl.col(column) > floor)
 
     def paint(axes: Axes) -> None:
@@ -184,11 +185,11 @@ def error_by_size(
                 marker=style.marker, ms=4.5, lw=2.4 if is_ours(method) else 1.5,
                 markevery=max(1, rows.height // 8),
             )  # fmt: skip
-        axes.set_ylim(bottom=0.6 * float(np.min(frame[column].to_numpy(), initial=np.inf)))
+        if not frame.is_empty():  # no error is large enough to be one
+            axes.set_ylim(bottom=0.6 * float(np.min(frame[column].to_numpy())))
         axes.set(xlabel=what, ylabel=f"{title.lower()} (log)")
         plain_log_ticks(axes, vertical=True, percents=column == "parameter_error")
 
-    fewest = frame["size"].min()
     text = ", ".join(
         f"{look(row['method']).label} {row[column]:.3g}"
         for row in frame.filter(pl.col("size") == fewest).iter_rows(named=True)

@@ -194,7 +194,7 @@ def test_missing_and_skipped_studies_say_why(example: ReportInputs, tmp_path: Pa
     text = Page(write_report(bare, tmp_path).read_text(encoding="utf-8")).text
     assert "This study was not run: svm has no probabilities." in text
     assert "This study was not run: no validation rows." in text
-    assert text.count("its results are not among the artifacts of this run") == 5
+    assert text.count("its results are not among the artifacts of this run") == 6
     assert "agreement.spearman 0.5" in text
     assert "No held-out comparison was made" in text
 
