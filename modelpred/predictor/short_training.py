@@ -44,6 +44,7 @@ from modelpred.predictor.anchors import Anchors, BoundAnchors, Preconditioner
 from modelpred.refits import LinearDatamodel
 from modelpred.targets import Points, TargetModel, target_model, train_targets
 from modelpred.targets.model import class_counts
+from modelpred.targets.threads import torch_threads
 
 SHARE = 0.25  # of the gradients of training
 MEMORIES = 3  # but at least so many times 1 / (1 - momentum): before that nothing flows yet
@@ -55,7 +56,7 @@ HELD_OUT = 5  # every so many rows judge the ridge
 LEAST_FOR_RIDGE = 20
 WILD = 4.0  # standard deviations at which inputs of the ridge are cut
 COMPARED = 10  # gradients that ways of refinement are compared with
-BLOCK_BYTES = 4 * 2**20  # of the largest array of a block of subsets
+BLOCK = 256  # subsets trained together
 
 Gradient = Callable[[Tensor], Tensor]
 
@@ -215,29 +216,35 @@ class BoundShortTraining(BoundAnchors):
         return longer.to(torch.float64)
 
     def follow(self, plan: Plan, weights: Tensor) -> Tensor:
-        """Where a plan ends, [subsets, parameters], in blocks that fit the cache."""
-        rows = max(1, BLOCK_BYTES // self.model.bytes_per_subset(self.points))
-        ends = [self._followed(plan, block) for block in weights.split(rows)]
-        return torch.cat(ends)
+        """Where a plan ends, [subsets, parameters]; subsets of about one size together."""
+        order = (weights > 0).sum(1).argsort(stable=True)
+        ends = torch.empty(len(weights), self.anchors.parameter_count).to(weights)
+        # Two threads may split a product of a subset otherwise than one does.
+        with torch_threads(1 if weights.device.type == "cpu" else torch.get_num_threads()):
+            for rows in order.split(BLOCK):
+                opened = self.opened(weights[rows])
+                place, velocity = next(itertools.islice(opened, plan.opening, None))
+                ends[rows] = self.finished(plan, weights[rows], place, velocity)
+        return ends
 
-    def _followed(self, plan: Plan, weights: Tensor) -> Tensor:
-        opened = self._opened(weights)
-        place, velocity = next(itertools.islice(opened, plan.opening, None))
-        return self.finished(plan, weights, place, velocity)
+    def opened(self, weights: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Parameters and velocities after 0, 1, 2, ... steps of training."""
+        family, gradient = _fixed(self.model), self.model.gradient_function(weights, self.points)
+        theta = self.anchors.start.expand(len(weights), -1)
+        velocity = torch.zeros_like(theta)
+        while True:
+            yield theta, velocity
+            velocity = family.momentum * velocity - family.learning_rate * gradient(theta)
+            theta = theta + velocity
 
     def finished(self, plan: Plan, weights: Tensor, place: Tensor, velocity: Tensor) -> Tensor:
         """Where the plan ends from its opening's end."""
-        family = _fixed(self.model)
+        family, gradient = _fixed(self.model), self.model.gradient_function(weights, self.points)
         left, momentum = family.steps - plan.opening, family.momentum
         slip = momentum * (1 - momentum**left) / (1 - momentum)
         theta = place + slip * velocity
         for length in plan.lengths(family.learning_rate / (1 - momentum) * (left - slip)):
-            theta = chebyshev_step(
-                lambda here: self.model.gradient(here, weights, self.points),
-                theta,
-                length=length,
-                stages=plan.stages,
-            )
+            theta = chebyshev_step(gradient, theta, length=length, stages=plan.stages)
         # A subset that is curved more than any that was tried may have gone wild.
         away = theta - self.anchors.middle
         distance = away.norm(dim=1, keepdim=True).clamp(min=1e-30)
@@ -245,21 +252,6 @@ class BoundShortTraining(BoundAnchors):
         tamed = torch.where(distance > self.anchors.farthest, shorter, theta)
         finite = torch.isfinite(tamed).all(1, keepdim=True)
         return torch.where(finite, tamed, self.anchors.middle)
-
-    def _opened(self, weights: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Parameters and velocities after 0, 1, 2, ... steps of training."""
-        family = _fixed(self.model)
-        theta = self.anchors.start.expand(len(weights), -1)
-        velocity = torch.zeros_like(theta)
-        while True:
-            yield theta, velocity
-            slope = self.model.gradient(theta, weights, self.points)
-            velocity = family.momentum * velocity - family.learning_rate * slope
-            theta = theta + velocity
-
-    def openings(self, weights: Tensor, *, most: int) -> list[tuple[Tensor, Tensor]]:
-        """Parameters and velocities after 0 to `most` steps of training."""
-        return list(itertools.islice(self._opened(weights), most + 1))
 
 
 def chebyshev_step(gradient: Gradient, start: Tensor, *, length: float, stages: int) -> Tensor:
@@ -344,7 +336,7 @@ def _best_plan(bound: BoundShortTraining, weights: Tensor, parameters: Tensor) -
     least = round(MEMORIES / (1 - family.momentum))
     gradients = min(family.steps, max(math.ceil(SHARE * family.steps), least))
     tried, true = weights.float(), parameters.float()
-    openings = bound.openings(tried, most=gradients)
+    openings = list(itertools.islice(bound.opened(tried), gradients + 1))
 
     def error(plan: Plan) -> float:
         reached = bound.finished(plan, tried, *openings[plan.opening])

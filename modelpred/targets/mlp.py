@@ -15,6 +15,7 @@ the derivative of a quantity as theta moves along a vector.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal, final
 
@@ -27,7 +28,7 @@ from torch.nn.functional import one_hot
 from modelpred.dataset.tables import InvalidInput
 from modelpred.targets.linear import true_class_margins
 from modelpred.targets.model import Points, Solution, Solver, TargetModel
-from modelpred.targets.momentum import Schedule, descend, pool_of
+from modelpred.targets.momentum import Gathered, Schedule, descend, pool_of
 from modelpred.targets.threads import torch_threads
 
 
@@ -134,6 +135,22 @@ class Mlp(TargetModel):
         inner = (upper[..., :-1].mT @ output) * (1 - hidden.square())
         data = _join(_against(inner, points.features), _against(output, hidden.mT))
         return data + self._decay(points, like=parameters) * parameters
+
+    def gradient_function(
+        self,
+        weights: Float[Tensor, "subsets points"],
+        points: Points,
+    ) -> Callable[[Tensor], Tensor]:
+        """As in training: on each subset's own points (see momentum.py)."""
+        pool = pool_of(points.features, points.labels, points.classes, points.features.dtype)
+        gathered = Gathered(pool, weights, hidden=self.hidden)
+        decay = self._decay(points, like=weights)
+
+        def gradient(parameters: Tensor) -> Tensor:
+            layers = self._split(parameters, points.features.shape[1])
+            return torch.addcmul(_join(*gathered.slopes(*layers)), decay, parameters)
+
+        return gradient
 
     def hessian_vector_product(
         self,

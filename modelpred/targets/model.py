@@ -234,6 +234,14 @@ class TargetModel(ABC):
     ) -> Float[Tensor, "subsets parameters"]:
         """Second derivative of `objective` applied to one vector a subset."""
 
+    def gradient_function(
+        self,
+        weights: Float[Tensor, "subsets points"],
+        points: Points,
+    ) -> Callable[[Tensor], Tensor]:
+        """`gradient` of fixed subsets: what their weights alone decide is computed once."""
+        return lambda parameters: self.gradient(parameters, weights, points)
+
     def hessian_product(
         self,
         parameters: Float[Tensor, "subsets parameters"],

@@ -14,6 +14,7 @@ Three things make it cheap:
   the gradients round (parameters then end within about 3e-7 of float64's, relative).
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -68,18 +69,46 @@ def descend(
         weights: [subsets, points].
         schedule: how it goes.
     """
+    ended = lower.clone(), upper.clone()
+    for size, rows in _groups(pool, weights):
+        group = _Group(pool, lower[rows], upper[rows], weights[rows], size)
+        for layer, trained in zip(ended, group.trained(schedule), strict=True):
+            layer[rows] = trained
+    return ended
+
+
+def _groups(pool: Pool, weights: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """Padded sizes, and the rows that share each and fit together into the cache.
+
+    Subsets without points have nothing to learn from and are in no group.
+    """
     present = weights > 0
     padded = (present.sum(1) + PADDING - 1) // PADDING * PADDING
-    ended = lower.clone(), upper.clone()
     for size in padded.unique().tolist():
-        if size == 0:
-            continue  # no points: nothing to learn from; the caller has a definition for them
-        each = size * pool.design.shape[1] * pool.design.element_size()
+        each = max(1, size * pool.design.shape[1] * pool.design.element_size())
         for rows in (padded == size).nonzero()[:, 0].split(max(1, GROUP_BYTES // each)):
-            group = _Group(pool, lower[rows], upper[rows], weights[rows], size)
-            for layer, trained in zip(ended, group.trained(schedule), strict=True):
-                layer[rows] = trained
-    return ended
+            if size:
+                yield size, rows
+
+
+class Gathered:
+    """Gradients of fixed subsets at any parameters: their points are gathered once."""
+
+    def __init__(self, pool: Pool, weights: Tensor, *, hidden: int) -> None:
+        lower = pool.design.new_zeros(1, hidden, pool.inputs).expand(len(weights), -1, -1)
+        upper = pool.design.new_zeros(1, pool.classes, hidden + 1).expand(len(weights), -1, -1)
+        self.groups = [
+            (rows, _Group(pool, lower[rows], upper[rows], weights[rows], size))
+            for size, rows in _groups(pool, weights)
+        ]
+
+    def slopes(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+        """The data term's gradient in both layers, [subsets, units, inputs + 1]."""
+        found = torch.zeros_like(lower), torch.zeros_like(upper)
+        for rows, group in self.groups:
+            for layer, slope in zip(found, group.slopes(lower[rows], upper[rows]), strict=True):
+                layer[rows] = slope
+        return found
 
 
 class _Group:
@@ -99,9 +128,7 @@ class _Group:
         self.own = pool.own[chosen].mT.contiguous()
         self.shares = shares.to(working)[:, None]
         self.hidden, self.classes, self.inputs = lower.shape[1], pool.classes, pool.inputs
-        self.lower = _enlarged(lower, _aligned(self.hidden), self.design.shape[2])
-        self.upper = _enlarged(upper, self.own.shape[1], _aligned(self.hidden + 1))
-        self.upper[:, self.classes :, self.hidden] = NEVER
+        self.lower, self.upper = self._laid_out(lower, upper)
         # Hidden units of all points with a one for the intercept; what pads them stays zero.
         self.units = self.design.new_zeros(subsets, self.upper.shape[2], size)
         self.units[:, self.hidden] = 1
@@ -124,9 +151,24 @@ class _Group:
                 velocity.mul_(schedule.momentum).sub_(slope, alpha=rate)
                 velocity.addcmul_(layer, decay, value=-rate)
                 layer.add_(velocity)
+        return self._cut_out(self.lower, self.upper)
+
+    def slopes(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+        """The data term's gradient at these layers, without padding."""
+        working = self.design.dtype
+        lower, upper = self._laid_out(lower.to(working), upper.to(working))
+        return self._cut_out(*self._slopes(lower, upper))
+
+    def _laid_out(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+        lower = _enlarged(lower, _aligned(self.hidden), self.design.shape[2])
+        upper = _enlarged(upper, self.own.shape[1], _aligned(self.hidden + 1))
+        upper[:, self.classes :, self.hidden] = NEVER
+        return lower, upper
+
+    def _cut_out(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
         return (
-            self.lower[:, : self.hidden, : self.inputs],
-            self.upper[:, : self.classes, : self.hidden + 1],
+            lower[:, : self.hidden, : self.inputs],
+            upper[:, : self.classes, : self.hidden + 1],
         )
 
     def _slopes(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:

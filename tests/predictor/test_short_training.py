@@ -22,7 +22,7 @@ from tests.predictor.conftest import make_points
 def network():
     """A small network, its pool and 80 trained subsets."""
     points = make_points("softmax", 40)
-    model = target_model("mlp", hidden=3, steps=80)
+    model = target_model("mlp", hidden=3, steps=80, precision="float64")
     drawn = draw_subsets(
         SubsetsConfig(fit={"uniform": 80}, validation={"uniform": 1}, test={"uniform": 1}),
         points=40,

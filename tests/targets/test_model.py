@@ -60,6 +60,21 @@ def test_hessian_is_symmetric_and_gives_the_products(family, counts, monkeypatch
     torch.testing.assert_close(model.hessian(parameters, weights, points), hessian)
 
 
+def test_the_gradient_of_fixed_subsets_is_the_gradient(family, counts):
+    model, points = family
+    weights = counts(points, 5)
+    weights[4] = 0
+    gradient = model.gradient_function(weights, points)
+    for seed in (2, 3):  # what is computed once is not spoiled by use
+        parameters = random_parameters(model, points, 5, seed=seed)
+        torch.testing.assert_close(
+            gradient(parameters),
+            model.gradient(parameters, weights, points),
+            rtol=1e-11,
+            atol=1e-11,
+        )
+
+
 def test_products_and_matrices_of_many_subsets_are_the_single_ones(family, counts):
     model, points = family
     weights = counts(points, 3)
