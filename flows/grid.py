@@ -28,9 +28,8 @@ import polars as pl
 import typer
 import yaml
 
+from flows import server
 from flows.artifacts import PARAMS, PREDICTOR, STUDIES_FOLDER, shard_store
-from flows.pipeline import environment
-from flows.runtime import shared_api
 from modelpred.report.grid import GridCell, write_grid
 
 SOURCES = ("iris", "spam", "higgs", "mnist")
@@ -39,6 +38,7 @@ MANY_CLASSES = ("mnist", "digits", "wine")
 STAGES = ("studies@edits", "studies@lds")
 FIDELITY = PREDICTOR / "fidelity.parquet"
 FINISHED, FAILED = "Success", "Failed"
+WAITING = ("Queued", "Running")
 POLL_SECONDS = 2.0
 
 
@@ -118,13 +118,11 @@ def main(
             [name], model, [*(settings or ()), *_file(name, higgs)], state=_state()
         )
     ]
-    _wait_for_idle_workers()
     finished = _finished()
     missing = [cell for cell in cells if cell.name not in finished]
     if missing:
         _queue(missing)
-        with shared_api():
-            _run(missing, jobs=jobs)
+        _run(missing, jobs=jobs)
         finished = _finished()
     read = [_read(cell, finished[cell.name]) for cell in cells if cell.name in finished]
     if read:
@@ -151,49 +149,43 @@ def _state() -> str:
 
 
 def _queue(cells: Sequence[Experiment]) -> None:
-    """Queues the cells; what is left of an earlier try of theirs is taken off the queue."""
-    left = _status()
-    if old := [cell.name for cell in cells if cell.name in left]:
+    """Queues the cells that do not wait or run already; a try that failed leaves the queue."""
+    status = _status()
+    if old := [cell.name for cell in cells if status.get(cell.name) in (FINISHED, FAILED)]:
         _said("dvc", "queue", "remove", *old)
     for cell in cells:
+        if status.get(cell.name) in WAITING:
+            continue
         chosen = [part for setting in cell.settings for part in ("-S", setting)]
         _said("dvc", "exp", "run", "--queue", "--name", cell.name, *chosen, *STAGES)
         typer.echo(f"queued {cell.name}", err=True)
 
 
 def _run(cells: Sequence[Experiment], *, jobs: int) -> None:
-    """Lets DVC's workers run the queue to its end and tells what ends, as it ends."""
-    shared = environment() | {
+    """Lets DVC's workers run the queue to its end and tells what ends, as it ends.
+
+    The workers are detached and go on when this process is stopped; what the cells say is kept by
+    DVC (`dvc queue logs NAME`).
+    """
+    home = Path(os.environ["PREFECT_HOME"]).absolute()
+    home.mkdir(parents=True, exist_ok=True)
+    shared = os.environ | {
         "MODELPRED_STORE": shard_store(),
-        "PREFECT_HOME": str(Path(os.environ["PREFECT_HOME"]).absolute()),
+        "MODELPRED_SERVER": str(server.FOLDER.absolute()),
+        "PREFECT_HOME": str(home),
     }
-    Path(shared["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)
-    # The queue's workers are detached: what the cells say is kept by DVC (`dvc queue logs NAME`).
     subprocess.run(
         ["dvc", "queue", "start", "--jobs", str(jobs)], env=shared, check=True, capture_output=True
     )
-    waiting = {cell.name for cell in cells}
-    while waiting:
+    left = {cell.name for cell in cells}
+    while left:
         time.sleep(POLL_SECONDS)
         status = _status()
-        for name in sorted(waiting):
-            if status.get(name, FAILED) in (FINISHED, FAILED):  # gone from the queue: failed
-                typer.echo(f"{status.get(name, FAILED).lower()} {name}", err=True)
-                waiting.remove(name)
-
-
-def _wait_for_idle_workers() -> None:
-    """A worker that an earlier run left would keep that run's environment: let it go first.
-
-    Cells of somebody else's queue that are running are waited for.
-    """
-    said = _said("dvc", "queue", "status")
-    if "Worker status: 0 active, 0 idle" in said:
-        return
-    typer.echo("waiting for DVC's queue workers to end", err=True)
-    _said("dvc", "queue", "stop")
-    while "Worker status: 0 active, 0 idle" not in _said("dvc", "queue", "status"):
-        time.sleep(POLL_SECONDS)
+        for name in sorted(left):
+            outcome = status.get(name, FAILED)  # gone from the queue: it was removed by hand
+            if outcome not in WAITING:
+                typer.echo(f"{outcome.lower()} {name}", err=True)
+                left.remove(name)
 
 
 def _status() -> dict[str, str]:
@@ -201,7 +193,7 @@ def _status() -> dict[str, str]:
     found: dict[str, str] = {}
     for line in _said("dvc", "queue", "status").splitlines():
         words = line.split()
-        if len(words) > 2 and words[-1] in ("Queued", "Running", FINISHED, FAILED):
+        if len(words) > 2 and words[-1] in (*WAITING, FINISHED, FAILED):
             found[words[1]] = words[-1]
     return found
 

@@ -31,7 +31,8 @@ from pathlib import Path
 
 import psutil
 
-FOLDER = Path(".modelpred/server")
+# MODELPRED_SERVER names another, for runs in folders of their own that share one server.
+FOLDER = Path(os.environ.get("MODELPRED_SERVER") or ".modelpred/server")
 COMMAND = "from flows.server import main; main()"  # -m would import the module twice
 START_SECONDS = 120.0  # a new database on a busy machine; 3 to 7 s are usual
 LOOK_SECONDS = 0.5
