@@ -45,10 +45,14 @@ def _agreement(result: StudyResult) -> str:
     metrics = result.metrics
     influence = metrics["methods"].get("influence", {}).get("spearman")
     beside = f"; influence functions reach {number(influence)}" if influence is not None else ""
+    refined = metrics["methods"].get("predictor_refined", {}).get("spearman")
+    if refined is not None:
+        beside += f", predicting each removal with some Newton steps {number(refined)}"
     return (
-        "Which rows move a coefficient, and how, is ranked as by leaving out each row and "
-        f"retraining, with a Spearman correlation of {number(metrics['spearman'])} (median over "
-        f"coefficients{beside}); {percent(metrics['above'])} of the coefficients reach 0.95."
+        "Which rows move a coefficient, and how, the predictor's derivatives rank as leaving out "
+        f"each row and retraining does, with a Spearman correlation of {number(metrics['spearman'])} "
+        f"(median over coefficients{beside}); {percent(metrics['above'])} of the coefficients reach "
+        "0.95."
     )
 
 
@@ -163,15 +167,17 @@ def _flip_table(inputs: ReportInputs, result: StudyResult, method: str) -> list[
             Cell(f"Row {inputs.dataset.test_row_ids[row['test_row']]}"),
             Cell(inputs.dataset.classes[row["predicted"]]),
             Cell(number(row["margin"])),
-            Cell(count(row["size"]), row["removed"]),
+            Cell(count(row["size"])),
             Cell(number(row["predicted_margin"])),
             Cell(number(row["retrained_margin"])),
             Cell("yes" if row["confirmed"] else "no"),
+            Cell(row["removed"]),
         ]
         for row in flips.sort("size").head(inputs.config.rows).iter_rows(named=True)
     ]
     heads = ("Test row", "Predicted", "Margin", "Rows removed", "Then, predicted")
     columns = [Column(head, numeric=head not in heads[:2]) for head in heads]
     columns += [Column("Then, retrained"), Column("Flips", numeric=False)]
+    columns.append(Column("Which rows", numeric=False))
     caption = f"The predictions that rest on the fewest rows, by {look(method).label}"
     return [Table(caption, columns, body, folded=True)] if body else []
