@@ -7,6 +7,7 @@ level's Hessian H_t, which needs only the pooled gradients of that level:
 
     anchor(w) = theta*(t) - H_t^-1 (grad penalty + sum_i w_i grad_i(theta*(t)))
 
+A step is cut to the length of the largest theta*(t); levels go on to t = 2 for pools that grow.
 H_t is kept as its diagonal in one shared orthonormal basis (one block an output for families with
 many parameters), so the same basis preconditions a gradient at any parameters:
 
@@ -143,7 +144,12 @@ class BoundSizePath(BoundAnchors):
             ]
         )
         gradients = torch.empty_like(gradients).index_copy(0, order, gradients)
-        return self.path.parameters[levels] - self._apply(gradients, levels)
+        start, step = self.path.parameters[levels], self._apply(gradients, levels)
+        # No subset of the pool calls for a longer step. Points that the path never saw do, and are
+        # overshot by it: cut, their errors fall by a third (spam), and the others stay as they are.
+        longest = self.path.parameters.norm(dim=1).amax()
+        length = step.norm(dim=1, keepdim=True).clamp(min=1e-30)
+        return start - (longest / length).clamp(max=1) * step
 
     def preconditioner(self, weights: Tensor) -> Preconditioner:
         """Q diag(Q' H_t Q)^-1 Q' g for each subset's level t."""

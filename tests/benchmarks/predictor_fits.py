@@ -35,8 +35,9 @@ ABLATED = (
 COUNTS = tuple(250 * 2**power for power in range(8))
 WIDTHS = (16, 32, 64, 128, 256)
 WIDTH_TARGETS = 4000
+NEW_POINT_TARGETS = 2000
 NEW_POINT_METHODS = (
-    "linear_datamodel", "influence", "newton_step", "predictor", "refine 0.5"
+    "linear_datamodel", "influence", "newton_step", "predictor", "refine 0.5", "refine 2"
 )  # fmt: skip
 
 
@@ -178,7 +179,7 @@ def new_points(chosen: list[str]) -> None:
         half = Points(
             whole.points.features[:seen], whole.points.labels[:seen], whole.points.classes
         )
-        task = _on(half, whole, count=8000)
+        task = _on(half, whole, count=NEW_POINT_TARGETS)
         refits: dict[str, Any] = rivals(task.model, half, *task.fit.usable())
         refits["predictor"] = fitted(task)
         extended = {
@@ -186,7 +187,7 @@ def new_points(chosen: list[str]) -> None:
             for name, refit in refits.items()
             if isinstance(refit, Extendable)
         }
-        extended["refine 0.5"] = Refined(extended["predictor"], 0.5)
+        extended |= {f"refine {k}": Refined(extended["predictor"], k) for k in (0.5, 2)}
         for design, weights in _new_designs(seen, len(whole.points.labels)).items():
             truth = train_targets(
                 task.model, whole.points.features, whole.points.labels, weights,
@@ -201,7 +202,7 @@ def new_points(chosen: list[str]) -> None:
             print(" | ".join(cells), flush=True)
     header = ["pool, family", "subsets", "count", *NEW_POINT_METHODS]
     lines = [
-        f"{machine()}; standardised; fitted to 8,000 subsets of the first half of the points.",
+        f"{machine()}; standardised; fitted to {NEW_POINT_TARGETS} subsets of the first half of the points.",
         "",
         *table(header, rows),
     ]

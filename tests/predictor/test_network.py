@@ -81,9 +81,22 @@ def test_the_preconditioner_inverts_the_middle_hessian(case):
 
 
 def test_size_features_by_hand():
-    weights = torch.tensor([[2.0, 1.0, 0.0, 0.0]])
-    expected = torch.tensor([[torch.tensor(0.75).log(), 0.75, 4 / 3]])
+    weights = torch.tensor([[2.0, 1.0, 0.0, 0.0], [3.0, 3.0, 0.0, 0.0]])
+    # The second subset is larger than the pool and passes for all of it.
+    expected = torch.tensor([[torch.tensor(0.75).log(), 0.75, 4 / 3], [0.0, 1.0, 1.0]])
     torch.testing.assert_close(size_features(weights, 4), expected)
+
+
+def test_a_pool_may_grow_to_twice_its_size(case):
+    """The path knows the optimum of every point twice, and no anchor is thrown far by new points."""
+    path = fit_size_path(case.model, case.points, tolerance=1e-10)
+    bound = path.bind(case.model, case.points, torch.float64)
+    twice = torch.full((1, len(case.points.labels)), 2.0, dtype=torch.float64)
+    torch.testing.assert_close(bound(twice), path.parameters[-1:], rtol=0, atol=1e-8)
+    away = Points(50 * case.points.features, case.points.labels, case.points.classes)
+    far = path.bind(case.model, away, torch.float64)(twice)
+    longest = path.parameters.norm(dim=1).max()
+    assert float((far - path.parameters[-1]).norm()) <= float(longest) * (1 + 1e-9)
 
 
 def test_a_column_that_varies_by_rounding_alone_has_no_scale():
