@@ -169,7 +169,8 @@ def chosen_rows(
     promised = _quota(context, quota)
     game = game_of(context.refits[context.subject], context)
     greedy = backwards(game, sizes=[count], quota=promised, stride=STRIDE)[count]
-    kept = with_swaps(game, greedy, swaps=swaps, quota=promised)
+    truth = game_of(context.truth, context)
+    kept = with_swaps(game, greedy, swaps=swaps, quota=promised, confirm=truth)
     members = kept.nonzero()[:, 0]
     without = kept.repeat(count + 1, 1)
     without[torch.arange(count), members] = False

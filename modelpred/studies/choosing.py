@@ -4,7 +4,9 @@
                    removal leaves the highest v go, one in `stride` of those kept at a time; then
                    the rest is scored again. One path answers for every k.
     with swaps     the best removals from a choice are paired with the best additions, every pair
-                   is scored in one call, and the best pair is swapped while v rises
+                   is scored in one call, and the best pair is swapped while v rises. The best of
+                   hundreds of predictions is partly the luckiest: a second, dearer v may be given
+                   that decides among the few best and says when to end
     top by value   the k rows of the highest value
 
 Backwards, because predictions are best near the sizes that a predictor saw.
@@ -28,6 +30,7 @@ from modelpred.studies.sampling import Utility
 
 # Removals and additions that a swap combines: 24 x 24 pairs are one call.
 PAIRED = 24
+CONFIRMED = 24  # pairs that the second utility decides among
 
 
 @dataclass(frozen=True)
@@ -106,13 +109,22 @@ def backwards(
 
 
 def with_swaps(
-    utility: Utility, kept: Bool[Tensor, " points"], *, swaps: int, quota: Quota
+    utility: Utility,
+    kept: Bool[Tensor, " points"],
+    *,
+    swaps: int,
+    quota: Quota,
+    confirm: Utility | None = None,
 ) -> Bool[Tensor, " points"]:
-    """Return the choice after up to so many swaps of a kept row for another, each of which helps."""
+    """Return the choice after up to so many swaps of a kept row for another, each of which helps.
+
+    With `confirm`, such as the utility of retrained models, a swap has to help by that.
+    """
     kept = kept.clone()
     if bool(kept.all()) or swaps == 0:
         return kept
-    reached = float(utility(kept[None].to(torch.uint8))[0])
+    judge = confirm or utility
+    reached = float(judge(kept[None].to(torch.uint8))[0])
     everyone = torch.arange(len(kept))
     for _ in range(swaps):
         order = _best_first(utility(_toggled(kept, everyone)))
@@ -122,6 +134,9 @@ def with_swaps(
         if not len(pairs):
             break
         worths = utility(_toggled(kept, pairs))
+        if confirm is not None:
+            pairs = pairs[_best_first(worths)][:CONFIRMED]
+            worths = confirm(_toggled(kept, pairs))
         best = int(worths.argmax())
         if float(worths[best]) <= reached:
             break

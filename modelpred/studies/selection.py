@@ -1,7 +1,7 @@
 """Which k rows to keep, and how good is the model that they train?
 
 Rows are chosen by what refits predict on validation rows, one half of the test rows drawn at random
-(choosing.py): `greedy`, `swapped` (greedy, then swaps) and the k rows of the highest value by every
+(choosing.py): `greedy`, `swapped` (greedy, then swaps, the few best of which retraining confirms) and the k rows of the highest value by every
 method of worths.py. What was chosen is retrained exactly and judged on the other half of the test
 rows, beside random choices and the whole pool (curves.py).
 
@@ -166,13 +166,15 @@ def _greedy(
     seconds: dict[str, float],
 ) -> list[Kept]:
     """The greedy choices of all sizes, and the same after swaps."""
-    game = game_of(context.refits[context.subject], context)
+    game, truth = (
+        game_of(refit, context) for refit in (context.refits[context.subject], context.truth)
+    )
     began = time.perf_counter()
     path = backwards(game, sizes=sizes, quota=quota, stride=config.stride)
     seconds[GREEDY] = time.perf_counter() - began
     swapped: list[Tensor] = []
     for done, size in enumerate(sizes, start=1):
-        swapped.append(with_swaps(game, path[size], swaps=config.swaps, quota=quota))
+        swapped.append(with_swaps(game, path[size], swaps=config.swaps, quota=quota, confirm=truth))
         context.progress(done, len(sizes), f"{STUDY}: swaps")
     seconds[SWAPPED] = time.perf_counter() - began
     return [

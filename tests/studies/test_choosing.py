@@ -68,6 +68,20 @@ def test_swaps_reach_the_best_choice_of_an_additive_utility():
     assert torch.equal(found, top_by_value(worths, size=4, quota=no_quota(10)))
 
 
+def test_a_swap_has_to_help_by_the_second_utility_too():
+    """The first utility likes only points 8 and 9, which the second says do harm."""
+    liked, true = np.zeros(10), np.arange(10.0)
+    liked[8:], true[8:] = 1, -5
+    start = torch.arange(10) < 4
+    swaps = {"swaps": 10, "quota": no_quota(10)}
+    alone = with_swaps(games.additive(liked), start, **swaps)
+    assert alone[8:].all()
+    confirmed = with_swaps(games.additive(liked), start, confirm=games.additive(true), **swaps)
+    assert not confirmed[8:].any()
+    both = with_swaps(games.additive(true), start, confirm=games.additive(true), **swaps)
+    assert torch.equal(both, with_swaps(games.additive(true), start, **swaps))
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_swaps_end_where_no_single_swap_helps(seed):
     game = games.random_game(8, seed=seed)
