@@ -25,7 +25,7 @@ import yaml
 ROOT = Path(__file__).parents[2]
 RESULTS = Path(__file__).with_name("RESULTS.md")
 SECTION = "## Overhead"
-REPEATS = 5
+REPEATS = 3
 PARAMS = {
     "dataset": {"source": "iris", "watch": "data"},
     "subsets": {"fit": {"uniform": 40}, "validation": {"uniform": 10}, "test": {"uniform": 10}},

@@ -1,15 +1,16 @@
 """What a month of operation does to a project, in minutes: kills, full disks, lost permissions, damaged files.
 
     python tests/recovery/kit.py                     everything, into RESULTS.md's section (about 20 min)
-    python tests/recovery/kit.py --kills 3 --only kills twice --no-write
+    python tests/recovery/kit.py --kills 2 --only kills twice --no-write
 
 Each trial takes a small project (iris, four stages) to a state, disturbs it, and then lets it run normally. It counts
 as recovered only if that run ends well and leaves the bytes of an undisturbed run: every shard, the manifest, the
 predictor's two files, one registered version with their fingerprint, exactly the shards of this version in the store,
 no unfinished folder and no lock that a human must take away. Errors on the way must be told without a traceback.
 
-    kills        SIGKILL at a random moment of the stage's usual time: of targets, predictor, publish, and of the
-                 pipeline, there either the run's process alone or all of its processes
+    kills        SIGKILL at a random moment of the stage's usual time, several times in a row, each on what the one
+                 before left: of targets, predictor, publish, and of the pipeline, there in turn the run's process
+                 alone and all of its processes
     damage       a byte flipped, or the end cut off, at a random place of: shards in the store, shards of the version,
                  the manifest, the predictor's two files
     disk         the store, the artifacts or the registry on a full disk (a small tmpfs; root only)
@@ -20,6 +21,7 @@ no unfinished folder and no lock that a human must take away. Errors on the way 
 import argparse
 import ast
 import contextlib
+import fcntl
 import os
 import platform
 import shutil
@@ -58,7 +60,7 @@ BLOCKS = 28
 KEPT = ("dataset", "subsets", "targets", "predictor")
 # What a run leaves that says how long it took, and so differs from run to run.
 TIMED = {"fidelity", "history", "errors", "metrics"}
-PATIENCE = 120.0
+PATIENCE = 600.0
 STAGES = ("targets", "predictor", "publish", "pipeline")
 
 
@@ -156,6 +158,7 @@ class Trial:
     what: str
     outcome: str = "recovered"
     said: str = ""
+    kills: int = 0
 
 
 @dataclass
@@ -233,37 +236,46 @@ LACKING = {
 }
 
 
-def kill(kit: Kit, stage: str) -> None:
-    """Kills a stage at a random moment of its usual time, then runs it normally."""
-    moment = kit.generator.uniform(0.0, kit.seconds[stage])
-    tree = stage == "pipeline" and kit.generator.random() < 0.5
-    trial = Trial("kills", f"{stage}{' and its children' if tree else ''} after {moment:.1f} s")
+def kill(kit: Kit, stage: str, times: int) -> None:
+    """Kills a stage so many times at random moments of its usual time, then runs it normally."""
     lacking = (*LACKING[stage], ".dvc/tmp", ".modelpred/published.json", ".modelpred/run.lock")
+    trial = Trial("kills", "")
+    killed: list[str] = []
     with kit.project(*lacking) as project:
-        process = project.start(*project.stage(stage))
-        try:
-            process.wait(moment)
-        except subprocess.TimeoutExpired:
-            if tree:
-                for child in psutil.Process(process.pid).children(recursive=True):
-                    child.kill()
-            process.send_signal(signal.SIGKILL)
-        process.wait()
-        status, said = finished(project, stage)
+        for number in range(times):
+            moment = kit.generator.uniform(0.0, kit.seconds[stage])
+            process = project.start(*project.stage(stage))
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(moment)
+            if process.poll() is None:
+                killed.append(f"{moment:.1f}")
+                if stage == "pipeline" and number % 2:
+                    for child in psutil.Process(process.pid).children(recursive=True):
+                        child.kill()
+                process.send_signal(signal.SIGKILL)
+            process.communicate()
+            wait_for_what_works_on(project)
+        trial.kills = len(killed)
+        trial.what = f"{stage}, {len(killed)} times, after {', '.join(killed)} s"
+        status, said = project.run(*project.stage(stage))
         if status:
             kit.failed(trial, said)
         else:
             kit.note(trial, project, published=stage in ("publish", "pipeline"))
 
 
-def finished(project: Project, stage: str) -> tuple[int, str]:
-    """A normal run, once what a killed one left running has ended."""
+def wait_for_what_works_on(project: Project) -> None:
+    """Waits until the commands of a killed pipeline have ended: they hold its lock."""
+    lock = project.folder / ".modelpred" / "run.lock"
+    if not lock.exists():
+        return
     end = time.monotonic() + PATIENCE
-    while True:
-        status, said = project.run(*project.stage(stage))
-        if "another run is under way" not in said or time.monotonic() > end:
-            return status, said
-        time.sleep(2)
+    with lock.open("a") as file:
+        while time.monotonic() < end:
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            time.sleep(0.5)
 
 
 def chosen(paths: list[Path], generator: np.random.Generator) -> Path:
@@ -407,16 +419,17 @@ def twice(kit: Kit) -> None:
             kit.note(trial, project, published=True)
 
 
-SHARES = {"targets": 0.36, "predictor": 0.24, "publish": 0.22, "pipeline": 0.18}
+SERIES = {"targets": 3, "predictor": 2, "publish": 2, "pipeline": 2}  # of kills in a row
 
 
-def all_trials(kit: Kit, *, only: list[str], kills: int, damages: int) -> None:
+def all_trials(kit: Kit, *, only: list[str], stages: list[str], kills: int, damages: int) -> None:
     """Every kind of disturbance that is asked for."""
     plan: dict[str, list[Callable[[], None]]] = {
         "kills": [
-            partial(kill, kit, stage)
-            for stage, share in SHARES.items()
-            for _ in range(round(share * kills))
+            partial(kill, kit, stage, kills)
+            for stage, series in SERIES.items()
+            if stage in stages
+            for _ in range(series)
         ],
         "damage": [
             partial(damage, kit, pattern, how, reader, mender)
@@ -444,11 +457,13 @@ def section(kit: Kit) -> str:
     rows = [
         f"| {kind} | {what} | {tried[kind, what]} | {good[kind, what]} |" for kind, what in tried
     ]
+    killed = sum(trial.kills for trial in kit.trials)
     head = [
         "`python tests/recovery/kit.py`: iris, four stages, 28 shards; what each kind does stands in the",
         f"script. {os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}. Recovered: a normal",
         "run afterwards ended with the bytes of an undisturbed one, nothing lost, doubled or locked, and",
-        f"no traceback on the way. In all {len(kit.trials)} trials, {sum(good.values())} recovered.",
+        f"no traceback on the way. In all {len(kit.trials)} trials, {sum(good.values())} recovered;",
+        f"{killed} processes were killed.",
     ]
     return "\n".join(
         [
@@ -476,7 +491,8 @@ def main() -> None:
     """Makes the trials and reports them."""
     kinds = ("kills", "damage", "disk", "permission", "twice")
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--kills", type=int, default=6, help="in each of the nine series")
+    parser.add_argument("--stages", nargs="*", default=list(STAGES), choices=STAGES)
     parser.add_argument("--damages", type=int, default=2, help="of each file and kind")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="*", default=list(kinds), choices=kinds)
@@ -484,7 +500,13 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="modelpred-recovery-") as folder:
         kit = made(Path(folder), seed=options.seed)
-        all_trials(kit, only=options.only, kills=options.kills, damages=options.damages)
+        all_trials(
+            kit,
+            only=options.only,
+            stages=options.stages,
+            kills=options.kills,
+            damages=options.damages,
+        )
     told = section(kit)
     print(told)
     if not options.no_write:
