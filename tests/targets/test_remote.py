@@ -1,0 +1,101 @@
+"""A store at a URL gives the bytes that a store in a folder gives, and carries what training needs."""
+
+import logging
+import shutil
+import uuid
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from modelpred.dataset import DatasetConfig, InvalidInput, prepare, write_dataset
+from modelpred.subsets import SubsetsConfig, draw_subsets, write_subsets
+from modelpred.targets import target_model
+from modelpred.targets.remote import UrlStore, fetched
+from modelpred.targets.store import BlockJob, block_jobs, collect_shards, find_shard, train_block
+
+MODEL = target_model("logistic", C=1.0)
+
+
+@pytest.fixture
+def url():
+    """A store in memory, empty."""
+    return f"memory://{uuid.uuid4().hex}/shards"
+
+
+@pytest.fixture
+def inputs(tmp_path, monkeypatch) -> Path:
+    """Data and subsets; what is fetched lies in this test's own folder."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    config = SubsetsConfig(
+        fit={"uniform": 20}, validation={"uniform": 5}, test={"uniform": 5}, block=10
+    )
+    for folder in ("dataset", "subsets"):
+        (tmp_path / folder).mkdir()
+    write_dataset(prepare(DatasetConfig(source="iris", points=30, test=20)), tmp_path / "dataset")
+    write_subsets(draw_subsets(config, points=30), tmp_path / "subsets")
+    return tmp_path
+
+
+def jobs_in(place: Path, store: str | Path) -> list[BlockJob]:
+    return block_jobs(
+        dataset=place / "dataset",
+        subsets=place / "subsets",
+        store=store,
+        model=MODEL,
+        tolerance=1e-8,
+        block_size=10,
+    )
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_the_same_bytes_come_out_of_a_url_also_where_the_inputs_are_not(inputs, url):
+    local = jobs_in(inputs, inputs / "store")
+    remote = [BlockJob.model_validate_json(job.model_dump_json()) for job in jobs_in(inputs, url)]
+    assert not any(str(inputs) in job.model_dump_json() for job in remote)
+    for folder in ("dataset", "subsets"):
+        shutil.copytree(inputs / folder, inputs / "elsewhere" / folder)
+        shutil.rmtree(inputs / folder)  # as on a machine that has no copy of the project
+
+    for job in remote:
+        train_block(job)
+    for folder in ("dataset", "subsets"):
+        shutil.copytree(inputs / "elsewhere" / folder, inputs / folder)
+    for job in local:
+        train_block(job)
+    collect_shards(local, inputs / "local")
+    collect_shards(remote, inputs / "remote")
+    assert contents(inputs / "remote") == contents(inputs / "local")
+
+
+def test_a_damaged_entry_is_named_removed_and_made_again(inputs, url, caplog):
+    job = jobs_in(inputs, url)[0]
+    path = train_block(job)
+    files, _ = fsspec.url_to_fs(url)
+    content = bytearray(files.cat_file(path))
+    content[len(content) // 2] ^= 1
+    files.pipe_file(path, bytes(content))
+
+    with caplog.at_level(logging.WARNING):
+        assert find_shard(job) is None
+    assert str(path) in caplog.text
+    assert train_block(job) == path
+    assert find_shard(job) == path
+
+
+def test_inputs_that_are_not_what_their_name_says_are_refused(inputs, url):
+    kept = UrlStore(url).keep_folder(inputs / "dataset")
+    files, place = fsspec.url_to_fs(kept)
+    files.pipe_file(f"{place}/dataset.json", b"{}")
+    with pytest.raises(InvalidInput, match="is not what its name says"):
+        fetched(kept)
+    with pytest.raises(InvalidInput, match="is no folder of inputs"):
+        fetched(f"{url}/inputs/../../etc")
+
+
+def test_an_unknown_kind_of_url_is_told():
+    with pytest.raises(InvalidInput, match="cannot be used"):
+        UrlStore("nosuch://bucket/shards")
