@@ -144,7 +144,7 @@ class BoundSizePath(BoundAnchors):
             ]
         )
         gradients = torch.empty_like(gradients).index_copy(0, order, gradients)
-        start, step = self.path.parameters[levels], self._apply(gradients, levels)
+        start, step = self.path.parameters[levels], self._stepper(levels)(gradients)
         # No subset of the pool calls for a longer step. Points that the path never saw do, and are
         # overshot by it: cut, their errors fall by a third (spam), and the others stay as they are.
         longest = self.path.parameters.norm(dim=1).amax()
@@ -154,16 +154,22 @@ class BoundSizePath(BoundAnchors):
     def preconditioner(self, weights: Tensor) -> Preconditioner:
         """Q diag(Q' H_t Q)^-1 Q' g for each subset's level t."""
         levels = self.levels(weights)
-        return lambda gradients: self._apply(gradients, levels)
+        return self._stepper(levels)
 
-    def _apply(self, gradients: Tensor, levels: Tensor) -> Tensor:
-        basis, curvatures = self.path.basis, self.path.curvatures
+    def _stepper(self, levels: Tensor) -> Preconditioner:
+        basis = self.path.basis
         blocks, size, _ = basis.shape
+        # Looked up and inverted once: a prediction applies it many times.
+        lengths = self.path.curvatures.reciprocal()[levels].transpose(0, 1)
         if blocks == 1:
-            return ((gradients @ basis[0]) / curvatures[levels, 0]) @ basis[0].T
-        shaped = gradients.unflatten(1, (blocks, size)).transpose(0, 1)
-        turned = torch.bmm(shaped, basis) / curvatures[levels].transpose(0, 1)
-        return torch.bmm(turned, basis.mT).transpose(0, 1).flatten(1)
+            return lambda gradients: ((gradients @ basis[0]) * lengths[0]) @ basis[0].T
+
+        def step(gradients: Tensor) -> Tensor:
+            shaped = gradients.unflatten(1, (blocks, size)).transpose(0, 1)
+            turned = torch.bmm(shaped, basis) * lengths
+            return torch.bmm(turned, basis.mT).transpose(0, 1).flatten(1)
+
+        return step
 
 
 def fit_size_path(model: TargetModel, points: Points, *, tolerance: float = 1e-6) -> SizePath:

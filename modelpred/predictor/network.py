@@ -241,10 +241,11 @@ class AnchoredNetwork(SetNetwork):
         move = torch.zeros_like(theta)
         assert bound.anchors is not None
         precondition = bound.anchors.preconditioner(weights)
+        gradient = bound.model.gradient_function(weights, bound.points)
+        unit = self.step_scale.reciprocal()
         for step, follow, keep in zip(self.steps, self.follow, self.keep, strict=True):
-            gradients = bound.model.gradient(theta, weights, bound.points)
-            way = _cut(precondition(gradients), theta)
-            scaled = torch.cat([way / self.step_scale, move / self.step_scale], 1)
+            way = _cut(precondition(gradient(theta)), theta)
+            scaled = torch.cat([way * unit, move * unit], 1)
             seen = torch.cat([self._here(theta), sizes, scaled.clamp(-CLIP, CLIP)], 1)
             move = keep * move - follow * way + self.correction_scale * step(seen)
             theta = theta + move

@@ -128,6 +128,22 @@ class Linear(TargetModel):
         data = (slopes * (self.C * weights)) @ _design(points.features)
         return data.transpose(0, 1).flatten(1) + self._penalty(points, like=parameters) * parameters
 
+    def gradient_function(
+        self,
+        weights: Float[Tensor, "subsets points"],
+        points: Points,
+    ) -> Callable[[Tensor], Tensor]:
+        """Two products with the points for each call."""
+        design, scale = _design(points.features), self.C * weights
+        penalty = self._penalty(points, like=weights)
+
+        def gradient(parameters: Tensor) -> Tensor:
+            slopes = self.score_slopes(self._scores(parameters, points.features), points.labels)
+            data = (slopes * scale) @ design
+            return torch.addcmul(data.transpose(0, 1).flatten(1), penalty, parameters)
+
+        return gradient
+
     def hessian_vector_product(
         self,
         parameters: Float[Tensor, "subsets parameters"],
