@@ -46,8 +46,8 @@ from modelpred.predictor.network import (
     SetNetwork,
     initialise,
 )
+from modelpred.predictor.planning import fit_short_training
 from modelpred.predictor.refinement import CERTIFICATE_STEPS, error_bound, refine_parameters
-from modelpred.predictor.short_training import fit_short_training
 from modelpred.refits import Progress
 from modelpred.targets import Points, TargetModel
 from modelpred.targets.model import class_counts

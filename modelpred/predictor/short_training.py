@@ -18,11 +18,7 @@ with T_j the Chebyshev polynomials, w0 = 1 + 0.05 / s^2 and w1 = T_s(w0) / T_s'(
 that is stable for curvatures up to 1.93 s^2 / h, where s plain steps of the same length in all would
 be up to 2 s / h (Sommeijer, Shampine and Verwer 1998, the scheme of first order). A quarter of the
 gradients of training, in single precision, then ends near the trained parameters. How to divide it,
-and how much of the time to go before curvature makes long steps wild, is fitted: of a few plans the
-one that comes nearest to some of the bank's targets.
-
-A ridge regression on the bank leads on from there (and from the subset's size and class shares): to
-the trained parameters, or to what is left, or not at all, whichever is best on rows held out.
+and a ridge regression that leads on from there, are fitted to the bank (planning.py).
 
 Refinement adds gradients. Where a longer plan comes nearer than the prediction trained on from rest
 does, the longer plan is followed: more opening steps and more pieces; with as many gradients as
@@ -32,7 +28,6 @@ fitted number per point, so it is defined for points that the bank never held.
 
 import dataclasses
 import itertools
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, final, runtime_checkable
@@ -41,21 +36,12 @@ import torch
 from torch import Tensor
 
 from modelpred.predictor.anchors import Anchors, BoundAnchors, Preconditioner
-from modelpred.refits import LinearDatamodel
 from modelpred.targets import Points, TargetModel, target_model, train_targets
 from modelpred.targets.model import class_counts
 from modelpred.targets.threads import torch_threads
 
-SHARE = 0.25  # of the gradients of training
-MEMORIES = 3  # but at least so many times 1 / (1 - momentum): before that nothing flows yet
-STAGES, PIECES, GROWTHS = (3, 4, 5, 6, 8), (1, 2, 3, 4), (1.5, 2.0)
-REACHES = (1.0, 0.4, 0.1)
-TRIED_ON = 128  # subsets of the bank that plans are compared on
 DAMPING = 0.05  # keeps stiff directions from ringing; the usual value
-HELD_OUT = 5  # every so many rows judge the ridge
-LEAST_FOR_RIDGE = 20
 WILD = 4.0  # standard deviations at which inputs of the ridge are cut
-COMPARED = 10  # gradients that ways of refinement are compared with
 BLOCK = 256  # subsets trained together
 
 Gradient = Callable[[Tensor], Tensor]
@@ -207,7 +193,7 @@ class BoundShortTraining(BoundAnchors):
         wanted = self.plan.gradients + gradients
         if not bool(self.anchors.lengthens):
             return trained_on(self.model, points, weights, start, steps=gradients)
-        if wanted >= _fixed(self.model).steps:
+        if wanted >= fixed_steps(self.model).steps:
             trained = train_targets(
                 self.model, points.features, points.labels, weights, classes=points.classes
             )
@@ -229,7 +215,10 @@ class BoundShortTraining(BoundAnchors):
 
     def opened(self, weights: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Parameters and velocities after 0, 1, 2, ... steps of training."""
-        family, gradient = _fixed(self.model), self.model.gradient_function(weights, self.points)
+        family, gradient = (
+            fixed_steps(self.model),
+            self.model.gradient_function(weights, self.points),
+        )
         theta = self.anchors.start.expand(len(weights), -1)
         velocity = torch.zeros_like(theta)
         while True:
@@ -239,7 +228,10 @@ class BoundShortTraining(BoundAnchors):
 
     def finished(self, plan: Plan, weights: Tensor, place: Tensor, velocity: Tensor) -> Tensor:
         """Where the plan ends from its opening's end."""
-        family, gradient = _fixed(self.model), self.model.gradient_function(weights, self.points)
+        family, gradient = (
+            fixed_steps(self.model),
+            self.model.gradient_function(weights, self.points),
+        )
         left, momentum = family.steps - plan.opening, family.momentum
         slip = momentum * (1 - momentum**left) / (1 - momentum)
         theta = place + slip * velocity
@@ -289,136 +281,8 @@ def trained_on(
     ).parameters
 
 
-def fit_short_training(
-    model: TargetModel, points: Points, weights: Tensor, parameters: Tensor
-) -> ShortTraining:
-    """The short training of a family of fixed steps that comes nearest to the bank's targets.
-
-    Args:
-        model: the family.
-        points: the pool.
-        weights: [subsets, points] of the bank.
-        parameters: their trained parameters.
-    """
-    start = _fixed(model).initial(points.features.shape[1], points.classes).to(points.features)
-    plain = _without_ridge(start, parameters, points)
-    # Evenly over sizes: small subsets are curved most, large ones are asked about most.
-    by_size = weights.sum(1).argsort(stable=True)
-    even = torch.linspace(0, len(weights) - 1, min(TRIED_ON, len(weights)), dtype=torch.float64)
-    tried = by_size[even.round().long()]
-    plan = _best_plan(plain.bind(model, points, torch.float32), weights[tried], parameters[tried])
-    planned = dataclasses.replace(
-        plain, plan=torch.tensor(dataclasses.astuple(plan), dtype=torch.float64)
-    )
-    bound = planned.bind(model, points, torch.float32)
-    reached = bound.follow(plan, weights.float()).to(parameters)
-    led = _with_ridge(
-        planned, ridge_inputs(weights, reached, points, pool=plain.pool), reached, parameters
-    )
-    return dataclasses.replace(
-        led,
-        lengthens=_whether_longer_is_better(led, model, points, weights[tried], parameters[tried]),
-    )
-
-
-def plans(gradients: int, *, reach: float) -> list[Plan]:
-    """Plans of so many gradients, at least a third of them opening steps; first, all of them."""
-    divided = [
-        Plan(gradients - pieces * stages, pieces, stages, growth, reach)
-        for stages, pieces, growth in itertools.product(STAGES, PIECES, GROWTHS)
-        if gradients / 3 <= gradients - pieces * stages and (pieces > 1 or growth == GROWTHS[0])
-    ]
-    return [Plan(gradients, 0, 1, 1.0, reach), *divided]
-
-
-def _best_plan(bound: BoundShortTraining, weights: Tensor, parameters: Tensor) -> Plan:
-    family = _fixed(bound.model)
-    least = round(MEMORIES / (1 - family.momentum))
-    gradients = min(family.steps, max(math.ceil(SHARE * family.steps), least))
-    tried, true = weights.float(), parameters.float()
-    openings = list(itertools.islice(bound.opened(tried), gradients + 1))
-
-    def error(plan: Plan) -> float:
-        reached = bound.finished(plan, tried, *openings[plan.opening])
-        # Squared: a plan that goes wild on few subsets is worse than one that is never exact.
-        errors = (reached - true).norm(dim=1) / true.norm(dim=1).clamp(min=1e-6)
-        return float(errors.square().mean())
-
-    best = Plan(gradients, 0, 1, 1.0, 1.0)
-    for reach in REACHES:
-        best = min(plans(gradients, reach=reach), key=error)
-        if best.pieces:
-            break  # long steps are not wild: no need to stop early
-    return best
-
-
-def _with_ridge(
-    anchors: ShortTraining, inputs: Tensor, reached: Tensor, true: Tensor
-) -> ShortTraining:
-    """The anchors with the ridge that is best on every fifth row, fitted on all; or as they are."""
-    if len(true) < LEAST_FOR_RIDGE:
-        return anchors
-    scale = inputs.std(0)
-    # One scale for all parameters: the ridge then shrinks what moves little more.
-    scale[: true.shape[1]] = reached.std()
-    scale = torch.where(scale > 0, scale, 1.0)
-    centre = inputs.mean(0)
-    scaled = ((inputs - centre) / scale).clamp(-WILD, WILD)
-    held = torch.arange(len(true)) % HELD_OUT == 0
-    best, error = anchors, _error(reached[held], true[held])
-    for kept in (0.0, 1.0):
-        left = true - kept * reached
-        ridge = LinearDatamodel.fit(scaled[~held], left[~held])
-        found = _error(kept * reached[held] + ridge(scaled[held]), true[held])
-        if found < error:
-            ridge = LinearDatamodel.fit(scaled, left, penalty=ridge.penalty)
-            error, best = found, dataclasses.replace(
-                anchors, kept=torch.full_like(anchors.kept, kept), centre=centre, scale=scale,
-                coefficients=ridge.coefficients, intercept=ridge.intercept,
-            )  # fmt: skip
-    return best
-
-
-def _whether_longer_is_better(
-    anchors: ShortTraining, model: TargetModel, points: Points, weights: Tensor, true: Tensor
-) -> Tensor:
-    bound = anchors.bind(model, points, torch.float32)
-    wanted = bound.plan.gradients + COMPARED
-    if wanted >= _fixed(model).steps:
-        return torch.ones_like(anchors.lengthens)
-    longer = bound.follow(bound.plan.lengthened(wanted), weights.float())
-    predicted = bound(weights.float()).to(true)
-    onward = trained_on(model, points, weights, predicted, steps=COMPARED)
-    better = _error(longer.to(true), true) < _error(onward, true)
-    return torch.full_like(anchors.lengthens, float(better))
-
-
-def _without_ridge(start: Tensor, parameters: Tensor, points: Points) -> ShortTraining:
-    """A short training whose plan is not chosen yet, and that ends where the plan does."""
-    one, middle = start.new_ones(1), parameters.mean(0)
-    inputs = len(start) + max(1, points.classes) + 2
-    return ShortTraining(
-        start=start,
-        middle=middle,
-        farthest=(parameters - middle).norm(dim=1).max()[None],
-        plan=start.new_zeros(5),
-        lengthens=one,
-        kept=one,
-        centre=start.new_zeros(inputs),
-        scale=start.new_ones(inputs),
-        coefficients=start.new_zeros(inputs, len(start)),
-        intercept=torch.zeros_like(start),
-        pool=len(points.features),
-    )
-
-
-def _error(reached: Tensor, true: Tensor) -> float:
-    """Mean relative error, of a row at most 1: few rows should not decide for all."""
-    errors = (reached - true).norm(dim=1) / true.norm(dim=1).clamp(min=1e-6)
-    return float(errors.clamp(max=1).mean())
-
-
-def _fixed(model: TargetModel) -> FixedSteps:
+def fixed_steps(model: TargetModel) -> FixedSteps:
+    """The family, which must be one of fixed steps (TypeError otherwise)."""
     if not isinstance(model, FixedSteps):
         raise TypeError(f"{model.name} is not trained by fixed steps")
     return model

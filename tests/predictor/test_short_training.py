@@ -7,12 +7,8 @@ import pytest
 import torch
 
 from modelpred.metrics import relative_errors
-from modelpred.predictor.short_training import (
-    Plan,
-    chebyshev_step,
-    fit_short_training,
-    plans,
-)
+from modelpred.predictor.planning import fit_short_training, plans
+from modelpred.predictor.short_training import Plan, chebyshev_step
 from modelpred.subsets import SubsetsConfig, draw_subsets
 from modelpred.targets import target_model, train_targets
 from tests.predictor.conftest import make_points
