@@ -210,7 +210,9 @@ def _coverage_tables(result: StudyResult) -> list[Table]:
             note=f"The truth is known here: labels of {tables} tables were drawn from the full-data "
             "model, and each table was bootstrapped; below each share its 95% band over tables. "
             "Intervals of penalised models are around penalised models and hold the truth less "
-            "often than 90%, retrained or predicted: what counts is how near the two are.",
+            "often than 90%, retrained or predicted: what counts is how near the two are. The "
+            "predictor was fitted to none of these tables, so that it is also asked for points that "
+            "it never saw.",
             ours=_ours(methods),
         )
     ]
