@@ -1,7 +1,6 @@
 """Memorization, calibration and attribution by predicted models, beside retraining and the rivals.
 
-    python tests/benchmarks/uncertainty.py spam digits speed coverage
-    python tests/benchmarks/uncertainty.py mnist --file mnist.parquet
+    python tests/benchmarks/uncertainty.py spam digits mnist speed coverage
 
 Every part replaces its own part of RESULTS.md's section. Default settings of predictor and studies,
 on standardised features; four fifths of the subsets to fit are uniform, the rest bootstrap resamples.
@@ -84,11 +83,11 @@ def fitted(model: TargetModel, points: Points, config: SubsetsConfig) -> tuple[P
     return predictor, banks["fit"]
 
 
-def context_of(source: str, file: str | None) -> StudyContext:
+def context_of(source: str) -> StudyContext:
     """A study of a pool: the predictor, and the rivals that its family makes cheap."""
     pool = POOLS[source]
     began = time.perf_counter()
-    data = prepare(DatasetConfig(source=source, file=file))
+    data = prepare(DatasetConfig(source=source))
     model = target_model(pool.family)
     points = points_of(data.features, data.labels, len(data.classes))
     predictor, bank = fitted(model, points, subsets_of(pool.fit))
@@ -324,9 +323,9 @@ def attributed(context: StudyContext, pool: Pool) -> list[str]:
     ]
 
 
-def pool_part(source: str, file: str | None) -> list[str]:
+def pool_part(source: str) -> list[str]:
     pool = POOLS[source]
-    context = context_of(source, file)
+    context = context_of(source)
     lines: list[str] = []
     for part in (memorized, calibrated, attributed):
         lines += part(context, pool)
@@ -338,7 +337,7 @@ def pool_part(source: str, file: str | None) -> list[str]:
 
 def speed_part() -> list[str]:
     """Draw, predict and summarise 10,000 resamples of spam on 500 test rows."""
-    context = context_of("spam", None)
+    context = context_of("spam")
     predictor = context.refits["predictor"]
     assert isinstance(predictor, Predictor)
     rows: list[list[str]] = []
@@ -412,9 +411,9 @@ def write_part(lines: list[str]) -> None:
     own, mark, others = after.partition("\n## ")
     parts = [part.strip() for part in own.split("\n### ")]
     introduction = (
-        "`python tests/benchmarks/uncertainty.py spam digits mnist speed coverage --file "
-        "mnist.parquet`; default\nsettings, standardised features; n studies with other seeds, mean "
-        "± standard deviation. Goals in brackets."
+        "`python tests/benchmarks/uncertainty.py spam digits mnist speed coverage`; default settings, "
+        "standardised\nfeatures; n studies with other seeds, mean ± standard deviation. Goals in "
+        "brackets."
     )
     name = lines[0].removeprefix("### ").split(",")[0]
     kept = [part for part in parts[1:] if not part.startswith(name)]
@@ -427,7 +426,6 @@ def write_part(lines: list[str]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("parts", nargs="+", choices=[*POOLS, "speed", "coverage"])
-    parser.add_argument("--file", help="Parquet of MNIST's images, for mnist")
     given = parser.parse_args()
     for part in given.parts:
         if part == "speed":
@@ -435,7 +433,7 @@ def main() -> None:
         elif part == "coverage":
             lines = coverage_part()
         else:
-            lines = pool_part(part, given.file if part == "mnist" else None)
+            lines = pool_part(part)
         print("\n".join(lines), flush=True)
         write_part(lines)
 
