@@ -47,7 +47,7 @@ KINDS = [
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", ["logistic", "softmax", "svm", "ridge"])
+@pytest.mark.parametrize("name", ["logistic", "softmax", "svm", "ridge", "mlp"])
 def test_hard_pools_converge_or_say_so(name, kind):
     generator = np.random.default_rng(0)
     features, labels = hard_pool(kind, generator)
@@ -58,8 +58,9 @@ def test_hard_pools_converge_or_say_so(name, kind):
     model = target_model(name)
     trained = train_targets(model, features, labels, weights)
     assert np.isfinite(trained.parameters).all()
-    assert (trained.converged | (trained.gradient_norm > 1e-6)).all()
     assert trained.converged.all()
+    if model.convex:  # a network's fixed steps end where they end
+        assert trained.gradient_norm.max() <= 1e-6
 
 
 @pytest.mark.parametrize("name", ["logistic", "ridge"])
