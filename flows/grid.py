@@ -39,7 +39,10 @@ STAGES = ("studies@edits", "studies@lds")
 FIDELITY = PREDICTOR / "fidelity.parquet"
 FINISHED, FAILED = "Success", "Failed"
 WAITING = ("Queued", "Running")
-POLL_SECONDS = 2.0
+POLL_SECONDS = 2.0  # between looks at git, which tells what is finished at no cost
+LOOK_SECONDS = (
+    20.0  # between looks at DVC's queue: a second of work, and the only one to tell failures
+)
 
 
 @dataclass(frozen=True)
@@ -178,14 +181,17 @@ def _run(cells: Sequence[Experiment], *, jobs: int) -> None:
         ["dvc", "queue", "start", "--jobs", str(jobs)], env=shared, check=True, capture_output=True
     )
     left = {cell.name for cell in cells}
+    looked = time.monotonic()
     while left:
         time.sleep(POLL_SECONDS)
-        status = _status()
-        for name in sorted(left):
-            outcome = status.get(name, FAILED)  # gone from the queue: it was removed by hand
-            if outcome not in WAITING:
-                typer.echo(f"{outcome.lower()} {name}", err=True)
-                left.remove(name)
+        ended = dict.fromkeys(left & _finished().keys(), "finished")
+        if time.monotonic() - looked > LOOK_SECONDS:
+            status, looked = _status(), time.monotonic()
+            # One that is gone from the queue was removed by hand.
+            ended |= {name: "failed" for name in left if status.get(name, FAILED) == FAILED}
+        for name, outcome in sorted(ended.items()):
+            typer.echo(f"{outcome} {name}", err=True)
+        left -= ended.keys()
 
 
 def _status() -> dict[str, str]:

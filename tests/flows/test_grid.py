@@ -110,7 +110,7 @@ def test_the_grid_runs_names_what_failed_and_resumes(project):
         [*command, "--source", "irsi"], cwd=project, capture_output=True, text=True, check=False
     )
     assert first.returncode == 1, first.stderr
-    assert "success grid-iris-svm-" in first.stderr
+    assert "finished grid-iris-svm-" in first.stderr
     assert "irsi, svm failed: dataset: dataset.source: unknown table 'irsi'" in first.stderr
     page = (project / "artifacts" / "grid" / "grid.md").read_text()
     assert "## iris, svm" in page
