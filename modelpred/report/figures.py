@@ -176,10 +176,11 @@ def error_by_size(
             rows = frame.filter(pl.col("method") == method).sort("size")
             band = rows.drop_nulls(ends)
             style = look(method)
-            axes.fill_between(
-                band["size"], band[ends[0]].clip(floor), band[ends[1]],
-                color=colour(style.colour), alpha=0.2 if is_ours(method) else 0.1, lw=0,
-            )  # fmt: skip
+            if style.dash == "-" or not is_ours(method):  # bands of refined answers hide the rest
+                axes.fill_between(
+                    band["size"], band[ends[0]].clip(floor), band[ends[1]],
+                    color=colour(style.colour), alpha=0.2 if is_ours(method) else 0.1, lw=0,
+                )  # fmt: skip
             axes.plot(
                 rows["size"], rows[column], color=colour(style.colour), ls=style.dash,
                 marker=style.marker, ms=4.5, lw=2.4 if is_ours(method) else 1.5,

@@ -29,7 +29,8 @@ COLOURS: dict[str, tuple[str, str]] = {
     "size4": ("#5b2ca0", "#b197ff"),
     "size5": ("#20208d", "#84adff"),
 }
-SIZE_COLOURS = ("size1", "size2", "size3", "size4", "size5")
+SIZE_COL_REFINED_DASHES = {"refine 0.5": "--", "refine 1": "-.", "refine 2": ":"}
+OURS = ("size1", "size2", "size3", "size4", "size5")
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,8 @@ def look(method: str) -> Look:
     words = method.replace("_", " ").replace("+", " + ").strip()
     if is_ours(method):
         rest = words.removeprefix("predictor").removeprefix("predicted").strip(" +,")
-        return Look(f"ModelPred, {rest}" if rest else "ModelPred", "predictor", "o", "-")
+        dash = _REFINED_DASHES.get(rest, "-")
+        return Look(f"ModelPred, {rest}" if rest else "ModelPred", "predictor", "o", dash)
     return Look(words[:1].upper() + words[1:], "spare", "P", ":")
 
 
