@@ -29,8 +29,7 @@ COLOURS: dict[str, tuple[str, str]] = {
     "size4": ("#5b2ca0", "#b197ff"),
     "size5": ("#20208d", "#84adff"),
 }
-SIZE_COL_REFINED_DASHES = {"refine 0.5": "--", "refine 1": "-.", "refine 2": ":"}
-OURS = ("size1", "size2", "size3", "size4", "size5")
+SIZE_COLOURS = ("size1", "size2", "size3", "size4", "size5")
 
 
 @dataclass(frozen=True)
@@ -67,6 +66,7 @@ _LOOKS = {
     "all_rows": Look("All rows", "ink", "*", "-"),
     "refit_bootstrap": Look("Refit bootstrap", "ink", "D", "--"),
 }
+_REFINED_DASHES = {"refine 0.5": "--", "refine 1": "-.", "refine 2": ":"}
 OURS = ("predictor", "predicted")
 TRUTHS = (*EXACT, "refit_bootstrap")
 
