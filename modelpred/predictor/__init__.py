@@ -1,8 +1,10 @@
 """The predictor: a neural set function from subset weights to trained parameters."""
 
+from modelpred.predictor.config import PredictorConfig
 from modelpred.predictor.fidelity import fidelity
 from modelpred.predictor.files import predictor_fingerprint, read_predictor, write_predictor
-from modelpred.predictor.fitting import Predictor, PredictorConfig, fit_predictor
+from modelpred.predictor.fitted import Predictor
+from modelpred.predictor.fitting import fit_predictor
 from modelpred.predictor.refined import Refined, refinement_curve
 
 __all__ = [

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from modelpred.dataset.files import write_atomically
 from modelpred.dataset.tables import InvalidInput
-from modelpred.predictor.fitting import Predictor
+from modelpred.predictor.fitted import Predictor
 from modelpred.targets import Points, points_of
 
 TEST_FILE = "test.safetensors"

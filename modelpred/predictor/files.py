@@ -19,7 +19,8 @@ from torch import Tensor
 from modelpred.dataset.files import write_atomically
 from modelpred.dataset.tables import InvalidInput
 from modelpred.predictor.anchors import Anchors, SizePath
-from modelpred.predictor.fitting import Predictor, PredictorConfig, build_network
+from modelpred.predictor.config import PredictorConfig
+from modelpred.predictor.fitted import Predictor, build_network
 from modelpred.predictor.short_training import ShortTraining
 from modelpred.targets import points_of, target_model
 

@@ -20,18 +20,19 @@ of fitting and answered by that definition.
 
 import math
 import time
-from dataclasses import dataclass, field
-from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from modelpred.dataset.tables import InvalidInput
-from modelpred.predictor.anchors import (
-    Anchors,
-    BoundAnchors,
-    fit_size_path,
+from modelpred.predictor.anchors import fit_size_path
+from modelpred.predictor.config import PredictorConfig, Schedule
+from modelpred.predictor.fitted import (
+    ANSWER_BLOCK,
+    Predictor,
+    build_network,
+    check_shape,
+    check_weights,
 )
 from modelpred.predictor.losses import (
     optimality_loss,
@@ -39,213 +40,14 @@ from modelpred.predictor.losses import (
     squared_error_loss,
     utility_loss,
 )
-from modelpred.predictor.network import (
-    AnchoredNetwork,
-    BoundPoints,
-    PaperNetwork,
-    SetNetwork,
-    initialise,
-)
+from modelpred.predictor.network import AnchoredNetwork, SetNetwork, initialise
 from modelpred.predictor.planning import fit_short_training
-from modelpred.predictor.refinement import CERTIFICATE_STEPS, error_bound, refine_parameters
 from modelpred.refits import Progress
 from modelpred.targets import Points, TargetModel
 from modelpred.targets.model import class_counts
 from modelpred.targets.threads import torch_threads
 
 SMALL_BATCH_SCORES = 2**18  # scores of a batch up to which one thread is best
-ANSWER_BLOCK = 2048  # subsets answered at once: bounds memory, fills a matrix product
-
-
-class PredictorConfig(BaseModel):
-    """Settings of the set function and its fit; section `predictor` of params.yaml.
-
-    `None` means what the network was designed with: for `anchored` and `attention` 20 epochs of
-    batches of 128 at 2e-3 and 5 steps (0 for a family that is not convex), for `paper` 15 epochs of
-    batches of 32 at 1e-4. `start` names the revision whose predictor the fit starts from, which
-    needs a quarter of the epochs.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    network: Literal["anchored", "attention", "paper"] = "anchored"
-    start: str | None = None
-    epochs: int | None = Field(default=None, ge=1)
-    batch: int | None = Field(default=None, ge=1)
-    learning_rate: float | None = Field(default=None, gt=0)
-    optimality: float | None = Field(default=None, ge=0)
-    utility: float | None = Field(default=None, ge=0)
-    pooled: int = Field(default=64, ge=1)
-    induced: int = Field(default=16, ge=1)
-    width: int = Field(default=128, ge=1)
-    steps: int | None = Field(default=None, ge=0)
-    step_width: int = Field(default=64, ge=1)
-    seed: int = 0
-
-    def schedule(self) -> "Schedule":
-        """The settings with every `None` resolved."""
-        usual = SCHEDULES[self.network]
-        if self.start is not None:
-            usual = {**usual, "epochs": math.ceil(usual["epochs"] / 4)}
-        given = {
-            name: getattr(self, name)
-            for name in ("epochs", "batch", "learning_rate", "optimality", "utility")
-            if getattr(self, name) is not None
-        }
-        return Schedule(**{**usual, **given})
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How long and how fast to fit, and what beside the parameters to match."""
-
-    epochs: int
-    batch: int
-    learning_rate: float
-    optimality: float
-    utility: float
-
-
-# A step of a family without an optimum costs a pass of backpropagation and gains little.
-STEPS = {"size_path": 5, "short_training": 0}
-
-ANCHORED_SCHEDULE = {
-    "epochs": 20, "batch": 128, "learning_rate": 2e-3, "optimality": 0.0, "utility": 0.0,
-}  # fmt: skip
-SCHEDULES: dict[str, dict[str, Any]] = {
-    "anchored": ANCHORED_SCHEDULE,
-    "attention": ANCHORED_SCHEDULE,
-    "paper": {
-        "epochs": 15, "batch": 32, "learning_rate": 1e-4, "optimality": 0.0, "utility": 0.0,
-    },
-}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Predictor:
-    """A fitted set function: weights [subsets, points] -> parameters [subsets, parameters].
-
-    It is a refit like any other: `predictor(weights)`. `predict` refines, `certificate` bounds the
-    error without retraining, `for_points` asks about points that fitting never saw.
-    """
-
-    model: TargetModel
-    points: Points
-    network: SetNetwork
-    anchors: Anchors
-    config: PredictorConfig
-    row_ids: tuple[str, ...] = ()
-    history: tuple[dict[str, float | int], ...] = ()
-    bound: BoundPoints = field(init=False, repr=False)
-    refining: BoundAnchors = field(init=False, repr=False)
-
-    name = "predictor"
-
-    def __post_init__(self) -> None:
-        self.network.eval()
-        object.__setattr__(self, "bound", self.network.bind(self.model, self.points))
-        refining = self.bound.anchors or self.anchors.bind(self.model, self.points, torch.float32)
-        object.__setattr__(self, "refining", refining)
-
-    def __call__(self, weights: Tensor) -> Tensor:
-        """`predict` without refinement."""
-        return self.predict(weights)
-
-    def predict(self, weights: Tensor, *, refine: float | int = 0) -> Tensor:
-        """Predicted parameters, float64 [subsets, parameters].
-
-        Args:
-            weights: [subsets, points], finite and not negative.
-            refine: Newton steps from the prediction, or tens of gradients more for a family of
-                fixed steps; a fraction is a fraction of a step.
-
-        Raises:
-            InvalidInput: weights of the wrong shape or value, or a negative `refine`.
-        """
-        if not (math.isfinite(refine) and refine >= 0):
-            raise InvalidInput(f"refine is {refine}; expected a number of Newton steps, 0 or more")
-        checked = check_weights(weights, self.points)
-        if not len(checked):
-            return checked.new_zeros(0, self.anchors.parameter_count)
-        answers = [self._answer(block, refine=refine) for block in checked.split(ANSWER_BLOCK)]
-        return torch.cat(answers)
-
-    def certificate(
-        self,
-        weights: Tensor,
-        parameters: Tensor | None = None,
-        *,
-        refine: float | int = 0,
-        steps: int = CERTIFICATE_STEPS,
-    ) -> Tensor | None:
-        """Upper bound [subsets] on ||theta_hat - theta|| without retraining; None if none is known.
-
-        Args:
-            weights: [subsets, points].
-            parameters: the answer to bound; default `predict(weights, refine=refine)`.
-            refine: see `predict`.
-            steps: Newton steps spent on the bound: 0 is cheap and loose, 2 tight (refinement.py).
-        """
-        checked = check_weights(weights, self.points)
-        if parameters is None:
-            parameters = self.predict(checked, refine=refine)
-        bounds: list[Tensor] = []
-        for block, answer in zip(
-            checked.split(ANSWER_BLOCK), parameters.split(ANSWER_BLOCK), strict=True
-        ):
-            bound = error_bound(
-                self.model,
-                self.points,
-                self.refining,
-                weights=block,
-                parameters=answer,
-                steps=steps,
-            )
-            if bound is None:
-                return None
-            bounds.append(bound)
-        return torch.cat(bounds)
-
-    def for_points(self, points: Points, *, row_ids: tuple[str, ...] = ()) -> "Predictor":
-        """The same set function over another pool, whose points fitting need not have seen.
-
-        Args:
-            points: the new pool: same features, scaling and classes.
-            row_ids: its rows' ids.
-        """
-        if points.features.shape[1] != self.points.features.shape[1]:
-            raise InvalidInput(
-                f"the new points have {points.features.shape[1]} features but the predictor was "
-                f"fitted with {self.points.features.shape[1]}; encode them the same way"
-            )
-        return Predictor(
-            self.model, points, self.network, self.anchors, self.config, row_ids, self.history
-        )
-
-    def _answer(self, weights: Tensor, *, refine: float | int) -> Tensor:
-        with torch.no_grad():
-            light = weights.to(torch.float32)
-            answer = self.network.stages(light, self.bound, None)[-1].to(torch.float64)
-            if refine:
-                answer = refine_parameters(
-                    self.model,
-                    self.points,
-                    self.refining,
-                    weights=weights,
-                    start=answer,
-                    steps=refine,
-                )
-            answer = self.model.representative(answer, self.points.features.shape[1])
-        return self.model.defined(answer, weights, self.points)
-
-
-def check_weights(weights: Tensor, points: Points) -> Tensor:
-    """Weights as float64 [subsets, points] on the points' device; InvalidInput if they are not."""
-    weights = _check_shape(weights, points)
-    exact = weights.to(dtype=torch.float64, device=points.features.device)
-    if not bool(torch.isfinite(exact).all()) or bool((exact < 0).any()):
-        raise InvalidInput("weights must be finite and not negative; a row left out has weight 0")
-    return exact
 
 
 def _learnable(model: TargetModel, points: Points, weights: Tensor) -> tuple[Tensor, Tensor]:
@@ -254,7 +56,7 @@ def _learnable(model: TargetModel, points: Points, weights: Tensor) -> tuple[Ten
     Counts to 255 keep a byte each and whole numbers their type: a bank is many times what is
     answered at once. Values are checked as those of `check_weights`, a block at a time.
     """
-    weights = _check_shape(weights, points).to(points.features.device)
+    weights = check_shape(weights, points).to(points.features.device)
     if weights.is_floating_point():
         weights = weights.to(torch.float32)
     kept = [
@@ -263,16 +65,6 @@ def _learnable(model: TargetModel, points: Points, weights: Tensor) -> tuple[Ten
     ]
     learnable = torch.cat(kept) if kept else torch.zeros(0, dtype=torch.bool)
     return weights[learnable], learnable
-
-
-def _check_shape(weights: Tensor, points: Points) -> Tensor:
-    weights = torch.as_tensor(weights)
-    if weights.ndim != 2 or weights.shape[1] != len(points.features):
-        raise InvalidInput(
-            f"expected weights [subsets, {len(points.features)}], got {list(weights.shape)}; "
-            "were they drawn for another pool?"
-        )
-    return weights
 
 
 def fit_predictor(
@@ -374,23 +166,6 @@ def _check_targets(weights: Tensor, parameters: Tensor, *, role: str) -> None:
             f"{int((~finite).sum())} {role} targets are not finite (first: row "
             f"{int((~finite).nonzero()[0])}); leave them out or train them again"
         )
-
-
-def build_network(config: PredictorConfig, anchors: Anchors, points: Points) -> SetNetwork:
-    """The network of a configuration for these points, not yet initialised."""
-    features = points.features.shape[1]
-    parameters = anchors.parameter_count
-    if config.network == "paper":
-        return PaperNetwork(features, 1, parameters)
-    return AnchoredNetwork(
-        anchors,
-        inputs=features + max(1, points.classes),
-        pooled=config.pooled,
-        width=config.width,
-        steps=STEPS[anchors.kind] if config.steps is None else config.steps,
-        step_width=config.step_width,
-        induced=config.induced if config.network == "attention" else 0,
-    )
 
 
 class _Fit:

@@ -17,10 +17,10 @@ from typing import Any
 
 import polars as pl
 
-from modelpred.predictor import PredictorConfig, fidelity, fit_predictor
+from modelpred.predictor import PredictorConfig, Refined, fidelity, fit_predictor
 from modelpred.refits import rivals
 from tests.benchmarks import predictor_certificate, predictor_fits, predictor_speed
-from tests.benchmarks.predictor_banks import Problem, Refined, machine, problem, table, write_part
+from tests.benchmarks.predictor_banks import Problem, machine, problem, table, write_part
 
 PUBLISHED = "largest_row_norm"  # the scaling of the published experiments
 BINARY = [

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from modelpred.dataset import DatasetConfig, prepare
-from modelpred.predictor import Predictor
 from modelpred.subsets import Subsets, SubsetsConfig, draw_subsets
 from modelpred.targets import (
     Points,
@@ -69,23 +68,6 @@ class Problem:
     fit: Bank
     validation: Bank
     test: Bank
-
-
-@dataclass(frozen=True)
-class Refined:
-    """The predictor with a fixed refinement, as a refit."""
-
-    predictor: Predictor
-    steps: float
-
-    @property
-    def name(self) -> str:
-        """Says how far."""
-        return f"refine {self.steps}"
-
-    def __call__(self, weights: Tensor) -> Tensor:
-        """Parameters [subsets, parameters]."""
-        return self.predictor.predict(weights, refine=self.steps)
 
 
 def problem(

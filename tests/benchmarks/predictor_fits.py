@@ -9,7 +9,7 @@ import torch
 from matplotlib.figure import Figure
 
 from modelpred.metrics import mean_interval, relative_errors
-from modelpred.predictor import Predictor, PredictorConfig, fit_predictor
+from modelpred.predictor import Predictor, PredictorConfig, Refined, fit_predictor
 from modelpred.refits import LinearDatamodel, rivals
 from modelpred.refits.retraining import Extendable
 from modelpred.subsets import SubsetsConfig, draw_subsets
@@ -17,7 +17,6 @@ from modelpred.targets import Points, train_targets
 from tests.benchmarks.predictor_banks import (
     Bank,
     Problem,
-    Refined,
     machine,
     problem,
     table,

@@ -13,13 +13,12 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from modelpred.predictor import PredictorConfig, fit_predictor
+from modelpred.predictor import PredictorConfig, Refined, fit_predictor
 from modelpred.predictor.network import PaperNetwork
 from modelpred.refits import Refit, rivals
 from modelpred.refits.timing import fastest_seconds
 from tests.benchmarks.predictor_banks import (
     Problem,
-    Refined,
     machine,
     problem,
     table,

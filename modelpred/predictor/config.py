@@ -1,0 +1,71 @@
+"""How a predictor is built and fitted: its settings, and what each network was designed with."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class PredictorConfig(BaseModel):
+    """Settings of the set function and its fit; section `predictor` of params.yaml.
+
+    `None` means what the network was designed with: for `anchored` and `attention` 20 epochs of
+    batches of 128 at 2e-3 and 5 steps (0 for a family that is not convex), for `paper` 15 epochs of
+    batches of 32 at 1e-4. `start` names the revision whose predictor the fit starts from, which
+    needs a quarter of the epochs.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    network: Literal["anchored", "attention", "paper"] = "anchored"
+    start: str | None = None
+    epochs: int | None = Field(default=None, ge=1)
+    batch: int | None = Field(default=None, ge=1)
+    learning_rate: float | None = Field(default=None, gt=0)
+    optimality: float | None = Field(default=None, ge=0)
+    utility: float | None = Field(default=None, ge=0)
+    pooled: int = Field(default=64, ge=1)
+    induced: int = Field(default=16, ge=1)
+    width: int = Field(default=128, ge=1)
+    steps: int | None = Field(default=None, ge=0)
+    step_width: int = Field(default=64, ge=1)
+    seed: int = 0
+
+    def schedule(self) -> "Schedule":
+        """The settings with every `None` resolved."""
+        usual = SCHEDULES[self.network]
+        if self.start is not None:
+            usual = {**usual, "epochs": math.ceil(usual["epochs"] / 4)}
+        given = {
+            name: getattr(self, name)
+            for name in ("epochs", "batch", "learning_rate", "optimality", "utility")
+            if getattr(self, name) is not None
+        }
+        return Schedule(**{**usual, **given})
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast to fit, and what beside the parameters to match."""
+
+    epochs: int
+    batch: int
+    learning_rate: float
+    optimality: float
+    utility: float
+
+
+# A step of a family without an optimum costs a pass of backpropagation and gains little.
+STEPS = {"size_path": 5, "short_training": 0}
+
+ANCHORED_SCHEDULE = {
+    "epochs": 20, "batch": 128, "learning_rate": 2e-3, "optimality": 0.0, "utility": 0.0,
+}  # fmt: skip
+SCHEDULES: dict[str, dict[str, Any]] = {
+    "anchored": ANCHORED_SCHEDULE,
+    "attention": ANCHORED_SCHEDULE,
+    "paper": {
+        "epochs": 15, "batch": 32, "learning_rate": 1e-4, "optimality": 0.0, "utility": 0.0,
+    },
+}  # fmt: skip

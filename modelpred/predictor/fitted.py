@@ -1,0 +1,171 @@
+"""A fitted predictor: a refit that also refines its answers and bounds their error."""
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from modelpred.dataset.tables import InvalidInput
+from modelpred.predictor.anchors import Anchors, BoundAnchors
+from modelpred.predictor.config import STEPS, PredictorConfig
+from modelpred.predictor.network import AnchoredNetwork, BoundPoints, PaperNetwork, SetNetwork
+from modelpred.predictor.refinement import CERTIFICATE_STEPS, error_bound, refine_parameters
+from modelpred.targets import Points, TargetModel
+
+ANSWER_BLOCK = 2048  # subsets answered at once: bounds memory, fills a matrix product
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A fitted set function: weights [subsets, points] -> parameters [subsets, parameters].
+
+    It is a refit like any other: `predictor(weights)`. `predict` refines, `certificate` bounds the
+    error without retraining, `for_points` asks about points that fitting never saw.
+    """
+
+    model: TargetModel
+    points: Points
+    network: SetNetwork
+    anchors: Anchors
+    config: PredictorConfig
+    row_ids: tuple[str, ...] = ()
+    history: tuple[dict[str, float | int], ...] = ()
+    bound: BoundPoints = field(init=False, repr=False)
+    refining: BoundAnchors = field(init=False, repr=False)
+
+    name = "predictor"
+
+    def __post_init__(self) -> None:
+        self.network.eval()
+        object.__setattr__(self, "bound", self.network.bind(self.model, self.points))
+        refining = self.bound.anchors or self.anchors.bind(self.model, self.points, torch.float32)
+        object.__setattr__(self, "refining", refining)
+
+    def __call__(self, weights: Tensor) -> Tensor:
+        """`predict` without refinement."""
+        return self.predict(weights)
+
+    def predict(self, weights: Tensor, *, refine: float | int = 0) -> Tensor:
+        """Predicted parameters, float64 [subsets, parameters].
+
+        Args:
+            weights: [subsets, points], finite and not negative.
+            refine: Newton steps from the prediction, or tens of gradients more for a family of
+                fixed steps; a fraction is a fraction of a step.
+
+        Raises:
+            InvalidInput: weights of the wrong shape or value, or a negative `refine`.
+        """
+        if not (math.isfinite(refine) and refine >= 0):
+            raise InvalidInput(f"refine is {refine}; expected a number of Newton steps, 0 or more")
+        checked = check_weights(weights, self.points)
+        if not len(checked):
+            return checked.new_zeros(0, self.anchors.parameter_count)
+        answers = [self._answer(block, refine=refine) for block in checked.split(ANSWER_BLOCK)]
+        return torch.cat(answers)
+
+    def certificate(
+        self,
+        weights: Tensor,
+        parameters: Tensor | None = None,
+        *,
+        refine: float | int = 0,
+        steps: int = CERTIFICATE_STEPS,
+    ) -> Tensor | None:
+        """Upper bound [subsets] on ||theta_hat - theta|| without retraining; None if none is known.
+
+        Args:
+            weights: [subsets, points].
+            parameters: the answer to bound; default `predict(weights, refine=refine)`.
+            refine: see `predict`.
+            steps: Newton steps spent on the bound: 0 is cheap and loose, 2 tight (refinement.py).
+        """
+        checked = check_weights(weights, self.points)
+        if parameters is None:
+            parameters = self.predict(checked, refine=refine)
+        bounds: list[Tensor] = []
+        for block, answer in zip(
+            checked.split(ANSWER_BLOCK), parameters.split(ANSWER_BLOCK), strict=True
+        ):
+            bound = error_bound(
+                self.model,
+                self.points,
+                self.refining,
+                weights=block,
+                parameters=answer,
+                steps=steps,
+            )
+            if bound is None:
+                return None
+            bounds.append(bound)
+        return torch.cat(bounds)
+
+    def for_points(self, points: Points, *, row_ids: tuple[str, ...] = ()) -> "Predictor":
+        """The same set function over another pool, whose points fitting need not have seen.
+
+        Args:
+            points: the new pool: same features, scaling and classes.
+            row_ids: its rows' ids.
+        """
+        if points.features.shape[1] != self.points.features.shape[1]:
+            raise InvalidInput(
+                f"the new points have {points.features.shape[1]} features but the predictor was "
+                f"fitted with {self.points.features.shape[1]}; encode them the same way"
+            )
+        return Predictor(
+            self.model, points, self.network, self.anchors, self.config, row_ids, self.history
+        )
+
+    def _answer(self, weights: Tensor, *, refine: float | int) -> Tensor:
+        with torch.no_grad():
+            light = weights.to(torch.float32)
+            answer = self.network.stages(light, self.bound, None)[-1].to(torch.float64)
+            if refine:
+                answer = refine_parameters(
+                    self.model,
+                    self.points,
+                    self.refining,
+                    weights=weights,
+                    start=answer,
+                    steps=refine,
+                )
+            answer = self.model.representative(answer, self.points.features.shape[1])
+        return self.model.defined(answer, weights, self.points)
+
+
+def check_weights(weights: Tensor, points: Points) -> Tensor:
+    """Weights as float64 [subsets, points] on the points' device; InvalidInput if they are not."""
+    weights = check_shape(weights, points)
+    exact = weights.to(dtype=torch.float64, device=points.features.device)
+    if not bool(torch.isfinite(exact).all()) or bool((exact < 0).any()):
+        raise InvalidInput("weights must be finite and not negative; a row left out has weight 0")
+    return exact
+
+
+def check_shape(weights: Tensor, points: Points) -> Tensor:
+    """Weights as a tensor [subsets, points]; InvalidInput if they are none."""
+    weights = torch.as_tensor(weights)
+    if weights.ndim != 2 or weights.shape[1] != len(points.features):
+        raise InvalidInput(
+            f"expected weights [subsets, {len(points.features)}], got {list(weights.shape)}; "
+            "were they drawn for another pool?"
+        )
+    return weights
+
+
+def build_network(config: PredictorConfig, anchors: Anchors, points: Points) -> SetNetwork:
+    """The network of a configuration for these points, not yet initialised."""
+    features = points.features.shape[1]
+    parameters = anchors.parameter_count
+    if config.network == "paper":
+        return PaperNetwork(features, 1, parameters)
+    return AnchoredNetwork(
+        anchors,
+        inputs=features + max(1, points.classes),
+        pooled=config.pooled,
+        width=config.width,
+        steps=STEPS[anchors.kind] if config.steps is None else config.steps,
+        step_width=config.step_width,
+        induced=config.induced if config.network == "attention" else 0,
+    )
