@@ -11,7 +11,7 @@
             local regulariser is preconditioned and acts on fresh subsets: the fit's own weights
             with the points shuffled, which keeps their sizes and counts and costs no training. It
             is off: the optimality condition is inside the network already, and more of it lowers
-            the error only where targets are few (by a fifteenth at 500, nothing at 8,000).
+            the error by little (docs/predictor.md), for twice the time of the fit.
 `attention` the same, but points are pooled by attention.
 
 Degenerate subsets (a class missing) have a defined answer, the prior-only model; they are left out

@@ -2,10 +2,12 @@
 
 *Refinement.* For a convex family `refine = k` takes k Newton steps from the prediction, each solved
 by eight iterations of preconditioned conjugate gradients (the anchors' preconditioner); a fraction
-of a step is a fraction of those iterations. So one knob goes from the pure prediction to retraining. Gradients are double precision,
-the solutions that correct them single: errors of the latter are corrected by the next step. Where
-the loss has kinks, the curvature changes on the way: a step's best length is sought, and from the
-third step on the Hessian is a matrix that is solved with, if it is small. A step that raises the objective is halved, up to five times, and dropped if that does not help.
+of a step is a fraction of those iterations. So one knob goes from the pure prediction to
+retraining. Gradients are double precision, the solutions that correct them single: errors of the
+latter are corrected by the next step. Where the loss has kinks, the curvature changes on the way: a
+step's best length is sought, and from the third step on the Hessian is a matrix that is solved
+with, if it is small. A step that raises the objective is halved, up to five times, and dropped if
+that does not help.
 
 A family of fixed training steps is refined by ten more gradients for each k: by a longer short
 training, or training on from the prediction, see short_training.py.
