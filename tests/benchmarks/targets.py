@@ -254,7 +254,7 @@ def works() -> list[Work]:
     return found
 
 
-def compared(work: Work, parallel: Parallel, cores: int) -> dict[str, Any]:
+def compared(work: Work, parallel: Parallel, cores: int, repeats: int) -> dict[str, Any]:
     pool = work.pool()
     features, labels = pool
     target = labels.astype(float) if work.model.regression else labels
@@ -278,7 +278,7 @@ def compared(work: Work, parallel: Parallel, cores: int) -> dict[str, Any]:
     close = [name for name in trial if trial[name] <= CLOSE * min(trial.values())]
     ours()
     times: list[tuple[float, float]] = []
-    for _ in range(REPEATS):
+    for _ in range(repeats):
         own = ours()
         each = {name: theirs(work.rivals[name], work.rival_subsets) for name in close}
         trial.update({name: min(trial[name], each[name]) for name in close})
@@ -294,7 +294,7 @@ def compared(work: Work, parallel: Parallel, cores: int) -> dict[str, Any]:
     return {
         "work": work.name,
         "goal": work.goal,
-        "ratio": f"**{np.median(ratios):.0f}** ({ratios[0]:.0f} to {ratios[-1]:.0f})",
+        "ratio": f"**{np.median(ratios):.0f}** ({ratios[0]:.0f} to {ratios[-1]:.0f}; {repeats})",
         "ours us": f"{own * 1e6:.1f}",
         "rival us": f"{np.median([their for _, their in times]) * 1e6:.0f}",
         "fastest rival": fastest,
@@ -428,10 +428,9 @@ def to_shards(name: str, count: int) -> dict[str, str]:
         process = subprocess.Popen(
             [sys.executable, "-m", "flows.targets"], cwd=folder, env=environment
         )
-        peak = peak_server = 0.0
+        peak = 0.0
         while process.poll() is None:
-            own, server = memory(process.pid)
-            peak, peak_server = max(peak, own), max(peak_server, server)
+            peak = max(peak, memory(process.pid))
             time.sleep(0.2)
         seconds = time.perf_counter() - begin
         metrics = json.loads((Path(folder) / "artifacts" / "targets" / "metrics.json").read_text())
@@ -440,24 +439,20 @@ def to_shards(name: str, count: int) -> dict[str, str]:
         "work": name,
         "seconds": f"{seconds:.1f} (with start-up)",
         "us a subset": f"{seconds / trained * 1e6:.0f}",
-        "peak GiB": f"{peak:.2f} with workers (and {peak_server:.2f} of Prefect's server)",
+        "peak GiB": f"{peak:.2f} (stage and workers, without Prefect's server)",
         "converged or degenerate": f"{trained - metrics['not_converged']}/{trained}",
     }
 
 
-def memory(pid: int) -> tuple[float, float]:
-    """GiB of a stage and its workers, shared pages counted once, and of the server it started."""
-    own = server = 0
+def memory(pid: int) -> float:
+    """GiB of a process and its children; pages that they share count once."""
+    used = 0
     with contextlib.suppress(psutil.NoSuchProcess):
         root = psutil.Process(pid)
         for process in (root, *root.children(recursive=True)):
             with contextlib.suppress(psutil.NoSuchProcess):
-                used = process.memory_full_info().pss
-                if "uvicorn" in " ".join(process.cmdline()) or "server" in process.cmdline():
-                    server += used
-                else:
-                    own += used
-    return own / 2**30, server / 2**30
+                used += process.memory_full_info().pss
+    return used / 2**30
 
 
 def exactness() -> dict[str, Callable[[], dict[str, str]]]:
@@ -488,13 +483,13 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def speed() -> dict[str, Callable[[], dict[str, str]]]:
+def speed(repeats: int) -> dict[str, Callable[[], dict[str, str]]]:
     """Each row of the speed table, by its name."""
     cores = os.cpu_count() or 1
 
     def row(work: Work) -> dict[str, str]:
         with Parallel(n_jobs=cores) as parallel:
-            return compared(work, parallel, cores)
+            return compared(work, parallel, cores, repeats)
 
     return {work.name: partial(row, work) for work in works()}
 
@@ -526,9 +521,9 @@ def cells(line: str) -> list[str]:
     return [cell.strip() for cell in line.strip("|").split("|")]
 
 
-def measure(part: str | None, words: list[str]) -> None:
+def measure(part: str | None, words: list[str], repeats: int) -> None:
     """Measures the rows that were asked for; each is written as soon as it is known."""
-    offered = {"speed": speed(), "scale": at_scale(), "exact": exactness()}
+    offered = {"speed": speed(repeats), "scale": at_scale(), "exact": exactness()}
     for name, rows in offered.items():
         if part not in {None, name}:
             continue
@@ -536,6 +531,7 @@ def measure(part: str | None, words: list[str]) -> None:
             if not words or any(word in key for word in words):
                 row = measured()
                 found = {each: kept(each) for each in offered}
+                found[name].pop(key, None)  # so that the newest row is the last
                 found[name][key] = row
                 write(section({each: rows_in(offered[each], found[each]) for each in offered}))
 
@@ -556,7 +552,7 @@ def section(tables: dict[str, list[dict[str, str]]]) -> str:
 `python tests/benchmarks/targets.py`; {os.cpu_count()} cores ({platform.machine()}), torch {torch.__version__},
 scikit-learn {sklearn.__version__}, Python {platform.python_version()}. No accelerator was there.
 Ratio = rival's time a subset / ours, both on all cores, both to a gradient norm of 1e-9 or less,
-median of n = {REPEATS} repeats (lowest to highest); `rival to 1e-6`: the ratio if only the rival may
+median of the repeats (lowest to highest; their number); `rival to 1e-6`: the ratio if only the rival may
 stop earlier. Load = the machine's load average after the row: other work ran beside it wherever it is
 much above {os.cpu_count()}. Products = share of the machine's best rate in square products of float32
 (last measured: {single:.0f} GFLOP/s, {double:.0f} in float64, both by all cores) that its matrix
@@ -609,9 +605,10 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("part", nargs="?", choices=list(HEADS), help="one table; default: all")
     parser.add_argument("words", nargs="*", help="only rows whose name has one of these words")
+    parser.add_argument("--repeats", type=int, default=REPEATS, help="of each row of speed")
     parser.add_argument("--process", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.process:
         scale(options.process)
     else:
-        measure(options.part, options.words)
+        measure(options.part, options.words, options.repeats)
