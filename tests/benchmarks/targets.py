@@ -546,7 +546,6 @@ def rows_in(order: Iterable[str], found: dict[str, dict[str, str]]) -> list[dict
 
 
 def section(tables: dict[str, list[dict[str, str]]]) -> str:
-    single, double = peak_rate(torch.float32) / 1e9, peak_rate(torch.float64) / 1e9
     return f"""## Target models
 
 `python tests/benchmarks/targets.py`; {os.cpu_count()} cores ({platform.machine()}), torch {torch.__version__},
@@ -554,9 +553,8 @@ scikit-learn {sklearn.__version__}, Python {platform.python_version()}. No accel
 Ratio = rival's time a subset / ours, both on all cores, both to a gradient norm of 1e-9 or less,
 median of the repeats (lowest to highest; their number); `rival to 1e-6`: the ratio if only the rival may
 stop earlier. Load = the machine's load average after the row: other work ran beside it wherever it is
-much above {os.cpu_count()}. Products = share of the machine's best rate in square products of float32
-(last measured: {single:.0f} GFLOP/s, {double:.0f} in float64, both by all cores) that its matrix
-products reach over the whole of the training time.
+much above {os.cpu_count()}. Products = share of the machine's best rate in square products of float32,
+taken right after the row, that its matrix products reach over the whole of the training time.
 
 {table(tables["speed"])}
 
@@ -578,6 +576,12 @@ def write(text: str) -> None:
 LIMITS = """**What limits.** One core of this machine, quiet: 100 GFLOP/s in float32, 50 in float64; one subset of
 spam on one core takes scikit-learn 650 us (ridge), 880 and 3,300 us (svm, largest row norm and
 standardised), 3,100 us (logistic, standardised); of MNIST features 200 and 34 ms (softmax).
+Ours on one core, processor time, best of three, the other core busy: iris 11 us, spam logistic 142
+(standardised), higgs 54 and 26, svm 420 and 43, ridge 95 and 28, mlp 6,600 (of which 2.1 ms would be
+its products at peak): against one process of scikit-learn or of the torch loop (iris 1,320 us, higgs
+1,740 and 1,280, mlp 56,500) 125, 22, 32 and 49, 8 and 20, 7 and 23, 9 times. Rows of the table
+without a load stood before these changes and let the rivals stop at 1e-6.
+
 - *ridge*: 100 times is 6.5 us. All gradients once are 70 kFLOP, 1.4 us at the peak of float64, and
   three are needed (start, after a solve in float32, after its correction); what is left pays for two
   or three iterations of conjugate gradients where 8 (row norm) to 25 (standardised) are needed.
