@@ -28,7 +28,12 @@ SECTION = "## Overhead"
 REPEATS = 3
 PARAMS = {
     "dataset": {"source": "iris", "watch": "data"},
-    "subsets": {"fit": {"uniform": 40}, "validation": {"uniform": 10}, "test": {"uniform": 10}},
+    "subsets": {
+        "fit": {"uniform": 40},
+        "validation": {"uniform": 10},
+        "test": {"uniform": 10},
+        "block": 20,
+    },
     "targets": {"model": "logistic"},
     "predictor": {"epochs": 1},
     "gates": {"parameter_error": None, "beats": [], "calibration": None},
