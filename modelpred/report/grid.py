@@ -65,13 +65,18 @@ class GridCell:
         return f"{self.source}, {self.model}"
 
     @property
+    def features(self) -> int:
+        """How many features the points have: each has a constant of its own in the scaling."""
+        return len(self.dataset["scaling"]["offset"])
+
+    @property
     def facts(self) -> str:
         """What was trained on what."""
         fit = self.params["subsets"]["fit"]
         subsets = ", ".join(f"{number:,} {design}" for design, number in fit.items())
         scaling = self.dataset["scaling"]["name"]
         return (
-            f"{self.dataset['points']} rows, {len(self.dataset['feature_names'])} features "
+            f"{self.dataset['points']} rows, {self.features} features "
             f"({scaling.replace('_', ' ')}); fitted to {subsets} subsets"
         )
 
@@ -86,7 +91,7 @@ class GridCell:
                     "source": self.source,
                     "model": self.model,
                     "points": self.dataset["points"],
-                    "features": len(self.dataset["feature_names"]),
+                    "features": self.features,
                 }
                 for row in rows
             ],
@@ -156,7 +161,7 @@ def _page(cells: Sequence[GridCell], tables: Sequence[pl.DataFrame]) -> str:
             f"## {cell.title}",
             cell.facts[:1].upper() + cell.facts[1:] + ".",
             _methods_table(cell, table),
-            *(f"- {standing.sentence}" for standing in standings(table)),
+            "\n".join(f"- {standing.sentence}" for standing in standings(table)),
             _break_even_line(cell.break_even),
         ]
     return "\n\n".join(parts) + "\n"

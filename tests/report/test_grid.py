@@ -43,7 +43,7 @@ def make_cell(source="spam", model="logistic", errors=ERRORS):
         model=model,
         params={"subsets": {"fit": {"uniform": 4000}}},
         dataset={
-            "points": 300, "feature_names": ["a", "b"], "scaling": {"name": "standardise"},
+            "points": 300, "scaling": {"name": "standardise", "offset": [0.0, 1.0]},
         },
         fidelity=pl.DataFrame(rows),
         edits={**edits, "addition": edits},
