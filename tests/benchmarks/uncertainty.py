@@ -329,7 +329,7 @@ def pool_part(source: str) -> list[str]:
     lines: list[str] = []
     for part in (memorized, calibrated, attributed):
         lines += part(context, pool)
-        print("\n".join(lines[-30:]), flush=True)
+        print(f"{source}: {part.__name__}", flush=True)
     points, features = context.points.features.shape
     title = f"### {source}, {points} x {features}, {pool.family}, {pool.fit:,} subsets to fit"
     return [title, "", machine(), "", *lines]
