@@ -31,7 +31,7 @@ probabilities it is the (mean) margin (svm), and for a regression minus the (mea
 
 *Small subsets.* A subset of a tenth to a fifth of the rows holds few of the wrong labels, and so
 few rows that the regulariser keeps the model from bending to them; the mean over a thousand such
-models is sure again. among shares of 8% to 85%, these found planted labels best on every
+models is sure again. Among shares of 8% to 85%, these found planted labels best on every
 table tried (docs/values.md).
 """
 
