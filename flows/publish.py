@@ -24,6 +24,7 @@ RECORD = Path(".modelpred/published.json")
 DATABASE = Path("mlflow.db")
 CALIBRATION = STUDIES_FOLDER / "calibration"
 LOCK = Path("dvc.lock")
+CACHE = Path(".dvc/cache/files/md5")
 
 
 def register() -> str:
@@ -37,6 +38,7 @@ def register() -> str:
     from modelpred.targets import points_of  # noqa: PLC0415
     from modelpred.targets.shards import read_bank  # noqa: PLC0415
 
+    check_as_written()
     dataset = read_dataset(DATASET)
     gates = read_params(PARAMS).gates
     version = registry.publish(
@@ -60,6 +62,26 @@ def register() -> str:
     RECORD.parent.mkdir(exist_ok=True)
     write_json({**_state(), "told": told}, RECORD)
     return told
+
+
+def check_as_written() -> None:
+    """Refuses predictor files that differ from those that dvc.lock names: a flipped bit is a valid tensor, too.
+
+    Raises:
+        InvalidInput: names the file.
+    """
+    from modelpred.dataset import InvalidInput  # noqa: PLC0415
+
+    stages: dict[str, Any] = yaml.safe_load(LOCK.read_text())["stages"] if LOCK.is_file() else {}
+    for out in stages.get("predictor", {}).get("outs", ()):
+        listed = CACHE / out["md5"][:2] / out["md5"][2:]
+        if not listed.is_file():  # DVC keeps its cache elsewhere
+            continue
+        for entry in json.loads(listed.read_text()):
+            path = PREDICTOR / entry["relpath"]
+            found = hashlib.md5(path.read_bytes()).hexdigest() if path.is_file() else None
+            if found != entry["md5"]:
+                raise InvalidInput(f"{path} is not the one that dvc.lock names; run dvc repro")
 
 
 def calibration() -> "Calibration | None":
