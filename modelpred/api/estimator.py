@@ -101,7 +101,7 @@ class ModelPred:
         seed: int = 0,
         predictor: PredictorConfig | None = None,
         progress: bool = True,
-        **settings: float | int,
+        **settings: float | int | str,
     ) -> None:
         if target != AUTO and target not in FAMILIES:
             raise InvalidInput(

@@ -18,7 +18,7 @@ def family_of(target: str, labels: Labels) -> str:
     return target if target != AUTO else fitting_families(len(labels.classes))[0]
 
 
-def targets_config(family: str, settings: dict[str, float | int], seed: int) -> TargetsConfig:
+def targets_config(family: str, settings: dict[str, float | int | str], seed: int) -> TargetsConfig:
     """The settings as the pipeline's stages take them.
 
     Raises:

@@ -49,7 +49,7 @@ class ShardMetadata(BaseModel):
     fingerprint: Sha256
     dataset: str
     model: str
-    settings: dict[str, float | int]
+    settings: dict[str, float | int | str]
     tolerance: float
 
 

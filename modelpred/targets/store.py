@@ -63,7 +63,7 @@ class BlockJob(BaseModel):
     subsets: Url | Path
     store: Url | Path
     model: str
-    settings: dict[str, float | int]
+    settings: dict[str, float | int | str]
     tolerance: float = Field(gt=0)
 
 

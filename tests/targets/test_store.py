@@ -51,6 +51,23 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.parametrize("name", ["logistic", "softmax", "svm", "ridge", "mlp"])
+def test_a_job_of_any_family_passes_through_json(tmp_path, name):
+    write_inputs(tmp_path)
+    model = target_model(name)
+    job = block_jobs(
+        dataset=tmp_path / "dataset",
+        subsets=tmp_path / "subsets",
+        store=tmp_path / "store",
+        model=model,
+        tolerance=1e-8,
+        block_size=10,
+    )[0]
+    again = BlockJob.model_validate_json(job.model_dump_json())
+    assert again == job
+    assert target_model(again.model, **again.settings) == model
+
+
 def test_the_bank_holds_what_training_gives_for_every_subset(tmp_path):
     dataset = write_inputs(tmp_path)
     jobs = jobs_in(tmp_path)
