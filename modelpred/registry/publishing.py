@@ -341,7 +341,7 @@ def _save_model(
             # This package is not named: the index may hold another of that name.
             pip_requirements=[
                 f"{package}=={installed_version(package).split('+')[0]}"
-                for package in ("mlflow", "torch", "numpy", "safetensors")
+                for package in ("mlflow", "torch", "numpy", "safetensors", "polars", "jaxtyping")
             ],
             metadata={"modelpred": installed_version("modelpred")},
         )
