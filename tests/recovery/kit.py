@@ -334,8 +334,11 @@ def full(folder: Path) -> Iterator[Callable[[], None]]:
     content = folder.with_name(folder.name + ".kept")
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copytree(folder, content)
-    size = 24 + sum(path.stat().st_size for path in content.rglob("*") if path.is_file()) // 1024
-    mount("-t", "tmpfs", "-o", f"size={64 + 2 * size}k", "tmpfs", folder)
+    # A page of 4 KiB more than each file takes, for its folder; the rest is filled up.
+    pages = 16 + sum(
+        2 + path.stat().st_size // 4096 for path in content.rglob("*") if path.is_file()
+    )
+    mount("-t", "tmpfs", "-o", f"size={4 * pages}k", "tmpfs", folder)
     try:
         shutil.copytree(content, folder, dirs_exist_ok=True)
         with (folder / ".filling").open("wb") as filling, contextlib.suppress(OSError):
