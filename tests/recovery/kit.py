@@ -341,10 +341,9 @@ def full(folder: Path) -> Iterator[Callable[[], None]]:
     mount("-t", "tmpfs", "-o", f"size={4 * pages}k", "tmpfs", folder)
     try:
         shutil.copytree(content, folder, dirs_exist_ok=True)
-        with (folder / ".filling").open("wb") as filling, contextlib.suppress(OSError):
+        with (folder / ".filling").open("wb", buffering=0) as filling, contextlib.suppress(OSError):
             while True:
                 filling.write(b"0" * 4096)
-                filling.flush()
         yield (folder / ".filling").unlink
     finally:
         kept = folder.with_name(folder.name + ".after")
