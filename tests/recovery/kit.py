@@ -344,7 +344,12 @@ def full(folder: Path) -> Iterator[Callable[[], None]]:
         with (folder / ".filling").open("wb", buffering=0) as filling, contextlib.suppress(OSError):
             while True:
                 filling.write(b"0" * 4096)
-        yield (folder / ".filling").unlink
+
+        def make_room() -> None:
+            (folder / ".filling").unlink()
+            mount("-o", "remount,size=64m", folder)
+
+        yield make_room
     finally:
         kept = folder.with_name(folder.name + ".after")
         shutil.copytree(folder, kept, ignore=shutil.ignore_patterns(".filling"))
