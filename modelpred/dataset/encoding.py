@@ -112,7 +112,7 @@ class DateColumn(_Column):
 
     def encoded(self, cells: pl.Series) -> list[pl.Series]:
         """The features that these cells become."""
-        moments = _converted(cells, pl.Datetime("us"), "a date")
+        moments = _converted(_without_zone(cells), pl.Datetime("us"), "a date")
         found = [
             _DATE_PARTS[part](moments, self.start).fill_null(fill).alias(_date_name(self, part))
             for part, fill in zip(self.parts, self.fill, strict=True)
@@ -220,7 +220,7 @@ def _fitted(cells: pl.Series, levels: int) -> EncodedColumn:
 
 
 def _fitted_date(cells: pl.Series, *, missing: bool) -> DateColumn:
-    moments = cells.cast(pl.Datetime("us"))
+    moments = _without_zone(cells).cast(pl.Datetime("us"))
     first = moments.min()
     start = first if isinstance(first, datetime) else datetime(1970, 1, 1)  # noqa: DTZ001 - no zone
     told = start.isoformat()
@@ -231,6 +231,13 @@ def _fitted_date(cells: pl.Series, *, missing: bool) -> DateColumn:
     parts: tuple[Literal["days", "month", "weekday"], ...] = ("days", *varied)
     fill = tuple(_median(_DATE_PARTS[part](moments, told)) for part in parts)
     return DateColumn(name=cells.name, missing=missing, start=told, parts=parts, fill=fill)
+
+
+def _without_zone(cells: pl.Series) -> pl.Series:
+    """Moments as UTC tells them; anything else as it is."""
+    if isinstance(cells.dtype, pl.Datetime) and cells.dtype.time_zone:
+        return cells.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
+    return cells
 
 
 def _median(numbers: pl.Series) -> float:

@@ -74,6 +74,17 @@ def test_what_json_brings_back_encodes_alike():
     assert again.encode(later)[0, encoding.feature_names.index("age")] == 44
 
 
+def test_moments_with_a_zone_are_those_of_utc():
+    naive = pl.Series(
+        "at", [dt.datetime.fromisoformat(f"2024-01-0{day}T12:00") for day in (1, 2, 5)]
+    )
+    zoned = naive.dt.replace_time_zone("UTC").dt.convert_time_zone("Asia/Tokyo")
+    encodings = [fit_encoding(cells.to_frame(), ["at"], levels=20) for cells in (naive, zoned)]
+    assert encodings[0] == encodings[1]
+    one, other = (encodings[0].encode(cells.to_frame()) for cells in (naive, zoned))
+    assert one.tolist() == other.tolist()
+
+
 def test_not_a_number_is_missing():
     rows = pl.DataFrame({"x": [1.0, math.nan, 4.0]})
     encoding = fit_encoding(rows, ["x"], levels=20)
