@@ -74,12 +74,15 @@ def _paint_drift(axes: Axes, drifted: Drift, value: str) -> None:
     """Values of the shared rows before and after, the largest movers named."""
     rows = drifted.rows
     axes.scatter(rows["before"].to_list(), rows["after"].to_list(), s=9, color=OURS, alpha=0.6)
-    for row in rows.head(SHOWN_MOVERS).iter_rows(named=True):
+    for at, row in enumerate(rows.head(SHOWN_MOVERS).iter_rows(named=True)):
         axes.scatter(row["before"], row["after"], s=22, color=MOVED)
+        # In a column of their own, since movers may lie on one another.
         axes.annotate(
             f"row {row['row_id']}", (row["before"], row["after"]), fontsize=8, color=MOVED,
-            textcoords="offset points", xytext=(4, 4),
+            textcoords="axes fraction", xytext=(0.74, 0.05 + 0.06 * at),
+            arrowprops={"arrowstyle": "-", "color": MOVED, "lw": 0.6},
         )  # fmt: skip
+    axes.locator_params(axis="x", nbins=5)
     axes.set_xlabel(f"{value} in {drifted.before}")
     axes.set_ylabel(f"{value} in {drifted.after}")
     found = drifted.spearman
