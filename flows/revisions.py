@@ -36,6 +36,7 @@ def fetch(revision: str, stages: tuple[Path, ...], *, into: Path) -> Path:
     from dvc.api import DVCFileSystem  # noqa: PLC0415 # pyright: ignore[reportPrivateUsage]
     from dvc.exceptions import DvcException  # noqa: PLC0415
     from dvc.scm import SCMError  # noqa: PLC0415
+    from dvc_data.index import DataIndexDirError  # noqa: PLC0415
 
     try:
         tree = DVCFileSystem(rev=revision)
@@ -45,8 +46,9 @@ def fetch(revision: str, stages: tuple[Path, ...], *, into: Path) -> Path:
                     f"{revision}: its dvc.lock holds no {folder}; commit it after dvc repro"
                 )
             tree.get(str(folder), str(into / folder.name), recursive=True)
-    except (DvcException, SCMError, OSError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+    except (DvcException, SCMError, DataIndexDirError, OSError) as error:
+        # DVC says which folder, and what lies below says which file is nowhere.
+        reason = " ".join(str(error.__cause__ or error).split()) or type(error).__name__
         raise InvalidInput(
             f"{revision}: its data cannot be read ({reason}); dvc push where it was made, or "
             "reproduce it"
