@@ -147,6 +147,8 @@ class Mlp(TargetModel):
         decay = self._decay(points, like=weights)
 
         def gradient(parameters: Tensor) -> Tensor:
+            if torch.is_grad_enabled() and (parameters.requires_grad or weights.requires_grad):
+                return self.gradient(parameters, weights, points)  # what autograd can follow
             layers = self._split(parameters, points.features.shape[1])
             return torch.addcmul(_join(*gathered.slopes(*layers)), decay, parameters)
 

@@ -11,7 +11,7 @@ Three things make it cheap:
   the subset alone, and every matrix begins at a multiple of 64 bytes, so a subset's products are
   bit for bit the same in any company, even in float32.
 - *Two precisions.* Products may run in float32; parameters and velocity are float64, so that only
-  the gradients round (parameters then end within about 3e-7 of float64's, relative).
+  the gradients round (parameters then end within 2e-6 of float64's, relative).
 """
 
 from collections.abc import Iterator

@@ -73,8 +73,8 @@ def test_a_network_has_the_rivals_that_are_defined_for_it(logistic):
 
 @pytest.fixture
 def network(logistic):
-    """A small network and its full-data parameters."""
-    model = target_model("mlp", hidden=3, steps=12)
+    """A small network, in the precision of the loop that judges it, and its full-data parameters."""
+    model = target_model("mlp", hidden=3, steps=12, precision="float64")
     return model, Retraining(model, logistic.points)(torch.ones(1, 40))[0]
 
 
