@@ -6,7 +6,6 @@ Versions are git tags, the newest first; what is compared and written stands in 
 cannot be read is named, the others still run. It waits for a pipeline that is under way.
 """
 
-import os
 import subprocess
 import sys
 from typing import Annotated, Any
@@ -20,7 +19,7 @@ from prefect.states import Cancelled, Completed, Failed
 
 from flows.abandoned import close_abandoned_runs
 from flows.alone import Holder, UnderWay, alone
-from flows.pipeline import CommandFailed, run_command
+from flows.pipeline import CommandFailed, run_command, say_how_it_ended
 from flows.revisions import WORKSPACE
 from flows.runtime import shared_api
 
@@ -71,12 +70,7 @@ def main(
     """Compares the last versions once."""
     with shared_api():
         state: State[Any] = evaluation(last, study, return_state=True)
-    if state.is_completed():
-        sys.stdout.write(f"evaluation: {state.message}{os.linesep}")
-        return
-    if state.message is None or state.is_crashed():
-        state.result()  # raises what went wrong
-    sys.exit(f"evaluation: {state.message}")
+    say_how_it_ended("evaluation", state)
 
 
 if __name__ == "__main__":

@@ -137,16 +137,21 @@ def own_message(lines: list[str]) -> str:
     return next((line for line in reversed(lines[:reported]) if line), "")
 
 
+def say_how_it_ended(kind: str, state: State[Any]) -> None:
+    """Prints a recurring run's last message, or ends the process with it where it did not complete."""
+    if state.is_completed():
+        sys.stdout.write(f"{kind}: {state.message}{os.linesep}")
+        return
+    if state.message is None or state.is_crashed():
+        state.result()  # raises what went wrong
+    sys.exit(f"{kind}: {state.message}")
+
+
 def main() -> None:
     """Runs the pipeline once."""
     with shared_api():
         state: State[Any] = pipeline(return_state=True)
-    if state.is_completed():
-        sys.stdout.write(f"pipeline: {state.message}{os.linesep}")
-        return
-    if state.message is None or state.is_crashed():
-        state.result()  # raises what went wrong
-    sys.exit(f"pipeline: {state.message}")
+    say_how_it_ended("pipeline", state)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import yaml
 
 from flows.artifacts import STAGES, STUDIES
 from modelpred.params import Params
+from tests.projects import small_project
 
 ROOT = Path(__file__).parents[1]
 TINY = {
@@ -66,26 +67,7 @@ def test_one_word_for_each_stage_everywhere():
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
     """A copy of the project with tiny params, under git, as a user has it after cloning."""
-    place = tmp_path_factory.mktemp("project")
-    for name in (
-        "flows",
-        "modelpred",
-        "data",
-        ".dvc/config",
-        "dvc.yaml",
-        ".dvcignore",
-        ".gitignore",
-    ):
-        target = place / name
-        target.parent.mkdir(exist_ok=True)
-        if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, target, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(ROOT / name, target)
-    _set_params(place, TINY)
-    for command in ("init", "add .", "-c user.name=t -c user.email=t@example.org commit -m tiny"):
-        subprocess.run(["git", *command.split()], cwd=place, check=True, capture_output=True)
-    return place
+    return small_project(tmp_path_factory.mktemp("project"), TINY)
 
 
 @pytest.fixture(scope="module")

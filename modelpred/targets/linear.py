@@ -124,9 +124,7 @@ class Linear(TargetModel):
         points: Points,
     ) -> Float[Tensor, "subsets parameters"]:
         """Penalised theta + C sum_i w_i (dloss/dm)_i a_i."""
-        slopes = self.score_slopes(self._scores(parameters, points.features), points.labels)
-        data = (slopes * (self.C * weights)) @ _design(points.features)
-        return data.transpose(0, 1).flatten(1) + self._penalty(points, like=parameters) * parameters
+        return self.gradient_function(weights, points)(parameters)
 
     def gradient_function(
         self,

@@ -1,7 +1,7 @@
 """What the pipeline costs beyond its work: imports, the command, a stage, a run that finds nothing changed.
 
-    python tests/benchmarks/overhead.py               the table, into RESULTS.md's section (about 2 min)
-    python tests/benchmarks/overhead.py --no-write    prints it only
+    python -m tests.benchmarks.overhead               the table, into RESULTS.md's section (about 2 min)
+    python -m tests.benchmarks.overhead --no-write    prints it only
 
 A stage's overhead is the wall time of `dvc repro` of one stage that has next to nothing to do (subsets: 60 subsets of
 67 rows, under 0.05 s), without a server that runs; the first stage of a repro also starts the server that the later
@@ -11,7 +11,6 @@ ones share. Every number is the median of the repeats, lowest to highest.
 import argparse
 import os
 import platform
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,10 +19,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import yaml
+
+from tests.benchmarks.results import write_section
+from tests.projects import small_project
 
 ROOT = Path(__file__).parents[2]
-RESULTS = Path(__file__).with_name("RESULTS.md")
 SECTION = "## Overhead"
 REPEATS = 3
 PARAMS = {
@@ -39,23 +39,6 @@ PARAMS = {
     "gates": {"parameter_error": None, "beats": [], "calibration": None},
 }
 STAGES = ("dataset", "subsets", "targets", "predictor")
-
-
-def project(place: Path) -> None:
-    """The code with small params and four stages."""
-    for name in ("flows", "modelpred", "data", ".dvc/config", ".dvcignore", ".gitignore"):
-        target = place / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, target, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(ROOT / name, target)
-    graph = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-    chosen = {"stages": {name: graph[name] for name in STAGES}}
-    (place / "dvc.yaml").write_text(yaml.safe_dump(chosen, sort_keys=False))
-    (place / "params.yaml").write_text(yaml.safe_dump(PARAMS, sort_keys=False))
-    for command in ("init", "add .", "-c user.name=b -c user.email=b@example.org commit -m small"):
-        subprocess.run(["git", *command.split()], cwd=place, check=True, capture_output=True)
 
 
 def seconds(place: Path, *command: str) -> float:
@@ -110,7 +93,7 @@ def section() -> str:
     """Measures; the text of the section."""
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        project(place)
+        small_project(place, PARAMS, stages=STAGES)
         found = measured(place)
         server_gone(place)
     rows = [
@@ -118,7 +101,7 @@ def section() -> str:
         for what, (goal, times) in found.items()
     ]
     machine = (
-        f"`python tests/benchmarks/overhead.py`: {os.cpu_count()} cores ({platform.machine()}), "
+        f"`python -m tests.benchmarks.overhead`: {os.cpu_count()} cores ({platform.machine()}), "
         f"Python {platform.python_version()}, n = {REPEATS},"
     )
     load = f"load average at the end {os.getloadavg()[0]:.1f}. Wall seconds, median (lowest to highest)."
@@ -127,18 +110,10 @@ def section() -> str:
     )
 
 
-def write(text: str) -> None:
-    """Puts the section in its place, or at the end."""
-    old = RESULTS.read_text()
-    head, _, rest = old.partition(SECTION + "\n")
-    _, mark, later = rest.partition("\n## ")
-    RESULTS.write_text(head.rstrip() + "\n\n" + text + (mark + later if mark else ""))
-
-
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--no-write", action="store_true")
     told = section()
     print(told)
     if not parser.parse_args().no_write:
-        write(told)
+        write_section(told)

@@ -1,7 +1,7 @@
 """Requests per second and latency of a registered predictor behind `mlflow models serve`.
 
-    python tests/benchmarks/serving.py               the table, into RESULTS.md's section (about 2 min)
-    python tests/benchmarks/serving.py --no-write    prints it only
+    python -m tests.benchmarks.serving               the table, into RESULTS.md's section (about 2 min)
+    python -m tests.benchmarks.serving --no-write    prints it only
 
 A predictor of 300 spam rows (1,000 targets, 5 epochs: its answers' time is that of a full fit) is published into a
 temporary registry and served on the loopback, clients and server on the same machine. Every client keeps its
@@ -31,8 +31,8 @@ from modelpred.predictor import PredictorConfig, fit_predictor, write_predictor
 from modelpred.registry import Evidence, GatesConfig, Lineage, publish, tracking_uri
 from modelpred.subsets import draw
 from modelpred.targets import points_of, target_model, train_targets
+from tests.benchmarks.results import write_section
 
-RESULTS = Path(__file__).with_name("RESULTS.md")
 SECTION = "## Serving"
 CLIENTS = (1, 8, 32)
 MOST_REQUESTS = 200
@@ -203,7 +203,7 @@ def section() -> str:
         f"{os.getloadavg()[0]:.1f}."
     )
     head = [
-        "`python tests/benchmarks/serving.py`: `mlflow models serve` on the loopback, spam 300 x 57,",
+        "`python -m tests.benchmarks.serving`: `mlflow models serve` on the loopback, spam 300 x 57,",
         f"logistic. {machine}",
         f"A level ends after {MOST_REQUESTS} requests or {MOST_SECONDS:.0f} s; all answers were 200.",
         large,
@@ -212,18 +212,10 @@ def section() -> str:
     return "\n".join([SECTION, "", *head, "", columns, "|---|---|---|---|---|---|", *lines, ""])
 
 
-def write(text: str) -> None:
-    """Puts the section in its place, or at the end."""
-    old = RESULTS.read_text()
-    head, _, rest = old.partition(SECTION + "\n")
-    _, mark, later = rest.partition("\n## ")
-    RESULTS.write_text(head.rstrip() + "\n\n" + text + (mark + later if mark else ""))
-
-
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--no-write", action="store_true")
     measured = section()
     print(measured)
     if not parser.parse_args().no_write:
-        write(measured)
+        write_section(measured)

@@ -1,9 +1,9 @@
 """Target models against scikit-learn's fastest solvers and a per-model torch loop.
 
-    python tests/benchmarks/targets.py                    all tables, into RESULTS.md (about 15 min)
-    python tests/benchmarks/targets.py speed svm mlp      the rows of the speed table with these words
-    python tests/benchmarks/targets.py scale 100,000      the rows of the scale table
-    python tests/benchmarks/targets.py exact ridge        the rows of the table of exactness
+    python -m tests.benchmarks.targets                    all tables, into RESULTS.md (about 15 min)
+    python -m tests.benchmarks.targets speed svm mlp      the rows of the speed table with these words
+    python -m tests.benchmarks.targets scale 100,000      the rows of the scale table
+    python -m tests.benchmarks.targets exact ridge        the rows of the table of exactness
 
 Rows that are measured again replace those of their name in RESULTS.md.
 
@@ -48,10 +48,10 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from modelpred.targets import TargetModel, points_of, target_model, train_targets
+from tests.benchmarks.results import RESULTS, write_section
 
 ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared" / "data"
-RESULTS = Path(__file__).with_name("RESULTS.md")
 SPAM = ROOT / "modelpred" / "dataset" / "builtin" / "spam.parquet"
 REPEATS = 5
 TIGHT, LOOSE = 1e-9, 1e-6  # gradient norms asked of the rivals
@@ -402,7 +402,10 @@ def at_scale() -> dict[str, Callable[[], dict[str, str]]]:
 
 def in_memory(kind: str, name: str, count: int) -> dict[str, str]:
     run = subprocess.run(
-        [sys.executable, __file__, "--process", kind], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "tests.benchmarks.targets", "--process", kind],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     values = json.loads(run.stdout)
     return {
@@ -503,7 +506,7 @@ HEADS = {
 
 def kept(part: str) -> dict[str, dict[str, str]]:
     """The rows of a table as they stand in RESULTS.md, by name."""
-    lines = RESULTS.read_text().splitlines() if RESULTS.exists() else []
+    lines = RESULTS.read_text().splitlines()
     begin = next((at for at, line in enumerate(lines) if line.startswith(HEADS[part])), None)
     if begin is None:
         return {}
@@ -533,7 +536,9 @@ def measure(part: str | None, words: list[str], repeats: int) -> None:
                 found = {each: kept(each) for each in offered}
                 found[name].pop(key, None)  # so that the newest row is the last
                 found[name][key] = row
-                write(section({each: rows_in(offered[each], found[each]) for each in offered}))
+                write_section(
+                    section({each: rows_in(offered[each], found[each]) for each in offered})
+                )
 
 
 def rows_in(order: Iterable[str], found: dict[str, dict[str, str]]) -> list[dict[str, str]]:
@@ -548,7 +553,7 @@ def rows_in(order: Iterable[str], found: dict[str, dict[str, str]]) -> list[dict
 def section(tables: dict[str, list[dict[str, str]]]) -> str:
     return f"""## Target models
 
-`python tests/benchmarks/targets.py`; {os.cpu_count()} cores ({platform.machine()}), torch {torch.__version__},
+`python -m tests.benchmarks.targets`; {os.cpu_count()} cores ({platform.machine()}), torch {torch.__version__},
 scikit-learn {sklearn.__version__}, Python {platform.python_version()}. No accelerator was there.
 Ratio = rival's time a subset / ours, both on all cores, both to a gradient norm of 1e-9 or less,
 median of the repeats (lowest to highest; their number); `rival to 1e-6`: the ratio if only the rival may
@@ -564,13 +569,6 @@ taken right after the row, that its matrix products reach over the whole of the 
 {EXACT}
 {table(tables["exact"])}
 """
-
-
-def write(text: str) -> None:
-    old = RESULTS.read_text() if RESULTS.exists() else "# Benchmarks, run by hand\n"
-    head, _, rest = old.partition("## Target models")
-    _, mark, later = rest.partition("\n## ")
-    RESULTS.write_text(head.rstrip() + "\n\n" + text + (mark + later if mark else ""))
 
 
 LIMITS = """**What limits.** One core of this machine, quiet: 100 GFLOP/s in float32, 50 in float64; one subset of

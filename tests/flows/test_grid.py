@@ -1,15 +1,14 @@
 """The grid's cells and their names, and what it makes of DVC's answers; a real queue is slow."""
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
 from flows import grid
 from flows.grid import experiments
+from tests.projects import small_project
 
 ROOT = Path(__file__).parents[2]
 QUEUE = """Task     Name                Created    Status
@@ -82,6 +81,7 @@ def test_a_command_that_fails_ends_the_grid_with_its_error():
 def project(tmp_path):
     """A clone of the project with tiny params."""
     tiny = {
+        "dataset": {"watch": "data"},
         "subsets": {
             "fit": {"uniform": 60}, "validation": {"uniform": 20},
             "test": {"uniform": 20, "deletion": 20}, "block": 50,
@@ -90,17 +90,7 @@ def project(tmp_path):
         "edits": {"repeats": 2, "step": 15, "added": 15},
         "lds": {"subsets": 10},
     }  # fmt: skip
-    for name in ("flows", "modelpred", ".dvc/config", "dvc.yaml", ".dvcignore", ".gitignore"):
-        target = tmp_path / name
-        target.parent.mkdir(exist_ok=True)
-        if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, target, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(ROOT / name, target)
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(tiny, sort_keys=False))
-    for command in ("init", "add .", "-c user.name=t -c user.email=t@example.org commit -m tiny"):
-        subprocess.run(["git", *command.split()], cwd=tmp_path, check=True, capture_output=True)
-    return tmp_path
+    return small_project(tmp_path, tiny)
 
 
 @pytest.mark.slow

@@ -1,7 +1,7 @@
 """What a month of operation does to a project, in minutes: kills, full disks, lost permissions, damaged files.
 
-    python tests/recovery/kit.py                     everything, into RESULTS.md's section (about 20 min)
-    python tests/recovery/kit.py --kills 2 --only kills twice --no-write
+    python -m tests.recovery.kit                     everything, into RESULTS.md's section (about 20 min)
+    python -m tests.recovery.kit --kills 2 --only kills twice --no-write
 
 Each trial takes a small project (iris, four stages) to a state, disturbs it, and then lets it run normally. It counts
 as recovered only if that run ends well and leaves the bytes of an undisturbed run: every shard, the manifest, the
@@ -39,10 +39,11 @@ from pathlib import Path
 
 import numpy as np
 import psutil
-import yaml
+
+from tests.benchmarks.results import write_section
+from tests.projects import small_project
 
 ROOT = Path(__file__).parents[2]
-RESULTS = ROOT / "tests" / "benchmarks" / "RESULTS.md"
 SECTION = "## Recovery"
 PARAMS = {
     "dataset": {"source": "iris", "watch": "data"},
@@ -74,22 +75,7 @@ class Project:
     @classmethod
     def made(cls, folder: Path, api: str) -> "Project":
         """Copies the code, without the studies, under git."""
-        for name in ("flows", "modelpred", "data", ".dvc/config", ".dvcignore", ".gitignore"):
-            target = folder / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if (ROOT / name).is_dir():
-                shutil.copytree(ROOT / name, target, ignore=shutil.ignore_patterns("__pycache__"))
-            else:
-                shutil.copy(ROOT / name, target)
-        graph = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-        stages = {"stages": {name: graph[name] for name in KEPT}}
-        (folder / "dvc.yaml").write_text(yaml.safe_dump(stages, sort_keys=False))
-        (folder / "params.yaml").write_text(yaml.safe_dump(PARAMS, sort_keys=False))
-        for command in (
-            *("init", "add ."),
-            "-c user.name=kit -c user.email=kit@example.org commit -m small",
-        ):
-            subprocess.run(["git", *command.split()], cwd=folder, check=True, capture_output=True)
+        small_project(folder, PARAMS, stages=KEPT)
         return cls(folder, api)
 
     def copied(self, folder: Path) -> "Project":
@@ -466,7 +452,7 @@ def section(kit: Kit) -> str:
     ]
     killed = sum(trial.kills for trial in kit.trials)
     head = [
-        "`python tests/recovery/kit.py`: iris, four stages, 28 shards; what each kind does stands in the",
+        "`python -m tests.recovery.kit`: iris, four stages, 28 shards; what each kind does stands in the",
         f"script. {os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}. Recovered: a normal",
         "run afterwards ended with the bytes of an undisturbed one, nothing lost, doubled or locked, and",
         f"no traceback on the way. In all {len(kit.trials)} trials, {sum(good.values())} recovered;",
@@ -484,14 +470,6 @@ def section(kit: Kit) -> str:
             "",
         ]
     )
-
-
-def write(text: str) -> None:
-    """Puts the section in its place, or at the end."""
-    old = RESULTS.read_text()
-    head, _, rest = old.partition(SECTION + "\n")
-    _, mark, later = rest.partition("\n## ")
-    RESULTS.write_text(head.rstrip() + "\n\n" + text + (mark + later if mark else ""))
 
 
 def main() -> None:
@@ -517,7 +495,7 @@ def main() -> None:
     told = section(kit)
     print(told)
     if not options.no_write:
-        write(told)
+        write_section(told)
     sys.exit(any(trial.outcome != "recovered" for trial in kit.trials))
 
 

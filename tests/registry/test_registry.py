@@ -22,7 +22,6 @@ from modelpred.predictor import (
 from modelpred.registry import (
     Calibration,
     Evidence,
-    GatesConfig,
     Lineage,
     Version,
     judge,
@@ -38,36 +37,15 @@ from modelpred.registry import (
 from modelpred.subsets import draw
 from modelpred.targets import points_of, target_model, train_targets
 from modelpred.targets.shards import Bank
+from tests.registry.evidence import GATES, GOOD, POOR
 
 NAME = "modelpred-iris-logistic"
-GATES = GatesConfig(
-    designs=("uniform",),
-    parameter_error=0.2,
-    beats=("influence",),
-    calibration=None,
-    champion=False,
-)
 LINEAGE = Lineage(
     git_commit="0123abc",
     dvc={"artifacts/targets": "f00f00f00.dir"},
     params={"dataset": {"source": "iris"}, "targets": {"C": 1.0}},
     dataset_fingerprint="d" * 64,
 )
-
-
-def errors(low: float, high: float) -> dict[str, dict[str, float]]:
-    """A method's held-out error with its interval, on uniform subsets."""
-    middle = (low + high) / 2
-    measures = {
-        "parameter_error": middle,
-        "parameter_error_low": low,
-        "parameter_error_high": high,
-    }
-    return {"uniform": measures}
-
-
-GOOD = {"predictor": errors(0.1, 0.12), "influence": errors(0.3, 0.4)}
-POOR = {"predictor": errors(0.3, 0.5), "influence": errors(0.3, 0.4)}
 
 
 @pytest.fixture(scope="module")

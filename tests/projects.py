@@ -1,0 +1,38 @@
+"""A copy of the project as a user has it after cloning, with params so small that stages take seconds."""
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parents[1]
+COPIED = ("flows", "modelpred", "data", ".dvc/config", ".dvcignore", ".gitignore")
+
+
+def small_project(
+    place: Path, params: dict[str, Any], *, stages: tuple[str, ...] | None = None
+) -> Path:
+    """The folder, with the code, these params and one commit of git.
+
+    Args:
+        place: where; it may exist.
+        params: the whole of params.yaml, which fills sections that it lacks with defaults.
+        stages: of dvc.yaml, those to keep; default: dvc.yaml as it is.
+    """
+    for name in (*COPIED, *(() if stages else ("dvc.yaml",))):
+        target = place / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(ROOT / name, target)
+    if stages:
+        graph = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+        kept = {"stages": {name: graph[name] for name in stages}}
+        (place / "dvc.yaml").write_text(yaml.safe_dump(kept, sort_keys=False))
+    (place / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    for command in ("init", "add .", "-c user.name=t -c user.email=t@example.org commit -m small"):
+        subprocess.run(["git", *command.split()], cwd=place, check=True, capture_output=True)
+    return place
