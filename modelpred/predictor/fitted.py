@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -117,19 +118,20 @@ class Predictor:
             self.model, points, self.network, self.anchors, self.config, row_ids, self.history
         )
 
+    def _prediction(self, weights: Tensor) -> Tensor:
+        light = weights.to(torch.float32)
+        return self.network.stages(light, self.bound, None)[-1].to(torch.float64)
+
     def _answer(self, weights: Tensor, *, refine: float | int) -> Tensor:
         with torch.no_grad():
-            light = weights.to(torch.float32)
-            answer = self.network.stages(light, self.bound, None)[-1].to(torch.float64)
-            if refine:
-                answer = refine_parameters(
-                    self.model,
-                    self.points,
-                    self.refining,
-                    weights=weights,
-                    start=answer,
-                    steps=refine,
-                )
+            answer = refine_parameters(
+                self.model,
+                self.points,
+                self.refining,
+                weights=weights,
+                start=partial(self._prediction, weights),
+                steps=refine,
+            )
             answer = self.model.representative(answer, self.points.features.shape[1])
         return self.model.defined(answer, weights, self.points)
 

@@ -45,10 +45,10 @@ def refine_parameters(
     anchors: BoundAnchors,
     *,
     weights: Tensor,
-    start: Tensor,
+    start: Callable[[], Tensor],
     steps: float | int,
 ) -> Tensor:
-    """Parameters [subsets, parameters] after `steps` Newton steps from `start` (float64).
+    """Parameters [subsets, parameters] after `steps` Newton steps from where `start` says (float64).
 
     Args:
         model: the family; see the module's text for one that is not convex.
@@ -56,15 +56,30 @@ def refine_parameters(
         anchors: whose preconditioner or short training is used, bound to the pool in single
             precision.
         weights: [subsets, points], float64.
-        start: [subsets, parameters], float64.
+        start: gives [subsets, parameters], float64; a longer short training does not ask for it.
         steps: Newton steps; 0.5 is half of one step's iterations.
     """
     if isinstance(anchors, BoundShortTraining):
         gradients = round(TRAINING_STEPS * steps)
         if not gradients:
-            return start
+            return start()
         return anchors.refined(points, weights, start=start, gradients=gradients)
     iterations = round(steps * ITERATIONS)
+    return _newton_steps(
+        model, points, anchors, weights=weights, start=start(), iterations=iterations
+    )
+
+
+def _newton_steps(
+    model: TargetModel,
+    points: Points,
+    anchors: BoundAnchors,
+    *,
+    weights: Tensor,
+    start: Tensor,
+    iterations: int,
+) -> Tensor:
+    """Where so many iterations of conjugate gradients lead, eight of them a guarded Newton step."""
     single = points.to(dtype=torch.float32)
     light = weights.to(torch.float32)
     parameters = start
@@ -191,7 +206,9 @@ def error_bound(
     features = points.features.shape[1]
     ahead = parameters
     for _ in range(steps):
-        ahead = refine_parameters(model, points, anchors, weights=weights, start=ahead, steps=1)
+        ahead = _newton_steps(
+            model, points, anchors, weights=weights, start=ahead, iterations=ITERATIONS
+        )
         left = model.distance_bound(ahead, weights, points)
         assert left is not None
         way = (model.representative(ahead, features) - parameters).norm(dim=1)

@@ -181,18 +181,26 @@ class BoundShortTraining(BoundAnchors):
         del weights
         return lambda gradients: gradients
 
-    def refined(self, points: Points, weights: Tensor, *, start: Tensor, gradients: int) -> Tensor:
+    def refined(
+        self,
+        points: Points,
+        weights: Tensor,
+        *,
+        start: Callable[[], Tensor],
+        gradients: int,
+    ) -> Tensor:
         """Parameters (float64) after so many gradients more than the plan has.
 
         Args:
             points: the bound points, float64.
             weights: [subsets, points], float64.
-            start: the prediction, float64; trained on from rest where that is better.
+            start: gives the prediction, float64; asked, and trained on from rest, only where that
+                is better than a longer plan.
             gradients: to be spent beside those of the prediction.
         """
         wanted = self.plan.gradients + gradients
         if not bool(self.anchors.lengthens):
-            return trained_on(self.model, points, weights, start, steps=gradients)
+            return trained_on(self.model, points, weights, start(), steps=gradients)
         if wanted >= fixed_steps(self.model).steps:
             trained = train_targets(
                 self.model, points.features, points.labels, weights, classes=points.classes

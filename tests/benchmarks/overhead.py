@@ -113,7 +113,8 @@ def section() -> str:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--no-write", action="store_true")
+    asked = parser.parse_args()
     told = section()
     print(told)
-    if not parser.parse_args().no_write:
+    if not asked.no_write:
         write_section(told)

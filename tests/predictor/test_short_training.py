@@ -83,7 +83,7 @@ def test_more_gradients_come_nearer(network, anchors):
     model, points, weights, true = network
     bound = anchors.bind(model, points, torch.float32)
     start = bound(weights.float()).double()
-    refined = [bound.refined(points, weights, start=start, gradients=k) for k in (10, 20)]
+    refined = [bound.refined(points, weights, start=lambda: start, gradients=k) for k in (10, 20)]
     errors = [relative_errors(answer, true).mean() for answer in (start, *refined)]
     assert errors[2] < errors[1] < errors[0] < 0.25
 
@@ -92,7 +92,7 @@ def test_with_the_gradients_of_training_it_is_training(network, anchors):
     model, points, weights, true = network
     longer = dataclasses.replace(anchors, lengthens=torch.ones(1, dtype=torch.float64))
     bound = longer.bind(model, points, torch.float32)
-    assert torch.equal(bound.refined(points, weights, start=true, gradients=60), true)
+    assert torch.equal(bound.refined(points, weights, start=lambda: true, gradients=60), true)
 
 
 def test_the_ridge_is_left_out_where_it_does_not_help(network, anchors):
