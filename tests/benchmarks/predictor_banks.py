@@ -18,8 +18,8 @@ from modelpred.targets import (
     target_model,
     train_targets,
 )
+from tests.benchmarks import results
 
-RESULTS = Path(__file__).with_name("RESULTS.md")
 SECTION = "## Predictor"
 ELSEWHERE = {"higgs": "higgs_atlas.parquet", "mnist": "mnist.parquet"}  # tables that do not ship
 TABLES = Path(__file__).parents[3] / "shared" / "data"
@@ -114,19 +114,4 @@ def table(header: list[str], rows: list[list[str]]) -> list[str]:
 
 def write_part(title: str, lines: list[str]) -> None:
     """Put the part under its title into this benchmark's section of RESULTS.md, replacing its last."""
-    text = RESULTS.read_text()
-    sections = ("\n" + text).split("\n## ")
-    name = SECTION.removeprefix("## ")
-    mine = next((at for at, part in enumerate(sections) if part.startswith(name + "\n")), None)
-    if mine is None:
-        sections.append(f"{name}\n")
-        mine = len(sections) - 1
-    parts = sections[mine].rstrip().split("\n### ")
-    body = f"{title}\n\n" + "\n".join(lines)
-    at = next((i for i, part in enumerate(parts) if part.startswith(title + "\n")), None)
-    if at is None:
-        parts.append(body)
-    else:
-        parts[at] = body
-    sections[mine] = "\n\n### ".join(part.rstrip() for part in parts) + "\n"
-    RESULTS.write_text("\n## ".join(sections).removeprefix("\n"))
+    results.write_part(SECTION, title, lines)

@@ -1,6 +1,6 @@
 """Memorization, calibration and attribution by predicted models, beside retraining and the rivals.
 
-    python tests/benchmarks/uncertainty.py spam digits mnist speed coverage
+    python -m tests.benchmarks.uncertainty spam digits mnist speed coverage
 
 Every part replaces its own part of RESULTS.md's section. Default settings of predictor and studies,
 on standardised features; four fifths of the subsets to fit are uniform, the rest bootstrap resamples.
@@ -12,7 +12,6 @@ import os
 import platform
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,8 +27,8 @@ from modelpred.studies.qualities import coverage_table
 from modelpred.studies.utility import StudyContext
 from modelpred.subsets import SubsetsConfig, draw_subsets
 from modelpred.targets import Points, TargetModel, points_of, target_model, train_targets
+from tests.benchmarks.results import write_part
 
-RESULTS = Path(__file__).with_name("RESULTS.md")
 SECTION = "## Uncertainty"
 
 
@@ -404,23 +403,16 @@ def machine() -> str:
     )
 
 
-def write_part(lines: list[str]) -> None:
-    """Put the part in the place of the one with its title, or at the section's end."""
-    text = RESULTS.read_text(encoding="utf-8")
-    before, _, after = text.partition(f"{SECTION}\n")
-    own, mark, others = after.partition("\n## ")
-    parts = [part.strip() for part in own.split("\n### ")]
+def written(lines: list[str]) -> None:
+    """Put the part, whose first line is its heading, in the place of the pool's last."""
+    title = lines[0].removeprefix("### ")
     introduction = (
-        "`python tests/benchmarks/uncertainty.py spam digits mnist speed coverage`; default settings, "
+        "`python -m tests.benchmarks.uncertainty spam digits mnist speed coverage`; default settings, "
         "standardised\nfeatures; n studies with other seeds, mean ± standard deviation. Goals in "
         "brackets."
     )
-    name = lines[0].removeprefix("### ").split(",")[0]
-    kept = [part for part in parts[1:] if not part.startswith(name)]
-    kept.append("\n".join(lines).removeprefix("### ").strip())
-    section = "\n\n".join([introduction, *(f"### {part}" for part in kept)])
-    rest = f"\n## {others}" if mark else ""
-    RESULTS.write_text(f"{before.rstrip()}\n\n{SECTION}\n\n{section}\n{rest}", encoding="utf-8")
+    pool = title.split(",")[0]
+    write_part(SECTION, title, lines[2:], introduction=introduction, replaces=pool)
 
 
 def main() -> None:
@@ -435,7 +427,7 @@ def main() -> None:
         else:
             lines = pool_part(part)
         print("\n".join(lines), flush=True)
-        write_part(lines)
+        written(lines)
 
 
 if __name__ == "__main__":

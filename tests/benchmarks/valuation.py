@@ -1,7 +1,7 @@
 """Values of rows beside exact retraining and pyDVL, wrong labels, selection: speed and quality.
 
-    python tests/benchmarks/valuation.py quality speed labels selection prefixes
-    python tests/benchmarks/valuation.py speed labels --pydvl ../pydvl/bin/python
+    python -m tests.benchmarks.valuation quality speed labels selection prefixes
+    python -m tests.benchmarks.valuation speed labels --pydvl ../pydvl/bin/python
 
 Each part rewrites its own part of RESULTS.md's section. pyDVL wants other versions of our own
 dependencies, so it runs in an environment of its own (`pip install pydvl==0.10.0`), in a process
@@ -12,7 +12,6 @@ of the targets and the fit of the predictor unless it says otherwise.
 import argparse
 import os
 import platform
-import re
 import subprocess
 import tempfile
 import time
@@ -38,8 +37,8 @@ from modelpred.studies.utility import StudyContext, game_of
 from modelpred.studies.worths import Worth
 from modelpred.subsets import SubsetsConfig, draw_subsets
 from modelpred.targets import points_of, target_model, train_targets
+from tests.benchmarks.results import read_section, write_part
 
-RESULTS = Path(__file__).with_name("RESULTS.md")
 SECTION = "## Values"
 CHILD = Path(__file__).with_name("valuation_pydvl.py")
 GOAL_SHARE, GOAL_OVERLAP, GOAL_SPEED, GOAL_AUROC = 0.97, 0.9, 100, 0.01
@@ -551,28 +550,20 @@ PARTS = ("quality", "speed", "labels", "selection", "prefixes")
 
 def earlier_rows(part: str) -> list[list[str]]:
     """The cells of the table that stands under a part's heading."""
-    found = re.search(rf"(?ms)^### {part}$(.*?)(?=^##|\Z)", RESULTS.read_text(encoding="utf-8"))
-    lines = found[1].splitlines() if found else []
+    parts = read_section(SECTION).split("\n### ")
+    lines = next((own.splitlines() for own in parts if own.startswith(f"{part}\n")), [])
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if "|" in line]
     return cells[2:]
 
 
 def written(part: str, lines: list[str], seconds: float) -> None:
     """Put a part's lines into the section, in place of those it had."""
-    text = RESULTS.read_text(encoding="utf-8") if RESULTS.exists() else ""
-    sections = re.split(r"(?m)^(?=## )", text)
-    ours = next((s for s in sections if s.startswith(SECTION)), f"{SECTION}\n\n")
-    parts = re.split(r"(?m)^(?=### )", ours)
-    kept = {match.split("\n")[0].removeprefix("### "): match for match in parts[1:]}
     head = (
-        f"`python tests/benchmarks/valuation.py {part}`, {platform.machine()}, "
+        f"`python -m tests.benchmarks.valuation {part}`, {platform.machine()}, "
         f"{torch.get_num_threads()} threads, torch {torch.__version__}, load "
         f"{os.getloadavg()[0]:.1f} at the end, {seconds:.0f} s in all."
     )
-    kept[part] = "\n".join([f"### {part}", "", head, "", *lines, "", ""])
-    whole = SECTION + "\n\n" + "".join(kept[name] for name in PARTS if name in kept)
-    others = [s for s in sections if not s.startswith(SECTION)]
-    RESULTS.write_text("".join(others).rstrip() + "\n\n" + whole.rstrip() + "\n", encoding="utf-8")
+    write_part(SECTION, part, [head, "", *lines])
 
 
 def main() -> None:
