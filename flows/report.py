@@ -28,9 +28,13 @@ from modelpred.studies.utility import read_result
 @flow
 def report() -> None:
     """Gathers every stage's results and writes the page."""
+    params, dataset = read_params(PARAMS), read_dataset(DATASET)
+    told = params.model_dump(mode="json")
+    # The reader wants the family that was trained, not that it was chosen by the label.
+    told["targets"]["model"] = params.targets.build(classes=len(dataset.classes)).name
     inputs = ReportInputs(
-        params=read_params(PARAMS).model_dump(mode="json"),
-        dataset=read_dataset(DATASET),
+        params=told,
+        dataset=dataset,
         fidelity=pl.read_parquet(PREDICTOR / "fidelity.parquet"),
         history=pl.read_parquet(PREDICTOR / "history.parquet"),
         studies={

@@ -81,7 +81,8 @@ def test_a_command_that_fails_ends_the_grid_with_its_error():
 def project(tmp_path):
     """A clone of the project with tiny params."""
     tiny = {
-        "dataset": {"watch": "data"},
+        "dataset": {"source": "iris", "watch": "data"},
+        "targets": {"model": "auto"},
         "subsets": {
             "fit": {"uniform": 60}, "validation": {"uniform": 20},
             "test": {"uniform": 20, "deletion": 20}, "block": 50,
