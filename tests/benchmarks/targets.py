@@ -577,8 +577,7 @@ standardised), 3,100 us (logistic, standardised); of MNIST features 200 and 34 m
 Ours on one core, processor time, best of three, the other core busy: iris 11 us, spam logistic 142
 (standardised), higgs 54 and 26, svm 420 and 43, ridge 95 and 28, mlp 6,600 (of which 2.1 ms would be
 its products at peak): against one process of scikit-learn or of the torch loop (iris 1,320 us, higgs
-1,740 and 1,280, mlp 56,500) 125, 22, 32 and 49, 8 and 20, 7 and 23, 9 times. Rows of the table
-without a load stood before these changes and let the rivals stop at 1e-6.
+1,740 and 1,280, mlp 56,500) 125, 22, 32 and 49, 8 and 20, 7 and 23, 9 times.
 
 - *ridge*: 100 times is 6.5 us. All gradients once are 70 kFLOP, 1.4 us at the peak of float64, and
   three are needed (start, after a solve in float32, after its correction); what is left pays for two
