@@ -47,6 +47,7 @@ from modelpred.studies.qualities import (
     quality_tables,
     refit_table,
 )
+from modelpred.studies.refining import with_refined
 from modelpred.studies.responsibility import places
 from modelpred.studies.utility import PREDICTOR, StudyContext, StudyResult, refitted
 
@@ -110,12 +111,12 @@ def run(config: CalibrationConfig, context: StudyContext) -> StudyResult:
     rows = predictive(context.model, models, context.test_points)
     truth = Answer(models, rows, time.perf_counter() - began)
 
-    refits = _refits(config, context)
+    subject, with_it = with_refined(context, refine=config.refine)
+    refits = with_it.refits
     answers: dict[str, Answer] = {}
     for done, (name, refit) in enumerate(refits.items(), start=1):
         answers[name] = _answer(refit, weights, kept, context)
         context.progress(done, len(refits), f"{STUDY}: {name}")
-    subject = _subject(config, context)
     shown = {
         "full_model": before.mean,
         _bootstrap(context.subject): answers[subject].rows.mean,
@@ -135,7 +136,7 @@ def run(config: CalibrationConfig, context: StudyContext) -> StudyResult:
     tables["parameters"] = parameter_table(
         places(context), full=full[0], predicted=answers[subject].parameters, true=models
     )
-    tables["coverage"] = _coverage_table(config, context, full[0], refits[subject])
+    tables["coverage"] = _coverage_table(config, with_it, full[0], subject)
     return StudyResult(
         _metrics(config, tables, truth, subject=subject)
         | {"truth_not_converged": int((~kept).sum()), "temperatures": temperatures},
@@ -147,22 +148,8 @@ def _bootstrap(refit: str) -> str:
     return "predicted_bootstrap" if refit == PREDICTOR else f"{refit}_bootstrap"
 
 
-def _subject(config: CalibrationConfig, context: StudyContext) -> str:
-    """The refit that is shown as the predicted bootstrap: refined, where it is a predictor."""
-    refined = config.refine and isinstance(context.refits[context.subject], Predictor)
-    return f"{context.subject}_refined" if refined else context.subject
-
-
-def _refits(config: CalibrationConfig, context: StudyContext) -> dict[str, Refit]:
-    """All refits, the refined predictor too."""
-    subject = context.refits[context.subject]
-    if not (config.refine and isinstance(subject, Predictor)):
-        return dict(context.refits)
-    return {_subject(config, context): Refined(subject, config.refine), **context.refits}
-
-
 def _coverage_table(
-    config: CalibrationConfig, context: StudyContext, full: Tensor, subject: Refit
+    config: CalibrationConfig, context: StudyContext, full: Tensor, subject: str
 ) -> pl.DataFrame:
     """How often intervals hold the truth, where that is the full-data model.
 
@@ -175,8 +162,9 @@ def _coverage_table(
     refits_of: dict[str, RefitOf] = {
         "retraining": lambda model, table: Retraining(model, table, tolerance=truth.tolerance)
     }
-    if isinstance(subject, (Predictor, Refined)):
-        refits_of[_subject(config, context)] = lambda _, table: subject.for_points(table)
+    refit = context.refits[subject]
+    if isinstance(refit, (Predictor, Refined)):
+        refits_of[subject] = lambda _, table: refit.for_points(table)
     found = simulated_coverage(
         KnownModel(
             context.model, full, points.features, context.test_points.features, points.classes

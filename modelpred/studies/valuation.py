@@ -5,6 +5,10 @@ the point joins a random subset of the others (Ghorbani and Zou 2019 for data): 
 for which subsets, and sampling.py for how they are drawn. Any refit can answer for v; exact
 retraining on other draws is the truth that the answers are judged by.
 
+The predictor's models are refined by default: of a subset of a few rows its plain answer is the
+least certain, and those are the subsets that most of the differences between values come from
+(docs/values.md).
+
 v(none) is the score of the family's prior-only model: for K classes a log loss of log K.
 
 With `group`, a column of the table, whole groups of rows (all of one vendor, one source, one day)
@@ -25,6 +29,7 @@ from torch import Tensor
 
 from modelpred.metrics import Vector, spearman_interval, split_half_reliability
 from modelpred.refits.retraining import Refit
+from modelpred.studies.refining import with_refined
 from modelpred.studies.sampling import SamplerName, UndefinedUtility, Utility
 from modelpred.studies.semivalues import (
     ENUMERABLE,
@@ -68,6 +73,7 @@ class ValuationConfig(BaseModel):
             twentieth, but ten places at least, as far as that is no more than a third.
         utility: minus the mean test loss, the test accuracy, or minus the mean squared error.
         group: a column of the table whose groups of rows are valued, too; None: none.
+        refine: Newton steps that each prediction takes; 0 for the predictions as they are.
         rivals: whether every refit is valued, or only the study's subject.
         seed: of the draws.
     """
@@ -85,6 +91,7 @@ class ValuationConfig(BaseModel):
     small: float | None = Field(default=None, ge=0, le=0.5)
     utility: UtilityName = "loss"
     group: str | None = None
+    refine: float = Field(default=1.0, ge=0)
     rivals: bool = True
     seed: int = Field(default=0, ge=0)
 
@@ -140,22 +147,24 @@ def run(
     scored = scoring or config.utility
     players = torch.eye(context.pool, dtype=torch.uint8)
     truth, truth_metrics = _true_values(config, context, scored, players)
+    about, context = with_refined(context, refine=config.refine)
     estimates: dict[str, tuple[Values | None, float]] = {}
-    for name in context.refits if config.rivals else [context.subject]:
+    for name in context.refits if config.rivals else [about]:
         began = time.perf_counter()
-        values = _values_or_none(name, config, context, scored, players)
+        values = _values_or_none(name, config, context, scored, players, needed=name == about)
         estimates[name] = values, time.perf_counter() - began
     comparisons = {
         name: _comparison(values, truth) | {"seconds": seconds}
         for name, (values, seconds) in estimates.items()
     }
-    subject, _ = estimates[context.subject]
+    subject, _ = estimates[about]
     assert subject is not None
     metrics: dict[str, Any] = {
         "semivalue": config.semivalue,
         "permutations": config.permutations,
+        "refine": config.refine,
         "evaluations": subject.evaluations,
-        **comparisons[context.subject],
+        **comparisons[about],
         "mean_standard_error": written_number(float(subject.standard_errors.mean())),
         "reliability": written_number(subject.reliability),
         **truth_metrics,
@@ -168,7 +177,7 @@ def run(
     names = pl.DataFrame({"row_id": list(context.row_ids)})
     tables = {"values": value_table(names, subject, truth), "methods": methods}
     if config.group is not None:
-        tables["groups"] = group_values(config, context, scored)
+        tables["groups"] = group_values(config, context, scored, about=about)
     return StudyResult(metrics, tables)
 
 
@@ -179,11 +188,15 @@ _COMPARED = (
 
 
 def group_values(
-    config: ValuationConfig, context: StudyContext, scored: UtilityName | Scoring
+    config: ValuationConfig,
+    context: StudyContext,
+    scored: UtilityName | Scoring,
+    *,
+    about: str,
 ) -> pl.DataFrame:
     """Return the table `groups`: what each group of rows is worth to the subject and in truth."""
     names, members = groups_of(context, column=config.group or "", key="valuation.group")
-    subject = _values(context.refits[context.subject], config, context, scored, members)
+    subject = _values(context.refits[about], config, context, scored, members)
     truth, _ = _true_values(config, context, scored, members)
     sizes = members.sum(dim=1, dtype=torch.int64).numpy()
     return value_table(pl.DataFrame({"group": names, "rows": sizes}), subject, truth)
@@ -218,12 +231,14 @@ def _values_or_none(
     context: StudyContext,
     scored: UtilityName | Scoring,
     players: Tensor,
+    *,
+    needed: bool,
 ) -> Values | None:
     """Values by one refit; None for a rival whose models have no finite score somewhere."""
     try:
         return _values(context.refits[name], config, context, scored, players)
     except UndefinedUtility:
-        if name == context.subject:
+        if needed:
             raise
         return None
 

@@ -41,7 +41,7 @@ def mean_loss_game(estimator, *, exact=False, refine=0):
 def test_values_of_groups_are_enumerated_over_joint_rows(logistic, method):
     table = logistic.values(*held_out(), method=method, groups=VENDORS)
     members = torch.tensor([[row % 4 == vendor for row in range(ROWS)] for vendor in range(4)])
-    game = mean_loss_game(logistic)
+    game = mean_loss_game(logistic, refine=1)
     exact = enumerate_values(
         lambda weights: game(weights.double() @ members.double()),
         points=4,
@@ -65,7 +65,7 @@ def test_values_of_every_family(family, request):
 
 def test_values_add_up_and_a_seed_decides_them(logistic):
     table = logistic.values(*held_out(), permutations=4)
-    game = mean_loss_game(logistic)
+    game = mean_loss_game(logistic, refine=1)
     ends = game(torch.stack([torch.zeros(ROWS), torch.ones(ROWS)]))
     assert table["value"].sum() == pytest.approx(float(ends[1] - ends[0]), abs=1e-6)
     assert table.equals(logistic.values(*held_out(), permutations=4))

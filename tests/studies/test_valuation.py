@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from modelpred.dataset.tables import InvalidInput
 from modelpred.metrics import spearman
+from modelpred.predictor import Refined
 from modelpred.refits import NewtonStep, silent
 from modelpred.studies import valuation
 from modelpred.studies.sampling import UndefinedUtility
@@ -222,6 +223,18 @@ def test_a_rival_that_fails_has_no_values_and_a_subject_that_fails_ends_the_stud
     assert methods["method"].to_list() == ["predictor", "failing"]
     with pytest.raises(UndefinedUtility, match="has no score"):
         valuation.run(SMALL, replace(exact, refits={"predictor": failing}))
+
+
+def test_the_subject_is_the_refined_predictor(fitted):
+    predictor = fitted.refits["predictor"]
+    result = valuation.run(SMALL.model_copy(update={"rivals": False, "refine": 2.0}), fitted)
+    assert result.tables["methods"]["method"].to_list() == ["predictor_refined"]
+    refined = replace(fitted, refits={"predictor": Refined(predictor, 2.0)})
+    expected = valuation.run(SMALL.model_copy(update={"rivals": False}), refined)
+    assert result.tables["values"].equals(expected.tables["values"])
+    plain = valuation.run(SMALL.model_copy(update={"rivals": False, "refine": 0.0}), fitted)
+    assert plain.tables["methods"]["method"].to_list() == ["predictor"]
+    assert not plain.tables["values"].equals(result.tables["values"])
 
 
 def test_a_demand_ends_the_estimate_early(exact):
