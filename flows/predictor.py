@@ -23,6 +23,7 @@ from modelpred.dataset import read_dataset
 from modelpred.params import read_params
 from modelpred.predictor import (
     Predictor,
+    early_answers,
     fidelity,
     fit_predictor,
     read_predictor,
@@ -61,6 +62,7 @@ def predictor() -> None:
     full = cheap["full_model"](torch.ones(1, len(points.labels)))[0]
     refits = {
         "predictor": fitted,
+        **early_answers(fitted),
         **refinement_curve(fitted),
         **cheap,
         **retrainings(model, points, tolerance=params.targets.tolerance, start=full),

@@ -23,8 +23,8 @@ from flows.artifacts import (
 from flows.runtime import Progress, run_stage
 from modelpred.dataset import InvalidInput, read_dataset
 from modelpred.params import read_params
-from modelpred.predictor import Predictor, read_predictor, refinement_curve
-from modelpred.refits import Retraining, retrainings, rivals
+from modelpred.predictor import Predictor, early_answers, read_predictor, refinement_curve
+from modelpred.refits import Refit, Retraining, retrainings, rivals
 from modelpred.refits.retraining import Progress as Report
 from modelpred.studies import (
     attribution,
@@ -58,7 +58,9 @@ def _with_all_answers(context: StudyContext) -> StudyContext:
     start = truth(torch.ones(1, context.pool))[0]
     exact = retrainings(truth.model, truth.points, tolerance=truth.tolerance, start=start)
     warm = {name: refit for name, refit in exact.items() if name != truth.name}
-    curve = refinement_curve(predictor) if isinstance(predictor, Predictor) else {}
+    curve: dict[str, Refit] = {}
+    if isinstance(predictor, Predictor):
+        curve = {**early_answers(predictor), **refinement_curve(predictor)}
     return replace(
         context,
         refits={context.subject: predictor, **curve, **context.refits, **warm},

@@ -48,7 +48,13 @@ from modelpred.api.values import Groups, chosen_rows, estimated_values, suspicio
 from modelpred.dataset import Dataset, InvalidInput
 from modelpred.dataset.config import ScalingName
 from modelpred.dataset.preparation import Scaling, fit_scaling
-from modelpred.predictor import Predictor, PredictorConfig, fit_predictor, refinement_curve
+from modelpred.predictor import (
+    Predictor,
+    PredictorConfig,
+    early_answers,
+    fit_predictor,
+    refinement_curve,
+)
 from modelpred.predictor import fidelity as fidelity_table
 from modelpred.refits import retrainings, rivals
 from modelpred.studies.utility import Scoring
@@ -224,7 +230,7 @@ class ModelPred:
         return self._ready.full_parameters.numpy().copy()
 
     def predict_parameters(
-        self, weights: ArrayLike, refine: float | int = 0
+        self, weights: ArrayLike, refine: float | int = 0, *, stages: int | None = None
     ) -> NDArray[np.float64]:
         """Predicted parameters [subsets, parameters] of the models that subsets would give.
 
@@ -234,8 +240,11 @@ class ModelPred:
         Args:
             weights: [subsets, points], how often each subset takes each row.
             refine: Newton steps from the prediction towards retraining; 0.5 is half of a step.
+            stages: after how many of the network's stages to stop, for a cheaper and less exact
+                answer: 0 is the anchor; `predictor.stages`, the default, is all of them.
         """
-        return self.predictor.predict(read_weights(weights), refine=refine).numpy()
+        rows = read_weights(weights)
+        return self.predictor.predict(rows, refine=refine, stages=stages).numpy()
 
     def retrain(self, weights: ArrayLike) -> NDArray[np.float64]:
         """The same by exact training; a model that did not converge is a row of nan."""
@@ -270,6 +279,7 @@ class ModelPred:
             model, points = ready.predictor.model, ready.predictor.points
             refits = {
                 "predictor": ready.predictor,
+                **early_answers(ready.predictor),
                 **refinement_curve(ready.predictor),
                 **rivals(model, points, *ready.targets.usable("fit")),
                 **retrainings(

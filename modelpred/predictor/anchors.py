@@ -7,7 +7,9 @@ level's Hessian H_t, which needs only the pooled gradients of that level:
 
     anchor(w) = theta*(t) - H_t^-1 (grad penalty + sum_i w_i grad_i(theta*(t)))
 
-A step is cut to the length of the largest theta*(t); levels go on to t = 2 for pools that grow.
+A step is linear in the weights, so that H_t^-1 grad_i is formed once for every point and level and
+an anchor is one product with those of its level. A step is cut to the length of the largest
+theta*(t); levels go on to t = 2 for pools that grow.
 H_t is kept as its diagonal in one shared orthonormal basis (one block an output for families with
 many parameters), so the same basis preconditions a gradient at any parameters:
 
@@ -20,7 +22,7 @@ A family trained by fixed steps has no optimum to move; its anchors are in short
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, final
 
 import torch
@@ -105,71 +107,82 @@ class SizePath(Anchors):
         return {name: getattr(self, name) for name in names}
 
     def bind(self, model: TargetModel, points: Points, dtype: torch.dtype) -> "BoundSizePath":
-        """Gradients of every point at every level, formed in double precision."""
+        """Steps of every point at every level, formed in double precision."""
         device = points.features.device
-        path = self.parameters.to(device)
+        path, basis = self.parameters.to(device), self.basis.to(device)
         nothing = path.new_zeros(len(path), len(points.features))
-        gradients = torch.stack([model.point_gradients(theta, points) for theta in path])
-        penalties = model.gradient(path, nothing, points)
+        lengths = self.curvatures.to(device).reciprocal()[:, :, None]
+        steps = [
+            _stepped(basis, length, model.point_gradients(theta, points)).to(dtype)
+            for theta, length in zip(path, lengths, strict=True)
+        ]
+        penalties = _stepped(
+            basis, lengths[:, :, 0].transpose(0, 1), model.gradient(path, nothing, points)
+        )
         ours = {name: tensor.to(device, dtype) for name, tensor in self.tensors().items()}
         return BoundSizePath(
-            SizePath(**ours, pool=self.pool), gradients.to(dtype), penalties.to(dtype)
+            SizePath(**ours, pool=self.pool), torch.stack(steps), penalties.to(dtype)
         )
 
 
 @final
 @dataclass(frozen=True)
 class BoundSizePath(BoundAnchors):
-    """A size path whose point gradients are at hand."""
+    """A size path whose points' steps are at hand."""
 
     path: SizePath
-    point_gradients: Tensor  # [levels, points, parameters]
-    penalty_gradients: Tensor  # [levels, parameters]
+    point_steps: Tensor  # [levels, points, parameters], H_t^-1 grad_i(theta*(t))
+    penalty_steps: Tensor  # [levels, parameters]
+    edges: Tensor = field(init=False, repr=False)  # [levels - 1], log shares between levels
+    longest: Tensor = field(init=False, repr=False)  # [], of the parameters on the path
+    lengths: Tensor = field(init=False, repr=False)  # [levels, blocks, size], 1 / curvatures
+
+    def __post_init__(self) -> None:
+        logs = self.path.shares.log()
+        object.__setattr__(self, "edges", (logs[1:] + logs[:-1]) / 2)
+        object.__setattr__(self, "longest", self.path.parameters.norm(dim=1).amax())
+        object.__setattr__(self, "lengths", self.path.curvatures.reciprocal())
 
     def levels(self, weights: Tensor) -> Tensor:
         """Index [subsets] of the level nearest in log share to each subset."""
         share = weights.sum(1).clamp(min=1e-9) / self.path.pool
-        edges = self.path.shares.log()
-        return torch.bucketize(share.log(), (edges[1:] + edges[:-1]) / 2)
+        return torch.bucketize(share.log(), self.edges)
 
     def __call__(self, weights: Tensor) -> Tensor:
         """theta*(t) - H_t^-1 gradient, one matrix product a level that occurs."""
         levels = self.levels(weights)
         order = levels.argsort(stable=True)
         counts = torch.bincount(levels, minlength=len(self.path.shares)).tolist()
-        gradients = torch.cat(
+        sorted_steps = torch.cat(
             [
-                rows @ self.point_gradients[level] + self.penalty_gradients[level]
-                for level, rows in enumerate(weights[order].split(counts))
+                torch.addmm(self.penalty_steps[level], rows, self.point_steps[level])
+                for level, rows in enumerate(weights.index_select(0, order).split(counts))
+                if len(rows)
             ]
         )
-        gradients = torch.empty_like(gradients).index_copy(0, order, gradients)
-        start, step = self.path.parameters[levels], self._stepper(levels)(gradients)
+        step = torch.empty_like(sorted_steps).index_copy(0, order, sorted_steps)
         # No subset of the pool calls for a longer step. Points that the path never saw do, and are
         # overshot by it: cut, their errors fall by a third (spam), and the others stay as they are.
-        longest = self.path.parameters.norm(dim=1).amax()
         length = step.norm(dim=1, keepdim=True).clamp(min=1e-30)
-        return start - (longest / length).clamp(max=1) * step
+        start = self.path.parameters.index_select(0, levels)
+        return start - (self.longest / length).clamp(max=1) * step
 
     def preconditioner(self, weights: Tensor) -> Preconditioner:
         """Q diag(Q' H_t Q)^-1 Q' g for each subset's level t."""
-        levels = self.levels(weights)
-        return self._stepper(levels)
-
-    def _stepper(self, levels: Tensor) -> Preconditioner:
         basis = self.path.basis
-        blocks, size, _ = basis.shape
-        # Looked up and inverted once: a prediction applies it many times.
-        lengths = self.path.curvatures.reciprocal()[levels].transpose(0, 1)
-        if blocks == 1:
-            return lambda gradients: ((gradients @ basis[0]) * lengths[0]) @ basis[0].T
+        # Looked up once: a prediction applies it many times.
+        lengths = self.lengths.index_select(0, self.levels(weights)).transpose(0, 1)
+        return lambda gradients: _stepped(basis, lengths, gradients)
 
-        def step(gradients: Tensor) -> Tensor:
-            shaped = gradients.unflatten(1, (blocks, size)).transpose(0, 1)
-            turned = torch.bmm(shaped, basis) * lengths
-            return torch.bmm(turned, basis.mT).transpose(0, 1).flatten(1)
 
-        return step
+def _stepped(basis: Tensor, lengths: Tensor, gradients: Tensor) -> Tensor:
+    """Gradients [rows, parameters] in the basis times lengths [blocks, rows or 1, size], and back."""
+    blocks, size, _ = basis.shape
+    if blocks == 1:
+        return ((gradients @ basis[0]) * lengths[0]) @ basis[0].T
+    shaped = gradients.unflatten(1, (blocks, size)).transpose(0, 1)
+    turned = torch.bmm(shaped, basis) * lengths
+    return torch.bmm(turned, basis.mT).transpose(0, 1).flatten(1)
 
 
 def fit_size_path(model: TargetModel, points: Points, *, tolerance: float = 1e-6) -> SizePath:

@@ -52,14 +52,17 @@ class Answers:
         self._limits = limits
         self._places = {row_id: place for place, row_id in enumerate(predictor.row_ids)}
 
-    def parameters(self, weights: Tensor, *, refine: float | int = 0) -> Tensor:
+    def parameters(
+        self, weights: Tensor, *, refine: float | int = 0, stages: int | None = None
+    ) -> Tensor:
         """Predicted parameters [subsets, parameters] for weights [subsets, points].
 
         Raises:
-            InvalidInput: weights or `refine` that are not such, or more than is answered at once.
+            InvalidInput: weights, `refine` or `stages` that are not such, or more than is answered
+                at once.
         """
         self._check_size(len(weights), refine)
-        return self._predictor.predict(weights, refine=refine)
+        return self._predictor.predict(weights, refine=refine, stages=stages)
 
     def without(
         self, weights: Tensor, lists: Sequence[Sequence[str]], *, refine: float | int = 0

@@ -92,7 +92,8 @@ def read_predictor(folder: Path) -> Predictor:
             description.classes,
         )
         anchors = _read_anchors(tensors, description)
-        network = build_network(description.config, anchors, points)
+        steps = _steps(tensors, description)
+        network = build_network(description.config, anchors, points, steps=steps)
         expected = network.state_dict()
         state = {
             name: _take(tensors, f"network.{name}", tuple(tensor.shape))
@@ -148,6 +149,21 @@ def _read_anchors(tensors: dict[str, Tensor], description: PredictorDescription)
             f"its anchors have {anchors.parameter_count} parameters, not {description.parameters}"
         )
     return anchors
+
+
+def _steps(tensors: dict[str, Tensor], description: PredictorDescription) -> int:
+    """The learned steps that the file holds; 0 for a network that has none."""
+    if description.config.network == "paper":
+        return 0
+    name = "network.follow"
+    if name not in tensors or tensors[name].ndim != 1:
+        raise InvalidInput(f"it has no list of steps {name}")
+    steps, asked = len(tensors[name]), description.config.steps
+    if asked not in (None, steps):
+        raise InvalidInput(f"it has {steps} learned steps, not {asked}")
+    if steps and f"network.steps.{steps - 1}.last.bias" not in tensors:
+        raise InvalidInput(f"it lacks some of its {steps} learned steps")
+    return steps
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:

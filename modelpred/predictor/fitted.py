@@ -2,19 +2,21 @@
 
 import math
 from dataclasses import dataclass, field
-from functools import partial
 
 import torch
 from torch import Tensor
 
 from modelpred.dataset.tables import InvalidInput
 from modelpred.predictor.anchors import Anchors, BoundAnchors
-from modelpred.predictor.config import STEPS, PredictorConfig
+from modelpred.predictor.config import PredictorConfig
 from modelpred.predictor.network import AnchoredNetwork, BoundPoints, PaperNetwork, SetNetwork
 from modelpred.predictor.refinement import CERTIFICATE_STEPS, error_bound, refine_parameters
 from modelpred.targets import Points, TargetModel
+from modelpred.targets.model import class_counts
 
-ANSWER_BLOCK = 2048  # subsets answered at once: bounds memory, fills a matrix product
+ANSWER_BLOCK = 2048  # most subsets answered at once: bounds memory, fills a matrix product
+SMALLEST_BLOCK = 256
+BLOCK_BYTES = 2**20  # of the scores of subsets that are answered at once
 
 
 @dataclass(frozen=True)
@@ -47,23 +49,40 @@ class Predictor:
         """`predict` without refinement."""
         return self.predict(weights)
 
-    def predict(self, weights: Tensor, *, refine: float | int = 0) -> Tensor:
+    @property
+    def stages(self) -> int:
+        """Stages after the anchor: the largest number that `predict` takes."""
+        return self.network.last_stage
+
+    def predict(
+        self, weights: Tensor, *, refine: float | int = 0, stages: int | None = None
+    ) -> Tensor:
         """Predicted parameters, float64 [subsets, parameters].
 
         Args:
             weights: [subsets, points], finite and not negative.
             refine: Newton steps from the prediction, or tens of gradients more for a family of
                 fixed steps; a fraction is a fraction of a step.
+            stages: after how many stages to stop, for an answer that is cheaper and less exact: 0
+                is the anchor, 1 the first correction, and so on with a learned step each. Default:
+                all.
 
         Raises:
-            InvalidInput: weights of the wrong shape or value, or a negative `refine`.
+            InvalidInput: weights of the wrong shape or value, a negative `refine`, or stages that
+                the predictor does not have.
         """
         if not (math.isfinite(refine) and refine >= 0):
             raise InvalidInput(f"refine is {refine}; expected a number of Newton steps, 0 or more")
-        checked = check_weights(weights, self.points)
-        if not len(checked):
-            return checked.new_zeros(0, self.anchors.parameter_count)
-        answers = [self._answer(block, refine=refine) for block in checked.split(ANSWER_BLOCK)]
+        if stages is not None and not 0 <= stages <= self.stages:
+            raise InvalidInput(f"stages is {stages}; this predictor has 0 to {self.stages}")
+        weights = check_shape(weights, self.points)
+        check_values(weights)
+        if not len(weights):
+            return self.points.features.new_zeros(0, self.anchors.parameter_count)
+        rows = answered_at_once(self.model, self.points)
+        answers = [
+            self._answer(block, refine=refine, stages=stages) for block in weights.split(rows)
+        ]
         return torch.cat(answers)
 
     def certificate(
@@ -118,31 +137,52 @@ class Predictor:
             self.model, points, self.network, self.anchors, self.config, row_ids, self.history
         )
 
-    def _prediction(self, weights: Tensor) -> Tensor:
-        light = weights.to(torch.float32)
-        return self.network.stages(light, self.bound, None)[-1].to(torch.float64)
+    def _answer(self, weights: Tensor, *, refine: float | int, stages: int | None) -> Tensor:
+        device, features = self.points.features.device, self.points.features.shape[1]
+        light = weights.to(device=device, dtype=torch.float32)
 
-    def _answer(self, weights: Tensor, *, refine: float | int) -> Tensor:
+        def prediction() -> Tensor:
+            return self.network.answer(light, self.bound, stage=stages).to(torch.float64)
+
         with torch.no_grad():
-            answer = refine_parameters(
-                self.model,
-                self.points,
-                self.refining,
-                weights=weights,
-                start=partial(self._prediction, weights),
-                steps=refine,
-            )
-            answer = self.model.representative(answer, self.points.features.shape[1])
-        return self.model.defined(answer, weights, self.points)
+            if refine:
+                answer = refine_parameters(
+                    self.model,
+                    self.points,
+                    self.refining,
+                    weights=weights.to(device=device, dtype=torch.float64),
+                    start=prediction,
+                    steps=refine,
+                )
+            else:
+                answer = prediction()
+            answer = self.model.representative(answer, features)
+        # Single precision may lose a weight, but finds none: what it has an optimum for, has one.
+        if not bool(self.model.without_optimum(class_counts(light, self.bound.points)).any()):
+            return answer
+        exact = weights.to(device=device, dtype=torch.float64)
+        return self.model.defined(answer, exact, self.points)
+
+
+def answered_at_once(model: TargetModel, points: Points) -> int:
+    """Subsets whose scores fit into the processor's cache beside what is made of them."""
+    return min(ANSWER_BLOCK, max(SMALLEST_BLOCK, BLOCK_BYTES // model.bytes_per_subset(points)))
 
 
 def check_weights(weights: Tensor, points: Points) -> Tensor:
     """Weights as float64 [subsets, points] on the points' device; InvalidInput if they are not."""
     weights = check_shape(weights, points)
-    exact = weights.to(dtype=torch.float64, device=points.features.device)
-    if not bool(torch.isfinite(exact).all()) or bool((exact < 0).any()):
+    check_values(weights)
+    return weights.to(dtype=torch.float64, device=points.features.device)
+
+
+def check_values(weights: Tensor) -> None:
+    """InvalidInput if a weight is negative or not finite."""
+    if not weights.numel():
+        return
+    low, high = (float(extreme) for extreme in weights.aminmax())  # nan, if there is one
+    if not (low >= 0 and high < math.inf):
         raise InvalidInput("weights must be finite and not negative; a row left out has weight 0")
-    return exact
 
 
 def check_shape(weights: Tensor, points: Points) -> Tensor:
@@ -156,8 +196,10 @@ def check_shape(weights: Tensor, points: Points) -> Tensor:
     return weights
 
 
-def build_network(config: PredictorConfig, anchors: Anchors, points: Points) -> SetNetwork:
-    """The network of a configuration for these points, not yet initialised."""
+def build_network(
+    config: PredictorConfig, anchors: Anchors, points: Points, *, steps: int
+) -> SetNetwork:
+    """The network of a configuration with so many learned steps for these points, not initialised."""
     features = points.features.shape[1]
     parameters = anchors.parameter_count
     if config.network == "paper":
@@ -165,9 +207,9 @@ def build_network(config: PredictorConfig, anchors: Anchors, points: Points) -> 
     return AnchoredNetwork(
         anchors,
         inputs=features + max(1, points.classes),
-        pooled=config.pooled,
+        pooled=config.pool_width,
         width=config.width,
-        steps=STEPS[anchors.kind] if config.steps is None else config.steps,
+        steps=steps,
         step_width=config.step_width,
         induced=config.induced if config.network == "attention" else 0,
     )

@@ -18,6 +18,7 @@ Degenerate subsets (a class missing) have a defined answer, the prior-only model
 of fitting and answered by that definition.
 """
 
+import itertools
 import math
 import time
 
@@ -27,6 +28,7 @@ from torch import Tensor
 from modelpred.dataset.tables import InvalidInput
 from modelpred.predictor.anchors import fit_size_path
 from modelpred.predictor.config import PredictorConfig, Schedule
+from modelpred.predictor.depth import planned_steps
 from modelpred.predictor.fitted import (
     ANSWER_BLOCK,
     Predictor,
@@ -111,7 +113,12 @@ def fit_predictor(
             if model.convex
             else fit_short_training(model, points, weights.to(points.features), parameters)
         )
-        network = build_network(config, anchors, points)
+        steps = config.steps
+        if steps is None and start is not None:
+            steps = _steps_of(start)
+        elif steps is None:
+            steps = planned_steps(anchors, model, points, weights, parameters)
+        network = build_network(config, anchors, points, steps=steps)
         if start is None:
             initialise(network, torch.Generator().manual_seed(config.seed))
         else:
@@ -144,6 +151,11 @@ def _continue(network: SetNetwork, start: Predictor, model: TargetModel) -> None
             "the predictor to start from has another network or other features; start from one "
             "with the same settings, or from none"
         ) from error
+
+
+def _steps_of(start: Predictor) -> int:
+    """Learned steps of a predictor."""
+    return len(start.network.steps) if isinstance(start.network, AnchoredNetwork) else 0
 
 
 def _useful_threads(schedule: Schedule, points: Points) -> int:
@@ -315,7 +327,7 @@ class _Fit:
     def _loss(self, batch: Tensor) -> Tensor:
         weights, true = self.weights[batch].float(), self.parameters[batch]
         prepared = None if self.prepared is None else self.prepared[batch]
-        stages = self.network.stages(weights, self.bound, prepared)
+        stages = self._learned(weights, prepared)
         anchored = self._anchored()
         measure = relative_error_loss if anchored else squared_error_loss
         loss = torch.stack([measure(stage, true) for stage in stages]).sum()
@@ -327,6 +339,11 @@ class _Fit:
         if not anchored:
             loss = loss + _published_penalty(self.network)
         return loss
+
+    def _learned(self, weights: Tensor, prepared: Tensor | None) -> list[Tensor]:
+        """Predictions of the stages that have something to learn."""
+        stages = self.network.stages(weights, self.bound, prepared)
+        return list(itertools.islice(stages, self.network.learned_from, None))
 
     def _optimality(self, batch: Tensor, stages: list[Tensor], weights: Tensor) -> Tensor:
         if self.fresh is None:
@@ -346,7 +363,7 @@ class _Fit:
                     self.bound.points,
                     precondition=precondition,
                 )
-                for stage in self.network.stages(weights, self.bound, prepared)
+                for stage in self._learned(weights, prepared)
             ]
         ).sum()
 
@@ -354,7 +371,7 @@ class _Fit:
         self.network.eval()
         weights, true = self.validation or (self.weights[:512].float(), self.parameters[:512])
         with torch.no_grad():
-            predicted = self.network.stages(weights, self.bound, None)[-1]
+            predicted = self.network.answer(weights, self.bound)
         return float(relative_error_loss(predicted, true))
 
 

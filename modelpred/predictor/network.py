@@ -5,15 +5,17 @@ Pooling over a fixed pool of points is one matrix product, weights [subsets, poi
 
 *Paper*: the published DeepSets: phi 128-128-128, sum, rho 128-128-64, ELU, no biases, then linear.
 
-*Anchored*: starts at the anchor (anchors.py). A first correction sees the anchor, the size of the
-subset and the pooled phi, a mean over the subset's points or attention (attention.py). Then come
-learned steps. Each evaluates the subset's own optimality
-condition where it stands, v = precondition(grad F_w(theta)), which is a set function too (a sum
-over points), and learns how far to follow it, how much of the last move to keep, and what to add:
+*Anchored*: starts at the anchor (anchors.py). A first correction sees the anchor and the size of
+the subset, and, if asked for, a pooled phi: a mean over the subset's points or attention
+(attention.py). Then come learned steps. Each evaluates the subset's own optimality condition where
+it stands, v = precondition(grad F_w(theta)), which is a set function too (a sum over points), and
+learns how far to follow it, how much of the last move to keep, and what to add:
 
     theta_0 = anchor(w);   theta_1 = theta_0 + scale first(theta_0, size, pool)
     m_t = theta_t - theta_{t-1}
     theta_{t+1} = theta_t - a_t v_t + b_t m_t + scale step_t(theta_t, size, v_t, m_t)
+
+Every theta_t is an answer: it was fitted to the trained parameters as the last was, and costs less.
 
 So it is an unrolled descent whose every step is fitted to land near the trained parameters (Gregor
 and LeCun 2010 unroll a solver in this way; doing it over the weights of a training set is this
@@ -24,9 +26,9 @@ forming one Hessian. Every part is equal under permutation, and a weight of two 
 import dataclasses
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor, nn
@@ -75,15 +77,30 @@ class BoundPoints:
 class SetNetwork(ABC, nn.Module):
     """A set function from weights to parameters, in float32."""
 
+    learned_from: ClassVar[int]
+    """Index of the first stage that has learned weights."""
+
+    @property
     @abstractmethod
-    def stages(self, weights: Tensor, bound: BoundPoints, prepared: Tensor | None) -> list[Tensor]:
-        """Predictions [subsets, parameters] after each stage, last is the answer.
+    def last_stage(self) -> int:
+        """Index of the stage whose prediction is the answer."""
+
+    @abstractmethod
+    def stages(
+        self, weights: Tensor, bound: BoundPoints, prepared: Tensor | None
+    ) -> Iterator[Tensor]:
+        """Predictions [subsets, parameters] of each stage, computed as they are asked for.
 
         Args:
             weights: [subsets, points].
             bound: the points.
             prepared: `prepare(weights)` if it was computed before.
         """
+
+    def answer(self, weights: Tensor, bound: BoundPoints, *, stage: int | None = None) -> Tensor:
+        """The prediction of a stage, by default the last; later ones are not computed."""
+        stage = self.last_stage if stage is None else stage
+        return next(itertools.islice(self.stages(weights, bound, None), stage, None))
 
     @abstractmethod
     def prepare(self, weights: Tensor, bound: BoundPoints) -> Tensor | None:
@@ -104,6 +121,8 @@ def _dense(sizes: Sequence[int], activation: type[nn.Module], *, bias: bool) -> 
 @final
 class PaperNetwork(SetNetwork):
     """The published DeepSets, kept as it was so that improvements have a base line."""
+
+    learned_from = 0
 
     def __init__(self, features: int, labels: int, parameters: int) -> None:
         super().__init__()
@@ -126,10 +145,17 @@ class PaperNetwork(SetNetwork):
         """Nothing."""
         del weights, bound
 
-    def stages(self, weights: Tensor, bound: BoundPoints, prepared: Tensor | None) -> list[Tensor]:
+    @property
+    def last_stage(self) -> int:
+        """The only one."""
+        return 0
+
+    def stages(
+        self, weights: Tensor, bound: BoundPoints, prepared: Tensor | None
+    ) -> Iterator[Tensor]:
         """One stage."""
         del prepared
-        return [self.rho(weights @ self.phi(bound.inputs))]
+        yield self.rho(weights @ self.phi(bound.inputs))
 
 
 @final
@@ -148,6 +174,8 @@ class MeanPool(nn.Module):
 @final
 class AnchoredNetwork(SetNetwork):
     """The anchored, staged network of the module's text."""
+
+    learned_from = 1
 
     centre: Tensor
     scale: Tensor
@@ -172,9 +200,11 @@ class AnchoredNetwork(SetNetwork):
         super().__init__()
         parameters = anchors.parameter_count
         self.anchors = anchors
-        pool = AttentionPool(inputs, pooled, induced=induced) if induced else None
-        self.pool = MeanPool(inputs, pooled) if pool is None else pool
-        self.normalise = nn.LayerNorm(pooled)
+        self.pool: nn.Module | None = None
+        if pooled:
+            attention = AttentionPool(inputs, pooled, induced=induced) if induced else None
+            pool = MeanPool(inputs, pooled) if attention is None else attention
+            self.pool, self.normalise = pool, nn.LayerNorm(pooled)
         self.first = Correction(parameters + SIZE_FEATURES + pooled, width, parameters)
         self.steps = nn.ModuleList(
             Correction(3 * parameters + SIZE_FEATURES, step_width, parameters) for _ in range(steps)
@@ -229,15 +259,24 @@ class AnchoredNetwork(SetNetwork):
         assert bound.anchors is not None
         return bound.anchors(weights)
 
-    def stages(self, weights: Tensor, bound: BoundPoints, prepared: Tensor | None) -> list[Tensor]:
-        """Predictions theta_1, theta_2, ... of the module's text."""
+    @property
+    def last_stage(self) -> int:
+        """One after the first correction for every learned step."""
+        return 1 + len(self.steps)
+
+    def stages(
+        self, weights: Tensor, bound: BoundPoints, prepared: Tensor | None
+    ) -> Iterator[Tensor]:
+        """Predictions theta_0, theta_1, ... of the module's text."""
         theta = self.prepare(weights, bound) if prepared is None else prepared
         assert theta is not None
+        yield theta
         sizes = (size_features(weights, self.anchors.pool) - self.size_centre) / self.size_scale
-        pool = self.normalise(self.pool(weights, bound.inputs))
-        seen = torch.cat([self._here(theta), sizes, pool], 1)
-        theta = theta + self.correction_scale * self.first(seen)
-        answers = [theta]
+        parts = [self._here(theta), sizes]
+        if self.pool is not None:
+            parts.append(self.normalise(self.pool(weights, bound.inputs)))
+        theta = theta + self.correction_scale * self.first(torch.cat(parts, 1))
+        yield theta
         move = torch.zeros_like(theta)
         assert bound.anchors is not None
         precondition = bound.anchors.preconditioner(weights)
@@ -249,8 +288,7 @@ class AnchoredNetwork(SetNetwork):
             seen = torch.cat([self._here(theta), sizes, scaled.clamp(-CLIP, CLIP)], 1)
             move = keep * move - follow * way + self.correction_scale * step(seen)
             theta = theta + move
-            answers.append(theta)
-        return answers
+            yield theta
 
     def _here(self, theta: Tensor) -> Tensor:
         return ((theta - self.parameter_centre) / self.parameter_scale).clamp(-CLIP, CLIP)

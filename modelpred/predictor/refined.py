@@ -1,4 +1,8 @@
-"""The predictor with some Newton steps from each prediction, as a refit: points of one curve."""
+"""The predictor stopped early or refined, as refits: points of one curve of error against time.
+
+It starts at the anchor, goes on with the stages of the network (`Stopped`) to the prediction, and
+from there with Newton steps towards retraining (`Refined`).
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +17,8 @@ from modelpred.targets import Points
 
 CURVE = (0.5, 1.0, 2.0)
 """Newton steps of the curve from pure prediction, which has none, towards retraining."""
+EARLY = (0, 1, 2, 3)
+"""Stages after which the curve has answers that come before the prediction's."""
 
 
 @final
@@ -39,6 +45,38 @@ class Refined:
     def for_points(self, points: Points) -> "Refined":
         """The same over another pool, whose points fitting need not have seen."""
         return Refined(self.predictor.for_points(points), self.refine)
+
+
+@final
+@dataclass(frozen=True)
+class Stopped:
+    """A predictor that stops after some of its stages, as a refit.
+
+    Attributes:
+        predictor: whose predictions.
+        stages: how many; see `Predictor.predict`.
+    """
+
+    predictor: Predictor
+    stages: int
+
+    name = "predictor_stopped"
+
+    def __call__(
+        self, weights: Num[Tensor, "subsets points"]
+    ) -> Float[Tensor, "subsets parameters"]:
+        """Return the predictions of that stage."""
+        return self.predictor.predict(weights, stages=self.stages)
+
+    def for_points(self, points: Points) -> "Stopped":
+        """The same over another pool, whose points fitting need not have seen."""
+        return Stopped(self.predictor.for_points(points), self.stages)
+
+
+def early_answers(predictor: Predictor, *, stages: Sequence[int] = EARLY) -> dict[str, Refit]:
+    """The predictor stopped after each stage before its last, by names as `predictor_stage_1`."""
+    before = [count for count in stages if count < predictor.stages]
+    return {f"{predictor.name}_stage_{count}": Stopped(predictor, count) for count in before}
 
 
 def refinement_curve(

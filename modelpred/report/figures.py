@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from modelpred.report.blocks import Key, Panel
 from modelpred.report.canvas import THIRD, colour, draw, plain_log_ticks
-from modelpred.report.methods import OURS, SIZE_COLOURS, TRUTHS, is_ours, look
+from modelpred.report.methods import OURS, SIZE_COLOURS, TRUTHS, is_early, is_ours, look
 
 # Relative errors below are those of the truth, which is trained to a tolerance, as much as anybody's.
 ERROR_FLOOR = 1e-7
@@ -58,7 +58,7 @@ def _diagonal(axes: Axes, values: np.ndarray, *, floor: float | None = None) -> 
 def fidelity_against_time(name: str, title: str, frame: pl.DataFrame) -> Panel:
     """Parameter error (interval as bar) against time per query; lower left is better.
 
-    The predictor is a curve whose points tell their Newton steps; retraining, which has no error, a
+    The predictor is a curve: answers stopped early, then points that tell their Newton steps; retraining, which has no error, a
     line at its time; the others are told by a legend (`keys`).
     """
     known = frame.drop_nulls(("parameter_error", "microseconds"))
@@ -79,7 +79,7 @@ def fidelity_against_time(name: str, title: str, frame: pl.DataFrame) -> Panel:
             axes.errorbar(
                 x, y, yerr=bars, fmt=style.marker, color=colour(style.colour), ms=8, elinewidth=1.4
             )
-            if is_ours(row["method"]):
+            if is_ours(row["method"]) and not is_early(row["method"]):
                 labels.append((x, y, _steps(row["method"]), style.colour))
         for row in exact.iter_rows(named=True):
             style = look(row["method"])
@@ -171,7 +171,8 @@ def error_by_size(
 
     def paint(axes: Axes) -> None:
         axes.set_yscale("log")
-        methods = [m for m in frame["method"].unique(maintain_order=True) if m not in TRUTHS]
+        every = frame["method"].unique(maintain_order=True)
+        methods = [m for m in every if not (m in TRUTHS or is_early(m))]
         for method in sorted(methods, key=is_ours):  # ours last, on top
             rows = frame.filter(pl.col("method") == method).sort("size")
             band = rows.drop_nulls(ends)

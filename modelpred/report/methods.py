@@ -87,6 +87,11 @@ def is_ours(method: str) -> bool:
     return method.startswith(OURS)
 
 
+def is_early(method: str) -> bool:
+    """Whether the method is the predictor stopped before its last stage."""
+    return method.startswith("predictor_stage_")
+
+
 def is_rival(method: str) -> bool:
     """Whether the method competes with the predictor: neither the predictor nor the truth."""
     return not is_ours(method) and method not in TRUTHS

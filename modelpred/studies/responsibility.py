@@ -87,7 +87,7 @@ def _derivatives(predictor: Predictor, chosen: Tensor) -> Tensor:
     precision = next(predictor.network.parameters()).dtype
     weights = features.new_ones(len(chosen), len(features), dtype=precision)
     weights.requires_grad_()
-    answer = predictor.network.stages(weights, predictor.bound, None)[-1].to(torch.float64)
+    answer = predictor.network.answer(weights, predictor.bound).to(torch.float64)
     answer = predictor.model.representative(answer, features.shape[1])
     own = answer.gather(1, chosen[:, None]).sum()
     (slopes,) = torch.autograd.grad(own, weights)

@@ -64,9 +64,12 @@ class Linear(TargetModel):
 
     @abstractmethod
     def score_slopes(
-        self, scores: Float[Tensor, "outputs subsets points"], labels: Num[Tensor, " points"]
+        self,
+        scores: Float[Tensor, "outputs subsets points"],
+        labels: Num[Tensor, " points"],
+        out: Tensor | None = None,
     ) -> Float[Tensor, "outputs subsets points"]:
-        """First derivative of the loss in the scores."""
+        """First derivative of the loss in the scores; into `out` (may be `scores`) if given."""
 
     @abstractmethod
     def score_curvature(
@@ -135,9 +138,18 @@ class Linear(TargetModel):
         design, scale = _design(points.features), self.C * weights
         penalty = self._penalty(points, like=weights)
 
+        outputs = self.outputs(points.classes)
+        room = design.new_empty(outputs, *weights.shape)
+
         def gradient(parameters: Tensor) -> Tensor:
-            slopes = self.score_slopes(self._scores(parameters, points.features), points.labels)
-            data = (slopes * scale) @ design
+            theta = parameters.unflatten(1, (-1, design.shape[1])).transpose(0, 1)
+            if torch.is_grad_enabled() or theta.shape[1] != len(weights):
+                slopes = self.score_slopes(theta @ design.T, points.labels) * scale
+            else:
+                # All in one place: new memory for the largest of all arrays costs as much as a product.
+                scores = torch.matmul(theta, design.T, out=room)
+                slopes = self.score_slopes(scores, points.labels, out=room).mul_(scale)
+            data = slopes @ design
             return torch.addcmul(data.transpose(0, 1).flatten(1), penalty, parameters)
 
         return gradient

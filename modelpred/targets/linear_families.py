@@ -47,10 +47,13 @@ class Logistic(Linear):
         return softplus(-_signs(labels, scores) * scores[0])
 
     def score_slopes(
-        self, scores: Float[Tensor, "outputs subsets points"], labels: Num[Tensor, " points"]
+        self,
+        scores: Float[Tensor, "outputs subsets points"],
+        labels: Num[Tensor, " points"],
+        out: Tensor | None = None,
     ) -> Float[Tensor, "outputs subsets points"]:
         """sigmoid(m) - y."""
-        return torch.sigmoid(scores) - labels.to(scores.dtype)
+        return torch.sub(torch.sigmoid(scores, out=out), labels.to(scores.dtype), out=out)
 
     def score_curvature(
         self,
@@ -121,11 +124,14 @@ class Softmax(Linear):
         return scores.logsumexp(0) - own
 
     def score_slopes(
-        self, scores: Float[Tensor, "outputs subsets points"], labels: Num[Tensor, " points"]
+        self,
+        scores: Float[Tensor, "outputs subsets points"],
+        labels: Num[Tensor, " points"],
+        out: Tensor | None = None,
     ) -> Float[Tensor, "outputs subsets points"]:
         """Probabilities minus one_hot(y)."""
         own = torch.nn.functional.one_hot(labels, len(scores)).T[:, None]
-        return torch.softmax(scores, 0) - own.to(scores.dtype)
+        return torch.sub(torch.softmax(scores, 0, out=out), own.to(scores.dtype), out=out)
 
     def score_curvature(
         self,
@@ -209,11 +215,15 @@ class Svm(Linear):
         return (1 - _signs(labels, scores) * scores).clamp(min=0).square().sum(0)
 
     def score_slopes(
-        self, scores: Float[Tensor, "outputs subsets points"], labels: Num[Tensor, " points"]
+        self,
+        scores: Float[Tensor, "outputs subsets points"],
+        labels: Num[Tensor, " points"],
+        out: Tensor | None = None,
     ) -> Float[Tensor, "outputs subsets points"]:
         """-2 s max(0, 1 - s m)."""
         signs = _signs(labels, scores)
-        return -2 * signs * (1 - signs * scores).clamp(min=0)
+        short = torch.sub(torch.mul(scores, signs, out=out), 1, out=out)
+        return torch.mul(torch.clamp(short, max=0, out=out), 2 * signs, out=out)
 
     def score_curvature(
         self,
@@ -302,10 +312,13 @@ class Ridge(Linear):
         return (scores[0] - labels).square() / 2
 
     def score_slopes(
-        self, scores: Float[Tensor, "outputs subsets points"], labels: Num[Tensor, " points"]
+        self,
+        scores: Float[Tensor, "outputs subsets points"],
+        labels: Num[Tensor, " points"],
+        out: Tensor | None = None,
     ) -> Float[Tensor, "outputs subsets points"]:
         """Score minus label."""
-        return scores - labels
+        return torch.sub(scores, labels.to(scores.dtype), out=out)
 
     def score_curvature(
         self,

@@ -59,6 +59,8 @@ def test_it_is_the_pipelines_own_steps(logistic):
         expected = predictor.predict(torch.from_numpy(weights), refine=refine).numpy()
         np.testing.assert_array_equal(logistic.predict_parameters(weights, refine), expected)
     assert logistic.predict_parameters(weights).dtype == np.float64
+    early = logistic.predictor.predict(torch.from_numpy(np.asarray(weights)), stages=1).numpy()
+    np.testing.assert_array_equal(logistic.predict_parameters(weights, stages=1), early)
 
 
 def test_numpy_polars_and_torch_give_the_same(logistic):
@@ -142,7 +144,8 @@ def test_fidelity_shows_every_rival_on_every_held_out_design(logistic, softmax):
     for estimator in (logistic, softmax):
         table = estimator.fidelity()
         assert table["method"].unique(maintain_order=True).to_list() == [
-            "predictor", "predictor_refine_0.5", "predictor_refine_1", "predictor_refine_2",
+            "predictor", "predictor_stage_0", "predictor_stage_1", "predictor_stage_2",
+            "predictor_refine_0.5", "predictor_refine_1", "predictor_refine_2",
             "full_model", "influence", "rescaled_influence", "newton_step", "linear_datamodel",
             "retraining", "warm_retraining",
         ]  # fmt: skip

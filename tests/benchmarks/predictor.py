@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.predictor goals spam/logistic/standardise ...   (all pools by default)
     python -m tests.benchmarks.predictor certificate | regularisers | networks | learning | points
-    python -m tests.benchmarks.predictor speed | times | memory
+    python -m tests.benchmarks.predictor speed | times | stages | memory
 
 Each part replaces its own table in the section of RESULTS.md. Default settings for every pool;
 scalers and everything else fitted on training rows. Errors are mean relative parameter errors over
@@ -19,7 +19,12 @@ import polars as pl
 
 from modelpred.predictor import PredictorConfig, Refined, fidelity, fit_predictor
 from modelpred.refits import rivals
-from tests.benchmarks import predictor_certificate, predictor_fits, predictor_speed
+from tests.benchmarks import (
+    predictor_certificate,
+    predictor_fits,
+    predictor_speed,
+    predictor_stages,
+)
 from tests.benchmarks.predictor_banks import Problem, machine, problem, table, write_part
 
 PUBLISHED = "largest_row_norm"  # the scaling of the published experiments
@@ -113,6 +118,7 @@ def main() -> None:
         "points": predictor_fits.new_points,
         "speed": predictor_speed.speed,
         "times": predictor_speed.times,
+        "stages": predictor_stages.stages,
         "memory": predictor_speed.memory,
     }
     parser = argparse.ArgumentParser(

@@ -499,7 +499,7 @@ PREFIX_ORDERS = 20
 
 def prefixes() -> Iterator[str]:
     """What a cumulative sum over an order saves of the answers for all its prefixes."""
-    pool = Pool("spam", targets=400, predictor=PredictorConfig(epochs=2))
+    pool = Pool("spam", targets=400, predictor=PredictorConfig(epochs=2, pooled=64))
     work = made(pool, with_rivals=False)
     predictor, context = work.predictor, work.context
     network, bound = predictor.network, predictor.bound

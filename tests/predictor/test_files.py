@@ -29,6 +29,17 @@ def test_round_trip(case, folder):
     ]
 
 
+def test_a_file_tells_its_number_of_steps(logistic, tmp_path):
+    write_predictor(logistic.predictor, tmp_path)
+    path = tmp_path / "predictor.json"
+    text = path.read_text()
+    path.write_text(text.replace('"steps": 3', '"steps": null'))
+    assert read_predictor(tmp_path).stages == logistic.predictor.stages
+    path.write_text(text.replace('"steps": 3', '"steps": 4'))
+    with pytest.raises(InvalidInput, match="it has 3 learned steps, not 4"):
+        read_predictor(tmp_path)
+
+
 def test_damage_is_named(logistic, tmp_path):
     write_predictor(logistic.predictor, tmp_path)
     tensors, description = tmp_path / "predictor.safetensors", tmp_path / "predictor.json"

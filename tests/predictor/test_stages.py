@@ -1,0 +1,100 @@
+"""Answers that stop early are the first stages of the whole answer, and depth follows the pool."""
+
+import pytest
+import torch
+
+from modelpred.dataset.tables import InvalidInput
+from modelpred.metrics import relative_errors
+from modelpred.predictor import PredictorConfig, early_answers, fit_predictor
+from modelpred.predictor.depth import ERROR_A_STEP, MOST_STEPS, planned_steps
+from modelpred.predictor.network import AnchoredNetwork
+from modelpred.targets import Points, target_model
+
+
+def test_every_stage_is_the_beginning_of_the_whole_answer(case):
+    weights, predictor = case.held_out[0], case.predictor
+    features = case.points.features.shape[1]
+    with torch.no_grad():
+        stages = list(predictor.network.stages(weights.float(), predictor.bound, None))
+    assert len(stages) == predictor.stages + 1
+    for count, stage in enumerate(stages):
+        expected = case.model.representative(stage.double(), features)
+        assert torch.equal(predictor.predict(weights, stages=count), expected)
+    assert torch.equal(predictor.predict(weights, stages=predictor.stages), predictor(weights))
+
+
+def test_the_anchor_alone_is_the_first_answer(case):
+    weights, predictor = case.held_out[0], case.predictor
+    anchors = predictor.bound.anchors(weights.float()).double()
+    expected = case.model.representative(anchors, case.points.features.shape[1])
+    assert torch.equal(predictor.predict(weights, stages=0), expected)
+
+
+def test_early_answers_come_nearer_with_every_stage(case):
+    weights, true = case.held_out
+    answers = early_answers(case.predictor)
+    # Three learned steps make four stages after the anchor, of which the last is the prediction.
+    assert list(answers) == [f"predictor_stage_{count}" for count in range(4)]
+    errors = [
+        relative_errors(answer(weights), true).mean()
+        for answer in (*answers.values(), case.predictor)
+    ]
+    assert errors == sorted(errors, reverse=True)
+
+
+def test_an_early_answer_over_more_points_counts_them(logistic):
+    longer = Points(
+        torch.cat([logistic.points.features, logistic.points.features[:2]]),
+        torch.cat([logistic.points.labels, logistic.points.labels[:2]]),
+        logistic.points.classes,
+    )
+    weights = torch.ones(1, len(longer.labels), dtype=torch.float64)
+    stopped = early_answers(logistic.predictor, stages=[1])["predictor_stage_1"]
+    expected = logistic.predictor.for_points(longer).predict(weights, stages=1)
+    assert torch.equal(stopped.for_points(longer)(weights), expected)
+
+
+def test_refinement_goes_on_from_an_early_answer(case):
+    weights, true = case.held_out
+    errors = [
+        relative_errors(case.predictor.predict(weights, refine=refine, stages=1), true).mean()
+        for refine in (0, 2)
+    ]
+    assert errors[1] < errors[0] / 2
+
+
+@pytest.mark.parametrize("stages", [-1, 5])
+def test_stages_that_are_not_there_are_an_error(logistic, stages):
+    with pytest.raises(InvalidInput, match=f"stages is {stages}; this predictor has 0 to 4"):
+        logistic.predictor.predict(logistic.held_out[0], stages=stages)
+
+
+def test_steps_follow_from_what_the_anchors_leave(logistic):
+    weights, true = logistic.fit
+    anchors = logistic.predictor.anchors
+    start = logistic.predictor.predict(weights[:512], stages=0)
+    error = relative_errors(start, true[:512]).clip(max=1).mean()
+    expected = min(MOST_STEPS, max(1, -int(-error // ERROR_A_STEP)))
+    found = planned_steps(anchors, logistic.model, logistic.points, weights, true)
+    assert 1 < found == expected
+    # Targets where the anchors are leave nothing to do.
+    assert planned_steps(anchors, logistic.model, logistic.points, weights[:512], start) == 1
+    mlp = target_model("mlp")
+    assert planned_steps(anchors, mlp, logistic.points, weights, true) == 0
+
+
+def test_the_default_network_plans_its_steps_and_pools_nothing(logistic):
+    fitted = fit_predictor(
+        PredictorConfig(epochs=1), logistic.model, logistic.points, *logistic.fit
+    )
+    network = fitted.network
+    assert isinstance(network, AnchoredNetwork)
+    assert network.pool is None
+    expected = planned_steps(fitted.anchors, logistic.model, logistic.points, *logistic.fit)
+    assert fitted.stages == 1 + expected
+
+
+def test_attention_without_a_pool_is_refused():
+    with pytest.raises(ValueError, match="attention pools"):
+        PredictorConfig(network="attention", pooled=0)
+    assert PredictorConfig(network="attention").pool_width > 0
