@@ -164,8 +164,14 @@ class BoundSizePath(BoundAnchors):
         # No subset of the pool calls for a longer step. Points that the path never saw do, and are
         # overshot by it: cut, their errors fall by a third (spam), and the others stay as they are.
         length = step.norm(dim=1, keepdim=True).clamp(min=1e-30)
-        start = self.path.parameters.index_select(0, levels)
-        return start - (self.longest / length).clamp(max=1) * step
+        return (
+            self.path.parameters.index_select(0, levels)
+            - (self.longest / length).clamp(max=1) * step
+        )
+
+    def origins(self, weights: Tensor) -> Tensor:
+        """theta*(t) of each subset's level, [subsets, parameters]."""
+        return self.path.parameters.index_select(0, self.levels(weights))
 
     def preconditioner(self, weights: Tensor) -> Preconditioner:
         """Q diag(Q' H_t Q)^-1 Q' g for each subset's level t."""

@@ -1,7 +1,7 @@
 """A fitted predictor: a refit that also refines its answers and bounds their error."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -9,6 +9,7 @@ from torch import Tensor
 from modelpred.dataset.tables import InvalidInput
 from modelpred.predictor.anchors import Anchors, BoundAnchors
 from modelpred.predictor.config import PredictorConfig
+from modelpred.predictor.guarding import unseen
 from modelpred.predictor.network import AnchoredNetwork, BoundPoints, PaperNetwork, SetNetwork
 from modelpred.predictor.refinement import CERTIFICATE_STEPS, error_bound, refine_parameters
 from modelpred.targets import Points, TargetModel
@@ -34,6 +35,7 @@ class Predictor:
     config: PredictorConfig
     row_ids: tuple[str, ...] = ()
     history: tuple[dict[str, float | int], ...] = ()
+    known: Points | None = None  # the points of the fit; None: these
     bound: BoundPoints = field(init=False, repr=False)
     refining: BoundAnchors = field(init=False, repr=False)
 
@@ -41,7 +43,10 @@ class Predictor:
 
     def __post_init__(self) -> None:
         self.network.eval()
-        object.__setattr__(self, "bound", self.network.bind(self.model, self.points))
+        bound = self.network.bind(self.model, self.points)
+        if self.known is not None:
+            bound = replace(bound, unseen=unseen(self.points, self.known))
+        object.__setattr__(self, "bound", bound)
         refining = self.bound.anchors or self.anchors.bind(self.model, self.points, torch.float32)
         object.__setattr__(self, "refining", refining)
 
@@ -134,8 +139,9 @@ class Predictor:
                 f"fitted with {self.points.features.shape[1]}; encode them the same way"
             )
         return Predictor(
-            self.model, points, self.network, self.anchors, self.config, row_ids, self.history
-        )
+            self.model, points, self.network, self.anchors, self.config, row_ids, self.history,
+            known=self.known or self.points,
+        )  # fmt: skip
 
     def _answer(self, weights: Tensor, *, refine: float | int, stages: int | None) -> Tensor:
         device, features = self.points.features.device, self.points.features.shape[1]

@@ -33,8 +33,9 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor, nn
 
-from modelpred.predictor.anchors import Anchors, BoundAnchors
+from modelpred.predictor.anchors import Anchors, BoundAnchors, BoundSizePath
 from modelpred.predictor.attention import AttentionPool
+from modelpred.predictor.guarding import Guard
 from modelpred.targets import Points, TargetModel
 
 SIZE_FEATURES = 3
@@ -66,12 +67,16 @@ def size_features(weights: Tensor, pool: int) -> Tensor:
 
 @dataclass(frozen=True)
 class BoundPoints:
-    """Points as a network wants them: model functions, phi's inputs and pooled anchors."""
+    """Points as a network wants them: model functions, phi's inputs and pooled anchors.
+
+    `unseen` [points] is 1 for points that no fit saw; None where all were seen.
+    """
 
     model: TargetModel
     points: Points
     inputs: Tensor
     anchors: BoundAnchors | None
+    unseen: Tensor | None = None
 
 
 class SetNetwork(ABC, nn.Module):
@@ -270,12 +275,14 @@ class AnchoredNetwork(SetNetwork):
         """Predictions theta_0, theta_1, ... of the module's text."""
         theta = self.prepare(weights, bound) if prepared is None else prepared
         assert theta is not None
+        theta, guard = _kept(theta, weights, bound)
         yield theta
         sizes = (size_features(weights, self.anchors.pool) - self.size_centre) / self.size_scale
         parts = [self._here(theta), sizes]
         if self.pool is not None:
             parts.append(self.normalise(self.pool(weights, bound.inputs)))
-        theta = theta + self.correction_scale * self.first(torch.cat(parts, 1))
+        move = self.correction_scale * self.first(torch.cat(parts, 1))
+        theta = theta + (move if guard is None else guard.shortened(theta, move))
         yield theta
         move = torch.zeros_like(theta)
         assert bound.anchors is not None
@@ -287,6 +294,7 @@ class AnchoredNetwork(SetNetwork):
             scaled = torch.cat([way * unit, move * unit], 1)
             seen = torch.cat([self._here(theta), sizes, scaled.clamp(-CLIP, CLIP)], 1)
             move = keep * move - follow * way + self.correction_scale * step(seen)
+            move = move if guard is None else guard.shortened(theta, move)
             theta = theta + move
             yield theta
 
@@ -329,6 +337,19 @@ def initialise(network: SetNetwork, generator: torch.Generator) -> None:
     for module in network.modules():
         if isinstance(module, Correction):
             module.silence()
+
+
+def _kept(start: Tensor, weights: Tensor, bound: BoundPoints) -> tuple[Tensor, Guard | None]:
+    """The anchors, and what keeps subsets with points that no fit saw from there on, if any do."""
+    if bound.unseen is None or not isinstance(bound.anchors, BoundSizePath):
+        return start, None
+    rows = (weights.detach() @ bound.unseen.to(weights)).nonzero()[:, 0]
+    if not len(rows):
+        return start, None
+    origins = bound.anchors.origins(weights)
+    guard = Guard(bound.model, bound.points, weights, rows, origins)
+    kept = origins + guard.shortened(origins, start - origins)
+    return start.index_copy(0, rows, kept.index_select(0, rows)), guard
 
 
 def _cut(step: Tensor, theta: Tensor) -> Tensor:

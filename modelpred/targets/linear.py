@@ -69,7 +69,7 @@ class Linear(TargetModel):
         labels: Num[Tensor, " points"],
         out: Tensor | None = None,
     ) -> Float[Tensor, "outputs subsets points"]:
-        """First derivative of the loss in the scores; into `out` (may be `scores`) if given."""
+        """First derivative of the loss in the scores; `out` is room for it, perhaps `scores`."""
 
     @abstractmethod
     def score_curvature(

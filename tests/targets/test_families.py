@@ -38,7 +38,7 @@ class SmoothAbsolute(Linear):
     def score_losses(self, scores, labels):
         return self.width * self._length(scores[0], labels)
 
-    def score_slopes(self, scores, labels):
+    def score_slopes(self, scores, labels, out=None):  # `out` may be left unused: it saves memory
         return self.width * (scores - labels) / self._length(scores, labels)
 
     def score_curvature(self, scores, labels, scale):
