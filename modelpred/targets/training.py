@@ -97,14 +97,14 @@ def train_targets(
         raise InvalidInput(f"tolerance is {tolerance}; expected a positive number")
     if block is not None and block < 1:
         raise InvalidInput(f"block is {block}; expected a positive number of subsets")
-    rows = block or _block_size(model, points)
     done: list[tuple[Solution, Tensor]] = []
     finished = 0
     with _threads_for(model, points) as threads:
         with torch.no_grad():
             trainer = Trainer(model, points, model.solver(points), tolerance)
         order = _by_size(table)
-        blocks = _in_order(trainer, table, begin, order.split(rows), threads)
+        parts = order.split(block or _even_size(len(table), _block_size(model, points), threads))
+        blocks = _in_order(trainer, table, begin, parts, threads)
         for solution, degenerate in blocks:
             done.append((solution, degenerate))
             finished += len(degenerate)
@@ -190,6 +190,15 @@ def _block_size(model: TargetModel, points: Points) -> int:
     if points.features.device.type != "cpu":
         return max(1, ACCELERATOR_BYTES // each)
     return int(np.clip(CACHE_BYTES // each, min(FEWEST, max(1, MEMORY_BYTES // each)), MOST))
+
+
+def _even_size(subsets: int, most: int, threads: int) -> int:
+    """Subsets a block, at most `most`, so that all threads have equally many equal blocks.
+
+    Four blocks on two threads where one of them is nearly empty take as long as four full ones.
+    """
+    blocks = threads * -(-subsets // (threads * most))
+    return max(1, -(-subsets // max(1, blocks)), min(FEWEST // 2, most))
 
 
 def _joined(
