@@ -27,6 +27,7 @@ from modelpred.targets.systems import Block, Problem, ScoreLoss, conjugate, dire
 
 MAXIMUM_STEPS = 100
 MAXIMUM_LINE_SEARCH = 30
+ROUGH = 1e-2  # gradient norm / that of zero parameters, of the whole pool's model as a start
 FORCING = 0.1  # relative residual of early Newton systems
 POLISH = 3e-5  # relative residual of the last one
 FINISHED = 1e-4  # gradient norm / tolerance at which a row is done at once
@@ -39,18 +40,17 @@ STALLED = 0.5  # share of its gradient norm that a step may leave before it coun
 PATIENCE_LOOSE = 3  # stalls in a row before systems are solved tighter ...
 PATIENCE_STALLED = 7  # ... and before they are solved in float64
 PATIENCE_STEPS = 15  # steps after which all are solved in float64
+CROWDED = 0.85  # share of a block's rows that is left when the others are dropped
 OVERSHOT = 0.5  # phi'(t) / |phi'(0)| above which a step is shortened
 
 
 def newton_solver(loss: ScoreLoss, points: Points) -> Solver:
-    """A solver for blocks of subsets that starts at the model of the whole pool."""
+    """A solver for blocks of subsets that starts near the model of the whole pool."""
     features = points.features
     outputs = loss.outputs(points.classes)
     ones = features.new_ones(1, len(features))
     first = shared_problem(loss, points, ones.expand(outputs, -1))
-    origin = features.new_zeros(outputs, 1, features.shape[1] + 1)
-    full = _minimise(first, ones, origin, 1e-6)
-    theta = _outputs_first(full.parameters, outputs)
+    theta = _roughly(first, ones, features.new_zeros(outputs, 1, features.shape[1] + 1))
     curvature = loss.score_curvature(theta @ first.design.T, points.labels, ones)[0][:, 0]
     # Points that the whole pool's model is sure of still matter to subsets without their neighbours.
     problem = shared_problem(loss, points, curvature + 1e-3 * curvature.mean() + 1e-12)
@@ -62,8 +62,43 @@ def newton_solver(loss: ScoreLoss, points: Points) -> Solver:
     return solve
 
 
+def _roughly(problem: Problem, weights: Tensor, start: Tensor) -> Tensor:
+    """A minimiser to some digits: all that a start needs, and the curvature that gives the basis."""
+    block = _begun(problem, weights, start)
+    goal = ROUGH * block.norm
+    pace = FIRST_PACE
+    for _ in range(MAXIMUM_STEPS):
+        if bool((block.norm <= goal).all()):
+            break
+        pace = _step(problem, block, 0.0, pace)
+    return block.theta
+
+
 def _outputs_first(parameters: Tensor, outputs: int) -> Tensor:
     return parameters.unflatten(1, (outputs, -1)).transpose(0, 1).contiguous()
+
+
+def _begun(problem: Problem, weights: Tensor, start: Tensor) -> Block:
+    count = len(weights)
+    scale = problem.loss.C * weights
+    # Scores of a shared start are computed once; steps make new tensors, so views will do.
+    scores, gradient = _evaluate(problem, start, scale)
+    norm = gradient.abs().amax((0, 2))
+    row = torch.arange(count, device=weights.device)
+    return Block(
+        row=row,
+        scale=scale,
+        theta=start.expand(-1, count, -1),
+        scores=scores.expand(-1, count, -1),
+        gradient=gradient,
+        norm=norm,
+        residual=torch.full_like(norm, POLISH if problem.loss.quadratic else FORCING),
+        within=row * 0,
+        polished=row < 0,
+        steps=row * 0,
+        stalls=row * 0,
+        left=row >= 0,
+    )
 
 
 def _minimise(problem: Problem, weights: Tensor, start: Tensor, tolerance: float) -> Solution:
@@ -71,31 +106,25 @@ def _minimise(problem: Problem, weights: Tensor, start: Tensor, tolerance: float
     final = start.expand(-1, count, -1).clone()
     norms, objective = weights.new_zeros(2, count)
     iterations = torch.zeros(count, dtype=torch.int64, device=weights.device)
-    scale = problem.loss.C * weights
-    # Scores of a shared start are computed once; steps make new tensors, so views will do.
-    scores, gradient = _evaluate(problem, start, scale)
-    theta = start.expand(-1, count, -1)
-    scores = scores.expand(-1, count, -1)
-    row = torch.arange(count, device=weights.device)
-    norm = gradient.abs().amax((0, 2))
-    residual = torch.full_like(norm, POLISH if problem.loss.quadratic else FORCING)
-    block = Block(
-        row, scale, theta, scores, gradient, norm, residual, row * 0, row < 0, row * 0, row * 0
-    )
+    block = _begun(problem, weights, start)
     pace = _probed_pace(problem, block) if problem.loss.quadratic else FIRST_PACE
     for step in range(MAXIMUM_STEPS + 1):
         done = (block.norm <= tolerance) & block.polished | (block.norm <= FINISHED * tolerance)
         if step == MAXIMUM_STEPS:
             done = torch.ones_like(done)
+        done &= block.left
         if bool(done.any()):
-            rows = block.row[done]
-            final[:, rows] = block.theta[:, done]
-            norms[rows] = block.norm[done]
-            iterations[rows] = step
-            objective[rows] = _objective(problem, block.select(done))
-            if bool(done.all()):
+            ended = block.select(done.nonzero()[:, 0])
+            final[:, ended.row] = ended.theta
+            norms[ended.row] = ended.norm
+            iterations[ended.row] = step
+            objective[ended.row] = _objective(problem, ended)
+            block.left &= ~done
+            left = block.left.nonzero()[:, 0]
+            if len(left) == 0:
                 break
-            block = block.select(~done)
+            if len(left) <= CROWDED * len(block.row):
+                block = block.select(left)
         pace = _step(problem, block, tolerance, pace)
     if problem.loss.shift_free:
         final[..., -1] -= final[..., -1].mean(0, keepdim=True)
@@ -105,7 +134,7 @@ def _minimise(problem: Problem, weights: Tensor, start: Tensor, tolerance: float
 
 def _probed_pace(problem: Problem, block: Block) -> float:
     """Conjugate gradients' iterations per digit of a block's first system, from a few of its rows."""
-    rows = block.select(torch.arange(len(block.row), device=block.row.device) < PROBE)
+    rows = block.select(torch.arange(min(PROBE, len(block.row)), device=block.row.device))
     return conjugate(problem, rows, rows.residual)[2] / -math.log10(POLISH)
 
 
@@ -122,7 +151,8 @@ def _step(problem: Problem, block: Block, tolerance: float, pace: float) -> floa
         direction, reached, used = conjugate(problem, block, residual)
         pace = used / digits * (1 if block.factor is None else SOLVE_COST)
     stuck = (block.stalls > PATIENCE_STALLED) | (block.steps >= PATIENCE_STEPS)
-    if bool(stuck.any()):
+    stuck = (stuck & block.left).nonzero()[:, 0]
+    if len(stuck):
         rows = replace(block.select(stuck), factor=None)
         direction[:, stuck], reached[stuck], _ = conjugate(problem.exact(), rows, residual[stuck])
     before = block.norm
@@ -135,7 +165,7 @@ def _step(problem: Problem, block: Block, tolerance: float, pace: float) -> floa
     stalled = ~last & (block.norm > STALLED * before)
     block.stalls = torch.where(stalled, block.stalls + 1, 0)
     # Quadratic convergence is worth a matching residual; where loose steps do not help, tight ones.
-    matching = (block.norm / before).square()
+    matching = (block.norm / before.clamp(min=1e-300)).square()
     tighter = FORCING * 0.1 ** (block.stalls - PATIENCE_LOOSE).clamp(min=0)
     block.residual = torch.where(stalled, tighter, matching).clamp(POLISH, FORCING)
     return pace

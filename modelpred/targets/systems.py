@@ -9,6 +9,7 @@ product of weights with the table of products of columns, and factors them.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
@@ -70,19 +71,15 @@ class Problem:
     turned: Tensor  # working precision [outputs, points, size]: design @ turn
     squares: Tensor  # its squares
     penalty: Tensor  # [size]: diagonal in the turned coordinates
-    pairs: Tensor | None  # [points, pairs]: products of turned columns i >= j
-    unpack: Tensor | None  # [size * size] places in a row of pairs
 
     def exact(self) -> "Problem":
-        """The same in float64, without the table of pairs."""
+        """The same in float64, where systems are never solved directly."""
         turned = self.design @ self.turn
         return replace(
             self,
             turned=turned,
             squares=turned.square(),
             penalty=self.penalty.double(),
-            pairs=None,
-            unpack=None,
         )
 
     @property
@@ -93,7 +90,20 @@ class Problem:
         small matrices reaches a tenth of the speed of a large product: about 9 size^3.
         """
         points, size = self.design.shape
-        return size / 4 + 2.3 * size**2 / points if self.pairs is not None else math.inf
+        single = len(self.turned) == 1 and self.turned.dtype == WORKING
+        if not single or 2 * points * size * size > PAIR_BYTES:
+            return math.inf
+        return size / 4 + 2.3 * size**2 / points
+
+    @cached_property
+    def pairs(self) -> tuple[Tensor, Tensor]:
+        """[points, pairs]: products of turned columns i >= j; [size * size]: places in a row of it."""
+        size, device = self.design.shape[1], self.design.device
+        rows, columns = torch.tril_indices(size, size, device=device)
+        unpack = torch.zeros(size, size, dtype=torch.int64, device=device)
+        unpack[rows, columns] = torch.arange(len(rows), device=device)
+        table = self.turned[0][:, rows] * self.turned[0][:, columns]
+        return table, torch.maximum(unpack, unpack.T).flatten()
 
 
 @dataclass
@@ -111,17 +121,18 @@ class Block:
     polished: Tensor  # bool: the last of these gained what it should
     steps: Tensor  # taken so far
     stalls: Tensor  # steps in a row that gained little
+    left: Tensor  # bool: still to be done; the others only wait for being dropped
     factor: Tensor | None = None  # Cholesky factors [rows, size, size] of an earlier step
 
     def select(self, keep: Tensor) -> "Block":
-        """Only some rows."""
+        """Only some rows, by their indices."""
         with_outputs = ("theta", "scores", "gradient")
-        pick = {
-            name: value[:, keep] if name in with_outputs else value[keep]
+        rows = {
+            name: value.index_select(1 if name in with_outputs else 0, keep)
             for name, value in vars(self).items()
             if value is not None
         }
-        return Block(**pick)
+        return Block(**rows)
 
 
 def shared_problem(loss: ScoreLoss, points: Points, curvature: Tensor) -> Problem:
@@ -145,20 +156,13 @@ def shared_problem(loss: ScoreLoss, points: Points, curvature: Tensor) -> Proble
         turn[:, -1, :-1] = -(centre[:, None] @ vectors)[:, 0]
         penalty[-1] = 0
     turned = (design @ turn).to(WORKING)
-    pairs = unpack = None
-    if len(curvature) == 1 and 2 * len(design) * size * size <= PAIR_BYTES:
-        rows, columns = torch.tril_indices(size, size, device=design.device)
-        pairs = turned[0][:, rows] * turned[0][:, columns]
-        unpack = torch.zeros(size, size, dtype=torch.int64, device=design.device)
-        unpack[rows, columns] = torch.arange(len(rows), device=design.device)
-        unpack = torch.maximum(unpack, unpack.T).flatten()
     penalty = penalty.to(WORKING)
-    return Problem(
-        loss, points.labels, design, turn, turned, turned.square(), penalty, pairs, unpack
-    )
+    return Problem(loss, points.labels, design, turn, turned, turned.square(), penalty)
 
 
 def _eigenvectors(rows: Tensor, curvature: Tensor) -> Tensor:
+    if curvature.stride(0) == 0:  # one for all outputs
+        rows, curvature = rows[:1], curvature[:1]
     return torch.linalg.eigh(rows.mT @ (rows * curvature[..., None]))[1]
 
 
@@ -194,13 +198,12 @@ def _turned_back(problem: Problem, system: System, solution: Tensor) -> Tensor:
 
 def direct(problem: Problem, block: Block) -> tuple[Tensor, Tensor]:
     """-H^-1 g by Cholesky factors, for one output; and which rows have one."""
-    assert problem.pairs is not None
-    assert problem.unpack is not None
+    pairs, unpack = problem.pairs
     system = _newton_system(problem, block)
     right = system.right[0]
     size = len(problem.penalty)
-    packed = system.curvature[0][0] @ problem.pairs
-    hessian = packed.index_select(1, problem.unpack).unflatten(1, (size, size))
+    packed = system.curvature[0][0] @ pairs
+    hessian = packed.index_select(1, unpack).unflatten(1, (size, size))
     diagonal = hessian.diagonal(dim1=1, dim2=2)
     diagonal += system.penalty
     inverse = 1 / diagonal.clamp(min=1e-30)
