@@ -49,7 +49,7 @@ def newton_solver(loss: ScoreLoss, points: Points) -> Solver:
     features = points.features
     outputs = loss.outputs(points.classes)
     ones = features.new_ones(1, len(features))
-    first = shared_problem(loss, points, ones.expand(outputs, -1))
+    first = shared_problem(loss, points, ones)
     theta = _roughly(first, ones, features.new_zeros(outputs, 1, features.shape[1] + 1))
     curvature = loss.score_curvature(theta @ first.design.T, points.labels, ones)[0][:, 0]
     # Points that the whole pool's model is sure of still matter to subsets without their neighbours.

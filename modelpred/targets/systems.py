@@ -14,10 +14,12 @@ from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from modelpred.targets.model import Points
 
 WORKING = torch.float32
+WIDTH = 16  # numbers of the working precision in a vector of the widest machines
 MAXIMUM_CONJUGATE = 200
 UNREACHED = 0.2  # share of rows that conjugate gradients may leave above their residual
 PAIR_BYTES = 64 * 2**20  # largest table of products of columns
@@ -68,13 +70,13 @@ class Problem:
     labels: Tensor
     design: Tensor  # float64 [points, size], size = features + 1
     turn: Tensor  # float64 [outputs, size, size]: theta = turned theta @ turn.mT
-    turned: Tensor  # working precision [outputs, points, size]: design @ turn
+    turned: Tensor  # working precision [outputs, points, size]: design @ turn, widened
     squares: Tensor  # its squares
     penalty: Tensor  # [size]: diagonal in the turned coordinates
 
     def exact(self) -> "Problem":
         """The same in float64, where systems are never solved directly."""
-        turned = self.design @ self.turn
+        turned = _widened(self.design @ self.turn)
         return replace(
             self,
             turned=turned,
@@ -136,7 +138,7 @@ class Block:
 
 
 def shared_problem(loss: ScoreLoss, points: Points, curvature: Tensor) -> Problem:
-    """Eigenbases of sum_i curvature_i a_i a_i', for curvature [outputs, points].
+    """Eigenbases of sum_i curvature_i a_i a_i', for curvature [outputs or 1 for all, points].
 
     Free intercepts are first made orthogonal to the features by centring, which keeps the penalty
     diagonal: m = c' Q' (x - centre) + b. Penalised ones turn like any other coefficient.
@@ -155,15 +157,21 @@ def shared_problem(loss: ScoreLoss, points: Points, curvature: Tensor) -> Proble
         turn[:, :-1, :-1] = vectors
         turn[:, -1, :-1] = -(centre[:, None] @ vectors)[:, 0]
         penalty[-1] = 0
-    turned = (design @ turn).to(WORKING)
-    penalty = penalty.to(WORKING)
-    return Problem(loss, points.labels, design, turn, turned, turned.square(), penalty)
+    turned = _widened(design @ turn).to(WORKING)
+    outputs = loss.outputs(points.classes)
+    turn, turned, squares = (
+        each.expand(outputs, -1, -1) for each in (turn, turned, turned.square())
+    )
+    return Problem(loss, points.labels, design, turn, turned, squares, penalty.to(WORKING))
 
 
 def _eigenvectors(rows: Tensor, curvature: Tensor) -> Tensor:
-    if curvature.stride(0) == 0:  # one for all outputs
-        rows, curvature = rows[:1], curvature[:1]
     return torch.linalg.eigh(rows.mT @ (rows * curvature[..., None]))[1]
+
+
+def _widened(rows: Tensor) -> Tensor:
+    """With columns of zeros up to whole vectors of the machine, which products like better."""
+    return pad(rows, (0, -rows.shape[-1] % WIDTH))
 
 
 @dataclass(frozen=True)
@@ -220,7 +228,7 @@ def _preconditioner(problem: Problem, block: Block, system: System) -> Callable[
     factor = block.factor
     if factor is not None:
         return lambda right: torch.cholesky_solve(right[0][..., None], factor)[None, ..., 0]
-    diagonal = system.curvature[0] @ problem.squares
+    diagonal = (system.curvature[0] @ problem.squares)[..., : problem.design.shape[1]]
     inverse = 1 / diagonal.add_(system.penalty).clamp_(min=1e-30)
     return lambda right: right * inverse
 
@@ -233,7 +241,8 @@ def conjugate(problem: Problem, block: Block, residual: Tensor) -> tuple[Tensor,
     system = _newton_system(problem, block)
     curvature, remaining = system.curvature, system.right
     precondition = _preconditioner(problem, block, system)
-    forward = problem.turned.mT
+    size = problem.design.shape[1]
+    forward = problem.turned[..., :size].mT
     solution = torch.zeros_like(remaining)
     scaled = precondition(remaining)
     search = scaled.clone()
@@ -244,7 +253,8 @@ def conjugate(problem: Problem, block: Block, residual: Tensor) -> tuple[Tensor,
     while used < MAXIMUM_CONJUGATE:
         used += 1
         product = search @ forward
-        product = problem.loss.curvature_product(curvature, product, out=product) @ problem.turned
+        product = problem.loss.curvature_product(curvature, product, out=product)
+        product = (product @ problem.turned)[..., :size]
         product.addcmul_(search, system.penalty)
         curved = (search * product).sum((0, 2)).clamp_(min=1e-30)
         ratio = (energy / curved)[:, None]
