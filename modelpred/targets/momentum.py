@@ -24,7 +24,6 @@ from torch.nn.functional import one_hot, pad
 PADDING = 32  # points; a smaller one wastes fewer products and shares fewer
 GROUP_BYTES = 2 * 2**20  # of gathered points that are trained at once
 ALIGNED = 4  # lengths that are multiples of it make matrices of a multiple of 64 bytes
-NEVER = -1e30  # score of the classes that only fill up a matrix
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class Pool:
     """All points, then an empty one for padding."""
 
     design: Tensor  # [points + 1, padded features + 1]: [x, 1, 0 ...]
-    own: Tensor  # [points + 1, padded classes]: one_hot(y)
+    own: Tensor  # [points + 1, classes]: one_hot(y)
     inputs: int  # features + 1
     classes: int
 
@@ -53,7 +52,7 @@ def pool_of(features: Tensor, labels: Tensor, classes: int, dtype: torch.dtype) 
     design = features.new_zeros(len(features) + 1, _aligned(inputs))
     design[:-1, : inputs - 1] = features
     design[:-1, inputs - 1] = 1
-    own = pad(one_hot(labels, _aligned(classes)), (0, 0, 0, 1))
+    own = pad(one_hot(labels, classes), (0, 0, 0, 1))
     return Pool(design.to(dtype), own.to(dtype), inputs, classes)
 
 
@@ -123,73 +122,76 @@ class _Group:
         chosen = pad(chosen, (0, size - chosen.shape[1]), value=points)
         shares = pad(weights, (0, 1)).gather(1, chosen)
         shares /= shares.sum(1, keepdim=True)
-        working = pool.design.dtype
+        self.working = pool.design.dtype
         self.design = pool.design[chosen]
-        self.own = pool.own[chosen].mT.contiguous()
-        self.shares = shares.to(working)[:, None]
-        self.hidden, self.classes, self.inputs = lower.shape[1], pool.classes, pool.inputs
-        self.lower, self.upper = self._laid_out(lower, upper)
-        # Hidden units of all points with a one for the intercept; what pads them stays zero.
-        self.units = self.design.new_zeros(subsets, self.upper.shape[2], size)
-        self.units[:, self.hidden] = 1
+        self.shares = shares.to(self.working)[:, None]
+        self.own_shares = pool.own[chosen].mT * -self.shares
+        self.classes, self.hidden = upper.shape[1], lower.shape[1]
+        self.inputs = pool.inputs
+        self.layers = self._laid_out(lower, upper)
+        # Room for one step, and its parts: cut out once, since views cost as much as small products.
+        self.rounded = self.layers.to(self.working, copy=True)
+        self.lower, self.upper = self._cut_out(self.rounded)
+        self.upper_units = self.upper[..., : self.hidden].mT
+        self.slopes_found = torch.zeros_like(self.rounded)
+        self.lower_slopes, self.upper_slopes = self._cut_out(self.slopes_found)
+        self.inputs_of = self.design[..., : self.inputs]
+        # Hidden units of all points with a one for the intercept.
+        self.units = self.design.new_ones(subsets, self.hidden + 1, size)
         self.minus_one = -self.units.new_ones(())
 
     def trained(self, schedule: Schedule) -> tuple[Tensor, Tensor]:
         """The layers after all steps, without padding."""
-        working = self.design.dtype
-        layers = self.lower, self.upper
-        velocities = [torch.zeros_like(layer) for layer in layers]
-        decays = [torch.full_like(layer[0, 0], schedule.weight_decay) for layer in layers]
-        decays[0][self.inputs - 1] = 0
-        decays[1][self.hidden] = 0
+        layers, velocity = self.layers, torch.zeros_like(self.layers)
+        decay = torch.full_like(layers[:1], schedule.weight_decay)
+        for layer in self._cut_out(decay):
+            layer[..., -1] = 0
         rate = schedule.learning_rate
         for _ in range(schedule.steps):
-            slopes = self._slopes(self.lower.to(working, copy=True), self.upper.to(working))
-            for layer, velocity, slope, decay in zip(
-                layers, velocities, slopes, decays, strict=True
-            ):
-                velocity.mul_(schedule.momentum).sub_(slope, alpha=rate)
-                velocity.addcmul_(layer, decay, value=-rate)
-                layer.add_(velocity)
-        return self._cut_out(self.lower, self.upper)
+            self.rounded.copy_(layers)
+            self._step()
+            velocity.mul_(schedule.momentum).sub_(self.slopes_found, alpha=rate)
+            velocity.addcmul_(layers, decay, value=-rate)
+            layers.add_(velocity)
+        return self._cut_out(layers)
 
     def slopes(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
         """The data term's gradient at these layers, without padding."""
-        working = self.design.dtype
-        lower, upper = self._laid_out(lower.to(working), upper.to(working))
-        return self._cut_out(*self._slopes(lower, upper))
+        self.rounded.copy_(self._laid_out(lower, upper))
+        self._step()
+        return self.lower_slopes, self.upper_slopes
 
-    def _laid_out(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
-        lower = _enlarged(lower, _aligned(self.hidden), self.design.shape[2])
-        upper = _enlarged(upper, self.own.shape[1], _aligned(self.hidden + 1))
-        upper[:, self.classes :, self.hidden] = NEVER
-        return lower, upper
+    def _laid_out(self, lower: Tensor, upper: Tensor) -> Tensor:
+        """Both layers in one row a subset, each row of a layer beginning at an aligned place."""
+        widths = self.design.shape[2], _aligned(self.hidden + 1)
+        rows = [
+            pad(layer, (0, width - layer.shape[2])).flatten(1)
+            for layer, width in zip((lower, upper), widths, strict=True)
+        ]
+        # 16 numbers are 64 bytes of float32.
+        return pad(torch.cat(rows, 1), (0, -sum(row.shape[1] for row in rows) % 16))
 
-    def _cut_out(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
-        return (
-            lower[:, : self.hidden, : self.inputs],
-            upper[:, : self.classes, : self.hidden + 1],
-        )
+    def _cut_out(self, layers: Tensor) -> tuple[Tensor, Tensor]:
+        """Views of both layers, without padding."""
+        middle = self.hidden * self.design.shape[2]
+        width = _aligned(self.hidden + 1)
+        lower = layers[:, :middle].unflatten(1, (self.hidden, -1))
+        upper = layers[:, middle : middle + self.classes * width].unflatten(1, (self.classes, -1))
+        return lower[..., : self.inputs], upper[..., : self.hidden + 1]
 
-    def _slopes(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
-        """The data term's gradient in both layers."""
-        sums = torch.bmm(lower.mul_(2), self.design.mT)
-        units = self.units[:, : self.hidden]
+    def _step(self) -> None:
+        """The data term's gradient in both layers, at `rounded`, into `slopes_found`."""
+        lower, upper, units = self.lower, self.upper, self.units[:, : self.hidden]
         # tanh(a) = 2 sigmoid(2 a) - 1: as exact as torch's and six times as fast.
-        torch.sigmoid(sums[:, : self.hidden], out=units)
-        torch.add(self.minus_one, units, alpha=2, out=units)
-        output = torch.softmax(torch.bmm(upper, self.units), 1).sub_(self.own).mul_(self.shares)
-        above = torch.bmm(output, self.units.mT)
-        inner = torch.bmm(upper.mT, output)[:, : self.hidden]
-        # Into `sums`, whose padding is zero because the lower layer's is and stays so.
-        slopes = torch.mul(units, units, out=sums[:, : self.hidden])
-        torch.addcmul(inner, inner, slopes, value=-1, out=slopes)
-        return torch.bmm(sums, self.design), above
+        sums = torch.baddbmm(self.minus_one, lower, self.inputs_of.mT, beta=0, alpha=2)
+        torch.add(self.minus_one, sums.sigmoid_(), alpha=2, out=units)
+        chances = torch.softmax(torch.bmm(upper, self.units), 1)
+        output = torch.addcmul(self.own_shares, chances, self.shares)
+        self.upper_slopes.copy_(torch.bmm(output, self.units.mT))
+        inner = torch.bmm(self.upper_units, output)
+        torch.ops.aten.tanh_backward.grad_input(inner, units, grad_input=sums)
+        self.lower_slopes.copy_(torch.bmm(sums, self.inputs_of))
 
 
 def _aligned(length: int) -> int:
     return -(-length // ALIGNED) * ALIGNED
-
-
-def _enlarged(layer: Tensor, units: int, inputs: int) -> Tensor:
-    return pad(layer, (0, inputs - layer.shape[2], 0, units - layer.shape[1])).contiguous()
