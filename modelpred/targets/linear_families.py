@@ -53,7 +53,13 @@ class Logistic(Linear):
         out: Tensor | None = None,
     ) -> Float[Tensor, "outputs subsets points"]:
         """sigmoid(m) - y."""
+<<<<<<< HEAD
         return torch.sub(torch.sigmoid(scores, out=out), labels.to(scores.dtype), out=out)
+=======
+        probability = torch.sigmoid(scores)
+        into = None if probability.requires_grad else probability
+        return torch.sub(probability, labels.to(scores.dtype), out=into)
+>>>>>>> 07bc172 (Gradients: products of whole vectors, slopes without a copy; logistic curvature in one pass)
 
     def score_curvature(
         self,
@@ -62,8 +68,8 @@ class Logistic(Linear):
         scale: Float[Tensor, "subsets points"],
     ) -> Curvature:
         """Probability times its complement."""
-        probability = torch.sigmoid(scores)
-        return ((probability - probability * probability) * scale,)
+        # scale (1 - p) p in one pass, and autograd follows it.
+        return (torch.ops.aten.sigmoid_backward(scale[None], torch.sigmoid(scores)),)
 
     def probabilities(
         self, scores: Float[Tensor, "subsets points outputs"]

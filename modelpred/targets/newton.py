@@ -51,7 +51,7 @@ def newton_solver(loss: ScoreLoss, points: Points) -> Solver:
     ones = features.new_ones(1, len(features))
     first = shared_problem(loss, points, ones)
     theta = _roughly(first, ones, features.new_zeros(outputs, 1, features.shape[1] + 1))
-    curvature = loss.score_curvature(theta @ first.design.T, points.labels, ones)[0][:, 0]
+    curvature = loss.score_curvature(_scores(first, theta), points.labels, ones)[0][:, 0]
     # Points that the whole pool's model is sure of still matter to subsets without their neighbours.
     problem = shared_problem(loss, points, curvature + 1e-3 * curvature.mean() + 1e-12)
 
@@ -171,12 +171,16 @@ def _step(problem: Problem, block: Block, tolerance: float, pace: float) -> floa
     return pace
 
 
+def _scores(problem: Problem, theta: Tensor) -> Tensor:
+    return theta @ problem.design[:, : problem.size].T
+
+
 def _evaluate(problem: Problem, theta: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-    scores = theta @ problem.design.T
+    scores = _scores(problem, theta)
     slopes = problem.loss.score_slopes(scores, problem.labels)
     # One row of slopes for all subsets where they share theta.
     slopes = slopes.mul_(scale) if slopes.shape[1] == len(scale) else slopes * scale
-    gradient = slopes @ problem.design
+    gradient = (slopes @ problem.design)[..., : problem.size]
     gradient[..., :-1] += theta[..., :-1]
     gradient[..., -1] += problem.loss.intercept_penalty * theta[..., -1]
     return scores, gradient
