@@ -53,13 +53,7 @@ class Logistic(Linear):
         out: Tensor | None = None,
     ) -> Float[Tensor, "outputs subsets points"]:
         """sigmoid(m) - y."""
-<<<<<<< HEAD
         return torch.sub(torch.sigmoid(scores, out=out), labels.to(scores.dtype), out=out)
-=======
-        probability = torch.sigmoid(scores)
-        into = None if probability.requires_grad else probability
-        return torch.sub(probability, labels.to(scores.dtype), out=into)
->>>>>>> 07bc172 (Gradients: products of whole vectors, slopes without a copy; logistic curvature in one pass)
 
     def score_curvature(
         self,
