@@ -574,27 +574,38 @@ taken right after the row, that its matrix products reach over the whole of the 
 LIMITS = """**What limits.** One core of this machine, quiet: 100 GFLOP/s in float32, 50 in float64; one subset of
 spam on one core takes scikit-learn 650 us (ridge), 880 and 3,300 us (svm, largest row norm and
 standardised), 3,100 us (logistic, standardised); of MNIST features 200 and 34 ms (softmax).
-Ours on one core, processor time, best of three, the other core busy: iris 11 us, spam logistic 142
-(standardised), higgs 54 and 26, svm 420 and 43, ridge 95 and 28, mlp 6,600 (of which 2.1 ms would be
-its products at peak): against one process of scikit-learn or of the torch loop (iris 1,320 us, higgs
-1,740 and 1,280, mlp 56,500) 125, 22, 32 and 49, 8 and 20, 7 and 23, 9 times.
+Ours on one core, processor time, best of three, the other core nearly idle (with one serial start, which
+is part of the time): iris 5.0 us, spam logistic 115 (standardised) and 33 (largest row norm), higgs 46
+and 24, svm 364 and 35, ridge 91 and 24, softmax 10,800 (standardised) and 23,000 (unscaled), mlp 6,200.
 
+What the products that are done now would allow if nothing else took time (100% of the products' peak;
+`products` in the table is the share reached), and what the goal asks for:
+
+- *logistic*: spam standardised is 4.9 MFLOP a subset, 61 times at peak (goal 30: half of the peak for
+  the whole of the training). The products run at 75 to 90% of the peak in these shapes and are half of the
+  time; the other half is a few hundred small operations on [subsets, 300] and [subsets, 58].
 - *ridge*: 100 times is 6.5 us. All gradients once are 70 kFLOP, 1.4 us at the peak of float64, and
   three are needed (start, after a solve in float32, after its correction); what is left pays for two
   or three iterations of conjugate gradients where 8 (row norm) to 25 (standardised) are needed.
-  Normal equations instead are 1.03 MFLOP, 10 us at the peak of float32, and 20 us to factor. Neither
-  way can reach it; 60 and 17 times are the most that the work done now would allow at peak.
-- *svm*: 50 times is 18 and 65 us. The products done now take 14 and 139 us at peak: not within reach
-  for standardised columns unless iterations become fewer (160 over 8 Newton steps now).
-- *softmax*: the products done now are 1,300 and 610 MFLOP, at peak 15 and 5 times.
+  Normal equations instead are 1.03 MFLOP, 10 us at the peak of float32, and 15 us to factor (LAPACK, 58
+  columns; 9 us at 48, 3.2 at 32, .7 at 16). Neither way can reach it; about 100 and 15 times are the most
+  that the work done now would allow at peak.
+- *svm*: 50 times is 18 and 65 us. The products done now take 14 and 122 us at peak: not within reach
+  for standardised columns unless iterations become fewer (160 over 8 Newton steps now). A direct solve
+  in each of the 8 steps is 8 x (11 + 15) us of building and factoring alone.
+- *softmax*: the products done now are 1,300 and 610 MFLOP, at peak about 22 and 9 times.
 - *mlp*: 150 steps on its own points are 210 MFLOP a subset, 2.1 ms at the peak of float32; in shapes
-  this small the products run at about 60 GFLOP/s, and tanh and softmax cost as much as half of them.
+  this small the products run at 72 GFLOP/s hot and less from memory (the gathered points of a group are larger
+  than the second cache), tanh and softmax take an eighth, state in float64 a tenth.
 
 Tried without gain (products a subset, spam and MNIST features): starting each subset at the whole
 pool's optimum of its own total weight (-3% to +3%; svm -20% to +30%), an eigenbasis from that optimum
-(-3% to +4%), looser and tighter Newton systems (within 6%), smaller blocks (slower). With some gain,
-not built: softmax on each subset's own points in one eigenbasis for all classes needs 0.24 of the
-products at 20% of the points and 0.65 at 50%, but 1.5 at 90%.
+(-3% to +4%), looser and tighter Newton systems (within 6%), smaller blocks (slower); scores with subsets
+beside each other in memory (products 10 to 20% faster alone, what is around them slower: in all 3 to 10%
+slower, softmax 65%); a more exact start for all subsets (as good as two digits); mlp in groups of 1 MiB
+or padded to 16 or 64 points (within 3%). With some gain, not built: softmax on each subset's own points in
+one eigenbasis for all classes needs 0.24 of the products at 20% of the points and 0.65 at 50%, but 1.5 at 90%,
+and reads 140 kB of gathered points a subset twice an iteration.
 """
 
 EXACT = """Against scikit-learn at its tightest tolerance, on random subsets of which every second one is a
