@@ -68,7 +68,10 @@ def check(
     ] = "auto",
     max_points: Annotated[int, typer.Option(help="Most rows taken; 0: all.")] = 2000,
     delimiter: Annotated[str, typer.Option(help="What separates the cells of a CSV.")] = ",",
-    subsets: Annotated[int, typer.Option(help="How many models would be trained.")] = 6500,
+    subsets: Annotated[int, typer.Option(help="How many models would be trained.", min=20)] = 6500,
+    trial: Annotated[
+        bool, typer.Option(help="Train a few models on the rows to estimate time and disk.")
+    ] = True,
 ) -> None:
     """Say what the pipeline would make of a file, and print the section for params.yaml."""
     from modelpred.check import check as look  # noqa: PLC0415
@@ -81,10 +84,18 @@ def check(
             categories=categories or (), test=test, max_points=max_points or None,
             delimiter=delimiter,
         )  # fmt: skip
-        checked = look(config, subsets=subsets)
+        checked = look(config)
     except InvalidInput as error:
         sys.exit(str(error))
-    typer.echo(checked.text)
+    typer.echo(checked.found)
+    if trial and checked.table is not None:
+        from modelpred.api.progress import progress_bar  # noqa: PLC0415
+        from modelpred.check.trial import tried  # noqa: PLC0415
+
+        with progress_bar(shown=True) as report:
+            estimated = tried(checked.table, checked.config, subsets=subsets, report=report)
+        typer.echo(f"\n{estimated}")
+    typer.echo(f"\n{checked.section}")
     if checked.problems:
         sys.exit(1)
 

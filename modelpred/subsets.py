@@ -241,10 +241,9 @@ def blocks(subsets: Subsets, size: int) -> list[tuple[str, Subsets]]:
     ]
 
 
-def write_subsets(subsets: Subsets, folder: Path) -> None:
-    """Write subsets.parquet and subsets.json (how many of each, and the table's SHA-256)."""
-    folder.mkdir(parents=True, exist_ok=True)
-    table = pl.DataFrame(
+def subsets_table(subsets: Subsets) -> pl.DataFrame:
+    """A row per subset: id, role, design, size and weights."""
+    return pl.DataFrame(
         {
             "subset_id": pl.Series(subsets.ids, dtype=pl.String),
             "role": pl.Series(subsets.roles, dtype=pl.String),
@@ -253,6 +252,12 @@ def write_subsets(subsets: Subsets, folder: Path) -> None:
             "weights": subsets.weights.numpy(),
         }
     )
+
+
+def write_subsets(subsets: Subsets, folder: Path) -> None:
+    """Write subsets.parquet and subsets.json (how many of each, and the table's SHA-256)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    table = subsets_table(subsets)
     content = parquet_bytes(table)
     counts = table.group_by("role", "design", maintain_order=True).len()
     description = _Description(

@@ -1,12 +1,7 @@
 """What the pipeline would make of a file: `modelpred check FILE --label COLUMN`, as text.
 
 Looks at the table with the code of the dataset stage and computes nothing further, so that the
-answer comes in a second. Times and sizes are estimates from counts:
-
-    training    subsets x (START + TRAINING points x parameters), times a family's own factor
-    fit         epochs x subsets of the fit x (START + FITTING points x parameters)
-    disk        subsets x (points / 4 + 8 parameters + 100 bytes), kept three times: in the store of
-                shards, in artifacts/ and in DVC's cache
+answer comes in a second. What it would cost is measured in trial.py.
 """
 
 import contextlib
@@ -21,24 +16,14 @@ import numpy as np
 import polars as pl
 from pydantic import ValidationError
 
-from modelpred.dataset.config import DatasetConfig
+from modelpred.dataset.config import AUTO, DatasetConfig
 from modelpred.dataset.encoding import Encoding, fit_encoding
 from modelpred.dataset.labels import labels_of
 from modelpred.dataset.own import Looked, own_table, says_test
 from modelpred.dataset.sources import is_own, places_of
 from modelpred.dataset.splitting import split
-from modelpred.dataset.tables import InvalidInput, known_sources
+from modelpred.dataset.tables import InvalidInput, Table, known_sources
 
-USUAL_SUBSETS = 6500  # what params.yaml asks for as it ships
-FIT_SHARE = 0.77  # of these, how many the predictor is fitted to
-EPOCHS = 20  # passes of the default network
-CORES = 2
-COPIES = 3
-STAGE = 4.0  # seconds until a stage computes
-START = 30e-6  # seconds a subset, whatever its size
-CELL = 8e-9  # seconds of training for each point and parameter, logistic
-TRAINING = {"softmax": 4.0, "ridge": 1.0}  # times that
-FITTING = 1e-9  # seconds of an epoch for each point and parameter
 SHOWN_CLASSES = 8
 WIDEST_CELL = 44
 
@@ -48,12 +33,18 @@ class Checked:
     """What was found.
 
     Attributes:
-        text: the answer to print.
+        found: the table, its columns and the model, as text.
+        section: the section of params.yaml that reads the table so, as text.
         problems: what must be mended first, a line each.
+        table: the table without the columns to be mended; None where nothing can be trained on it.
+        config: what the section says.
     """
 
-    text: str
+    found: str
+    section: str
     problems: tuple[str, ...]
+    table: Table | None
+    config: DatasetConfig
 
 
 # Any: pydantic checks the keys.
@@ -80,12 +71,11 @@ def config_of(
         raise InvalidInput(f"{first['loc'][0]}: {first['msg']}, got {first['input']!r}") from error
 
 
-def check(config: DatasetConfig, *, subsets: int = USUAL_SUBSETS) -> Checked:
+def check(config: DatasetConfig) -> Checked:
     """What the pipeline would make of the config's table.
 
     Args:
         config: names a file, a folder, a glob or a table of OpenML.
-        subsets: how many models would be trained.
 
     Raises:
         InvalidInput: the table cannot be looked at; one line that says why.
@@ -100,15 +90,20 @@ def check(config: DatasetConfig, *, subsets: int = USUAL_SUBSETS) -> Checked:
     config = config.model_copy(update={"label": label, "watch": _watched(config)})
     parts = [_head(looked, config), _columns(looked), *_notes(looked)]
     if looked.table.feature_names:
-        parts.append(_outlook(looked, config, subsets))
+        parts.append(_outlook(looked, config))
     elif not looked.inspection.problems:
         raise InvalidInput(
             f"{config.source} has no column beside the label {label!r} to learn from"
         )
     refused = tuple(_names_in(looked.inspection.problems))
     mended = config.model_copy(update={"drop": (*config.drop, *refused)})
-    parts.append(_section(mended, refused))
-    return Checked("\n\n".join(parts), looked.inspection.problems)
+    return Checked(
+        found="\n\n".join(parts),
+        section=_section(mended, refused),
+        problems=looked.inspection.problems,
+        table=looked.table if looked.table.feature_names else None,
+        config=mended,
+    )
 
 
 def _watched(config: DatasetConfig) -> str:
@@ -126,7 +121,8 @@ def _head(looked: Looked, config: DatasetConfig) -> str:
     table, taken = looked.table, len(looked.table.rows)
     words = f"{config.source}: {looked.rows:,} rows"
     if taken < looked.rows:
-        words += f", of which {taken:,} are taken (dataset.max_points: {config.max_points})"
+        most = f"{config.max_points:,}{_of_each_part(config)}"
+        words += f", of which {taken:,} are taken (dataset.max_points: {most})"
     cells = table.rows[table.label]
     if not table.classes:
         return f"{words}\nlabel {table.label}: a number, {cells.min():,.6g} to {cells.max():,.6g}"
@@ -136,6 +132,12 @@ def _head(looked: Looked, config: DatasetConfig) -> str:
     told = f"{words}\nlabel {table.label}: {len(counts)} classes, {', '.join(shown)}{more}"
     fewest, count = counts[-1]
     return f"{told}\n  only {count} rows of class {fewest}" if count < 10 else told
+
+
+def _of_each_part(config: DatasetConfig) -> str:
+    """Words for a limit that holds for training and for test rows that a column or file tells apart."""
+    told_apart = isinstance(config.test, str) and config.test != AUTO
+    return " of the training rows and as many of the test rows" if told_apart else ""
 
 
 def _columns(looked: Looked) -> str:
@@ -174,8 +176,8 @@ def _notes(looked: Looked) -> list[str]:
     ]
 
 
-def _outlook(looked: Looked, config: DatasetConfig, subsets: int) -> str:
-    """Sizes, the model, and what the run would cost."""
+def _outlook(looked: Looked, config: DatasetConfig) -> str:
+    """Sizes and the model."""
     table = looked.table
     labels, classes = labels_of(table)
     pool, test = split(table, labels, classes, config)
@@ -183,37 +185,15 @@ def _outlook(looked: Looked, config: DatasetConfig, subsets: int) -> str:
     features, points = len(encoding.feature_names), len(pool)
     model = family(len(classes))
     parameters = (features + 1) * (len(classes) if model == "softmax" else 1)
-    cost = costs(subsets, points=points, parameters=parameters, model=model)
-    time = f"about {_time(cost.training)} to train, {_time(cost.fit)} to fit the predictor"
+    made = f"{features} feature{'s'[: features != 1]}"
     told = [
-        f"{points:,} rows to train on, {len(test):,} to test on, {features} features {_from(encoding)}",
+        f"{points:,} rows to train on, {len(test):,} to test on, {made} {_from(encoding)}",
         f"targets.model: auto is {model}, {parameters:,} parameters",
-        f"{subsets:,} subsets: {time}, {cost.disk / 1e6:,.0f} MB of disk (a guess, to a factor of 3)",
     ]
     absent = [name for at, name in enumerate(classes) if not np.any(labels[test] == at)]
     if absent:
         told.append(f"no test row of class {', '.join(absent[:SHOWN_CLASSES])}")
     return "\n".join(told)
-
-
-@dataclass(frozen=True)
-class Costs:
-    """Seconds of training and of the fit, and bytes on disk."""
-
-    training: float
-    fit: float
-    disk: float
-
-
-def costs(subsets: int, *, points: int, parameters: int, model: str) -> Costs:
-    """What so many subsets would cost on two cores."""
-    cells = points * parameters
-    fitted = subsets * FIT_SHARE
-    return Costs(
-        training=STAGE + subsets * (START + TRAINING.get(model, 1.0) * CELL * cells) / CORES,
-        fit=STAGE + EPOCHS * fitted * (START + FITTING * cells) / CORES,
-        disk=COPIES * subsets * (points / 4 + 8 * parameters + 100),
-    )
 
 
 def family(classes: int) -> str:
@@ -257,9 +237,3 @@ def _yaml(value: object) -> str:
         reserved = value.lower() in ("null", "true", "false", "yes", "no", "on", "off")
         return json.dumps(value) if reserved else value
     return json.dumps(value, ensure_ascii=False)
-
-
-def _time(seconds: float) -> str:
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,4 +1,4 @@
-"""`modelpred check` says in a second what the pipeline would make of a file, and gives its section."""
+"""`modelpred check` says what the pipeline would make of a file, and gives its section."""
 
 import subprocess
 import sys
@@ -13,7 +13,7 @@ from modelpred.check import check, config_of, family
 from modelpred.dataset import DatasetConfig, InvalidInput, prepare
 from modelpred.targets.families import fitting_families
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def config(**keys):
 
 
 def test_the_answer_names_what_a_person_asks_for(people):
-    found = check(config(drop=("name",)), subsets=1000)
+    found = check(config(drop=("name",)))
     for told in (
         "people.csv: 60 rows",
         "label rich: 2 classes, no 66.7%, yes 33.3%",
@@ -49,17 +49,15 @@ def test_the_answer_names_what_a_person_asks_for(people):
         "column 'planet' is 'earth' in every row; left out",
         "column 'part' says which rows are for training and testing",
         "targets.model: auto is logistic",
-        "1,000 subsets: about ",
-        "MB of disk",
     ):
-        assert told in found.text
+        assert told in found.found
     assert found.problems == ()
 
 
 def test_the_section_to_paste_reads_the_table(people):
     found = check(config())
     assert [line.split("'")[1] for line in found.problems] == ["name"]
-    section = yaml.safe_load(found.text[found.text.index("dataset:") :])["dataset"]
+    section = yaml.safe_load(found.section)["dataset"]
     assert section["drop"] == ["name"]
     assert section["watch"] == "people.csv"
     pasted = {**section, "drop": tuple(section["drop"]), "categories": ()}
@@ -67,9 +65,9 @@ def test_the_section_to_paste_reads_the_table(people):
     assert dataset.column_names == ("age", "work", "part")
     assert (
         f"{len(dataset.row_ids)} rows to train on, {len(dataset.test_row_ids)} to test"
-        in found.text
+        in found.found
     )
-    assert f"{len(dataset.feature_names)} features" in found.text
+    assert f"{len(dataset.feature_names)} features" in found.found
 
 
 @pytest.mark.parametrize("classes", [0, 2, 3, 10])
@@ -90,13 +88,22 @@ def test_what_cannot_be_looked_at_is_one_line(people):
 
 def test_the_command_exits_with_1_where_something_must_be_mended(people):
     def said(*arguments: str):
-        command = [sys.executable, "-m", "modelpred.cli", "check", "people.csv", *arguments]
+        command = [
+            sys.executable,
+            "-m",
+            "modelpred.cli",
+            "check",
+            "people.csv",
+            "--no-trial",
+            *arguments,
+        ]
         environment = {"PYTHONPATH": str(ROOT), "PATH": ""}
         return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
 
     refused = said("--label", "rich")
     assert refused.returncode == 1
     assert "To be mended first:" in refused.stdout
+    assert "subsets" not in refused.stdout
     wrong = said("--label", "rihc")
     assert wrong.returncode == 1
     assert wrong.stderr == "dataset.label: people.csv has no column 'rihc'; did you mean 'rich'?\n"
@@ -121,4 +128,4 @@ def test_what_is_to_be_watched_holds_all_that_is_read(people, tmp_path):
     }
     for source, (test, expected) in watched.items():
         found = check(config(source=source, test=test, drop=("name",)))
-        assert f"\n  watch: {expected}\n" in found.text.replace('"', "")
+        assert f"\n  watch: {expected}\n" in found.section.replace('"', "")

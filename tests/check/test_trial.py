@@ -1,0 +1,142 @@
+"""A trial counts each part by its own clock, and the estimate adds the parts up as the stages do."""
+
+import itertools
+
+import numpy as np
+import polars as pl
+import pytest
+
+from modelpred.check import check, config_of
+from modelpred.check.estimate import (
+    HIGHEST,
+    LOWEST,
+    Speeds,
+    estimate,
+    scaled,
+    told,
+    usual_subsets,
+)
+from modelpred.check.trial import BLOCK, FIRST, speeds, tried
+from modelpred.dataset import prepare_table
+from modelpred.subsets import ROLES, SubsetsConfig, draw_subsets
+from modelpred.targets.store import blocks
+
+NOTHING = Speeds(
+    subsets=250,
+    start=0.0,
+    drawing=0.0,
+    training=0.0,
+    preparing=0.0,
+    epoch=0.0,
+    compared=0.0,
+    answering=(),
+    judging=0.0,
+    shard_bytes=0.0,
+    subset_bytes=0.0,
+)
+
+
+def counting(step: float):
+    """A clock that says one more step each time that it is asked."""
+    return map(step.__mul__, itertools.count()).__next__
+
+
+@pytest.fixture(scope="module")
+def looked(tmp_path_factory):
+    place = tmp_path_factory.mktemp("check") / "people.csv"
+    generator = np.random.default_rng(0)
+    age = generator.integers(18, 90, 80)
+    table = pl.DataFrame({"age": age, "work": ["a", "b"] * 40, "rich": (age > 50).tolist()})
+    table.write_csv(place)
+    return check(config_of(source=str(place), label="rich", test="auto", drop=(), categories=()))
+
+
+@pytest.fixture(scope="module")
+def measured(looked):
+    """A trial in which every timed step takes 6 seconds."""
+    dataset = prepare_table(looked.table, looked.config)
+    return speeds(dataset, usual_subsets(6500), start=1.0, clock=counting(6.0))
+
+
+def test_a_slow_machine_tries_few_subsets(measured):
+    # Training the first 50 took 6 s: a block of 250 would take 30.
+    assert abs(measured.subsets - FIRST) <= 10
+    assert measured.training == 6 / measured.subsets
+
+
+def test_a_fast_machine_tries_a_whole_block(looked):
+    dataset = prepare_table(looked.table, looked.config)
+    found = speeds(dataset, usual_subsets(6500), start=1.0, clock=counting(1e-3))
+    assert abs(found.subsets - BLOCK) <= 10
+    assert found.training == pytest.approx(1e-3 / found.subsets)
+
+
+def test_each_part_has_seconds_of_its_own(measured):
+    tested = round(1 / (measured.judging / 6))
+    assert measured.answering == pytest.approx([6 / tested] * len(measured.answering))
+    assert len(measured.answering) == 11  # the predictor, 3 refinements, 5 rivals, 2 retrainings
+    assert measured.compared == 6
+    assert measured.preparing == 0  # one step until the first epoch ends, which is the epoch's own
+    assert measured.epoch * measured.subsets > 6  # of the subsets of the fit alone
+
+
+def test_the_estimate_adds_the_parts_as_the_stages_do():
+    asked = SubsetsConfig()  # 5,000 to fit, 250 to validate, 1,250 to test; 8 kinds, 27 blocks
+    parts = {
+        "start": (1.0, {"dataset": 4, "subsets": 2, "targets": 3, "predictor": 2}),
+        "drawing": (1.0, {"subsets": 16 + 4 + 1 + 1 + 2 + 2 + 1}),
+        "training": (1.0, {"targets": 6500 / 4}),
+        "preparing": (1.0, {"predictor": 1}),
+        "epoch": (1.0, {"predictor": 20 * 5000}),
+        "compared": (1.0, {"predictor": 1}),
+        # Asked once where an answer takes over two seconds, and else four times.
+        "answering": ((1.0, 1e-3), {"predictor": 1250 + 4 * 1250e-3}),
+        "judging": (0.0, {}),
+        "shard_bytes": (1.0, {"disk": 3 * 6500}),
+        "subset_bytes": (1.0, {"disk": 2 * 6500}),
+    }
+    for part, (value, expected) in parts.items():
+        alone = Speeds(**{**NOTHING.__dict__, part: value})
+        found = estimate(alone, asked, cores=4, epochs=20)
+        for stage in ("dataset", "subsets", "targets", "predictor", "disk"):
+            whole = expected.get(stage, 0)
+            assert getattr(found, stage) == pytest.approx(whole), (part, stage)
+
+
+def test_no_more_cores_help_than_there_are_blocks():
+    asked = scaled(SubsetsConfig(block=10_000), 700)
+    count = len(draw_subsets(asked, points=40))
+    alone = Speeds(**{**NOTHING.__dict__, "training": 1.0})
+    found = estimate(alone, asked, cores=64, epochs=20)
+    kinds = len(blocks(draw_subsets(asked, points=40), 10_000))
+    assert found.targets == pytest.approx(count / kinds)
+
+
+def test_more_subsets_keep_their_proportions():
+    usual, tenfold = SubsetsConfig(), usual_subsets(65_000)
+    assert usual_subsets(6500) == usual
+    for role in ROLES:
+        counts = getattr(usual, role)
+        assert getattr(tenfold, role) == {name: 10 * count for name, count in counts.items()}
+
+
+def test_the_text_is_a_range_for_each_stage():
+    text = told(
+        Speeds(**{**NOTHING.__dict__, "training": 0.1, "shard_bytes": 1000.0}),
+        SubsetsConfig(),
+        cores=2,
+        epochs=20,
+    )
+    assert text.startswith("6,500 subsets, estimated from 250 ")
+    seconds = 6500 * 0.1 / 2
+    assert f"targets    {seconds * LOWEST / 60:.0f} min to {seconds * HIGHEST / 60:.0f} min" in text
+    assert "disk       about 20 MB" in text
+
+
+def test_more_subsets_than_there_are_is_said_so(looked):
+    few = looked.table.rows.head(8)
+    table = looked.table.__class__(
+        **{**looked.table.__dict__, "rows": few, "held_out": looked.table.held_out[:8]}
+    )
+    text = tried(table, looked.config, subsets=6500, report=lambda *_: None)
+    assert text.startswith("6,500 subsets cannot be trained: ")
