@@ -2,8 +2,9 @@
 
 Text becomes what it means: whole numbers, numbers, true and false, dates; the rest are categories.
 Told as missing are empty cells and the words of MISSING. A number with a leading zero (007) is a
-name, not a number. Refused, each by name: a column without any value, numbers mixed with words,
-infinite numbers, free text, and ids. Left out, and told: a constant column, and one that repeats
+name, not a number, and so is a whole number of 19 digits or more, which no number holds exactly.
+Refused, each by name: a column without any value, numbers mixed with words or written with commas
+or units, infinite numbers, dates that are not ISO, free text, and ids. Left out, and told: a constant column, and one that repeats
 another.
 """
 
@@ -16,6 +17,10 @@ from modelpred.dataset.encoding import DAYS, WORDS
 
 MISSING = ("", "NA", "N/A", "n/a", "NaN", "nan", "null", "NULL", "None", "?")
 NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
+LONG_WHOLE = r"^[+-]?\d{19,}$"
+COMMAS = r"^[+-]?(\d+,\d+|\d{1,3}(,\d{3})+(\.\d+)?)$"
+UNITS = r"^([$€£]\s?[+-]?\d[\d,.]*|[+-]?\d[\d,.]*\s?[%$€£])$"
+OTHER_DATES = r"^(\d{1,2}[./-]\d{1,2}[./-]\d{2,4}|\d{4}[./]\d{1,2}[./]\d{1,2})([ T]\d.*)?$"
 INFINITE = r"^(?i)[+-]?inf(inity)?$"
 DATES = ("%Y-%m-%d",)
 MOMENTS = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.f")
@@ -69,7 +74,7 @@ def typed(cells: pl.Series, *, category: bool) -> pl.Series:
     if category or words.null_count() == len(words):
         return words
     present = words.drop_nulls()
-    if present.str.contains(r"^0\d").any():
+    if (present.str.contains(r"^0\d") | present.str.contains(LONG_WHOLE)).any():
         return words
     if present.str.contains(r"^[+-]?\d{1,18}$").all():
         return words.cast(pl.Int64)
@@ -160,7 +165,9 @@ def kind_of(cells: pl.Series) -> str:
 
 
 def _short(value: object) -> str:
-    return f"{value:,.6g}" if isinstance(value, (int, float)) else str(value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:,.6g}" if isinstance(value, float) else str(value)
 
 
 def _same(one: pl.Series, other: pl.Series) -> bool:
@@ -207,6 +214,9 @@ def _number_problem(cells: pl.Series, where: Sequence[str]) -> str:
 def _text_problem(cells: pl.Series, where: Sequence[str]) -> str:
     words = cells.cast(pl.String)
     present = words.drop_nulls()
+    written = _written_otherwise(present)
+    if written:
+        return f"{written}, or name it in dataset.categories"
     numbers = present.str.contains(NUMBER)
     padded = present.str.contains(r"^0\d").any()
     if not padded and MIXED <= float(numbers.sum()) / len(present) < 1:
@@ -216,19 +226,33 @@ def _text_problem(cells: pl.Series, where: Sequence[str]) -> str:
             f"holds numbers and, in {where[first]}, {words[first]!r}; make it one kind, or name it "
             "in dataset.categories"
         )
-    if present.str.contains(r"^[+-]?\d+,\d+$").all():
-        return "writes numbers with a decimal comma; write points, or name it in dataset.categories"
     distinct = present.n_unique()
     if len(present) < FEWEST_TO_JUDGE:
         return ""
-    if distinct > MANY * len(present):
-        what = "free text" if _is_long(present) else "ids or names"
-        return (
-            f"has {distinct:,} different texts in {len(present):,} rows, {what}: "
-            f"{_id_advice(cells.name)}, or name it in dataset.categories"
-        )
     if _is_long(present):
         return "holds free text; drop it (dataset.drop), or make categories or numbers of it first"
+    if distinct > MANY * len(present):
+        return (
+            f"has {distinct:,} different texts in {len(present):,} rows, ids or names: "
+            f"{_id_advice(cells.name)}, or name it in dataset.categories"
+        )
+    return ""
+
+
+def _written_otherwise(present: pl.Series) -> str:
+    """What numbers or dates in another way of writing need; nothing where the cells are words."""
+    commas = present.str.contains(COMMAS)
+    shown = repr(present[0])
+    if commas.any() and (commas | present.str.contains(NUMBER)).all():
+        shown = repr(present.filter(commas)[0])
+        return (
+            f"writes numbers with commas, such as {shown}; write a point before decimals and "
+            "nothing between thousands"
+        )
+    if present.str.contains(UNITS).all():
+        return f"writes numbers with a unit, such as {shown}; write the number alone"
+    if present.str.contains(OTHER_DATES).all():
+        return f"holds dates such as {shown}; write them as 2024-12-31"
     return ""
 
 

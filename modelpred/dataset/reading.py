@@ -9,6 +9,7 @@ means is decided on the rows that are taken (modelpred.dataset.columns).
 import codecs
 import csv
 import gzip
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -185,11 +186,13 @@ def _check_csv(path: Path, delimiter: str) -> _CsvCheck:
     opened: Any = gzip.open if path.suffix == ".gz" else Path.open
     with opened(path, "rb") as file:
         reader = csv.reader(_utf8_lines(path, file), delimiter=delimiter, strict=True)
+        begun = 1
         try:
             header = next(reader, None)
             if not header:
                 raise InvalidInput(f"{path} is empty; expected a header line and rows")
             columns = _columns(path, header, delimiter)
+            begun = reader.line_num + 1
             for record in reader:
                 if len(record) != len(columns) and not (not record and len(columns) == 1):
                     raise InvalidInput(
@@ -198,8 +201,16 @@ def _check_csv(path: Path, delimiter: str) -> _CsvCheck:
                         "mend the line, or quote cells that hold the delimiter"
                     )
                 records += 1
+                begun = reader.line_num + 1
         except csv.Error as error:
-            raise InvalidInput(f"{path}: line {reader.line_num} is not CSV: {error}") from error
+            raise InvalidInput(
+                f"{path}: the record that begins in line {begun} is not CSV ({error}); is a quote "
+                "not closed, or doubled?"
+            ) from error
+        except (EOFError, zlib.error) as error:
+            raise InvalidInput(
+                f"{path} is not a whole gzip file ({error}); write or copy it again"
+            ) from error
         lines_read = reader.line_num
     if not records:
         raise InvalidInput(f"{path} has a header but no rows")

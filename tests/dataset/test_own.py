@@ -205,7 +205,7 @@ NO_YES = ["no", "yes"] * 20
                     for row in range(40)
                 ]
             },
-            "a.csv: column 'say' has 40 different texts in 40 rows, free text: drop it",
+            "a.csv: column 'say' holds free text; drop it (dataset.drop), or make categories or numbers",
         ),
         (
             {"number": list(range(100, 140))},
@@ -218,7 +218,22 @@ NO_YES = ["no", "yes"] * 20
                 "name it in dataset.categories"
             ),
         ),
-        ({"age": ["1,5"] * 20 + ["2,5"] * 20}, "a.csv: column 'age' writes numbers with a decimal"),
+        (
+            {"age": ["1,5"] * 20 + ["2,5"] * 20},
+            "a.csv: column 'age' writes numbers with commas, such as '1,5'; write a point before",
+        ),
+        (
+            {"age": ["900"] * 20 + ["1,234.50"] * 20},
+            "a.csv: column 'age' writes numbers with commas, such as '1,234.50'; write a point",
+        ),
+        (
+            {"age": ["12%"] * 20 + ["3.5 %"] * 20},
+            "a.csv: column 'age' writes numbers with a unit, such as '12%'; write the number alone",
+        ),
+        (
+            {"day": ["24.12.2024", "1.1.2025"] * 20},
+            "a.csv: column 'day' holds dates such as '24.12.2024'; write them as 2024-12-31, or",
+        ),
         ({"age": [None] * 40}, "a.csv: column 'age' has no value in any of the 40 rows; drop it"),
         (
             {"age": [1.5] * 7 + [np.inf] + [2.5] * 32},
@@ -301,3 +316,9 @@ def test_adult_with_its_categories_and_nulls():
     assert len(dataset.row_ids) == len(dataset.test_row_ids) == 500
     split = pl.read_parquet(ADULT)["split"]
     assert {split[int(row)] for row in dataset.row_ids} == {"train"}
+
+
+def test_whole_numbers_that_no_number_holds_are_names(write):
+    long = [10**19 + row % 3 for row in range(40)]
+    table = pl.DataFrame({"x": X, "code": [str(code) for code in long], "rich": NO_YES})
+    assert prepare(write(table)).feature_names == ("x", *(f"code={10**19 + at}" for at in range(3)))

@@ -110,7 +110,17 @@ def truncated():
             ),
         ),
         ("a.csv", b",age\n0,31\n", "a.csv: column 1 of 2 has no name in line 1; name it"),
-        ("a.csv", b'age,b\n"1,2\n', "a.csv: line 2 is not CSV: unexpected end of data"),
+        (
+            "a.csv",
+            b'age,b\n3,4\n"1,2\n3,4\n',
+            "a.csv: the record that begins in line 3 is not CSV (unexpected end of data); is a quote",
+        ),
+        (
+            "a.csv.gz",
+            gzip.compress(GOOD.encode())[:-12],
+            "a.csv.gz is not a whole gzip file (Compressed file ended before",
+        ),
+        ("a.csv.gz", GOOD.encode(), "./a.csv.gz cannot be read: Not a gzipped file"),
         ("a.parquet", b"", "a.parquet is empty; expected a Parquet file"),
         ("a.parquet", b"not Parquet", "a.parquet is not a whole Parquet file ("),
         ("a.parquet", truncated, "a.parquet is not a whole Parquet file ("),
