@@ -25,7 +25,13 @@ from modelpred.check.estimate import (
 )
 from modelpred.dataset import Dataset, DatasetConfig, InvalidInput, Table, prepare_table
 from modelpred.dataset.files import parquet_bytes
-from modelpred.predictor import Predictor, PredictorConfig, fit_predictor, refinement_curve
+from modelpred.predictor import (
+    Predictor,
+    PredictorConfig,
+    early_answers,
+    fit_predictor,
+    refinement_curve,
+)
 from modelpred.predictor.fidelity import mean_losses
 from modelpred.refits import Refit, retrainings, rivals, silent
 from modelpred.subsets import Subsets, SubsetsConfig, draw_subsets, subsets_table
@@ -104,6 +110,7 @@ def speeds(
     full = cheap["full_model"](torch.ones(1, len(points.labels)))[0]
     refits = {
         "predictor": predictor,
+        **early_answers(predictor),
         **refinement_curve(predictor),
         **cheap,
         **retrainings(model, points, tolerance=targets.tolerance, start=full),

@@ -114,11 +114,19 @@ def with_candidates(config: EditsConfig, context: StudyContext) -> StudyContext 
         test_points=Points(test.features[count:], test.labels[count:], test.classes),
         refits=refits,
         truth=context.truth.for_points(longer),
-        row_ids=(*context.row_ids, *(f"added-{row}" for row in range(count))),
+        row_ids=(*context.row_ids, *_names(context, count)),
         test_row_ids=context.test_row_ids[count:],
         rows=None,
         mislabelled=None,
     )
+
+
+def _names(context: StudyContext, count: int) -> tuple[str, ...]:
+    """Ids of the first test rows: the table's own, unless it has none or they name other rows."""
+    known = context.test_row_ids[:count]
+    if len(known) == count and not set(known) & set(context.row_ids):
+        return known
+    return tuple(f"test row {row}" for row in range(count))
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,8 @@ def test_a_fast_machine_tries_a_whole_block(looked):
 def test_each_part_has_seconds_of_its_own(measured):
     tested = round(1 / (measured.judging / 6))
     assert measured.answering == pytest.approx([6 / tested] * len(measured.answering))
-    assert len(measured.answering) == 11  # the predictor, 3 refinements, 5 rivals, 2 retrainings
+    # The predictor, its stages before the last, 3 refinements, 5 rivals, 2 retrainings.
+    assert len(measured.answering) > 11
     assert measured.compared == 6
     assert measured.preparing == 0  # one step until the first epoch ends, which is the epoch's own
     assert measured.epoch * measured.subsets > 6  # of the subsets of the fit alone

@@ -1,5 +1,7 @@
 """Deletion and addition: what is drawn, exact answers, and every number against a plain loop."""
 
+from dataclasses import replace
+
 import json
 
 import numpy as np
@@ -49,6 +51,17 @@ def test_added_rows_are_test_rows_that_no_model_is_scored_on(context):
     assert len(longer.row_ids) == longer.pool
     # However many are asked for, half of the test rows stay.
     assert with_candidates(EditsConfig(), context).pool == context.pool + 30
+
+
+def test_added_rows_keep_their_ids_unless_these_name_rows_of_the_pool(context):
+    count = len(context.test_points.labels)
+    named = tuple(f"house {row}" for row in range(count))
+    longer = with_candidates(EditsConfig(added=12), replace(context, test_row_ids=named))
+    assert longer.row_ids == (*context.row_ids, *named[:12])
+    assert longer.test_row_ids == named[12:]
+    taken = (context.row_ids[0], *named[1:])
+    longer = with_candidates(EditsConfig(added=12), replace(context, test_row_ids=taken))
+    assert longer.row_ids[-12:] == tuple(f"test row {row}" for row in range(12))
 
 
 @pytest.mark.parametrize("config", [EditsConfig(added=0), EditsConfig(step=40)])
