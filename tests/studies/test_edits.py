@@ -1,8 +1,7 @@
 """Deletion and addition: what is drawn, exact answers, and every number against a plain loop."""
 
-from dataclasses import replace
-
 import json
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
