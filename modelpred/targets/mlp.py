@@ -117,9 +117,8 @@ class Mlp(TargetModel):
         points: Points,
     ) -> Float[Tensor, " subsets"]:
         """Weight decay plus mean cross-entropy; an empty subset has weight decay only."""
-        losses = self.losses(self.scores(parameters, points.features), points.labels)
-        decay = self._decay(points, like=parameters)
-        return (decay * parameters.square()).sum(1) / 2 + (_shares(weights) * losses).sum(1)
+        _, scores = self._forward(parameters, points.features)
+        return self._objective_at(scores, parameters, weights, points)
 
     def gradient(
         self,
@@ -129,6 +128,18 @@ class Mlp(TargetModel):
     ) -> Float[Tensor, "subsets parameters"]:
         """Backpropagation, one product with the shared features for all subsets."""
         hidden, scores = self._forward(parameters, points.features)
+        return self._gradient_at(hidden, scores, parameters, weights, points)
+
+    def _objective_at(
+        self, scores: Tensor, parameters: Tensor, weights: Tensor, points: Points
+    ) -> Tensor:
+        losses = self.losses(scores.mT, points.labels)
+        decay = self._decay(points, like=parameters)
+        return (decay * parameters.square()).sum(1) / 2 + (_shares(weights) * losses).sum(1)
+
+    def _gradient_at(
+        self, hidden: Tensor, scores: Tensor, parameters: Tensor, weights: Tensor, points: Points
+    ) -> Tensor:
         own = one_hot(points.labels, points.classes).T
         output = (torch.softmax(scores, 1) - own) * _shares(weights)[:, None]
         upper = self._split(parameters, points.features.shape[1])[1]
@@ -257,10 +268,12 @@ class Mlp(TargetModel):
             layers = self._split(begin.expand(len(weights), -1), size)
             with torch_threads(1 if on_cpu else torch.get_num_threads()):
                 parameters = _join(*descend(pool, *layers, weights, schedule))
+            hidden, scores = self._forward(parameters, points.features)
+            gradient = self._gradient_at(hidden, scores, parameters, weights, points)
             return Solution(
                 parameters=parameters,
-                gradient_norm=self.gradient(parameters, weights, points).abs().amax(1),
-                objective=self.objective(parameters, weights, points),
+                gradient_norm=gradient.abs().amax(1),
+                objective=self._objective_at(scores, parameters, weights, points),
                 iterations=torch.full((len(weights),), self.steps, device=weights.device),
                 converged=torch.isfinite(parameters).all(1),
             )
