@@ -21,7 +21,7 @@ from modelpred.targets import (
 from tests.benchmarks import results
 
 SECTION = "## Predictor"
-ELSEWHERE = {"higgs": "higgs_atlas.parquet", "mnist": "mnist.parquet"}  # tables that do not ship
+ELSEWHERE = {"higgs": "higgs_atlas.parquet"}  # tables that do not ship
 TABLES = Path(__file__).parents[3] / "shared" / "data"
 
 
