@@ -27,7 +27,7 @@ import torch
 from modelpred.dataset import Dataset, DatasetConfig, prepare
 from modelpred.metrics import spearman
 from modelpred.predictor import Predictor, PredictorConfig, Refined, fit_predictor
-from modelpred.predictor.network import AnchoredNetwork
+from modelpred.predictor.network import AnchoredNetwork, MeanPool
 from modelpred.refits import Refit, Retraining, rivals
 from modelpred.refits.timing import fastest_seconds
 from modelpred.report.methods import is_ours
@@ -163,7 +163,7 @@ QUALITY = (
             targets=1000,
             predictor=PredictorConfig(epochs=10),
         ),
-        1000,
+        400,
     ),
 )
 
@@ -510,7 +510,8 @@ def prefixes() -> Iterator[str]:
     sizes = torch.arange(1, context.pool + 1)
     weights = (torch.from_numpy(orders)[:, None] < sizes[:, None]).flatten(0, 1)
     light, small = weights.float(), weights.to(torch.uint8)
-    inside = network.phi(bound.inputs).detach()
+    assert isinstance(network.pool, MeanPool)
+    inside = network.pool.phi(bound.inputs).detach()
     starts = network.prepare(light, bound)
     game = game_of(predictor, context)
 
