@@ -27,7 +27,7 @@ def collected(path, delimiter=","):
         ("people.csv", GOOD.replace(",", ";").encode(), ";"),
         ("people.tsv", GOOD.replace(",", "\t").encode(), ","),
         ("people.csv", GOOD.replace("ann", '"ann"').encode(), ","),
-        ("people.csv.gz", gzip.compress(GOOD.encode()), ","),
+        ("people.csv.gz", gzip.compress(GOOD.encode(), mtime=0), ","),
         ("people.csv", GOOD.removesuffix("\n").encode(), ","),
     ],
 )
@@ -117,7 +117,7 @@ def truncated():
         ),
         (
             "a.csv.gz",
-            gzip.compress(GOOD.encode())[:-12],
+            gzip.compress(GOOD.encode(), mtime=0)[:-12],
             "a.csv.gz is not a whole gzip file (Compressed file ended before",
         ),
         ("a.csv.gz", GOOD.encode(), "./a.csv.gz cannot be read: Not a gzipped file"),
