@@ -15,9 +15,7 @@ import yaml
 
 if TYPE_CHECKING:
     import polars as pl
-    from torch import Tensor
 
-    from modelpred.targets.shards import Bank
 
 # In pipeline order. One word is the stage's name in dvc.yaml, its section in params.yaml, its flow,
 # its module and its folder; `studies` has a section and a folder for each study.
@@ -59,15 +57,6 @@ def written(folder: Path) -> Generator[Path]:
         unfinished.replace(folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
-
-
-def trained(bank: "Bank", *, role: str) -> tuple["Tensor", "Tensor"]:
-    """Weights and parameters of a role's subsets whose training converged.
-
-    The parameters of the others are not their optimum.
-    """
-    chosen = bank.select(role=role)
-    return chosen.weights[chosen.converged], chosen.parameters[chosen.converged]
 
 
 def write_json(content: Mapping[str, Any], path: Path) -> None:

@@ -12,7 +12,6 @@ from flows.artifacts import (
     PARAMS,
     PREDICTOR,
     TARGETS,
-    trained,
     write_json,
     write_table,
     written,
@@ -23,11 +22,10 @@ from modelpred.dataset import read_dataset
 from modelpred.params import read_params
 from modelpred.predictor import (
     Predictor,
-    early_answers,
+    answer_curve,
     fidelity,
     fit_predictor,
     read_predictor,
-    refinement_curve,
     write_predictor,
 )
 from modelpred.refits import EXACT, retrainings, rivals
@@ -45,7 +43,7 @@ def predictor() -> None:
     points = points_of(dataset.features, dataset.labels, classes)
     test_points = points_of(dataset.test_features, dataset.test_labels, classes)
     model = params.targets.build(classes=classes)
-    weights, parameters = trained(bank, role="fit")
+    weights, parameters = bank.usable(role="fit")
     with Progress("predictor") as progress:
         fitted = fit_predictor(
             params.predictor,
@@ -53,7 +51,7 @@ def predictor() -> None:
             points,
             weights,
             parameters,
-            validation=trained(bank, role="validation"),
+            validation=bank.usable(role="validation"),
             row_ids=dataset.row_ids,
             start=None if params.predictor.start is None else predictor_of(params.predictor.start),
             progress=progress,
@@ -61,9 +59,7 @@ def predictor() -> None:
     cheap = rivals(model, points, weights, parameters)
     full = cheap["full_model"](torch.ones(1, len(points.labels)))[0]
     refits = {
-        "predictor": fitted,
-        **early_answers(fitted),
-        **refinement_curve(fitted),
+        **answer_curve(fitted),
         **cheap,
         **retrainings(model, points, tolerance=params.targets.tolerance, start=full),
     }

@@ -16,15 +16,14 @@ from flows.artifacts import (
     PREDICTOR,
     STUDIES_FOLDER,
     TARGETS,
-    trained,
     write_json,
     written,
 )
 from flows.runtime import Progress, run_stage
 from modelpred.dataset import InvalidInput, read_dataset
 from modelpred.params import read_params
-from modelpred.predictor import Predictor, early_answers, read_predictor, refinement_curve
-from modelpred.refits import Refit, Retraining, retrainings, rivals
+from modelpred.predictor import Predictor, answer_curve, read_predictor
+from modelpred.refits import Retraining, retrainings, rivals
 from modelpred.refits.retraining import Progress as Report
 from modelpred.studies import (
     attribution,
@@ -58,9 +57,7 @@ def _with_all_answers(context: StudyContext) -> StudyContext:
     start = truth(torch.ones(1, context.pool))[0]
     exact = retrainings(truth.model, truth.points, tolerance=truth.tolerance, start=start)
     warm = {name: refit for name, refit in exact.items() if name != truth.name}
-    curve: dict[str, Refit] = {}
-    if isinstance(predictor, Predictor):
-        curve = {**early_answers(predictor), **refinement_curve(predictor)}
+    curve = answer_curve(predictor) if isinstance(predictor, Predictor) else {}
     return replace(
         context,
         refits={context.subject: predictor, **curve, **context.refits, **warm},
@@ -158,7 +155,7 @@ def context(progress: Report, *, artifacts: Path = ARTIFACTS) -> StudyContext:
     """The artifacts as a study takes them."""
     dataset = read_dataset(artifacts / DATASET.name)
     predictor = read_predictor(artifacts / PREDICTOR.name)
-    weights, parameters = trained(read_bank(artifacts / TARGETS.name), role="fit")
+    weights, parameters = read_bank(artifacts / TARGETS.name).usable(role="fit")
     model, points = predictor.model, predictor.points
     cheap = rivals(model, points, weights, parameters)
     return StudyContext(

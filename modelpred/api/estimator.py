@@ -48,13 +48,7 @@ from modelpred.api.values import Groups, chosen_rows, estimated_values, suspicio
 from modelpred.dataset import Dataset, InvalidInput
 from modelpred.dataset.config import ScalingName
 from modelpred.dataset.preparation import Scaling, fit_scaling
-from modelpred.predictor import (
-    Predictor,
-    PredictorConfig,
-    early_answers,
-    fit_predictor,
-    refinement_curve,
-)
+from modelpred.predictor import Predictor, PredictorConfig, answer_curve, fit_predictor
 from modelpred.predictor import fidelity as fidelity_table
 from modelpred.refits import retrainings, rivals
 from modelpred.studies.utility import Scoring
@@ -187,8 +181,8 @@ class ModelPred:
             self._predictor_config,
             model,
             points,
-            *targets.usable("fit"),
-            validation=targets.usable("validation"),
+            *targets.bank.usable(role="fit"),
+            validation=targets.bank.usable(role="validation"),
             row_ids=dataset.row_ids,
             progress=lambda done, total, what: report(done, total, f"fitting, {what}"),
         )
@@ -278,10 +272,8 @@ class ModelPred:
             ready = self._ready
             model, points = ready.predictor.model, ready.predictor.points
             refits = {
-                "predictor": ready.predictor,
-                **early_answers(ready.predictor),
-                **refinement_curve(ready.predictor),
-                **rivals(model, points, *ready.targets.usable("fit")),
+                **answer_curve(ready.predictor),
+                **rivals(model, points, *self.bank.usable(role="fit")),
                 **retrainings(
                     model, points, tolerance=ready.tolerance, start=ready.full_parameters
                 ),

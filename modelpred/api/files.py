@@ -62,23 +62,7 @@ class Targets:
     @property
     def bank(self) -> Bank:
         """The subsets with their trained parameters."""
-        subsets, trained = self.subsets, self.trained
-        return Bank(
-            subsets.ids,
-            subsets.roles,
-            subsets.designs,
-            subsets.weights,
-            parameters=trained.parameters,
-            objective=trained.objective,
-            gradient_norm=trained.gradient_norm,
-            converged=trained.converged,
-            degenerate=trained.degenerate,
-        )
-
-    def usable(self, role: str) -> tuple[Tensor, Tensor]:
-        """Weights and parameters of a role's subsets whose training converged."""
-        chosen = self.bank.select(role=role)
-        return chosen.weights[chosen.converged], chosen.parameters[chosen.converged]
+        return Bank.of(self.subsets, self.trained)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
 
@@ -25,13 +24,7 @@ from modelpred.check.estimate import (
 )
 from modelpred.dataset import Dataset, DatasetConfig, InvalidInput, Table, prepare_table
 from modelpred.dataset.files import parquet_bytes
-from modelpred.predictor import (
-    Predictor,
-    PredictorConfig,
-    early_answers,
-    fit_predictor,
-    refinement_curve,
-)
+from modelpred.predictor import Predictor, PredictorConfig, answer_curve, fit_predictor
 from modelpred.predictor.fidelity import mean_losses
 from modelpred.refits import Refit, retrainings, rivals, silent
 from modelpred.subsets import Subsets, SubsetsConfig, draw_subsets, subsets_table
@@ -44,6 +37,7 @@ from modelpred.targets import (
     train_targets,
 )
 from modelpred.targets.parquet import ShardMetadata, shard_bytes
+from modelpred.targets.shards import Bank
 from modelpred.targets.threads import torch_threads
 from modelpred.targets.worker import parse_devices
 
@@ -100,18 +94,19 @@ def speeds(
     targets = TargetsConfig()
     model = targets.build(classes=points.classes)
     report(0, 3, "training")
-    bank, drawing, training = _trained(model, points, asked, targets.tolerance, clock=clock)
+    drawn, trained, drawing, training = _trained(
+        model, points, asked, targets.tolerance, clock=clock
+    )
+    bank = Bank.of(drawn, trained)
     report(1, 3, "fitting")
     predictor, preparing, epoch = _fitted(bank, model, points, clock=clock)
     report(2, 3, "answering")
     began = clock()
-    cheap = rivals(model, points, *bank.usable("fit"))
+    cheap = rivals(model, points, *bank.usable(role="fit"))
     compared = clock() - began
     full = cheap["full_model"](torch.ones(1, len(points.labels)))[0]
     refits = {
-        "predictor": predictor,
-        **early_answers(predictor),
-        **refinement_curve(predictor),
+        **answer_curve(predictor),
         **cheap,
         **retrainings(model, points, tolerance=targets.tolerance, start=full),
     }
@@ -119,7 +114,7 @@ def speeds(
     answering, judging = _answers(refits, bank, model, tested, clock=clock)
     report(3, 3, "")
     return Speeds(
-        subsets=len(bank.subsets),
+        subsets=len(drawn),
         start=start,
         drawing=drawing,
         training=training,
@@ -128,30 +123,15 @@ def speeds(
         compared=compared,
         answering=answering,
         judging=judging,
-        shard_bytes=bank.size / len(bank.subsets),
-        subset_bytes=len(parquet_bytes(subsets_table(bank.subsets))) / len(bank.subsets),
+        shard_bytes=_shard_size(drawn, trained, model, targets.tolerance) / len(drawn),
+        subset_bytes=len(parquet_bytes(subsets_table(drawn))) / len(drawn),
     )
-
-
-@dataclass(frozen=True)
-class _Bank:
-    """The trial's subsets, what training gave for them, and the bytes of their shard."""
-
-    subsets: Subsets
-    trained: TrainedTargets
-    size: int
-
-    def usable(self, role: str) -> tuple[torch.Tensor, torch.Tensor]:
-        """Weights and parameters of a role's subsets whose training converged."""
-        chosen = torch.tensor([one == role for one in self.subsets.roles])
-        chosen &= self.trained.converged
-        return self.subsets.weights[chosen], self.trained.parameters[chosen]
 
 
 def _trained(
     model: TargetModel, points: Points, asked: SubsetsConfig, tolerance: float, *, clock: Clock
-) -> tuple[_Bank, float, float]:
-    """A bank of one block, or of a few subsets where training is slow; seconds to draw and to train."""
+) -> tuple[Subsets, TrainedTargets, float, float]:
+    """One block of subsets, few where training is slow, trained; seconds to draw and to train."""
     for count in (FIRST, BLOCK):
         began = clock()
         few = scaled(asked, count)
@@ -170,6 +150,13 @@ def _trained(
         training = (clock() - began) / len(drawn)
         if BLOCK * training > PATIENT:
             break
+    return drawn, trained, drawing, training
+
+
+def _shard_size(
+    drawn: Subsets, trained: TrainedTargets, model: TargetModel, tolerance: float
+) -> int:
+    """Bytes of the subsets' shard."""
     metadata = ShardMetadata(
         fingerprint="0" * 64,
         dataset="trial",
@@ -177,12 +164,11 @@ def _trained(
         settings=model.settings,
         tolerance=tolerance,
     )
-    size = len(shard_bytes(drawn, trained, metadata))
-    return _Bank(drawn, trained, size), drawing, training
+    return len(shard_bytes(drawn, trained, metadata))
 
 
 def _fitted(
-    bank: _Bank, model: TargetModel, points: Points, *, clock: Clock
+    bank: Bank, model: TargetModel, points: Points, *, clock: Clock
 ) -> tuple[Predictor, float, float]:
     """A predictor after a few epochs; seconds until the first of them, and an epoch's a subset."""
     ends: list[float] = []
@@ -191,14 +177,14 @@ def _fitted(
         ends.append(clock())
 
     began = clock()
-    weights, parameters = bank.usable("fit")
+    weights, parameters = bank.usable(role="fit")
     predictor = fit_predictor(
         PredictorConfig(epochs=EPOCHS),
         model,
         points,
         weights,
         parameters,
-        validation=bank.usable("validation"),
+        validation=bank.usable(role="validation"),
         progress=ended,
     )
     epoch = median(later - sooner for sooner, later in pairwise(ends))
@@ -206,12 +192,12 @@ def _fitted(
 
 
 def _answers(
-    refits: Mapping[str, Refit], bank: _Bank, model: TargetModel, tested: Points, *, clock: Clock
+    refits: Mapping[str, Refit], bank: Bank, model: TargetModel, tested: Points, *, clock: Clock
 ) -> tuple[tuple[float, ...], float]:
     """Seconds a subset of each refit's answer, and of judging one answer by the test rows."""
-    few, _ = bank.usable("test")
+    few, _ = bank.usable(role="test")
     rows = few.to(tested.features)
-    all_rows = bank.subsets.weights.to(tested.features)
+    all_rows = bank.weights.to(tested.features)
     seconds: list[float] = []
     predicted = rows
     for refit in refits.values():

@@ -5,13 +5,20 @@ from modelpred.predictor.fidelity import fidelity
 from modelpred.predictor.files import predictor_fingerprint, read_predictor, write_predictor
 from modelpred.predictor.fitted import Predictor
 from modelpred.predictor.fitting import fit_predictor
-from modelpred.predictor.refined import Refined, Stopped, early_answers, refinement_curve
+from modelpred.predictor.refined import (
+    Refined,
+    Stopped,
+    answer_curve,
+    early_answers,
+    refinement_curve,
+)
 
 __all__ = [
     "Predictor",
     "PredictorConfig",
     "Refined",
     "Stopped",
+    "answer_curve",
     "early_answers",
     "fidelity",
     "fit_predictor",

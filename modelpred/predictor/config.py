@@ -12,8 +12,8 @@ class PredictorConfig(BaseModel):
 
     `None` means what the network was designed with: for `anchored` and `attention` 20 epochs of
     batches of 128 at 2e-3, for `paper` 15 epochs of batches of 32 at 1e-4; no pool for `anchored`, 64
-    numbers for `attention`; and as many steps as the pool needs (planned_steps). `start` names the revision whose predictor the fit starts from, which
-    needs a quarter of the epochs.
+    numbers for `attention`; and as many steps as the pool needs (planned_steps). `start` names the
+    revision whose predictor the fit starts from, which needs a quarter of the epochs.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -79,6 +79,13 @@ def early_answers(predictor: Predictor, *, stages: Sequence[int] = EARLY) -> dic
     return {f"{predictor.name}_stage_{count}": Stopped(predictor, count) for count in before}
 
 
+def answer_curve(predictor: Predictor) -> dict[str, Refit]:
+    """Every point of the curve by its name: the prediction, then those before and after it."""
+    return {
+        predictor.name: predictor, **early_answers(predictor), **refinement_curve(predictor)
+    }  # fmt: skip
+
+
 def refinement_curve(
     predictor: Predictor, *, steps: Sequence[float | int] = CURVE
 ) -> dict[str, Refit]:

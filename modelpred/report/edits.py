@@ -29,7 +29,7 @@ from modelpred.report.figures import (
     size_classes,
 )
 from modelpred.report.inputs import ReportInputs
-from modelpred.report.methods import TRUTHS, in_order, is_early, is_ours, look
+from modelpred.report.methods import TRUTHS, by_size, in_order, is_ours, look
 from modelpred.studies.utility import StudyResult
 
 
@@ -56,7 +56,7 @@ def edits_blocks(inputs: ReportInputs, result: StudyResult) -> list[Block]:
             error_by_size("edits-parameters", "Parameter error", edits, column="parameter_error"),
             error_by_size("edits-loss", "Test-loss error", edits, column="test_loss_error"),
         ],
-        keys([method for method in methods if not (method in TRUTHS or is_early(method))]),
+        keys(by_size(methods)),
     )
     removed = _edits_table("Deletions: over all numbers of rows kept", result.metrics, methods)
     return [removed, lines, scatter, *_addition_blocks(result), *_break_even_blocks(result)]
@@ -81,7 +81,7 @@ def _addition_blocks(result: StudyResult) -> list[Block]:
                 what="rows in all",
             ),
         ],
-        keys([method for method in methods if not (method in TRUTHS or is_early(method))]),
+        keys(by_size(methods)),
     )  # fmt: skip
     title = "Additions: over all numbers of rows added"
     return [_edits_table(title, result.metrics["addition"], methods), lines]

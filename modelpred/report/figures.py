@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from modelpred.report.blocks import Key, Panel
 from modelpred.report.canvas import THIRD, colour, draw, plain_log_ticks
-from modelpred.report.methods import OURS, SIZE_COLOURS, TRUTHS, is_early, is_ours, look
+from modelpred.report.methods import OURS, SIZE_COLOURS, TRUTHS, by_size, is_early, is_ours, look
 
 # Relative errors below are those of the truth, which is trained to a tolerance, as much as anybody's.
 ERROR_FLOOR = 1e-7
@@ -58,8 +58,8 @@ def _diagonal(axes: Axes, values: np.ndarray, *, floor: float | None = None) -> 
 def fidelity_against_time(name: str, title: str, frame: pl.DataFrame) -> Panel:
     """Parameter error (interval as bar) against time per query; lower left is better.
 
-    The predictor is a curve: answers stopped early, then points that tell their Newton steps; retraining, which has no error, a
-    line at its time; the others are told by a legend (`keys`).
+    The predictor is a curve: answers stopped early, then points that tell their Newton steps;
+    retraining, which has no error, a line at its time; a legend tells the others (`keys`).
     """
     known = frame.drop_nulls(("parameter_error", "microseconds"))
     rows = known.filter(~pl.col("method").is_in(TRUTHS))
@@ -171,8 +171,7 @@ def error_by_size(
 
     def paint(axes: Axes) -> None:
         axes.set_yscale("log")
-        every = frame["method"].unique(maintain_order=True)
-        methods = [m for m in every if not (m in TRUTHS or is_early(m))]
+        methods = by_size(frame["method"].unique(maintain_order=True))
         for method in sorted(methods, key=is_ours):  # ours last, on top
             rows = frame.filter(pl.col("method") == method).sort("size")
             band = rows.drop_nulls(ends)

@@ -7,6 +7,7 @@ Colours are CSS variables with a light and a dark value; figures are drawn with 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from modelpred.refits import EXACT
@@ -90,6 +91,11 @@ def is_ours(method: str) -> bool:
 def is_early(method: str) -> bool:
     """Whether the method is the predictor stopped before its last stage."""
     return method.startswith("predictor_stage_")
+
+
+def by_size(methods: Iterable[str]) -> list[str]:
+    """The methods that figures over sizes show: neither retraining nor answers stopped early."""
+    return [method for method in methods if not (method in TRUTHS or is_early(method))]
 
 
 def is_rival(method: str) -> bool:

@@ -122,15 +122,15 @@ class _Group:
         chosen = pad(chosen, (0, size - chosen.shape[1]), value=points)
         shares = pad(weights, (0, 1)).gather(1, chosen)
         shares /= shares.sum(1, keepdim=True)
-        self.working = pool.design.dtype
+        working = pool.design.dtype
         self.design = pool.design[chosen]
-        self.shares = shares.to(self.working)[:, None]
+        self.shares = shares.to(working)[:, None]
         self.own_shares = pool.own[chosen].mT * -self.shares
         self.classes, self.hidden = upper.shape[1], lower.shape[1]
         self.inputs = pool.inputs
         self.layers = self._laid_out(lower, upper)
         # Room for one step, and its parts: cut out once, since views cost as much as small products.
-        self.rounded = self.layers.to(self.working, copy=True)
+        self.rounded = self.layers.to(working, copy=True)
         self.lower, self.upper = self._cut_out(self.rounded)
         self.upper_units = self.upper[..., : self.hidden].mT
         self.slopes_found = torch.zeros_like(self.rounded)

@@ -84,6 +84,29 @@ class Bank:
     converged: Tensor
     degenerate: Tensor
 
+    @classmethod
+    def of(cls, subsets: Subsets, trained: TrainedTargets) -> "Bank":
+        """The subsets with what training gave for each."""
+        return cls(
+            subsets.ids,
+            subsets.roles,
+            subsets.designs,
+            subsets.weights,
+            parameters=trained.parameters,
+            objective=trained.objective,
+            gradient_norm=trained.gradient_norm,
+            converged=trained.converged,
+            degenerate=trained.degenerate,
+        )
+
+    def usable(self, *, role: str) -> tuple[Tensor, Tensor]:
+        """Weights and parameters of a role's subsets whose training converged.
+
+        The parameters of the others are not their optimum.
+        """
+        chosen = self.select(role=role)
+        return chosen.weights[chosen.converged], chosen.parameters[chosen.converged]
+
     def select(self, *, role: str | None = None, design: str | None = None) -> "Bank":
         """The rows of one role, one design, or both; order is kept."""
         rows = [

@@ -1,6 +1,6 @@
 """What `modelpred check` estimates, beside what the stages then take and how much disk they use.
 
-    python tests/benchmarks/check.py [--tables spam adult digits] [--repeats 1] [--adult FILE]
+    python -m tests.benchmarks.check [--tables spam adult digits] [--repeats 1] [--adult FILE]
 
 A copy of the project for each table, with the params that ship. The trial runs first, then `dvc repro
 predictor`; a stage's seconds are those between its last file and that of the stage before, so that
@@ -16,18 +16,16 @@ import tempfile
 import time
 from pathlib import Path
 
+import yaml
+
+from modelpred.check.estimate import estimate, usual_epochs, usual_subsets
+from modelpred.check.trial import speeds, start_seconds
+from modelpred.dataset import DatasetConfig, prepare
+from modelpred.targets.worker import parse_devices
+from tests.benchmarks.results import write_part
+from tests.projects import small_project
+
 ROOT = Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-
-import yaml  # noqa: E402
-from benchmarks.results import write_part  # noqa: E402
-from projects import small_project  # noqa: E402
-
-from modelpred.check.estimate import estimate, usual_epochs, usual_subsets  # noqa: E402
-from modelpred.check.trial import speeds, start_seconds  # noqa: E402
-from modelpred.dataset import DatasetConfig, prepare  # noqa: E402
-from modelpred.targets.worker import parse_devices  # noqa: E402
-
 TOTAL = 6500
 LAST = {
     "dataset": "dataset.json",
@@ -106,7 +104,7 @@ def main() -> None:
     ]
     cores = len(parse_devices("cpu"))
     command = (
-        f"`python tests/benchmarks/check.py`; {cores} cores, load average "
+        f"`python -m tests.benchmarks.check`; {cores} cores, load average "
         f"{os.getloadavg()[0]:.0f} at the end, {asked.repeats} run(s) a table, 6,500 subsets."
     )
     head = [

@@ -37,6 +37,15 @@ def make_points(family: str, count: int = POINTS, seed: int = 0) -> Points:
     return points_of(features, torch.bucketize(plane, edges), len(edges) + 1)
 
 
+def with_two_again(points: Points) -> Points:
+    """The pool, longer by its first two points."""
+    return Points(
+        torch.cat([points.features, points.features[:2]]),
+        torch.cat([points.labels, points.labels[:2]]),
+        points.classes,
+    )
+
+
 def make_case(family: str, config: PredictorConfig | None = None) -> Case:
     """The case of a family: 400 uniform and 100 bootstrap subsets to fit, 120 held out."""
     model, points = target_model(family), make_points(family)

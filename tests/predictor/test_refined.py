@@ -3,7 +3,7 @@
 import torch
 
 from modelpred.predictor import Refined, refinement_curve
-from modelpred.targets import Points
+from tests.predictor.conftest import with_two_again
 
 
 def test_the_curve_is_what_predict_says_and_ends_nearer_to_retraining(case):
@@ -21,11 +21,7 @@ def test_the_curve_is_what_predict_says_and_ends_nearer_to_retraining(case):
 
 
 def test_over_a_longer_pool_it_refines_with_the_added_points(case):
-    longer = Points(
-        torch.cat([case.points.features, case.points.features[:2]]),
-        torch.cat([case.points.labels, case.points.labels[:2]]),
-        case.points.classes,
-    )
+    longer = with_two_again(case.points)
     weights = torch.ones(1, len(longer.labels), dtype=torch.float64)
     torch.testing.assert_close(
         Refined(case.predictor, 1).for_points(longer)(weights),

@@ -8,7 +8,8 @@ from modelpred.metrics import relative_errors
 from modelpred.predictor import PredictorConfig, early_answers, fit_predictor
 from modelpred.predictor.depth import ERROR_A_STEP, MOST_STEPS, planned_steps
 from modelpred.predictor.network import AnchoredNetwork
-from modelpred.targets import Points, target_model
+from modelpred.targets import target_model
+from tests.predictor.conftest import with_two_again
 
 
 def test_every_stage_is_the_beginning_of_the_whole_answer(case):
@@ -43,11 +44,7 @@ def test_early_answers_come_nearer_with_every_stage(case):
 
 
 def test_an_early_answer_over_more_points_counts_them(logistic):
-    longer = Points(
-        torch.cat([logistic.points.features, logistic.points.features[:2]]),
-        torch.cat([logistic.points.labels, logistic.points.labels[:2]]),
-        logistic.points.classes,
-    )
+    longer = with_two_again(logistic.points)
     weights = torch.ones(1, len(longer.labels), dtype=torch.float64)
     stopped = early_answers(logistic.predictor, stages=[1])["predictor_stage_1"]
     expected = logistic.predictor.for_points(longer).predict(weights, stages=1)
