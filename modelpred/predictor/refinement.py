@@ -5,9 +5,9 @@ by eight iterations of preconditioned conjugate gradients (the anchors' precondi
 of a step is a fraction of those iterations. So one knob goes from the pure prediction to
 retraining. Gradients are double precision, the solutions that correct them single: errors of the
 latter are corrected by the next step. Where the loss has kinks, the curvature changes on the way: a
-step's best length is sought, and from the third step on the Hessian is a matrix that is solved
-with, if it is small. A step that raises the objective is halved, up to five times, and dropped if
-that does not help.
+step's best length is sought, and a small Hessian is inverted at the third step and every third
+from there on; it preconditions the two between, for which four iterations do. Elsewhere a step that raises the objective is
+halved, up to five times, and dropped if that does not help.
 
 A family of fixed training steps is refined by ten more gradients for each k: by a longer short
 training, or training on from the prediction, see short_training.py.
@@ -24,6 +24,7 @@ the bounds met on the way is returned; each holds by itself.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -31,11 +32,13 @@ from torch import Tensor
 from modelpred.predictor.anchors import BoundAnchors, Preconditioner
 from modelpred.predictor.short_training import BoundShortTraining
 from modelpred.targets import Points, TargetModel
+from modelpred.targets.matrices import applied
 
 ITERATIONS = 8  # of conjugate gradients that make one Newton step
 HALVINGS = 5
 TRAINING_STEPS = 10  # whose gradients make one step of refinement for a family of fixed steps
-INEXACT_STEPS = 2  # before Hessians are solved with: until then their error is not what limits
+INEXACT_STEPS = 2  # before Hessians are inverted: until then their error is not what limits
+REUSED = 3  # steps that an inverse Hessian serves: margins that become violated make it worse
 CERTIFICATE_STEPS = 1  # Newton steps that tighten a certificate
 
 
@@ -82,57 +85,56 @@ def _newton_steps(
     """Where so many iterations of conjugate gradients lead, eight of them a guarded Newton step."""
     single = points.to(dtype=torch.float32)
     light = weights.to(torch.float32)
+    systems = _Systems(model, single, anchors, light)
     parameters = start
     for done in range(0, iterations, ITERATIONS):
-        direction = _newton_direction(
-            model,
-            single,
-            anchors,
-            weights=light,
-            parameters=parameters,
-            gradients=model.gradient(parameters, weights, points),
-            iterations=min(iterations - done, ITERATIONS),
-            directly=done >= INEXACT_STEPS * ITERATIONS,
+        gradients = model.gradient(parameters, weights, points)
+        direction = systems.direction(parameters, gradients, min(iterations - done, ITERATIONS))
+        lengths = model.best_lengths(parameters.to(light), light, single, direction.to(light))
+        parameters = (
+            _guarded(model, single, light, parameters, direction)
+            if lengths is None
+            else parameters + lengths[:, None] * direction
         )
-        parameters = _guarded(model, single, light, parameters, direction)
     return parameters
 
 
-def _newton_direction(
-    model: TargetModel,
-    points: Points,
-    anchors: BoundAnchors,
-    *,
-    weights: Tensor,
-    parameters: Tensor,
-    gradients: Tensor,
-    iterations: int,
-    directly: bool,
-) -> Tensor:
-    """About -H^-1 g in single precision, and as long as is best where the loss has kinks."""
-    theta = parameters.to(weights.dtype)
-    # Gradients near the optimum are far below one: scaled so that single precision keeps them.
-    scale = gradients.abs().amax(1, keepdim=True).clamp(min=1e-300)
-    right = (-gradients / scale).to(weights.dtype)
-    dense = model.hessians(theta, weights, points) if directly else None
-    solution = None if dense is None else _solved(dense, right)
-    if solution is None:
-        solution = _conjugate_gradients(
-            model.hessian_product(theta, weights, points),
+class _Systems:
+    """Newton systems of the same subsets at one point after another, in single precision."""
+
+    def __init__(
+        self, model: TargetModel, points: Points, anchors: BoundAnchors, weights: Tensor
+    ) -> None:
+        self.model, self.points, self.weights = model, points, weights
+        self.rough = anchors.preconditioner(weights)
+        self.inverse: Tensor | None = None
+        self.steps = 0
+
+    def direction(self, parameters: Tensor, gradients: Tensor, iterations: int) -> Tensor:
+        """About -H^-1 g."""
+        theta = parameters.to(self.weights.dtype)
+        # Gradients near the optimum are far below one: scaled so that single precision keeps them.
+        scale = gradients.abs().amax(1, keepdim=True).clamp(min=1e-300)
+        right = (-gradients / scale).to(self.weights.dtype)
+        return self._solved(theta, right, iterations).to(gradients.dtype) * scale
+
+    def _solved(self, theta: Tensor, right: Tensor, iterations: int) -> Tensor:
+        exact = self.steps - INEXACT_STEPS
+        self.steps += 1
+        if exact >= 0 and exact % REUSED == 0:
+            self.inverse = self.model.inverse_hessians(theta, self.weights, self.points)
+            if self.inverse is not None:
+                solution = applied(self.inverse, right)
+                if bool(torch.isfinite(solution).all()):
+                    return solution
+                self.inverse = None
+        inverse = self.inverse
+        return _conjugate_gradients(
+            self.model.hessian_product(theta, self.weights, self.points),
             right,
-            precondition=anchors.preconditioner(weights),
-            iterations=iterations,
+            precondition=self.rough if inverse is None else partial(applied, inverse),
+            iterations=iterations if inverse is None else -(-iterations // 2),
         )
-    lengths = model.best_lengths(theta, weights, points, (solution * scale).to(theta))
-    return lengths[:, None] * solution.to(gradients.dtype) * scale
-
-
-def _solved(hessians: Tensor, right: Tensor) -> Tensor | None:
-    """H^-1 right by Cholesky's factors; None where one is not positive definite to rounding."""
-    factors, failed = torch.linalg.cholesky_ex(hessians)
-    if bool(failed.any()):
-        return None
-    return torch.cholesky_solve(right[:, :, None], factors)[:, :, 0]
 
 
 def _conjugate_gradients(
@@ -147,11 +149,13 @@ def _conjugate_gradients(
     toward = precondition(residual)
     direction = toward
     match = (residual * toward).sum(1, keepdim=True)
-    for _ in range(iterations):
+    for left in reversed(range(iterations)):
         turned = product(direction)
         curvature = (direction * turned).sum(1, keepdim=True)
         length = torch.where(curvature > 0, match / curvature.clamp(min=1e-30), 0.0)
         solution = solution + length * direction
+        if not left:
+            break
         residual = residual - length * turned
         toward = precondition(residual)
         again = (residual * toward).sum(1, keepdim=True)

@@ -6,7 +6,7 @@ With design rows a_i = [x_i, 1] and one row of theta per output, scores m = thet
 
 Gradient: C sum_i w_i (dloss/dm)_i a_i + penalised theta. Hessian on V: C sum_i w_i H_i (V a_i) a_i'
 + penalised V, with H_i the second derivative of the loss in the scores. The families, each a loss
-as a function of its scores, are in linear_families.py.
+as a function of its scores, are in linear_families.py and svm.py.
 
 Inside, scores lie as [outputs, subsets, points], so that one matrix product serves all subsets.
 """
@@ -24,14 +24,13 @@ from torch import Tensor
 
 from modelpred.dataset.tables import InvalidInput
 from modelpred.targets.certificate import distance_bound
+from modelpred.targets.matrices import OuterProducts
 from modelpred.targets.model import Points, Solver, TargetModel
 from modelpred.targets.newton import newton_solver
 
 Curvature = tuple[Tensor, ...]
 
-DENSE = 64  # parameters up to which a Hessian is made as a matrix
-LINE_STEPS = 3  # of Newton's method along a line
-LENGTHS = (0.05, 4.0)
+DENSE = 64  # parameters up to which Hessians are made and inverted
 
 
 @dataclass(frozen=True)
@@ -189,55 +188,23 @@ class Linear(TargetModel):
 
         return product
 
-    def hessians(
+    def inverse_hessians(
         self,
         parameters: Float[Tensor, "subsets parameters"],
         weights: Float[Tensor, "subsets points"],
         points: Points,
     ) -> Float[Tensor, "subsets parameters parameters"] | None:
-        """For one score with kinks and few features: one product with the points' outer products.
+        """For one score with kinks and few features: by one product with the points' outer products.
 
         A smooth loss keeps its curvature between steps, and few products solve well enough.
         """
         if self.smooth or self.outputs(points.classes) > 1 or parameters.shape[1] > DENSE:
             return None
-        design = _design(points.features)
-        size = design.shape[1]
-        rows, columns = torch.tril_indices(size, size, device=design.device)
         curvature = self.score_curvature(
             self._scores(parameters, points.features), points.labels, self.C * weights
         )[0][0]
-        entries = curvature @ (design[:, rows] * design[:, columns])
-        hessians = entries.new_zeros(len(entries), size, size)
-        hessians[:, rows, columns] = entries
-        hessians[:, columns, rows] = entries
-        hessians.diagonal(dim1=1, dim2=2).add_(self._penalty(points, like=parameters))
-        return hessians
-
-    def best_lengths(
-        self,
-        parameters: Float[Tensor, "subsets parameters"],
-        weights: Float[Tensor, "subsets points"],
-        points: Points,
-        directions: Float[Tensor, "subsets parameters"],
-    ) -> Float[Tensor, " subsets"]:
-        """By Newton's method along the line, on scores alone; 1 where the loss has no kinks."""
-        if self.smooth:
-            return parameters.new_ones(len(parameters))
-        scale, penalty = self.C * weights, self._penalty(points, like=parameters)
-        scores = self._scores(parameters, points.features)
-        along = self._scores(directions, points.features)
-        linear = (penalty * parameters * directions).sum(1)
-        square = (penalty * directions * directions).sum(1)
-        lengths = parameters.new_ones(len(parameters))
-        for _ in range(LINE_STEPS):
-            here = torch.addcmul(scores, lengths[:, None], along)
-            slope = (self.score_slopes(here, points.labels) * scale * along).sum((0, 2))
-            curvature = self.score_curvature(here, points.labels, scale)
-            bend = (self.curvature_product(curvature, along) * along).sum((0, 2))
-            change = (slope + linear + lengths * square) / (bend + square).clamp(min=1e-30)
-            lengths = (lengths - change).clamp(*LENGTHS)
-        return lengths
+        penalty = self._penalty(points, like=parameters).expand(len(parameters), -1)
+        return OuterProducts.of(_design(points.features)).inverses(curvature, penalty)
 
     def point_gradients(
         self, parameters: Float[Tensor, " parameters"], points: Points
@@ -298,6 +265,14 @@ class Linear(TargetModel):
 def _design(features: Tensor) -> Tensor:
     """[features, 1]."""
     return torch.cat([features, features.new_ones(len(features), 1)], 1)
+
+
+def signs_of(labels: Tensor, like: Tensor) -> Tensor:
+    """+1 for the output's own class, -1 for others: [points] for one output, else with outputs."""
+    if len(like) == 1:
+        return labels.to(like.dtype) * 2 - 1
+    indices = torch.arange(len(like), device=like.device)
+    return (labels == indices[:, None, None]).to(like.dtype) * 2 - 1
 
 
 def true_class_margins(

@@ -1,14 +1,12 @@
-"""Logistic and softmax regression, squared-hinge SVM and ridge: losses of linear scores.
+"""Logistic and softmax regression and ridge: losses of linear scores.
 
 | family   | outputs         | loss of a point                                             |
 |----------|-----------------|-------------------------------------------------------------|
 | logistic | 1               | log(1 + exp(-s m)), s = +1 for class 1, -1 for class 0      |
 | softmax  | classes         | logsumexp(m) - m_y                                          |
-| svm      | 1, or classes   | sum over outputs of max(0, 1 - s m)^2, one class against the rest |
 | ridge    | 1               | (y - m)^2 / 2                                               |
 
-With linear.py's penalty these are scikit-learn's LogisticRegression,
-LinearSVC(loss="squared_hinge") and Ridge(alpha=1/C).
+With linear.py's penalty these are scikit-learn's LogisticRegression and Ridge(alpha=1/C).
 """
 
 from dataclasses import dataclass
@@ -20,9 +18,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from modelpred.dataset.tables import InvalidInput
-from modelpred.targets.linear import Curvature, Linear, true_class_margins
-from modelpred.targets.model import Points, Solution, Solver
-from modelpred.targets.newton import newton_solver
+from modelpred.targets.linear import Curvature, Linear, signs_of, true_class_margins
 
 
 @final
@@ -44,7 +40,7 @@ class Logistic(Linear):
         self, scores: Float[Tensor, "outputs subsets points"], labels: Num[Tensor, " points"]
     ) -> Float[Tensor, "subsets points"]:
         """log(1 + exp(-s m))."""
-        return softplus(-_signs(labels, scores) * scores[0])
+        return softplus(-signs_of(labels, scores) * scores[0])
 
     def score_slopes(
         self,
@@ -193,103 +189,6 @@ class Softmax(Linear):
 
 @final
 @dataclass(frozen=True)
-class Svm(Linear):
-    """Linear support vector machine with squared hinge; one against the rest beyond two classes."""
-
-    name: ClassVar[str] = "svm"
-    smooth: ClassVar[bool] = False
-    regression: ClassVar[bool] = False
-    probabilistic: ClassVar[bool] = False
-    intercept_penalty: ClassVar[float] = 1.0
-
-    def outputs(self, classes: int) -> int:
-        """One for two classes, else one a class."""
-        if classes < 2:
-            raise InvalidInput(f"svm is for 2 or more classes, got {classes}; use ridge")
-        return 1 if classes == 2 else classes
-
-    def score_losses(
-        self, scores: Float[Tensor, "outputs subsets points"], labels: Num[Tensor, " points"]
-    ) -> Float[Tensor, "subsets points"]:
-        """Sum over outputs of max(0, 1 - s m)^2."""
-        return (1 - _signs(labels, scores) * scores).clamp(min=0).square().sum(0)
-
-    def score_slopes(
-        self,
-        scores: Float[Tensor, "outputs subsets points"],
-        labels: Num[Tensor, " points"],
-        out: Tensor | None = None,
-    ) -> Float[Tensor, "outputs subsets points"]:
-        """-2 s max(0, 1 - s m)."""
-        signs = _signs(labels, scores)
-        short = torch.sub(torch.mul(scores, signs, out=out), 1, out=out)
-        return torch.mul(torch.clamp(short, max=0, out=out), 2 * signs, out=out)
-
-    def score_curvature(
-        self,
-        scores: Float[Tensor, "outputs subsets points"],
-        labels: Num[Tensor, " points"],
-        scale: Float[Tensor, "subsets points"],
-    ) -> Curvature:
-        """2 where the margin is violated: a generalised derivative, the loss has a kink there."""
-        violated = _signs(labels, scores) * scores < 1
-        return (violated.to(scores.dtype) * (2 * scale),)
-
-    def probabilities(
-        self,
-        scores: Float[Tensor, "subsets points outputs"],  # noqa: ARG002 - shared signature
-    ) -> Float[Tensor, "subsets points classes"]:
-        """An SVM has none: InvalidInput."""
-        raise InvalidInput("svm has no probabilities; use logistic, softmax or mlp")
-
-    def correct(
-        self,
-        scores: Float[Tensor, "subsets points outputs"],
-        labels: Num[Tensor, " points"],
-    ) -> Bool[Tensor, "subsets points"]:
-        """Whether the sign, or the highest score, is the label's."""
-        if scores.shape[2] == 1:
-            return (scores[..., 0] > 0) == labels.to(torch.bool)
-        return scores.argmax(2) == labels
-
-    def margins(
-        self,
-        scores: Float[Tensor, "subsets points outputs"],
-        labels: Num[Tensor, " points"],
-    ) -> Float[Tensor, "subsets points"]:
-        """Signed score, or the label's score minus the highest other."""
-        if scores.shape[2] == 1:
-            return scores[..., 0] * (labels * 2 - 1)
-        return true_class_margins(scores, labels, soft=False)
-
-    def solver(self, points: Points) -> Solver:
-        """Newton's method; one against the rest is that many problems of two classes."""
-        if points.classes == 2:
-            return newton_solver(self, points)
-        solvers = [
-            newton_solver(self, Points(points.features, (points.labels == own).long(), 2))
-            for own in range(points.classes)
-        ]
-
-        def solve(weights: Tensor, *, start: Tensor | None, tolerance: float) -> Solution:
-            starts = [None] * points.classes if start is None else start.chunk(points.classes, 1)
-            parts = [
-                solver(weights, start=begin, tolerance=tolerance)
-                for solver, begin in zip(solvers, starts, strict=True)
-            ]
-            return Solution(
-                parameters=torch.cat([part.parameters for part in parts], 1),
-                gradient_norm=torch.stack([part.gradient_norm for part in parts]).amax(0),
-                objective=torch.stack([part.objective for part in parts]).sum(0),
-                iterations=torch.stack([part.iterations for part in parts]).amax(0),
-                converged=torch.stack([part.converged for part in parts]).all(0),
-            )
-
-        return solve
-
-
-@final
-@dataclass(frozen=True)
 class Ridge(Linear):
     """Ridge regression with a free intercept."""
 
@@ -351,11 +250,3 @@ class Ridge(Linear):
     ) -> Float[Tensor, "subsets points"]:
         """Minus the residual: m - y."""
         return scores[..., 0] - labels
-
-
-def _signs(labels: Tensor, like: Tensor) -> Tensor:
-    """+1 for the output's own class, -1 for others: [points] for one output, else with outputs."""
-    if len(like) == 1:
-        return labels.to(like.dtype) * 2 - 1
-    indices = torch.arange(len(like), device=like.device)
-    return (labels == indices[:, None, None]).to(like.dtype) * 2 - 1

@@ -252,25 +252,30 @@ class TargetModel(ABC):
         """`hessian_vector_product` for many vectors: what they do not change is computed once."""
         return lambda vectors: self.hessian_vector_product(parameters, weights, points, vectors)
 
-    def hessians(
+    def inverse_hessians(
         self,
         parameters: Float[Tensor, "subsets parameters"],  # noqa: ARG002 - shared signature
         weights: Float[Tensor, "subsets points"],  # noqa: ARG002 - shared signature
         points: Points,  # noqa: ARG002 - shared signature
     ) -> Float[Tensor, "subsets parameters parameters"] | None:
-        """Second derivative of each subset's `objective`; None where products do better."""
+        """Inverse second derivative of each subset's `objective`, nan if there is none.
+
+        None where products with the second derivative do better.
+        """
         return None
 
     def best_lengths(
         self,
-        parameters: Float[Tensor, "subsets parameters"],
-        weights: Float[Tensor, "subsets points"],
-        points: Points,
-        directions: Float[Tensor, "subsets parameters"],
-    ) -> Float[Tensor, " subsets"]:
-        """About the multiple of each direction that makes `objective` least; 1 is not improved."""
-        del weights, points, directions
-        return parameters.new_ones(len(parameters))
+        parameters: Float[Tensor, "subsets parameters"],  # noqa: ARG002 - shared signature
+        weights: Float[Tensor, "subsets points"],  # noqa: ARG002 - shared signature
+        points: Points,  # noqa: ARG002 - shared signature
+        directions: Float[Tensor, "subsets parameters"],  # noqa: ARG002 - shared signature
+    ) -> Float[Tensor, " subsets"] | None:
+        """About the multiple of each direction that makes `objective` least.
+
+        None where Newton's step has about that length already.
+        """
+        return None
 
     @abstractmethod
     def point_gradients(

@@ -34,8 +34,9 @@ FINISHED = 1e-4  # gradient norm / tolerance at which a row is done at once
 FINISH = 3e-5  # gradient norm / tolerance that the last step aims at
 PATIENCE = 3  # steps from within the tolerance after which rounding is all there is to gain
 FIRST_PACE = 3.0  # conjugate gradients' iterations per digit, before any is known
+EXACT_PACE = 0.3  # of those preconditioned by the inverse itself
 PROBE = 8  # rows that tell it where the first system is solved to all its digits
-SOLVE_COST = 4.0  # iteration preconditioned by factors / by a diagonal
+SOLVE_COST = 1.5  # iteration preconditioned by inverses / by a diagonal
 STALLED = 0.5  # share of its gradient norm that a step may leave before it counts as a stall
 PATIENCE_LOOSE = 3  # stalls in a row before systems are solved tighter ...
 PATIENCE_STALLED = 7  # ... and before they are solved in float64
@@ -114,7 +115,7 @@ def _minimise(problem: Problem, weights: Tensor, start: Tensor, tolerance: float
             done = torch.ones_like(done)
         done &= block.left
         if bool(done.any()):
-            ended = block.select(done.nonzero()[:, 0])
+            ended = replace(block, inverse=None).select(done.nonzero()[:, 0])
             final[:, ended.row] = ended.theta
             norms[ended.row] = ended.norm
             iterations[ended.row] = step
@@ -134,7 +135,10 @@ def _minimise(problem: Problem, weights: Tensor, start: Tensor, tolerance: float
 
 def _probed_pace(problem: Problem, block: Block) -> float:
     """Conjugate gradients' iterations per digit of a block's first system, from a few of its rows."""
-    rows = block.select(torch.arange(min(PROBE, len(block.row)), device=block.row.device))
+    count = len(block.row)
+    # Rows are in order of size, and the largest, nearly the pool itself, are the easiest.
+    places = torch.arange(min(PROBE, count), device=block.row.device) * count // min(PROBE, count)
+    rows = block.select(places)
     return conjugate(problem, rows, rows.residual)[2] / -math.log10(POLISH)
 
 
@@ -146,14 +150,14 @@ def _step(problem: Problem, block: Block, tolerance: float, pace: float) -> floa
     digits = -float(residual.median().log10())
     if digits * pace > problem.direct_cost:
         direction, reached = direct(problem, block)
-        pace = FIRST_PACE
+        pace = EXACT_PACE if problem.loss.quadratic and block.inverse is not None else FIRST_PACE
     else:
         direction, reached, used = conjugate(problem, block, residual)
-        pace = used / digits * (1 if block.factor is None else SOLVE_COST)
+        pace = used / digits * (1 if block.inverse is None else SOLVE_COST)
     stuck = (block.stalls > PATIENCE_STALLED) | (block.steps >= PATIENCE_STEPS)
     stuck = (stuck & block.left).nonzero()[:, 0]
     if len(stuck):
-        rows = replace(block.select(stuck), factor=None)
+        rows = replace(block.select(stuck), inverse=None)
         direction[:, stuck], reached[stuck], _ = conjugate(problem.exact(), rows, residual[stuck])
     before = block.norm
     _search(problem, block, direction, exempt=last)

@@ -2,8 +2,8 @@
 
 In the turned basis every subset's Hessian is nearly diagonal. `conjugate` multiplies with all
 Hessians of a block by two matrix products, in float32 (or in that of `Problem.exact`), with the
-exact diagonal, or factors of an earlier step, as preconditioner. `direct` builds all Hessians by one
-product of weights with the table of products of columns, and factors them.
+exact diagonal, or inverses of an earlier step, as preconditioner. `direct` builds all Hessians by one
+product of weights with the table of products of columns, and inverts them.
 """
 
 import math
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from modelpred.targets.matrices import OuterProducts, applied
 from modelpred.targets.model import Points
 
 WORKING = torch.float32
@@ -88,26 +89,22 @@ class Problem:
 
     @property
     def direct_cost(self) -> float:
-        """Conjugate gradient iterations that cost as much as building and factoring H.
+        """Conjugate gradient iterations that cost as much as building and inverting H.
 
-        A product with H is 4 points size operations, its half 2 points size^2 / 2. Factoring many
-        small matrices reaches a tenth of the speed of a large product: about 9 size^3.
+        An iteration is 4 points size operations, at a third of the speed of large products because
+        of what is around them; H is points size^2 of them, and inverting many small matrices takes
+        as long as 8 size^3.
         """
         points, size = len(self.design), self.size
         single = len(self.turned) == 1 and self.turned.dtype == WORKING
         if not single or 2 * points * size * size > PAIR_BYTES:
             return math.inf
-        return size / 4 + 2.3 * size**2 / points
+        return size / 5 + 1.5 * size**2 / points
 
     @cached_property
-    def pairs(self) -> tuple[Tensor, Tensor]:
-        """[points, pairs]: products of turned columns i >= j; [size * size]: places in a row of it."""
-        size, device = self.size, self.design.device
-        rows, columns = torch.tril_indices(size, size, device=device)
-        unpack = torch.zeros(size, size, dtype=torch.int64, device=device)
-        unpack[rows, columns] = torch.arange(len(rows), device=device)
-        table = self.turned[0][:, rows] * self.turned[0][:, columns]
-        return table, torch.maximum(unpack, unpack.T).flatten()
+    def outer_products(self) -> OuterProducts:
+        """Of the turned design's rows, where all outputs share it."""
+        return OuterProducts.of(self.turned[0][:, : self.size])
 
 
 @dataclass
@@ -126,7 +123,7 @@ class Block:
     steps: Tensor  # taken so far
     stalls: Tensor  # steps in a row that gained little
     left: Tensor  # bool: still to be done; the others only wait for being dropped
-    factor: Tensor | None = None  # Cholesky factors [rows, size, size] of an earlier step
+    inverse: Tensor | None = None  # of an earlier step's Hessians [rows, size, size]
 
     def select(self, keep: Tensor) -> "Block":
         """Only some rows, by their indices."""
@@ -208,29 +205,25 @@ def _turned_back(problem: Problem, system: System, solution: Tensor) -> Tensor:
 
 
 def direct(problem: Problem, block: Block) -> tuple[Tensor, Tensor]:
-    """-H^-1 g by Cholesky factors, for one output; and which rows have one."""
-    pairs, unpack = problem.pairs
+    """-H^-1 g by inverses, for one output; and which rows have one."""
     system = _newton_system(problem, block)
-    right = system.right[0]
-    size = len(problem.penalty)
-    packed = system.curvature[0][0] @ pairs
-    hessian = packed.index_select(1, unpack).unflatten(1, (size, size))
-    diagonal = hessian.diagonal(dim1=1, dim2=2)
-    diagonal += system.penalty
-    inverse = 1 / diagonal.clamp(min=1e-30)
-    factor, failed = torch.linalg.cholesky_ex(hessian)
-    solution = torch.cholesky_solve(right[..., None], factor)[..., 0]
-    reached = (failed == 0) & torch.isfinite(solution).all(1)
-    solution = torch.where(reached[:, None], solution, right * inverse)
-    block.factor = factor if bool(reached.all()) else None
-    return _turned_back(problem, system, solution[None]), reached
+    inverse = problem.outer_products.inverses(system.curvature[0][0], system.penalty)
+    solution = applied(inverse, system.right[0])[None]
+    reached = torch.isfinite(solution).all(2)[0]
+    if bool(reached.all()):
+        block.inverse = inverse
+    else:
+        block.inverse = None
+        rough = _preconditioner(problem, block, system)(system.right)
+        solution = torch.where(reached[:, None], solution, rough)
+    return _turned_back(problem, system, solution), reached
 
 
 def _preconditioner(problem: Problem, block: Block, system: System) -> Callable[[Tensor], Tensor]:
-    """The factors of an earlier step if there are any, else the diagonal of H."""
-    factor = block.factor
-    if factor is not None:
-        return lambda right: torch.cholesky_solve(right[0][..., None], factor)[None, ..., 0]
+    """The inverses of an earlier step if there are any, else the diagonal of H."""
+    inverse = block.inverse
+    if inverse is not None:
+        return lambda right: applied(inverse, right[0])[None]
     diagonal = (system.curvature[0] @ problem.squares)[..., : problem.size]
     inverse = 1 / diagonal.add_(system.penalty).clamp_(min=1e-30)
     return lambda right: right * inverse

@@ -86,11 +86,11 @@ def test_products_and_matrices_of_many_subsets_are_the_single_ones(family, count
     for _ in range(2):  # what is computed once is not spoiled by use
         torch.testing.assert_close(product(vectors), expected, rtol=1e-11, atol=1e-11)
     assert torch.equal(vectors, before)
-    hessians = model.hessians(parameters, weights, points)
-    assert (hessians is not None) == (model.name == "svm" and points.classes == 2)
-    if hessians is not None:
-        products = (hessians @ vectors[:, :, None])[:, :, 0]
-        torch.testing.assert_close(products, expected, rtol=1e-11, atol=1e-11)
+    inverses = model.inverse_hessians(parameters, weights, points)
+    assert (inverses is not None) == (model.name == "svm" and points.classes == 2)
+    if inverses is not None:
+        back = (inverses @ expected[:, :, None])[:, :, 0]
+        torch.testing.assert_close(back, vectors, rtol=1e-9, atol=1e-9)
 
 
 def test_best_lengths_end_where_the_objective_is_flat_along_the_line(make_pool, counts):
@@ -106,7 +106,7 @@ def test_best_lengths_end_where_the_objective_is_flat_along_the_line(make_pool, 
 
     assert bool((slopes(ends) < 0.05 * slopes(parameters)).all())
     smooth = target_model("logistic")
-    assert smooth.best_lengths(parameters, weights, points, directions).tolist() == [1] * 5
+    assert smooth.best_lengths(parameters, weights, points, directions) is None
 
 
 def test_point_gradients_add_up_to_the_gradient_of_the_data_term(family, counts):

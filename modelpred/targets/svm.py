@@ -1,0 +1,140 @@
+"""Linear support vector machine with squared hinge: LinearSVC(loss="squared_hinge").
+
+Its loss of a point is the sum over outputs of max(0, 1 - s m)^2 with s = +1 for the output's own
+class, -1 for others. It has kinks where margins are violated just so: its curvature jumps there.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+import torch
+from jaxtyping import Bool, Float, Num
+from torch import Tensor
+
+from modelpred.dataset.tables import InvalidInput
+from modelpred.targets.linear import Curvature, Linear, signs_of, true_class_margins
+from modelpred.targets.model import Points, Solution, Solver
+from modelpred.targets.newton import newton_solver
+
+LINE_STEPS = 3  # of Newton's method along a line
+LONGEST = 4.0
+
+
+@final
+@dataclass(frozen=True)
+class Svm(Linear):
+    """Linear support vector machine with squared hinge; one against the rest beyond two classes."""
+
+    name: ClassVar[str] = "svm"
+    smooth: ClassVar[bool] = False
+    regression: ClassVar[bool] = False
+    probabilistic: ClassVar[bool] = False
+    intercept_penalty: ClassVar[float] = 1.0
+
+    def outputs(self, classes: int) -> int:
+        """One for two classes, else one a class."""
+        if classes < 2:
+            raise InvalidInput(f"svm is for 2 or more classes, got {classes}; use ridge")
+        return 1 if classes == 2 else classes
+
+    def score_losses(
+        self, scores: Float[Tensor, "outputs subsets points"], labels: Num[Tensor, " points"]
+    ) -> Float[Tensor, "subsets points"]:
+        """Sum over outputs of max(0, 1 - s m)^2."""
+        return (1 - signs_of(labels, scores) * scores).clamp(min=0).square().sum(0)
+
+    def score_slopes(
+        self,
+        scores: Float[Tensor, "outputs subsets points"],
+        labels: Num[Tensor, " points"],
+        out: Tensor | None = None,
+    ) -> Float[Tensor, "outputs subsets points"]:
+        """-2 s max(0, 1 - s m)."""
+        signs = signs_of(labels, scores)
+        short = torch.sub(torch.mul(scores, signs, out=out), 1, out=out)
+        return torch.mul(torch.clamp(short, max=0, out=out), 2 * signs, out=out)
+
+    def score_curvature(
+        self,
+        scores: Float[Tensor, "outputs subsets points"],
+        labels: Num[Tensor, " points"],
+        scale: Float[Tensor, "subsets points"],
+    ) -> Curvature:
+        """2 where the margin is violated: a generalised derivative, the loss has a kink there."""
+        violated = signs_of(labels, scores) * scores < 1
+        return (violated.to(scores.dtype) * (2 * scale),)
+
+    def probabilities(
+        self,
+        scores: Float[Tensor, "subsets points outputs"],  # noqa: ARG002 - shared signature
+    ) -> Float[Tensor, "subsets points classes"]:
+        """An SVM has none: InvalidInput."""
+        raise InvalidInput("svm has no probabilities; use logistic, softmax or mlp")
+
+    def correct(
+        self,
+        scores: Float[Tensor, "subsets points outputs"],
+        labels: Num[Tensor, " points"],
+    ) -> Bool[Tensor, "subsets points"]:
+        """Whether the sign, or the highest score, is the label's."""
+        if scores.shape[2] == 1:
+            return (scores[..., 0] > 0) == labels.to(torch.bool)
+        return scores.argmax(2) == labels
+
+    def margins(
+        self,
+        scores: Float[Tensor, "subsets points outputs"],
+        labels: Num[Tensor, " points"],
+    ) -> Float[Tensor, "subsets points"]:
+        """Signed score, or the label's score minus the highest other."""
+        if scores.shape[2] == 1:
+            return scores[..., 0] * (labels * 2 - 1)
+        return true_class_margins(scores, labels, soft=False)
+
+    def best_lengths(
+        self,
+        parameters: Float[Tensor, "subsets parameters"],
+        weights: Float[Tensor, "subsets points"],
+        points: Points,
+        directions: Float[Tensor, "subsets parameters"],
+    ) -> Float[Tensor, " subsets"]:
+        """By Newton's method along the line, on margins alone."""
+        scores, along = (self._scores(each, points.features) for each in (parameters, directions))
+        signs, scale = signs_of(points.labels, scores), 2 * self.C * weights
+        short, along = scores.mul_(signs).sub_(1), along.mul_(signs)
+        linear = (parameters * directions).sum(1)
+        square = directions.square().sum(1)
+        lengths = parameters.new_ones(len(parameters))
+        for _ in range(LINE_STEPS):
+            here = torch.addcmul(short, lengths[:, None], along)
+            slopes = along * scale
+            slopes.mul_(here < 0)
+            slope = (here.mul_(slopes)).sum((0, 2)) + linear + lengths * square
+            bend = slopes.mul_(along).sum((0, 2)) + square
+            lengths = (lengths - slope / bend.clamp(min=1e-30)).clamp(0, LONGEST)
+        return lengths
+
+    def solver(self, points: Points) -> Solver:
+        """Newton's method; one against the rest is that many problems of two classes."""
+        if points.classes == 2:
+            return newton_solver(self, points)
+        solvers = [
+            newton_solver(self, Points(points.features, (points.labels == own).long(), 2))
+            for own in range(points.classes)
+        ]
+
+        def solve(weights: Tensor, *, start: Tensor | None, tolerance: float) -> Solution:
+            starts = [None] * points.classes if start is None else start.chunk(points.classes, 1)
+            parts = [
+                solver(weights, start=begin, tolerance=tolerance)
+                for solver, begin in zip(solvers, starts, strict=True)
+            ]
+            return Solution(
+                parameters=torch.cat([part.parameters for part in parts], 1),
+                gradient_norm=torch.stack([part.gradient_norm for part in parts]).amax(0),
+                objective=torch.stack([part.objective for part in parts]).sum(0),
+                iterations=torch.stack([part.iterations for part in parts]).amax(0),
+                converged=torch.stack([part.converged for part in parts]).all(0),
+            )
+
+        return solve
