@@ -86,10 +86,12 @@ def _newton_steps(
     single = points.to(dtype=torch.float32)
     light = weights.to(torch.float32)
     systems = _Systems(model, single, anchors, light)
+    gradient = model.gradient_function(weights, points)
     parameters = start
     for done in range(0, iterations, ITERATIONS):
-        gradients = model.gradient(parameters, weights, points)
-        direction = systems.direction(parameters, gradients, min(iterations - done, ITERATIONS))
+        direction = systems.direction(
+            parameters, gradient(parameters), min(iterations - done, ITERATIONS)
+        )
         lengths = model.best_lengths(parameters.to(light), light, single, direction.to(light))
         parameters = (
             _guarded(model, single, light, parameters, direction)

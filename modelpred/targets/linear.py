@@ -180,9 +180,13 @@ class Linear(TargetModel):
             self._scores(parameters, points.features), points.labels, self.C * weights
         )
         penalty = self._penalty(points, like=parameters)
+        outputs = self.outputs(points.classes)
+        room = design.new_empty(outputs, len(parameters), len(design))
 
         def product(vectors: Tensor) -> Tensor:
-            directions = self._scores(vectors, points.features)
+            along = vectors.unflatten(1, (outputs, -1)).transpose(0, 1)
+            # In one place, like the gradient's scores.
+            directions = torch.matmul(along, design.T, out=room)
             data = self.curvature_product(curvature, directions, out=directions) @ design
             return torch.addcmul(data.transpose(0, 1).flatten(1), penalty, vectors)
 
