@@ -16,7 +16,7 @@ from modelpred.targets.linear import Curvature, Linear, signs_of, true_class_mar
 from modelpred.targets.model import Points, Solution, Solver
 from modelpred.targets.newton import newton_solver
 
-LINE_STEPS = 2  # of Newton's method along a line
+LINE_STEPS = 3  # of Newton's method along a line
 LONGEST = 4.0
 
 
