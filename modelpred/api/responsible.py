@@ -17,7 +17,7 @@ from torch import Tensor
 from modelpred.api.labels import Labels
 from modelpred.dataset import InvalidInput
 from modelpred.metrics import Vector
-from modelpred.predictor import Predictor
+from modelpred.predictor import Predictor, Refined
 from modelpred.studies.explaining import effects_of, predicted_class
 from modelpred.studies.removals import Question, leave_one_out, smallest_flip
 from modelpred.studies.responsibility import Place, derivatives, places, surer, whole
@@ -128,7 +128,7 @@ def attributed(
 
     Args:
         context: with the refit that predicts, or retrains, without each row as its subject.
-        predictor: whose derivative is taken.
+        predictor: whose derivative is taken, refined as the context's subject is.
         labels: how labels are written.
         parameter: its position; or a feature's name, with its class before it where parameters
             belong to classes.
@@ -143,7 +143,9 @@ def attributed(
     refit = context.refits[context.subject]
     alone, everything = leave_one_out(refit, context), whole(refit, context)
     change = (alone - everything)[:, position].numpy()
-    slope = derivatives(predictor, torch.tensor([position]))[0].numpy()
+    subject = context.refits[context.subject]
+    differentiated = subject if isinstance(subject, Refined) else predictor
+    slope = derivatives(differentiated, torch.tensor([position]))[0].numpy()
     return Attribution(
         _called(named[position]),
         position,

@@ -92,7 +92,10 @@ def _newton_steps(
         direction = systems.direction(
             parameters, gradient(parameters), min(iterations - done, ITERATIONS)
         )
-        lengths = model.best_lengths(parameters.to(light), light, single, direction.to(light))
+        with torch.no_grad():  # where a length is best it moves the objective in second order only
+            lengths = model.best_lengths(
+                parameters.to(single.features), light, single, direction.to(single.features)
+            )
         parameters = (
             _guarded(model, single, light, parameters, direction)
             if lengths is None
@@ -124,7 +127,8 @@ class _Systems:
         exact = self.steps - INEXACT_STEPS
         self.steps += 1
         if exact >= 0 and exact % REUSED == 0:
-            self.inverse = self.model.inverse_hessians(theta, self.weights, self.points)
+            with torch.no_grad():  # H^-1 moves with the weights, but what it is applied to vanishes
+                self.inverse = self.model.inverse_hessians(theta, self.weights, self.points)
             if self.inverse is not None:
                 solution = applied(self.inverse, right)
                 if bool(torch.isfinite(solution).all()):

@@ -117,7 +117,8 @@ def _method_table(result: StudyResult) -> Table:
         ],
         rows,
         note="Spearman over rows for each coefficient; below it the 5% and 95% quantiles over "
-        "coefficients. The predictor by its derivatives, and by predicting each removal.",
+        "coefficients. ModelPred: the derivatives of the refined answer; unrefined: of the prediction "
+        "alone; removals, refined: by predicting each removal, without and with Newton steps.",
         ours=_ours(order),
     )
 

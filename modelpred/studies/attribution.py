@@ -3,7 +3,8 @@
 Derivatives of the predictor (responsibility.py) against exact leave-one-out differences by
 retraining. Methods are compared by the Spearman correlation over rows, parameter by parameter:
 
-    predictor             its derivative
+    predictor             its derivative, through `refine` Newton steps
+    predictor_unrefined   its derivative without them
     predictor_removals    predictor(1) - predictor(1 - e_i), no derivative
     predictor_refined     the same of the predictor with some Newton steps
     rivals                the same difference; for influence it is the derivative of retraining
@@ -19,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
@@ -37,7 +39,9 @@ from modelpred.studies.responsibility import (
 from modelpred.studies.utility import StudyContext, StudyResult, written_number
 
 STUDY = "attribution"
+UNREFINED = "predictor_unrefined"
 RESOLVED = 1e-8  # changes of a parameter that retraining tells from its own rounding
+ROUNDED = 1e-6  # share of a parameter's largest change that a prediction tells from its own
 
 
 class AttributionConfig(BaseModel):
@@ -47,8 +51,8 @@ class AttributionConfig(BaseModel):
         rows: responsible rows that are listed for each parameter and each prediction.
         explained: test rows whose predictions are explained.
         largest: share of the pool that may be removed to flip a prediction.
-        refine: Newton steps of the refined predictor beside the plain one, for convex families; 0
-            leaves it out. What one row changes is small, so exactness pays.
+        refine: Newton steps of the derivative, and of the refined predictor beside the plain one, for
+            convex families; 0 leaves both out. What one row changes is small, so exactness pays.
         methods: refits that search for such sets, of those there are.
         seed: decides which test rows.
     """
@@ -163,9 +167,13 @@ def _attributions(context: StudyContext) -> tuple[dict[str, Tensor], dict[str, f
     seconds: dict[str, float] = {}
     subject = context.refits[context.subject]
     if isinstance(subject, Predictor):
-        began = time.perf_counter()
-        found[context.subject] = derivatives(subject)
-        seconds[context.subject] = time.perf_counter() - began
+        refined = context.refits.get(Refined.name)
+        derived = {context.subject: refined} if isinstance(refined, Refined) else {}
+        derived[UNREFINED if derived else context.subject] = subject
+        for name, refit in derived.items():
+            began = time.perf_counter()
+            found[name] = derivatives(refit)
+            seconds[name] = time.perf_counter() - began
     names = [context.subject, *(name for name in context.refits if name != context.subject)]
     for done, name in enumerate(names, start=1):
         label = f"{name}_removals" if name in found else name
@@ -177,14 +185,26 @@ def _attributions(context: StudyContext) -> tuple[dict[str, Tensor], dict[str, f
 
 
 def _spearmans(found: Tensor, exact: Tensor) -> Vector:
-    """Correlation over rows for each parameter; nan for one that no row moves, but by rounding."""
+    """Correlation over rows for each parameter; nan for one that no row moves, but by rounding.
+
+    Most rows of an SVM move nothing: those are ties, not in the order of their rounding.
+    """
     known = ~exact.isnan().any(0)
     if not bool(known.any()):
         return np.full(len(exact), np.nan)
     pairs = zip(found[:, known], exact[:, known], strict=True)
     return np.array(
-        [spearman(mine, true) if true.abs().max() > RESOLVED else np.nan for mine, true in pairs]
+        [
+            spearman(_resolved(mine), _resolved(true)) if true.abs().max() > RESOLVED else np.nan
+            for mine, true in pairs
+        ]
     )
+
+
+def _resolved(changes: Tensor) -> Tensor:
+    """Zero where a change is rounding."""
+    least = max(RESOLVED, ROUNDED * float(changes.abs().max()))
+    return torch.where(changes.abs() > least, changes, 0)
 
 
 def _spread(values: Vector) -> dict[str, float | None]:

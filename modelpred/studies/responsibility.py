@@ -5,7 +5,9 @@ every row's weight is there by automatic differentiation at the full data,
 
     d theta_j / d w_i  at  w = 1.
 
-(The level of the size path at which a prediction starts is a discrete choice, constant around
+A fit looks at values, not at slopes: where single rows hardly matter the slopes of the network
+alone rank rows less well than those of its answer after some Newton steps, which are differentiated
+with it. (The level of the size path at which a prediction starts is a discrete choice, constant around
 w = 1; so is cutting a step that would be wild.) Removing row i moves theta_j by about minus that.
 The truth is the exact leave-one-out difference theta_j(1) - theta_j(1 - e_i) by retraining.
 """
@@ -17,7 +19,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from modelpred.dataset.tables import InvalidInput
-from modelpred.predictor import Predictor
+from modelpred.predictor import Predictor, Refined
+from modelpred.predictor.refinement import refine_parameters
 from modelpred.refits.retraining import Refit, Retraining
 from modelpred.studies.removals import BLOCK, leave_one_out, without
 from modelpred.studies.utility import StudyContext, refitted
@@ -59,17 +62,22 @@ def places(context: StudyContext) -> list[Place]:
 
 
 def derivatives(
-    predictor: Predictor, parameters: Int[Tensor, " chosen"] | None = None
+    refit: Predictor | Refined, parameters: Int[Tensor, " chosen"] | None = None
 ) -> Float[Tensor, "chosen points"]:
     """Return d theta_j / d w_i of the predictor at w = 1 by automatic differentiation.
 
     Args:
-        predictor: whose parameters.
+        refit: whose parameters; those of a refined one are differentiated through its Newton steps,
+            if its family is convex.
         parameters: which of them; default: all.
 
     Raises:
         InvalidInput: a parameter that the model does not have.
     """
+    predictor, refine = (
+        (refit.predictor, refit.refine) if isinstance(refit, Refined) else (refit, 0)
+    )
+    refine = refine if predictor.model.convex else 0
     points = predictor.points
     size = predictor.model.parameter_count(points.features.shape[1], points.classes)
     chosen = torch.arange(size) if parameters is None else parameters
@@ -78,20 +86,31 @@ def derivatives(
             f"parameters run from {int(chosen.min())} to {int(chosen.max())}; expected positions "
             f"from 0 to {size - 1}"
         )
-    return torch.cat([_derivatives(predictor, block) for block in chosen.split(DERIVATIVE_ROWS)])
+    return torch.cat(
+        [_derivatives(predictor, block, refine=refine) for block in chosen.split(DERIVATIVE_ROWS)]
+    )
 
 
-def _derivatives(predictor: Predictor, chosen: Tensor) -> Tensor:
+def _derivatives(predictor: Predictor, chosen: Tensor, *, refine: float | int) -> Tensor:
     """One copy of w = 1 for each parameter, so that one way back serves all of them."""
-    features = predictor.points.features
+    model, features = predictor.model, predictor.points.features
     precision = next(predictor.network.parameters()).dtype
-    weights = features.new_ones(len(chosen), len(features), dtype=precision)
+    weights = features.new_ones(len(chosen), len(features), dtype=torch.float64)
     weights.requires_grad_()
-    answer = predictor.network.answer(weights, predictor.bound).to(torch.float64)
-    answer = predictor.model.representative(answer, features.shape[1])
+    answer = predictor.network.answer(weights.to(precision), predictor.bound).to(torch.float64)
+    if refine:
+        answer = refine_parameters(
+            model,
+            predictor.points,
+            predictor.refining,
+            weights=weights,
+            start=lambda: answer,
+            steps=refine,
+        )
+    answer = model.representative(answer, features.shape[1])
     own = answer.gather(1, chosen[:, None]).sum()
     (slopes,) = torch.autograd.grad(own, weights)
-    return slopes.to(torch.float64)
+    return slopes
 
 
 def removals_of(refit: Refit, context: StudyContext) -> Float[Tensor, "parameters points"]:

@@ -185,9 +185,12 @@ class Linear(TargetModel):
 
         def product(vectors: Tensor) -> Tensor:
             along = vectors.unflatten(1, (outputs, -1)).transpose(0, 1)
-            # In one place, like the gradient's scores.
-            directions = torch.matmul(along, design.T, out=room)
-            data = self.curvature_product(curvature, directions, out=directions) @ design
+            if torch.is_grad_enabled():
+                bent = self.curvature_product(curvature, along @ design.T)
+            else:  # in one place, like the gradient's scores
+                bent = torch.matmul(along, design.T, out=room)
+                bent = self.curvature_product(curvature, bent, out=bent)
+            data = bent @ design
             return torch.addcmul(data.transpose(0, 1).flatten(1), penalty, vectors)
 
         return product

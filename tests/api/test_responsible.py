@@ -33,13 +33,14 @@ def test_changes_are_leaving_each_row_out(family, request):
     assert exact.value == estimator.full_parameters[1]
 
 
-def test_derivatives_are_those_of_the_predictor(logistic):
+@pytest.mark.parametrize("refine", [0, 3])
+def test_derivatives_are_those_of_the_predictor(logistic, refine):
     """By central differences of the predicted parameter, in the predictor's single precision."""
-    found = logistic.attribute(2)
+    found = logistic.attribute(2, refine=refine)
     for row in (0, 17):
         pair = np.ones((2, ROWS))
         pair[:, row] += [0.02, -0.02]
-        high, low = logistic.predict_parameters(pair)[:, 2]
+        high, low = logistic.predict_parameters(pair, refine=refine)[:, 2]
         slope = in_order(found.rows, "derivative")[row]
         assert slope == pytest.approx((high - low) / 0.04, abs=2e-3)
 

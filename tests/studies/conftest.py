@@ -53,10 +53,9 @@ def exact():
     return make_context("logistic", refits={"predictor": context.truth})
 
 
-@pytest.fixture(scope="session")
-def fitted():
+def fitted_context(family):
     """A small predictor beside its rivals."""
-    context = make_context("logistic")
+    context = make_context(family)
     draws = np.random.default_rng(4)
     uniform = draws.random((300, POINTS)) < draws.uniform(0.3, 1, size=(300, 1))
     resamples = draws.multinomial(POINTS, np.full(POINTS, 1 / POINTS), size=50)
@@ -67,4 +66,14 @@ def fitted():
     predictor = fit_predictor(
         config, context.model, context.points, weights[usable], trained.parameters[usable]
     )
-    return make_context("logistic", refits={"predictor": predictor, **context.refits})
+    return make_context(family, refits={"predictor": predictor, **context.refits})
+
+
+@pytest.fixture(scope="session")
+def fitted():
+    return fitted_context("logistic")
+
+
+@pytest.fixture(scope="session")
+def fitted_svm():
+    return fitted_context("svm")
