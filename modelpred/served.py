@@ -16,7 +16,7 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from modelpred.dataset import InvalidInput
 from modelpred.predictor import read_predictor
-from modelpred.predictor.answers import Answers, Limits, read_test_points
+from modelpred.predictor.answers import ALL_STAGES, Answers, Limits, read_test_points
 
 # `mlflow models serve` sets it; whoever loads the model in Python owns the memory that a question takes.
 SERVING = "_MLFLOW_IS_IN_SERVING_ENVIRONMENT"
@@ -44,9 +44,9 @@ class ServedPredictor(PythonModel):
         Args:
             context: where MLflow keeps the model's files.
             model_input: how often each subset holds each point, [subsets, points], finite and not negative.
-            params: `refine`, the Newton steps to polish the prediction with, default 0; `without`, lists of training
-                rows to leave out, as {"rows": [["3", "14"], ["7"]]}, each answered with parameters, loss and
-                certificate.
+            params: `refine`, the Newton steps to polish the prediction with, default 0; `stages`, after how many of
+                the predictor's stages to stop, default -1 for all; `without`, lists of training rows to leave out, as
+                {"rows": [["3", "14"], ["7"]]}, each answered with parameters, loss and certificate.
 
         Raises:
             MlflowException: a question that is not such; its message says why, and over HTTP it is a 400.
@@ -55,12 +55,14 @@ class ServedPredictor(PythonModel):
         weights = torch.from_numpy(np.array(model_input, dtype=np.float64))
         limits = SERVED_LIMITS if os.environ.get(SERVING) == "true" else Limits()
         answers = Answers(self._predictor, test_points=self._test_points, limits=limits)
-        refine = float(wanted.get("refine", 0.0))
+        refine, stages = float(wanted.get("refine", 0.0)), int(wanted.get("stages", ALL_STAGES))
         lists = (wanted.get("without") or {}).get("rows") or []
         try:
+            asked = None if stages == ALL_STAGES else stages
             if len(lists):
-                return answers.without(weights, [list(names) for names in lists], refine=refine)
-            return answers.parameters(weights, refine=refine).numpy()
+                left_out = [list(names) for names in lists]
+                return answers.without(weights, left_out, refine=refine, stages=asked)
+            return answers.parameters(weights, refine=refine, stages=asked).numpy()
         except InvalidInput as error:
             raise MlflowException.invalid_parameter_value(str(error)) from error
 

@@ -25,6 +25,7 @@ from modelpred.targets import Points, points_of
 TEST_FILE = "test.safetensors"
 LARGEST_BYTES = 2**30
 SHOWN_ROWS = 5
+ALL_STAGES = -1  # what a question says that has no word for none
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,12 @@ class Answers:
         return self._predictor.predict(weights, refine=refine, stages=stages)
 
     def without(
-        self, weights: Tensor, lists: Sequence[Sequence[str]], *, refine: float | int = 0
+        self,
+        weights: Tensor,
+        lists: Sequence[Sequence[str]],
+        *,
+        refine: float | int = 0,
+        stages: int | None = None,
     ) -> list[dict[str, Any]]:
         """What each list of rows, left out of `weights`, gives: parameters, loss and certificate.
 
@@ -76,6 +82,7 @@ class Answers:
             weights: [1, points], the same for every list, or [lists, points].
             lists: names of training rows.
             refine: Newton steps from each prediction.
+            stages: as `Predictor.predict`.
 
         Raises:
             InvalidInput: as `parameters`, or names that are no training row's.
@@ -89,7 +96,7 @@ class Answers:
         left = weights.double().expand(len(lists), -1).clone()
         for row, names in enumerate(lists):
             left[row, self._places_of(names, width=left.shape[1])] = 0.0
-        parameters = self._predictor.predict(left, refine=refine)
+        parameters = self._predictor.predict(left, refine=refine, stages=stages)
         bounds = self._predictor.certificate(left, parameters)
         losses = self._losses(parameters)
         return [

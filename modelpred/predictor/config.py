@@ -13,7 +13,9 @@ class PredictorConfig(BaseModel):
     `None` means what the network was designed with: for `anchored` and `attention` 20 epochs of
     batches of 128 at 2e-3, for `paper` 15 epochs of batches of 32 at 1e-4; no pool for `anchored`, 64
     numbers for `attention`; and as many steps as the pool needs (planned_steps). `start` names the
-    revision whose predictor the fit starts from, which needs a quarter of the epochs.
+    revision whose predictor the fit starts from, which needs a quarter of the epochs. A fit that is
+    watched on validation subsets ends early when their error has not fallen for `patience` epochs;
+    `None` goes on to the end, and so does `paper`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -21,6 +23,7 @@ class PredictorConfig(BaseModel):
     network: Literal["anchored", "attention", "paper"] = "anchored"
     start: str | None = None
     epochs: int | None = Field(default=None, ge=1)
+    patience: int | None = Field(default=6, ge=1)
     batch: int | None = Field(default=None, ge=1)
     learning_rate: float | None = Field(default=None, gt=0)
     optimality: float | None = Field(default=None, ge=0)

@@ -1,7 +1,7 @@
 """The predictor on disk: predictor.safetensors and predictor.json, nothing else, nothing executable.
 
 The tensors hold the network's weights, the anchors and the pool (features and labels), so that a
-loaded predictor answers on its own. The JSON says how to build the network and the family. The
+loaded predictor answers on its own; and the points of the fit where those are others. The JSON says how to build the network and the family. The
 same predictor gives the same bytes: no times, no machine.
 """
 
@@ -22,7 +22,7 @@ from modelpred.predictor.anchors import Anchors, SizePath
 from modelpred.predictor.config import PredictorConfig
 from modelpred.predictor.fitted import Predictor, build_network
 from modelpred.predictor.short_training import ShortTraining
-from modelpred.targets import points_of, target_model
+from modelpred.targets import Points, points_of, target_model
 
 SCHEMA_VERSION = 1
 LARGEST_BYTES = 4 * 2**30
@@ -57,6 +57,9 @@ def write_predictor(predictor: Predictor, folder: Path) -> None:
     tensors |= {f"anchors.{name}": v for name, v in predictor.anchors.tensors().items()}
     tensors |= {"points.features": predictor.points.features}
     tensors |= {"points.labels": predictor.points.labels}
+    if predictor.known is not None:  # copies: a file holds no tensor twice
+        tensors |= {"known.features": predictor.known.features.clone()}
+        tensors |= {"known.labels": predictor.known.labels.clone()}
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     description = PredictorDescription(
         schema_version=SCHEMA_VERSION,
@@ -86,10 +89,11 @@ def read_predictor(folder: Path) -> Predictor:
     tensors = _read_tensors(folder / TENSORS_FILE)
     try:
         model = target_model(description.model, **description.model_settings)
-        points = points_of(
-            _take(tensors, "points.features", (description.points, description.features)),
-            _take(tensors, "points.labels", (description.points,)),
-            description.classes,
+        points = _read_points(tensors, "points", description.points, description)
+        known = (
+            _read_points(tensors, "known", len(tensors["known.features"]), description)
+            if "known.features" in tensors
+            else None
         )
         anchors = _read_anchors(tensors, description)
         steps = _steps(tensors, description)
@@ -102,7 +106,19 @@ def read_predictor(folder: Path) -> Predictor:
         network.load_state_dict(state)
     except (InvalidInput, TypeError, ValueError) as error:
         raise _damaged(folder / TENSORS_FILE, str(error)) from error
-    return Predictor(model, points, network, anchors, description.config, description.row_ids)
+    return Predictor(
+        model, points, network, anchors, description.config, description.row_ids, known=known
+    )
+
+
+def _read_points(
+    tensors: dict[str, Tensor], name: str, count: int, description: PredictorDescription
+) -> Points:
+    return points_of(
+        _take(tensors, f"{name}.features", (count, description.features)),
+        _take(tensors, f"{name}.labels", (count,)),
+        description.classes,
+    )
 
 
 def read_description(folder: Path) -> PredictorDescription:

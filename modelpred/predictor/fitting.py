@@ -7,7 +7,8 @@
 `paper`     the published network, mean squared error, Adam 1e-4, batches of 32, 15 epochs, L1 and L2
             of 0.01 on the network's weights; regularisers on the batch's own subsets.
 `anchored`  the default: learned steps from the size path, relative error after every step, AdamW
-            with one cycle of the learning rate. Best weights by error on validation subsets. The
+            with one cycle of the learning rate. Best weights by error on validation subsets, and an
+            early end when that has not fallen for some epochs. The
             local regulariser is preconditioned and acts on fresh subsets: the fit's own weights
             with the points shuffled, which keeps their sizes and counts and costs no training. It
             is off: the optimality condition is inside the network already, and more of it lowers
@@ -261,7 +262,9 @@ class _Fit:
         """Fit; the network ends with its best weights. Returns one record an epoch."""
         optimiser, scheduler = self._optimiser()
         history: list[dict[str, float | int]] = []
-        best, best_state = math.inf, None
+        # The published configuration keeps its last weights; it knows no validation.
+        watched = self._anchored() and self.validation is not None
+        best = _Best(self.network, patience=self.config.patience)
         began = time.perf_counter()
         for epoch in range(self.schedule.epochs):
             loss = self._epoch(optimiser, scheduler)
@@ -271,18 +274,18 @@ class _Fit:
                     f"fitting reached a loss of {loss} (validation error {error}) in epoch "
                     f"{epoch + 1}; try a smaller predictor.learning_rate"
                 )
-            if error < best:
-                best = error
-                best_state = {k: v.clone() for k, v in self.network.state_dict().items()}
             seconds = time.perf_counter() - began
             history.append(
                 {"epoch": epoch + 1, "loss": loss, "validation_error": error, "seconds": seconds}
             )
+            ends = watched and best.ends(error)
             if progress:
-                progress(epoch + 1, self.schedule.epochs, f"validation error {error:.4f}")
-        # The published configuration keeps its last weights; it knows no validation.
-        if best_state is not None and self._anchored() and self.validation is not None:
-            self.network.load_state_dict(best_state)
+                done = self.schedule.epochs if ends else epoch + 1
+                progress(done, self.schedule.epochs, f"validation error {error:.4f}")
+            if ends:
+                break
+        if watched:
+            best.restore()
         return history
 
     def _optimiser(
@@ -373,6 +376,28 @@ class _Fit:
         with torch.no_grad():
             predicted = self.network.answer(weights, self.bound)
         return float(relative_error_loss(predicted, true))
+
+
+class _Best:
+    """The weights of the least validation error so far, and how long ago that was."""
+
+    def __init__(self, network: SetNetwork, *, patience: int | None) -> None:
+        self.network, self.patience = network, patience
+        self.error, self.waited = math.inf, 0
+        self.state: dict[str, Tensor] = {}
+
+    def ends(self, error: float) -> bool:
+        """Take note of an epoch; returns whether to wait no longer."""
+        if error < self.error:
+            self.error, self.waited = error, 0
+            self.state = {name: value.clone() for name, value in self.network.state_dict().items()}
+        else:
+            self.waited += 1
+        return self.patience is not None and self.waited >= self.patience
+
+    def restore(self) -> None:
+        """Give the network its best weights back."""
+        self.network.load_state_dict(self.state)
 
 
 def _published_penalty(network: SetNetwork) -> Tensor:

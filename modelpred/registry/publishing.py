@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, JsonValue
 
 from modelpred.predictor import Predictor, predictor_fingerprint, read_predictor
-from modelpred.predictor.answers import write_test_points
+from modelpred.predictor.answers import ALL_STAGES, write_test_points
 from modelpred.registry.gates import (
     METHOD,
     Contest,
@@ -320,6 +320,7 @@ def _save_model(
         params=ParamSchema(
             [
                 ParamSpec("refine", DataType.double, 0.0),
+                ParamSpec("stages", DataType.long, ALL_STAGES),
                 ParamSpec("without", _lists_of_rows(), {"rows": []}),
             ]
         ),

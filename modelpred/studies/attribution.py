@@ -168,8 +168,9 @@ def _attributions(context: StudyContext) -> tuple[dict[str, Tensor], dict[str, f
     subject = context.refits[context.subject]
     if isinstance(subject, Predictor):
         refined = context.refits.get(Refined.name)
-        derived = {context.subject: refined} if isinstance(refined, Refined) else {}
-        derived[UNREFINED if derived else context.subject] = subject
+        derived: dict[str, Predictor | Refined] = {context.subject: subject}
+        if isinstance(refined, Refined):
+            derived = {context.subject: refined, UNREFINED: subject}
         for name, refit in derived.items():
             began = time.perf_counter()
             found[name] = derivatives(refit)

@@ -1,6 +1,7 @@
 """Predictor files: a round trip to the bit, and damage that is named."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -27,6 +28,21 @@ def test_round_trip(case, folder):
         "predictor.json",
         "predictor.safetensors",
     ]
+
+
+def test_a_predictor_of_other_points_remembers_those_of_its_fit(logistic, tmp_path):
+    """Subsets with points that no fit saw are answered with care, also after a round trip."""
+    points = logistic.points
+    moved = replace(
+        points, features=points.features + 0.5 * (torch.arange(len(points.labels)) < 3)[:, None]
+    )
+    bound = logistic.predictor.for_points(moved)
+    write_predictor(bound, tmp_path)
+    back = read_predictor(tmp_path)
+    assert back.bound.unseen is not None
+    assert back.bound.unseen.tolist() == bound.bound.unseen.tolist()
+    weights, _ = logistic.held_out
+    assert torch.equal(back(weights), bound(weights))
 
 
 def test_a_file_tells_its_number_of_steps(logistic, tmp_path):

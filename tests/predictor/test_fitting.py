@@ -43,6 +43,31 @@ def test_the_best_weights_seen_are_kept(logistic):
     assert min(errors) < errors[-1]
 
 
+@pytest.mark.parametrize(("patience", "ended"), [(2, True), (None, False)])
+def test_a_fit_ends_when_the_validation_error_falls_no_more(logistic, patience, ended):
+    weights = logistic.held_out[0]
+    watched = weights, logistic.predictor.bound.anchors(weights.float()).double()
+    config = SMALL.model_copy(update={"epochs": 12, "batch": 16, "patience": patience})
+    told = []
+    predictor = fit_predictor(
+        config, logistic.model, logistic.points, *logistic.fit, validation=watched,
+        progress=lambda done, total, _: told.append((done, total)),
+    )  # fmt: skip
+    errors = [record["validation_error"] for record in predictor.history]
+    assert (len(errors) < 12) == ended
+    assert told[-1] == (12, 12)
+    kept = relative_errors(predictor(watched[0]), watched[1]).mean()
+    assert kept == pytest.approx(min(errors), rel=1e-5)
+    if ended:
+        assert errors.index(min(errors)) == len(errors) - 1 - 2
+
+
+def test_a_fit_that_nobody_watches_goes_on_to_the_end(logistic):
+    config = SMALL.model_copy(update={"patience": 1, "epochs": 4})
+    predictor = fit_predictor(config, logistic.model, logistic.points, *logistic.fit)
+    assert len(predictor.history) == 4
+
+
 def test_weights_of_a_byte_give_the_same_predictor(logistic):
     weights, true = logistic.fit
     answers = [

@@ -79,7 +79,12 @@ def test_weights_give_parameters_and_refine_is_a_param(served):
     body = {"inputs": weights.tolist()}
     plain = ask(client, body)
     refined = ask(client, body | {"params": {"refine": 1}})
-    assert (plain.status_code, refined.status_code) == (200, 200), plain.text
+    early = ask(client, body | {"params": {"stages": 0}})
+    codes = {answer.status_code for answer in (plain, refined, early)}
+    assert codes == {200}, plain.text + refined.text + early.text
+    np.testing.assert_allclose(
+        early.json()["predictions"], predictor.predict(weights, stages=0), rtol=1e-5, atol=1e-6
+    )
     # Single precision inside, on other thread counts.
     np.testing.assert_allclose(
         plain.json()["predictions"], predictor.predict(weights), rtol=1e-5, atol=1e-6
@@ -116,6 +121,7 @@ def test_lists_of_rows_give_parameters_loss_and_certificate(served):
         (b"x" * 10_000_000, "Ensure that input is a valid JSON formatted string"),
         ({"inputs": [[1] * 30], "params": {"refine": 1e9}}, "refine is 1e+09; at most 20"),
         ({"inputs": [[1] * 30], "params": {"refine": -1}}, "expected a number of Newton steps"),
+        ({"inputs": [[1] * 30], "params": {"stages": 99}}, "this predictor has 0 to"),
         (
             {"inputs": [[1] * 30], "params": {"without": {"rows": [["no such", "../../etc"]]}}},
             "unknown rows ['no such', '../../etc']",
@@ -137,6 +143,7 @@ def test_lists_of_rows_give_parameters_loss_and_certificate(served):
         ),
         *(
             "negative refinement",
+            "more stages than there are",
             "unknown rows",
             "a row for a list",
             "text for rows",
