@@ -15,7 +15,7 @@ from modelpred.predictor.fitted import Predictor
 from modelpred.refits import Refit
 from modelpred.targets import Points
 
-CURVE = (0.5, 1.0, 2.0)
+CURVE = (0.5, 1.0, 2.0, 4.0)
 """Newton steps of the curve from pure prediction, which has none, towards retraining."""
 EARLY = (0, 1, 2, 3)
 """Stages after which the curve has answers that come before the prediction's."""

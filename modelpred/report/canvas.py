@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from modelpred.report.blocks import Key, Panel
-from modelpred.report.methods import COLOURS, Look, look
+from modelpred.report.methods import COLOURS, Look, is_ours, look
 
 # Inches, of 72 units each, which the page shows at about one pixel: widths of panels that stand
 # in twos and in threes, so that their texts come out alike.
@@ -186,6 +186,13 @@ def swatch(style: Look) -> Markup:
 def keys(methods: Sequence[str]) -> tuple[Key, ...]:
     """The legend of some methods."""
     return tuple(Key(look(method).label, swatch(look(method))) for method in methods)
+
+
+def curve_keys(methods: Sequence[str]) -> tuple[Key, ...]:
+    """The legend of methods of which the predictor's answers, with any Newton steps, are one curve."""
+    ours = Key("ModelPred, with Newton steps", swatch(look("predictor")))
+    others = keys([method for method in methods if not is_ours(method)])
+    return (ours, *others) if len(others) < len(methods) else others
 
 
 def plain_log_ticks(axes: Axes, *, vertical: bool, percents: bool = False) -> None:

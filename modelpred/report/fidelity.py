@@ -26,7 +26,7 @@ from modelpred.report.blocks import (
     percent,
     percent_interval,
 )
-from modelpred.report.canvas import keys
+from modelpred.report.canvas import curve_keys
 from modelpred.report.figures import fidelity_against_time
 from modelpred.report.frontier import Standing, standings
 from modelpred.report.inputs import ReportInputs
@@ -172,7 +172,7 @@ def fidelity_section(inputs: ReportInputs) -> Section:
         "steps from the prediction; a vertical line is exact retraining. Time is that of answering "
         "alone: fitting and training the targets are listed under “What was run”.",
         panels,
-        keys(in_order(fidelity["method"].unique(maintain_order=True).to_list())),
+        curve_keys(in_order(fidelity["method"].unique(maintain_order=True).to_list())),
     )
     frontiers = [Text(standing.sentence) for standing in _standings(fidelity)]
     return Section("fidelity", title, [_losses(fidelity), *tables, figure, *frontiers])

@@ -18,7 +18,7 @@ from typing import Any
 import polars as pl
 
 from modelpred.report.blocks import Panel, microseconds, number, percent, percent_interval
-from modelpred.report.canvas import keys, standalone
+from modelpred.report.canvas import curve_keys, standalone
 from modelpred.report.fidelity import designs
 from modelpred.report.figures import fidelity_against_time
 from modelpred.report.frontier import GOAL, Standing, standings
@@ -135,7 +135,7 @@ def write_grid(cells: Sequence[GridCell], folder: Path) -> list[Path]:
         methods = in_order(
             pl.concat(tables).filter(source=source)["method"].unique(maintain_order=True).to_list()
         )
-        drawing = standalone(panels, columns=len(FIGURED), legend=keys(methods))
+        drawing = standalone(panels, columns=len(FIGURED), legend=curve_keys(methods))
         path.write_text(drawing, encoding="utf-8")
         written.append(path)
     return written

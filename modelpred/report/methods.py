@@ -67,7 +67,7 @@ _LOOKS = {
     "all_rows": Look("All rows", "ink", "*", "-"),
     "refit_bootstrap": Look("Refit bootstrap", "ink", "D", "--"),
 }
-_REFINED_DASHES = {"refine 0.5": "--", "refine 1": "-.", "refine 2": ":"}
+_REFINED_DASHES = {"refine 0.5": "--", "refine 1": "-.", "refine 2": ":", "refine 4": ":"}
 OURS = ("predictor", "predicted")
 TRUTHS = (*EXACT, "refit_bootstrap")
 

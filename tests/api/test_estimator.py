@@ -146,6 +146,7 @@ def test_fidelity_shows_every_rival_on_every_held_out_design(logistic, softmax):
         assert table["method"].unique(maintain_order=True).to_list() == [
             "predictor", "predictor_stage_0", "predictor_stage_1", "predictor_stage_2",
             "predictor_refine_0.5", "predictor_refine_1", "predictor_refine_2",
+            "predictor_refine_4",
             "full_model", "influence", "rescaled_influence", "newton_step", "linear_datamodel",
             "retraining", "warm_retraining",
         ]  # fmt: skip
