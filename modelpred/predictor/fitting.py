@@ -48,8 +48,11 @@ from modelpred.predictor.planning import fit_short_training
 from modelpred.refits import Progress
 from modelpred.targets import Points, TargetModel
 from modelpred.targets.model import class_counts
+from modelpred.targets.rooms import room, taken
 from modelpred.targets.threads import torch_threads
 
+SCALED_ON = 2**14  # subsets that decide the scales of inputs and outputs
+MOST_FRESH = 2**16  # untrained subsets of an epoch
 SMALL_BATCH_SCORES = 2**18  # scores of a batch up to which one thread is best
 
 
@@ -67,7 +70,7 @@ def _learnable(model: TargetModel, points: Points, weights: Tensor) -> tuple[Ten
         for block in weights.split(ANSWER_BLOCK)
     ]
     learnable = torch.cat(kept) if kept else torch.zeros(0, dtype=torch.bool)
-    return weights[learnable], learnable
+    return taken(weights, learnable), learnable
 
 
 def fit_predictor(
@@ -107,12 +110,14 @@ def fit_predictor(
             f"{len(weights)} of {len(kept)} subsets have an optimum to learn from; expected at "
             "least 2: ask for more or larger subsets"
         )
-    parameters = parameters[kept].to(points.features)
+    parameters = taken(parameters.to(points.features.device), kept)
     with torch_threads(_useful_threads(config.schedule(), points)):
         anchors = (
             fit_size_path(model, points)
             if model.convex
-            else fit_short_training(model, points, weights.to(points.features), parameters)
+            else fit_short_training(
+                model, points, weights.to(points.features), parameters.to(points.features)
+            )
         )
         steps = config.steps
         if steps is None and start is not None:
@@ -173,7 +178,8 @@ def _check_targets(weights: Tensor, parameters: Tensor, *, role: str) -> None:
         raise InvalidInput(
             f"{len(weights)} {role} subsets but {len(parameters)} rows of parameters; pass one each"
         )
-    finite = torch.isfinite(parameters).all(1)
+    blocks = parameters.split(ANSWER_BLOCK)
+    finite = torch.cat([torch.isfinite(block).all(1) for block in blocks])
     if not bool(finite.all()):
         raise InvalidInput(
             f"{int((~finite).sum())} {role} targets are not finite (first: row "
@@ -184,7 +190,8 @@ def _check_targets(weights: Tensor, parameters: Tensor, *, role: str) -> None:
 class _Fit:
     """One run of the optimiser: tensors in single precision, batches drawn from a generator.
 
-    A target costs the compact row of its weights, and its parameters and its anchor as float32.
+    A target costs the compact row of its weights, and its parameters and its anchor as float32; of
+    many targets these lie in files (rooms.py), and memory holds a batch.
     """
 
     def __init__(
@@ -201,7 +208,9 @@ class _Fit:
         self.config, self.schedule = config, config.schedule()
         self.model, self.points, self.network = model, points, network
         self.generator = torch.Generator().manual_seed(config.seed + 1)
-        self.weights, self.parameters = targets[0], targets[1].float()
+        everything = torch.ones(len(targets[1]), dtype=torch.bool)
+        self.weights = targets[0]
+        self.parameters = taken(targets[1], everything, dtype=torch.float32)
         self.bound = network.bind(model, points)
         self.prepared = self._prepare(self.weights)
         if isinstance(network, AnchoredNetwork) and scaled:
@@ -220,37 +229,48 @@ class _Fit:
         return isinstance(self.network, AnchoredNetwork)
 
     def _prepare(self, weights: Tensor) -> Tensor | None:
+        found: Tensor | None = None
         with torch.no_grad():
-            blocks = [
-                self.network.prepare(rows.float(), self.bound)
-                for rows in weights.split(ANSWER_BLOCK)
-            ]
-        kept = [block for block in blocks if block is not None]
-        return torch.cat(kept) if kept else None
+            for first in range(0, len(weights), ANSWER_BLOCK):
+                rows = weights[first : first + ANSWER_BLOCK]
+                block = self.network.prepare(rows.float(), self.bound)
+                if block is None:
+                    return None
+                if found is None:
+                    found = self._room((len(weights), *block.shape[1:]), block)
+                found[first : first + len(block)] = block
+        return found
+
+    def _room(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
+        on_cpu = like.device.type == "cpu"
+        return room(shape, like.dtype) if on_cpu else like.new_empty(shape)
 
     def _standardise(self, network: AnchoredNetwork) -> None:
         assert self.prepared is not None
         assert self.bound.anchors is not None
         steps: list[Tensor] = []
         totals: list[Tensor] = []
+        counts, starts, parameters = (
+            each[:SCALED_ON] for each in (self.weights, self.prepared, self.parameters)
+        )
         with torch.no_grad():
             for rows, start in zip(
-                self.weights.split(ANSWER_BLOCK), self.prepared.split(ANSWER_BLOCK), strict=True
+                counts.split(ANSWER_BLOCK), starts.split(ANSWER_BLOCK), strict=True
             ):
                 weights = rows.float()
                 totals.append(weights.sum(1, keepdim=True))
                 gradients = self.model.gradient(start, weights, self.bound.points)
                 steps.append(self.bound.anchors.preconditioner(weights)(gradients))
-            network.standardise(torch.cat(totals), torch.cat(steps), self.parameters, self.points)
-            gap = (self.parameters - self.prepared).square().mean().sqrt()
+            network.standardise(torch.cat(totals), torch.cat(steps), parameters, self.points)
+            gap = (parameters - starts).square().mean().sqrt()
             network.correction_scale.fill_(float(gap.clamp(min=1e-6)))
         self.bound = network.rescaled(self.bound)
 
     def _fresh(self) -> tuple[Tensor, Tensor | None]:
-        """Untrained subsets: every fitted one with its points shuffled, and what is prepared."""
+        """Untrained subsets: fitted ones with their points shuffled, and what is prepared."""
         device = self.weights.device
         blocks: list[Tensor] = []
-        for rows in self.weights.split(ANSWER_BLOCK):
+        for rows in self.weights[:MOST_FRESH].split(ANSWER_BLOCK):
             keys = torch.rand(rows.shape, generator=self.generator)
             moved = rows.gather(1, keys.argsort(1).to(device))
             counts = class_counts(moved.float(), self.points)

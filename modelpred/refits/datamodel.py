@@ -7,7 +7,8 @@ outputs; here parameters). With the eigenbasis V of W'W, eigenvalues e, B = V (V
 one decomposition serves every penalty.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import final
 
 import numpy as np
@@ -16,7 +17,7 @@ from jaxtyping import Float, Num
 from torch import Tensor
 
 from modelpred.dataset.tables import InvalidInput
-from modelpred.metrics import relative_errors
+from modelpred.metrics import Vector, relative_errors
 from modelpred.refits.retraining import checked_weights
 from modelpred.targets.model import Points
 
@@ -24,6 +25,48 @@ from modelpred.targets.model import Points
 GRID = np.logspace(-5, 2, 15)
 # Every fifth bank row chooses the penalty; then all rows fit.
 HELD_OUT = 5
+BLOCK = 4096  # rows of the bank that are read at once
+
+
+@dataclass(frozen=True)
+class _Moments:
+    """Sums over rows of weights and parameters, each less a fixed shift, and of their products."""
+
+    shift_weights: Tensor
+    shift_parameters: Tensor
+    rows: int
+    weights: Tensor
+    parameters: Tensor
+    squares: Tensor
+    products: Tensor
+
+    @classmethod
+    def none(cls, weights: Tensor, parameters: Tensor) -> "_Moments":
+        """Of no rows yet; shifted by the mean of the first, so that little is lost to rounding."""
+        first = weights[:BLOCK].to(torch.float64).mean(0)
+        mean = parameters[:BLOCK].to(torch.float64).mean(0)
+        squares, products = (first.new_zeros(len(first), len(other)) for other in (first, mean))
+        return cls(
+            first, mean, 0, torch.zeros_like(first), torch.zeros_like(mean), squares, products
+        )
+
+    def added(self, weights: Tensor, parameters: Tensor) -> "_Moments":
+        """With the rows of a block."""
+        rows = weights - self.shift_weights
+        targets = parameters - self.shift_parameters
+        return replace(
+            self,
+            rows=self.rows + len(rows),
+            weights=self.weights + rows.sum(0),
+            parameters=self.parameters + targets.sum(0),
+            squares=self.squares + rows.T @ rows,
+            products=self.products + rows.T @ targets,
+        )
+
+    def joined(self, other: "_Moments") -> "_Moments":
+        """With the rows of both, which have one shift."""
+        names = ("rows", "weights", "parameters", "squares", "products")
+        return replace(self, **{name: getattr(self, name) + getattr(other, name) for name in names})
 
 
 @dataclass(frozen=True)
@@ -35,16 +78,17 @@ class _Decomposed:
     projected: Tensor
 
     @classmethod
-    def of(cls, weights: Tensor, parameters: Tensor) -> "_Decomposed":
-        centred = weights - weights.mean(dim=0)
-        values, vectors = torch.linalg.eigh(centred.T @ centred)
-        targets = parameters - parameters.mean(dim=0)
+    def of(cls, moments: _Moments) -> "_Decomposed":
+        weights, parameters = moments.weights / moments.rows, moments.parameters / moments.rows
+        centred = moments.squares - moments.rows * torch.outer(weights, weights)
+        values, vectors = torch.linalg.eigh(centred)
+        products = moments.products - moments.rows * torch.outer(weights, parameters)
         return cls(
-            weights.mean(dim=0),
-            parameters.mean(dim=0),
+            moments.shift_weights + weights,
+            moments.shift_parameters + parameters,
             vectors,
             values.clamp(min=0),
-            vectors.T @ (centred.T @ targets),
+            vectors.T @ products,
         )
 
     def coefficients(self, factor: float) -> Tensor:
@@ -93,9 +137,12 @@ class LinearDatamodel:
                 f"expected {2 * HELD_OUT} or more weight rows, each with its parameters, "
                 f"got {len(weights)} and {len(parameters)}"
             )
-        rows = weights.to(torch.float64)
-        chosen = _chosen_penalty(rows, parameters) if penalty is None else penalty
-        fitted = _Decomposed.of(rows, parameters)
+        learned = held = _Moments.none(weights, parameters)
+        for rows, targets, others in _blocks(weights, parameters):
+            learned = learned.added(rows[~others], targets[~others])
+            held = held.added(rows[others], targets[others])
+        chosen = _chosen_penalty(learned, weights, parameters) if penalty is None else penalty
+        fitted = _Decomposed.of(learned.joined(held))
         coefficients = fitted.coefficients(chosen)
         intercept = fitted.mean_parameters - fitted.mean_weights @ coefficients
         return cls(coefficients, intercept, penalty=chosen)
@@ -120,14 +167,24 @@ class LinearDatamodel:
         return LinearDatamodel(coefficients, self.intercept, penalty=self.penalty)
 
 
-def _chosen_penalty(weights: Tensor, parameters: Tensor) -> float:
-    held = torch.arange(len(weights)) % HELD_OUT == HELD_OUT - 1
-    fitted = _Decomposed.of(weights[~held], parameters[~held])
-    offsets = weights[held] - fitted.mean_weights
+def _blocks(weights: Tensor, parameters: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Weights and parameters in float64, block by block, and which rows choose the penalty."""
+    for first in range(0, len(weights), BLOCK):
+        place = slice(first, first + BLOCK)
+        rows = weights[place].to(torch.float64)
+        held = torch.arange(first, first + len(rows), device=rows.device) % HELD_OUT == HELD_OUT - 1
+        yield rows, parameters[place].to(torch.float64), held
 
-    def error(factor: float) -> float:
-        predicted = fitted.mean_parameters + offsets @ fitted.coefficients(factor)
-        # The median is not moved by a held-out target near zero, whose relative error is endless.
-        return float(np.median(relative_errors(predicted, parameters[held])))
 
-    return min(map(float, GRID), key=error)
+def _chosen_penalty(learned: _Moments, weights: Tensor, parameters: Tensor) -> float:
+    fitted = _Decomposed.of(learned)
+    factors = [float(factor) for factor in GRID]
+    coefficients = [fitted.coefficients(factor) for factor in factors]
+    errors: list[list[Vector]] = [[] for _ in factors]
+    for rows, targets, held in _blocks(weights, parameters):
+        offsets = rows[held] - fitted.mean_weights
+        for found, slopes in zip(errors, coefficients, strict=True):
+            found.append(relative_errors(fitted.mean_parameters + offsets @ slopes, targets[held]))
+    # The median is not moved by a held-out target near zero, whose relative error is endless.
+    medians = [float(np.median(np.concatenate(found))) for found in errors]
+    return factors[int(np.argmin(medians))]

@@ -8,6 +8,7 @@ exactly the shards of one version with their hashes; readers follow the manifest
 import hashlib
 import json
 import os
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ from modelpred.targets.parquet import (
     refuse,
     shard_bytes,
 )
+from modelpred.targets.rooms import room, taken
 from modelpred.targets.training import TrainedTargets
 
 MANIFEST_NAME = "manifest.json"
@@ -104,8 +106,9 @@ class Bank:
 
         The parameters of the others are not their optimum.
         """
-        chosen = self.select(role=role)
-        return chosen.weights[chosen.converged], chosen.parameters[chosen.converged]
+        own = torch.tensor([each == role for each in self.roles], dtype=torch.bool)
+        rows = own & self.converged
+        return taken(self.weights, rows), taken(self.parameters, rows)
 
     def select(self, *, role: str | None = None, design: str | None = None) -> "Bank":
         """The rows of one role, one design, or both; order is kept."""
@@ -118,8 +121,8 @@ class Bank:
             ids=tuple(self.ids[row] for row in rows),
             roles=tuple(self.roles[row] for row in rows),
             designs=tuple(self.designs[row] for row in rows),
-            weights=self.weights[rows],
-            parameters=self.parameters[rows],
+            weights=taken(self.weights, torch.tensor(rows, dtype=torch.int64)),
+            parameters=taken(self.parameters, torch.tensor(rows, dtype=torch.int64)),
             objective=self.objective[rows],
             gradient_norm=self.gradient_norm[rows],
             converged=self.converged[rows],
@@ -271,32 +274,68 @@ def read_shards(folder: Path) -> Iterator[Shard]:
 def read_bank(folder: Path) -> Bank:
     """All subsets of the version in this folder with their trained parameters.
 
+    Shards are read one after the other into room that a large version has in a file (rooms.py).
+
     Raises:
         CorruptShard: names the shard that does not match the manifest, or does not fit the others.
     """
-    shards = list(read_shards(folder))
-    if not shards:
-        raise refuse(str(folder / MANIFEST_NAME), "lists no shards")
-    widths = {(s.block.weights.shape[1], s.trained.parameters.shape[1]) for s in shards}
-    if len(widths) > 1:
-        raise refuse(str(folder / MANIFEST_NAME), f"shards differ in width: {sorted(widths)}")
-    ids = tuple(name for shard in shards for name in shard.block.ids)
-    if len(set(ids)) != len(ids):
-        raise refuse(str(folder / MANIFEST_NAME), "two shards hold the same subset")
+    manifest = folder / MANIFEST_NAME
+    rows = sum(entry.rows for entry in read_manifest(folder))
+    filling: _Filling | None = None
+    for shard in read_shards(folder):
+        if filling is None:
+            filling = _Filling(rows, shard)
+        if filling.width != _width(shard):
+            widths = sorted({filling.width, _width(shard)})
+            raise refuse(str(manifest), f"shards differ in width: {widths}")
+        filling.add(shard)
+    if filling is None:
+        raise refuse(str(manifest), "lists no shards")
+    if len(set(filling.ids)) != len(filling.ids):
+        raise refuse(str(manifest), "two shards hold the same subset")
+    return filling.bank()
 
-    def joined(column: str) -> Tensor:
-        return torch.cat([torch.as_tensor(getattr(shard.trained, column)) for shard in shards])
 
-    wide = any(shard.block.weights.dtype == torch.int32 for shard in shards)
-    kind = torch.int32 if wide else torch.uint8
-    return Bank(
-        ids=ids,
-        roles=tuple(role for shard in shards for role in shard.block.roles),
-        designs=tuple(design for shard in shards for design in shard.block.designs),
-        weights=torch.cat([shard.block.weights.to(kind) for shard in shards]),
-        parameters=joined("parameters"),
-        objective=joined("objective"),
-        gradient_norm=joined("gradient_norm"),
-        converged=joined("converged"),
-        degenerate=joined("degenerate"),
-    )
+def _width(shard: Shard) -> tuple[int, int]:
+    return shard.block.weights.shape[1], shard.trained.parameters.shape[1]
+
+
+class _Filling:
+    """A bank while its shards are read."""
+
+    def __init__(self, rows: int, first: Shard) -> None:
+        self.width = _width(first)
+        self.ids: list[str] = []
+        self.roles: list[str] = []
+        self.designs: list[str] = []
+        self.weights = room((rows, self.width[0]), torch.uint8)
+        self.columns = {
+            name: room((rows, *column.shape[1:]), column.dtype)
+            for name, column in _columns(first).items()
+        }
+
+    def add(self, shard: Shard) -> None:
+        """Put a shard's subsets behind those that are there."""
+        place = slice(len(self.ids), len(self.ids) + len(shard.block))
+        if shard.block.weights.dtype == torch.int32 and self.weights.dtype != torch.int32:
+            wide = room(tuple(self.weights.shape), torch.int32)
+            wide[: place.start] = self.weights[: place.start]
+            self.weights = wide
+        self.weights[place] = shard.block.weights
+        for name, column in _columns(shard).items():
+            self.columns[name][place] = column
+        self.ids += shard.block.ids
+        # A few words said once for each subset: one copy of each.
+        self.roles += map(sys.intern, shard.block.roles)
+        self.designs += map(sys.intern, shard.block.designs)
+
+    def bank(self) -> Bank:
+        """All that was added."""
+        return Bank(
+            tuple(self.ids), tuple(self.roles), tuple(self.designs), self.weights, **self.columns
+        )
+
+
+def _columns(shard: Shard) -> dict[str, Tensor]:
+    names = ("parameters", "objective", "gradient_norm", "converged", "degenerate")
+    return {name: torch.as_tensor(getattr(shard.trained, name)) for name in names}

@@ -4,19 +4,26 @@ The published configuration is trained as its scripts do it: one subset after th
 padded to no common length, the sum and rho, in batches of 32 by Adam.
 """
 
-import resource
+import hashlib
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from modelpred.predictor import PredictorConfig, Refined, fit_predictor
 from modelpred.predictor.network import PaperNetwork
-from modelpred.refits import Refit, rivals
+from modelpred.refits import LinearDatamodel, Refit, rivals
 from modelpred.refits.timing import fastest_seconds
+from modelpred.subsets import Subsets
+from modelpred.targets import TrainedTargets, rooms
+from modelpred.targets.parquet import ShardMetadata
+from modelpred.targets.shards import ManifestEntry, read_bank, write_manifest, write_shard
 from tests.benchmarks.predictor_banks import (
     Problem,
     machine,
@@ -27,7 +34,8 @@ from tests.benchmarks.predictor_banks import (
 
 EPOCHS = PredictorConfig().schedule().epochs
 LOOPED = 320  # subsets of the published loop that are timed
-MEMORY = (8000, 32000, 100000)
+MEMORY = (100_000, 400_000, 800_000)
+SHARD = 10_000  # targets
 TIMED = (
     ("iris", "logistic"), ("breast_cancer", "logistic"), ("spam", "logistic"), ("spam", "svm"),
     ("wine", "softmax"), ("digits", "softmax"),
@@ -132,32 +140,93 @@ def times(chosen: list[str]) -> None:
 
 
 def peak_memory(targets: int) -> None:
-    """Print what fitting this many random targets adds to the peak memory of the process, in MiB."""
+    """Print what reading so many random targets and fitting to them adds to the peak memory, in MiB.
+
+    Memory that cannot be given back (RssAnon of Linux), not the pages of files that are mapped.
+    """
     task = problem("spam", "logistic", fit={"uniform": 100}, test={"uniform": 1})
-    weights = (torch.rand(targets, 300, generator=torch.Generator().manual_seed(0)) < 0.5).to(
-        torch.uint8
-    )
-    parameters = task.fit.parameters[torch.arange(targets) % 100]
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    fit_predictor(PredictorConfig(epochs=1), task.model, task.points, weights, parameters)
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+    with tempfile.TemporaryDirectory() as place:
+        write_shards(Path(place), task, targets)
+        began, peak, ended = anonymous_mebibytes(), [0.0], threading.Event()
+
+        def watch() -> None:
+            while not ended.wait(0.01):
+                peak[0] = max(peak[0], anonymous_mebibytes())
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        bank = read_bank(Path(place))
+        read = peak[0] - began
+        fit = bank.usable(role="fit")
+        fit_predictor(PredictorConfig(epochs=1), task.model, task.points, *fit)
+        LinearDatamodel.fit(*fit)
+        ended.set()
+        watcher.join()
+    names = sum(map(sys.getsizeof, bank.ids)) / 2**20
+    print(read, peak[0] - began, names)
+
+
+def anonymous_mebibytes() -> float:
+    """Memory of this process that is no file's."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("RssAnon:")[1].split()[0]) / 1024
+
+
+def write_shards(folder: Path, task: Problem, targets: int) -> None:
+    """Shards of random subsets that say of each what training gave for another."""
+    generator = torch.Generator().manual_seed(0)
+    entries: list[ManifestEntry] = []
+    for first in range(0, targets, SHARD):
+        rows = min(SHARD, targets - first)
+        names = tuple(f"fit-uniform-{first + row:07d}" for row in range(rows))
+        weights = (torch.rand(rows, 300, generator=generator) < 0.5).to(torch.uint8)
+        block = Subsets(names, ("fit",) * rows, ("uniform",) * rows, weights)
+        zeros = torch.zeros(rows, dtype=torch.float64)
+        trained = TrainedTargets(
+            parameters=task.fit.parameters[torch.arange(rows) % 100],
+            objective=zeros, gradient_norm=zeros, iterations=zeros.long(),
+            converged=zeros == 0, degenerate=zeros != 0,
+        )  # fmt: skip
+        fingerprint = hashlib.sha256(str(first).encode()).hexdigest()
+        metadata = ShardMetadata(
+            fingerprint=fingerprint, dataset="spam", model=task.model.name,
+            settings=task.model.settings, tolerance=1e-6,
+        )  # fmt: skip
+        path = folder / f"{first}.parquet"
+        sha256 = write_shard(path, block=block, trained=trained, metadata=metadata)
+        entries.append(
+            ManifestEntry(
+                file=path.name,
+                fingerprint=fingerprint,
+                sha256=sha256,
+                size=path.stat().st_size,
+                rows=rows,
+                designs={"uniform": rows},
+            )
+        )
+    write_manifest(folder, entries)
 
 
 def memory(chosen: list[str]) -> None:
-    """Peak memory of a fit for each number of targets, each in a process of its own."""
+    """Peak memory for each number of targets, each in a process of its own."""
     rows: list[list[str]] = []
     for targets in MEMORY:
         done = subprocess.run(
             [sys.executable, "-m", "tests.benchmarks.predictor_speed", str(targets)],
             capture_output=True, text=True, check=True,
         )  # fmt: skip
-        added = float(done.stdout)
-        rows.append([f"{targets}", f"{added:.0f}", f"{1024 * added / targets:.2f}"])
+        read, added, names = map(float, done.stdout.split())
+        stored = targets * (300 + 8 * 58) / 2**20
+        rows.append(
+            [f"{targets:,}", f"{stored:.0f}", f"{read:.0f}", f"{added:.0f}", f"{names:.0f}"]
+        )
         print(" | ".join(rows[-1]), flush=True)
     told = (
-        "spam, logistic: what a fit adds to the peak memory of its process, bank of targets aside."
+        "spam, logistic, from shards on disk: what reading the bank, and reading it, one epoch of the "
+        "fit and the linear datamodel add to the peak memory of a process, MiB, pages of mapped files "
+        f"not counted. Tensors of more than {rooms.LARGEST >> 20} MiB lie in files."
     )
-    header = ["targets", "MiB", "KiB a target"]
+    header = ["targets", "weights and parameters", "read", "read and fit", "of it names of subsets"]
     write_part("Memory", [told, "", *table(header, rows)])
 
 
