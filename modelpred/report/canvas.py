@@ -190,7 +190,7 @@ def keys(methods: Sequence[str]) -> tuple[Key, ...]:
 
 def curve_keys(methods: Sequence[str]) -> tuple[Key, ...]:
     """The legend of methods of which the predictor's answers, with any Newton steps, are one curve."""
-    ours = Key("ModelPred, with Newton steps", swatch(look("predictor")))
+    ours = Key("ModelPred, all answers", swatch(look("predictor")))
     others = keys([method for method in methods if not is_ours(method)])
     return (ours, *others) if len(others) < len(methods) else others
 

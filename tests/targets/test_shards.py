@@ -13,7 +13,7 @@ import torch
 
 from modelpred.dataset import InvalidInput
 from modelpred.subsets import Subsets
-from modelpred.targets import TrainedTargets, target_model
+from modelpred.targets import TrainedTargets, rooms, target_model
 from modelpred.targets.parquet import CorruptShard, ShardMetadata, parse_shard, shard_bytes
 from modelpred.targets.shards import (
     MANIFEST_NAME,
@@ -269,6 +269,23 @@ def test_the_bank_holds_all_shards_in_the_manifests_order(tmp_path):
     assert fit.ids == parts[1].ids + parts[2].ids
     assert torch.equal(fit.objective, bank.objective[4:])
     assert bank.select(design="prefix").parameters.shape == (0, PARAMETERS)
+
+
+def test_a_bank_in_files_is_the_bank_in_memory(tmp_path, monkeypatch):
+    """Also where counts that need more than a byte come only with a later shard."""
+    write_version(tmp_path, block_of(4), block_of(3, start=4, highest=300), block_of(2, start=7))
+    expected = read_bank(tmp_path)
+    monkeypatch.setattr(rooms, "LARGEST", 0)
+    found = read_bank(tmp_path)
+    assert found.weights.dtype == expected.weights.dtype == torch.int32
+    for name in ("ids", "roles", "designs"):
+        assert getattr(found, name) == getattr(expected, name)
+    for name in ("weights", "parameters", "objective", "converged", "degenerate"):
+        torch.testing.assert_close(
+            getattr(found, name), getattr(expected, name), rtol=0, atol=0, equal_nan=True
+        )
+    for mine, theirs in zip(found.usable(role="fit"), expected.usable(role="fit"), strict=True):
+        assert torch.equal(mine, theirs)
 
 
 def test_shards_are_read_one_at_a_time(tmp_path):
