@@ -14,8 +14,8 @@ class PredictorConfig(BaseModel):
     batches of 128 at 2e-3, for `paper` 15 epochs of batches of 32 at 1e-4; no pool for `anchored`, 64
     numbers for `attention`; and as many steps as the pool needs (planned_steps). `start` names the
     revision whose predictor the fit starts from, which needs a quarter of the epochs. A fit that is
-    watched on validation subsets ends early when their error has not fallen for `patience` epochs;
-    `None` goes on to the end, and so does `paper`.
+    watched on validation subsets ends early when their error has not fallen for `patience` epochs of
+    its second half; `None` goes on to the end, and so does `paper`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

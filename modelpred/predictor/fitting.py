@@ -298,7 +298,8 @@ class _Fit:
             history.append(
                 {"epoch": epoch + 1, "loss": loss, "validation_error": error, "seconds": seconds}
             )
-            ends = watched and best.ends(error)
+            # While the learning rate rises and is high, the error may rise for long, to fall below.
+            ends = watched and best.ends(error, waiting=2 * epoch >= self.schedule.epochs)
             if progress:
                 done = self.schedule.epochs if ends else epoch + 1
                 progress(done, self.schedule.epochs, f"validation error {error:.4f}")
@@ -406,12 +407,12 @@ class _Best:
         self.error, self.waited = math.inf, 0
         self.state: dict[str, Tensor] = {}
 
-    def ends(self, error: float) -> bool:
-        """Take note of an epoch; returns whether to wait no longer."""
+    def ends(self, error: float, *, waiting: bool) -> bool:
+        """Take note of an epoch, which may count as one of waiting; returns whether to wait no longer."""
         if error < self.error:
             self.error, self.waited = error, 0
             self.state = {name: value.clone() for name, value in self.network.state_dict().items()}
-        else:
+        elif waiting:
             self.waited += 1
         return self.patience is not None and self.waited >= self.patience
 

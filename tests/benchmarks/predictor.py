@@ -83,7 +83,7 @@ def compare(task: Problem, *, published: bool) -> pl.DataFrame:
 def affordable(task: Problem, newton: Refit, predictor: Predictor) -> dict[str, Refit]:
     """The most refined answers in the time of one and of two Newton steps, named with their steps."""
     weights = task.test.usable(design="uniform")[0]
-    early = early_answers(predictor, stages=range(1, predictor.stages - 1))
+    early = early_answers(predictor, stages=range(predictor.stages))
     answers: list[tuple[str, Refit]] = [*early.items(), ("refine 0", predictor)]
     answers += [(f"refine {steps:g}", Refined(predictor, steps)) for steps in STEPS]
     with torch_threads(1):
