@@ -163,7 +163,7 @@ QUALITY = (
             targets=1000,
             predictor=PredictorConfig(epochs=10),
         ),
-        400,
+        6000,
     ),
 )
 
