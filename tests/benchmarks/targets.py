@@ -597,13 +597,22 @@ What the products that are done now would allow if nothing else took time (100% 
 - *mlp*: 150 steps on its own points are 210 MFLOP a subset, 2.1 ms at the peak of float32; in shapes
   this small the products run at 72 GFLOP/s hot and less from memory (the gathered points of a group are larger
   than the second cache), tanh and softmax take an eighth, state in float64 a tenth.
+- *Python's lock*: two threads of one process take 133 and 6,530 us of processor time a subset (spam
+  logistic, standardised; mlp) where one alone takes 115 and 6,050, and they wait for each other beside. Two
+  processes at once take 117 and 6,030 each, as if alone: with processes the two ratios would be about 25 and 10.
+  The stage `targets` trains in processes; `train_targets` does not, because one takes two seconds to start, more
+  than most calls. Neither pinned threads nor other settings of the allocator change it (within 3%).
+- *inverses by halves* (of standardised spam's Hessians, 36 us with building them, against 53 by LAPACK's
+  factors) precondition later steps of svm better than the diagonal does: 7 to 14% off svm, standardised; ridge
+  within 5%.
 
 Tried without gain (products a subset, spam and MNIST features): starting each subset at the whole
 pool's optimum of its own total weight (-3% to +3%; svm -20% to +30%), an eigenbasis from that optimum
 (-3% to +4%), looser and tighter Newton systems (within 6%), smaller blocks (slower); scores with subsets
 beside each other in memory (products 10 to 20% faster alone, what is around them slower: in all 3 to 10%
 slower, softmax 65%); a more exact start for all subsets (as good as two digits); mlp in groups of 1 MiB
-or padded to 16 or 64 points (within 3%). With some gain, not built: softmax on each subset's own points in
+or padded to 16 or 64 points (within 3%), or with all of a step's arrays kept, state in float32 too
+(within 6%). With some gain, not built: softmax on each subset's own points in
 one eigenbasis for all classes needs 0.24 of the products at 20% of the points and 0.65 at 50%, but 1.5 at 90%,
 and reads 140 kB of gathered points a subset twice an iteration.
 """
