@@ -143,8 +143,7 @@ def attributed(
     refit = context.refits[context.subject]
     alone, everything = leave_one_out(refit, context), whole(refit, context)
     change = (alone - everything)[:, position].numpy()
-    subject = context.refits[context.subject]
-    differentiated = subject if isinstance(subject, Refined) else predictor
+    differentiated = refit if isinstance(refit, Refined) else predictor
     slope = derivatives(differentiated, torch.tensor([position]))[0].numpy()
     return Attribution(
         _called(named[position]),

@@ -1,8 +1,9 @@
 """The predictor on disk: predictor.safetensors and predictor.json, nothing else, nothing executable.
 
 The tensors hold the network's weights, the anchors and the pool (features and labels), so that a
-loaded predictor answers on its own; and the points of the fit where those are others. The JSON says how to build the network and the family. The
-same predictor gives the same bytes: no times, no machine.
+loaded predictor answers on its own; and the points of the fit where those are others. The JSON says
+how to build the network and the family. The same predictor gives the same bytes: no times, no
+machine.
 """
 
 import hashlib

@@ -143,26 +143,40 @@ class Predictor:
             known=self.known or self.points,
         )  # fmt: skip
 
-    def _answer(self, weights: Tensor, *, refine: float | int, stages: int | None) -> Tensor:
-        device, features = self.points.features.device, self.points.features.shape[1]
-        light = weights.to(device=device, dtype=torch.float32)
+    def reached(
+        self, weights: Tensor, light: Tensor, *, refine: float | int, stages: int | None = None
+    ) -> Tensor:
+        """What `predict` gives for a block of subsets with an optimum, unchecked; autograd follows it.
+
+        Args:
+            weights: [subsets, points].
+            light: the same in the network's precision, on its device.
+            refine: see `predict`.
+            stages: see `predict`.
+        """
+        features = self.points.features
 
         def prediction() -> Tensor:
             return self.network.answer(light, self.bound, stage=stages).to(torch.float64)
 
+        if refine:
+            answer = refine_parameters(
+                self.model,
+                self.points,
+                self.refining,
+                weights=weights.to(device=features.device, dtype=torch.float64),
+                start=prediction,
+                steps=refine,
+            )
+        else:
+            answer = prediction()
+        return self.model.representative(answer, features.shape[1])
+
+    def _answer(self, weights: Tensor, *, refine: float | int, stages: int | None) -> Tensor:
+        device = self.points.features.device
+        light = weights.to(device=device, dtype=torch.float32)
         with torch.no_grad():
-            if refine:
-                answer = refine_parameters(
-                    self.model,
-                    self.points,
-                    self.refining,
-                    weights=weights.to(device=device, dtype=torch.float64),
-                    start=prediction,
-                    steps=refine,
-                )
-            else:
-                answer = prediction()
-            answer = self.model.representative(answer, features)
+            answer = self.reached(weights, light, refine=refine, stages=stages)
         # Single precision may lose a weight, but finds none: what it has an optimum for, has one.
         if not bool(self.model.without_optimum(class_counts(light, self.bound.points)).any()):
             return answer

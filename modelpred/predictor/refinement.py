@@ -6,8 +6,8 @@ of a step is a fraction of those iterations. So one knob goes from the pure pred
 retraining. Gradients are double precision, the solutions that correct them single: errors of the
 latter are corrected by the next step. Where the loss has kinks, the curvature changes on the way: a
 step's best length is sought, and a small Hessian is inverted at the third step and every third
-from there on; it preconditions the two between, for which four iterations do. Elsewhere a step that raises the objective is
-halved, up to five times, and dropped if that does not help.
+from there on; it preconditions the two between, for which four iterations do. Elsewhere a step that
+raises the objective is halved, up to five times, and dropped if that does not help.
 
 A family of fixed training steps is refined by ten more gradients for each k: by a longer short
 training, or training on from the prediction, see short_training.py.

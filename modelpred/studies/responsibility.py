@@ -20,7 +20,6 @@ from torch import Tensor
 
 from modelpred.dataset.tables import InvalidInput
 from modelpred.predictor import Predictor, Refined
-from modelpred.predictor.refinement import refine_parameters
 from modelpred.refits.retraining import Refit, Retraining
 from modelpred.studies.removals import BLOCK, leave_one_out, without
 from modelpred.studies.utility import StudyContext, refitted
@@ -93,21 +92,11 @@ def derivatives(
 
 def _derivatives(predictor: Predictor, chosen: Tensor, *, refine: float | int) -> Tensor:
     """One copy of w = 1 for each parameter, so that one way back serves all of them."""
-    model, features = predictor.model, predictor.points.features
+    features = predictor.points.features
     precision = next(predictor.network.parameters()).dtype
     weights = features.new_ones(len(chosen), len(features), dtype=torch.float64)
     weights.requires_grad_()
-    answer = predictor.network.answer(weights.to(precision), predictor.bound).to(torch.float64)
-    if refine:
-        answer = refine_parameters(
-            model,
-            predictor.points,
-            predictor.refining,
-            weights=weights,
-            start=lambda: answer,
-            steps=refine,
-        )
-    answer = model.representative(answer, features.shape[1])
+    answer = predictor.reached(weights, weights.to(precision), refine=refine)
     own = answer.gather(1, chosen[:, None]).sum()
     (slopes,) = torch.autograd.grad(own, weights)
     return slopes

@@ -213,6 +213,26 @@ class Linear(TargetModel):
         penalty = self._penalty(points, like=parameters).expand(len(parameters), -1)
         return OuterProducts.of(_design(points.features)).inverses(curvature, penalty)
 
+    def correct(
+        self,
+        scores: Float[Tensor, "subsets points outputs"],
+        labels: Num[Tensor, " points"],
+    ) -> Bool[Tensor, "subsets points"]:
+        """Whether the sign of a single score, or the highest of several, is the label's."""
+        if scores.shape[2] == 1:
+            return (scores[..., 0] > 0) == labels.to(torch.bool)
+        return scores.argmax(2) == labels
+
+    def margins(
+        self,
+        scores: Float[Tensor, "subsets points outputs"],
+        labels: Num[Tensor, " points"],
+    ) -> Float[Tensor, "subsets points"]:
+        """Signed score; of several the label's against the others: log odds, or minus the highest."""
+        if scores.shape[2] == 1:
+            return scores[..., 0] * (labels * 2 - 1)
+        return true_class_margins(scores, labels, soft=self.probabilistic)
+
     def point_gradients(
         self, parameters: Float[Tensor, " parameters"], points: Points
     ) -> Float[Tensor, "points parameters"]:

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from modelpred.dataset.tables import InvalidInput
-from modelpred.targets.linear import Curvature, Linear, signs_of, true_class_margins
+from modelpred.targets.linear import Curvature, Linear, signs_of
 
 
 @final
@@ -66,22 +66,6 @@ class Logistic(Linear):
     ) -> Float[Tensor, "subsets points classes"]:
         """[1 - p, p], each computed without cancellation."""
         return torch.cat([torch.sigmoid(-scores), torch.sigmoid(scores)], 2)
-
-    def correct(
-        self,
-        scores: Float[Tensor, "subsets points outputs"],
-        labels: Num[Tensor, " points"],
-    ) -> Bool[Tensor, "subsets points"]:
-        """Whether the score's sign is the label's."""
-        return (scores[..., 0] > 0) == labels.to(torch.bool)
-
-    def margins(
-        self,
-        scores: Float[Tensor, "subsets points outputs"],
-        labels: Num[Tensor, " points"],
-    ) -> Float[Tensor, "subsets points"]:
-        """Signed score: log odds of the label's class."""
-        return scores[..., 0] * (labels * 2 - 1)
 
     def without_optimum(self, counts: Float[Tensor, "subsets groups"]) -> Bool[Tensor, " subsets"]:
         """Subsets with a class missing: the intercept would run away."""
@@ -156,22 +140,6 @@ class Softmax(Linear):
     ) -> Float[Tensor, "subsets points classes"]:
         """Softmax of the scores."""
         return torch.softmax(scores, 2)
-
-    def correct(
-        self,
-        scores: Float[Tensor, "subsets points outputs"],
-        labels: Num[Tensor, " points"],
-    ) -> Bool[Tensor, "subsets points"]:
-        """Whether the highest score is the label's."""
-        return scores.argmax(2) == labels
-
-    def margins(
-        self,
-        scores: Float[Tensor, "subsets points outputs"],
-        labels: Num[Tensor, " points"],
-    ) -> Float[Tensor, "subsets points"]:
-        """Log odds of the label's class against all others."""
-        return true_class_margins(scores, labels, soft=True)
 
     def without_optimum(self, counts: Float[Tensor, "subsets groups"]) -> Bool[Tensor, " subsets"]:
         """Subsets with a class missing: its intercept would run away."""

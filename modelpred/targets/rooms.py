@@ -28,9 +28,8 @@ def room(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     if math.prod(shape) * kind.itemsize <= LARGEST:
         return torch.empty(shape, dtype=dtype)
     with tempfile.TemporaryFile(prefix="modelpred-") as file:
-        if hasattr(
-            os, "posix_fallocate"
-        ):  # no space is an error here, and a crash at a page's first use
+        # Without space this is an error; the mapping would only crash when a page is first used.
+        if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(file.fileno(), 0, math.prod(shape) * kind.itemsize)
         # The mapping outlives the file's handle; numpy's memmap keeps it as long as the tensor.
         return torch.from_numpy(np.memmap(file, dtype=kind, mode="r+", shape=shape))

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import ClassVar, final
 
 import torch
-from jaxtyping import Bool, Float, Num
+from jaxtyping import Float, Num
 from torch import Tensor
 
 from modelpred.dataset.tables import InvalidInput
-from modelpred.targets.linear import Curvature, Linear, signs_of, true_class_margins
+from modelpred.targets.linear import Curvature, Linear, signs_of
 from modelpred.targets.model import Points, Solution, Solver
 from modelpred.targets.newton import newton_solver
 
@@ -70,26 +70,6 @@ class Svm(Linear):
     ) -> Float[Tensor, "subsets points classes"]:
         """An SVM has none: InvalidInput."""
         raise InvalidInput("svm has no probabilities; use logistic, softmax or mlp")
-
-    def correct(
-        self,
-        scores: Float[Tensor, "subsets points outputs"],
-        labels: Num[Tensor, " points"],
-    ) -> Bool[Tensor, "subsets points"]:
-        """Whether the sign, or the highest score, is the label's."""
-        if scores.shape[2] == 1:
-            return (scores[..., 0] > 0) == labels.to(torch.bool)
-        return scores.argmax(2) == labels
-
-    def margins(
-        self,
-        scores: Float[Tensor, "subsets points outputs"],
-        labels: Num[Tensor, " points"],
-    ) -> Float[Tensor, "subsets points"]:
-        """Signed score, or the label's score minus the highest other."""
-        if scores.shape[2] == 1:
-            return scores[..., 0] * (labels * 2 - 1)
-        return true_class_margins(scores, labels, soft=False)
 
     def best_lengths(
         self,
