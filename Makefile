@@ -23,12 +23,14 @@ test: .venv/installed-dev
 	pyright
 	OMP_NUM_THREADS=1 pytest --numprocesses auto
 
-.venv/installed: .venv/bin/pip pyproject.toml constraints.txt
+KERNELS = $(wildcard modelpred/targets/compiled/*.[ch])
+
+.venv/installed: .venv/bin/pip pyproject.toml constraints.txt $(KERNELS)
 	@echo "Installing into .venv (about 2 GB, some minutes the first time) ..."
 	@$(INSTALL) .
 	@touch $@
 
-.venv/installed-dev: .venv/bin/pip pyproject.toml constraints.txt
+.venv/installed-dev: .venv/bin/pip pyproject.toml constraints.txt $(KERNELS)
 	@echo "Installing with the development tools into .venv (about 2 GB, some minutes the first time) ..."
 	@$(INSTALL) '.[dev]'
 	@touch .venv/installed $@

@@ -15,6 +15,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, ClassVar
 
 import torch
@@ -24,6 +25,7 @@ from torch import Tensor
 
 from modelpred.dataset.tables import InvalidInput
 from modelpred.targets.certificate import distance_bound
+from modelpred.targets.compiled.newton import Loss, compiled_solver
 from modelpred.targets.matrices import OuterProducts
 from modelpred.targets.model import Points, Solver, TargetModel
 from modelpred.targets.newton import newton_solver
@@ -42,6 +44,7 @@ class Linear(TargetModel):
     convex: ClassVar[bool] = True
     intercept_penalty: ClassVar[float] = 0.0
     quadratic: ClassVar[bool] = False
+    compiled: ClassVar[Loss | None] = None  # its name in compiled/newton.py, if C has the loss
     smooth: ClassVar[bool] = True  # the loss has a second derivative everywhere
     shift_free: ClassVar[bool] = False  # equal shifts of all intercepts change nothing
     # Largest relative change of a loss's curvature for a unit by which its scores move apart.
@@ -276,8 +279,8 @@ class Linear(TargetModel):
         return distance_bound(self, parameters, weights, points)
 
     def solver(self, points: Points) -> Solver:
-        """Newton's method by preconditioned conjugate gradients (see newton.py)."""
-        return newton_solver(self, points)
+        """Newton's method, in C where that has the loss (compiled/), else by torch (newton.py)."""
+        return linear_solver(self, points)
 
     def _scores(self, parameters: Tensor, features: Tensor) -> Tensor:
         theta = parameters.unflatten(1, (-1, features.shape[1] + 1)).transpose(0, 1)
@@ -287,6 +290,14 @@ class Linear(TargetModel):
         penalty = like.new_ones(self.outputs(points.classes), points.features.shape[1] + 1)
         penalty[:, -1] = self.intercept_penalty
         return penalty.flatten()
+
+
+def linear_solver(model: Linear, points: Points) -> Solver:
+    """Newton's method, in C where that has the loss (compiled/), else by torch (newton.py)."""
+    if model.compiled is None:
+        return newton_solver(model, points)
+    general = partial(newton_solver, model, points)
+    return compiled_solver(model.compiled, model, points, otherwise=general) or general()
 
 
 def _design(features: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from modelpred.dataset.tables import InvalidInput
+from modelpred.targets.compiled.newton import Loss
 from modelpred.targets.linear import Curvature, Linear, signs_of
 
 
@@ -27,6 +28,7 @@ class Logistic(Linear):
     """Logistic regression of two classes."""
 
     name: ClassVar[str] = "logistic"
+    compiled: ClassVar[Loss | None] = "logistic"
     regression: ClassVar[bool] = False
     probabilistic: ClassVar[bool] = True
 
@@ -86,6 +88,7 @@ class Softmax(Linear):
     """Multinomial logistic regression; intercepts are given with zero mean."""
 
     name: ClassVar[str] = "softmax"
+    compiled: ClassVar[Loss | None] = "softmax"
     regression: ClassVar[bool] = False
     probabilistic: ClassVar[bool] = True
     shift_free: ClassVar[bool] = True
@@ -162,6 +165,7 @@ class Ridge(Linear):
 
     name: ClassVar[str] = "ridge"
     quadratic: ClassVar[bool] = True
+    compiled: ClassVar[Loss | None] = "square"
     curvature_drift: ClassVar[float] = 0.0
     regression: ClassVar[bool] = True
     probabilistic: ClassVar[bool] = False

@@ -26,6 +26,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from modelpred.dataset.tables import InvalidInput
+from modelpred.targets.compiled.momentum import compiled_descent
 from modelpred.targets.linear import true_class_margins
 from modelpred.targets.model import Points, Solution, Solver, TargetModel
 from modelpred.targets.momentum import Gathered, Schedule, descend, pool_of
@@ -262,12 +263,18 @@ class Mlp(TargetModel):
         on_cpu = device.type == "cpu"
         working = torch.float32 if on_cpu and self.precision == "float32" else torch.float64
         pool = pool_of(points.features, points.labels, points.classes, working)
+        compiled = None
+        if working == torch.float32:
+            compiled = compiled_descent(points, schedule, hidden=self.hidden)
 
         def solve(weights: Tensor, *, start: Tensor | None, tolerance: float) -> Solution:  # noqa: ARG001 - fixed steps
-            begin = initial[None] if start is None else start
-            layers = self._split(begin.expand(len(weights), -1), size)
-            with torch_threads(1 if on_cpu else torch.get_num_threads()):
-                parameters = _join(*descend(pool, *layers, weights, schedule))
+            begin = (initial[None] if start is None else start).expand(len(weights), -1)
+            if compiled is not None:
+                parameters = compiled(begin, weights)
+            else:
+                layers = self._split(begin, size)
+                with torch_threads(1 if on_cpu else torch.get_num_threads()):
+                    parameters = _join(*descend(pool, *layers, weights, schedule))
             hidden, scores = self._forward(parameters, points.features)
             gradient = self._gradient_at(hidden, scores, parameters, weights, points)
             return Solution(

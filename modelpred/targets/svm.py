@@ -12,9 +12,9 @@ from jaxtyping import Float, Num
 from torch import Tensor
 
 from modelpred.dataset.tables import InvalidInput
-from modelpred.targets.linear import Curvature, Linear, signs_of
+from modelpred.targets.compiled.newton import Loss
+from modelpred.targets.linear import Curvature, Linear, linear_solver, signs_of
 from modelpred.targets.model import Points, Solution, Solver
-from modelpred.targets.newton import newton_solver
 
 LINE_STEPS = 3  # of Newton's method along a line
 LONGEST = 4.0
@@ -27,6 +27,7 @@ class Svm(Linear):
 
     name: ClassVar[str] = "svm"
     smooth: ClassVar[bool] = False
+    compiled: ClassVar[Loss | None] = "squared hinge"
     regression: ClassVar[bool] = False
     probabilistic: ClassVar[bool] = False
     intercept_penalty: ClassVar[float] = 1.0
@@ -97,9 +98,9 @@ class Svm(Linear):
     def solver(self, points: Points) -> Solver:
         """Newton's method; one against the rest is that many problems of two classes."""
         if points.classes == 2:
-            return newton_solver(self, points)
+            return linear_solver(self, points)
         solvers = [
-            newton_solver(self, Points(points.features, (points.labels == own).long(), 2))
+            linear_solver(self, Points(points.features, (points.labels == own).long(), 2))
             for own in range(points.classes)
         ]
 

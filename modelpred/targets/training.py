@@ -103,7 +103,7 @@ def train_targets(
         with torch.no_grad():
             trainer = Trainer(model, points, model.solver(points), tolerance)
         order = _by_size(table)
-        parts = order.split(block or _even_size(len(table), _block_size(model, points), threads))
+        parts = order.split(block or _sizes(len(table), _block_size(model, points), threads))
         blocks = _in_order(trainer, table, begin, parts, threads)
         for solution, degenerate in blocks:
             done.append((solution, degenerate))
@@ -192,13 +192,20 @@ def _block_size(model: TargetModel, points: Points) -> int:
     return int(np.clip(CACHE_BYTES // each, min(FEWEST, max(1, MEMORY_BYTES // each)), MOST))
 
 
-def _even_size(subsets: int, most: int, threads: int) -> int:
-    """Subsets a block, at most `most`, so that all threads have equally many equal blocks.
+def _sizes(subsets: int, most: int, threads: int) -> list[int]:
+    """Subsets of each block, at most `most`, so that all threads end at about one time.
 
-    Four blocks on two threads where one of them is nearly empty take as long as four full ones.
+    Each block takes its share of half of what is left: how long a subset takes differs, and the
+    short blocks at the end fill what the long ones leave.
     """
-    blocks = threads * -(-subsets // (threads * most))
-    return max(1, -(-subsets // max(1, blocks)), min(FEWEST // 2, most))
+    if threads == 1:
+        blocks = -(-subsets // most)
+        return [len(part) for part in np.array_split(np.arange(subsets), max(1, blocks))]
+    sizes: list[int] = []
+    while (left := subsets - sum(sizes)) > 0:
+        share = max(-(-left // (2 * threads)), FEWEST // 2, subsets // 64)
+        sizes.append(min(share, most, left))
+    return sizes
 
 
 def _joined(

@@ -1,0 +1,67 @@
+"""The compiled kernels, and how Python calls them."""
+
+import ctypes
+from functools import cache
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+LANES = 16  # numbers of float32 in the widest vector: rows are widened to a multiple of it
+
+VERSION = 1  # of what kernels and Python hand each other; also in newton.c
+
+# What torch calls the processor's vectors, and the kernels that it can run, best first.
+KINDS = {"AVX512": ("avx512", "avx2", "plain"), "AVX2": ("avx2", "plain")}
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """The kernels for this processor, or None if they were not built."""
+    for kind in KINDS.get(torch.backends.cpu.get_cpu_capability(), ("plain",)):
+        for suffix in EXTENSION_SUFFIXES:
+            path = Path(__file__).with_name(f"kernels_{kind}{suffix}")
+            # Those of an older source lie there when a later installation could not compile.
+            if path.exists() and (found := ctypes.CDLL(str(path))).modelpred_version() == VERSION:
+                return found
+    return None
+
+
+class Shared(ctypes.Structure):
+    """What all subsets share, as a kernel reads it; each is a struct of the same name in C."""
+
+    def __init__(self, *values: int | float) -> None:
+        super().__init__(*values)
+        self._kept: dict[str, Tensor] = {}
+
+    def keep(self, **tensors: Tensor) -> None:
+        """Point the fields at these tensors, which live as long as this does."""
+        for name, tensor in tensors.items():
+            self._kept[name] = tensor.contiguous()
+            setattr(self, name, self._kept[name].data_ptr())
+
+    def call(self, name: str, *arguments: Tensor | int | float | None) -> None:
+        """Run a kernel on this and these arguments; tensors must be contiguous.
+
+        Raises:
+            MemoryError: there is no room for a subset.
+        """
+        kernels = library()
+        assert kernels is not None
+        if getattr(kernels, name)(ctypes.byref(self), *(_as_c(each) for each in arguments)):
+            raise MemoryError(f"{name} found no memory to train a subset in")
+
+
+def _as_c(argument: Tensor | int | float | None) -> Any:  # noqa: ANN401 - as ctypes has them
+    if isinstance(argument, Tensor):
+        return ctypes.c_void_p(argument.data_ptr())
+    if isinstance(argument, float):
+        return ctypes.c_double(argument)
+    return None if argument is None else ctypes.c_int64(argument)
+
+
+def widened(length: int) -> int:
+    """The next multiple of LANES."""
+    return -(-length // LANES) * LANES

@@ -1,0 +1,294 @@
+/* Full-batch momentum of a one-hidden-layer network, subset after subset, each on its own points.
+
+       hidden = tanh(W1 [x, 1])     scores = W2 [hidden, 1]     loss: cross-entropy, weighted mean
+       velocity <- momentum velocity - rate (gradient + decay theta)     theta <- theta + velocity
+
+   theta is float64 and holds each hidden unit's [coefficients, intercept], then each class's.
+   Gradients are float32. A step goes through the points in blocks of a few vectors, forwards and
+   backwards, so that all that a block needs lies in the first cache; what is gathered of a subset
+   lies in the second. The lanes of a vector are points going forwards and features going back. The
+   answer to a subset depends on nothing but the subset. */
+
+#include "room.h"
+#include "vectors.h"
+
+enum {
+    VECTORS = 3, /* of points, in a block */
+    BLOCK = VECTORS * FLOATS,
+#if BYTES == 64
+    UNITS = 8, /* of a tile forwards: 8 x 3 sums and 3 operands are what registers hold */
+    UP = 4,    /* units and vectors of features of a tile backwards */
+    ACROSS = 4,
+#else
+    UNITS = 4,
+    UP = 4,
+    ACROSS = 2,
+#endif
+};
+
+typedef struct {
+    int64_t points, features, width;    /* width: features widened to a whole vector of 16 */
+    int64_t hidden, classes, steps;
+    double rate, momentum, decay;
+    const float *design;                /* [points, width] */
+    const int32_t *labels;              /* [points] */
+} Network;
+
+typedef struct {
+    int64_t count, padded, size;         /* points, padded to vectors; parameters */
+    int64_t *place;
+    int32_t *label;                      /* [padded] */
+    float *share;                        /* w / sum of w */
+    float *rows, *columns;               /* [padded, width] and [features, padded] */
+    double *theta, *velocity;            /* [size] */
+    float *rounded, *slopes;             /* [size] */
+    float *lower;                        /* [hidden, width]: slopes of coefficients */
+    vf *sums;                            /* slopes of which lanes are still to be summed */
+    float *units, *inner, *output;       /* [hidden or classes, BLOCK] */
+    void *memory;
+} Room;
+
+static int64_t size_of(const Network *net) {
+    return net->hidden * (net->features + 1) + net->classes * (net->hidden + 1);
+}
+
+/* Sums over lanes: intercepts of hidden units, then each class's [hidden, 1]. */
+static int64_t sums_of(const Network *net) { return net->hidden + net->classes * (net->hidden + 1); }
+
+static int begin(Room *room, const Network *net) {
+    size_t most = (net->points + FLOATS) / FLOATS * FLOATS, size = room->size = size_of(net);
+    size_t layer = (net->hidden + UP) * BLOCK * 4;
+    Part parts[] = {
+        {&room->place, most * 8},   {&room->label, most * 4},    {&room->share, most * 4},
+        {&room->theta, size * 8},   {&room->velocity, size * 8}, {&room->rounded, size * 4},
+        {&room->slopes, size * 4},  {&room->units, layer},       {&room->inner, layer},
+        {&room->rows, most * net->width * 4},
+        {&room->columns, most * net->features * 4},
+        {&room->lower, (net->hidden + UP) * net->width * 4},
+        {&room->sums, (sums_of(net) + FLOATS) * BYTES},
+        {&room->output, net->classes * BLOCK * 4},
+    };
+    room->memory = room_for(parts, sizeof parts / sizeof *parts);
+    return room->memory != NULL;
+}
+
+/* exp(x) for x <= 0 in float32: 2^n times a polynomial on half of log 2. */
+INLINE vf vf_exp(vf x) {
+    const vf round = vf_all(12582912.0f); /* 1.5 * 2^23 */
+    x = vf_max(x, vf_all(-87.0f));
+    vf shifted = x * 1.44269504f + round, whole = shifted - round;
+    vf rest = x - whole * 0.693359375f + whole * 2.12194440e-4f;
+    vf value = vf_all(1 / 720.0f);
+    value = value * rest + 1 / 120.0f;
+    value = value * rest + 1 / 24.0f;
+    value = value * rest + 1 / 6.0f;
+    value = value * rest + 0.5f;
+    value = value * rest + 1.0f;
+    value = value * rest + 1.0f;
+    return value * (vf)(((vi)shifted + 127) << 23);
+}
+
+INLINE vf vf_tanh(vf x) {
+    vf size = (vf)((vi)x & INT32_MAX), e = vf_exp(-2 * size), value = (1 - e) / (1 + e);
+    return (vf)((vi)value | ((vi)x & INT32_MIN));
+}
+
+/* units = tanh(W1 [x, 1]) of `tall` hidden units from `top`. */
+INLINE void forwards(const Network *net, const Room *room, int64_t first, int64_t top, int tall,
+                     int vectors) {
+    vf sums[UNITS][VECTORS];
+    int64_t stride = net->features + 1;
+    const float *weight = room->rounded + top * stride, *column = room->columns + first;
+    for (int u = 0; u < tall; u++)
+        for (int v = 0; v < vectors; v++) sums[u][v] = vf_all(weight[u * stride + net->features]);
+    for (int64_t d = 0; d < net->features; d++, column += room->padded) {
+        vf part[VECTORS];
+        for (int v = 0; v < vectors; v++) part[v] = vf_load(column + v * FLOATS);
+        for (int u = 0; u < tall; u++)
+            for (int v = 0; v < vectors; v++) sums[u][v] += weight[u * stride + d] * part[v];
+    }
+    for (int u = 0; u < tall; u++)
+        for (int v = 0; v < vectors; v++)
+            vf_store(room->units + (top + u) * BLOCK + v * FLOATS, vf_tanh(sums[u][v]));
+}
+
+/* output = (softmax of the scores - one_hot(y)) share. */
+INLINE void outputs(const Network *net, const Room *room, int64_t first, int vectors) {
+    const float *upper = room->rounded + net->hidden * (net->features + 1);
+    int64_t stride = net->hidden + 1;
+    vf highest[VECTORS], total[VECTORS];
+    for (int64_t k = 0; k < net->classes; k++) {
+        vf scores[VECTORS];
+        for (int v = 0; v < vectors; v++) scores[v] = vf_all(upper[k * stride + net->hidden]);
+        for (int64_t h = 0; h < net->hidden; h++)
+            for (int v = 0; v < vectors; v++)
+                scores[v] += upper[k * stride + h] * vf_load(room->units + h * BLOCK + v * FLOATS);
+        for (int v = 0; v < vectors; v++) {
+            vf_store(room->output + k * BLOCK + v * FLOATS, scores[v]);
+            highest[v] = k == 0 ? scores[v] : vf_max(scores[v], highest[v]);
+        }
+    }
+    for (int v = 0; v < vectors; v++) total[v] = (vf){0};
+    for (int64_t k = 0; k < net->classes; k++)
+        for (int v = 0; v < vectors; v++) {
+            float *at = room->output + k * BLOCK + v * FLOATS;
+            vf chance = vf_exp(vf_load(at) - highest[v]);
+            vf_store(at, chance);
+            total[v] += chance;
+        }
+    for (int v = 0; v < vectors; v++) {
+        vf share = vf_load(room->share + first + v * FLOATS), scale = share / total[v];
+        vi label = *(const vi *)(room->label + first + v * FLOATS);
+        for (int64_t k = 0; k < net->classes; k++) {
+            float *at = room->output + k * BLOCK + v * FLOATS;
+            vf own = vf_where(label == (int32_t)k, share, (vf){0});
+            vf_store(at, vf_load(at) * scale - own);
+        }
+    }
+}
+
+/* inner = (W2' output) (1 - units^2), and the sums over points that need no features. */
+INLINE void backwards(const Network *net, const Room *room, int vectors) {
+    const float *upper = room->rounded + net->hidden * (net->features + 1);
+    int64_t stride = net->hidden + 1;
+    vf *sums = room->sums + net->hidden;
+    for (int64_t k = 0; k < net->classes; k++)
+        for (int v = 0; v < vectors; v++)
+            sums[k * stride + net->hidden] += vf_load(room->output + k * BLOCK + v * FLOATS);
+    for (int64_t h = 0; h < net->hidden; h++) {
+        vf unit[VECTORS], down[VECTORS], total = {0};
+        for (int v = 0; v < vectors; v++) {
+            unit[v] = vf_load(room->units + h * BLOCK + v * FLOATS);
+            down[v] = (vf){0};
+        }
+        for (int64_t k = 0; k < net->classes; k++) {
+            vf product = sums[k * stride + h];
+            for (int v = 0; v < vectors; v++) {
+                vf output = vf_load(room->output + k * BLOCK + v * FLOATS);
+                down[v] += upper[k * stride + h] * output;
+                product += output * unit[v];
+            }
+            sums[k * stride + h] = product;
+        }
+        for (int v = 0; v < vectors; v++) {
+            vf slope = down[v] * (1 - unit[v] * unit[v]);
+            vf_store(room->inner + h * BLOCK + v * FLOATS, slope);
+            total += slope;
+        }
+        room->sums[h] += total;
+    }
+}
+
+/* lower += inner rows' for UP hidden units from `top` and `across` vectors of features. */
+INLINE void downwards(const Network *net, const Room *room, int64_t first, int64_t points,
+                      int64_t top, int64_t left, int across) {
+    vf sums[UP][ACROSS];
+    float *lower = room->lower + top * net->width + left;
+    const float *row = room->rows + first * net->width + left, *inner = room->inner + top * BLOCK;
+    for (int u = 0; u < UP; u++)
+        for (int a = 0; a < across; a++) sums[u][a] = vf_load(lower + u * net->width + a * FLOATS);
+    for (int64_t p = 0; p < points; p++, row += net->width) {
+        vf part[ACROSS];
+        for (int a = 0; a < across; a++) part[a] = vf_load(row + a * FLOATS);
+        for (int u = 0; u < UP; u++)
+            for (int a = 0; a < across; a++) sums[u][a] += inner[u * BLOCK + p] * part[a];
+    }
+    for (int u = 0; u < UP; u++)
+        for (int a = 0; a < across; a++) vf_store(lower + u * net->width + a * FLOATS, sums[u][a]);
+}
+
+INLINE void block(const Network *net, const Room *room, int64_t first, int vectors) {
+    int64_t top = 0;
+    for (; top + UNITS <= net->hidden; top += UNITS) forwards(net, room, first, top, UNITS, vectors);
+    for (; top + 2 <= net->hidden; top += 2) forwards(net, room, first, top, 2, vectors);
+    for (; top < net->hidden; top++) forwards(net, room, first, top, 1, vectors);
+    outputs(net, room, first, vectors);
+    backwards(net, room, vectors);
+    int64_t points = room->count - first < vectors * FLOATS ? room->count - first : vectors * FLOATS;
+    for (top = 0; top < net->hidden; top += UP) {
+        int64_t left = 0;
+        for (; left + ACROSS * FLOATS <= net->width; left += ACROSS * FLOATS)
+            downwards(net, room, first, points, top, left, ACROSS);
+        for (; left < net->width; left += FLOATS) downwards(net, room, first, points, top, left, 1);
+    }
+}
+
+/* The data term's gradient at `rounded`, into `slopes`. */
+static void gradient(const Network *net, const Room *room) {
+    int64_t first = 0, hidden = net->hidden, features = net->features, sums = sums_of(net);
+    memset(room->lower, 0, hidden * net->width * 4);
+    memset(room->sums, 0, sums * BYTES);
+    for (; first + BLOCK <= room->padded; first += BLOCK) block(net, room, first, VECTORS);
+    if (room->padded - first == 2 * FLOATS) block(net, room, first, 2);
+    if (room->padded - first == FLOATS) block(net, room, first, 1);
+    for (int64_t h = 0; h < hidden; h++)
+        memcpy(room->slopes + h * (features + 1), room->lower + h * net->width, features * 4);
+    for (int64_t k = 0; k < sums; k += FLOATS) {
+        vf found = vf_sums(room->sums + k);
+        for (int64_t lane = 0; lane < FLOATS && k + lane < sums; lane++) {
+            int64_t at = k + lane;
+            int64_t place = at < hidden ? at * (features + 1) + features : at + hidden * features;
+            room->slopes[place] = found[lane];
+        }
+    }
+}
+
+static void update(const Network *net, const Room *room) {
+    int64_t lower = net->hidden * (net->features + 1);
+    for (int64_t layer = 0; layer < 2; layer++) {
+        int64_t inputs = layer == 0 ? net->features : net->hidden;
+        int64_t at = layer == 0 ? 0 : lower, end = layer == 0 ? lower : room->size;
+        for (; at < end; at += inputs + 1) {
+            double *theta = room->theta + at, *velocity = room->velocity + at;
+            const float *slope = room->slopes + at;
+            float *rounded = room->rounded + at;
+            for (int64_t j = 0; j <= inputs; j++) {
+                double decay = j < inputs ? net->decay : 0;
+                velocity[j] = net->momentum * velocity[j] - net->rate * (slope[j] + decay * theta[j]);
+                theta[j] += velocity[j];
+                rounded[j] = (float)theta[j];
+            }
+        }
+    }
+}
+
+static void gather(const Network *net, Room *room, const double *weights) {
+    double total = 0;
+    room->count = 0;
+    for (int64_t i = 0; i < net->points; i++) {
+        room->place[room->count] = i;
+        room->count += weights[i] != 0;
+        total += weights[i];
+    }
+    room->padded = (room->count + FLOATS - 1) / FLOATS * FLOATS;
+    for (int64_t p = 0; p < room->padded; p++) {
+        int there = p < room->count;
+        int64_t i = there ? room->place[p] : 0;
+        room->label[p] = net->labels[i];
+        room->share[p] = there ? (float)(weights[i] / total) : 0;
+        memcpy(room->rows + p * net->width, net->design + i * net->width, net->width * 4);
+        for (int64_t d = 0; d < net->features; d++)
+            room->columns[d * room->padded + p] = net->design[i * net->width + d];
+    }
+}
+
+/* Trained parameters [subsets, size] for weights [subsets, points] from starts [subsets, size].
+   -1 if there is no memory. */
+int modelpred_momentum(const Network *net, int64_t subsets, const double *weights,
+                       const double *starts, double *parameters) {
+    Room room;
+    if (!begin(&room, net)) return -1;
+    for (int64_t row = 0; row < subsets; row++) {
+        gather(net, &room, weights + row * net->points);
+        memcpy(room.theta, starts + row * room.size, room.size * 8);
+        memset(room.velocity, 0, room.size * 8);
+        for (int64_t j = 0; j < room.size; j++) room.rounded[j] = (float)room.theta[j];
+        for (int64_t step = 0; room.count > 0 && step < net->steps; step++) {
+            gradient(net, &room);
+            update(net, &room);
+        }
+        memcpy(parameters + row * room.size, room.theta, room.size * 8);
+    }
+    free(room.memory);
+    return 0;
+}

@@ -1,0 +1,213 @@
+"""Newton's method in C for linear models: one score a point (newton.c), or softmax (softmax.c)."""
+
+import ctypes
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import cache
+from typing import ClassVar, Literal, Protocol, final, runtime_checkable
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from modelpred.targets.compiled.kernels import Shared, library, widened
+from modelpred.targets.model import Points, Solution, Solver
+
+Loss = Literal["logistic", "squared hinge", "square", "softmax"]
+
+ONE_SCORE: tuple[Loss, ...] = ("logistic", "squared hinge", "square")  # numbered as in newton.c
+# A larger pool is read from memory for each subset anew; torch's products read it once for many.
+POOL_BYTES = 16 * 2**20
+WIDEST = 512  # columns of a Hessian that is factored
+TILE = 6  # rows that a tile of newton.c may reach beyond a matrix
+FAINT = 1e-3  # share of the mean curvature that a point has at least in the basis
+
+
+@runtime_checkable  # shapes are checked at run time in tests
+class LinearModel(Protocol):
+    """What the kernels need to know of a family."""
+
+    intercept_penalty: ClassVar[float]
+
+    @property
+    def C(self) -> float:  # noqa: N802 - the field's own name for it
+        """Factor of the losses."""
+        ...
+
+
+def compiled_solver(
+    loss: Loss, model: LinearModel, points: Points, *, otherwise: Callable[[], Solver]
+) -> Solver | None:
+    """A solver for blocks of subsets, or None where the kernels are missing or do not pay.
+
+    Args:
+        loss: of a point.
+        model: the family.
+        points: the pool.
+        otherwise: makes the solver for subsets that a kernel gives up.
+    """
+    width = points.features.shape[1] + 1
+    large = 8 * len(points.features) * width > POOL_BYTES
+    if library() is None or points.features.device.type != "cpu" or large:
+        return None
+    if loss in ONE_SCORE and width > WIDEST:
+        return None
+    pool = (_OneScore if loss in ONE_SCORE else _Softmax)(loss, model, points)
+    if not pool.start_at_own_optimum():
+        return None
+    fallback = cache(otherwise)
+
+    def solve(weights: Tensor, *, start: Tensor | None, tolerance: float) -> Solution:
+        solution = pool.trained(weights, start, tolerance)
+        left = ~solution.converged
+        if bool(left.any()):
+            own = None if start is None else start[left]
+            rest = fallback()(weights[left], start=own, tolerance=tolerance)
+            for name, column in vars(solution).items():
+                column[left] = getattr(rest, name)
+        return solution
+
+    return solve
+
+
+class _Pool(ABC):
+    """The points as a kernel reads them, and where all subsets start."""
+
+    def __init__(self, model: LinearModel, points: Points, shared: Shared) -> None:
+        features = points.features
+        self.size = features.shape[1] + 1
+        self.width = widened(self.size)
+        self.shared = shared
+        design = torch.cat([features, features.new_ones(len(features), 1)], 1)
+        self.design = pad(design, (0, self.width - self.size))
+        penalty = pad(features.new_ones(self.size - 1), (0, self.width - self.size + 1))
+        penalty[self.size - 1] = model.intercept_penalty
+        self.shared.keep(design=self.design, penalty=penalty)
+
+    kernel: str
+
+    @abstractmethod
+    def start_at(self, parameters: Tensor) -> None:
+        """Let subsets start there."""
+
+    def start_at_own_optimum(self) -> bool:
+        """Let subsets start at the whole pool's parameters, if the kernel can find them."""
+        ones = torch.ones(1, len(self.design), dtype=torch.float64)
+        whole = self.trained(ones, None, 1e-6)
+        if not bool(whole.converged):
+            return False
+        self.start_at(whole.parameters[0])
+        return True
+
+    @property
+    @abstractmethod
+    def parameters(self) -> int:
+        """How many a subset has."""
+
+    def trained(self, weights: Tensor, start: Tensor | None, tolerance: float) -> Solution:
+        """Each subset's parameters and whether they met the tolerance."""
+        subsets = len(weights)
+        solution = Solution(
+            parameters=weights.new_zeros(subsets, self.parameters),
+            gradient_norm=weights.new_zeros(subsets),
+            objective=weights.new_zeros(subsets),
+            iterations=torch.zeros(subsets, dtype=torch.int64),
+            converged=torch.zeros(subsets, dtype=torch.bool),
+        )
+        self.shared.call(
+            self.kernel,
+            *(subsets, weights.contiguous(), None if start is None else start.contiguous()),
+            *(float(tolerance), solution.parameters, solution.gradient_norm, solution.objective),
+            *(solution.iterations, solution.converged),
+        )
+        return solution
+
+
+class _OneScorePool(Shared):
+    """Pool of newton.c."""
+
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("points", "size", "width", "loss")),
+        ("C", ctypes.c_double),
+        *((name, ctypes.c_void_p) for name in ("design", "scaled", "unit", "penalty", "labels")),
+        *((name, ctypes.c_void_p) for name in ("start", "start_scores", "start_hessian")),
+    )
+
+
+@final
+class _OneScore(_Pool):
+    kernel = "modelpred_newton"
+
+    def __init__(self, loss: Loss, model: LinearModel, points: Points) -> None:
+        size = points.features.shape[1] + 1
+        number = ONE_SCORE.index(loss)
+        shared = _OneScorePool(len(points.features), size, widened(size), number, model.C)
+        super().__init__(model, points, shared)
+        spread = self.design.square().mean(0).sqrt()
+        unit = torch.where(spread > 0, 1 / spread, 1)
+        labels = points.labels.to(torch.float64)
+        shared.keep(
+            scaled=(self.design * unit).to(torch.float32),
+            unit=unit,
+            labels=labels if loss == "square" else labels * 2 - 1,
+            start=torch.zeros_like(unit),
+        )
+
+    @property
+    def parameters(self) -> int:
+        return self.size
+
+    def start_at(self, parameters: Tensor) -> None:
+        start = pad(parameters, (0, self.width - self.size))
+        self.shared.keep(start=start, start_scores=self.design @ start)
+        hessian = torch.zeros(self.width + TILE, self.width)
+        self.shared.call("modelpred_start_hessian", hessian)
+        self.shared.keep(start_hessian=hessian)
+
+
+class _SoftmaxPool(Shared):
+    """Pool of softmax.c."""
+
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("points", "size", "width", "classes")),
+        ("C", ctypes.c_double),
+        *((name, ctypes.c_void_p) for name in ("design", "turned", "turn", "back", "penalty")),
+        *((name, ctypes.c_void_p) for name in ("labels", "start")),
+    )
+
+
+@final
+class _Softmax(_Pool):
+    kernel = "modelpred_softmax"
+
+    def __init__(self, loss: Loss, model: LinearModel, points: Points) -> None:  # noqa: ARG002 - one loss
+        size, self.classes = points.features.shape[1] + 1, points.classes
+        shared = _SoftmaxPool(len(points.features), size, widened(size), points.classes, model.C)
+        super().__init__(model, points, shared)
+        shared.keep(labels=points.labels.to(torch.int32))
+        self.start_at(torch.zeros(self.parameters, dtype=torch.float64))
+
+    @property
+    def parameters(self) -> int:
+        return self.classes * self.size
+
+    def start_at(self, parameters: Tensor) -> None:
+        start = pad(parameters.unflatten(0, (-1, self.size)), (0, self.width - self.size))
+        chances = torch.softmax(self.design @ start.T, 1)
+        curvature = (chances - chances.square()).sum(1)
+        turn = self._basis(curvature + FAINT * curvature.mean() + 1e-12)
+        turned = (self.design @ turn).to(torch.float32)
+        self.shared.keep(start=start, turn=turn, back=turn.T, turned=turned)
+
+    def _basis(self, curvature: Tensor) -> Tensor:
+        """One basis for all classes in which their Hessians are nearly diagonal; intercepts stay free."""
+        last = self.size - 1
+        features = self.design[:, :last]
+        centre = (curvature / curvature.sum()) @ features
+        rows = features - centre
+        vectors = torch.linalg.eigh(rows.T @ (rows * curvature[:, None]))[1]
+        turn = torch.zeros(self.width, self.width, dtype=torch.float64)
+        turn[:last, :last] = vectors
+        turn[last, :last] = -(centre @ vectors)
+        turn[last, last] = 1
+        return turn
