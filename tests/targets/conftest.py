@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from modelpred.targets import Points, TargetModel, points_of, target_model
+from modelpred.targets.compiled import kernels
 
 FAMILIES = {
     "logistic": (2, {"C": 0.7}),
@@ -52,3 +53,14 @@ def counts():
         return torch.tensor(weights, dtype=torch.float64)
 
     return draw
+
+
+@pytest.fixture(scope="module", params=["compiled", "torch"])
+def trained_by(request: pytest.FixtureRequest):
+    """Both ways to train: by the kernels, and by torch as where none could be compiled."""
+    if request.param == "compiled" and kernels.library() is None:
+        pytest.skip("no kernels were compiled at installation")
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "torch":
+            patch.setattr(kernels, "library", lambda: None)
+        yield request.param

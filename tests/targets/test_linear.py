@@ -13,6 +13,8 @@ from sklearn.svm import LinearSVC
 
 from modelpred.targets import points_of, target_model, train_targets
 
+pytestmark = pytest.mark.usefixtures("trained_by")
+
 ROOT = Path(__file__).parents[2]
 SPAM = ROOT / "modelpred" / "dataset" / "builtin" / "spam.parquet"
 HIGGS = ROOT.parent / "shared" / "data" / "higgs_atlas.parquet"

@@ -7,6 +7,8 @@ from torch import nn
 
 from modelpred.targets import target_model, train_targets
 
+pytestmark = pytest.mark.usefixtures("trained_by")
+
 SETTINGS = {"hidden": 5, "steps": 60, "learning_rate": 0.3, "weight_decay": 0.01, "seed": 4}
 
 

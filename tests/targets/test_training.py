@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from modelpred.dataset.tables import InvalidInput
 from modelpred.targets import target_model, train_targets
 
+pytestmark = pytest.mark.usefixtures("trained_by")
+
 
 def hard_pool(kind, generator):
     """Features and labels of a pool that breaks careless solvers."""

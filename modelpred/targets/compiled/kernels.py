@@ -17,16 +17,25 @@ VERSION = 1  # of what kernels and Python hand each other; also in newton.c
 KINDS = {"AVX512": ("avx512", "avx2", "plain"), "AVX2": ("avx2", "plain")}
 
 
+def kinds() -> tuple[str, ...]:
+    """The kernels that this processor can run, best first, whether or not they were built."""
+    return KINDS.get(torch.backends.cpu.get_cpu_capability(), ("plain",))
+
+
+def loaded(kind: str) -> ctypes.CDLL | None:
+    """The kernels of that kind, or None if they were not built from this source."""
+    for suffix in EXTENSION_SUFFIXES:
+        path = Path(__file__).with_name(f"kernels_{kind}{suffix}")
+        # Those of an older source lie there when a later installation could not compile.
+        if path.exists() and (found := ctypes.CDLL(str(path))).modelpred_version() == VERSION:
+            return found
+    return None
+
+
 @cache
 def library() -> ctypes.CDLL | None:
-    """The kernels for this processor, or None if they were not built."""
-    for kind in KINDS.get(torch.backends.cpu.get_cpu_capability(), ("plain",)):
-        for suffix in EXTENSION_SUFFIXES:
-            path = Path(__file__).with_name(f"kernels_{kind}{suffix}")
-            # Those of an older source lie there when a later installation could not compile.
-            if path.exists() and (found := ctypes.CDLL(str(path))).modelpred_version() == VERSION:
-                return found
-    return None
+    """The best kernels for this processor, or None if none were built."""
+    return next((found for kind in kinds() if (found := loaded(kind)) is not None), None)
 
 
 class Shared(ctypes.Structure):

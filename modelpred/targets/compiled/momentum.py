@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from modelpred.targets.compiled.kernels import Shared, library, widened
+from modelpred.targets.compiled import kernels
+from modelpred.targets.compiled.kernels import Shared, widened
 from modelpred.targets.model import Points
 from modelpred.targets.momentum import Schedule
 
@@ -30,7 +31,7 @@ def compiled_descent(
 
     Products are float32, parameters float64. None where the kernel is missing.
     """
-    if library() is None or points.features.device.type != "cpu":
+    if kernels.library() is None or points.features.device.type != "cpu":
         return None
     count, features = points.features.shape
     network = _Network(

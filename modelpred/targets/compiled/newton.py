@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from modelpred.targets.compiled.kernels import Shared, library, widened
+from modelpred.targets.compiled import kernels
+from modelpred.targets.compiled.kernels import Shared, widened
 from modelpred.targets.model import Points, Solution, Solver
 
 Loss = Literal["logistic", "squared hinge", "square", "softmax"]
@@ -48,7 +49,7 @@ def compiled_solver(
     """
     width = points.features.shape[1] + 1
     large = 8 * len(points.features) * width > POOL_BYTES
-    if library() is None or points.features.device.type != "cpu" or large:
+    if kernels.library() is None or points.features.device.type != "cpu" or large:
         return None
     if loss in ONE_SCORE and width > WIDEST:
         return None

@@ -1,0 +1,179 @@
+"""The kernels in C: torch's answers, the same bits in any company, and what they leave to torch."""
+
+import shutil
+import sys
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from modelpred.targets import points_of, target_model, train_targets
+from modelpred.targets.compiled import kernels
+from modelpred.targets.compiled.newton import POOL_BYTES, WIDEST, compiled_solver
+from modelpred.targets.model import Solution
+
+NAMES = {"logistic": 2, "svm": 2, "svm-many": 4, "softmax": 3, "ridge": 0, "mlp": 3}
+
+
+@pytest.fixture(scope="module", params=kernels.kinds())
+def kind(request):
+    """Each kind of kernels that this processor can run."""
+    found = kernels.loaded(request.param)
+    if found is None:
+        pytest.skip(f"kernels of kind {request.param} were not compiled at installation")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernels, "library", lambda: found)
+        yield request.param
+
+
+def by_torch(*arguments, **options):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernels, "library", lambda: None)
+        return train_targets(*arguments, **options)
+
+
+def problem(name, *, points, features, classes, seed=0):
+    """Features, labels and weights with every class in every subset."""
+    generator = np.random.default_rng(seed)
+    table = generator.normal(size=(points, features))
+    scores = table @ generator.normal(size=(features, max(classes, 1)))
+    scores += generator.normal(size=scores.shape)
+    labels = scores.argmax(1) if classes > 2 else (scores[:, 0] > 0).astype(int)
+    labels[:classes] = np.arange(classes)
+    weights = generator.integers(0, 4, size=(12, points)) * generator.integers(0, 2, (12, points))
+    weights[:, : max(classes, 1)] = 1
+    # Whole numbers and others, and subsets that are nearly all or nearly none of the pool.
+    weights = np.concatenate([weights, weights * 0.7, np.ones((1, points))])
+    weights[0, classes + 1 :] = 0
+    return table, scores[:, 0] if name == "ridge" else labels, weights
+
+
+def same(name, trained, expected):
+    assert np.array_equal(trained.degenerate, expected.degenerate)
+    assert trained.converged.all()
+    assert expected.converged.all()
+    if name != "mlp":
+        assert trained.gradient_norm.max() <= 1e-6
+    # Both ends of a convex problem have gradients of 1e-10; a network's 30 steps in float32 differ
+    # by what they round.
+    near = 2e-5 if name == "mlp" else 1e-7
+    scale = max(1, np.abs(expected.parameters).max())
+    assert np.abs(trained.parameters - expected.parameters).max() <= near * scale
+    np.testing.assert_allclose(
+        trained.objective, expected.objective, rtol=1e-6 if name == "mlp" else 1e-9, atol=1e-12
+    )
+
+
+def model_of(name, **settings):
+    family = name.split("-")[0]
+    return target_model(family, **({"steps": 30, **settings} if family == "mlp" else {"C": 0.7}))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("points", "features"), [(50, 6), (90, 70), (300, 20)])
+def test_kernels_give_the_answers_of_torch(kind, name, points, features):
+    inputs = problem(name, points=points, features=features, classes=NAMES[name])
+    model = model_of(name)
+    same(name, train_targets(model, *inputs), by_torch(model, *inputs))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    name=st.sampled_from(list(NAMES)),
+    points=st.integers(14, 70),
+    features=st.integers(1, 45),
+    more=st.tuples(st.integers(2, 13), st.integers(1, 21), st.integers(0, 1000)),
+)
+def test_no_shape_is_special(kind, name, points, features, more):
+    classes, hidden, seed = more
+    many = classes if NAMES[name] > 2 else NAMES[name]
+    inputs = problem(name, points=points, features=features, classes=many, seed=seed)
+    # Few and small steps of the network: long ones from few points enlarge what they round.
+    model = model_of(name, hidden=hidden, steps=5, learning_rate=0.1)
+    same(name, train_targets(model, *inputs), by_torch(model, *inputs))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_company_changes_no_bit(kind, name):
+    features, labels, weights = problem(name, points=80, features=12, classes=NAMES[name])
+    model = model_of(name)
+    together = train_targets(model, features, labels, weights).parameters
+    for block in (1, 5):
+        parts = train_targets(model, features, labels, weights, block=block).parameters
+        assert np.array_equal(parts, together)
+    for row in (0, 7, 24):
+        alone = train_targets(model, features, labels, weights[row : row + 1]).parameters
+        assert np.array_equal(alone[0], together[row])
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "mlp"])
+def test_any_start_leads_to_the_same_answer(kind, name):
+    features, labels, weights = problem(name, points=60, features=5, classes=NAMES[name])
+    model = model_of(name)
+    usual = train_targets(model, features, labels, weights)
+    start = np.random.default_rng(5).normal(size=usual.parameters.shape)
+    again = train_targets(model, features, labels, weights, start=start)
+    assert np.abs(again.parameters - usual.parameters).max() <= 1e-8
+
+
+def test_rows_that_a_kernel_gives_up_are_trained_by_the_other_solver(kind):
+    features, labels, weights = problem("logistic", points=40, features=4, classes=2)
+    given = []
+
+    def other(weights, *, start, tolerance):
+        given.append((weights, start, tolerance))
+        count = len(weights)
+        return Solution(
+            parameters=torch.full((count, 5), 7.0).double(),
+            gradient_norm=torch.zeros(count).double(),
+            objective=torch.zeros(count).double(),
+            iterations=torch.full((count,), 3),
+            converged=torch.ones(count, dtype=torch.bool),
+        )
+
+    # Not the first: of so few points a gradient can be zero to the last bit.
+    points, table = points_of(features, labels), torch.tensor(weights[1:])
+    solver = compiled_solver("logistic", target_model("logistic"), points, otherwise=lambda: other)
+    assert solver is not None
+    reached = solver(table, start=None, tolerance=1e-6)
+    assert not given
+    assert bool((reached.parameters != 7).any())
+    # No gradient is that small, so that none gets there.
+    left = solver(table, start=None, tolerance=1e-300)
+    assert bool((left.parameters == 7).all())
+    assert left.iterations.unique().tolist() == [3]
+    assert len(given) == 1
+    assert torch.equal(given[0][0], table)
+
+
+def test_pools_that_do_not_suit_them_are_left_to_torch(kind):
+    def solver(points, features, device="cpu"):
+        table = torch.ones(points, features, dtype=torch.float64, device=device)
+        labels = torch.arange(points, device=device) % 2
+        pool = points_of(torch.zeros_like(table) if device == "meta" else table, labels, 2)
+        return compiled_solver("logistic", target_model("logistic"), pool, otherwise=pytest.fail)
+
+    assert solver(40, 3) is not None
+    assert solver(40, WIDEST) is None
+    assert solver(POOL_BYTES // 8 // 4 + 1, 3) is None
+
+
+def test_without_a_compiler_there_is_none(monkeypatch):
+    monkeypatch.setattr(kernels, "library", lambda: None)
+    features, labels, _ = problem("logistic", points=40, features=4, classes=2)
+    model = target_model("logistic")
+    assert compiled_solver("logistic", model, points_of(features, labels), otherwise=dict) is None
+
+
+@pytest.mark.skipif(
+    sys.platform == "win32" or shutil.which("cc") is None, reason="there is no C compiler"
+)
+def test_with_a_compiler_there_is_one():
+    assert kernels.library() is not None
+
+
+def test_kernels_of_another_source_are_not_used(kind, monkeypatch):
+    monkeypatch.setattr(kernels, "VERSION", kernels.VERSION + 1)
+    assert kernels.loaded(kind) is None
