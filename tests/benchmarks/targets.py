@@ -18,6 +18,7 @@ rival may stop at 1e-6, which ours may not.
 
 import argparse
 import contextlib
+import ctypes
 import importlib.util
 import json
 import os
@@ -48,6 +49,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from modelpred.targets import TargetModel, points_of, target_model, train_targets
+from modelpred.targets.compiled.kernels import library
 from tests.benchmarks.results import RESULTS, write_section
 
 ROOT = Path(__file__).parents[2]
@@ -328,10 +330,15 @@ def operations(
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     some = weights[: max(64, min(512, len(weights)))]
+    counted = np.zeros(2)  # of float32 and of float64, by the kernels in this thread
+    count = partial(library().modelpred_operations, ctypes.c_void_p(counted.ctypes.data))
+    count()
     with Products() as tally:
         train_targets(work.model, features, target, some)
     torch.set_num_threads(threads)
-    return tally.total / len(some), tally.wide / tally.total
+    count()
+    total = tally.total + counted.sum()
+    return total / len(some), (tally.wide + counted[1]) / total
 
 
 class Products(TorchDispatchMode):

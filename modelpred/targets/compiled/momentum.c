@@ -9,6 +9,7 @@
    lies in the second. The lanes of a vector are points going forwards and features going back. The
    answer to a subset depends on nothing but the subset. */
 
+#include "counted.h"
 #include "room.h"
 #include "vectors.h"
 
@@ -216,6 +217,7 @@ INLINE void block(const Network *net, const Room *room, int64_t first, int vecto
 /* The data term's gradient at `rounded`, into `slopes`. */
 static void gradient(const Network *net, const Room *room) {
     int64_t first = 0, hidden = net->hidden, features = net->features, sums = sums_of(net);
+    count_floats(room->count * (4.0 * hidden * (features + 1) + 6.0 * net->classes * (hidden + 1)));
     memset(room->lower, 0, hidden * net->width * 4);
     memset(room->sums, 0, sums * BYTES);
     for (; first + BLOCK <= room->padded; first += BLOCK) block(net, room, first, VECTORS);

@@ -19,6 +19,7 @@
 
 #include <float.h>
 #include <math.h>
+#include "counted.h"
 #include "room.h"
 #include "vectors.h"
 
@@ -183,6 +184,7 @@ INLINE void rows_of(const Pool *pool, const Work *work, int64_t first, const dou
 
 /* data = sum_i slope_i a_i. */
 static void data_gradient(const Pool *pool, Work *work) {
+    count_doubles(2.0 * work->count * pool->size);
     memset(work->data, 0, pool->width * 8);
     for (int64_t first = 0; first < work->padded; first += DOUBLES) {
         const double *row[DOUBLES];
@@ -214,6 +216,7 @@ static double gradient_norm(const Pool *pool, Work *work) {
    derivative. */
 INLINE double whole_step_by(int64_t loss, const Pool *pool, Work *work, double *second) {
     vd first_sum = {0}, second_sum = {0};
+    count_doubles((loss == SQUARED_HINGE ? 2.0 : 4.0) * work->count * pool->size);
     memset(work->data, 0, pool->width * 8);
     for (int64_t first = 0; first < work->padded; first += DOUBLES) {
         const double *row[DOUBLES];
@@ -276,6 +279,7 @@ static void tiles(int64_t width, float *hessian, const float *const *row, const 
 /* hessian += sum_k change_k a a' over the changed places; entries on and above the diagonal. */
 static void add_outer(const Pool *pool, Work *work, float *hessian, int64_t count) {
     int64_t width = pool->width;
+    count_floats((double)count * pool->size * (pool->size + 1));
     for (int64_t first = 0; first < count; first += CHUNK) {
         int64_t points = count - first < CHUNK ? count - first : CHUNK;
         const float *row[CHUNK];
@@ -369,6 +373,7 @@ INLINE int factorise_block(const float *block, const float *old, int64_t width, 
 static int factorise(const Pool *pool, Work *work) {
     int64_t width = pool->width;
     float *upper = work->upper, *negative = work->rows;
+    count_floats((double)pool->size * pool->size * pool->size / 3);
     memcpy(upper, work->hessian, matrix_bytes(pool));
     for (int64_t first = 0; first < width; first += FLOATS) {
         float *block = upper + first * width + first;
@@ -398,6 +403,7 @@ static int factorise(const Pool *pool, Work *work) {
 /* vector = H^-1 vector, by the factor; the vector is scaled to float32's range on the way. */
 static void solve(const Pool *pool, Work *work, double *vector) {
     int64_t size = pool->size, width = pool->width;
+    count_floats(2.0 * size * size);
     double largest = 1e-300;
     for (int64_t j = 0; j < size; j++) {
         double entry = fabs(vector[j] * pool->unit[j]);
@@ -606,6 +612,14 @@ int modelpred_newton(const Pool *pool, int64_t subsets, const double *weights, c
     }
     free(work.memory);
     return 0;
+}
+
+_Thread_local double modelpred_counted[2];
+
+/* The operations of float32 and of float64 that this thread has counted since the last call. */
+void modelpred_operations(double *found) {
+    memcpy(found, modelpred_counted, sizeof modelpred_counted);
+    modelpred_counted[0] = modelpred_counted[1] = 0;
 }
 
 /* Must be kernels.py's VERSION: raise both when what Python hands over changes. */

@@ -20,6 +20,7 @@ ONE_SCORE: tuple[Loss, ...] = ("logistic", "squared hinge", "square")  # numbere
 # A larger pool is read from memory for each subset anew; torch's products read it once for many.
 POOL_BYTES = 16 * 2**20
 WIDEST = 512  # columns of a Hessian that is factored
+MOST_CLASSES = 40  # of softmax, whose preconditioner couples each with each
 TILE = 6  # rows that a tile of newton.c may reach beyond a matrix
 FAINT = 1e-3  # share of the mean curvature that a point has at least in the basis
 
@@ -51,7 +52,7 @@ def compiled_solver(
     large = 8 * len(points.features) * width > POOL_BYTES
     if kernels.library() is None or points.features.device.type != "cpu" or large:
         return None
-    if loss in ONE_SCORE and width > WIDEST:
+    if width > WIDEST if loss in ONE_SCORE else points.classes > MOST_CLASSES:
         return None
     pool = (_OneScore if loss in ONE_SCORE else _Softmax)(loss, model, points)
     if not pool.start_at_own_optimum():
@@ -172,8 +173,8 @@ class _SoftmaxPool(Shared):
     _fields_ = (
         *((name, ctypes.c_int64) for name in ("points", "size", "width", "classes")),
         ("C", ctypes.c_double),
-        *((name, ctypes.c_void_p) for name in ("design", "turned", "turn", "back", "penalty")),
-        *((name, ctypes.c_void_p) for name in ("labels", "start")),
+        *((name, ctypes.c_void_p) for name in ("design", "turned", "columns", "turn", "back")),
+        *((name, ctypes.c_void_p) for name in ("penalty", "labels", "start")),
     )
 
 
@@ -185,7 +186,7 @@ class _Softmax(_Pool):
         size, self.classes = points.features.shape[1] + 1, points.classes
         shared = _SoftmaxPool(len(points.features), size, widened(size), points.classes, model.C)
         super().__init__(model, points, shared)
-        shared.keep(labels=points.labels.to(torch.int32))
+        shared.keep(labels=points.labels.to(torch.float64))
         self.start_at(torch.zeros(self.parameters, dtype=torch.float64))
 
     @property
@@ -198,7 +199,7 @@ class _Softmax(_Pool):
         curvature = (chances - chances.square()).sum(1)
         turn = self._basis(curvature + FAINT * curvature.mean() + 1e-12)
         turned = (self.design @ turn).to(torch.float32)
-        self.shared.keep(start=start, turn=turn, back=turn.T, turned=turned)
+        self.shared.keep(start=start, turn=turn, back=turn.T, turned=turned, columns=turned.T)
 
     def _basis(self, curvature: Tensor) -> Tensor:
         """One basis for all classes in which their Hessians are nearly diagonal; intercepts stay free."""

@@ -52,6 +52,13 @@ INLINE vd vd_max(vd first, vd second) { return vd_where(first > second, first, s
 INLINE vf vf_max(vf first, vf second) { return vf_where(first > second, first, second); }
 INLINE vd vd_abs(vd value) { return (vd)((vl)value & INT64_MAX); }
 
+/* The numbers in float32. */
+INLINE void vd_narrow(float *to, vd value) {
+    typedef float half __attribute__((vector_size(BYTES / 2)));
+    half narrow = __builtin_convertvector(value, half);
+    memcpy(to, &narrow, sizeof narrow);
+}
+
 INLINE double vd_sum(vd value) {
     double sum = 0;
     for (int lane = 0; lane < DOUBLES; lane++) sum += value[lane];
