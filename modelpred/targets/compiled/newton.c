@@ -362,9 +362,11 @@ INLINE int factorise_block(const float *block, const float *old, int64_t width, 
             inverse[j] -= times[j] * inverse[k];
         }
     }
+    float roots[FLOATS];
+    for (int k = 0; k < FLOATS; k++) roots[k] = 1 / sqrtf(pivots[k]);
     for (int k = 0; k < FLOATS; k++) {
-        fine &= pivots[k] > 4 * FLT_EPSILON * old[k * width + k] && pivots[k] <= FLT_MAX;
-        inverse[k] *= 1 / sqrtf(pivots[k]);
+        fine &= (pivots[k] > 4 * FLT_EPSILON * old[k * width + k]) & (pivots[k] <= FLT_MAX);
+        inverse[k] *= roots[k];
     }
     return fine;
 }
@@ -385,10 +387,15 @@ static int factorise(const Pool *pool, Work *work) {
         for (int64_t column = FLOATS; column < width - first; column += FLOATS) {
             vf part[FLOATS];
             for (int k = 0; k < FLOATS; k++) part[k] = vf_load(block + k * width + column);
+#pragma GCC unroll 16
             for (int k = 0; k < FLOATS; k++) {
                 vf even = {0}, odd = {0};
-                for (int j = 0; j <= k; j += 2) even += block[k * width + j] * part[j];
-                for (int j = 1; j <= k; j += 2) odd += block[k * width + j] * part[j];
+#pragma GCC unroll 16
+                for (int j = 0; j <= k; j++) {
+                    vf term = block[k * width + j] * part[j];
+                    if (j % 2) odd += term;
+                    else even += term;
+                }
                 vf_store(block + k * width + column, even + odd);
                 vf_store(negative + k * (width + SPARE) + first + column, -(even + odd));
             }
