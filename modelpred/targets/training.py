@@ -1,7 +1,8 @@
 """Training of target models on many subsets at once.
 
 Subsets are trained in blocks whose size follows from bytes, so memory is bounded whatever their
-number. Which subsets share a block changes no answer by more than rounding.
+number. Which subsets share a block changes no answer by more than rounding, and none at all where C
+trains them (compiled/).
 
 **Degenerate subsets** (a class missing, or no weight at all) are marked. Where their objective has
 no minimiser they get the family's prior-only model, which is their definition, not a failure.

@@ -578,50 +578,36 @@ taken right after the row, that its matrix products reach over the whole of the 
 """
 
 
-LIMITS = """**What limits.** One core of this machine, quiet: 100 GFLOP/s in float32, 50 in float64; one subset of
-spam on one core takes scikit-learn 650 us (ridge), 880 and 3,300 us (svm, largest row norm and
-standardised), 3,100 us (logistic, standardised); of MNIST features 200 and 34 ms (softmax).
-Ours on one core, processor time, best of three, the other core nearly idle (with one serial start, which
-is part of the time): iris 5.0 us, spam logistic 115 (standardised) and 33 (largest row norm), higgs 46
-and 24, svm 364 and 35, ridge 91 and 24, softmax 10,800 (standardised) and 23,000 (unscaled), mlp 6,200.
+LIMITS = """**What limits.** One core of this machine, quiet: 100 GFLOP/s in float32, 50 in float64. Ours on one core, a
+subset, by the kernels in C and, in brackets, by torch as it is without a compiler: iris 2.7 us (5.0), spam
+logistic 61 (115) standardised and 25 (33) by largest row norm, higgs 22 (46) and 14 (24), svm 37 (364) and 16 (35),
+ridge 15 (91) and 13 (24), softmax 2,700 (10,800) standardised and 4,000 (23,000) unscaled, mlp 2,800 (6,200).
+`train_targets` adds 1 to 2 us a subset around them. `products` counts what the method needs (a symmetric matrix once,
+points that are there), so that its complement holds widened rows, other arithmetic and waiting.
 
-What the products that are done now would allow if nothing else took time (100% of the products' peak;
-`products` in the table is the share reached), and what the goal asks for:
+What a subset of spam takes on one core, in us:
 
-- *logistic*: spam standardised is 4.9 MFLOP a subset, 61 times at peak (goal 30: half of the peak for
-  the whole of the training). The products run at 75 to 90% of the peak in these shapes and are half of the
-  time; the other half is a few hundred small operations on [subsets, 300] and [subsets, 58].
-- *ridge*: 100 times is 6.5 us. All gradients once are 70 kFLOP, 1.4 us at the peak of float64, and
-  three are needed (start, after a solve in float32, after its correction); what is left pays for two
-  or three iterations of conjugate gradients where 8 (row norm) to 25 (standardised) are needed.
-  Normal equations instead are 1.03 MFLOP, 10 us at the peak of float32, and 15 us to factor (LAPACK, 58
-  columns; 9 us at 48, 3.2 at 32, .7 at 16). Neither way can reach it; about 100 and 15 times are the most
-  that the work done now would allow at peak.
-- *svm*: 50 times is 18 and 65 us. The products done now take 14 and 122 us at peak: not within reach
-  for standardised columns unless iterations become fewer (160 over 8 Newton steps now). A direct solve
-  in each of the 8 steps is 8 x (11 + 15) us of building and factoring alone.
-- *softmax*: the products done now are 1,300 and 610 MFLOP, at peak about 22 and 9 times.
-- *mlp*: 150 steps on its own points are 210 MFLOP a subset, 2.1 ms at the peak of float32; in shapes
-  this small the products run at 72 GFLOP/s hot and less from memory (the gathered points of a group are larger
-  than the second cache), tanh and softmax take an eighth, state in float64 a tenth.
-- *Python's lock*: two threads of one process take 133 and 6,530 us of processor time a subset (spam
-  logistic, standardised; mlp) where one alone takes 115 and 6,050, and they wait for each other beside. Two
-  processes at once take 117 and 6,030 each, as if alone: with processes the two ratios would be about 25 and 10.
-  The stage `targets` trains in processes; `train_targets` does not, because one takes two seconds to start, more
-  than most calls. Neither pinned threads nor other settings of the allocator change it (within 3%).
-- *inverses by halves* (of standardised spam's Hessians, 36 us with building them, against 53 by LAPACK's
-  factors) precondition later steps of svm better than the diagonal does: 7 to 14% off svm, standardised; ridge
-  within 5%.
+| | steps | products with points | Hessians made | factors | solves | sum |
+|---|---|---|---|---|---|---|
+| logistic, standardised | 10.0 | 21 | 23 | 7 | 4 | 60 |
+| svm, standardised | 7.5 | 15 | 6 | 14 | 3 | 37 |
+| svm, largest row norm | 2.5 | 5 | 5 | 4 | 1 | 16 |
+| ridge, standardised | 2.9 | 6 | 5 | 2 | 1 | 15 |
+| ridge, largest row norm | 2.0 | 4 | 5 | 2 | 1 | 13 |
 
-Tried without gain (products a subset, spam and MNIST features): starting each subset at the whole
-pool's optimum of its own total weight (-3% to +3%; svm -20% to +30%), an eigenbasis from that optimum
-(-3% to +4%), looser and tighter Newton systems (within 6%), smaller blocks (slower); scores with subsets
-beside each other in memory (products 10 to 20% faster alone, what is around them slower: in all 3 to 10%
-slower, softmax 65%); a more exact start for all subsets (as good as two digits); mlp in groups of 1 MiB
-or padded to 16 or 64 points (within 3%), or with all of a step's arrays kept, state in float32 too
-(within 6%). With some gain, not built: softmax on each subset's own points in
-one eigenbasis for all classes needs 0.24 of the products at 20% of the points and 0.65 at 50%, but 1.5 at 90%,
-and reads 140 kB of gathered points a subset twice an iteration.
+- *ridge*: 100 times is 8.7 us of one core, `train_targets` included. A Hessian runs at the peak (82 points on average,
+  the fewer of those that are present and absent), its factor takes 2.2 us of which half is the latency of 58 pivots one
+  after the other, and three gradients in float64 (at the start, after each solve) are bound by loads, one vector a
+  cycle, at half of the peak: 11 us, more than the goal with nothing around them. At 100% of the peak the same work
+  would be about 150 times. Conjugate gradients instead of a factor need 8 to 25 products a solve and are no faster;
+  sums of groups of points made beforehand (a table of each group's 16 sums) do not fit the second cache.
+- *svm, largest row norm* is near its goal, and where scikit-learn's time moves the ratio passes it.
+- *softmax*: 60% of the time is products with the Hessian, near the peak; their number (128 a subset for standardised
+  features, 284 with a diagonal preconditioner) is what is left to lower.
+
+Tried without gain: prefetching the points of the next group, one pass for a step's scores and gradient (3%), a
+block-diagonal factor of each class for softmax (10 to 25% fewer products, more than that to make it), more pairs of
+directions kept than 12, steps by limited-memory BFGS for softmax (as many gradients as conjugate gradients need products).
 """
 
 EXACT = """Against scikit-learn at its tightest tolerance, on random subsets of which every second one is a
