@@ -607,7 +607,7 @@ What a subset of spam takes on one core, in us:
 
 Tried without gain: prefetching the points of the next group, one pass for a step's scores and gradient (3%), a
 block-diagonal factor of each class for softmax (10 to 25% fewer products, more than that to make it), more pairs of
-directions kept than 12, steps by limited-memory BFGS for softmax (as many gradients as conjugate gradients need products).
+directions kept than 6, steps by limited-memory BFGS for softmax (as many gradients as conjugate gradients need products).
 """
 
 EXACT = """Against scikit-learn at its tightest tolerance, on random subsets of which every second one is a

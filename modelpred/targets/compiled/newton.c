@@ -19,6 +19,7 @@
 
 #include <float.h>
 #include <math.h>
+
 #include "counted.h"
 #include "room.h"
 #include "vectors.h"
@@ -31,14 +32,18 @@ enum {
     PATIENCE = 3, /* stalled steps within the tolerance that end a subset at rounding's floor */
     PAIRS = 8,    /* of L-BFGS */
     CHUNK = 32,   /* points whose outer products are summed while they lie in the first cache */
-    ROWS = 6,     /* of a tile of the Hessian: 6 x 4 sums and 4 operands are what registers hold */
+    SPARE = 16,   /* floats after a row of operands, for tiles that end beyond it */
+    ROWS = 6,     /* of a tile of the Hessian: so many sums and operands are what registers hold */
+#if BYTES == 64
     BLOCKS = 4,
-    SPARE = 16,  /* floats after a row of operands, for tiles that end beyond it */
+#else
+    BLOCKS = 2,
+#endif
 };
 
-#define FINISHED 1e-4  /* gradient norm / tolerance that ends a subset */
-#define STALLED 0.5    /* share of its norm that a step may leave before it counts as stalled */
-#define OVERSHOT 0.5   /* slope at a step's end / at its beginning, beyond which it is shortened */
+#define FINISHED 1e-4   /* gradient norm / tolerance that ends a subset */
+#define STALLED 0.5     /* share of its norm that a step may leave before it counts as stalled */
+#define OVERSHOT 0.5    /* slope at a step's end / at its beginning, beyond which it is shortened */
 #define HINGE_SLOPE 0.1 /* the same where evaluating a slope costs next to nothing */
 
 typedef struct {
@@ -271,8 +276,10 @@ static void tiles(int64_t width, float *hessian, const float *const *row, const 
     for (; left + BLOCKS * FLOATS <= width; left += BLOCKS * FLOATS)
         tile(width, hessian, row, weighted, points, top, left, BLOCKS);
     int64_t rest = (width - left) / FLOATS;
+#if BYTES == 64
     if (rest == 3) tile(width, hessian, row, weighted, points, top, left, 3);
     if (rest == 2) tile(width, hessian, row, weighted, points, top, left, 2);
+#endif
     if (rest == 1) tile(width, hessian, row, weighted, points, top, left, 1);
 }
 

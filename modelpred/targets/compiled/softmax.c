@@ -15,6 +15,7 @@
 
 #include <float.h>
 #include <math.h>
+
 #include "counted.h"
 #include "room.h"
 #include "vectors.h"
@@ -24,7 +25,7 @@ enum {
     MOST_LINE = 20,
     MOST_PRODUCTS = 400, /* of one system */
     PATIENCE = 3,        /* stalled steps within the tolerance that end at rounding's floor */
-    PAIRS = 6 ,          /* of directions and products kept from system to system */
+    PAIRS = 6,           /* of directions and products kept from system to system */
     VECTORS = 3,         /* of points, in a block */
     BLOCK = VECTORS * FLOATS,
     GRADED = 32,         /* points of a gradient at once; so many that they lie in the first cache */
@@ -442,7 +443,8 @@ static float inner(const Room *room, const float *first, const float *second) {
 
 INLINE void add(const Room *room, float *to, float factor, const float *from) {
     vf times = vf_all(factor);
-    for (int64_t j = 0; j < room->all; j += FLOATS) vf_store(to + j, vf_load(to + j) + times * vf_load(from + j));
+    for (int64_t j = 0; j < room->all; j += FLOATS)
+        vf_store(to + j, vf_load(to + j) + times * vf_load(from + j));
 }
 
 /* scaled_rest = preconditioned remaining (Nocedal and Wright, algorithm 7.4). */
@@ -541,7 +543,8 @@ static void direct(const Pool *pool, Room *room, double norm, double residual, i
         multiply(pool, room);
         for (int64_t k = 0; k < pool->classes; k++) {
             float *product = room->product + k * width, *search = room->search + k * width;
-            for (int64_t j = 0; j < pool->size - 1; j++) product[j] += (float)pool->penalty[j] * search[j];
+            for (int64_t j = 0; j < pool->size - 1; j++)
+                product[j] += (float)pool->penalty[j] * search[j];
             product[pool->size - 1] += (float)damping * search[pool->size - 1];
         }
         float curved = inner(room, room->search, room->product);
