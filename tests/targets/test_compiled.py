@@ -174,6 +174,12 @@ def test_with_a_compiler_there_is_one():
     assert kernels.library() is not None
 
 
+def test_a_copy_of_the_code_finds_the_kernels_of_the_installation(kind, monkeypatch, tmp_path):
+    # Where an experiment of DVC runs there are the files that git has, and no compiled ones.
+    monkeypatch.setattr(kernels, "__file__", str(tmp_path / "kernels.py"))
+    assert kernels.loaded(kind) is not None
+
+
 def test_kernels_of_another_source_are_not_used(kind, monkeypatch):
     monkeypatch.setattr(kernels, "VERSION", kernels.VERSION + 1)
     assert kernels.loaded(kind) is None

@@ -1,10 +1,16 @@
 """The compiled kernels, and how Python calls them."""
 
 import ctypes
+import json
+from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from importlib.machinery import EXTENSION_SUFFIXES
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import torch
 from torch import Tensor
@@ -24,12 +30,28 @@ def kinds() -> tuple[str, ...]:
 
 def loaded(kind: str) -> ctypes.CDLL | None:
     """The kernels of that kind, or None if they were not built from this source."""
-    for suffix in EXTENSION_SUFFIXES:
-        path = Path(__file__).with_name(f"kernels_{kind}{suffix}")
-        # Those of an older source lie there when a later installation could not compile.
-        if path.exists() and (found := ctypes.CDLL(str(path))).modelpred_version() == VERSION:
-            return found
+    for folder in _folders():
+        for suffix in EXTENSION_SUFFIXES:
+            path = folder / f"kernels_{kind}{suffix}"
+            # Those of an older source lie there when a later installation could not compile.
+            if path.exists() and (found := ctypes.CDLL(str(path))).modelpred_version() == VERSION:
+                return found
     return None
+
+
+def _folders() -> Iterator[Path]:
+    """Where kernels may lie: beside this file, or where this package was installed from.
+
+    A copy of the code, such as the one that an experiment of DVC runs in, has no compiled files.
+    """
+    yield Path(__file__).parent
+    with suppress(PackageNotFoundError):
+        installed = distribution("modelpred")
+        yield Path(str(installed.locate_file("modelpred/targets/compiled")))
+        if (text := installed.read_text("direct_url.json")) is not None:
+            address = urlsplit(json.loads(text)["url"])
+            if address.scheme == "file":
+                yield Path(url2pathname(address.path)) / "modelpred" / "targets" / "compiled"
 
 
 @cache
