@@ -111,8 +111,9 @@ def train_targets(
             finished += len(degenerate)
             if progress is not None:
                 progress(finished, len(table))
-    places = order.argsort().to(points.features.device)
-    return _joined(done, places, size, as_numpy=as_numpy)
+        # Still inside: the threads of torch's own pool spin for a while after each of its operations.
+        places = order.argsort().to(points.features.device)
+        return _joined(done, places, size, as_numpy=as_numpy)
 
 
 @dataclass(frozen=True)

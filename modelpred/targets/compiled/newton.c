@@ -57,6 +57,8 @@ typedef struct {
     const double *labels;        /* [points]: +1 and -1, or numbers */
     const double *start;         /* [width]: where all subsets start */
     const double *start_scores;  /* [points] */
+    const double *start_slopes;  /* [points]: C times the loss's derivative there */
+    const double *start_data;    /* [width]: the sum of slopes times points */
     const float *start_hessian;  /* [width + ROWS, width]: of all points there, scaled; or NULL */
 } Pool;
 
@@ -324,24 +326,32 @@ static void make_hessian(const Pool *pool, Work *work) {
     add_outer(pool, work, work->hessian, count);
 }
 
-/* The Hessian at the shared start from the whole pool's, if few weights differ from one. */
-static int adapt_hessian(const Pool *pool, Work *work, const double *weights) {
+/* The Hessian and `data` at the shared start from the whole pool's, if few weights differ from one. */
+static int adapt_start(const Pool *pool, Work *work, const double *weights) {
     if (pool->start_hessian == NULL) return 0;
-    int64_t count = 0, most = work->count;
+    int64_t count = 0, kept = 0, *place = work->changed;
+    double *slope = work->along;
     for (int64_t i = 0; i < pool->points; i++) {
-        work->changed[count] = i;
-        work->change[count] = (float)(weights[i] - 1);
+        place[count] = i;
+        slope[count] = (weights[i] - 1) * pool->start_slopes[i];
         count += weights[i] != 1;
-        if (count >= most) return 0;
+        if (count >= work->count) return 0;
     }
-    int64_t kept = 0;
+    for (int64_t k = count; k < count + DOUBLES; k++) place[k] = 0, slope[k] = 0;
+    memcpy(work->data, pool->start_data, pool->width * 8);
+    for (int64_t first = 0; first < count; first += DOUBLES) {
+        const double *row[DOUBLES];
+        for (int k = 0; k < DOUBLES; k++) row[k] = pool->design + place[first + k] * pool->width;
+        add_rows(pool, row, slope + first, work->data);
+    }
+    count_doubles(2.0 * count * pool->size);
     for (int64_t k = 0; k < count; k++) {
-        int64_t i = work->changed[k];
-        double score = pool->start_scores[i], label = pool->labels[i];
-        vd curvature = bent(pool->loss, vd_all(score), vd_all(label)).curvature;
-        work->changed[kept] = i;
-        work->change[kept] = (float)(pool->C * curvature[0] * work->change[k]);
-        kept += curvature[0] != 0;
+        int64_t i = place[k];
+        vd score = vd_all(pool->start_scores[i]), label = vd_all(pool->labels[i]);
+        double curvature = bent(pool->loss, score, label).curvature[0];
+        place[kept] = i;
+        work->change[kept] = (float)(pool->C * curvature * (weights[i] - 1));
+        kept += curvature != 0;
     }
     memcpy(work->hessian, pool->start_hessian, matrix_bytes(pool));
     add_outer(pool, work, work->hessian, kept);
@@ -584,10 +594,14 @@ static int train(const Pool *pool, Work *work, const double *weights, const doub
         }
     double second, goal = FINISHED * tolerance;
     int stalls = 0;
+    int adapted = start == NULL && adapt_start(pool, work, weights);
+    memset(work->along, 0, work->padded * 8);
     bend(pool, work, 0, &second);
-    data_gradient(pool, work);
+    if (!adapted) {
+        data_gradient(pool, work);
+        make_hessian(pool, work);
+    }
     double norm = gradient_norm(pool, work);
-    if (start != NULL || !adapt_hessian(pool, work, weights)) make_hessian(pool, work);
     memcpy(work->summed, work->curvature, work->padded * 8);
     if (!factorise(pool, work)) return 0;
     for (*taken = 0; norm > goal && *taken < MOST_STEPS; ++*taken) {
@@ -639,14 +653,18 @@ void modelpred_operations(double *found) {
 /* Must be kernels.py's VERSION: raise both when what Python hands over changes. */
 int modelpred_version(void) { return 1; }
 
-/* hessian [width + ROWS, width] at the pool's start, of all points with weight one. */
-int modelpred_start_hessian(const Pool *pool, float *hessian) {
+/* Of all points with weight one, at the pool's start: slopes [points], data [width] and
+   hessian [width + ROWS, width]. -1 if there is no memory. */
+int modelpred_start(const Pool *pool, double *slopes, double *data, float *hessian) {
     Work work;
     if (!begin(&work, pool)) return -1;
+    memset(data, 0, pool->width * 8);
     for (int64_t i = 0; i < pool->points; i++) {
-        vd score = vd_all(pool->start_scores[i]), label = vd_all(pool->labels[i]);
+        Bent at = bent(pool->loss, vd_all(pool->start_scores[i]), vd_all(pool->labels[i]));
+        slopes[i] = pool->C * at.slope[0];
         work.changed[i] = i;
-        work.change[i] = (float)(pool->C * bent(pool->loss, score, label).curvature[0]);
+        work.change[i] = (float)(pool->C * at.curvature[0]);
+        for (int64_t j = 0; j < pool->size; j++) data[j] += slopes[i] * pool->design[i * pool->width + j];
     }
     set_penalty(pool, hessian);
     add_outer(pool, &work, hessian, pool->points);

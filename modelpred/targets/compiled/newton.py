@@ -132,7 +132,8 @@ class _OneScorePool(Shared):
         *((name, ctypes.c_int64) for name in ("points", "size", "width", "loss")),
         ("C", ctypes.c_double),
         *((name, ctypes.c_void_p) for name in ("design", "scaled", "unit", "penalty", "labels")),
-        *((name, ctypes.c_void_p) for name in ("start", "start_scores", "start_hessian")),
+        *((name, ctypes.c_void_p) for name in ("start", "start_scores", "start_slopes")),
+        *((name, ctypes.c_void_p) for name in ("start_data", "start_hessian")),
     )
 
 
@@ -162,9 +163,10 @@ class _OneScore(_Pool):
     def start_at(self, parameters: Tensor) -> None:
         start = pad(parameters, (0, self.width - self.size))
         self.shared.keep(start=start, start_scores=self.design @ start)
+        slopes, data = start.new_zeros(len(self.design)), start.new_zeros(self.width)
         hessian = torch.zeros(self.width + TILE, self.width)
-        self.shared.call("modelpred_start_hessian", hessian)
-        self.shared.keep(start_hessian=hessian)
+        self.shared.call("modelpred_start", slopes, data, hessian)
+        self.shared.keep(start_slopes=slopes, start_data=data, start_hessian=hessian)
 
 
 class _SoftmaxPool(Shared):
