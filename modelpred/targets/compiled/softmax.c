@@ -2,13 +2,20 @@
 
        F(theta) = 1/2 |coefficients|^2 + sum_i c_i (logsumexp(m_i) - m_i,y_i),   c_i = C w_i
 
-   A Newton system is solved by conjugate gradients in float32, in coordinates that nearly
-   diagonalise every subset's Hessian (`turned`), preconditioned by its exact diagonal and by what
-   the system before has told of it (Morales and Nocedal, "Automatic preconditioning by limited
-   memory quasi-Newton updating", 2000): a third fewer products. Gradients are float64, so that the
-   end point is float64's. What is gathered of a subset lies in a core's
-   second cache, and a block of its points in the first, while a product passes over it forwards and
-   backwards. F is convex along a line: a step that overshoots, by the slope at its end, is halved.
+   A Newton system is solved by conjugate gradients in float32; gradients are float64, so that the end
+   point is float64's. What makes it cheap:
+
+   - Coordinates that nearly diagonalise every subset's Hessian (`turned`). In each direction alone the
+     classes bend each other, and most where two are confused: a block of classes x classes for each
+     direction is the preconditioner, half of the products that the diagonal needs.
+   - What the system before has told of the Hessian improves it further (Morales and Nocedal,
+     "Automatic preconditioning by limited memory quasi-Newton updating", 2000).
+   - Points that the model is sure of bend next to nothing: a system leaves out those that together
+     hold less of the curvature than its residual asks for.
+   - What is gathered of a subset lies in a core's second cache, and a block of its points in the
+     first, while a product passes over it forwards and backwards.
+
+   F is convex along a line: a step that overshoots, by the slope at its end, is halved.
 
    A subset that does not get there is left to the caller: `reached` says so. The answer to a subset
    depends on nothing but the subset. */
@@ -69,7 +76,7 @@ typedef struct {
     int64_t count, padded, all;              /* points; padded to vectors; classes x width */
     int64_t bent, wide;                      /* points that bend the objective; padded */
     int64_t *place, *bends;                  /* in the pool: all, and those that bend */
-    double *factor, *scores; /* C w; [classes, padded] */
+    double *factor, *scores;                 /* C w; [classes, padded] */
     double *theta, *trial, *gradient, *other, *direction; /* [classes, width] */
     float *rows, *columns;                   /* [wide, width] and [width, wide], turned */
     float *chance, *scaled;                  /* [classes, padded]: p and c p */
