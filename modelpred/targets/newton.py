@@ -160,8 +160,7 @@ def _step(problem: Problem, block: Block, tolerance: float, pace: float) -> floa
         rows = replace(block.select(stuck), inverse=None)
         direction[:, stuck], reached[stuck], _ = conjugate(problem.exact(), rows, residual[stuck])
     before = block.norm
-    _search(problem, block, direction, exempt=last)
-    block.norm = block.gradient.abs().amax((0, 2))
+    _move(problem, block, direction, tolerance)
     block.steps += 1
     block.within += last
     gained = reached & (block.norm <= 100 * residual * before)
@@ -173,6 +172,18 @@ def _step(problem: Problem, block: Block, tolerance: float, pace: float) -> floa
     tighter = FORCING * 0.1 ** (block.stalls - PATIENCE_LOOSE).clamp(min=0)
     block.residual = torch.where(stalled, tighter, matching).clamp(POLISH, FORCING)
     return pace
+
+
+def _move(problem: Problem, block: Block, direction: Tensor, tolerance: float) -> None:
+    """Take the step; a row within the tolerance stays where its step would leave that."""
+    old, last = replace(block), block.norm <= tolerance
+    _search(problem, block, direction, exempt=last)
+    block.norm = block.gradient.abs().amax((0, 2))
+    worse = (last & ~(block.norm <= tolerance)).nonzero()[:, 0]
+    if len(worse):  # nothing has searched the lengths of their steps
+        for name in ("theta", "scores", "gradient"):
+            getattr(block, name)[:, worse] = getattr(old, name)[:, worse]
+        block.norm[worse] = old.norm[worse]
 
 
 def _scores(problem: Problem, theta: Tensor) -> Tensor:

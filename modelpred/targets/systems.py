@@ -23,6 +23,7 @@ WORKING = torch.float32
 # Products with few columns run up to a third faster where those are a multiple of these.
 WIDTH = {torch.float32: 16, torch.float64: 12}
 MAXIMUM_CONJUGATE = 200
+ROUNDED = 8  # rounding errors of the start to which a row is solved at most
 UNREACHED = 0.2  # share of rows that conjugate gradients may leave above their residual
 PAIR_BYTES = 64 * 2**20  # largest table of products of columns
 DAMPING = 1e-3  # of a free intercept, times the gradient norm so that it fades at the optimum
@@ -243,6 +244,7 @@ def conjugate(problem: Problem, block: Block, residual: Tensor) -> tuple[Tensor,
     search = scaled.clone()
     energy = (remaining * scaled).sum((0, 2))
     goal = energy * residual.to(energy.dtype).square()
+    floor = energy * (ROUNDED * torch.finfo(energy.dtype).eps) ** 2
     allowed = int(UNREACHED * len(residual))
     used, reached = 0, energy <= goal
     while used < MAXIMUM_CONJUGATE:
@@ -252,7 +254,8 @@ def conjugate(problem: Problem, block: Block, residual: Tensor) -> tuple[Tensor,
         product = (product @ problem.turned)[..., : problem.size]
         product.addcmul_(search, system.penalty)
         curved = (search * product).sum((0, 2)).clamp_(min=1e-30)
-        ratio = (energy / curved)[:, None]
+        # What is left of a row that is solved is rounding, and would be followed anywhere.
+        ratio = (energy / curved).masked_fill_(energy <= floor, 0)[:, None]
         solution.addcmul_(search, ratio)
         remaining.addcmul_(product, ratio, value=-1)
         scaled = precondition(remaining)

@@ -248,6 +248,24 @@ def test_bad_input_is_refused(make_pool):
             train_targets(model, points.features, points.labels, ones, **options)
 
 
+def test_a_subset_that_is_solved_early_is_not_carried_away_by_the_others():
+    # Three points of 55: its systems are solved in three products, and the others' take twenty.
+    generator = np.random.default_rng(292)
+    features = generator.normal(size=(55, 35))
+    scores = features @ generator.normal(size=(35, 2))
+    scores += generator.normal(size=scores.shape)
+    labels = (scores[:, 0] > 0).astype(int)
+    labels[:2] = 0, 1
+    weights = generator.integers(0, 4, size=(12, 55)) * generator.integers(0, 2, (12, 55))
+    weights[:, :2] = 1
+    weights[0, 3:] = 0
+    weights = np.concatenate([weights, weights * 0.7, np.ones((1, 55))])
+    trained = train_targets(
+        target_model("softmax", C=0.7), features, labels, weights, block=len(weights)
+    )
+    assert trained.converged.all()
+
+
 def test_torch_keeps_its_number_of_threads(make_pool, counts):
     points = make_pool(2)
     before = torch.get_num_threads()

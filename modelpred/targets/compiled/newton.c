@@ -57,8 +57,9 @@ typedef struct {
     const double *labels;        /* [points]: +1 and -1, or numbers */
     const double *start;         /* [width]: where all subsets start */
     const double *start_scores;  /* [points] */
-    const double *start_slopes;  /* [points]: C times the loss's derivative there */
-    const double *start_data;    /* [width]: the sum of slopes times points */
+    const double *start_slopes;  /* [points]: the loss's derivative there ... */
+    const double *start_curvatures; /* [points]: ... and its second */
+    const double *start_data;    /* [width]: C times the sum of slopes times points */
     const float *start_hessian;  /* [width + ROWS, width]: of all points there, scaled; or NULL */
 } Pool;
 
@@ -71,11 +72,21 @@ typedef struct {
     double *steps, *changes; /* [PAIRS, width] of L-BFGS */
     double inner[PAIRS], share[PAIRS];
     int64_t pairs;
-    float *hessian, *upper, *right, *rows;
+    float *hessian, *upper, *bare, *right, *rows; /* bare: the penalty alone */
     int64_t *changed;
     float *change;
     void *memory;
 } Work;
+
+static size_t matrix_bytes(const Pool *pool) { return (size_t)pool->width * pool->width * 4; }
+
+/* Nothing but the penalty, in scaled coordinates; ones for columns that only widen. */
+static void set_penalty(const Pool *pool, float *hessian) {
+    memset(hessian, 0, matrix_bytes(pool));
+    for (int64_t j = pool->size; j < pool->width; j++) hessian[j * pool->width + j] = 1;
+    for (int64_t j = 0; j < pool->size; j++)
+        hessian[j * pool->width + j] = (float)(pool->penalty[j] * pool->unit[j] * pool->unit[j]);
+}
 
 static int begin(Work *work, const Pool *pool) {
     size_t points = (pool->points + DOUBLES) * 8, row = pool->width * 8;
@@ -87,11 +98,15 @@ static int begin(Work *work, const Pool *pool) {
         {&work->change, points},    {&work->theta, row},        {&work->gradient, row},
         {&work->data, row},         {&work->before, row},       {&work->direction, row},
         {&work->steps, PAIRS * row}, {&work->changes, PAIRS * row},
-        {&work->hessian, matrix},   {&work->upper, matrix},     {&work->right, pool->width * 4},
+        {&work->hessian, matrix},   {&work->upper, matrix},     {&work->bare, matrix},
+        {&work->right, pool->width * 4},
         {&work->rows, (size_t)CHUNK * (pool->width + SPARE) * 4},
     };
     work->memory = room_for(parts, sizeof parts / sizeof *parts);
-    return work->memory != NULL;
+    if (work->memory == NULL) return 0;
+    set_penalty(pool, work->bare);
+    memcpy(work->hessian, work->bare, matrix_bytes(pool)); /* for the rows that only widen */
+    return 1;
 }
 
 /* a' vector of DOUBLES points. */
@@ -251,13 +266,21 @@ static double whole_step(const Pool *pool, Work *work, double *second) {
 
 /* ---- the Hessian and its factor ---------------------------------------------------------------- */
 
+/* A matrix that is summed: `to` becomes `from`, perhaps itself, plus what is summed. */
+typedef struct {
+    const float *from;
+    float *to;
+    int64_t width;
+} Summed;
+
 /* A tile of the upper triangle: rows from `top`, `vectors` vectors of columns from `left`. */
-INLINE void tile(int64_t width, float *hessian, const float *const *row, const float *weighted,
-                 int64_t points, int64_t top, int64_t left, int vectors) {
+INLINE void tile(Summed matrix, const float *const *row, const float *weighted, int64_t points,
+                 int64_t top, int64_t left, int vectors) {
     vf sums[ROWS][BLOCKS];
+    int64_t width = matrix.width;
     for (int r = 0; r < ROWS; r++)
         for (int b = 0; b < vectors; b++)
-            sums[r][b] = vf_load(hessian + (top + r) * width + left + b * FLOATS);
+            sums[r][b] = vf_load(matrix.from + (top + r) * width + left + b * FLOATS);
     for (int64_t i = 0; i < points; i++) {
         vf part[BLOCKS];
         for (int b = 0; b < vectors; b++) part[b] = vf_load(row[i] + left + b * FLOATS);
@@ -268,26 +291,27 @@ INLINE void tile(int64_t width, float *hessian, const float *const *row, const f
     }
     for (int r = 0; r < ROWS; r++)
         for (int b = 0; b < vectors; b++)
-            vf_store(hessian + (top + r) * width + left + b * FLOATS, sums[r][b]);
+            vf_store(matrix.to + (top + r) * width + left + b * FLOATS, sums[r][b]);
 }
 
-/* ROWS rows of hessian += sum_i weighted_i row_i', on and above the diagonal. */
-static void tiles(int64_t width, float *hessian, const float *const *row, const float *weighted,
-                  int64_t points, int64_t top) {
+/* ROWS rows of the matrix + sum_i weighted_i row_i', on and above the diagonal. */
+static void tiles(Summed matrix, const float *const *row, const float *weighted, int64_t points,
+                  int64_t top) {
     int64_t left = top / FLOATS * FLOATS;
-    for (; left + BLOCKS * FLOATS <= width; left += BLOCKS * FLOATS)
-        tile(width, hessian, row, weighted, points, top, left, BLOCKS);
-    int64_t rest = (width - left) / FLOATS;
+    for (; left + BLOCKS * FLOATS <= matrix.width; left += BLOCKS * FLOATS)
+        tile(matrix, row, weighted, points, top, left, BLOCKS);
+    int64_t rest = (matrix.width - left) / FLOATS;
 #if BYTES == 64
-    if (rest == 3) tile(width, hessian, row, weighted, points, top, left, 3);
-    if (rest == 2) tile(width, hessian, row, weighted, points, top, left, 2);
+    if (rest == 3) tile(matrix, row, weighted, points, top, left, 3);
+    if (rest == 2) tile(matrix, row, weighted, points, top, left, 2);
 #endif
-    if (rest == 1) tile(width, hessian, row, weighted, points, top, left, 1);
+    if (rest == 1) tile(matrix, row, weighted, points, top, left, 1);
 }
 
-/* hessian += sum_k change_k a a' over the changed places; entries on and above the diagonal. */
-static void add_outer(const Pool *pool, Work *work, float *hessian, int64_t count) {
+/* to = from + sum_k change_k a a' over the changed places; entries on and above the diagonal. */
+static void add_outer(const Pool *pool, Work *work, const float *from, float *to, int64_t count) {
     int64_t width = pool->width;
+    if (count == 0 && from != to) memcpy(to, from, matrix_bytes(pool));
     count_floats((double)count * pool->size * (pool->size + 1));
     for (int64_t first = 0; first < count; first += CHUNK) {
         int64_t points = count - first < CHUNK ? count - first : CHUNK;
@@ -299,19 +323,10 @@ static void add_outer(const Pool *pool, Work *work, float *hessian, int64_t coun
                 vf_store(work->rows + i * (width + SPARE) + column,
                          factor * vf_load(row[i] + column));
         }
+        Summed matrix = {first == 0 ? from : to, to, width};
         for (int64_t top = 0; top < pool->size; top += ROWS)
-            tiles(width, hessian, row, work->rows, points, top);
+            tiles(matrix, row, work->rows, points, top);
     }
-}
-
-static size_t matrix_bytes(const Pool *pool) { return (size_t)pool->width * pool->width * 4; }
-
-/* Nothing but the penalty, in scaled coordinates; ones for columns that only widen. */
-static void set_penalty(const Pool *pool, float *hessian) {
-    memset(hessian, 0, matrix_bytes(pool));
-    for (int64_t j = pool->size; j < pool->width; j++) hessian[j * pool->width + j] = 1;
-    for (int64_t j = 0; j < pool->size; j++)
-        hessian[j * pool->width + j] = (float)(pool->penalty[j] * pool->unit[j] * pool->unit[j]);
 }
 
 /* The Hessian from the curvatures of all the subset's points. */
@@ -322,18 +337,16 @@ static void make_hessian(const Pool *pool, Work *work) {
         work->change[count] = (float)work->curvature[i];
         count += work->curvature[i] != 0;
     }
-    set_penalty(pool, work->hessian);
-    add_outer(pool, work, work->hessian, count);
+    add_outer(pool, work, work->bare, work->hessian, count);
 }
 
 /* The Hessian and `data` at the shared start from the whole pool's, if few weights differ from one. */
 static int adapt_start(const Pool *pool, Work *work, const double *weights) {
-    if (pool->start_hessian == NULL) return 0;
     int64_t count = 0, kept = 0, *place = work->changed;
     double *slope = work->along;
     for (int64_t i = 0; i < pool->points; i++) {
         place[count] = i;
-        slope[count] = (weights[i] - 1) * pool->start_slopes[i];
+        slope[count] = pool->C * (weights[i] - 1) * pool->start_slopes[i];
         count += weights[i] != 1;
         if (count >= work->count) return 0;
     }
@@ -347,14 +360,12 @@ static int adapt_start(const Pool *pool, Work *work, const double *weights) {
     count_doubles(2.0 * count * pool->size);
     for (int64_t k = 0; k < count; k++) {
         int64_t i = place[k];
-        vd score = vd_all(pool->start_scores[i]), label = vd_all(pool->labels[i]);
-        double curvature = bent(pool->loss, score, label).curvature[0];
+        double curvature = pool->start_curvatures[i];
         place[kept] = i;
         work->change[kept] = (float)(pool->C * curvature * (weights[i] - 1));
         kept += curvature != 0;
     }
-    memcpy(work->hessian, pool->start_hessian, matrix_bytes(pool));
-    add_outer(pool, work, work->hessian, kept);
+    add_outer(pool, work, pool->start_hessian, work->hessian, kept);
     return 1;
 }
 
@@ -393,17 +404,18 @@ static int factorise(const Pool *pool, Work *work) {
     int64_t width = pool->width;
     float *upper = work->upper, *negative = work->rows;
     count_floats((double)pool->size * pool->size * pool->size / 3);
-    memcpy(upper, work->hessian, matrix_bytes(pool));
     for (int64_t first = 0; first < width; first += FLOATS) {
-        float *block = upper + first * width + first;
+        int64_t corner = first * width + first;
+        /* What the blocks before have left of the Hessian; at first it is the Hessian itself. */
+        const float *from = first == 0 ? work->hessian : upper, *left = from + corner;
+        float *block = upper + corner;
         vf inverse[FLOATS];
-        const float *old = work->hessian + first * width + first;
-        if (!factorise_block(block, old, width, inverse)) return 0;
+        if (!factorise_block(left, work->hessian + corner, width, inverse)) return 0;
         for (int k = 0; k < FLOATS; k++) vf_store(block + k * width, inverse[k]);
         const float *row[FLOATS];
         for (int64_t column = FLOATS; column < width - first; column += FLOATS) {
             vf part[FLOATS];
-            for (int k = 0; k < FLOATS; k++) part[k] = vf_load(block + k * width + column);
+            for (int k = 0; k < FLOATS; k++) part[k] = vf_load(left + k * width + column);
 #pragma GCC unroll 16
             for (int k = 0; k < FLOATS; k++) {
                 vf even = {0}, odd = {0};
@@ -418,8 +430,9 @@ static int factorise(const Pool *pool, Work *work) {
             }
         }
         for (int k = 0; k < FLOATS; k++) row[k] = upper + (first + k) * width;
+        Summed rest = {from, upper, width};
         for (int64_t top = first + FLOATS; top < width; top += ROWS)
-            tiles(width, upper, row, negative, FLOATS, top);
+            tiles(rest, row, negative, FLOATS, top);
     }
     return 1;
 }
@@ -553,7 +566,7 @@ static int refresh(const Pool *pool, Work *work, double rate, double norm, doubl
         if (crossed == 0) return 1;
         memcpy(work->summed, work->curvature, work->count * 8);
         if (2 * crossed > work->count) make_hessian(pool, work);
-        else add_outer(pool, work, work->hessian, crossed);
+        else add_outer(pool, work, work->hessian, work->hessian, crossed);
         return factorise(pool, work);
     }
     /* In operations of a vector: products, loss, solves; the Hessian and its factor. */
@@ -566,9 +579,8 @@ static int refresh(const Pool *pool, Work *work, double rate, double norm, doubl
     return factorise(pool, work);
 }
 
-/* 1 if the subset got to the tolerance. */
-static int train(const Pool *pool, Work *work, const double *weights, const double *start,
-                 double tolerance, double *final_norm, int64_t *taken) {
+/* The subset's points, and slopes, curvatures, `data` and the Hessian where it starts. */
+static void set_out(const Pool *pool, Work *work, const double *weights, const double *start) {
     work->count = work->pairs = 0;
     for (int64_t i = 0; i < pool->points; i++) {
         work->place[work->count] = i;
@@ -577,34 +589,48 @@ static int train(const Pool *pool, Work *work, const double *weights, const doub
         work->count += weights[i] != 0;
     }
     work->padded = (work->count + DOUBLES - 1) / DOUBLES * DOUBLES;
-    for (int64_t i = work->count; i < work->padded; i++) {
-        work->place[i] = 0;
-        work->factor[i] = 0;
-        work->label[i] = 1;
+    for (int64_t p = work->count; p < work->padded; p++) {
+        work->place[p] = 0;
+        work->factor[p] = 0;
+        work->label[p] = 1;
     }
     memcpy(work->theta, pool->start, pool->width * 8);
-    if (start != NULL) memcpy(work->theta, start, pool->size * 8);
-    if (start == NULL && pool->start_scores != NULL)
-        for (int64_t i = 0; i < work->padded; i++) work->score[i] = pool->start_scores[work->place[i]];
-    else
-        for (int64_t i = 0; i < work->padded; i += DOUBLES) {
-            const double *row[DOUBLES];
-            rows_of(pool, work, i, row);
-            vd_store(work->score + i, products(pool, row, work->theta));
+    int shared = start == NULL && pool->start_hessian != NULL;
+    if (shared) {
+        for (int64_t p = 0; p < work->padded; p++) {
+            int64_t i = work->place[p];
+            work->score[p] = pool->start_scores[i];
+            work->slope[p] = work->factor[p] * pool->start_slopes[i];
+            work->curvature[p] = work->factor[p] * pool->start_curvatures[i];
         }
-    double second, goal = FINISHED * tolerance;
-    int stalls = 0;
-    int adapted = start == NULL && adapt_start(pool, work, weights);
-    memset(work->along, 0, work->padded * 8);
-    bend(pool, work, 0, &second);
-    if (!adapted) {
-        data_gradient(pool, work);
-        make_hessian(pool, work);
+        if (adapt_start(pool, work, weights)) return;
+    } else {
+        double second;
+        if (start != NULL) memcpy(work->theta, start, pool->size * 8);
+        for (int64_t p = 0; p < work->padded; p += DOUBLES) {
+            const double *row[DOUBLES];
+            rows_of(pool, work, p, row);
+            vd_store(work->score + p, products(pool, row, work->theta));
+        }
+        memset(work->along, 0, work->padded * 8);
+        bend(pool, work, 0, &second);
     }
+    data_gradient(pool, work);
+    make_hessian(pool, work);
+}
+
+/* 1 if the subset got to the tolerance. */
+static int train(const Pool *pool, Work *work, const double *weights, const double *start,
+                 double tolerance, double *final_norm, int64_t *taken) {
+    double goal = FINISHED * tolerance;
+    int stalls = 0;
+    set_out(pool, work, weights, start);
     double norm = gradient_norm(pool, work);
     memcpy(work->summed, work->curvature, work->padded * 8);
+    *final_norm = norm;
+    *taken = 0;
     if (!factorise(pool, work)) return 0;
-    for (*taken = 0; norm > goal && *taken < MOST_STEPS; ++*taken) {
+    for (; norm > goal && *taken < MOST_STEPS; ++*taken) {
         int within = norm <= tolerance;
         direct(pool, work);
         double slope = dot(pool, work->gradient, work->direction);
@@ -651,23 +677,26 @@ void modelpred_operations(double *found) {
 }
 
 /* Must be kernels.py's VERSION: raise both when what Python hands over changes. */
-int modelpred_version(void) { return 1; }
+int modelpred_version(void) { return 2; }
 
-/* Of all points with weight one, at the pool's start: slopes [points], data [width] and
-   hessian [width + ROWS, width]. -1 if there is no memory. */
-int modelpred_start(const Pool *pool, double *slopes, double *data, float *hessian) {
+/* Of all points with weight one, at the pool's start: slopes and curvatures [points], data [width]
+   and hessian [width + ROWS, width]. -1 if there is no memory. */
+int modelpred_start(const Pool *pool, double *slopes, double *curvatures, double *data,
+                    float *hessian) {
     Work work;
     if (!begin(&work, pool)) return -1;
     memset(data, 0, pool->width * 8);
     for (int64_t i = 0; i < pool->points; i++) {
         Bent at = bent(pool->loss, vd_all(pool->start_scores[i]), vd_all(pool->labels[i]));
-        slopes[i] = pool->C * at.slope[0];
+        slopes[i] = at.slope[0];
+        curvatures[i] = at.curvature[0];
         work.changed[i] = i;
-        work.change[i] = (float)(pool->C * at.curvature[0]);
-        for (int64_t j = 0; j < pool->size; j++) data[j] += slopes[i] * pool->design[i * pool->width + j];
+        work.change[i] = (float)(pool->C * curvatures[i]);
+        for (int64_t j = 0; j < pool->size; j++)
+            data[j] += pool->C * slopes[i] * pool->design[i * pool->width + j];
     }
     set_penalty(pool, hessian);
-    add_outer(pool, &work, hessian, pool->points);
+    add_outer(pool, &work, hessian, hessian, pool->points);
     free(work.memory);
     return 0;
 }

@@ -133,7 +133,7 @@ class _OneScorePool(Shared):
         ("C", ctypes.c_double),
         *((name, ctypes.c_void_p) for name in ("design", "scaled", "unit", "penalty", "labels")),
         *((name, ctypes.c_void_p) for name in ("start", "start_scores", "start_slopes")),
-        *((name, ctypes.c_void_p) for name in ("start_data", "start_hessian")),
+        *((name, ctypes.c_void_p) for name in ("start_curvatures", "start_data", "start_hessian")),
     )
 
 
@@ -163,10 +163,11 @@ class _OneScore(_Pool):
     def start_at(self, parameters: Tensor) -> None:
         start = pad(parameters, (0, self.width - self.size))
         self.shared.keep(start=start, start_scores=self.design @ start)
-        slopes, data = start.new_zeros(len(self.design)), start.new_zeros(self.width)
-        hessian = torch.zeros(self.width + TILE, self.width)
-        self.shared.call("modelpred_start", slopes, data, hessian)
-        self.shared.keep(start_slopes=slopes, start_data=data, start_hessian=hessian)
+        slopes, curvatures = start.new_zeros(2, len(self.design))
+        data, hessian = start.new_zeros(self.width), torch.zeros(self.width + TILE, self.width)
+        self.shared.call("modelpred_start", slopes, curvatures, data, hessian)
+        self.shared.keep(start_slopes=slopes, start_curvatures=curvatures)
+        self.shared.keep(start_data=data, start_hessian=hessian)
 
 
 class _SoftmaxPool(Shared):
