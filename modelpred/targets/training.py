@@ -8,9 +8,9 @@ trains them (compiled/).
 no minimiser they get the family's prior-only model, which is their definition, not a failure.
 """
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,12 +105,13 @@ def train_targets(
             trainer = Trainer(model, points, model.solver(points), tolerance)
         order = _by_size(table)
         parts = order.split(block or _sizes(len(table), _block_size(model, points), threads))
-        blocks = _in_order(trainer, table, begin, parts, threads)
-        for solution, degenerate in blocks:
-            done.append((solution, degenerate))
-            finished += len(degenerate)
-            if progress is not None:
-                progress(finished, len(table))
+        # Closed here, so that what it has set is back whatever happens to this loop.
+        with closing(_in_order(trainer, table, begin, parts, threads)) as blocks:
+            for solution, degenerate in blocks:
+                done.append((solution, degenerate))
+                finished += len(degenerate)
+                if progress is not None:
+                    progress(finished, len(table))
         # Still inside: the threads of torch's own pool spin for a while after each of its operations.
         places = order.argsort().to(points.features.device)
         return _joined(done, places, size, as_numpy=as_numpy)
@@ -177,8 +178,12 @@ def _by_size(table: Tensor) -> Tensor:
 
 def _in_order(
     trainer: Trainer, table: Tensor, start: Tensor | None, parts: Sequence[Tensor], threads: int
-) -> Iterator[tuple[Solution, Tensor]]:
-    """The blocks of these rows, in order; one block a thread keeps each in its core's cache."""
+) -> Generator[tuple[Solution, Tensor]]:
+    """The blocks of these rows, in order; one block a thread keeps each in its core's cache.
+
+    This thread trains, too: as many others as there are cores would begin milliseconds late, on a
+    core that this one is about to leave.
+    """
 
     def train(rows: Tensor) -> tuple[Solution, Tensor]:
         return trainer.block(table[rows], None if start is None else start[rows.to(start.device)])
@@ -186,8 +191,23 @@ def _in_order(
     if threads == 1 or len(parts) < 2:
         yield from (train(rows) for rows in parts if len(rows))
         return
-    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        yield from pool.map(train, parts)
+    own: dict[int, tuple[Solution, Tensor]] = {}
+    others = ThreadPoolExecutor(threads - 1, initializer=torch.set_num_threads, initargs=(1,))
+    with torch_threads(1), others as pool:
+        futures = [pool.submit(train, rows) for rows in parts]
+        try:
+            for place, future in enumerate(futures):
+                while place not in own and not future.done():
+                    # A block that is cancelled before another thread began it is this one's.
+                    waiting = (k for k in range(place, len(parts)) if not futures[k].cancelled())
+                    mine = next((k for k in waiting if futures[k].cancel()), None)
+                    if mine is None:
+                        break
+                    own[mine] = train(parts[mine])
+                yield own.pop(place) if place in own else future.result()
+        finally:
+            for future in futures:
+                future.cancel()
 
 
 def _block_size(model: TargetModel, points: Points) -> int:

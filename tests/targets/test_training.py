@@ -272,9 +272,18 @@ def test_torch_keeps_its_number_of_threads(make_pool, counts):
     weights = counts(points, 12)
     model = target_model("logistic")
     alone = train_targets(model, points.features, points.labels, weights, block=3)
+
+    def interrupt(done, total):
+        raise KeyboardInterrupt
+
     try:
         torch.set_num_threads(3)
         shared = train_targets(model, points.features, points.labels, weights, block=3)
+        assert torch.get_num_threads() == 3
+        with pytest.raises(KeyboardInterrupt):
+            train_targets(
+                model, points.features, points.labels, weights, block=3, progress=interrupt
+            )
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
