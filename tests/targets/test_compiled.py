@@ -121,6 +121,20 @@ def test_any_start_leads_to_the_same_answer(kind, name):
     assert np.abs(again.parameters - usual.parameters).max() <= 1e-8
 
 
+@pytest.mark.parametrize("offset", [0, 30, 1e5])
+@pytest.mark.parametrize("name", ["logistic", "svm", "ridge", "softmax"])
+def test_gradient_norms_are_those_of_the_parameters(kind, name, offset):
+    features, labels, weights = problem(name, points=60, features=5, classes=NAMES[name])
+    features[:, 2] += offset
+    model = model_of(name)
+    trained = train_targets(model, features, labels, weights)
+    points = points_of(features, labels, NAMES[name])
+    gradient = model.gradient(torch.tensor(trained.parameters), torch.tensor(weights), points)
+    told = np.abs(trained.gradient_norm - gradient.abs().amax(1).numpy()).max()
+    # Sums over a column of 1e5 round in float64 itself: torch's solver is off by 6e-6 there, too.
+    assert told <= (1e-10 if offset < 1e5 else 1e-4)
+
+
 def test_rows_that_a_kernel_gives_up_are_trained_by_the_other_solver(kind):
     features, labels, weights = problem("logistic", points=40, features=4, classes=2)
     given = []

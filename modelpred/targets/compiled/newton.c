@@ -45,6 +45,8 @@ enum {
 #define STALLED 0.5     /* share of its norm that a step may leave before it counts as stalled */
 #define OVERSHOT 0.5    /* slope at a step's end / at its beginning, beyond which it is shortened */
 #define HINGE_SLOPE 0.1 /* the same where evaluating a slope costs next to nothing */
+#define FINE 1e5        /* gradient norm / goal, from which what float32 rounds is below the goal */
+#define TOLD 1e-3       /* of the tolerance: by how much a gradient norm may be wrong */
 
 typedef struct {
     int64_t points, size, width; /* size = features + 1; width: widened with zeros */
@@ -89,7 +91,7 @@ static void set_penalty(const Pool *pool, float *hessian) {
 }
 
 static int begin(Work *work, const Pool *pool) {
-    size_t points = (pool->points + DOUBLES) * 8, row = pool->width * 8;
+    size_t points = (pool->points + FLOATS) * 8, row = pool->width * 8;
     size_t matrix = (size_t)(pool->width + ROWS) * pool->width * 4;
     Part parts[] = {
         {&work->place, points},     {&work->factor, points},    {&work->label, points},
@@ -262,6 +264,60 @@ static double whole_step(const Pool *pool, Work *work, double *second) {
     if (pool->loss == LOGISTIC) return whole_step_by(LOGISTIC, pool, work, second);
     if (pool->loss == SQUARED_HINGE) return whole_step_by(SQUARED_HINGE, pool, work, second);
     return whole_step_by(SQUARE, pool, work, second);
+}
+
+/* The same step for a short direction: points and what they change are float32, which adds the change
+   to `data`. Rounding is some 1e-7 of the gradient before. By how much the slope has grown. */
+INLINE double short_step_by(int64_t loss, const Pool *pool, Work *work, double *second) {
+    vd first_sum = {0}, second_sum = {0};
+    int64_t width = pool->width;
+    float *direction = work->right, *change = work->rows, differs[FLOATS];
+    count_floats(4.0 * work->count * pool->size);
+    for (int64_t j = 0; j < width; j++) direction[j] = (float)(work->direction[j] / pool->unit[j]);
+    memset(change, 0, width * 4);
+    for (int64_t first = 0; first < work->count; first += FLOATS) {
+        const float *row[FLOATS];
+        vf sums[FLOATS];
+        for (int k = 0; k < FLOATS; k++) {
+            row[k] = pool->scaled + work->place[first + k] * width;
+            sums[k] = (vf){0};
+        }
+        for (int64_t column = 0; column < width; column += FLOATS) {
+            vf part = vf_load(direction + column);
+            for (int k = 0; k < FLOATS; k++) sums[k] += vf_load(row[k] + column) * part;
+        }
+        vf found = vf_sums(sums);
+        for (int64_t half = 0; half < FLOATS; half += DOUBLES) {
+            int64_t i = first + half;
+            vd along = vd_wide((const float *)&found + half), factor = vd_load(work->factor + i);
+            Bent at = bent(loss, vd_load(work->score + i) + along, vd_load(work->label + i));
+            vd slope = at.slope * factor, curvature = at.curvature * factor;
+            vd differ = slope - vd_load(work->slope + i);
+            first_sum += differ * along;
+            second_sum += curvature * along * along;
+            vd_narrow(differs + half, differ);
+            vd_store(work->along + i, along);
+            vd_store(work->slope + i, slope);
+            vd_store(work->curvature + i, curvature);
+        }
+        for (int64_t column = 0; column < width; column += FLOATS) {
+            vf even = vf_load(change + column), odd = {0};
+            for (int k = 0; k < FLOATS; k += 2) {
+                even += vf_load(row[k] + column) * differs[k];
+                odd += vf_load(row[k + 1] + column) * differs[k + 1];
+            }
+            vf_store(change + column, even + odd);
+        }
+    }
+    for (int64_t j = 0; j < width; j++) work->data[j] += change[j] / pool->unit[j];
+    *second = vd_sum(second_sum);
+    return vd_sum(first_sum);
+}
+
+static double short_step(const Pool *pool, Work *work, double *second) {
+    if (pool->loss == LOGISTIC) return short_step_by(LOGISTIC, pool, work, second);
+    if (pool->loss == SQUARED_HINGE) return short_step_by(SQUARED_HINGE, pool, work, second);
+    return short_step_by(SQUARE, pool, work, second);
 }
 
 /* ---- the Hessian and its factor ---------------------------------------------------------------- */
@@ -525,9 +581,23 @@ static void remember(const Pool *pool, Work *work, double length) {
     if (work->inner[k] > 1e-6 * dot(pool, step, step) * DBL_EPSILON) work->pairs++;
 }
 
+/* Whether a short step's rounding stays below what may be told of a gradient. Columns far from zero
+   cancel each other in a score, and then it does not. */
+static int short_enough(const Pool *pool, const Work *work, double tolerance) {
+    double length = 0, widest = 0;
+    vd curvature = {0};
+    for (int64_t j = 0; j < pool->size; j++) {
+        double spread = 1 / pool->unit[j];
+        length += fabs(work->direction[j]) * spread;
+        widest = spread > widest ? spread : widest;
+    }
+    for (int64_t p = 0; p < work->padded; p += DOUBLES) curvature += vd_load(work->curvature + p);
+    return FLT_EPSILON * length * vd_sum(curvature) * widest <= TOLD * tolerance;
+}
+
 /* Goes along the direction, shorter if the whole step overshoots, and leaves slopes, curvatures and
    `data` of there; how far. */
-static double advance(const Pool *pool, Work *work, double slope, int exempt) {
+static double advance(const Pool *pool, Work *work, double slope, int exempt, int fine) {
     double linear = 0, square = 0, length = 1, low = 0, high = INFINITY, second;
     for (int64_t j = 0; j < pool->size; j++) {
         linear += pool->penalty[j] * work->theta[j] * work->direction[j];
@@ -535,7 +605,8 @@ static double advance(const Pool *pool, Work *work, double slope, int exempt) {
     }
     int hinge = pool->loss == SQUARED_HINGE;
     double limit = (hinge ? HINGE_SLOPE : OVERSHOT) * -slope;
-    double here = whole_step(pool, work, &second) + linear + square;
+    double here = fine ? slope + short_step(pool, work, &second) + square
+                       : linear + whole_step(pool, work, &second) + square;
     for (int attempt = 0; !exempt && attempt < MOST_LINE; attempt++) {
         if (here <= limit && (!hinge || here >= -limit)) break;
         if (here > 0) high = length;
@@ -545,7 +616,7 @@ static double advance(const Pool *pool, Work *work, double slope, int exempt) {
         length = next;
         here = bend(pool, work, length, &second) + linear + length * square;
     }
-    if (length != 1 || hinge) data_gradient(pool, work);
+    if (length != 1 || (hinge && !fine)) data_gradient(pool, work);
     add(pool, work->theta, length, work->direction);
     for (int64_t i = 0; i < work->padded; i++) work->score[i] += length * work->along[i];
     return length;
@@ -589,9 +660,9 @@ static void set_out(const Pool *pool, Work *work, const double *weights, const d
         work->count += weights[i] != 0;
     }
     work->padded = (work->count + DOUBLES - 1) / DOUBLES * DOUBLES;
-    for (int64_t p = work->count; p < work->padded; p++) {
+    for (int64_t p = work->count; p < work->count + FLOATS; p++) {
         work->place[p] = 0;
-        work->factor[p] = 0;
+        work->factor[p] = work->score[p] = work->slope[p] = 0;
         work->label[p] = 1;
     }
     memcpy(work->theta, pool->start, pool->width * 8);
@@ -635,7 +706,8 @@ static int train(const Pool *pool, Work *work, const double *weights, const doub
         direct(pool, work);
         double slope = dot(pool, work->gradient, work->direction);
         if (!(slope < 0)) break;
-        double length = advance(pool, work, slope, within), old = norm;
+        int fine = norm <= FINE * goal && short_enough(pool, work, tolerance);
+        double length = advance(pool, work, slope, within, fine), old = norm;
         memcpy(work->before, work->gradient, pool->width * 8);
         norm = gradient_norm(pool, work);
         stalls = within && norm > STALLED * old ? stalls + 1 : 0;

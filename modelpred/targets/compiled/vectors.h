@@ -59,6 +59,14 @@ INLINE void vd_narrow(float *to, vd value) {
     memcpy(to, &narrow, sizeof narrow);
 }
 
+/* The next numbers in float64. */
+INLINE vd vd_wide(const float *from) {
+    typedef float half __attribute__((vector_size(BYTES / 2)));
+    half narrow;
+    memcpy(&narrow, from, sizeof narrow);
+    return __builtin_convertvector(narrow, vd);
+}
+
 INLINE double vd_sum(vd value) {
     double sum = 0;
     for (int lane = 0; lane < DOUBLES; lane++) sum += value[lane];
