@@ -579,9 +579,9 @@ taken right after the row, that its matrix products reach over the whole of the 
 
 
 LIMITS = """**What limits.** One core of this machine, quiet: 100 GFLOP/s in float32, 50 in float64. Ours on one core, a
-subset, by the kernels in C and, in brackets, by torch as it is without a compiler: iris 2.7 us (5.0), spam
-logistic 61 (115) standardised and 25 (33) by largest row norm, higgs 22 (46) and 14 (24), svm 37 (364) and 16 (35),
-ridge 15 (91) and 13 (24), softmax 2,700 (10,800) standardised and 4,000 (23,000) unscaled, mlp 2,800 (6,200).
+subset, by the kernels in C and, in brackets, by torch as it is without a compiler: iris 2.6 us (5.0), spam
+logistic 57 (115) standardised and 22 (33) by largest row norm, higgs 21 (46) and 13 (24), svm 36 (364) and 15 (35),
+ridge 14 (91) and 12 (24), softmax 2,700 (10,800) standardised and 4,000 (23,000) unscaled, mlp 2,800 (6,200).
 `train_targets` adds 1 to 2 us a subset around them. `products` counts what the method needs (a symmetric matrix once,
 points that are there), so that its complement holds widened rows, other arithmetic and waiting.
 
@@ -589,19 +589,20 @@ What a subset of spam takes on one core, in us:
 
 | | steps | products with points | Hessians made | factors | solves | sum |
 |---|---|---|---|---|---|---|
-| logistic, standardised | 10.0 | 21 | 23 | 7 | 4 | 60 |
-| svm, standardised | 7.5 | 15 | 6 | 14 | 3 | 37 |
-| svm, largest row norm | 2.5 | 5 | 5 | 4 | 1 | 16 |
-| ridge, standardised | 2.9 | 6 | 5 | 2 | 1 | 15 |
-| ridge, largest row norm | 2.0 | 4 | 5 | 2 | 1 | 13 |
+| logistic, standardised | 10.0 | 18 | 23 | 7 | 5 | 56 |
+| svm, standardised | 7.5 | 12 | 4 | 14 | 3 | 36 |
+| svm, largest row norm | 2.5 | 4 | 5 | 3 | 1 | 15 |
+| ridge, standardised | 2.9 | 4 | 5 | 2 | 1 | 14 |
+| ridge, largest row norm | 2.0 | 3 | 5 | 2 | 1 | 12 |
 
-- *ridge*: 100 times is 8.7 us of one core, `train_targets` included. A Hessian runs at the peak (82 points on average,
-  the fewer of those that are present and absent), its factor takes 2.2 us of which half is the latency of 58 pivots one
-  after the other, and three gradients in float64 (at the start, after each solve) are bound by loads, one vector a
-  cycle, at half of the peak: 11 us, more than the goal with nothing around them. At 100% of the peak the same work
-  would be about 150 times. Conjugate gradients instead of a factor need 8 to 25 products a solve and are no faster;
-  sums of groups of points made beforehand (a table of each group's 16 sums) do not fit the second cache.
-- *svm, largest row norm* is near its goal, and where scikit-learn's time moves the ratio passes it.
+- *ridge*: 100 times is some 8 us of one core, `train_targets` included. A Hessian runs at the peak (82 points on average,
+  the fewer of those that are present and absent), its factor takes 2.3 us of which a third is the latency of 58 pivots one
+  after the other, and a step's scores and gradient in float64 are bound by loads, one vector a cycle, at half of the peak
+  (1.6 us; .9 in float32, which is enough for the last step): 10 us, more than the goal with nothing around them. At 100% of
+  the peak the same work would be about 150 times. Conjugate gradients instead of a factor need 8 to 25 products a solve and
+  are no faster; sums of groups of points made beforehand (a table of each group's 16 sums) do not fit the second cache.
+- *svm, largest row norm* is at its goal's edge: the median of 15 repeats was 48, of others 46 to 53, as scikit-learn's time
+  moves. A fifth of it are factors; keeping an old one while few points cross their margin costs as much in steps.
 - *softmax*: 60% of the time is products with the Hessian, near the peak; their number (128 a subset for standardised
   features, 284 with a diagonal preconditioner) is what is left to lower.
 
