@@ -601,7 +601,7 @@ What a subset of spam takes on one core, in us:
   (1.6 us; .9 in float32, which is enough for the last step): 10 us, more than the goal with nothing around them. At 100% of
   the peak the same work would be about 150 times. Conjugate gradients instead of a factor need 8 to 25 products a solve and
   are no faster; sums of groups of points made beforehand (a table of each group's 16 sums) do not fit the second cache.
-- *svm, largest row norm* is at its goal's edge: the median of 15 repeats was 48, of others 46 to 53, as scikit-learn's time
+- *svm, largest row norm* is at its goal's edge: of 15 repeats the median was 48, of five it was 46 to 53, as scikit-learn's time
   moves. A fifth of it are factors; keeping an old one while few points cross their margin costs as much in steps.
 - *softmax*: 60% of the time is products with the Hessian, near the peak; their number (128 a subset for standardised
   features, 284 with a diagonal preconditioner) is what is left to lower.
