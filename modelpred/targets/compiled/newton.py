@@ -16,12 +16,16 @@ from modelpred.targets.model import Points, Solution, Solver
 
 Loss = Literal["logistic", "squared hinge", "square", "softmax"]
 
-ONE_SCORE: tuple[Loss, ...] = ("logistic", "squared hinge", "square")  # numbered as in newton.c
+ONE_SCORE: tuple[Loss, ...] = (
+    "logistic",
+    "squared hinge",
+    "square",
+)  # numbered as in newton_room.h
 # A larger pool is read from memory for each subset anew; torch's products read it once for many.
 POOL_BYTES = 16 * 2**20
 WIDEST = 512  # columns of a Hessian that is factored
 MOST_CLASSES = 40  # of softmax, whose preconditioner couples each with each
-TILE = 6  # rows that a tile of newton.c may reach beyond a matrix
+TILE = 6  # rows that a tile of newton_hessian.h may reach beyond a matrix
 FAINT = 1e-3  # share of the mean curvature that a point has at least in the basis
 
 
@@ -126,7 +130,7 @@ class _Pool(ABC):
 
 
 class _OneScorePool(Shared):
-    """Pool of newton.c."""
+    """Pool of newton_room.h."""
 
     _fields_ = (
         *((name, ctypes.c_int64) for name in ("points", "size", "width", "loss")),
@@ -171,7 +175,7 @@ class _OneScore(_Pool):
 
 
 class _SoftmaxPool(Shared):
-    """Pool of softmax.c."""
+    """Pool of softmax_room.h."""
 
     _fields_ = (
         *((name, ctypes.c_int64) for name in ("points", "size", "width", "classes")),

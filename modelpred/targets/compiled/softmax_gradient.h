@@ -1,0 +1,123 @@
+/* A subset's gradient, chances and objective, in float64. */
+
+#ifndef MODELPRED_SOFTMAX_GRADIENT_H
+#define MODELPRED_SOFTMAX_GRADIENT_H
+
+#include <float.h>
+#include <math.h>
+
+#include "counted.h"
+#include "softmax_room.h"
+#include "vectors.h"
+
+/* Scores of DOUBLES points for `tall` classes from `top`. */
+INLINE void score(const Pool *pool, const Room *room, const double *theta, int64_t first, int64_t top,
+                  int tall) {
+    const double *row[DOUBLES];
+    vd sums[AT_ONCE][DOUBLES];
+    for (int p = 0; p < DOUBLES; p++) row[p] = pool->design + room->place[first + p] * pool->width;
+    for (int u = 0; u < tall; u++)
+        for (int p = 0; p < DOUBLES; p++) sums[u][p] = (vd){0};
+    for (int64_t j = 0; j < pool->width; j += DOUBLES) {
+        vd part[AT_ONCE];
+        for (int u = 0; u < tall; u++) part[u] = vd_load(theta + (top + u) * pool->width + j);
+        for (int p = 0; p < DOUBLES; p++) {
+            vd own = vd_load(row[p] + j);
+            for (int u = 0; u < tall; u++) sums[u][p] += own * part[u];
+        }
+    }
+    for (int u = 0; u < tall; u++)
+        vd_store(room->scores + (top + u) * room->padded + first, vd_sums(sums[u]));
+}
+
+/* Chances, slopes and curvatures of DOUBLES points from their scores. */
+INLINE void chances(const Pool *pool, const Room *room, int64_t first, double *slope) {
+    int64_t classes = pool->classes, padded = room->padded;
+    vd highest = vd_all(-INFINITY), total = {0}, square = {0};
+    vd factor = vd_load(room->factor + first), label = vd_load(room->label + first);
+    for (int64_t k = 0; k < classes; k++)
+        highest = vd_max(vd_load(room->scores + k * padded + first), highest);
+    for (int64_t k = 0; k < classes; k++) {
+        vd chance = vd_exp(vd_load(room->scores + k * padded + first) - highest);
+        vd_store(slope + k * GRADED, chance);
+        total += chance;
+    }
+    vd inverse = 1 / total;
+    for (int64_t k = 0; k < classes; k++) {
+        vd chance = vd_load(slope + k * GRADED) * inverse, own = vd_all((double)k);
+        square += chance * chance;
+        vd_narrow(room->chance + k * padded + first, chance);
+        vd_narrow(room->scaled + k * padded + first, chance * factor);
+        vd_store(slope + k * GRADED, (chance - vd_where(label == own, vd_all(1), (vd){0})) * factor);
+    }
+    vd_narrow(room->curvature + first, factor * (1 - square));
+}
+
+/* to += slopes rows of `tall` classes from `top`, two vectors of columns from `left`. */
+INLINE void add_rows(const Pool *pool, const Room *room, int64_t first, int64_t points, double *to,
+                     int64_t top, int64_t left, int tall) {
+    int64_t width = pool->width;
+    vd sums[TALL][2];
+    for (int u = 0; u < tall; u++)
+        for (int a = 0; a < 2; a++) sums[u][a] = vd_load(to + (top + u) * width + left + a * DOUBLES);
+    for (int64_t p = 0; p < points; p++) {
+        const double *row = pool->design + room->place[first + p] * width + left;
+        const double *slope = room->slopes + top * GRADED + p;
+        vd near = vd_load(row), far = vd_load(row + DOUBLES);
+        for (int u = 0; u < tall; u++) {
+            sums[u][0] += slope[u * GRADED] * near;
+            sums[u][1] += slope[u * GRADED] * far;
+        }
+    }
+    for (int u = 0; u < tall; u++)
+        for (int a = 0; a < 2; a++) vd_store(to + (top + u) * width + left + a * DOUBLES, sums[u][a]);
+}
+
+/* The gradient at `theta` into `to`, its largest absolute entry, and scores and chances there. */
+static double evaluate(const Pool *pool, Room *room, const double *theta, double *to) {
+    int64_t width = pool->width, classes = pool->classes;
+    count_doubles(4.0 * room->count * pool->size * classes);
+    for (int64_t k = 0; k < classes; k++)
+        for (int64_t j = 0; j < width; j += DOUBLES)
+            vd_store(to + k * width + j, vd_load(pool->penalty + j) * vd_load(theta + k * width + j));
+    for (int64_t first = 0; first < room->padded; first += GRADED) {
+        int64_t points = room->padded - first < GRADED ? room->padded - first : GRADED, top = 0;
+        for (int64_t p = 0; p < points; p += DOUBLES) {
+            for (top = 0; top + AT_ONCE <= classes; top += AT_ONCE)
+                score(pool, room, theta, first + p, top, AT_ONCE);
+            for (; top < classes; top++) score(pool, room, theta, first + p, top, 1);
+            chances(pool, room, first + p, room->slopes + p);
+        }
+        for (int64_t left = 0; left < width; left += 2 * DOUBLES) {
+            for (top = 0; top + TALL <= classes; top += TALL)
+                add_rows(pool, room, first, points, to, top, left, TALL);
+            for (; top < classes; top++) add_rows(pool, room, first, points, to, top, left, 1);
+        }
+    }
+    double norm = 0;
+    for (int64_t j = 0; j < room->all; j++) {
+        if (!(fabs(to[j]) <= DBL_MAX)) return INFINITY;
+        norm = fabs(to[j]) > norm ? fabs(to[j]) : norm;
+    }
+    return norm;
+}
+
+static double objective_of(const Pool *pool, const Room *room) {
+    double sum = 0;
+    for (int64_t p = 0; p < room->count; p++) {
+        const double *score = room->scores + p;
+        double highest = score[0], total = 0;
+        for (int64_t k = 1; k < pool->classes; k++)
+            highest = score[k * room->padded] > highest ? score[k * room->padded] : highest;
+        for (int64_t k = 0; k < pool->classes; k++) total += exp(score[k * room->padded] - highest);
+        sum += room->factor[p] * (log(total) + highest - score[(int64_t)room->label[p] * room->padded]);
+    }
+    for (int64_t k = 0; k < pool->classes; k++)
+        for (int64_t j = 0; j < pool->size; j++) {
+            double entry = room->theta[k * pool->width + j];
+            sum += pool->penalty[j] * entry * entry / 2;
+        }
+    return sum;
+}
+
+#endif
