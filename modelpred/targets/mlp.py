@@ -259,22 +259,17 @@ class Mlp(TargetModel):
         initial = self.initial(size, points.classes).to(device)
         schedule = Schedule(self.learning_rate, self.momentum, self.weight_decay, self.steps)
         # An accelerator chooses its kernels by the number of subsets, and then float32 would make
-        # answers depend on their company; nor may two threads split a product here.
+        # answers depend on their company.
         on_cpu = device.type == "cpu"
         working = torch.float32 if on_cpu and self.precision == "float32" else torch.float64
-        pool = pool_of(points.features, points.labels, points.classes, working)
         compiled = None
         if working == torch.float32:
             compiled = compiled_descent(points, schedule, hidden=self.hidden)
+        trained = compiled or self._descent(points, schedule, working)
 
         def solve(weights: Tensor, *, start: Tensor | None, tolerance: float) -> Solution:  # noqa: ARG001 - fixed steps
-            begin = (initial[None] if start is None else start).expand(len(weights), -1)
-            if compiled is not None:
-                parameters = compiled(begin, weights)
-            else:
-                layers = self._split(begin, size)
-                with torch_threads(1 if on_cpu else torch.get_num_threads()):
-                    parameters = _join(*descend(pool, *layers, weights, schedule))
+            begin = initial[None] if start is None else start
+            parameters = trained(begin.expand(len(weights), -1), weights)
             hidden, scores = self._forward(parameters, points.features)
             gradient = self._gradient_at(hidden, scores, parameters, weights, points)
             return Solution(
@@ -286,6 +281,21 @@ class Mlp(TargetModel):
             )
 
         return solve
+
+    def _descent(
+        self, points: Points, schedule: Schedule, working: torch.dtype
+    ) -> Callable[[Tensor, Tensor], Tensor]:
+        """Trained parameters from starts [subsets, parameters] and weights, by torch."""
+        pool = pool_of(points.features, points.labels, points.classes, working)
+        on_cpu = points.features.device.type == "cpu"
+
+        def trained(starts: Tensor, weights: Tensor) -> Tensor:
+            layers = self._split(starts, points.features.shape[1])
+            # Two threads that split a product would make answers depend on their number.
+            with torch_threads(1 if on_cpu else torch.get_num_threads()):
+                return _join(*descend(pool, *layers, weights, schedule))
+
+        return trained
 
     def _split(self, parameters: Tensor, features: int) -> tuple[Tensor, Tensor]:
         size = self.hidden * (features + 1)

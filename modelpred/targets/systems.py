@@ -150,12 +150,7 @@ def shared_problem(loss: ScoreLoss, points: Points, curvature: Tensor) -> Proble
     if loss.intercept_penalty > 0:
         turn = _eigenvectors(design.expand(len(curvature), -1, -1), curvature)
     else:
-        centre = (curvature / curvature.sum(1, keepdim=True)) @ features
-        vectors = _eigenvectors(features - centre[:, None], curvature)
-        turn = torch.eye(size, dtype=design.dtype, device=design.device)
-        turn = turn.repeat(len(curvature), 1, 1)
-        turn[:, :-1, :-1] = vectors
-        turn[:, -1, :-1] = -(centre[:, None] @ vectors)[:, 0]
+        turn = centred_basis(features, curvature)
         penalty[-1] = 0
     turned = _widened(design @ turn, WORKING)
     design = _widened(design, design.dtype)
@@ -165,6 +160,23 @@ def shared_problem(loss: ScoreLoss, points: Points, curvature: Tensor) -> Proble
     )
     penalty = penalty.to(WORKING)
     return Problem(loss, points.labels, size, design, turn, turned, squares, penalty)
+
+
+def centred_basis(features: Tensor, curvature: Tensor) -> Tensor:
+    """[outputs, size, size]: eigenvectors of the features about their centre, and a free intercept.
+
+    Args:
+        features: [points, features].
+        curvature: [outputs or 1 for all, points].
+    """
+    size = features.shape[1] + 1
+    centre = (curvature / curvature.sum(1, keepdim=True)) @ features
+    vectors = _eigenvectors(features - centre[:, None], curvature)
+    turn = torch.eye(size, dtype=features.dtype, device=features.device)
+    turn = turn.repeat(len(curvature), 1, 1)
+    turn[:, :-1, :-1] = vectors
+    turn[:, -1, :-1] = -(centre[:, None] @ vectors)[:, 0]
+    return turn
 
 
 def _eigenvectors(rows: Tensor, curvature: Tensor) -> Tensor:

@@ -11,20 +11,16 @@
 
 #include "counted.h"
 #include "room.h"
+#include "tiles.h"
 #include "vectors.h"
 
 enum {
-    VECTORS = 3, /* of points, in a block */
-    BLOCK = VECTORS * FLOATS,
 #if BYTES == 64
     UNITS = 8, /* of a tile forwards: 8 x 3 sums and 3 operands are what registers hold */
-    UP = 4,    /* units and vectors of features of a tile backwards */
-    ACROSS = 4,
 #else
     UNITS = 4,
-    UP = 4,
-    ACROSS = 2,
 #endif
+    UP = 4, /* units of a tile backwards */
 };
 
 typedef struct {
@@ -99,15 +95,10 @@ INLINE void forwards(const Network *net, const Room *room, int64_t first, int64_
                      int vectors) {
     vf sums[UNITS][VECTORS];
     int64_t stride = net->features + 1;
-    const float *weight = room->rounded + top * stride, *column = room->columns + first;
+    const float *weights = room->rounded + top * stride;
     for (int u = 0; u < tall; u++)
-        for (int v = 0; v < vectors; v++) sums[u][v] = vf_all(weight[u * stride + net->features]);
-    for (int64_t d = 0; d < net->features; d++, column += room->padded) {
-        vf part[VECTORS];
-        for (int v = 0; v < vectors; v++) part[v] = vf_load(column + v * FLOATS);
-        for (int u = 0; u < tall; u++)
-            for (int v = 0; v < vectors; v++) sums[u][v] += weight[u * stride + d] * part[v];
-    }
+        for (int v = 0; v < vectors; v++) sums[u][v] = vf_all(weights[u * stride + net->features]);
+    add_scores(sums, weights, stride, room->columns + first, room->padded, net->features, tall, vectors);
     for (int u = 0; u < tall; u++)
         for (int v = 0; v < vectors; v++)
             vf_store(room->units + (top + u) * BLOCK + v * FLOATS, vf_tanh(sums[u][v]));
@@ -180,24 +171,6 @@ INLINE void backwards(const Network *net, const Room *room, int vectors) {
     }
 }
 
-/* lower += inner rows' for UP hidden units from `top` and `across` vectors of features. */
-INLINE void downwards(const Network *net, const Room *room, int64_t first, int64_t points,
-                      int64_t top, int64_t left, int across) {
-    vf sums[UP][ACROSS];
-    float *lower = room->lower + top * net->width + left;
-    const float *row = room->rows + first * net->width + left, *inner = room->inner + top * BLOCK;
-    for (int u = 0; u < UP; u++)
-        for (int a = 0; a < across; a++) sums[u][a] = vf_load(lower + u * net->width + a * FLOATS);
-    for (int64_t p = 0; p < points; p++, row += net->width) {
-        vf part[ACROSS];
-        for (int a = 0; a < across; a++) part[a] = vf_load(row + a * FLOATS);
-        for (int u = 0; u < UP; u++)
-            for (int a = 0; a < across; a++) sums[u][a] += inner[u * BLOCK + p] * part[a];
-    }
-    for (int u = 0; u < UP; u++)
-        for (int a = 0; a < across; a++) vf_store(lower + u * net->width + a * FLOATS, sums[u][a]);
-}
-
 INLINE void block(const Network *net, const Room *room, int64_t first, int vectors) {
     int64_t top = 0;
     for (; top + UNITS <= net->hidden; top += UNITS) forwards(net, room, first, top, UNITS, vectors);
@@ -206,12 +179,9 @@ INLINE void block(const Network *net, const Room *room, int64_t first, int vecto
     outputs(net, room, first, vectors);
     backwards(net, room, vectors);
     int64_t points = room->count - first < vectors * FLOATS ? room->count - first : vectors * FLOATS;
-    for (top = 0; top < net->hidden; top += UP) {
-        int64_t left = 0;
-        for (; left + ACROSS * FLOATS <= net->width; left += ACROSS * FLOATS)
-            downwards(net, room, first, points, top, left, ACROSS);
-        for (; left < net->width; left += FLOATS) downwards(net, room, first, points, top, left, 1);
-    }
+    for (top = 0; top < net->hidden; top += UP)
+        add_products(room->lower + top * net->width, room->inner + top * BLOCK,
+                     room->rows + first * net->width, net->width, points, UP);
 }
 
 /* The data term's gradient at `rounded`, into `slopes`. */

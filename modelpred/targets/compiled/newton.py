@@ -13,6 +13,7 @@ from torch.nn.functional import pad
 from modelpred.targets.compiled import kernels
 from modelpred.targets.compiled.kernels import Shared, widened
 from modelpred.targets.model import Points, Solution, Solver
+from modelpred.targets.systems import centred_basis
 
 Loss = Literal["logistic", "squared hinge", "square", "softmax"]
 
@@ -79,18 +80,19 @@ def compiled_solver(
 class _Pool(ABC):
     """The points as a kernel reads them, and where all subsets start."""
 
-    def __init__(self, model: LinearModel, points: Points, shared: Shared) -> None:
+    shared_type: ClassVar[type[Shared]]
+    kernel: ClassVar[str]
+
+    def __init__(self, model: LinearModel, points: Points, number: int) -> None:
         features = points.features
         self.size = features.shape[1] + 1
         self.width = widened(self.size)
-        self.shared = shared
+        self.shared = self.shared_type(len(features), self.size, self.width, number, model.C)
         design = torch.cat([features, features.new_ones(len(features), 1)], 1)
         self.design = pad(design, (0, self.width - self.size))
         penalty = pad(features.new_ones(self.size - 1), (0, self.width - self.size + 1))
         penalty[self.size - 1] = model.intercept_penalty
         self.shared.keep(design=self.design, penalty=penalty)
-
-    kernel: str
 
     @abstractmethod
     def start_at(self, parameters: Tensor) -> None:
@@ -143,17 +145,15 @@ class _OneScorePool(Shared):
 
 @final
 class _OneScore(_Pool):
+    shared_type = _OneScorePool
     kernel = "modelpred_newton"
 
     def __init__(self, loss: Loss, model: LinearModel, points: Points) -> None:
-        size = points.features.shape[1] + 1
-        number = ONE_SCORE.index(loss)
-        shared = _OneScorePool(len(points.features), size, widened(size), number, model.C)
-        super().__init__(model, points, shared)
+        super().__init__(model, points, ONE_SCORE.index(loss))
         spread = self.design.square().mean(0).sqrt()
         unit = torch.where(spread > 0, 1 / spread, 1)
         labels = points.labels.to(torch.float64)
-        shared.keep(
+        self.shared.keep(
             scaled=(self.design * unit).to(torch.float32),
             unit=unit,
             labels=labels if loss == "square" else labels * 2 - 1,
@@ -187,13 +187,13 @@ class _SoftmaxPool(Shared):
 
 @final
 class _Softmax(_Pool):
+    shared_type = _SoftmaxPool
     kernel = "modelpred_softmax"
 
     def __init__(self, loss: Loss, model: LinearModel, points: Points) -> None:  # noqa: ARG002 - one loss
-        size, self.classes = points.features.shape[1] + 1, points.classes
-        shared = _SoftmaxPool(len(points.features), size, widened(size), points.classes, model.C)
-        super().__init__(model, points, shared)
-        shared.keep(labels=points.labels.to(torch.float64))
+        super().__init__(model, points, points.classes)
+        self.classes = points.classes
+        self.shared.keep(labels=points.labels.to(torch.float64))
         self.start_at(torch.zeros(self.parameters, dtype=torch.float64))
 
     @property
@@ -204,19 +204,8 @@ class _Softmax(_Pool):
         start = pad(parameters.unflatten(0, (-1, self.size)), (0, self.width - self.size))
         chances = torch.softmax(self.design @ start.T, 1)
         curvature = (chances - chances.square()).sum(1)
-        turn = self._basis(curvature + FAINT * curvature.mean() + 1e-12)
+        curvature += FAINT * curvature.mean() + 1e-12
+        turn = centred_basis(self.design[:, : self.size - 1], curvature[None])[0]
+        turn = pad(turn, (0, self.width - self.size, 0, self.width - self.size))
         turned = (self.design @ turn).to(torch.float32)
         self.shared.keep(start=start, turn=turn, back=turn.T, turned=turned, columns=turned.T)
-
-    def _basis(self, curvature: Tensor) -> Tensor:
-        """One basis for all classes in which their Hessians are nearly diagonal; intercepts stay free."""
-        last = self.size - 1
-        features = self.design[:, :last]
-        centre = (curvature / curvature.sum()) @ features
-        rows = features - centre
-        vectors = torch.linalg.eigh(rows.T @ (rows * curvature[:, None]))[1]
-        turn = torch.zeros(self.width, self.width, dtype=torch.float64)
-        turn[:last, :last] = vectors
-        turn[last, :last] = -(centre @ vectors)
-        turn[last, last] = 1
-        return turn

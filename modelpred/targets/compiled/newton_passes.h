@@ -40,26 +40,38 @@ INLINE Bent bent(int64_t loss, vd score, vd label) {
     return (Bent){score - label, vd_all(1)};
 }
 
-/* Slopes and curvatures, times their factors, at score + length along; the slope along the line. */
+/* Calls pass(loss, ...) with the loss as a constant, so that each is compiled on its own. */
+#define BY_LOSS(pass, pool, ...)                                        \
+    ((pool)->loss == LOGISTIC        ? pass(LOGISTIC, __VA_ARGS__)      \
+     : (pool)->loss == SQUARED_HINGE ? pass(SQUARED_HINGE, __VA_ARGS__) \
+                                     : pass(SQUARE, __VA_ARGS__))
+
+/* Slopes and curvatures of DOUBLES points, times their factors, where their scores are `by` more. */
+INLINE Bent bend_points(int64_t loss, Work *work, int64_t first, vd by) {
+    vd factor = vd_load(work->factor + first);
+    Bent at = bent(loss, vd_load(work->score + first) + by, vd_load(work->label + first));
+    at.slope *= factor;
+    at.curvature *= factor;
+    vd_store(work->slope + first, at.slope);
+    vd_store(work->curvature + first, at.curvature);
+    return at;
+}
+
+/* Slopes and curvatures at score + length along; the slope along the line. */
 INLINE double bend_by(int64_t loss, Work *work, double length, double *second) {
-    vd first = {0}, other = {0};
-    for (int64_t i = 0; i < work->padded; i += DOUBLES) {
-        vd factor = vd_load(work->factor + i), along = vd_load(work->along + i);
-        Bent at = bent(loss, vd_load(work->score + i) + length * along, vd_load(work->label + i));
-        vd slope = at.slope * factor, curvature = at.curvature * factor;
-        first += slope * along;
-        other += curvature * along * along;
-        vd_store(work->slope + i, slope);
-        vd_store(work->curvature + i, curvature);
+    vd first_sum = {0}, second_sum = {0};
+    for (int64_t first = 0; first < work->padded; first += DOUBLES) {
+        vd along = vd_load(work->along + first);
+        Bent at = bend_points(loss, work, first, length * along);
+        first_sum += at.slope * along;
+        second_sum += at.curvature * along * along;
     }
-    *second = vd_sum(other);
-    return vd_sum(first);
+    *second = vd_sum(second_sum);
+    return vd_sum(first_sum);
 }
 
 static double bend(const Pool *pool, Work *work, double length, double *second) {
-    if (pool->loss == LOGISTIC) return bend_by(LOGISTIC, work, length, second);
-    if (pool->loss == SQUARED_HINGE) return bend_by(SQUARED_HINGE, work, length, second);
-    return bend_by(SQUARE, work, length, second);
+    return BY_LOSS(bend_by, pool, work, length, second);
 }
 
 static double objective_of(const Pool *pool, const Work *work) {
@@ -140,14 +152,11 @@ INLINE double whole_step_by(int64_t loss, const Pool *pool, Work *work, double *
     for (int64_t first = 0; first < work->padded; first += DOUBLES) {
         const double *row[DOUBLES];
         rows_of(pool, work, first, row);
-        vd along = products(pool, row, work->direction), factor = vd_load(work->factor + first);
-        Bent at = bent(loss, vd_load(work->score + first) + along, vd_load(work->label + first));
-        vd slope = at.slope * factor, curvature = at.curvature * factor;
-        first_sum += slope * along;
-        second_sum += curvature * along * along;
+        vd along = products(pool, row, work->direction);
+        Bent at = bend_points(loss, work, first, along);
+        first_sum += at.slope * along;
+        second_sum += at.curvature * along * along;
         vd_store(work->along + first, along);
-        vd_store(work->slope + first, slope);
-        vd_store(work->curvature + first, curvature);
         /* Steps of the hinge are often shortened, and then that would be lost. */
         if (loss != SQUARED_HINGE) add_rows(pool, row, work->slope + first, work->data);
     }
@@ -156,9 +165,7 @@ INLINE double whole_step_by(int64_t loss, const Pool *pool, Work *work, double *
 }
 
 static double whole_step(const Pool *pool, Work *work, double *second) {
-    if (pool->loss == LOGISTIC) return whole_step_by(LOGISTIC, pool, work, second);
-    if (pool->loss == SQUARED_HINGE) return whole_step_by(SQUARED_HINGE, pool, work, second);
-    return whole_step_by(SQUARE, pool, work, second);
+    return BY_LOSS(whole_step_by, pool, pool, work, second);
 }
 
 /* The same step for a short direction: points and what they change are float32, which adds the change
@@ -184,16 +191,13 @@ INLINE double short_step_by(int64_t loss, const Pool *pool, Work *work, double *
         vf found = vf_sums(sums);
         for (int64_t half = 0; half < FLOATS; half += DOUBLES) {
             int64_t i = first + half;
-            vd along = vd_wide((const float *)&found + half), factor = vd_load(work->factor + i);
-            Bent at = bent(loss, vd_load(work->score + i) + along, vd_load(work->label + i));
-            vd slope = at.slope * factor, curvature = at.curvature * factor;
-            vd differ = slope - vd_load(work->slope + i);
+            vd along = vd_wide((const float *)&found + half), before = vd_load(work->slope + i);
+            Bent at = bend_points(loss, work, i, along);
+            vd differ = at.slope - before;
             first_sum += differ * along;
-            second_sum += curvature * along * along;
+            second_sum += at.curvature * along * along;
             vd_narrow(differs + half, differ);
             vd_store(work->along + i, along);
-            vd_store(work->slope + i, slope);
-            vd_store(work->curvature + i, curvature);
         }
         for (int64_t column = 0; column < width; column += FLOATS) {
             vf even = vf_load(change + column), odd = {0};
@@ -210,9 +214,7 @@ INLINE double short_step_by(int64_t loss, const Pool *pool, Work *work, double *
 }
 
 static double short_step(const Pool *pool, Work *work, double *second) {
-    if (pool->loss == LOGISTIC) return short_step_by(LOGISTIC, pool, work, second);
-    if (pool->loss == SQUARED_HINGE) return short_step_by(SQUARED_HINGE, pool, work, second);
-    return short_step_by(SQUARE, pool, work, second);
+    return BY_LOSS(short_step_by, pool, pool, work, second);
 }
 
 #endif

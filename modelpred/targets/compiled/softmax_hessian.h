@@ -7,6 +7,7 @@
 
 #include "counted.h"
 #include "softmax_room.h"
+#include "tiles.h"
 #include "vectors.h"
 
 #define LOOSENED 1e-2f       /* added to an intercept's block, relative to its diagonal */
@@ -16,34 +17,13 @@
 INLINE void forwards(const Pool *pool, const Room *room, int64_t first, int64_t top, int tall,
                      int vectors) {
     vf sums[TALL][VECTORS];
-    const float *weight = room->search + top * pool->width, *column = room->columns + first;
     for (int u = 0; u < tall; u++)
         for (int v = 0; v < vectors; v++) sums[u][v] = (vf){0};
-    for (int64_t j = 0; j < pool->size; j++, column += room->wide) {
-        vf part[VECTORS];
-        for (int v = 0; v < vectors; v++) part[v] = vf_load(column + v * FLOATS);
-        for (int u = 0; u < tall; u++)
-            for (int v = 0; v < vectors; v++) sums[u][v] += weight[u * pool->width + j] * part[v];
-    }
+    add_scores(sums, room->search + top * pool->width, pool->width, room->columns + first, room->wide,
+               pool->size, tall, vectors);
     for (int u = 0; u < tall; u++)
         for (int v = 0; v < vectors; v++)
             vf_store(room->along + (top + u) * BLOCK + v * FLOATS, sums[u][v]);
-}
-
-/* to += weights rows for TALL rows of weights [_, BLOCK], `across` vectors of columns from `left`. */
-INLINE void gathered_sums(int64_t width, const float *weights, const float *rows, int64_t points,
-                          float *to, int64_t left, int across) {
-    vf sums[TALL][ACROSS];
-    for (int u = 0; u < TALL; u++)
-        for (int a = 0; a < across; a++) sums[u][a] = vf_load(to + u * width + left + a * FLOATS);
-    for (int64_t p = 0; p < points; p++, rows += width) {
-        vf part[ACROSS];
-        for (int a = 0; a < across; a++) part[a] = vf_load(rows + left + a * FLOATS);
-        for (int u = 0; u < TALL; u++)
-            for (int a = 0; a < across; a++) sums[u][a] += weights[u * BLOCK + p] * part[a];
-    }
-    for (int u = 0; u < TALL; u++)
-        for (int a = 0; a < across; a++) vf_store(to + u * width + left + a * FLOATS, sums[u][a]);
 }
 
 INLINE void block(const Pool *pool, const Room *room, int64_t first, int vectors) {
@@ -64,15 +44,9 @@ INLINE void block(const Pool *pool, const Room *room, int64_t first, int vectors
             vf_store(along, scaled * (vf_load(along) - mean[v]));
         }
     int64_t points = room->bent - first < vectors * FLOATS ? room->bent - first : vectors * FLOATS;
-    for (top = 0; top < classes; top += TALL) {
-        int64_t left = 0, width = pool->width;
-        const float *along = room->along + top * BLOCK, *rows = room->rows + first * width;
-        float *to = room->product + top * width;
-        for (; left + ACROSS * FLOATS <= width; left += ACROSS * FLOATS)
-            gathered_sums(width, along, rows, points, to, left, ACROSS);
-        for (; left < width; left += FLOATS)
-            gathered_sums(width, along, rows, points, to, left, 1);
-    }
+    for (top = 0; top < classes; top += TALL)
+        add_products(room->product + top * pool->width, room->along + top * BLOCK,
+                     room->rows + first * pool->width, pool->width, points, TALL);
 }
 
 /* product = data term's Hessian times search. */
@@ -107,15 +81,9 @@ static void couple(const Pool *pool, const Room *room) {
                     vf near = vf_load(room->near + l * wide + first + p);
                     vf_store(room->shares + pair(k, l) * BLOCK + p, scaled * ((k == l ? 1.0f : 0.0f) - near));
                 }
-        for (int64_t top = 0; top < pairs; top += TALL) {
-            int64_t left = 0;
-            const float *share = room->shares + top * BLOCK;
-            float *to = room->coupled + top * width;
-            for (; left + ACROSS * FLOATS <= width; left += ACROSS * FLOATS)
-                gathered_sums(width, share, room->squares, points, to, left, ACROSS);
-            for (; left < width; left += FLOATS)
-                gathered_sums(width, share, room->squares, points, to, left, 1);
-        }
+        for (int64_t top = 0; top < pairs; top += TALL)
+            add_products(room->coupled + top * width, room->shares + top * BLOCK, room->squares, width,
+                         points, TALL);
     }
 }
 

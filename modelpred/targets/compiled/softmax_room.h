@@ -4,20 +4,16 @@
 #define MODELPRED_SOFTMAX_ROOM_H
 
 #include "room.h"
+#include "tiles.h"
 #include "vectors.h"
 
 enum {
     PAIRS = 6,   /* of directions and products kept from system to system */
-    VECTORS = 3, /* of points, in a block */
-    BLOCK = VECTORS * FLOATS,
     GRADED = 32, /* points of a gradient at once; so many that they lie in the first cache */
+    TALL = TALLEST, /* classes of a tile */
 #if BYTES == 64
-    TALL = 5, /* classes of a tile: 5 x 3 sums forwards, 5 x 4 backwards */
-    ACROSS = 4,
     AT_ONCE = 3, /* classes whose scores in float64 are summed at once, 3 x 8 */
 #else
-    TALL = 4,
-    ACROSS = 2,
     AT_ONCE = 2,
 #endif
 };

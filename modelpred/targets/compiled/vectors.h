@@ -72,6 +72,7 @@ INLINE double vd_sum(vd value) {
     for (int lane = 0; lane < DOUBLES; lane++) sum += value[lane];
     return sum;
 }
+
 /* Lane k of the result is the sum over the lanes of rows[k]. */
 INLINE vd vd_sums(const vd *rows) {
 #if DOUBLES == 8
