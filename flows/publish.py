@@ -70,7 +70,7 @@ def check_as_written() -> None:
     Raises:
         InvalidInput: names the file.
     """
-    from modelpred.dataset import InvalidInput  # noqa: PLC0415
+    from modelpred.errors import InvalidInput  # noqa: PLC0415
 
     stages: dict[str, Any] = yaml.safe_load(LOCK.read_text())["stages"] if LOCK.is_file() else {}
     for out in stages.get("predictor", {}).get("outs", ()):
@@ -137,7 +137,7 @@ def _state() -> dict[str, str | int]:
 
 
 def _registered_now() -> str:
-    from modelpred.dataset import InvalidInput  # noqa: PLC0415
+    from modelpred.errors import InvalidInput  # noqa: PLC0415
 
     try:
         return register()

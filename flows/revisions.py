@@ -7,7 +7,7 @@ copy, as DVC calls it.
 from pathlib import Path
 
 from flows.artifacts import ARTIFACTS, is_revision
-from modelpred.dataset import InvalidInput
+from modelpred.errors import InvalidInput
 
 WORKSPACE = "workspace"
 

@@ -25,7 +25,7 @@ from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture, as_completed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
-from modelpred.dataset import InvalidInput
+from modelpred.errors import InvalidInput
 from modelpred.targets.store import BlockJob
 from modelpred.targets.worker import DevicePool, WorkerFailed, parse_devices
 

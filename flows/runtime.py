@@ -118,7 +118,7 @@ def run_stage(
         parameters: the flow's own.
     """
     # Imported here: this module comes before prefect, and the server starts meanwhile.
-    from modelpred.dataset.tables import InvalidInput  # noqa: PLC0415
+    from modelpred.errors import InvalidInput  # noqa: PLC0415
     from modelpred.params import read_params  # noqa: PLC0415
 
     _show_warnings(stage.name)

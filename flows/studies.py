@@ -20,7 +20,8 @@ from flows.artifacts import (
     written,
 )
 from flows.runtime import Progress, run_stage
-from modelpred.dataset import InvalidInput, read_dataset
+from modelpred.dataset import read_dataset
+from modelpred.errors import InvalidInput
 from modelpred.params import read_params
 from modelpred.predictor import Predictor, answer_curve, read_predictor
 from modelpred.refits import Retraining, retrainings, rivals

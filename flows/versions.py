@@ -38,7 +38,8 @@ from flows.artifacts import (
 from flows.revisions import fetch
 from flows.runtime import Progress, shared_api
 from flows.studies import headline, result_of
-from modelpred.dataset import InvalidInput, read_dataset
+from modelpred.dataset import read_dataset
+from modelpred.errors import InvalidInput
 from modelpred.params import read_params
 from modelpred.predictor import read_predictor
 from modelpred.refits.retraining import silent

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from modelpred.api import ModelPred
-    from modelpred.dataset import InvalidInput
+    from modelpred.errors import InvalidInput
 
 __all__ = ["InvalidInput", "ModelPred"]
 
-_HOMES = {"InvalidInput": "modelpred.dataset", "ModelPred": "modelpred.api"}
+_HOMES = {"InvalidInput": "modelpred.errors", "ModelPred": "modelpred.api"}
 
 
 def __getattr__(name: str) -> object:

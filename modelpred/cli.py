@@ -38,7 +38,7 @@ def door() -> None:
 def check_params(project: Project = Path()) -> None:
     """Check params.yaml: unknown keys, wrong types, values out of range."""
     # Here and below, heavy imports wait until a command needs them: --help stays fast.
-    from modelpred.dataset import InvalidInput  # noqa: PLC0415
+    from modelpred.errors import InvalidInput  # noqa: PLC0415
     from modelpred.params import read_params  # noqa: PLC0415
 
     try:
@@ -76,7 +76,7 @@ def check(
     """Say what the pipeline would make of a file, and print the section for params.yaml."""
     from modelpred.check import check as look  # noqa: PLC0415
     from modelpred.check import config_of  # noqa: PLC0415
-    from modelpred.dataset.tables import InvalidInput  # noqa: PLC0415
+    from modelpred.errors import InvalidInput  # noqa: PLC0415
 
     try:
         config = config_of(
@@ -121,7 +121,7 @@ def score_attributions(files: list[Path], project: Project = Path()) -> None:
     """
     import polars as pl  # noqa: PLC0415
 
-    from modelpred.dataset import InvalidInput  # noqa: PLC0415
+    from modelpred.errors import InvalidInput  # noqa: PLC0415
     from modelpred.studies import lds  # noqa: PLC0415
 
     folder = project / "artifacts" / "studies" / "lds"

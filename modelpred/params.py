@@ -15,7 +15,8 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from modelpred.dataset import DatasetConfig, InvalidInput
+from modelpred.dataset import DatasetConfig
+from modelpred.errors import InvalidInput
 from modelpred.predictor import PredictorConfig
 from modelpred.registry import GatesConfig
 from modelpred.report import ReportConfig

@@ -25,7 +25,7 @@ Name = Annotated[str, typer.Argument(help="The registered model, as `list` names
 @contextmanager
 def _one_line_errors() -> Generator[None]:
     # Heavy imports wait until a command needs them: --help stays fast.
-    from modelpred.dataset import InvalidInput  # noqa: PLC0415
+    from modelpred.errors import InvalidInput  # noqa: PLC0415
 
     try:
         yield

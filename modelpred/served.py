@@ -14,7 +14,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
-from modelpred.dataset import InvalidInput
+from modelpred.errors import InvalidInput
 from modelpred.predictor import read_predictor
 from modelpred.predictor.answers import ALL_STAGES, Answers, Limits, read_test_points
 

@@ -37,9 +37,10 @@ from jaxtyping import Int, Int32, Int64, UInt8
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
-from modelpred.dataset import InvalidInput, seeded_generator
+from modelpred.dataset import seeded_generator
 from modelpred.dataset.files import parquet_bytes, write_atomically
 from modelpred.dataset.growing import Earlier
+from modelpred.errors import InvalidInput
 
 # Fewest distinct subsets first: in this order designs draw, so that the scarce ones find theirs.
 Design = Literal["leave_one_out", "addition", "deletion", "uniform", "prefix", "bootstrap"]

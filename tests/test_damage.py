@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 import torch
 
-from modelpred.dataset import DatasetConfig, InvalidInput, prepare, read_dataset, write_dataset
+from modelpred.dataset import DatasetConfig, prepare, read_dataset, write_dataset
+from modelpred.errors import InvalidInput
 from modelpred.params import read_params
 from modelpred.predictor import PredictorConfig, fit_predictor, read_predictor, write_predictor
 from modelpred.predictor.answers import read_test_points, write_test_points

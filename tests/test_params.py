@@ -8,7 +8,8 @@ import pytest
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from modelpred.dataset import DatasetConfig, InvalidInput
+from modelpred.dataset import DatasetConfig
+from modelpred.errors import InvalidInput
 from modelpred.params import Params, read_params
 from modelpred.subsets import DESIGNS
 

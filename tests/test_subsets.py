@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from modelpred.dataset import InvalidInput, seeded_generator
+from modelpred.dataset import seeded_generator
+from modelpred.errors import InvalidInput
 from modelpred.subsets import (
     DESIGNS,
     ROLES,

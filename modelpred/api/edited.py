@@ -19,7 +19,7 @@ from torch import Tensor
 
 from modelpred.api.inputs import ArrayLike
 from modelpred.api.reading import Reading
-from modelpred.dataset import InvalidInput
+from modelpred.errors import InvalidInput
 from modelpred.predictor import Predictor
 from modelpred.targets import Points, TargetModel, train_targets
 

@@ -45,9 +45,10 @@ from modelpred.api.uncertainty import (
     predictive_distribution,
 )
 from modelpred.api.values import Groups, chosen_rows, estimated_values, suspicious_rows
-from modelpred.dataset import Dataset, InvalidInput
+from modelpred.dataset import Dataset
 from modelpred.dataset.config import ScalingName
 from modelpred.dataset.preparation import Scaling, fit_scaling
+from modelpred.errors import InvalidInput
 from modelpred.predictor import Predictor, PredictorConfig, answer_curve, fit_predictor
 from modelpred.predictor import fidelity as fidelity_table
 from modelpred.refits import retrainings, rivals

@@ -25,8 +25,9 @@ from torch import Tensor
 from modelpred.api.edited import Reference
 from modelpred.api.labels import LabelKind, Labels
 from modelpred.api.reading import Reading
-from modelpred.dataset import Dataset, InvalidInput, read_dataset, write_dataset
+from modelpred.dataset import Dataset, read_dataset, write_dataset
 from modelpred.dataset.files import write_atomically
+from modelpred.errors import InvalidInput
 from modelpred.predictor import (
     Predictor,
     predictor_fingerprint,

@@ -13,7 +13,7 @@ from jaxtyping import Float64
 from numpy.typing import NDArray
 from torch import Tensor
 
-from modelpred.dataset import InvalidInput
+from modelpred.errors import InvalidInput
 
 ArrayLike: TypeAlias = NDArray[Any] | Tensor | pl.DataFrame | pl.Series | Sequence[Any]
 

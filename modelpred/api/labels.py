@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from modelpred.api.inputs import ArrayLike, array_of
-from modelpred.dataset import InvalidInput
+from modelpred.errors import InvalidInput
 
 LabelKind = Literal["boolean", "integer", "number", "text"]
 

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from modelpred.api.inputs import ArrayLike, frame_of
 from modelpred.api.labels import Labels
-from modelpred.dataset import Dataset, InvalidInput
+from modelpred.dataset import Dataset
 from modelpred.dataset.encoding import Encoding, fit_encoding
 from modelpred.dataset.preparation import Scaling, content_fingerprint
+from modelpred.errors import InvalidInput
 from modelpred.targets import Points, points_of
 
 LEVELS = 20  # of a category; the others share one feature

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from modelpred.api.labels import Labels
-from modelpred.dataset import InvalidInput
+from modelpred.errors import InvalidInput
 from modelpred.metrics import Vector
 from modelpred.predictor import Predictor, Refined
 from modelpred.studies.explaining import effects_of, predicted_class

@@ -3,7 +3,7 @@
 from pydantic import ValidationError
 
 from modelpred.api.labels import Labels
-from modelpred.dataset import InvalidInput
+from modelpred.errors import InvalidInput
 from modelpred.subsets import Counts, SubsetsConfig
 from modelpred.targets import TargetsConfig
 from modelpred.targets.families import FAMILIES, fitting_families

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from modelpred.api.labels import Labels
-from modelpred.dataset import InvalidInput
+from modelpred.errors import InvalidInput
 from modelpred.refits import Retraining
 from modelpred.studies import calibration
 from modelpred.studies.bootstrap import (

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from modelpred.api.inputs import array_of
-from modelpred.dataset import InvalidInput
+from modelpred.errors import InvalidInput
 from modelpred.studies.choosing import Quota, backwards, no_quota, own_shares, with_swaps
 from modelpred.studies.sampling import Utility
 from modelpred.studies.semivalues import Values

@@ -22,7 +22,8 @@ from modelpred.dataset.labels import labels_of
 from modelpred.dataset.own import Looked, own_table, says_test
 from modelpred.dataset.sources import is_own, places_of
 from modelpred.dataset.splitting import split
-from modelpred.dataset.tables import InvalidInput, Table, known_sources
+from modelpred.dataset.tables import Table, known_sources
+from modelpred.errors import InvalidInput
 
 SHOWN_CLASSES = 8
 WIDEST_CELL = 44

@@ -22,8 +22,9 @@ from modelpred.check.estimate import (
     usual_epochs,
     usual_subsets,
 )
-from modelpred.dataset import Dataset, DatasetConfig, InvalidInput, Table, prepare_table
+from modelpred.dataset import Dataset, DatasetConfig, Table, prepare_table
 from modelpred.dataset.files import parquet_bytes
+from modelpred.errors import InvalidInput
 from modelpred.predictor import Predictor, PredictorConfig, answer_curve, fit_predictor
 from modelpred.predictor.fidelity import mean_losses
 from modelpred.refits import Refit, retrainings, rivals, silent

@@ -21,7 +21,7 @@ import polars as pl
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from modelpred.dataset.tables import InvalidInput
+from modelpred.errors import InvalidInput
 
 DAY_MICROSECONDS = 86_400_000_000
 # Any: polars types compare with classes of types, which type checkers do not know.

@@ -24,7 +24,7 @@ from modelpred.dataset.config import ScalingName
 from modelpred.dataset.encoding import Encoding
 from modelpred.dataset.growing import Earlier
 from modelpred.dataset.preparation import Dataset, Scaling, content_fingerprint
-from modelpred.dataset.tables import InvalidInput
+from modelpred.errors import InvalidInput
 
 _TABLES = ("points.parquet", "rows.parquet", "test_rows.parquet")
 _ENCODING = "encoding.json"

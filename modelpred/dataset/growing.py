@@ -17,7 +17,8 @@ from torch import Tensor
 
 from modelpred.dataset.config import DatasetConfig
 from modelpred.dataset.seeds import seeded_generator
-from modelpred.dataset.tables import InvalidInput, Table
+from modelpred.dataset.tables import Table
+from modelpred.errors import InvalidInput
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import polars as pl
 
 from modelpred.dataset.openml import PREFIX, fetch_openml_table
-from modelpred.dataset.tables import InvalidInput, Table
+from modelpred.dataset.tables import Table
+from modelpred.errors import InvalidInput
 
 SOURCE = "higgs"
 OPENML = f"{PREFIX}45549"

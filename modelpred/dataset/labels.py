@@ -4,7 +4,8 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float64, Int64
 
-from modelpred.dataset.tables import InvalidInput, Table
+from modelpred.dataset.tables import Table
+from modelpred.errors import InvalidInput
 
 
 def labels_of(

@@ -12,7 +12,7 @@ from typing import Any
 
 import polars as pl
 
-from modelpred.dataset.tables import InvalidInput
+from modelpred.errors import InvalidInput
 
 PREFIX = "openml:"
 CACHE = Path(".modelpred/openml")

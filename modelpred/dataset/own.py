@@ -24,7 +24,8 @@ from modelpred.dataset.splitting import (
     held_out_rows,
     taken_rows,
 )
-from modelpred.dataset.tables import InvalidInput, Table
+from modelpred.dataset.tables import Table
+from modelpred.errors import InvalidInput
 
 TEST_SHARE = 0.2  # what dataset.test: auto means
 FEW_NUMBERS = 20  # different whole numbers up to which a label is a class

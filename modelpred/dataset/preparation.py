@@ -35,7 +35,8 @@ from modelpred.dataset.labels import labels_of
 from modelpred.dataset.seeds import seeded_generator
 from modelpred.dataset.sources import source_table
 from modelpred.dataset.splitting import split
-from modelpred.dataset.tables import InvalidInput, Table
+from modelpred.dataset.tables import Table
+from modelpred.errors import InvalidInput
 
 
 @dataclass(frozen=True)

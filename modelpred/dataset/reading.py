@@ -19,7 +19,7 @@ from typing import Any
 
 import polars as pl
 
-from modelpred.dataset.tables import InvalidInput
+from modelpred.errors import InvalidInput
 
 CSV_ENDINGS = (".csv", ".tsv", ".txt", ".csv.gz")
 PARQUET_ENDINGS = (".parquet", ".pq")

@@ -8,7 +8,8 @@ from modelpred.dataset.config import AUTO, DatasetConfig
 from modelpred.dataset.openml import PREFIX
 from modelpred.dataset.own import own_table
 from modelpred.dataset.reading import looks_like_path
-from modelpred.dataset.tables import InvalidInput, Table, known_sources, load_table
+from modelpred.dataset.tables import Table, known_sources, load_table
+from modelpred.errors import InvalidInput
 
 OWN_KEYS = ("label", "row_id", "group", "drop", "categories", "since")
 

@@ -15,7 +15,8 @@ from jaxtyping import Bool, Float64, Int64
 
 from modelpred.dataset.config import AUTO, SMALLEST_POOL, DatasetConfig
 from modelpred.dataset.seeds import seeded_generator
-from modelpred.dataset.tables import InvalidInput, Table
+from modelpred.dataset.tables import Table
+from modelpred.errors import InvalidInput
 
 MOST_CLASSES = 100  # labels with more different values are numbers, not classes
 

@@ -12,11 +12,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from modelpred.errors import InvalidInput
+
 BUILTIN_FOLDER = Path(__file__).parent / "builtin"
-
-
-class InvalidInput(ValueError):  # noqa: N818 - a state of the input, named as a user says it
-    """What the user gave cannot be used; the message says expected, got and what to do."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from modelpred.dataset.files import write_atomically
-from modelpred.dataset.tables import InvalidInput
+from modelpred.errors import InvalidInput
 from modelpred.predictor.fitted import Predictor
 from modelpred.targets import Points, points_of
 

@@ -18,7 +18,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from modelpred.dataset.files import write_atomically
-from modelpred.dataset.tables import InvalidInput
+from modelpred.errors import InvalidInput
 from modelpred.predictor.anchors import Anchors, SizePath
 from modelpred.predictor.config import PredictorConfig
 from modelpred.predictor.fitted import Predictor, build_network

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from modelpred.dataset.tables import InvalidInput
+from modelpred.errors import InvalidInput
 from modelpred.predictor.anchors import Anchors, BoundAnchors
 from modelpred.predictor.config import PredictorConfig
 from modelpred.predictor.guarding import unseen

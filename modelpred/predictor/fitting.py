@@ -26,7 +26,7 @@ import time
 import torch
 from torch import Tensor
 
-from modelpred.dataset.tables import InvalidInput
+from modelpred.errors import InvalidInput
 from modelpred.predictor.anchors import fit_size_path
 from modelpred.predictor.config import PredictorConfig, Schedule
 from modelpred.predictor.depth import planned_steps

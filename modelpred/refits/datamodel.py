@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Num
 from torch import Tensor
 
-from modelpred.dataset.tables import InvalidInput
+from modelpred.errors import InvalidInput
 from modelpred.metrics import Vector, relative_errors
 from modelpred.refits.retraining import checked_weights
 from modelpred.targets.model import Points

@@ -32,7 +32,7 @@ import torch
 from jaxtyping import Float, Num
 from torch import Tensor
 
-from modelpred.dataset.tables import InvalidInput
+from modelpred.errors import InvalidInput
 from modelpred.refits.retraining import checked_weights, continued
 from modelpred.targets.model import Points, TargetModel
 

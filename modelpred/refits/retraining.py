@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Num
 from torch import Tensor
 
-from modelpred.dataset.tables import InvalidInput
+from modelpred.errors import InvalidInput
 from modelpred.targets.families import target_model
 from modelpred.targets.model import Points, TargetModel
 from modelpred.targets.training import TrainedTargets, train_targets

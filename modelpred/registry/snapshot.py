@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from modelpred.dataset import InvalidInput
 from modelpred.dataset.files import write_atomically
+from modelpred.errors import InvalidInput
 from modelpred.registry.store import DATABASE, FILES, local_folder, locked, opened
 
 if TYPE_CHECKING:

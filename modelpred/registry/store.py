@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 
 from filelock import FileLock
 
-from modelpred.dataset import InvalidInput
+from modelpred.errors import InvalidInput
 from modelpred.predictor import predictor_fingerprint
 from modelpred.predictor.files import DESCRIPTION_FILE, TENSORS_FILE
 from modelpred.registry.gates import METHOD

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modelpred.dataset import InvalidInput
+from modelpred.errors import InvalidInput
 from modelpred.registry.snapshot import write_snapshot
 from modelpred.registry.store import DATABASE, checked_name, intact, locked, opened
 

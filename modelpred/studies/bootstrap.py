@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Float, Num
 from torch import Tensor
 
-from modelpred.dataset.tables import InvalidInput
+from modelpred.errors import InvalidInput
 from modelpred.metrics import Vector
 from modelpred.targets.model import Points, TargetModel
 

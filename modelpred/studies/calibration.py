@@ -30,7 +30,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from modelpred.dataset.tables import InvalidInput
+from modelpred.errors import InvalidInput
 from modelpred.metrics import Vector, best_temperature, tempered
 from modelpred.predictor import Predictor, Refined
 from modelpred.refits.retraining import Refit, Retraining

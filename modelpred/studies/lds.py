@@ -30,7 +30,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from modelpred.dataset.files import parquet_bytes, write_atomically
-from modelpred.dataset.tables import InvalidInput
+from modelpred.errors import InvalidInput
 from modelpred.metrics import lds
 from modelpred.refits.retraining import Refit
 from modelpred.studies.utility import (

@@ -27,7 +27,7 @@ import torch
 from jaxtyping import Float, Num
 from torch import Tensor
 
-from modelpred.dataset.tables import InvalidInput
+from modelpred.errors import InvalidInput
 from modelpred.metrics import Differences, Vector, mean_differences, proportion_differences
 from modelpred.studies.utility import StudyContext, score_blocks
 from modelpred.targets.model import Points, TargetModel

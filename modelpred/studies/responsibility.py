@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from modelpred.dataset.tables import InvalidInput
+from modelpred.errors import InvalidInput
 from modelpred.predictor import Predictor, Refined
 from modelpred.refits.retraining import Refit, Retraining
 from modelpred.studies.removals import BLOCK, leave_one_out, without

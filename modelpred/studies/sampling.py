@@ -30,7 +30,7 @@ import torch
 from jaxtyping import Float, Int, Num
 from torch import Tensor
 
-from modelpred.dataset.tables import InvalidInput
+from modelpred.errors import InvalidInput
 from modelpred.metrics import Vector
 from modelpred.refits.retraining import Progress
 

@@ -38,7 +38,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from scipy.special import betaln, gammaln
 
-from modelpred.dataset.tables import InvalidInput
+from modelpred.errors import InvalidInput
 from modelpred.metrics import Vector
 from modelpred.refits.retraining import Progress, silent
 from modelpred.studies.sampling import Game, SamplerName, Utility, make_sampler

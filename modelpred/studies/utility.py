@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Bool, Float, Num
 from torch import Tensor
 
-from modelpred.dataset.tables import InvalidInput
+from modelpred.errors import InvalidInput
 from modelpred.refits.retraining import Progress, Refit, Retraining, checked_weights, silent
 from modelpred.targets.model import Points, TargetModel
 

@@ -18,7 +18,8 @@ import numpy as np
 import polars as pl
 import torch
 
-from modelpred.dataset import Dataset, InvalidInput
+from modelpred.dataset import Dataset
+from modelpred.errors import InvalidInput
 from modelpred.metrics import Interval, ranks, spearman_interval
 from modelpred.predictor import Predictor
 from modelpred.refits import Retraining

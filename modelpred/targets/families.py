@@ -6,7 +6,7 @@ from typing import Any, Literal, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from modelpred.dataset.tables import InvalidInput
+from modelpred.errors import InvalidInput
 from modelpred.targets.linear_families import Logistic, Ridge, Softmax
 from modelpred.targets.mlp import Mlp
 from modelpred.targets.model import TargetModel

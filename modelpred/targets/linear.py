@@ -23,7 +23,7 @@ from jaxtyping import Bool, Float, Num
 from pydantic import Field
 from torch import Tensor
 
-from modelpred.dataset.tables import InvalidInput
+from modelpred.errors import InvalidInput
 from modelpred.targets.certificate import distance_bound
 from modelpred.targets.compiled.newton import Loss, compiled_solver
 from modelpred.targets.matrices import OuterProducts

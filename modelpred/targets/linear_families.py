@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Num
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from modelpred.dataset.tables import InvalidInput
+from modelpred.errors import InvalidInput
 from modelpred.targets.compiled.newton import Loss
 from modelpred.targets.linear import Curvature, Linear, signs_of
 

@@ -25,7 +25,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from modelpred.dataset.tables import InvalidInput
+from modelpred.errors import InvalidInput
 from modelpred.targets.compiled.momentum import compiled_descent
 from modelpred.targets.linear import true_class_margins
 from modelpred.targets.model import Points, Solution, Solver, TargetModel

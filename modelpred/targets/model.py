@@ -23,7 +23,7 @@ from jaxtyping import Bool, Float, Int, Num
 from numpy.typing import NDArray
 from torch import Tensor
 
-from modelpred.dataset.tables import InvalidInput
+from modelpred.errors import InvalidInput
 
 Array = Tensor | NDArray[Any]
 

@@ -20,7 +20,7 @@ from typing import Annotated, Any, final
 import fsspec
 from pydantic import Field
 
-from modelpred.dataset.tables import InvalidInput
+from modelpred.errors import InvalidInput
 from modelpred.subsets import Subsets
 from modelpred.targets.parquet import ShardMetadata, shard_bytes
 from modelpred.targets.training import TrainedTargets

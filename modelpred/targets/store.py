@@ -21,7 +21,8 @@ from typing import Annotated
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
-from modelpred.dataset import Dataset, InvalidInput, read_dataset
+from modelpred.dataset import Dataset, read_dataset
+from modelpred.errors import InvalidInput
 from modelpred.subsets import Subsets, blocks, read_subsets
 from modelpred.targets.families import target_model
 from modelpred.targets.model import TargetModel

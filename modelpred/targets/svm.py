@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Num
 from torch import Tensor
 
-from modelpred.dataset.tables import InvalidInput
+from modelpred.errors import InvalidInput
 from modelpred.targets.compiled.newton import Loss
 from modelpred.targets.linear import Curvature, Linear, linear_solver, signs_of
 from modelpred.targets.model import Points, Solution, Solver

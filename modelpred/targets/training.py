@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from modelpred.dataset.tables import InvalidInput
+from modelpred.errors import InvalidInput
 from modelpred.targets.model import (
     Array,
     Points,

@@ -30,7 +30,7 @@ from typing import IO, Any, TextIO, cast, final
 import torch
 from pydantic import ValidationError
 
-from modelpred.dataset.tables import InvalidInput
+from modelpred.errors import InvalidInput
 from modelpred.targets.store import BlockJob, find_shard, train_block
 
 MODULE = "modelpred.targets.worker"

@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from modelpred.check import check, config_of, family
-from modelpred.dataset import DatasetConfig, InvalidInput, prepare
+from modelpred.dataset import DatasetConfig, prepare
+from modelpred.errors import InvalidInput
 from modelpred.targets.families import fitting_families
 
 ROOT = Path(__file__).parents[2]

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.preprocessing import OneHotEncoder
 
-from modelpred.dataset import Encoding, InvalidInput
+from modelpred.dataset import Encoding
 from modelpred.dataset.encoding import fit_encoding
+from modelpred.errors import InvalidInput
 
 ROWS = pl.DataFrame(
     {

@@ -9,9 +9,10 @@ import pytest
 from polars.testing import assert_frame_equal
 from torch.testing import assert_close
 
-from modelpred.dataset import DatasetConfig, InvalidInput, prepare, read_dataset, write_dataset
+from modelpred.dataset import DatasetConfig, prepare, read_dataset, write_dataset
 from modelpred.dataset.files import write_atomically
 from modelpred.dataset.preparation import content_fingerprint
+from modelpred.errors import InvalidInput
 
 FILES = [
     "dataset.json", "encoding.json", "points.parquet", "rows.parquet", "test_rows.parquet",

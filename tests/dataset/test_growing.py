@@ -8,7 +8,8 @@ import polars as pl
 import pytest
 import torch
 
-from modelpred.dataset import DatasetConfig, InvalidInput, prepare, read_dataset, write_dataset
+from modelpred.dataset import DatasetConfig, prepare, read_dataset, write_dataset
+from modelpred.errors import InvalidInput
 from modelpred.subsets import SubsetsConfig, blocks, draw_subsets, write_subsets
 from modelpred.targets import target_model
 from modelpred.targets.shards import read_bank

@@ -6,10 +6,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from modelpred.dataset import DatasetConfig, InvalidInput, prepare
+from modelpred.dataset import DatasetConfig, prepare
 from modelpred.dataset import higgs as module
 from modelpred.dataset.higgs import EVENTS, FEATURES, higgs_table
 from modelpred.dataset.openml import Fetched
+from modelpred.errors import InvalidInput
 
 ANGLES = ("PRI_tau_phi", "PRI_lep_phi", "PRI_met_phi", "PRI_jet_leading_phi",
           "PRI_jet_subleading_phi")  # fmt: skip

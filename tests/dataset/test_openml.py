@@ -9,8 +9,9 @@ import polars as pl
 import pytest
 from sklearn.datasets import _openml as fetcher
 
-from modelpred.dataset import DatasetConfig, InvalidInput, prepare
+from modelpred.dataset import DatasetConfig, prepare
 from modelpred.dataset.openml import fetch_openml_table
+from modelpred.errors import InvalidInput
 
 ARFF = b"""@RELATION people
 @ATTRIBUTE age REAL

@@ -7,9 +7,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from modelpred.dataset import DatasetConfig, InvalidInput, prepare, read_dataset, write_dataset
+from modelpred.dataset import DatasetConfig, prepare, read_dataset, write_dataset
 from modelpred.dataset.own import own_table
 from modelpred.dataset.splitting import held_out_groups, held_out_rows, taken_rows
+from modelpred.errors import InvalidInput
 
 ADULT = Path(__file__).parents[3] / "shared" / "data" / "adult.parquet"
 

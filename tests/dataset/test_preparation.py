@@ -14,7 +14,6 @@ from sklearn.preprocessing import StandardScaler
 
 from modelpred.dataset import (
     DatasetConfig,
-    InvalidInput,
     Table,
     fit_scaling,
     load_table,
@@ -22,6 +21,7 @@ from modelpred.dataset import (
     prepare_table,
     seeded_generator,
 )
+from modelpred.errors import InvalidInput
 
 SCALINGS = ["standardise", "largest_row_norm", "none"]
 

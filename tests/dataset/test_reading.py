@@ -6,8 +6,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from modelpred.dataset import DatasetConfig, InvalidInput, prepare
+from modelpred.dataset import DatasetConfig, prepare
 from modelpred.dataset.reading import open_table
+from modelpred.errors import InvalidInput
 
 GOOD = "name,age,rich\nann,31,no\nbob,42,yes\n"
 PARQUET = pl.DataFrame({"age": list(range(100)), "rich": ["no", "yes"] * 50})

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_breast_cancer, load_iris
 
-from modelpred.dataset import InvalidInput, known_sources, load_table
+from modelpred.dataset import known_sources, load_table
 from modelpred.dataset.tables import BUILTIN_FOLDER
+from modelpred.errors import InvalidInput
 
 
 def test_spam_is_the_published_table():

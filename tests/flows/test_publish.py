@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from flows import publish
-from modelpred.dataset import InvalidInput
+from modelpred.errors import InvalidInput
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 
 from flows.artifacts import DATASET
 from flows.revisions import fetch
-from modelpred.dataset import InvalidInput
+from modelpred.errors import InvalidInput
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import pytest
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows import runners
-from modelpred.dataset import InvalidInput
+from modelpred.errors import InvalidInput
 
 
 def test_without_a_wish_a_thread_feeds_each_device(monkeypatch):

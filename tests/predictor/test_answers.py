@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from modelpred.dataset import DatasetConfig, InvalidInput, prepare
+from modelpred.dataset import DatasetConfig, prepare
+from modelpred.errors import InvalidInput
 from modelpred.predictor import PredictorConfig, fit_predictor
 from modelpred.predictor.answers import Answers, Limits, read_test_points, write_test_points
 from modelpred.subsets import draw

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from modelpred.dataset.tables import InvalidInput
+from modelpred.errors import InvalidInput
 from modelpred.metrics import relative_errors
 from modelpred.predictor import PredictorConfig, fit_predictor, predictor_fingerprint
 from modelpred.predictor.files import read_predictor, write_predictor

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from modelpred.dataset.tables import InvalidInput
+from modelpred.errors import InvalidInput
 from modelpred.metrics import relative_errors
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from modelpred.dataset.tables import InvalidInput
+from modelpred.errors import InvalidInput
 from modelpred.metrics import relative_errors
 from modelpred.predictor import PredictorConfig, early_answers, fit_predictor
 from modelpred.predictor.depth import ERROR_A_STEP, MOST_STEPS, planned_steps

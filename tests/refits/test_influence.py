@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from modelpred.dataset.tables import InvalidInput
+from modelpred.errors import InvalidInput
 from modelpred.refits import FullModel, Influence, NewtonStep, RescaledInfluence
 from modelpred.targets import target_model
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from modelpred.dataset import DatasetConfig, InvalidInput, prepare
+from modelpred.dataset import DatasetConfig, prepare
+from modelpred.errors import InvalidInput
 from modelpred.predictor import (
     PredictorConfig,
     fit_predictor,

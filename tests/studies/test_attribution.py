@@ -10,7 +10,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from modelpred.dataset.tables import InvalidInput
+from modelpred.errors import InvalidInput
 from modelpred.predictor import Refined
 from modelpred.refits import Influence, Retraining
 from modelpred.studies import attribution, responsibility

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from modelpred.dataset.tables import InvalidInput
+from modelpred.errors import InvalidInput
 from modelpred.refits import Retraining
 from modelpred.studies import bootstrap
 from modelpred.studies.bootstrap import (

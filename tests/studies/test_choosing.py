@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from modelpred.dataset.tables import InvalidInput
+from modelpred.errors import InvalidInput
 from modelpred.studies.choosing import (
     Quota,
     backwards,

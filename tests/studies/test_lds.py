@@ -8,7 +8,7 @@ import torch
 from typer.testing import CliRunner
 
 from modelpred.cli import app
-from modelpred.dataset.tables import InvalidInput
+from modelpred.errors import InvalidInput
 from modelpred.studies import lds
 from modelpred.studies.lds import LdsConfig, MarginBank, leave_one_out_effects, retrained_bank
 from modelpred.studies.utility import write_result

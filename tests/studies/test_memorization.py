@@ -8,7 +8,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from modelpred.dataset.tables import InvalidInput
+from modelpred.errors import InvalidInput
 from modelpred.refits import Retraining
 from modelpred.studies import memorization
 from modelpred.studies.memorization import MemorizationConfig

@@ -9,7 +9,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from modelpred.dataset.tables import InvalidInput
+from modelpred.errors import InvalidInput
 from modelpred.studies import selection
 from modelpred.studies.selection import SelectionConfig, split_test
 from modelpred.studies.utility import game_of, mean_test_losses, write_result

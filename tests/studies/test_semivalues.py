@@ -5,7 +5,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from modelpred.dataset.tables import InvalidInput
+from modelpred.errors import InvalidInput
 from modelpred.studies import sampling
 from modelpred.studies.sampling import UndefinedUtility, short_orders
 from modelpred.studies.semivalues import (

@@ -8,7 +8,7 @@ import polars.testing
 import pytest
 import torch
 
-from modelpred.dataset.tables import InvalidInput
+from modelpred.errors import InvalidInput
 from modelpred.studies import utility
 from modelpred.studies.utility import StudyResult, accuracies, mean_test_losses
 from modelpred.targets.model import class_counts

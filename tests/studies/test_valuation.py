@@ -9,7 +9,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from modelpred.dataset.tables import InvalidInput
+from modelpred.errors import InvalidInput
 from modelpred.metrics import spearman
 from modelpred.predictor import Refined
 from modelpred.refits import NewtonStep, silent

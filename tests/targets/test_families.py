@@ -11,7 +11,7 @@ import torch
 from pydantic import Field, ValidationError
 from scipy.optimize import minimize
 
-from modelpred.dataset.tables import InvalidInput
+from modelpred.errors import InvalidInput
 from modelpred.predictor import PredictorConfig, fit_predictor
 from modelpred.refits import Influence, NewtonStep, Retraining, rivals
 from modelpred.targets import target_model, train_targets

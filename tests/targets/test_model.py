@@ -5,7 +5,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from modelpred.dataset.tables import InvalidInput
+from modelpred.errors import InvalidInput
 from modelpred.targets import TargetsConfig, points_of, target_model
 
 

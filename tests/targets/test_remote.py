@@ -8,7 +8,8 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from modelpred.dataset import DatasetConfig, InvalidInput, prepare, write_dataset
+from modelpred.dataset import DatasetConfig, prepare, write_dataset
+from modelpred.errors import InvalidInput
 from modelpred.subsets import SubsetsConfig, draw_subsets, write_subsets
 from modelpred.targets import target_model
 from modelpred.targets.remote import UrlStore, fetched

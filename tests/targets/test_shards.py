@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from modelpred.dataset import InvalidInput
+from modelpred.errors import InvalidInput
 from modelpred.subsets import Subsets
 from modelpred.targets import TrainedTargets, rooms, target_model
 from modelpred.targets.parquet import CorruptShard, ShardMetadata, parse_shard, shard_bytes

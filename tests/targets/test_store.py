@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from modelpred.dataset import Dataset, DatasetConfig, InvalidInput, prepare, write_dataset
+from modelpred.dataset import Dataset, DatasetConfig, prepare, write_dataset
+from modelpred.errors import InvalidInput
 from modelpred.subsets import SubsetsConfig, draw_subsets, read_subsets, write_subsets
 from modelpred.targets import target_model, train_targets
 from modelpred.targets.parquet import SOLVER_VERSION, CorruptShard

@@ -14,7 +14,8 @@ import psutil
 import pytest
 import torch
 
-from modelpred.dataset import DatasetConfig, InvalidInput, prepare, write_dataset
+from modelpred.dataset import DatasetConfig, prepare, write_dataset
+from modelpred.errors import InvalidInput
 from modelpred.subsets import SubsetsConfig, draw_subsets, write_subsets
 from modelpred.targets import target_model, worker
 from modelpred.targets.store import BlockJob, block_jobs, collect_shards, train_block
