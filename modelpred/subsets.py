@@ -38,9 +38,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from modelpred.dataset import seeded_generator
-from modelpred.dataset.files import parquet_bytes, write_atomically
+from modelpred.dataset.files import parquet_bytes
 from modelpred.dataset.growing import Earlier
 from modelpred.errors import InvalidInput
+from modelpred.sealed import write_atomically
 
 # Fewest distinct subsets first: in this order designs draw, so that the scarce ones find theirs.
 Design = Literal["leave_one_out", "addition", "deletion", "uniform", "prefix", "bootstrap"]

@@ -26,7 +26,6 @@ from modelpred.api.edited import Reference
 from modelpred.api.labels import LabelKind, Labels
 from modelpred.api.reading import Reading
 from modelpred.dataset import Dataset, read_dataset, write_dataset
-from modelpred.dataset.files import write_atomically
 from modelpred.errors import InvalidInput
 from modelpred.predictor import (
     Predictor,
@@ -34,6 +33,7 @@ from modelpred.predictor import (
     read_predictor,
     write_predictor,
 )
+from modelpred.sealed import write_atomically
 from modelpred.subsets import Subsets, blocks
 from modelpred.targets import Points, TargetModel, TrainedTargets, points_of, train_targets
 from modelpred.targets.parquet import ShardMetadata

@@ -10,8 +10,6 @@ nothing from the files and refuses what does not match.
 
 import hashlib
 import io
-import os
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -25,6 +23,7 @@ from modelpred.dataset.encoding import Encoding
 from modelpred.dataset.growing import Earlier
 from modelpred.dataset.preparation import Dataset, Scaling, content_fingerprint
 from modelpred.errors import InvalidInput
+from modelpred.sealed import write_atomically
 
 _TABLES = ("points.parquet", "rows.parquet", "test_rows.parquet")
 _ENCODING = "encoding.json"
@@ -132,23 +131,6 @@ def _table(content: bytes, path: Path) -> pl.DataFrame:
         return pl.read_parquet(content)
     except pl.exceptions.PolarsError as error:
         raise _mismatch(path, " ".join(str(error).split())[:200]) from error
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write under a temporary name in the same folder, sync, rename: all or nothing."""
-    descriptor, temporary = tempfile.mkstemp(
-        dir=path.parent, prefix=f".{path.name}.", suffix=".part"
-    )
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)  # mkstemp's 0600 would hide the file from a shared store
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def parquet_bytes(table: pl.DataFrame, *, metadata: dict[str, str] | None = None) -> bytes:

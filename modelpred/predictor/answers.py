@@ -17,9 +17,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from modelpred.dataset.files import write_atomically
 from modelpred.errors import InvalidInput
 from modelpred.predictor.fitted import Predictor
+from modelpred.sealed import write_atomically
 from modelpred.targets import Points, points_of
 
 TEST_FILE = "test.safetensors"

@@ -17,12 +17,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from modelpred.dataset.files import write_atomically
 from modelpred.errors import InvalidInput
 from modelpred.predictor.anchors import Anchors, SizePath
 from modelpred.predictor.config import PredictorConfig
 from modelpred.predictor.fitted import Predictor, build_network
 from modelpred.predictor.short_training import ShortTraining
+from modelpred.sealed import write_atomically
 from modelpred.targets import Points, points_of, target_model
 
 SCHEMA_VERSION = 1

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from modelpred.dataset.files import write_atomically
 from modelpred.errors import InvalidInput
 from modelpred.registry.store import DATABASE, FILES, local_folder, locked, opened
+from modelpred.sealed import write_atomically
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -29,10 +29,11 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from modelpred.dataset.files import parquet_bytes, write_atomically
+from modelpred.dataset.files import parquet_bytes
 from modelpred.errors import InvalidInput
 from modelpred.metrics import lds
 from modelpred.refits.retraining import Refit
+from modelpred.sealed import write_atomically
 from modelpred.studies.utility import (
     StudyContext,
     StudyResult,

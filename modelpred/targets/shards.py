@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from modelpred.dataset import Dataset
-from modelpred.dataset.files import write_atomically
+from modelpred.sealed import write_atomically
 from modelpred.subsets import Subsets
 from modelpred.targets.model import TargetModel
 from modelpred.targets.parquet import (

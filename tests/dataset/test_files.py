@@ -10,9 +10,9 @@ from polars.testing import assert_frame_equal
 from torch.testing import assert_close
 
 from modelpred.dataset import DatasetConfig, prepare, read_dataset, write_dataset
-from modelpred.dataset.files import write_atomically
 from modelpred.dataset.preparation import content_fingerprint
 from modelpred.errors import InvalidInput
+from modelpred.sealed import write_atomically
 
 FILES = [
     "dataset.json", "encoding.json", "points.parquet", "rows.parquet", "test_rows.parquet",

@@ -1,0 +1,175 @@
+"""Files between stages: written whole, sealed with hashes, and read as they were written or refused in one line.
+
+A folder of artifacts holds SHA256SUMS, the hash of every other file in it, in the form that `sha256sum -c` checks. It
+is written last, so that a killed write is never taken for a finished one. Readers take the bytes once, compare them
+with the seal and parse those very bytes. Only ordinary files are read, never more of one than a limit.
+
+`again` says in every error what the user does about it, such as "run the dataset stage again".
+"""
+
+import hashlib
+import io
+import json
+import os
+import re
+import stat
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import polars as pl
+from pydantic import BaseModel, ValidationError
+
+from modelpred.errors import InvalidInput
+
+SEAL = "SHA256SUMS"
+LARGEST_FILE = 4 * 2**30
+LARGEST_SEAL = 2**20
+_LINE = re.compile(r"([0-9a-f]{64})  ([^\0\n/]+)")
+
+Described = TypeVar("Described", bound=BaseModel)
+
+
+def refuse(path: Path, why: str, *, again: str) -> InvalidInput:
+    """The error for a file that cannot be used, as one line."""
+    said = " ".join(why.split())[:300]
+    return InvalidInput(f"{path} cannot be used: {said}; {again}")
+
+
+def sha256(content: bytes) -> str:
+    """The SHA-256 of the content, in hex."""
+    return hashlib.sha256(content).hexdigest()
+
+
+# --- writing -----------------------------------------------------------------------------------
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write under a temporary name in the same folder, sync, rename: all or nothing."""
+    descriptor, temporary = tempfile.mkstemp(
+        dir=path.parent, prefix=f".{path.name}.", suffix=".part"
+    )
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)  # mkstemp's 0600 would hide the file from a shared store
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def seal(folder: Path, names: Iterable[str] | None = None) -> None:
+    """Write the hashes of the folder's files, or of those named, as the last step of writing them."""
+    if names is None:
+        names = [path.name for path in folder.iterdir() if path.is_file() and path.name != SEAL]
+    lines = [f"{sha256((folder / name).read_bytes())}  {name}\n" for name in sorted(names)]
+    write_atomically(folder / SEAL, "".join(lines).encode())
+
+
+# --- reading -----------------------------------------------------------------------------------
+
+
+def read_file(path: Path, *, again: str, largest: int = LARGEST_FILE) -> bytes:
+    """The content of an ordinary file.
+
+    Raises:
+        InvalidInput: it is missing, a folder, a pipe or a device, unreadable, or larger than that.
+    """
+    try:
+        # Without O_NONBLOCK, opening a pipe that nobody writes to would wait for ever.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode):
+                raise refuse(path, "it is not an ordinary file", again=again)
+            if found.st_size > largest:
+                why = f"it has {found.st_size:,} bytes, at most {largest:,} are read"
+                raise refuse(path, why, again=again)
+            return file.read()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise InvalidInput(f"{path} is missing; {again}") from error
+    except OSError as error:
+        raise refuse(path, error.strerror or str(error), again=again) from error
+
+
+def read_seal(folder: Path, *, again: str) -> dict[str, str]:
+    """The hash of each file of a sealed folder, by name."""
+    path = folder / SEAL
+    content = read_file(path, again=again, largest=LARGEST_SEAL)
+    lines = content.decode("utf-8", errors="replace").splitlines()
+    matches = [_LINE.fullmatch(line) for line in lines]
+    hashes = {match[2]: match[1] for match in matches if match}
+    if not hashes or len(hashes) != len(lines):
+        raise refuse(path, "it is no list of hashes and names", again=again)
+    return hashes
+
+
+def read_sealed(path: Path, *, again: str, largest: int = LARGEST_FILE) -> bytes:
+    """The content of a file, as it was when its folder was sealed.
+
+    Raises:
+        InvalidInput: file or seal is missing, or the content is not the one that was sealed.
+    """
+    content = read_file(path, again=again, largest=largest)
+    if sha256(content) != read_seal(path.parent, again=again).get(path.name):
+        raise refuse(path, f"its content is not the one that {SEAL} names", again=again)
+    return content
+
+
+def check_sealed(folder: Path, *, again: str) -> None:
+    """Refuse a folder of which a file is missing or is not the one that was sealed."""
+    for name, expected in read_seal(folder, again=again).items():
+        if sha256(read_file(folder / name, again=again)) != expected:
+            raise refuse(
+                folder / name, f"its content is not the one that {SEAL} names", again=again
+            )
+
+
+# --- parsing what was read ---------------------------------------------------------------------
+
+
+def json_mapping(content: bytes, path: Path, *, again: str) -> dict[str, Any]:
+    """The JSON object in the content of a file.
+
+    Raises:
+        InvalidInput: it is not JSON, or not an object.
+    """
+    try:
+        found = json.loads(content)
+    except (ValueError, RecursionError) as error:  # numbers of 5,000 digits are a ValueError
+        raise refuse(path, f"it is not JSON ({error})", again=again) from error
+    if not isinstance(found, dict):
+        raise refuse(path, f"expected a JSON object, got a {type(found).__name__}", again=again)
+    return found
+
+
+def described(kind: type[Described], content: bytes, path: Path, *, again: str) -> Described:
+    """The JSON in the content of a file as a model of pydantic's.
+
+    Raises:
+        InvalidInput: names the first key that is missing, unknown or wrong.
+    """
+    try:
+        return kind.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        why = f"{where}: {first['msg']}".removeprefix(": ")
+        raise refuse(path, why, again=again) from error
+
+
+def table(content: bytes, path: Path, *, again: str) -> pl.DataFrame:
+    """The Parquet table in the content of a file.
+
+    Raises:
+        InvalidInput: it is not one.
+    """
+    try:
+        return pl.read_parquet(io.BytesIO(content))
+    # Damaged Parquet makes polars panic, too, which is no Exception.
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+        raise refuse(path, f"it is no Parquet table ({error})", again=again) from error
