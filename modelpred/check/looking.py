@@ -18,8 +18,9 @@ from pydantic import ValidationError
 
 from modelpred.dataset.config import AUTO, DatasetConfig
 from modelpred.dataset.encoding import Encoding, fit_encoding
+from modelpred.dataset.holding_out import says_test
 from modelpred.dataset.labels import labels_of
-from modelpred.dataset.own import Looked, own_table, says_test
+from modelpred.dataset.own import Looked, own_table
 from modelpred.dataset.sources import is_own, places_of
 from modelpred.dataset.splitting import split
 from modelpred.dataset.tables import Table, known_sources

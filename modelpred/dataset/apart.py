@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float64
 
-from modelpred.dataset.encoding import DAYS
+from modelpred.dataset.cells import DAYS
 
 
 def distances(rows: pl.DataFrame, columns: Sequence[str]) -> Float64[np.ndarray, "rows columns"]:

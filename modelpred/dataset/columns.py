@@ -1,30 +1,31 @@
 """What the columns of a table are, and what about them cannot be used or deserves a word.
 
-Text becomes what it means: whole numbers, numbers, true and false, dates; the rest are categories.
-Told as missing are empty cells and the words of MISSING. A number with a leading zero (007) is a
-name, not a number, and so is a whole number of 19 digits or more, which no number holds exactly.
-Refused, each by name: a column without any value, numbers mixed with words or written with commas
-or units, infinite numbers, dates that are not ISO, free text, and ids. Left out, and told: a constant column, and one that repeats
-another.
+Refused, each by name: a column without any value, numbers or dates mixed with words, numbers written
+with commas, units or the digits of another script, infinite numbers, dates that are not ISO or that
+stand for a missing one, times of day, free text, and ids. Left out, and told: a constant column, and
+one that repeats another.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date, timedelta
 
 import polars as pl
 
-from modelpred.dataset.encoding import DAYS, WORDS
+from modelpred.dataset.cells import DAYS, LARGEST_WHOLE, MOMENT, WORDS, read_moments
+from modelpred.dataset.meanings import NUMBER, PADDED, WHOLE
 
-MISSING = ("", "NA", "N/A", "n/a", "NaN", "nan", "null", "NULL", "None", "?")
-NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
-LONG_WHOLE = r"^[+-]?\d{19,}$"
-COMMAS = r"^[+-]?(\d+,\d+|\d{1,3}(,\d{3})+(\.\d+)?)$"
-UNITS = r"^([$€£]\s?[+-]?\d[\d,.]*|[+-]?\d[\d,.]*\s?[%$€£])$"
-OTHER_DATES = r"^(\d{1,2}[./-]\d{1,2}[./-]\d{2,4}|\d{4}[./]\d{1,2}[./]\d{1,2})([ T]\d.*)?$"
-INFINITE = r"^(?i)[+-]?inf(inity)?$"
-DATES = ("%Y-%m-%d",)
-MOMENTS = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.f")
-MIXED = 0.5  # share of numbers from which a column of text is taken for one of numbers gone wrong
+ANY_DIGITS = r"^[+-]?(\d+[.\x{66B}]?\d*|[.\x{66B}]\d+)$"  # \d: of any script
+COMMAS = r"^[+-]?([0-9]+,[0-9]+|[0-9]{1,3}(,[0-9]{3})+(\.[0-9]+)?)$"
+UNITS = r"^([$€£]\s?[+-]?[0-9][0-9,.]*|[+-]?[0-9][0-9,.]*\s?[%$€£])$"
+OTHER_DATES = r"^([0-9]{1,2}[./-][0-9]{1,2}[./-][0-9]{2,4}|[0-9]{4}[./-][0-9]{1,2}[./-][0-9]{1,2})([ T][0-9].*)?$"
+TIMES = r"^[0-9]{1,2}:[0-9]{2}(:[0-9]{2}([.,][0-9]+)?)?$"
+# Days that programs write for a missing one, counted from 1970: the first and the last year that
+# there is, the first and the last day that nanoseconds reach.
+FIRST_YEAR, LAST_YEAR = -719_162 + 364, 2_932_896 - 364
+NANOSECOND_DAYS = (-106_752, 106_751)
+PER_DAY = {"ms": 86_400_000, "us": 86_400_000_000, "ns": 86_400_000_000_000}
+MIXED = 0.5  # share of numbers or dates from which text is taken for such a column gone wrong
 MANY = 0.5  # share of distinct values from which text is an id or free text
 FEWEST_TO_JUDGE = 20  # values; with fewer, distinct ones say nothing
 LONG_TEXT = 60  # characters on average: sentences, not categories
@@ -65,39 +66,6 @@ class Inspection:
     problems: tuple[str, ...]
     notes: tuple[str, ...]
     left_out: tuple[str, ...]
-
-
-def typed(cells: pl.Series, *, category: bool) -> pl.Series:
-    """A column of text as what it means; as text without missing words where it is a category."""
-    words = cells.cast(pl.String).str.strip_chars()
-    words = words.set(words.is_in(MISSING), None)
-    if category or words.null_count() == len(words):
-        return words
-    present = words.drop_nulls()
-    if (present.str.contains(r"^0\d") | present.str.contains(LONG_WHOLE)).any():
-        return words
-    if present.str.contains(r"^[+-]?\d{1,18}$").all():
-        return words.cast(pl.Int64)
-    if (present.str.contains(NUMBER) | present.str.contains(INFINITE)).all():
-        return words.cast(pl.Float64)
-    if present.str.to_lowercase().is_in(["true", "false"]).all():
-        return words.str.to_lowercase() == "true"
-    return _dates(words)
-
-
-def _dates(words: pl.Series) -> pl.Series:
-    """Dates where every cell is one in ISO form, or the words themselves."""
-    if not words.drop_nulls().str.contains(r"^\d{4}-\d{2}-\d{2}").all():
-        return words
-    for form in DATES:
-        found = words.str.to_date(form, strict=False)
-        if found.null_count() == words.null_count():
-            return found
-    for form in MOMENTS:
-        moments = words.str.to_datetime(form, strict=False, time_unit="us")
-        if moments.null_count() == words.null_count():
-            return moments
-    return words
 
 
 def inspect_columns(
@@ -184,7 +152,9 @@ def _problem(cells: pl.Series, where: Sequence[str], *, category: bool) -> str:
         return _number_problem(cells, where)
     if kind == "category":
         return "" if category else _text_problem(cells, where)
-    if kind in ("boolean", "date"):
+    if kind == "date":
+        return _date_problem(cells, where)
+    if kind == "boolean":
         return ""
     return f"holds {kind}, expected numbers, text, true and false, or dates; {drop}"
 
@@ -211,21 +181,27 @@ def _number_problem(cells: pl.Series, where: Sequence[str]) -> str:
     return ""
 
 
+def _date_problem(cells: pl.Series, where: Sequence[str]) -> str:
+    """Days that programs write for a missing one."""
+    days = cells.to_physical().cast(pl.Int64)
+    if isinstance(cells.dtype, pl.Datetime):
+        days = days // PER_DAY[cells.dtype.time_unit]
+    odd = (days <= FIRST_YEAR) | (days >= LAST_YEAR) | days.is_in(NANOSECOND_DAYS)
+    if not odd.any():
+        return ""
+    first = odd.fill_null(value=False).to_list().index(True)
+    day = int(days[first])
+    within = FIRST_YEAR - 365 < day < LAST_YEAR + 365
+    told = str(date(1970, 1, 1) + timedelta(day)) if within else "a day beyond the years 1 to 9999"
+    return f"holds {told} in {where[first]}, which stands for no day; leave the cell empty"
+
+
 def _text_problem(cells: pl.Series, where: Sequence[str]) -> str:
     words = cells.cast(pl.String)
     present = words.drop_nulls()
-    written = _written_otherwise(present)
-    if written:
-        return f"{written}, or name it in dataset.categories"
-    numbers = present.str.contains(NUMBER)
-    padded = present.str.contains(r"^0\d").any()
-    if not padded and MIXED <= float(numbers.sum()) / len(present) < 1:
-        odd = (words.is_not_null() & ~words.str.contains(NUMBER)).fill_null(value=False)
-        first = odd.to_list().index(True)
-        return (
-            f"holds numbers and, in {where[first]}, {words[first]!r}; make it one kind, or name it "
-            "in dataset.categories"
-        )
+    told = _written_otherwise(present) or _mixed(words, where)
+    if told:
+        return f"{told}, or name it in dataset.categories"
     distinct = present.n_unique()
     if len(present) < FEWEST_TO_JUDGE:
         return ""
@@ -237,6 +213,30 @@ def _text_problem(cells: pl.Series, where: Sequence[str]) -> str:
             f"{_id_advice(cells.name)}, or name it in dataset.categories"
         )
     return ""
+
+
+def _mixed(words: pl.Series, where: Sequence[str]) -> str:
+    """Which cell keeps a column from being one of numbers or of dates; nothing where none does."""
+    padded = words.str.contains(PADDED).any()
+    found = {
+        "numbers and,": None if padded else words.str.contains(NUMBER),
+        "dates and,": read_moments(words).is_not_null(),
+        "whole numbers and, beyond 2^53 and so not held exactly,": _whole(words),
+    }
+    for what, good in found.items():
+        if good is None or not MIXED * words.count() <= int(good.sum() or 0) < words.count():
+            continue
+        first = (words.is_not_null() & ~good).to_list().index(True)
+        return f"holds {what} in {where[first]}, {words[first]!r}; make it one kind"
+    return ""
+
+
+def _whole(words: pl.Series) -> pl.Series | None:
+    """Which whole numbers a number holds exactly; None where the words are not all whole numbers."""
+    if not words.drop_nulls().str.contains(WHOLE).all():
+        return None
+    whole = words.cast(pl.Int128, strict=False)
+    return ((whole >= -LARGEST_WHOLE) & (whole <= LARGEST_WHOLE)).fill_null(value=False)
 
 
 def _written_otherwise(present: pl.Series) -> str:
@@ -251,8 +251,18 @@ def _written_otherwise(present: pl.Series) -> str:
         )
     if present.str.contains(UNITS).all():
         return f"writes numbers with a unit, such as {shown}; write the number alone"
-    if present.str.contains(OTHER_DATES).all():
-        return f"holds dates such as {shown}; write them as 2024-12-31"
+    moments = present.str.contains(MOMENT)
+    if present.str.contains(OTHER_DATES).all() and not moments.all():
+        shown = repr(present.filter(~moments)[0])
+        return (
+            f"holds dates such as {shown}; write them as 2024-12-31, or say how they are written in "
+            "dataset.dates"
+        )
+    if present.str.contains(TIMES).all():
+        return f"holds times of day such as {shown}; write hours as a number"
+    digits = present.str.contains(ANY_DIGITS) & ~present.str.contains(NUMBER)
+    if digits.any() and (digits | present.str.contains(NUMBER)).all():
+        return f"writes numbers such as {present.filter(digits)[0]!r}; write the digits 0 to 9"
     return ""
 
 

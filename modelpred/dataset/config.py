@@ -2,12 +2,19 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 SMALLEST_POOL = 3
 AUTO = "auto"
 
 ScalingName = Literal["standardise", "largest_row_norm", "none"]
+
+
+def _delimiter(sign: str) -> str:
+    """The sign, if it can stand between cells."""
+    if not sign.isascii() or sign.isalnum() or sign in "\"'\r\n\0.+-":
+        raise ValueError("expected a sign such as , ; | or a tab")
+    return sign
 
 
 class DatasetConfig(BaseModel):
@@ -27,8 +34,9 @@ class DatasetConfig(BaseModel):
     group: str | None = None
     drop: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
+    dates: dict[str, str] = Field(default_factory=dict)
     levels: Annotated[int, Field(ge=2)] = 20
-    delimiter: Annotated[str, Field(min_length=1, max_length=1)] = ","
+    delimiter: Annotated[str, Field(min_length=1, max_length=1), AfterValidator(_delimiter)] = ","
     since: str | None = None
     max_points: Annotated[int, Field(ge=SMALLEST_POOL + 1)] | None = 2000
     points: Annotated[int, Field(ge=SMALLEST_POOL)] | Literal["auto"] = "auto"

@@ -11,31 +11,31 @@ row had is `(other)`, or none at all where there is no such level. The encoding 
 serves for rows that come later.
 """
 
+import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
+from modelpred.dataset.cells import (
+    DAYS,
+    WORDS,
+    Unusable,
+    known,
+    moments_of,
+    names_of,
+    numbers_of,
+    require,
+    truths_of,
+)
 from modelpred.errors import InvalidInput
 
 DAY_MICROSECONDS = 86_400_000_000
-# Any: polars types compare with classes of types, which type checkers do not know.
-WORDS: tuple[Any, ...] = (pl.String, pl.Categorical, pl.Enum)
-DAYS: tuple[Any, ...] = (pl.Date, pl.Datetime)
-
-
-class _Unusable(ValueError):  # noqa: N818 - a state of a cell, told further up
-    """A cell cannot be what its column is."""
-
-    def __init__(self, row: int, expected: str) -> None:
-        super().__init__(expected)
-        self.row = row
-        self.expected = expected
 
 
 class _Column(BaseModel):
@@ -57,12 +57,12 @@ class NumberColumn(_Column):
     """A number; `fill` stands in for a missing one."""
 
     kind: Literal["number"] = "number"
-    fill: float = 0.0
+    fill: FiniteFloat = 0.0
 
     def encoded(self, cells: pl.Series) -> list[pl.Series]:
         """The features that these cells become."""
-        numbers = _converted(cells, pl.Float64, "a number").fill_nan(None)
-        _require(numbers.is_finite().fill_null(value=True), "a finite number")
+        numbers = numbers_of(cells)
+        require(numbers.is_finite().fill_null(value=True), "a finite number")
         return self._with_missing(numbers, [numbers.fill_null(self.fill)])
 
 
@@ -73,7 +73,7 @@ class BooleanColumn(_Column):
 
     def encoded(self, cells: pl.Series) -> list[pl.Series]:
         """The features that these cells become."""
-        truths = _converted(cells, pl.Boolean, "true or false")
+        truths = truths_of(cells)
         return self._with_missing(truths, [truths.cast(pl.Float64).fill_null(0.0)])
 
 
@@ -86,7 +86,7 @@ class CategoryColumn(_Column):
 
     def encoded(self, cells: pl.Series) -> list[pl.Series]:
         """The features that these cells become."""
-        words = cells.cast(pl.String)
+        words = names_of(cells)
         told = self.levels
         if len(told) == 2 and not self.other and not self.missing:
             told = told[1:]
@@ -103,21 +103,25 @@ class CategoryColumn(_Column):
 
 
 class DateColumn(_Column):
-    """A day or a moment; `fill` holds the medians of the parts, for a missing one."""
+    """A day or a moment; `fill` holds the medians of the parts, for a missing one.
+
+    `form` is how texts write it, where the user says so; otherwise they are ISO.
+    """
 
     kind: Literal["date"] = "date"
     start: str
     parts: tuple[Literal["days", "month", "weekday"], ...]
-    fill: tuple[float, ...]
+    fill: tuple[FiniteFloat, ...]
+    form: str | None = None
 
     def encoded(self, cells: pl.Series) -> list[pl.Series]:
         """The features that these cells become."""
-        moments = _converted(_without_zone(cells), pl.Datetime("us"), "a date")
+        told = moments_of(cells, form=self.form)
         found = [
-            _DATE_PARTS[part](moments, self.start).fill_null(fill).alias(_date_name(self, part))
+            _DATE_PARTS[part](told, self.start).fill_null(fill).alias(_date_name(self, part))
             for part, fill in zip(self.parts, self.fill, strict=True)
         ]
-        return self._with_missing(moments, found)
+        return self._with_missing(told, found)
 
 
 EncodedColumn = Annotated[
@@ -166,8 +170,8 @@ class Encoding(BaseModel):
         for column in self.columns:
             cells = rows[column.name]
             try:
-                parts += column.encoded(cells)
-            except _Unusable as error:
+                parts += column.encoded(known(cells))
+            except Unusable as error:
                 row = rows["row_id"][error.row] if "row_id" in rows.columns else error.row
                 raise InvalidInput(
                     f"column {column.name!r} holds {cells[error.row]!r} in row {row}, expected "
@@ -181,69 +185,80 @@ class Encoding(BaseModel):
         return pl.DataFrame(parts)
 
 
-def fit_encoding(rows: pl.DataFrame, columns: Sequence[str], *, levels: int) -> Encoding:
+def fit_encoding(
+    rows: pl.DataFrame,
+    columns: Sequence[str],
+    *,
+    levels: int,
+    dates: Mapping[str, str] | None = None,
+) -> Encoding:
     """What these columns become, from the training rows alone.
 
     Args:
         rows: the training rows.
         columns: those to encode, in order.
         levels: most levels of a category that have a column of their own.
+        dates: how texts write the dates of some columns, for rows that come later.
 
     Raises:
         InvalidInput: a column of another type than numbers, booleans, text and dates.
     """
-    return Encoding(columns=tuple(_fitted(rows[name], levels) for name in columns))
+    forms = dates or {}
+    return Encoding(
+        columns=tuple(_fitted(known(rows[name]), levels, forms.get(name)) for name in columns)
+    )
 
 
-def _fitted(cells: pl.Series, levels: int) -> EncodedColumn:
+def _fitted(cells: pl.Series, levels: int, form: str | None) -> EncodedColumn:
     name, kind = cells.name, cells.dtype
     if kind.is_numeric():
-        numbers = cells.cast(pl.Float64).fill_nan(None)
+        numbers = cells.cast(pl.Float64)
         fill = _median(numbers)
         return NumberColumn(name=name, missing=numbers.null_count() > 0, fill=fill)
     missing = cells.null_count() > 0
     if kind == pl.Boolean:
         return BooleanColumn(name=name, missing=missing)
     if kind in WORDS:
-        counts = cells.cast(pl.String).drop_nulls().value_counts()
+        counts = cells.drop_nulls().value_counts()
         ranked = counts.sort([pl.col("count"), pl.col(name)], descending=[True, False])[name]
         kept = tuple(sorted(ranked.head(levels)))
         return CategoryColumn(
             name=name, missing=missing, levels=kept, other=len(ranked) > len(kept)
         )
     if kind in DAYS:
-        return _fitted_date(cells, missing=missing)
+        return _fitted_date(cells, form, missing=missing)
     raise InvalidInput(
         f"column {name!r} holds {kind}, expected numbers, text, true and false, or dates; "
         "convert it, or drop it (dataset.drop)"
     )
 
 
-def _fitted_date(cells: pl.Series, *, missing: bool) -> DateColumn:
-    moments = _without_zone(cells).cast(pl.Datetime("us"))
-    first = moments.min()
+def _fitted_date(cells: pl.Series, form: str | None, *, missing: bool) -> DateColumn:
+    told = moments_of(cells)
+    first = told.min()
     start = first if isinstance(first, datetime) else datetime(1970, 1, 1)  # noqa: DTZ001 - no zone
-    told = start.isoformat()
+    began = start.isoformat()
     varying: tuple[Literal["month", "weekday"], ...] = ("month", "weekday")
     varied: tuple[Literal["month", "weekday"], ...] = tuple(
-        p for p in varying if _DATE_PARTS[p](moments, told).n_unique() > 1 + missing
+        p for p in varying if _DATE_PARTS[p](told, began).n_unique() > 1 + missing
     )
     parts: tuple[Literal["days", "month", "weekday"], ...] = ("days", *varied)
-    fill = tuple(_median(_DATE_PARTS[part](moments, told)) for part in parts)
-    return DateColumn(name=cells.name, missing=missing, start=told, parts=parts, fill=fill)
-
-
-def _without_zone(cells: pl.Series) -> pl.Series:
-    """Moments as UTC tells them; anything else as it is."""
-    if isinstance(cells.dtype, pl.Datetime) and cells.dtype.time_zone:
-        return cells.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
-    return cells
+    fill = tuple(_median(_DATE_PARTS[part](told, began)) for part in parts)
+    return DateColumn(
+        name=cells.name, missing=missing, start=began, parts=parts, fill=fill, form=form
+    )
 
 
 def _median(numbers: pl.Series) -> float:
+    """The median of the finite ones; 0 where there are none."""
     finite = numbers.filter(numbers.is_finite())
     median = finite.median()
-    return float(median) if isinstance(median, (int, float)) else 0.0
+    if not isinstance(median, (int, float)):
+        return 0.0
+    if math.isfinite(median):
+        return float(median)
+    half = (finite / 2).median()  # the sum of the two in the middle overflows, of their halves not
+    return 2 * half if isinstance(half, float) else 0.0
 
 
 def _days(moments: pl.Series, start: str) -> pl.Series:
@@ -262,31 +277,3 @@ def _date_name(column: DateColumn, part: str) -> str:
     if part == "days":
         return f"{column.name}: days since {date.fromisoformat(column.start[:10])}"
     return f"{column.name}: {part}"
-
-
-# Any: a polars type, which run-time type checks cannot follow.
-def _converted(cells: pl.Series, kind: Any, expected: str) -> pl.Series:  # noqa: ANN401
-    """The cells as that polars type; InvalidInput where one cannot be."""
-    if cells.dtype == pl.String and kind == pl.Boolean:
-        words = cells.str.to_lowercase()
-        converted = words.replace_strict(
-            {"true": True, "false": False}, default=None, return_dtype=pl.Boolean
-        )
-    elif cells.dtype == pl.String and kind == pl.Datetime:
-        days = cells.str.to_date("%Y-%m-%d", strict=False).cast(kind)
-        moments = cells.str.replace("T", " ").str.to_datetime(
-            "%Y-%m-%d %H:%M:%S%.f", strict=False, time_unit="us"
-        )
-        converted = moments.fill_null(days)
-    else:
-        try:
-            converted = cells.cast(kind, strict=False)
-        except pl.exceptions.PolarsError as error:
-            raise _Unusable(0, expected) from error
-    _require(converted.is_not_null() | cells.is_null(), expected)
-    return converted
-
-
-def _require(usable: pl.Series, expected: str) -> None:
-    if not usable.all():
-        raise _Unusable(usable.to_list().index(False), expected)

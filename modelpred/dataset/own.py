@@ -3,38 +3,35 @@
 The label column is read for all rows, everything else only for the rows that are taken.
 """
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import polars as pl
-from jaxtyping import Bool
 
-from modelpred.dataset.columns import MISSING, Inspection, inspect_columns, typed
+from modelpred.dataset.cells import TRUTHS, WORDS, Unusable, known, names_of
+from modelpred.dataset.columns import Inspection, inspect_columns
 from modelpred.dataset.config import AUTO, DatasetConfig
-from modelpred.dataset.encoding import WORDS
+from modelpred.dataset.holding_out import (
+    TEST_SHARE,
+    marked_rows,
+    require_whole_groups,
+    test_rows,
+)
+from modelpred.dataset.meanings import typed
 from modelpred.dataset.openml import PREFIX, fetch_openml_table
 from modelpred.dataset.reading import RawTable, looks_like_path, open_table
+from modelpred.dataset.roles import ROW, names_test_column, require_roles
 from modelpred.dataset.seeds import seeded_generator
 from modelpred.dataset.splitting import (
     MOST_CLASSES,
-    held_out_groups,
-    held_out_rows,
     taken_rows,
 )
 from modelpred.dataset.tables import Table
 from modelpred.errors import InvalidInput
 
-TEST_SHARE = 0.2  # what dataset.test: auto means
 FEW_NUMBERS = 20  # different whole numbers up to which a label is a class
-FIRST_SHOWN = 10
-ROW = "__row__"
-TEST_WORDS = {
-    **dict.fromkeys(("test", "true", "1"), True),
-    **dict.fromkeys(("train", "training", "false", "0"), False),
-}
 
 
 @dataclass(frozen=True)
@@ -61,25 +58,26 @@ def own_table(config: DatasetConfig) -> Looked:
         InvalidInput: the source or a named column is not there, or a label or row id is missing.
     """
     raw, config, attribution = _opened(config)
-    _require_columns(raw, config)
+    require_roles(raw.columns, config, source=raw.name)
     raw = replace(raw, columns=tuple(name for name in raw.columns if name not in config.drop))
     second = _second_file(raw, config)
     taken, height = _taken(raw, config, part="")
-    held_out = None
+    in_second = None
     if second is not None:
         test, test_height = _taken(second, config, part="test")
-        held_out = np.repeat([False, True], [len(taken), len(test)])
+        in_second = np.repeat([False, True], [len(taken), len(test)])
         taken, height = pl.concat([taken, test]), height + test_height
     where = _names_of_rows(raw, second, taken)
-    rows = _typed(taken, config, text=raw.text)
-    if config.row_id is None:
-        rows = rows.with_columns(_row_numbers(taken, second).alias("row_id"))
-    else:
-        rows = _with_ids(rows, config.row_id, raw.name, where)
+    rows = _typed(taken, config, raw, where)
+    if config.row_id is not None:
+        _require_unique(rows[config.row_id], raw.name, where)
+    ids = _row_numbers(taken, second) if config.row_id is None else rows[config.row_id]
+    rows = rows.with_columns(ids.alias("row_id"))
     label = str(config.label)
     rows, classes = _with_label(rows, label, raw.name, where)
-    if second is None:
-        held_out = _held_out(rows, config, classes, raw.name)
+    held_out = test_rows(rows, config, classes, raw.name) if in_second is None else in_second
+    if config.group and held_out is not None:
+        require_whole_groups(rows[config.group], held_out, config, raw.name, where)
     roles = {label, config.row_id, config.group, _test_column(raw, config)}
     names = [name for name in raw.columns if name not in roles]
     inspection = inspect_columns(
@@ -122,41 +120,11 @@ def _name(source: str) -> str:
     return words or Path(source).absolute().parent.name or "table"
 
 
-def _require_columns(raw: RawTable, config: DatasetConfig) -> None:
-    """Refuses a parameter that names a column which is not there, or no label at all."""
-    if config.label is None:
-        raise InvalidInput(
-            f"dataset.label is not set; name the column of {raw.name} to predict: "
-            f"{_listed(raw.columns)}"
-        )
-    asked = {"label": (config.label,), "row_id": (config.row_id,), "group": (config.group,)}
-    asked |= {"drop": config.drop, "categories": config.categories}
-    for key, names in asked.items():
-        for name in names:
-            if name is not None and name not in raw.columns:
-                close = difflib.get_close_matches(name, raw.columns, n=1)
-                hint = f"did you mean {close[0]!r}?" if close else f"it has {_listed(raw.columns)}"
-                raise InvalidInput(f"dataset.{key}: {raw.name} has no column {name!r}; {hint}")
-    if config.label in config.drop:
-        raise InvalidInput(f"dataset.drop: {config.label!r} is the label; drop another column")
-    reserved = [name for name in ("row_id", ROW) if name in raw.columns]
-    if reserved and config.row_id != reserved[0] and reserved[0] not in config.drop:
-        raise InvalidInput(
-            f"{raw.name}: the name {reserved[0]!r} of a column is taken; set dataset.row_id to it, "
-            "drop it, or rename it"
-        )
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:FIRST_SHOWN])
-    return shown + (f" and {len(names) - FIRST_SHOWN} more" if len(names) > FIRST_SHOWN else "")
-
-
 def _test_column(raw: RawTable, config: DatasetConfig) -> str | None:
     """The column that says which rows are for testing; None where there is none."""
     if not isinstance(config.test, str) or config.test == AUTO:
         return None
-    if config.test in raw.columns:
+    if names_test_column(raw.columns, config):
         return config.test
     if looks_like_path(config.test):
         return None
@@ -185,9 +153,9 @@ def _taken(raw: RawTable, config: DatasetConfig, *, part: str) -> tuple[pl.DataF
     label = str(config.label)
     named = [label, *filter(None, [_test_column(raw, config) if not part else None])]
     read = _collected(raw, raw.frame.select(named))
-    labels = read[label]
-    words = labels.cast(pl.String).str.strip_chars() if raw.text else labels
-    missing = words.is_null() | (words.is_in(MISSING) if raw.text else _not_a_number(words))
+    words = known(read[label])
+    _require_label_type(words, raw.name)
+    missing = words.is_null()
     if missing.any():
         count, first = int(missing.sum()), missing.to_list().index(True)
         raise InvalidInput(
@@ -196,7 +164,9 @@ def _taken(raw: RawTable, config: DatasetConfig, *, part: str) -> tuple[pl.DataF
         )
     if not len(words):
         raise InvalidInput(f"{raw.name} has no rows")
-    parts = _is_test(read[named[1]], raw) if len(named) > 1 else np.zeros(len(words), dtype=bool)
+    parts = np.zeros(len(words), dtype=bool)
+    if len(named) > 1:
+        parts = marked_rows(read[named[1]], source=raw.name, where=raw.where)
     ranks = seeded_generator(config.seed, "taken", part).random(len(words))
     chosen = np.sort(
         np.concatenate(
@@ -210,12 +180,6 @@ def _taken(raw: RawTable, config: DatasetConfig, *, part: str) -> tuple[pl.DataF
     if len(chosen) < len(words):
         frame = frame.filter(pl.col(ROW).is_in(pl.Series(chosen, dtype=pl.UInt32).implode()))
     return _collected(raw, frame), len(words)
-
-
-def _not_a_number(cells: pl.Series) -> pl.Series:
-    if cells.dtype.is_float():
-        return cells.is_nan().fill_null(value=False)
-    return pl.Series([False]).new_from_index(0, len(cells))
 
 
 def _collected(raw: RawTable, frame: pl.LazyFrame) -> pl.DataFrame:
@@ -255,41 +219,54 @@ def _row_numbers(taken: pl.DataFrame, second: RawTable | None) -> pl.Series:
     return pl.concat([numbers[:first], "test-" + numbers[first:]])
 
 
-def _typed(taken: pl.DataFrame, config: DatasetConfig, *, text: bool) -> pl.DataFrame:
-    """The rows with every column as what it means; categories as text."""
+def _typed(
+    taken: pl.DataFrame, config: DatasetConfig, raw: RawTable, where: Sequence[str]
+) -> pl.DataFrame:
+    """The rows with every column as what it means; categories and names as text."""
+    named = {config.row_id: "row id", config.group: "group"}
     columns: list[pl.Series] = []
     for cells in taken.drop(ROW):
-        category = cells.name in config.categories
-        if text:
-            columns.append(typed(cells, category=category))
-        elif category or cells.dtype in WORDS:
-            columns.append(cells.cast(pl.String))
-        elif cells.dtype.is_decimal():
-            columns.append(cells.cast(pl.Float64))
-        else:
-            columns.append(cells.fill_nan(None) if cells.dtype.is_float() else cells)
+        name = cells.name
+        form = config.dates.get(name)
+        try:
+            if name in named:
+                columns.append(_names(cells, named[name], raw.name, where))
+            else:
+                category = name in config.categories
+                columns.append(typed(cells, category=category, numbers=raw.text, form=form))
+        except Unusable as error:
+            raise InvalidInput(
+                f"{raw.name}: column {name!r} holds {cells[error.row]!r} in {where[error.row]}, "
+                f"expected {error.expected}; mend it, or drop the column (dataset.drop)"
+            ) from error
     return pl.DataFrame(columns)
 
 
-def _with_ids(rows: pl.DataFrame, name: str, source: str, where: Sequence[str]) -> pl.DataFrame:
-    """The rows with that column as their ids.
+def _names(cells: pl.Series, role: str, source: str, where: Sequence[str]) -> pl.Series:
+    """What rows or their groups are called.
 
     Raises:
-        InvalidInput: an id is missing or stands twice.
+        InvalidInput: a name is missing.
+        Unusable: cells that cannot be names.
     """
-    ids = rows[name].cast(pl.String)
-    if ids.null_count():
-        first = ids.is_null().to_list().index(True)
-        raise InvalidInput(f"{source}: the row id {name!r} is missing in {where[first]}; fill it")
+    names = names_of(cells)
+    if names.null_count():
+        first = names.is_null().to_list().index(True)
+        raise InvalidInput(
+            f"{source}: the {role} {cells.name!r} is missing in {where[first]}; fill it"
+        )
+    return names
+
+
+def _require_unique(ids: pl.Series, source: str, where: Sequence[str]) -> None:
     twice = ids.is_duplicated()
     if twice.any():
         told = ids[twice.to_list().index(True)]
         first, second = [at for at, row_id in enumerate(ids) if row_id == told][:2]
         raise InvalidInput(
-            f"{source}: the row id {told!r} ({name!r}) stands in {where[first]} and in "
+            f"{source}: the row id {told!r} ({ids.name!r}) stands in {where[first]} and in "
             f"{where[second]}; ids must be unique"
         )
-    return rows.with_columns(ids.alias("row_id"))
 
 
 def _with_label(
@@ -311,10 +288,7 @@ def _with_label(
         return rows, ()
     if kind.is_integer() and cells.n_unique() > FEW_NUMBERS:
         return rows.with_columns(cells.cast(pl.Float64)), ()
-    if not (kind.is_integer() or kind == pl.Boolean or kind in WORDS):
-        raise InvalidInput(
-            f"{source}: the label {label!r} holds {kind}, expected text, numbers, or true and false"
-        )
+    _require_label_type(cells, source)
     classes = tuple(cells.unique().sort().cast(pl.String).to_list())
     if len(classes) > MOST_CLASSES:
         raise InvalidInput(
@@ -329,43 +303,10 @@ def _with_label(
     return rows, classes
 
 
-def says_test(cells: pl.Series) -> bool:
-    """Whether a column holds the words train and test, and nothing else."""
-    if cells.dtype not in WORDS:
-        return False
-    words = set(cells.cast(pl.String).str.to_lowercase().unique().to_list())
-    return "test" in words and words <= set(TEST_WORDS)
-
-
-def _is_test(cells: pl.Series, raw: RawTable) -> Bool[np.ndarray, " rows"]:
-    """Which rows a column marks as test rows."""
-    words = cells.cast(pl.String).str.strip_chars().str.to_lowercase()
-    known = words.is_in(list(TEST_WORDS))
-    if not known.fill_null(value=False).all():
-        first = known.fill_null(value=False).to_list().index(False)
+def _require_label_type(cells: pl.Series, source: str) -> None:
+    kind = cells.dtype
+    if not (kind.is_numeric() or kind in (*WORDS, *TRUTHS)):
         raise InvalidInput(
-            f"{raw.name}: column {cells.name!r} (dataset.test) holds {cells[first]!r} in "
-            f"{raw.where(first)}; expected train and test, true and false, or 1 and 0"
+            f"{source}: the label {cells.name!r} holds {kind}, expected text, numbers, or true and "
+            "false"
         )
-    return words.replace_strict(TEST_WORDS, return_dtype=pl.Boolean).to_numpy()
-
-
-def _held_out(
-    rows: pl.DataFrame, config: DatasetConfig, classes: tuple[str, ...], source: str
-) -> Bool[np.ndarray, " rows"] | None:
-    """Which rows are for testing; None where the number of them is asked for."""
-    if isinstance(config.test, int):
-        if config.group:
-            raise InvalidInput(
-                "dataset.group keeps groups whole, which no exact number of test rows can; set "
-                "dataset.test to a share such as 0.2"
-            )
-        return None
-    if isinstance(config.test, str) and config.test != AUTO:
-        return _is_test(rows[config.test], RawTable(source, rows.lazy(), (), text=False))
-    share = config.test if isinstance(config.test, float) else TEST_SHARE
-    if config.group:
-        groups = rows[config.group].cast(pl.String).fill_null("")
-        return held_out_groups(groups, share=share, seed=config.seed)
-    labels = rows[str(config.label)].cast(pl.String) if classes else None
-    return held_out_rows(labels, rows=len(rows), share=share, seed=config.seed)

@@ -256,7 +256,7 @@ def content_fingerprint(dataset: Dataset) -> str:
         elif isinstance(part, Scaling):
             described = astuple(part)
         elif isinstance(part, Encoding):
-            described = part.model_dump(mode="json")
+            described = part.model_dump(mode="json", exclude_none=True)
         digest.update(json.dumps([field.name, described, len(content)], default=str).encode())
         digest.update(content)
     return digest.hexdigest()

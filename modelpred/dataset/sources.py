@@ -11,7 +11,7 @@ from modelpred.dataset.reading import looks_like_path
 from modelpred.dataset.tables import Table, known_sources, load_table
 from modelpred.errors import InvalidInput
 
-OWN_KEYS = ("label", "row_id", "group", "drop", "categories", "since")
+OWN_KEYS = ("label", "row_id", "group", "drop", "categories", "dates", "since")
 
 log = logging.getLogger(__name__)
 

@@ -119,11 +119,17 @@ def held_out_rows(
 
 
 def held_out_groups(groups: pl.Series, *, share: float, seed: int) -> Bool[np.ndarray, " rows"]:
-    """Which rows are for testing: those of that share of the groups."""
+    """Which rows are for testing: those of that share of the groups, of one at least.
+
+    Of groups too few to draw one of each 1/share, one is drawn that is not the first.
+    """
     numbers = groups.rank("dense").to_numpy().astype(np.int64) - 1
     first_seen = np.unique(numbers, return_index=True)[1]
     order = np.argsort(np.argsort(first_seen))[numbers]  # groups by their first row
-    return _one_of_each(len(first_seen), share, seed, "groups")[order]
+    drawn = _one_of_each(len(first_seen), share, seed, "groups")
+    if not drawn.any() and len(drawn) > 1:
+        drawn[seeded_generator(seed, "few groups").integers(1, len(drawn))] = True
+    return drawn[order]
 
 
 def _one_of_each(count: int, share: float, seed: int, name: str) -> Bool[np.ndarray, " places"]:

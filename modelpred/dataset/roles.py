@@ -1,0 +1,84 @@
+"""What the columns of a table of the user's own are for: each role names a column, each column one role.
+
+label, row_id, group, test   one column each, four different ones
+drop                         none of these; columns that are dropped are nothing else
+categories                   features, or the label
+dates                        features
+"""
+
+import difflib
+from collections.abc import Sequence
+
+from modelpred.dataset.config import AUTO, DatasetConfig
+from modelpred.errors import InvalidInput
+
+FIRST_SHOWN = 10
+ROW = "__row__"  # where the numbers of the rows stand while a table is read
+
+
+def require_roles(columns: Sequence[str], config: DatasetConfig, *, source: str) -> None:
+    """Refuses a role of a column that is not there, two roles of one column, and no label at all.
+
+    Args:
+        columns: all that the table has.
+        config: says what they are for.
+        source: what messages call the table.
+    """
+    if config.label is None:
+        raise InvalidInput(
+            f"dataset.label is not set; name the column of {source} to predict: {_listed(columns)}"
+        )
+    roles: dict[str, str] = {}
+    for key, name in _roles(columns, config).items():
+        _require_column(name, key, columns, source=source)
+        if name in roles:
+            raise InvalidInput(
+                f"dataset.{key}: {name!r} is dataset.{roles[name]}, too; a column has one role"
+            )
+        roles[name] = key
+    for key in ("drop", "categories", "dates"):
+        for name in getattr(config, key):
+            _require_column(name, key, columns, source=source)
+            _require_free(name, key, roles, config)
+    reserved = [name for name in ("row_id", ROW) if name in columns]
+    if reserved and config.row_id != reserved[0] and reserved[0] not in config.drop:
+        raise InvalidInput(
+            f"{source}: the name {reserved[0]!r} of a column is taken; set dataset.row_id to it, "
+            "drop it, or rename it"
+        )
+
+
+def names_test_column(columns: Sequence[str], config: DatasetConfig) -> bool:
+    """Whether dataset.test is a column, and no share, number or file."""
+    return isinstance(config.test, str) and config.test != AUTO and config.test in columns
+
+
+def _roles(columns: Sequence[str], config: DatasetConfig) -> dict[str, str]:
+    """The column of each role that one column has."""
+    asked = {"label": config.label, "row_id": config.row_id, "group": config.group}
+    if names_test_column(columns, config):
+        asked["test"] = str(config.test)
+    return {key: name for key, name in asked.items() if name is not None}
+
+
+def _require_column(name: str, key: str, columns: Sequence[str], *, source: str) -> None:
+    if name not in columns:
+        close = difflib.get_close_matches(name, columns, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"it has {_listed(columns)}"
+        raise InvalidInput(f"dataset.{key}: {source} has no column {name!r}; {hint}")
+
+
+def _require_free(name: str, key: str, roles: dict[str, str], config: DatasetConfig) -> None:
+    """Refuses a column that a list names and that has another role."""
+    role = roles.get(name)
+    if key == "drop" and role == "label":
+        raise InvalidInput(f"dataset.drop: {name!r} is the label; drop another column")
+    if role is not None and (key, role) != ("categories", "label"):
+        raise InvalidInput(f"dataset.{key}: {name!r} is dataset.{role}, too; a column has one role")
+    if key == "dates" and name in config.categories:
+        raise InvalidInput(f"dataset.dates: {name!r} is in dataset.categories, too; name it once")
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:FIRST_SHOWN])
+    return shown + (f" and {len(names) - FIRST_SHOWN} more" if len(names) > FIRST_SHOWN else "")
