@@ -21,6 +21,7 @@ from modelpred.errors import InvalidInput
 from modelpred.predictor.fitted import Predictor
 from modelpred.sealed import write_atomically
 from modelpred.targets import Points, points_of
+from modelpred.targets.weights import weights_of
 
 TEST_FILE = "test.safetensors"
 LARGEST_BYTES = 2**30
@@ -51,6 +52,7 @@ class Answers:
         self._predictor = predictor
         self._test_points = test_points
         self._limits = limits
+        self._points = len(predictor.points.labels)
         self._places = {row_id: place for place, row_id in enumerate(predictor.row_ids)}
 
     def parameters(
@@ -62,6 +64,7 @@ class Answers:
             InvalidInput: weights, `refine` or `stages` that are not such, or more than is answered
                 at once.
         """
+        weights = weights_of(weights, points=self._points)
         self._check_size(len(weights), refine)
         return self._predictor.predict(weights, refine=refine, stages=stages)
 
@@ -87,15 +90,17 @@ class Answers:
         Raises:
             InvalidInput: as `parameters`, or names that are no training row's.
         """
+        weights = weights_of(weights, points=self._points)
         self._check_size(max(len(weights), len(lists)), refine)
-        if weights.ndim != 2 or len(weights) not in (1, len(lists)):
+        if len(weights) not in (1, len(lists)):
             raise InvalidInput(
                 f"expected one row of weights, or one for each of the {len(lists)} lists, "
                 f"got {list(weights.shape)}"
             )
+        places = [self._places_of(names) for names in lists]
         left = weights.double().expand(len(lists), -1).clone()
-        for row, names in enumerate(lists):
-            left[row, self._places_of(names, width=left.shape[1])] = 0.0
+        for row, absent in enumerate(places):
+            left[row, absent] = 0.0
         parameters = self._predictor.predict(left, refine=refine, stages=stages)
         bounds = self._predictor.certificate(left, parameters)
         losses = self._losses(parameters)
@@ -109,7 +114,7 @@ class Answers:
         ]
 
     def _check_size(self, subsets: int, refine: float | int) -> None:
-        points = len(self._predictor.points.labels)
+        points = self._points
         most = self._limits.weights
         if most is not None and subsets * points > most:
             raise InvalidInput(
@@ -119,7 +124,7 @@ class Answers:
         if self._limits.refine is not None and refine > self._limits.refine:
             raise InvalidInput(f"refine is {refine:g}; at most {self._limits.refine:g} here")
 
-    def _places_of(self, names: Sequence[str], *, width: int) -> list[int]:
+    def _places_of(self, names: Sequence[str]) -> list[int]:
         unknown = [str(name)[:80] for name in names if name not in self._places]
         if unknown:
             known = ", ".join(list(self._places)[:SHOWN_ROWS])
@@ -127,12 +132,7 @@ class Answers:
                 f"unknown rows {unknown[:SHOWN_ROWS]}; the {len(self._places)} training rows are "
                 f"named {known}, ..."
             )
-        places = [self._places[name] for name in names]
-        if width != len(self._predictor.points.labels):
-            raise InvalidInput(
-                f"expected weights of {len(self._predictor.points.labels)} points, got {width}"
-            )
-        return places
+        return [self._places[name] for name in names]
 
     def _losses(self, parameters: Tensor) -> Tensor | None:
         if self._test_points is None:

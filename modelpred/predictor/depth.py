@@ -9,16 +9,17 @@ on to pay. So there is a step for every .04 of the anchors' error, up to six.
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from modelpred.metrics import relative_errors
+from modelpred.metrics import Vector, relative_errors
 from modelpred.predictor.anchors import Anchors
 from modelpred.targets import Points, TargetModel
 
 ERROR_A_STEP = 0.04
 MOST_STEPS = 6
-JUDGED = 512  # targets that the anchors are judged by
+BLOCK = 2048  # targets that the anchors are judged by at once
 
 
 def planned_steps(
@@ -37,10 +38,13 @@ def planned_steps(
     """
     if not model.convex:
         return 0
-    with torch.no_grad():
-        bound = anchors.bind(model, points, torch.float32)
-        starts = bound(weights[:JUDGED].to(device=points.features.device, dtype=torch.float32))
-        starts = model.representative(starts.to(parameters), points.features.shape[1])
-    # A target near zero has any relative error: it should not decide for all.
-    error = relative_errors(starts, parameters[:JUDGED]).clip(max=1).mean()
+    bound = anchors.bind(model, points, torch.float32)
+    errors: list[Vector] = []
+    for block, targets in zip(weights.split(BLOCK), parameters.split(BLOCK), strict=True):
+        with torch.no_grad():
+            starts = bound(block.to(device=points.features.device, dtype=torch.float32))
+            starts = model.representative(starts.to(targets), points.features.shape[1])
+        # A target near zero has any relative error: it should not decide for all.
+        errors.append(relative_errors(starts, targets).clip(max=1))
+    error = np.concatenate(errors).mean()
     return min(MOST_STEPS, max(1, math.ceil(float(error) / ERROR_A_STEP)))

@@ -14,10 +14,14 @@ from modelpred.predictor.network import AnchoredNetwork, BoundPoints, PaperNetwo
 from modelpred.predictor.refinement import CERTIFICATE_STEPS, error_bound, refine_parameters
 from modelpred.targets import Points, TargetModel
 from modelpred.targets.model import class_counts
+from modelpred.targets.weights import weights_of
 
 ANSWER_BLOCK = 2048  # most subsets answered at once: bounds memory, fills a matrix product
 SMALLEST_BLOCK = 256
 BLOCK_BYTES = 2**20  # of the scores of subsets that are answered at once
+# Fits see counts of rows. Far outside of them an answer is no prediction, but a number of any size.
+LARGEST_WEIGHT = 1e6
+SMALLEST_TOTAL = 0.5
 
 
 @dataclass(frozen=True)
@@ -80,8 +84,7 @@ class Predictor:
             raise InvalidInput(f"refine is {refine}; expected a number of Newton steps, 0 or more")
         if stages is not None and not 0 <= stages <= self.stages:
             raise InvalidInput(f"stages is {stages}; this predictor has 0 to {self.stages}")
-        weights = check_shape(weights, self.points)
-        check_values(weights)
+        weights = check_weights(weights, self.points)
         if not len(weights):
             return self.points.features.new_zeros(0, self.anchors.parameter_count)
         rows = answered_at_once(self.model, self.points)
@@ -106,7 +109,7 @@ class Predictor:
             refine: see `predict`.
             steps: Newton steps spent on the bound: 0 is cheap and loose, 2 tight (refinement.py).
         """
-        checked = check_weights(weights, self.points)
+        checked = check_weights(weights, self.points).to(self.points.features)
         if parameters is None:
             parameters = self.predict(checked, refine=refine)
         bounds: list[Tensor] = []
@@ -190,29 +193,28 @@ def answered_at_once(model: TargetModel, points: Points) -> int:
 
 
 def check_weights(weights: Tensor, points: Points) -> Tensor:
-    """Weights as float64 [subsets, points] on the points' device; InvalidInput if they are not."""
-    weights = check_shape(weights, points)
-    check_values(weights)
-    return weights.to(dtype=torch.float64, device=points.features.device)
+    """Weights that a predictor can answer, [subsets, points] of any real type.
 
-
-def check_values(weights: Tensor) -> None:
-    """InvalidInput if a weight is negative or not finite."""
-    if not weights.numel():
-        return
-    low, high = (float(extreme) for extreme in weights.aminmax())  # nan, if there is one
-    if not (low >= 0 and high < math.inf):
-        raise InvalidInput("weights must be finite and not negative; a row left out has weight 0")
-
-
-def check_shape(weights: Tensor, points: Points) -> Tensor:
-    """Weights as a tensor [subsets, points]; InvalidInput if they are none."""
-    weights = torch.as_tensor(weights)
-    if weights.ndim != 2 or weights.shape[1] != len(points.features):
+    Raises:
+        InvalidInput: they are none, or of a size that no subset of whole rows has.
+    """
+    weights = weights_of(weights, points=len(points.features)).detach()
+    if not len(weights) or weights.dtype == torch.bool:
+        return weights
+    largest = float(weights.max())
+    if largest > LARGEST_WEIGHT:
         raise InvalidInput(
-            f"expected weights [subsets, {len(points.features)}], got {list(weights.shape)}; "
-            "were they drawn for another pool?"
+            f"weights go up to {largest:g}; expected how often each row counts, at most "
+            f"{LARGEST_WEIGHT:g}"
         )
+    if weights.is_floating_point():
+        totals = weights.sum(1, dtype=torch.float64)
+        faint = totals[(totals > 0) & (totals < SMALLEST_TOTAL)]
+        if len(faint):
+            raise InvalidInput(
+                f"the weights of a subset sum to {float(faint.min()):g}; expected how often each "
+                f"row counts, in sum 0 or at least {SMALLEST_TOTAL:g}"
+            )
     return weights
 
 

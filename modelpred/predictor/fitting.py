@@ -34,7 +34,6 @@ from modelpred.predictor.fitted import (
     ANSWER_BLOCK,
     Predictor,
     build_network,
-    check_shape,
     check_weights,
 )
 from modelpred.predictor.losses import (
@@ -45,7 +44,7 @@ from modelpred.predictor.losses import (
 )
 from modelpred.predictor.network import AnchoredNetwork, SetNetwork, initialise
 from modelpred.predictor.planning import fit_short_training
-from modelpred.refits import Progress
+from modelpred.refits import Progress, content_order
 from modelpred.targets import Points, TargetModel
 from modelpred.targets.model import class_counts
 from modelpred.targets.rooms import room, taken
@@ -53,24 +52,34 @@ from modelpred.targets.threads import torch_threads
 
 SCALED_ON = 2**14  # subsets that decide the scales of inputs and outputs
 MOST_FRESH = 2**16  # untrained subsets of an epoch
+WATCHED = 512  # subsets of the fit that are watched where no others are given
 SMALL_BATCH_SCORES = 2**18  # scores of a batch up to which one thread is best
 
 
-def _learnable(model: TargetModel, points: Points, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Weights of subsets with an optimum, and which they are [subsets].
+def _learnable(
+    model: TargetModel, points: Points, weights: Tensor, parameters: Tensor, *, role: str
+) -> tuple[Tensor, Tensor]:
+    """Weights and parameters of the subsets with an optimum, in the order of their content.
 
-    Counts to 255 keep a byte each and whole numbers their type: a bank is many times what is
-    answered at once. Values are checked as those of `check_weights`, a block at a time.
+    Nothing that follows depends on the order of the bank. Counts to 255 keep a byte each and whole
+    numbers their type: a bank is many times what is answered at once.
+
+    Raises:
+        InvalidInput: weights that are none, or parameters that do not match or are not finite.
     """
-    weights = check_shape(weights, points).to(points.features.device)
+    weights = check_weights(weights, points).to(points.features.device)
+    parameters = parameters.to(points.features.device)
+    size = model.parameter_count(points.features.shape[1], points.classes)
+    _check_targets(parameters, (len(weights), size), role=role)
     if weights.is_floating_point():
         weights = weights.to(torch.float32)
-    kept = [
-        ~model.without_optimum(class_counts(check_weights(block, points), points))
+    order = content_order(weights, parameters)
+    without = [
+        model.without_optimum(class_counts(block.to(points.features), points))
         for block in weights.split(ANSWER_BLOCK)
     ]
-    learnable = torch.cat(kept) if kept else torch.zeros(0, dtype=torch.bool)
-    return taken(weights, learnable), learnable
+    kept = order[~torch.cat(without)[order]]
+    return taken(weights, kept), taken(parameters, kept)
 
 
 def fit_predictor(
@@ -101,16 +110,15 @@ def fit_predictor(
     Raises:
         InvalidInput: shapes that do not match, targets or losses that are not finite.
     """
-    _check_targets(weights, parameters, role="fit")
-    if validation is not None:
-        _check_targets(*validation, role="validation")
-    weights, kept = _learnable(model, points, weights)
-    if len(weights) < 2:
+    learned = _learnable(model, points, weights, parameters, role="fit")
+    if len(learned[0]) < 2:
         raise InvalidInput(
-            f"{len(weights)} of {len(kept)} subsets have an optimum to learn from; expected at "
+            f"{len(learned[0])} of {len(weights)} subsets have an optimum to learn from; expected at "
             "least 2: ask for more or larger subsets"
         )
-    parameters = taken(parameters.to(points.features.device), kept)
+    weights, parameters = learned
+    if validation is not None:
+        validation = _learnable(model, points, *validation, role="validation")
     with torch_threads(_useful_threads(config.schedule(), points)):
         anchors = (
             fit_size_path(model, points)
@@ -173,13 +181,17 @@ def _useful_threads(schedule: Schedule, points: Points) -> int:
     return 1 if scores <= SMALL_BATCH_SCORES else torch.get_num_threads()
 
 
-def _check_targets(weights: Tensor, parameters: Tensor, *, role: str) -> None:
-    if len(weights) != len(parameters):
+def _check_targets(parameters: Tensor, shape: tuple[int, int], *, role: str) -> None:
+    if parameters.shape[:1] != shape[:1]:
         raise InvalidInput(
-            f"{len(weights)} {role} subsets but {len(parameters)} rows of parameters; pass one each"
+            f"{shape[0]} {role} subsets but {len(parameters)} rows of parameters; pass one each"
         )
-    blocks = parameters.split(ANSWER_BLOCK)
-    finite = torch.cat([torch.isfinite(block).all(1) for block in blocks])
+    if parameters.shape != shape or not parameters.is_floating_point():
+        raise InvalidInput(
+            f"{role} targets are {parameters.dtype} {list(parameters.shape)}; expected real "
+            f"{list(shape)}, the parameters of each subset"
+        )
+    finite = torch.cat([torch.isfinite(block).all(1) for block in parameters.split(ANSWER_BLOCK)])
     if not bool(finite.all()):
         raise InvalidInput(
             f"{int((~finite).sum())} {role} targets are not finite (first: row "
@@ -218,11 +230,10 @@ class _Fit:
         elif isinstance(network, AnchoredNetwork):
             self._standardise(network)
         self.fresh: tuple[Tensor, Tensor | None] | None = None
+        # Validation subsets of which none has an optimum are none.
         self.validation = None
         if validation is not None and len(validation[0]):
-            exact = check_weights(validation[0], points)
-            kept = ~model.without_optimum(class_counts(exact, points))
-            self.validation = (exact[kept].float(), validation[1][kept].to(self.parameters))
+            self.validation = (validation[0].float(), validation[1].to(self.parameters))
         self.batches = math.ceil(len(self.weights) / self.schedule.batch)
 
     def _anchored(self) -> bool:
@@ -266,8 +277,11 @@ class _Fit:
             network.correction_scale.fill_(float(gap.clamp(min=1e-6)))
         self.bound = network.rescaled(self.bound)
 
-    def _fresh(self) -> tuple[Tensor, Tensor | None]:
-        """Untrained subsets: fitted ones with their points shuffled, and what is prepared."""
+    def _fresh(self) -> tuple[Tensor, Tensor | None] | None:
+        """Untrained subsets: fitted ones with their points shuffled, and what is prepared.
+
+        None where none of them has an optimum.
+        """
         device = self.weights.device
         blocks: list[Tensor] = []
         for rows in self.weights[:MOST_FRESH].split(ANSWER_BLOCK):
@@ -276,7 +290,7 @@ class _Fit:
             counts = class_counts(moved.float(), self.points)
             blocks.append(moved[~self.model.without_optimum(counts)])
         shuffled = torch.cat(blocks)
-        return shuffled, self._prepare(shuffled)
+        return (shuffled, self._prepare(shuffled)) if len(shuffled) else None
 
     def run(self, progress: Progress | None) -> list[dict[str, float | int]]:
         """Fit; the network ends with its best weights. Returns one record an epoch."""
@@ -393,7 +407,10 @@ class _Fit:
 
     def _validation_error(self) -> float:
         self.network.eval()
-        weights, true = self.validation or (self.weights[:512].float(), self.parameters[:512])
+        weights, true = self.validation or (
+            self.weights[:WATCHED].float(),
+            self.parameters[:WATCHED],
+        )
         with torch.no_grad():
             predicted = self.network.answer(weights, self.bound)
         return float(relative_error_loss(predicted, true))

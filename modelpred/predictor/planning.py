@@ -122,7 +122,8 @@ def _with_ridge(
     for kept in (0.0, 1.0):
         left = true - kept * reached
         ridge = LinearDatamodel.fit(scaled[~held], left[~held])
-        found = _error(kept * reached[held] + ridge(scaled[held]), true[held])
+        led = ridge.intercept + scaled[held] @ ridge.coefficients
+        found = _error(kept * reached[held] + led, true[held])
         if found < error:
             ridge = LinearDatamodel.fit(scaled, left, penalty=ridge.penalty)
             error, best = found, dataclasses.replace(

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from modelpred.refits.datamodel import LinearDatamodel
 from modelpred.refits.influence import Influence, NewtonStep, RescaledInfluence
+from modelpred.refits.ordering import content_order
 from modelpred.refits.retraining import (
     Extendable,
     FineTuned,
@@ -29,6 +30,7 @@ __all__ = [
     "Refit",
     "RescaledInfluence",
     "Retraining",
+    "content_order",
     "retrainings",
     "rivals",
     "silent",

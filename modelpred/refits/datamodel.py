@@ -18,12 +18,13 @@ from torch import Tensor
 
 from modelpred.errors import InvalidInput
 from modelpred.metrics import Vector, relative_errors
+from modelpred.refits.ordering import content_order
 from modelpred.refits.retraining import checked_weights
 from modelpred.targets.model import Points
 
 # Penalties tried, as multiples of the mean eigenvalue of W'W.
 GRID = np.logspace(-5, 2, 15)
-# Every fifth bank row chooses the penalty; then all rows fit.
+# Every fifth bank row, in the order of their content, chooses the penalty; then all rows fit.
 HELD_OUT = 5
 BLOCK = 4096  # rows of the bank that are read at once
 
@@ -137,11 +138,15 @@ class LinearDatamodel:
                 f"expected {2 * HELD_OUT} or more weight rows, each with its parameters, "
                 f"got {len(weights)} and {len(parameters)}"
             )
+        choosing = torch.zeros(len(weights), dtype=torch.bool, device=weights.device)
+        choosing[content_order(weights, parameters)[HELD_OUT - 1 :: HELD_OUT]] = True
         learned = held = _Moments.none(weights, parameters)
-        for rows, targets, others in _blocks(weights, parameters):
+        for rows, targets, others in _blocks(weights, parameters, choosing):
             learned = learned.added(rows[~others], targets[~others])
             held = held.added(rows[others], targets[others])
-        chosen = _chosen_penalty(learned, weights, parameters) if penalty is None else penalty
+        chosen = penalty
+        if chosen is None:
+            chosen = _chosen_penalty(learned, weights, parameters, choosing)
         fitted = _Decomposed.of(learned.joined(held))
         coefficients = fitted.coefficients(chosen)
         intercept = fitted.mean_parameters - fitted.mean_weights @ coefficients
@@ -167,21 +172,23 @@ class LinearDatamodel:
         return LinearDatamodel(coefficients, self.intercept, penalty=self.penalty)
 
 
-def _blocks(weights: Tensor, parameters: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+def _blocks(
+    weights: Tensor, parameters: Tensor, choosing: Tensor
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Weights and parameters in float64, block by block, and which rows choose the penalty."""
     for first in range(0, len(weights), BLOCK):
         place = slice(first, first + BLOCK)
-        rows = weights[place].to(torch.float64)
-        held = torch.arange(first, first + len(rows), device=rows.device) % HELD_OUT == HELD_OUT - 1
-        yield rows, parameters[place].to(torch.float64), held
+        yield weights[place].to(torch.float64), parameters[place].to(torch.float64), choosing[place]
 
 
-def _chosen_penalty(learned: _Moments, weights: Tensor, parameters: Tensor) -> float:
+def _chosen_penalty(
+    learned: _Moments, weights: Tensor, parameters: Tensor, choosing: Tensor
+) -> float:
     fitted = _Decomposed.of(learned)
     factors = [float(factor) for factor in GRID]
     coefficients = [fitted.coefficients(factor) for factor in factors]
     errors: list[list[Vector]] = [[] for _ in factors]
-    for rows, targets, held in _blocks(weights, parameters):
+    for rows, targets, held in _blocks(weights, parameters, choosing):
         offsets = rows[held] - fitted.mean_weights
         for found, slopes in zip(errors, coefficients, strict=True):
             found.append(relative_errors(fitted.mean_parameters + offsets @ slopes, targets[held]))

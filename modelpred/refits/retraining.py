@@ -15,8 +15,9 @@ from torch import Tensor
 
 from modelpred.errors import InvalidInput
 from modelpred.targets.families import target_model
-from modelpred.targets.model import Points, TargetModel
+from modelpred.targets.model import Array, Points, TargetModel
 from modelpred.targets.training import TrainedTargets, train_targets
+from modelpred.targets.weights import weights_of
 
 Progress = Callable[[int, int, str], None]
 """(done, total, what)"""
@@ -42,16 +43,9 @@ class Refit(Protocol):
         ...
 
 
-def checked_weights(
-    weights: Num[Tensor, "subsets points"], *, points: int
-) -> Float[Tensor, "subsets points"]:
-    """Return the weights in float64; InvalidInput when they are not for this many points."""
-    if weights.shape[1] != points:
-        raise InvalidInput(
-            f"weights have {weights.shape[1]} points but the data set has {points}; "
-            "were they drawn for another split?"
-        )
-    return weights.to(torch.float64)
+def checked_weights(weights: Array, *, points: int) -> Float[Tensor, "subsets points"]:
+    """Return the weights in float64; InvalidInput where they are none, or not for this many points."""
+    return weights_of(weights, points=points).to(torch.float64)
 
 
 @runtime_checkable

@@ -29,6 +29,7 @@ from modelpred.targets.model import (
     points_of,
 )
 from modelpred.targets.threads import torch_threads
+from modelpred.targets.weights import weights_of
 
 # What a block passes over again and again should stay in a core's cache, and yet be enough rows for
 # the products to run near the machine's peak; very many points bound the rows by memory alone.
@@ -92,7 +93,7 @@ def train_targets(
     known = 0 if model.regression else _classes(labels, classes)
     points = points_of(features, labels, known)
     size = model.parameter_count(points.features.shape[1], points.classes)
-    table = _checked_weights(weights, points)
+    table = weights_of(weights, points=len(points.features))
     begin = None if start is None else _checked_start(start, len(table), size, points)
     if not tolerance > 0:
         raise InvalidInput(f"tolerance is {tolerance}; expected a positive number")
@@ -255,26 +256,6 @@ def _classes(labels: Array, classes: int | None) -> int:
     if classes is not None:
         return classes
     return max(2, int(labels.max()) + 1) if len(labels) else 2
-
-
-def _checked_weights(weights: Array, points: Points) -> Tensor:
-    table = torch.as_tensor(weights)
-    if table.ndim != 2:
-        raise InvalidInput(
-            f"weights have shape {list(table.shape)}; expected [subsets, points], one row a subset"
-        )
-    if table.shape[1] != len(points.features):
-        raise InvalidInput(
-            f"weights have {table.shape[1]} points but the data set has {len(points.features)}; "
-            "were they drawn for another split?"
-        )
-    if table.numel() and table.dtype not in (torch.bool, torch.uint8):
-        low, high = (float(value) for value in torch.aminmax(table))
-        if not (low >= 0 and high < np.inf):  # a NaN is in both and fails this too
-            raise InvalidInput(
-                f"weights run from {low} to {high}; expected finite numbers, none negative"
-            )
-    return table
 
 
 def _checked_start(start: Array, subsets: int, size: int, points: Points) -> Tensor:

@@ -68,7 +68,7 @@ def test_without_test_rows_there_is_no_loss_and_a_missing_class_has_no_certifica
             r"unknown rows .*'\.\./etc'.*30 training rows",
         ),
         (torch.ones(2, 30), [["0"], ["0"], ["0"]], "one row of weights, or one for each of the 3"),
-        (torch.ones(1, 20), [[]], "expected weights of 30 points, got 20"),
+        (torch.ones(1, 20), [[]], "weights have 20 points but the data set has 30"),
         (torch.ones(1, 30) * torch.nan, [[]], "finite and not negative"),
         (torch.ones(1, 30), [[]] * 11, "at most 10 subsets at once"),
     ],

@@ -168,7 +168,7 @@ def test_nothing_to_learn_from(logistic):
     ("weights", "why"),
     [
         (torch.ones(2, 39), "another pool"),
-        (torch.ones(40), "another pool"),
+        (torch.ones(40), r"expected \[subsets, points\]"),
         (-torch.ones(1, 40), "not negative"),
         (torch.full((1, 40), torch.nan), "finite"),
     ],

@@ -38,7 +38,7 @@ def test_train_tells_flags_and_progress(logistic):
 
 def test_weights_of_another_pool_are_refused(logistic):
     for refit in (logistic.truth, FullModel(logistic.model, logistic.points, logistic.full)):
-        with pytest.raises(InvalidInput, match="were they drawn for another split"):
+        with pytest.raises(InvalidInput, match="drawn for another pool or split"):
             refit(torch.ones(1, 41))
 
 

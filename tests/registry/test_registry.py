@@ -362,8 +362,8 @@ def test_a_plain_shell_loads_the_champion_and_gets_what_the_predictor_says(
     width, kind, negative, not_finite = out.splitlines()
     assert "Shape of input (40, 20) does not match expected shape (-1, 30)" in width
     assert "dtype of input uint8 does not match expected dtype float64" in kind
-    assert "weights must be finite and not negative" in negative
-    assert "weights must be finite and not negative" in not_finite
+    assert "expected finite and not negative ones" in negative
+    assert "expected finite and not negative ones" in not_finite
 
 
 PUBLISH = """
