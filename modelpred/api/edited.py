@@ -20,6 +20,7 @@ from torch import Tensor
 from modelpred.api.inputs import ArrayLike
 from modelpred.api.reading import Reading
 from modelpred.errors import InvalidInput
+from modelpred.numbers import Number
 from modelpred.predictor import Predictor
 from modelpred.targets import Points, TargetModel, train_targets
 
@@ -144,7 +145,7 @@ class EditedModel:
         *,
         predictor: Predictor,
         reference: Reference,
-        refine: float | int,
+        refine: Number,
     ) -> "EditedModel":
         """The predictor's answer for one row of weights over its own points."""
         parameters = predictor.predict(weights[None], refine=refine)

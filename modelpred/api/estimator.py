@@ -6,7 +6,7 @@ the same numbers. `save` writes what the stages write, in the same formats.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, final, get_args
 
@@ -21,6 +21,7 @@ from modelpred.api.edited import EditedModel
 from modelpred.api.files import Fitted, Targets, full_model, read_fitted, write_fitted
 from modelpred.api.inputs import (
     ArrayLike,
+    RowNames,
     array_of,
     frame_of,
     positions_of,
@@ -49,6 +50,7 @@ from modelpred.dataset import Dataset
 from modelpred.dataset.config import ScalingName
 from modelpred.dataset.preparation import Scaling, fit_scaling
 from modelpred.errors import InvalidInput
+from modelpred.numbers import Number, seed_number
 from modelpred.predictor import Predictor, PredictorConfig, answer_curve, fit_predictor
 from modelpred.predictor import fidelity as fidelity_table
 from modelpred.refits import retrainings, rivals
@@ -96,13 +98,13 @@ class ModelPred:
         self,
         target: str = AUTO,
         *,
-        subsets: int | SubsetsConfig = 8000,
+        subsets: Number | SubsetsConfig = 8000,
         scaling: str = "standardise",
-        tolerance: float = 1e-6,
-        seed: int = 0,
+        tolerance: Number = 1e-6,
+        seed: Number = 0,
         predictor: PredictorConfig | None = None,
         progress: bool = True,
-        **settings: float | int | str,
+        **settings: Number | str,
     ) -> None:
         if target != AUTO and target not in FAMILIES:
             raise InvalidInput(
@@ -113,21 +115,21 @@ class ModelPred:
         self._target = target
         self._settings = {"tolerance": tolerance, **settings}
         self._scaling: ScalingName = SCALINGS[scaling]
-        self._seed = seed
-        self._subsets = subsets_config(subsets, seed)
-        self._predictor_config = predictor or PredictorConfig(seed=seed)
+        self._seed = seed_number(seed)
+        self._subsets = subsets_config(subsets, self._seed)
+        self._predictor_config = predictor or PredictorConfig(seed=self._seed)
         self._progress = progress
         self._fitted: Fitted | None = None
         self._fidelity: pl.DataFrame | None = None
         for family in AUTO_TARGETS if target == AUTO else (target,):
-            targets_config(family, self._settings, seed)
+            targets_config(family, self._settings, self._seed)
 
     def fit(
         self,
         X: ArrayLike,
         y: ArrayLike,
         *,
-        ids: Sequence[int | str] | None = None,
+        ids: RowNames | None = None,
         test: tuple[ArrayLike, ArrayLike] | None = None,
     ) -> "ModelPred":
         """Train the target model on many subsets of the rows and fit the predictor to them.
@@ -225,7 +227,7 @@ class ModelPred:
         return self._ready.full_parameters.numpy().copy()
 
     def predict_parameters(
-        self, weights: ArrayLike, refine: float | int = 0, *, stages: int | None = None
+        self, weights: ArrayLike, refine: Number = 0, *, stages: Number | None = None
     ) -> NDArray[np.float64]:
         """Predicted parameters [subsets, parameters] of the models that subsets would give.
 
@@ -252,9 +254,7 @@ class ModelPred:
         parameters = trained.parameters
         return torch.where(trained.converged[:, None], parameters, torch.nan).numpy()
 
-    def certificate(
-        self, weights: ArrayLike, refine: float | int = 0
-    ) -> NDArray[np.float64] | None:
+    def certificate(self, weights: ArrayLike, refine: Number = 0) -> NDArray[np.float64] | None:
         """Upper bound [subsets] on the distance of `predict_parameters` to the optimum.
 
         It holds without retraining, for about the price of a Newton step. None for mlp, which
@@ -291,9 +291,7 @@ class ModelPred:
             self._fidelity = table.rename(names)
         return self._fidelity
 
-    def without(
-        self, rows: Sequence[int | str] | NDArray[Any], *, refine: float | int = 0
-    ) -> EditedModel:
+    def without(self, rows: RowNames, *, refine: Number = 0) -> EditedModel:
         """The model without these training rows.
 
         Args:
@@ -319,8 +317,8 @@ class ModelPred:
         X_new: ArrayLike,
         y_new: ArrayLike,
         *,
-        ids: Sequence[int | str] | None = None,
-        refine: float | int = 0,
+        ids: RowNames | None = None,
+        refine: Number = 0,
     ) -> EditedModel:
         """The model with these rows added to the training rows; fitting need not have seen them.
 
@@ -361,11 +359,11 @@ class ModelPred:
         method: str = "shapley",
         groups: Groups | None = None,
         utility: str | Scoring = "loss",
-        permutations: int = 100,
-        refine: float | int = 1.0,
+        permutations: Number = 100,
+        refine: Number = 1.0,
         exact: bool = False,
-        seed: int = 0,
-        **settings: float | int | str | None,
+        seed: Number = 0,
+        **settings: Number | str | None,
     ) -> pl.DataFrame:
         """What each training row is worth for the test rows: row_id, value, standard_error, rank.
 
@@ -400,7 +398,7 @@ class ModelPred:
             )
 
     def suspects(
-        self, *, refine: float | int = 0, exact: bool = False, seed: int = 0
+        self, *, refine: Number = 0, exact: bool = False, seed: Number = 0
     ) -> pl.DataFrame:
         """The training rows, the one whose label looks most wrong first; no test rows are needed.
 
@@ -422,13 +420,13 @@ class ModelPred:
 
     def select(
         self,
-        k: int,
+        k: Number,
         X_val: ArrayLike,
         y_val: ArrayLike,
         *,
         quota: str | Groups | None = None,
-        swaps: int = 5,
-        refine: float | int = 0,
+        swaps: Number = 5,
+        refine: Number = 0,
         exact: bool = False,
     ) -> pl.DataFrame:
         """The k training rows whose model is predicted best on the validation rows.
@@ -460,10 +458,10 @@ class ModelPred:
         self,
         X: ArrayLike,
         *,
-        resamples: int = 1000,
-        refine: float | int = 0.5,
+        resamples: Number = 1000,
+        refine: Number = 0.5,
         exact: bool = False,
-        seed: int = 0,
+        seed: Number = 0,
     ) -> PredictiveDistribution:
         """How sure predictions of rows really are: what the models of bootstrap resamples say.
 
@@ -494,12 +492,12 @@ class ModelPred:
         self,
         test: tuple[ArrayLike, ArrayLike] | None = None,
         *,
-        subsets: int = 1000,
-        share: float = 0.7,
-        strongest: int = 100,
-        refine: float | int = 0,
+        subsets: Number = 1000,
+        share: Number = 0.7,
+        strongest: Number = 100,
+        refine: Number = 0,
         exact: bool = False,
-        seed: int = 0,
+        seed: Number = 0,
     ) -> MemorizedRows:
         """Which training rows models know only by heart, and what each row does to test rows.
 
@@ -526,9 +524,9 @@ class ModelPred:
 
     def attribute(
         self,
-        parameter: int | str | tuple[Any, str],
+        parameter: Number | str | tuple[Any, str],
         *,
-        refine: float | int = 3,
+        refine: Number = 3,
         exact: bool = False,
     ) -> Attribution:
         """Which training rows are responsible for a parameter.
@@ -556,8 +554,8 @@ class ModelPred:
         self,
         x: ArrayLike,
         *,
-        largest: float = 0.5,
-        refine: float | int = 1,
+        largest: Number = 0.5,
+        refine: Number = 1,
         exact: bool = False,
     ) -> Explanation:
         """Which training rows a prediction rests on, and which few must go for it to flip.

@@ -3,7 +3,9 @@
 A table is numpy, torch or polars, rows by columns; one of polars may hold words, dates and gaps.
 """
 
+from collections import Counter
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -14,8 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from modelpred.errors import InvalidInput
+from modelpred.numbers import plain
 
 ArrayLike: TypeAlias = NDArray[Any] | Tensor | pl.DataFrame | pl.Series | Sequence[Any]
+# Any: a list, a set, an array, a series or an index, of positions or ids; positions_of checks it.
+RowNames: TypeAlias = Any
 
 
 def frame_of(table: ArrayLike, *, what: str) -> tuple[pl.DataFrame, bool]:
@@ -36,12 +41,7 @@ def frame_of(table: ArrayLike, *, what: str) -> tuple[pl.DataFrame, bool]:
         )
     if isinstance(table, pl.DataFrame):
         return table, True
-    try:
-        values = np.array(array, dtype=np.float64, order="C")
-    except (TypeError, ValueError) as error:
-        raise InvalidInput(
-            f"{what} holds {array.dtype}, expected numbers; encode it first"
-        ) from error
+    values = _floats(array, what=f"{what} holds", hint="; encode it first")
     wrong = np.argwhere(~np.isfinite(values))
     if len(wrong):
         row, column = wrong[0]
@@ -58,10 +58,7 @@ def read_weights(weights: ArrayLike) -> Float64[Tensor, "subsets points"]:
     if isinstance(weights, pl.DataFrame):
         weights = weights.to_numpy()
     array = array_of(weights)
-    try:
-        values = np.array(array, dtype=np.float64, order="C")
-    except (TypeError, ValueError) as error:
-        raise InvalidInput(f"weights hold {array.dtype}, expected numbers") from error
+    values = _floats(array, what="weights hold")
     if values.ndim != 2:
         raise InvalidInput(
             f"weights have shape {list(values.shape)}, expected [subsets, points]: a row for each "
@@ -70,32 +67,18 @@ def read_weights(weights: ArrayLike) -> Float64[Tensor, "subsets points"]:
     return torch.from_numpy(values)
 
 
-def positions_of(rows: Sequence[int | str] | NDArray[Any], row_ids: tuple[str, ...]) -> list[int]:
+def positions_of(rows: RowNames, row_ids: tuple[str, ...]) -> list[int]:
     """The positions of rows that are named by position (a whole number) or by id (a text).
 
     Raises:
         InvalidInput: none, unknown or repeated rows.
     """
-    named: list[Any] = rows.tolist() if isinstance(rows, np.ndarray) else list(rows)
-    if isinstance(rows, str) or not named:
+    named = [] if isinstance(rows, str) else _listed(rows)
+    if not named:
         raise InvalidInput(f"expected one or more rows in a list, got {rows!r}")
     index = {row_id: position for position, row_id in enumerate(row_ids)}
-    positions: list[int] = []
-    for row in named:
-        if isinstance(row, bool) or not isinstance(row, (int, str)):
-            raise InvalidInput(
-                f"row {row!r} is neither a position (a whole number) nor an id (a text); "
-                "for a mask pass numpy.flatnonzero(mask)"
-            )
-        if isinstance(row, str) and row not in index:
-            raise InvalidInput(
-                f"no row has the id {row!r}; ids run from {row_ids[0]!r} to {row_ids[-1]!r}"
-            )
-        position = index[row] if isinstance(row, str) else row
-        if not 0 <= position < len(row_ids):
-            raise InvalidInput(f"there is no row {row}; positions run from 0 to {len(row_ids) - 1}")
-        positions.append(position)
-    repeated = sorted({row for row in positions if positions.count(row) > 1})
+    positions = [_position(row, index, row_ids) for row in named]
+    repeated = sorted(row for row, count in Counter(positions).items() if count > 1)
     if repeated:
         raise InvalidInput(
             f"row {repeated[0]} (id {row_ids[repeated[0]]!r}) is named more than once; "
@@ -104,14 +87,32 @@ def positions_of(rows: Sequence[int | str] | NDArray[Any], row_ids: tuple[str, .
     return positions
 
 
-def unique_ids(ids: Sequence[int | str] | NDArray[Any], *, rows: int) -> tuple[str, ...]:
+def _position(row: object, index: dict[str, int], row_ids: tuple[str, ...]) -> int:
+    """The position of one row; InvalidInput where there is no such row."""
+    if isinstance(row, str):
+        if row not in index:
+            raise InvalidInput(
+                f"no row has the id {row!r}; ids run from {row_ids[0]!r} to {row_ids[-1]!r}"
+            )
+        return index[row]
+    if isinstance(row, bool) or not isinstance(row, Integral):
+        raise InvalidInput(
+            f"row {row!r} is neither a position (a whole number) nor an id (a text); "
+            "for a mask pass numpy.flatnonzero(mask)"
+        )
+    if not 0 <= int(row) < len(row_ids):
+        raise InvalidInput(f"there is no row {row}; positions run from 0 to {len(row_ids) - 1}")
+    return int(row)
+
+
+def unique_ids(ids: RowNames, *, rows: int) -> tuple[str, ...]:
     """Ids as text, one a row; InvalidInput where they are not one a row, or not unique."""
-    texts = tuple(str(row_id) for row_id in array_of(ids).tolist())
+    texts = tuple(str(row_id) for row_id in _listed(ids))
     if len(texts) != rows:
         raise InvalidInput(f"{len(texts)} ids for {rows} rows; pass one a row")
-    if len(set(texts)) != rows:
-        first = next(row_id for row_id in texts if texts.count(row_id) > 1)
-        raise InvalidInput(f"the id {first!r} stands for several rows; ids must be unique")
+    twice = [row_id for row_id, count in Counter(texts).items() if count > 1]
+    if twice:
+        raise InvalidInput(f"the id {twice[0]!r} stands for several rows; ids must be unique")
     return texts
 
 
@@ -122,3 +123,34 @@ def array_of(values: ArrayLike) -> NDArray[Any]:
     if isinstance(values, pl.Series):
         return values.to_numpy()
     return np.asarray(values)
+
+
+def _floats(array: NDArray[Any], *, what: str, hint: str = "") -> NDArray[np.float64]:
+    """The numbers in float64, nan for a missing one; InvalidInput where one is no number."""
+    if array.dtype.kind == "O":
+        array = np.array([_float(cell) for cell in array.ravel()]).reshape(array.shape)
+    if array.dtype.kind not in "biufO":
+        raise InvalidInput(f"{what} {array.dtype}, expected numbers{hint}")
+    try:
+        return np.array(array, dtype=np.float64, order="C")
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InvalidInput(f"{what} {array.dtype}, expected numbers{hint}") from error
+
+
+def _float(value: object) -> object:
+    """One cell of an array of objects; itself where it is no number."""
+    if isinstance(value, (bool, np.bool_)):
+        return float(value)
+    if value is None or type(value).__name__ == "NAType":
+        return float("nan")
+    number = plain(value)
+    return value if isinstance(value, str) or number is None else float(number)
+
+
+def _listed(values: RowNames) -> list[Any]:
+    """The members of a list, a set, an array, a series or an index; none of what lists nothing."""
+    try:
+        listed = list(values)
+    except TypeError:
+        return []
+    return [value.item() if isinstance(value, (np.generic, Tensor)) else value for value in listed]

@@ -17,6 +17,7 @@ from torch import Tensor
 from modelpred.api.labels import Labels
 from modelpred.errors import InvalidInput
 from modelpred.metrics import Vector
+from modelpred.numbers import Number, plain, real_number
 from modelpred.predictor import Predictor, Refined
 from modelpred.studies.explaining import effects_of, predicted_class
 from modelpred.studies.removals import Question, leave_one_out, smallest_flip
@@ -121,7 +122,7 @@ def attributed(
     predictor: Predictor,
     labels: Labels,
     *,
-    parameter: int | str | tuple[Any, str],
+    parameter: Number | str | tuple[Any, str],
     full: Float[Tensor, " parameters"],
 ) -> Attribution:
     """Return how every training row moves one parameter.
@@ -157,13 +158,18 @@ def _called(place: Place) -> str:
     return f"{place.feature} (class {place.class_name})" if place.class_name else place.feature
 
 
-def _position(parameter: int | str | tuple[Any, str], named: list[Place]) -> int:
-    if isinstance(parameter, int) and not isinstance(parameter, bool):
-        if not 0 <= parameter < len(named):
+def _position(parameter: Number | str | tuple[Any, str], named: list[Place]) -> int:
+    place = plain(parameter)
+    if isinstance(place, int):
+        if not 0 <= place < len(named):
             raise InvalidInput(
-                f"there is no parameter {parameter}; positions run from 0 to {len(named) - 1}"
+                f"there is no parameter {place}; positions run from 0 to {len(named) - 1}"
             )
-        return parameter
+        return place
+    if not isinstance(parameter, str) and not (
+        isinstance(parameter, tuple) and len(parameter) == 2
+    ):
+        raise InvalidInput(f"parameter is {parameter!r}; expected a position or a name")
     name = parameter[1] if isinstance(parameter, tuple) else parameter
     of_class = str(parameter[0]) if isinstance(parameter, tuple) else None
     found = [
@@ -199,7 +205,7 @@ def explained(
     features: Float[Tensor, "rows features"],
     *,
     full: Float[Tensor, " parameters"],
-    largest: float,
+    largest: Number,
 ) -> Explanation:
     """Return which training rows the prediction of one row rests on.
 
@@ -215,7 +221,7 @@ def explained(
     """
     if len(features) != 1:
         raise InvalidInput(f"x has {len(features)} rows; pass the one whose prediction to explain")
-    if not 0 < largest < 1:
+    if not 0 < real_number(largest, "largest") < 1:
         raise InvalidInput(f"largest is {largest}; expected a share above 0 and below 1")
     context = surer(context)
     refit = context.refits[context.subject]

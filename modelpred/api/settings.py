@@ -1,9 +1,8 @@
 """What ModelPred is told, as the configurations that the pipeline's stages take."""
 
-from pydantic import ValidationError
-
 from modelpred.api.labels import Labels
 from modelpred.errors import InvalidInput
+from modelpred.numbers import MOST_DRAWS, Number, checked_section, whole_number
 from modelpred.subsets import Counts, SubsetsConfig
 from modelpred.targets import TargetsConfig
 from modelpred.targets.families import FAMILIES, fitting_families
@@ -18,7 +17,7 @@ def family_of(target: str, labels: Labels) -> str:
     return target if target != AUTO else fitting_families(len(labels.classes))[0]
 
 
-def targets_config(family: str, settings: dict[str, float | int | str], seed: int) -> TargetsConfig:
+def targets_config(family: str, settings: dict[str, Number | str], seed: int) -> TargetsConfig:
     """The settings as the pipeline's stages take them.
 
     Raises:
@@ -31,20 +30,14 @@ def targets_config(family: str, settings: dict[str, float | int | str], seed: in
             f"{family} has no setting {unknown[0]!r}; known: "
             f"{', '.join(name for name in known if name != 'seed')}"
         )
-    try:
-        return TargetsConfig.model_validate({"model": family, "seed": seed, **settings})
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(map(str, first["loc"]))
-        raise InvalidInput(f"{name} is {first['input']!r}: {first['msg']}") from error
+    return checked_section(TargetsConfig, {"model": family, "seed": seed, **settings})
 
 
-def subsets_config(subsets: int | SubsetsConfig, seed: int) -> SubsetsConfig:
+def subsets_config(subsets: Number | SubsetsConfig, seed: int) -> SubsetsConfig:
     """How many subsets of which design and role; held-out ones in the pipeline's proportions."""
     if isinstance(subsets, SubsetsConfig):
         return subsets
-    if subsets < FEWEST_SUBSETS:
-        raise InvalidInput(f"subsets is {subsets}; expected {FEWEST_SUBSETS} or more")
+    subsets = whole_number(subsets, "subsets", least=FEWEST_SUBSETS, most=MOST_DRAWS)
     usual = SubsetsConfig()
     share = min(1.0, subsets / sum(usual.fit.values()))
 

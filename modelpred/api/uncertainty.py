@@ -12,11 +12,10 @@ import numpy as np
 import polars as pl
 import torch
 from numpy.typing import NDArray
-from pydantic import ValidationError
 from torch import Tensor
 
 from modelpred.api.labels import Labels
-from modelpred.errors import InvalidInput
+from modelpred.numbers import MOST_DRAWS, Number, checked_section, seed_number, whole_number
 from modelpred.refits import Retraining
 from modelpred.studies import calibration
 from modelpred.studies.bootstrap import (
@@ -109,15 +108,14 @@ class PredictiveDistribution:
 
 
 def predictive_distribution(
-    context: StudyContext, features: Tensor, labels: Labels, *, resamples: int, seed: int
+    context: StudyContext, features: Tensor, labels: Labels, *, resamples: Number, seed: Number
 ) -> PredictiveDistribution:
     """Return what the models of bootstrap resamples say of rows of features.
 
     Raises:
         InvalidInput: no resample, or a family that has neither probabilities nor numbers.
     """
-    if resamples < 1:
-        raise InvalidInput(f"resamples is {resamples}; expected 1 or more")
+    resamples = whole_number(resamples, "resamples", least=1, most=MOST_DRAWS)
     model, points = context.model, context.points
     asked = Points(features, torch.zeros(len(features), dtype=torch.int64), points.classes)
     if not model.regression:  # says so at once for a family without probabilities
@@ -126,7 +124,7 @@ def predictive_distribution(
         lambda weights: _models(context, weights),
         resamples=resamples,
         points=context.pool,
-        generator=context.generator(seed=seed, study=calibration.STUDY, block=0),
+        generator=context.generator(seed=seed_number(seed), study=calibration.STUDY, block=0),
     )
     if model.regression:
         found = predicted_numbers(model, models, features)
@@ -222,12 +220,10 @@ def memorized_rows(
     Raises:
         InvalidInput: settings out of range, or a share that leaves no row in or out.
     """
-    try:
-        config = MemorizationConfig.model_validate(settings)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(map(str, first["loc"]))
-        raise InvalidInput(f"{name} is {first['input']!r}: {first['msg']}") from error
+    whole_number(settings["subsets"], "subsets", most=MOST_DRAWS)
+    config = checked_section(
+        MemorizationConfig, {**settings, "seed": seed_number(settings["seed"])}
+    )
     found: Memorization = estimated(config, context)
     numbers = context.points.labels.numpy()
     named = numbers if context.model.regression else labels.names[numbers]

@@ -11,11 +11,11 @@ import numpy as np
 import polars as pl
 import torch
 from numpy.typing import NDArray
-from pydantic import ValidationError
 from torch import Tensor
 
 from modelpred.api.inputs import array_of
 from modelpred.errors import InvalidInput
+from modelpred.numbers import MOST_DRAWS, Number, checked_section, seed_number, whole_number
 from modelpred.studies.choosing import Quota, backwards, no_quota, own_shares, with_swaps
 from modelpred.studies.sampling import Utility
 from modelpred.studies.semivalues import Values
@@ -39,7 +39,7 @@ def estimated_values(
     *,
     groups: Groups | None,
     utility: str | Scoring,
-    seed: int,
+    seed: Number,
     settings: dict[str, Any],
 ) -> pl.DataFrame:
     """Return value, standard error and rank of every row, or of every group of rows.
@@ -54,7 +54,12 @@ def estimated_values(
     Raises:
         InvalidInput: a setting or groups that cannot be used.
     """
-    config = _config({**settings, "seed": seed})
+    most = {"permutations": whole_number(settings["permutations"], "permutations", most=MOST_DRAWS)}
+    config = checked_section(
+        ValuationConfig,
+        {**settings, **most, "seed": seed_number(seed)},
+        names={"semivalue": "method"},
+    )
     score = _known_utility(utility, context) if isinstance(utility, str) else utility
     game = game_of(context.refits[context.subject], context, utility=score)
     if groups is None:
@@ -79,16 +84,6 @@ def _estimated(
         generator=context.generator(seed=config.seed, study="values", block=0),
         progress=context.progress,
     )
-
-
-def _config(settings: dict[str, Any]) -> ValuationConfig:
-    try:
-        return ValuationConfig.model_validate(settings)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(map(str, first["loc"]))
-        name = {"semivalue": "method"}.get(name, name)
-        raise InvalidInput(f"{name} is {first['input']!r}: {first['msg']}") from error
 
 
 def _known_utility(name: str, context: StudyContext) -> UtilityName:
@@ -126,14 +121,14 @@ def _joint(game: Utility, members: Tensor) -> Utility:
     return lambda weights: game(weights.double() @ members.double())
 
 
-def suspicious_rows(context: StudyContext, *, classes: NDArray[Any], seed: int) -> pl.DataFrame:
+def suspicious_rows(context: StudyContext, *, classes: NDArray[Any], seed: Number) -> pl.DataFrame:
     """Return the rows, the one whose label the others' models believe least first.
 
     Columns: row_id, position, label, suggested (the likeliest class; only of families with
     probabilities) and confidence, see studies/worths.py.
     """
     labels = context.points.labels
-    generator = context.generator(seed=seed, study="suspects", block=0)
+    generator = context.generator(seed=seed_number(seed), study="suspects", block=0)
     found = held_out_evidence(context.refits[context.subject], context, generator=generator)
     sure = confidence(found, labels)
     named = classes[labels.numpy()] if len(classes) else labels.numpy()
@@ -146,7 +141,7 @@ def suspicious_rows(context: StudyContext, *, classes: NDArray[Any], seed: int) 
 
 
 def chosen_rows(
-    context: StudyContext, *, count: int, quota: str | Groups | None, swaps: int
+    context: StudyContext, *, count: Number, quota: str | Groups | None, swaps: Number
 ) -> pl.DataFrame:
     """Return the chosen rows, the one that the choice would miss most first.
 
@@ -162,10 +157,8 @@ def chosen_rows(
     Raises:
         InvalidInput: a count out of range, or groups that cannot be used.
     """
-    if not 0 < count <= context.pool:
-        raise InvalidInput(f"k is {count}; expected 1 to {context.pool} rows to choose")
-    if swaps < 0:
-        raise InvalidInput(f"swaps is {swaps}; expected 0 or more")
+    count = whole_number(count, "k", least=1, most=context.pool)
+    swaps = whole_number(swaps, "swaps", least=0, most=MOST_DRAWS)
     promised = _quota(context, quota)
     game = game_of(context.refits[context.subject], context)
     greedy = backwards(game, sizes=[count], quota=promised, stride=STRIDE)[count]

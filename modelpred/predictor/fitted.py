@@ -1,12 +1,12 @@
 """A fitted predictor: a refit that also refines its answers and bounds their error."""
 
-import math
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from modelpred.errors import InvalidInput
+from modelpred.numbers import Number, steps_number, whole_number
 from modelpred.predictor.anchors import Anchors, BoundAnchors
 from modelpred.predictor.config import PredictorConfig
 from modelpred.predictor.guarding import unseen
@@ -64,7 +64,7 @@ class Predictor:
         return self.network.last_stage
 
     def predict(
-        self, weights: Tensor, *, refine: float | int = 0, stages: int | None = None
+        self, weights: Tensor, *, refine: Number = 0, stages: Number | None = None
     ) -> Tensor:
         """Predicted parameters, float64 [subsets, parameters].
 
@@ -80,10 +80,11 @@ class Predictor:
             InvalidInput: weights of the wrong shape or value, a negative `refine`, or stages that
                 the predictor does not have.
         """
-        if not (math.isfinite(refine) and refine >= 0):
-            raise InvalidInput(f"refine is {refine}; expected a number of Newton steps, 0 or more")
-        if stages is not None and not 0 <= stages <= self.stages:
-            raise InvalidInput(f"stages is {stages}; this predictor has 0 to {self.stages}")
+        refine = steps_number(refine)
+        if stages is not None:
+            stages = whole_number(stages, "stages")
+            if not 0 <= stages <= self.stages:
+                raise InvalidInput(f"stages is {stages}; this predictor has 0 to {self.stages}")
         weights = check_weights(weights, self.points)
         if not len(weights):
             return self.points.features.new_zeros(0, self.anchors.parameter_count)
@@ -98,7 +99,7 @@ class Predictor:
         weights: Tensor,
         parameters: Tensor | None = None,
         *,
-        refine: float | int = 0,
+        refine: Number = 0,
         steps: int = CERTIFICATE_STEPS,
     ) -> Tensor | None:
         """Upper bound [subsets] on ||theta_hat - theta|| without retraining; None if none is known.
