@@ -48,7 +48,7 @@ from modelpred.api.uncertainty import (
 from modelpred.api.values import Groups, chosen_rows, estimated_values, suspicious_rows
 from modelpred.dataset import Dataset
 from modelpred.dataset.config import ScalingName
-from modelpred.dataset.preparation import Scaling, fit_scaling
+from modelpred.dataset.scaling import Scaling, fit_scaling, require_apart
 from modelpred.errors import InvalidInput
 from modelpred.numbers import Number, seed_number
 from modelpred.predictor import Predictor, PredictorConfig, answer_curve, fit_predictor
@@ -152,6 +152,7 @@ class ModelPred:
         cells = encoded_cells(encoding, rows, what="X")
         reading = Reading(encoding, named, fit_scaling(self._scaling, cells), labels)
         features = reading.scaled(cells, what="X")
+        require_apart(reading.scaling, cells, columns=encoding.feature_names, what="X")
         encoded = labels.encode(y, what="y", rows=len(features))
         row_ids = unique_ids(range(len(features)) if ids is None else ids, rows=len(features))
         config = targets_config(family_of(self._target, labels), self._settings, self._seed)

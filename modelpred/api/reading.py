@@ -11,7 +11,8 @@ from modelpred.api.inputs import ArrayLike, frame_of
 from modelpred.api.labels import Labels
 from modelpred.dataset import Dataset
 from modelpred.dataset.encoding import Encoding, fit_encoding
-from modelpred.dataset.preparation import Scaling, content_fingerprint
+from modelpred.dataset.preparation import content_fingerprint
+from modelpred.dataset.scaling import Scaling, scaled_features
 from modelpred.errors import InvalidInput
 from modelpred.targets import Points, points_of
 
@@ -65,13 +66,9 @@ class Reading:
         return encoded_cells(self.encoding, rows, what=what)
 
     def scaled(self, cells: Tensor, *, what: str) -> Tensor:
-        """Features from cells; InvalidInput where float64 cannot hold them."""
-        features = self.scaling(cells)
-        if not bool(features.isfinite().all()):
-            raise InvalidInput(
-                f"{what} holds values too large to scale in float64; divide them by a constant"
-            )
-        return features
+        """Features from cells; InvalidInput where one is too large to compute with."""
+        names = self.encoding.feature_names
+        return scaled_features(self.scaling, cells, columns=names, what=what)
 
     def points(self, table: ArrayLike, labels: ArrayLike, *, what: str) -> Points:
         """Points with their labels; InvalidInput as `features` and `Labels.encode`."""

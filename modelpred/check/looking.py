@@ -183,7 +183,9 @@ def _outlook(looked: Looked, config: DatasetConfig) -> str:
     table = looked.table
     labels, classes = labels_of(table)
     pool, test = split(table, labels, classes, config)
-    encoding = fit_encoding(table.rows[pool], table.feature_names, levels=config.levels)
+    encoding = fit_encoding(
+        table.rows[pool], table.feature_names, levels=config.levels, dates=config.dates
+    )
     features, points = len(encoding.feature_names), len(pool)
     model = family(len(classes))
     parameters = (features + 1) * (len(classes) if model == "softmax" else 1)

@@ -12,11 +12,10 @@ if TYPE_CHECKING:
     from modelpred.dataset.files import read_dataset, write_dataset
     from modelpred.dataset.preparation import (
         Dataset,
-        Scaling,
-        fit_scaling,
         prepare,
         prepare_table,
     )
+    from modelpred.dataset.scaling import Scaling, fit_scaling
     from modelpred.dataset.seeds import seeded_generator
     from modelpred.dataset.sources import source_table
     from modelpred.dataset.tables import InvalidInput, Table, known_sources, load_table
@@ -43,7 +42,8 @@ _HOMES = {
     "config": ("DatasetConfig",),
     "encoding": ("Encoding",),
     "files": ("read_dataset", "write_dataset"),
-    "preparation": ("Dataset", "Scaling", "fit_scaling", "prepare", "prepare_table"),
+    "preparation": ("Dataset", "prepare", "prepare_table"),
+    "scaling": ("Scaling", "fit_scaling"),
     "seeds": ("seeded_generator",),
     "sources": ("source_table",),
     "tables": ("InvalidInput", "Table", "known_sources", "load_table"),

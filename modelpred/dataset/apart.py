@@ -31,6 +31,9 @@ def _distances(cells: pl.Series) -> Float64[np.ndarray, " rows"]:
     ordered = cells.dtype.is_numeric() or cells.dtype in DAYS
     if ordered:
         numbers = cells.to_physical().cast(pl.Float64).fill_nan(None)
+        largest = numbers.abs().max()
+        if isinstance(largest, float) and largest > 0:
+            numbers = numbers / largest  # no square overflows or underflows
         mean, spread = numbers.mean(), numbers.std(ddof=0)
         if isinstance(mean, float) and isinstance(spread, float) and spread > 0:
             far = ((numbers - mean) / spread).abs()

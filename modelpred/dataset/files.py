@@ -12,16 +12,17 @@ import hashlib
 import io
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import polars as pl
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from modelpred.dataset.config import ScalingName
 from modelpred.dataset.encoding import Encoding
 from modelpred.dataset.growing import Earlier
-from modelpred.dataset.preparation import Dataset, Scaling, content_fingerprint
+from modelpred.dataset.preparation import Dataset, content_fingerprint
+from modelpred.dataset.scaling import Scaling
 from modelpred.errors import InvalidInput
 from modelpred.sealed import write_atomically
 
@@ -40,8 +41,8 @@ class _Description(BaseModel):
         model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
         name: ScalingName
-        offset: tuple[float, ...]
-        divisor: tuple[float, ...]
+        offset: tuple[FiniteFloat, ...]
+        divisor: tuple[Annotated[FiniteFloat, Field(gt=0)], ...]
 
     class EarlierEntry(BaseModel):
         """Where the training rows of a version before are."""

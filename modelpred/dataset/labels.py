@@ -4,6 +4,7 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float64, Int64
 
+from modelpred.dataset.scaling import LARGEST_CELL, are_one
 from modelpred.dataset.tables import Table
 from modelpred.errors import InvalidInput
 
@@ -18,6 +19,7 @@ def labels_of(
         unusable = ~(values.is_finite().fill_null(False))  # noqa: FBT003 - polars' own signature
         if unusable.any():
             _refuse_cells(table, table.label, unusable, "missing or not finite")
+        require_usable_labels(values.to_numpy(), what=f"the label {table.label!r} of {table.name}")
         return values.to_numpy(writable=True), ()
 
     if column.null_count():
@@ -39,6 +41,22 @@ def labels_of(
         )
     index = {name: position for position, name in enumerate(classes)}
     return np.array([index[name] for name in names], dtype=np.int64), classes
+
+
+def require_usable_labels(labels: Float64[np.ndarray, " rows"], *, what: str) -> None:
+    """Refuses numbers to predict that are too large, or of which one hides all others.
+
+    Raises:
+        InvalidInput: `what` with the number.
+    """
+    largest = float(labels[np.abs(labels).argmax()])
+    unit = abs(largest) or 1.0
+    spread = float((labels / unit).std()) * unit
+    if abs(largest) > LARGEST_CELL or are_one(labels, spread):
+        raise InvalidInput(
+            f"{what} holds {largest:g}, too large to compute with beside the others; remove rows "
+            "whose label stands for no value, or divide all labels by a constant"
+        )
 
 
 def _refuse_cells(table: Table, column: str, unusable: pl.Series, what: str) -> None:

@@ -1,11 +1,7 @@
 """From a source table to points: split, encode, scale.
 
-Encodings and scalers
-see training rows only:
-
-    standardise        (x - mean of the column) / standard deviation of the column
-    largest_row_norm   x / max_i ‖x_i‖, the published setting
-    none               x
+Encodings and scalings see training rows
+only.
 
 `flip` plants wrong labels: that share of the training rows, drawn by a generator of their own so
 that the split stays as it is, gets another class at random. They are for judging how well a method
@@ -22,7 +18,7 @@ import torch
 from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
-from modelpred.dataset.config import DatasetConfig, ScalingName
+from modelpred.dataset.config import DatasetConfig
 from modelpred.dataset.encoding import Encoding, fit_encoding
 from modelpred.dataset.growing import (
     Earlier,
@@ -32,27 +28,12 @@ from modelpred.dataset.growing import (
     require_continuable,
 )
 from modelpred.dataset.labels import labels_of
+from modelpred.dataset.scaling import Scaling, fit_scaling, require_apart, scaled_features
 from modelpred.dataset.seeds import seeded_generator
 from modelpred.dataset.sources import source_table
 from modelpred.dataset.splitting import split
 from modelpred.dataset.tables import Table
 from modelpred.errors import InvalidInput
-
-
-@dataclass(frozen=True)
-class Scaling:
-    """How cells became features: (cell - offset) / divisor, column by column."""
-
-    name: ScalingName
-    offset: tuple[float, ...]
-    divisor: tuple[float, ...]
-
-    def __call__(
-        self, cells: Float64[Tensor, "points features"]
-    ) -> Float64[Tensor, "points features"]:
-        """Features from unscaled cells."""
-        offset = torch.tensor(self.offset, dtype=torch.float64)
-        return (cells - offset) / torch.tensor(self.divisor, dtype=torch.float64)
 
 
 @dataclass(frozen=True)
@@ -146,16 +127,17 @@ def prepare_table(table: Table, config: DatasetConfig, *, since: Dataset | None 
     encoding = since.encoding if since else _fitted_encoding(rows, table, config)
     cells, test_cells = _encoded(encoding, rows, table), _encoded(encoding, held_out, table)
     scaling = since.scaling if since else fit_scaling(config.scaling, cells)
-    features, pool_labels = (
-        _scaled(scaling, cells, encoding, table),
-        torch.from_numpy(labels[pool_rows]),
-    )
+    names = encoding.feature_names
+    features = scaled_features(scaling, cells, columns=names, what=table.name)
+    if since is None:
+        require_apart(scaling, cells, columns=names, what=table.name)
+    pool_labels = torch.from_numpy(labels[pool_rows])
     shown = ("row_id", *encoding.column_names, *table.kept, table.label)
     dataset = Dataset(
         name=table.name,
         features=features,
         labels=pool_labels,
-        test_features=_scaled(scaling, test_cells, encoding, table),
+        test_features=scaled_features(scaling, test_cells, columns=names, what=table.name),
         test_labels=torch.from_numpy(labels[test_rows]),
         row_ids=tuple(rows["row_id"]),
         test_row_ids=tuple(held_out["row_id"]),
@@ -216,24 +198,6 @@ def _with_wrong_labels(dataset: Dataset, *, share: float, seed: int) -> Dataset:
     return replace(dataset, labels=labels, rows=rows, original_labels=dataset.labels)
 
 
-def fit_scaling(name: ScalingName, cells: Float64[Tensor, "points features"]) -> Scaling:
-    """The scaling with constants from these cells alone.
-
-    A column with one value is shifted, not divided; cells that are all zero stay as they are.
-    """
-    features = cells.shape[1]
-    if name == "standardise":
-        smallest, largest = cells.amin(dim=0), cells.amax(dim=0)
-        deviation = cells.std(dim=0, correction=0)
-        constant = (smallest == largest) | (deviation == 0)
-        # The value itself, not its mean: summing 300 equal numbers may round.
-        offset = torch.where(constant, smallest, cells.mean(dim=0))
-        divisor = torch.where(constant, torch.ones_like(deviation), deviation)
-        return Scaling(name, tuple(offset.tolist()), tuple(divisor.tolist()))
-    largest_norm = cells.norm(dim=1).max().item() if name == "largest_row_norm" else 1.0
-    return Scaling(name, (0.0,) * features, (largest_norm or 1.0,) * features)
-
-
 def content_fingerprint(dataset: Dataset) -> str:
     """SHA-256 over every field but the fingerprint itself.
 
@@ -264,7 +228,7 @@ def content_fingerprint(dataset: Dataset) -> str:
 
 def _fitted_encoding(rows: pl.DataFrame, table: Table, config: DatasetConfig) -> Encoding:
     try:
-        return fit_encoding(rows, table.feature_names, levels=config.levels)
+        return fit_encoding(rows, table.feature_names, levels=config.levels, dates=config.dates)
     except InvalidInput as error:
         raise InvalidInput(f"{table.name}: {error}") from error
 
@@ -277,17 +241,3 @@ def _encoded(
         return torch.from_numpy(encoding.encode(rows))
     except InvalidInput as error:
         raise InvalidInput(f"{table.name}: {error}") from error
-
-
-def _scaled(
-    scaling: Scaling, cells: Float64[Tensor, "rows features"], encoding: Encoding, table: Table
-) -> Float64[Tensor, "rows features"]:
-    features = scaling(cells)
-    usable = features.isfinite().all(dim=0).tolist()
-    if not all(usable):
-        column = encoding.feature_names[usable.index(False)]
-        raise InvalidInput(
-            f"column {column!r} of {table.name} holds values too large to scale in float64; "
-            "divide it by a constant first"
-        )
-    return features

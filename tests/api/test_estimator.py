@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 import modelpred
 from modelpred import InvalidInput, ModelPred
 from modelpred.api.settings import subsets_config
-from modelpred.dataset.preparation import fit_scaling
+from modelpred.dataset.scaling import fit_scaling
 from modelpred.predictor import PredictorConfig, fit_predictor
 from modelpred.subsets import SubsetsConfig, draw_subsets
 from modelpred.targets import points_of, target_model, train_targets
