@@ -1,7 +1,7 @@
 """Labels of any type as class indices or numbers, and back: a class keeps its name and its type."""
 
-import math
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Literal
 
 import numpy as np
@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from modelpred.api.inputs import ArrayLike, array_of
+from modelpred.dataset.cells import is_missing
+from modelpred.dataset.labels import require_usable_labels
 from modelpred.errors import InvalidInput
 
 LabelKind = Literal["boolean", "integer", "number", "text"]
@@ -99,15 +101,20 @@ def _label_array(labels: ArrayLike, *, what: str) -> tuple[NDArray[Any], LabelKi
     if isinstance(labels, pl.DataFrame):
         raise InvalidInput(f"{what} is a table, expected one column; pass a series")
     listed = labels.to_list() if isinstance(labels, pl.Series) else labels
+    if isinstance(listed, np.ma.MaskedArray):
+        listed = listed.tolist()  # None where masked
     if isinstance(listed, (list, tuple)):  # numpy would turn [1, "a"] into texts
         listed = np.array(listed, dtype=object)
     array = array_of(listed)
     if array.ndim != 1 or not len(array):
         raise InvalidInput(f"{what} has shape {list(array.shape)}, expected one label a row")
-    if array.dtype.kind == "O":
+    missing = 0
+    if array.dtype.kind not in _KINDS or _KINDS[array.dtype.kind] == "text":
+        missing = sum(is_missing(label) for label in array)
+    if array.dtype.kind == "O" and not missing:
         array = _one_type(array, what=what)
     kind = _KINDS.get(array.dtype.kind, "text")
-    missing = int((~np.isfinite(array)).sum()) if kind == "number" else 0
+    missing += int((~np.isfinite(array)).sum()) if kind == "number" else 0
     if missing:
         raise InvalidInput(f"{what} has {missing} missing or not finite labels; fill or remove")
     return (array.astype(str) if kind == "text" else array), kind
@@ -115,18 +122,20 @@ def _label_array(labels: ArrayLike, *, what: str) -> tuple[NDArray[Any], LabelKi
 
 def _one_type(array: NDArray[Any], *, what: str) -> NDArray[Any]:
     """An array of objects as an array of what they are; of other things than numbers, their text."""
-    labels = array.tolist()
-    missing = sum(
-        label is None or (isinstance(label, float) and math.isnan(label)) for label in labels
-    )
-    if missing:
-        raise InvalidInput(f"{what} has {missing} missing or not finite labels; fill or remove")
+    labels = [_plain(label) for label in array.tolist()]
     kinds = {_KINDS.get(np.asarray(label).dtype.kind, "text") for label in labels}
     if len(kinds) > 1 and kinds != {"integer", "number"}:
         raise InvalidInput(
             f"{what} mixes {' and '.join(sorted(kinds))} labels; give all of them one type"
         )
     return array.astype(str) if kinds == {"text"} else np.array(labels)
+
+
+def _plain(label: object) -> object:
+    """A decimal number as the number that NumPy has for it."""
+    if not isinstance(label, Decimal):
+        return label
+    return float(label) if label.as_tuple().exponent else int(label)
 
 
 def _texts(array: NDArray[Any], kind: LabelKind, *, like: LabelKind) -> list[str]:
@@ -142,4 +151,6 @@ def _texts(array: NDArray[Any], kind: LabelKind, *, like: LabelKind) -> list[str
 def _numbers(array: NDArray[Any], kind: LabelKind, *, what: str) -> NDArray[np.float64]:
     if kind in {"text", "boolean"}:
         raise InvalidInput(f"{what} holds {kind} labels, expected numbers to predict")
-    return array.astype(np.float64)
+    numbers = array.astype(np.float64)
+    require_usable_labels(numbers, what=what)
+    return numbers
