@@ -56,7 +56,7 @@ def predictor() -> None:
             start=None if params.predictor.start is None else predictor_of(params.predictor.start),
             progress=progress,
         )
-    cheap = rivals(model, points, weights, parameters)
+    cheap = rivals(model, points, weights, parameters, tolerance=params.targets.tolerance)
     full = cheap["full_model"](torch.ones(1, len(points.labels)))[0]
     refits = {
         **answer_curve(fitted),

@@ -1,12 +1,12 @@
 """Stage `studies`: what the predictor is for, one study at a time: `python -m flows.studies edits`."""
 
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import polars as pl
-import torch
 from prefect import flow
 
 from flows.artifacts import (
@@ -37,7 +37,7 @@ from modelpred.studies import (
     valuation,
 )
 from modelpred.studies.costs import Preparation
-from modelpred.studies.utility import StudyContext, StudyResult, write_result
+from modelpred.studies.utility import StudyContext, StudyResult, full_model, write_result
 from modelpred.targets import points_of
 from modelpred.targets.shards import read_bank
 
@@ -55,7 +55,7 @@ def _preparation(artifacts: Path) -> Preparation:
 def _with_all_answers(context: StudyContext) -> StudyContext:
     """The context with the refined predictor and warm retraining among its refits, too."""
     predictor, truth = context.refits[context.subject], context.truth
-    start = truth(torch.ones(1, context.pool))[0]
+    start = full_model(context)[0]
     exact = retrainings(truth.model, truth.points, tolerance=truth.tolerance, start=start)
     warm = {name: refit for name, refit in exact.items() if name != truth.name}
     curve = answer_curve(predictor) if isinstance(predictor, Predictor) else {}
@@ -114,7 +114,11 @@ def studies(study: str) -> None:
         raise InvalidInput(f"unknown study {study!r}; known: {', '.join(RUNS)}")
     params = read_params(PARAMS)
     with Progress(study) as progress:
-        result = result_of(study, getattr(params, study), progress=progress)
+        result = result_of(
+            study, getattr(params, study), tolerance=params.targets.tolerance, progress=progress
+        )
+    if result.metrics["failed"]:
+        sys.stderr.write(f"{study}: WARNING: {result.metrics['failed_told']}{os.linesep}")
     with written(STUDIES_FOLDER / study) as folder:
         write_result(result, folder)
         write_json(headline(study, result.metrics), folder / "headline.json")
@@ -129,16 +133,20 @@ def result_of(
     study: str,
     config: Any,  # noqa: ANN401
     *,
+    tolerance: float,
     progress: Report,
     artifacts: Path = ARTIFACTS,
 ) -> StudyResult:
-    """What a study finds in that folder of artifacts."""
-    known = context(progress, artifacts=artifacts)
+    """What a study finds in that folder of artifacts, and which models failed on the way."""
+    known = context(progress, tolerance=tolerance, artifacts=artifacts)
     if study in JUDGING:
         known = _with_all_answers(known)
     if study == "edits":
-        return edits.run(config, known, preparation=_preparation(artifacts))
-    return RUNS[study](config, known)
+        found = edits.run(config, known, preparation=_preparation(artifacts))
+    else:
+        found = RUNS[study](config, known)
+    failed = {"failed": known.failures.counts(), "failed_told": str(known.failures)}
+    return replace(found, metrics={**found.metrics, **failed})
 
 
 def headline(study: str, metrics: dict[str, Any]) -> dict[str, float | None]:
@@ -152,19 +160,19 @@ def headline(study: str, metrics: dict[str, Any]) -> dict[str, float | None]:
     return found
 
 
-def context(progress: Report, *, artifacts: Path = ARTIFACTS) -> StudyContext:
-    """The artifacts as a study takes them."""
+def context(progress: Report, *, tolerance: float, artifacts: Path = ARTIFACTS) -> StudyContext:
+    """The artifacts as a study takes them; truth and rivals are trained to the tolerance."""
     dataset = read_dataset(artifacts / DATASET.name)
     predictor = read_predictor(artifacts / PREDICTOR.name)
     weights, parameters = read_bank(artifacts / TARGETS.name).usable(role="fit")
     model, points = predictor.model, predictor.points
-    cheap = rivals(model, points, weights, parameters)
+    cheap = rivals(model, points, weights, parameters, tolerance=tolerance)
     return StudyContext(
         model=model,
         points=points,
         test_points=points_of(dataset.test_features, dataset.test_labels, len(dataset.classes)),
         refits={"predictor": predictor, **cheap},
-        truth=Retraining(model, points),
+        truth=Retraining(model, points, tolerance=tolerance),
         row_ids=dataset.row_ids,
         rows=dataset.rows,
         mislabelled=dataset.mislabelled,

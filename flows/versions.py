@@ -99,7 +99,8 @@ def compare(study: str, revisions: Sequence[str], *, place: Path) -> Comparison:
     Raises:
         InvalidInput: none can be read.
     """
-    config = getattr(read_params(PARAMS), study)
+    params = read_params(PARAMS)
+    config, tolerance = getattr(params, study), params.targets.tolerance
     read: dict[str, Version] = {}
     results: dict[str, StudyResult] = {}
     missing: dict[str, str] = {}
@@ -111,7 +112,9 @@ def compare(study: str, revisions: Sequence[str], *, place: Path) -> Comparison:
                 folder = fetch(revision, stages, into=place / str(number))
                 read[revision] = _version(revision, folder)
                 # The bar shows revisions, not what a study does inside one.
-                results[revision] = result_of(study, config, progress=silent, artifacts=folder)
+                results[revision] = result_of(
+                    study, config, tolerance=tolerance, progress=silent, artifacts=folder
+                )
             except InvalidInput as error:
                 read.pop(revision, None)
                 reason = str(error).removeprefix(f"{revision}: ")
@@ -131,7 +134,7 @@ def compare(study: str, revisions: Sequence[str], *, place: Path) -> Comparison:
         tuple(read),
         missing,
         {name: headline(study, result.metrics) for name, result in results.items()},
-        cross_scores(list(read.values())),
+        cross_scores(list(read.values()), tolerance=tolerance),
         pl.concat(changes) if changes else pl.DataFrame(),
         _drifts(study, results, pairs),
     )

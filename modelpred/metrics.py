@@ -177,7 +177,7 @@ def top_overlap(first: Array, second: Array, *, share: float = 0.1) -> float:
 
 
 def ranks(values: Array) -> Vector:
-    """Return the ranks 1..n along the first axis; equal values share their mean rank."""
+    """Return the ranks 1..n along the first axis; equal values share their mean rank, nan has none."""
     columns = _numbers(values)
     flat = columns.reshape(len(columns), -1)
     result = np.empty_like(flat)
@@ -185,6 +185,7 @@ def ranks(values: Array) -> Vector:
         _, inverse, counts = np.unique(flat[:, column], return_inverse=True, return_counts=True)
         ends = np.cumsum(counts)
         result[:, column] = (ends - (counts - 1) / 2)[inverse]
+    result[np.isnan(flat)] = np.nan
     return result.reshape(columns.shape)
 
 
@@ -256,14 +257,16 @@ def lds(predicted: Array, true: Array) -> Interval:
     """Return the linear datamodelling score of predicted against true [subsets, rows].
 
     The mean over rows of the Spearman correlation over subsets. A row whose truth does not vary
-    is left out; a row whose prediction does not vary counts 0. The 95% interval is over rows and
-    takes the subsets as given.
+    is left out; a row whose prediction does not vary counts 0. nan where a prediction is nan. The
+    95% interval is over rows and takes the subsets as given.
     """
     left, right = _pair(predicted, true)
     varies = right.min(axis=0) < right.max(axis=0)
     if not varies.any():
         raise ValueError("expected true values that vary over the subsets, got constant ones")
-    return mean_interval(np.nan_to_num(_rank_correlations(left[:, varies], right[:, varies])))
+    correlations = np.nan_to_num(_rank_correlations(left[:, varies], right[:, varies]))
+    correlations[np.isnan(left[:, varies]).any(axis=0)] = np.nan
+    return mean_interval(correlations)
 
 
 def split_half_reliability(first: Array, second: Array) -> float:
@@ -278,7 +281,10 @@ def split_half_reliability(first: Array, second: Array) -> float:
 
 
 def auroc(score: Array, positive: Array) -> float:
-    """Return the chance that a positive scores above a negative, ties counting one half."""
+    """Return the chance that a positive scores above a negative, ties counting one half.
+
+    nan where a score is nan.
+    """
     scores, truth = _pair(score, positive)
     marked = truth.astype(bool).ravel()
     positives, negatives = int(marked.sum()), int((~marked).sum())
@@ -286,6 +292,8 @@ def auroc(score: Array, positive: Array) -> float:
         raise ValueError(
             f"expected positives and negatives, got {positives} positive and {negatives} negative"
         )
+    if np.isnan(scores).any():
+        return float("nan")
     above = ranks(scores.ravel())[marked].sum() - positives * (positives + 1) / 2
     return float(above / (positives * negatives))
 

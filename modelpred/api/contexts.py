@@ -1,5 +1,9 @@
 """A fit as a study takes it: the pool, the rows to score on, and one refit that is asked."""
 
+import logging
+from collections.abc import Generator
+from contextlib import contextmanager
+
 from modelpred.api.files import Fitted
 from modelpred.numbers import Number, steps_number
 from modelpred.predictor import Refined
@@ -7,7 +11,10 @@ from modelpred.refits import Progress, Refit, Retraining, silent
 from modelpred.studies.utility import StudyContext
 from modelpred.targets import Points
 
+log = logging.getLogger(__name__)
 
+
+@contextmanager
 def context_of(
     fitted: Fitted,
     test_points: Points,
@@ -15,14 +22,17 @@ def context_of(
     exact: bool,
     refine: Number,
     progress: Progress = silent,
-) -> StudyContext:
-    """Return the fit as a study takes it, with the predictor or retraining as its subject."""
+) -> Generator[StudyContext]:
+    """The fit as a study takes it, with the predictor or retraining as its subject.
+
+    Afterwards a warning says how many models failed, if any did.
+    """
     refine = steps_number(refine)
     predictor = fitted.predictor
     truth = Retraining(predictor.model, predictor.points, tolerance=fitted.tolerance)
     predicted: Refit = Refined(predictor, refine) if refine else predictor
     subject = truth if exact else predicted
-    return StudyContext(
+    context = StudyContext(
         predictor.model,
         predictor.points,
         test_points,
@@ -33,3 +43,6 @@ def context_of(
         feature_names=fitted.dataset.feature_names,
         class_names=fitted.dataset.classes,
     )
+    yield context
+    if str(context.failures):
+        log.warning("%s", context.failures)

@@ -275,7 +275,7 @@ class ModelPred:
             model, points = ready.predictor.model, ready.predictor.points
             refits = {
                 **answer_curve(ready.predictor),
-                **rivals(model, points, *self.bank.usable(role="fit")),
+                **rivals(model, points, *self.bank.usable(role="fit"), tolerance=ready.tolerance),
                 **retrainings(
                     model, points, tolerance=ready.tolerance, start=ready.full_parameters
                 ),
@@ -389,9 +389,12 @@ class ModelPred:
             InvalidInput: tables, groups or settings that cannot be used.
         """
         test = self._ready.reading.points(X_test, y_test, what="_test")
-        with progress_bar(shown=self._progress) as report:
+        with (
+            progress_bar(shown=self._progress) as report,
+            context_of(self._ready, test, exact=exact, refine=refine, progress=report) as context,
+        ):
             return estimated_values(
-                context_of(self._ready, test, exact=exact, refine=refine, progress=report),
+                context,
                 groups=groups,
                 utility=utility,
                 seed=seed,
@@ -413,10 +416,11 @@ class ModelPred:
             seed: of the subsets.
         """
         ready = self._ready
-        with progress_bar(shown=self._progress) as report:
-            context = context_of(
-                ready, ready.predictor.points, exact=exact, refine=refine, progress=report
-            )
+        pool = ready.predictor.points
+        with (
+            progress_bar(shown=self._progress) as report,
+            context_of(ready, pool, exact=exact, refine=refine, progress=report) as context,
+        ):
             return suspicious_rows(context, classes=self.classes, seed=seed)
 
     def select(
@@ -449,10 +453,12 @@ class ModelPred:
             InvalidInput: k out of range, tables or groups that cannot be used.
         """
         validation = self._ready.reading.points(X_val, y_val, what="_val")
-        with progress_bar(shown=self._progress) as report:
-            context = context_of(
+        with (
+            progress_bar(shown=self._progress) as report,
+            context_of(
                 self._ready, validation, exact=exact, refine=refine, progress=report
-            )
+            ) as context,
+        ):
             return chosen_rows(context, count=k, quota=quota, swaps=swaps)
 
     def predictive(
@@ -481,13 +487,13 @@ class ModelPred:
         """
         ready = self._ready
         features = ready.reading.features(X, what="X")
-        context = context_of(ready, ready.scored_points, exact=exact, refine=refine)
         drawn = zip(ready.targets.subsets.roles, ready.targets.subsets.designs, strict=True)
         if not exact and ("fit", "bootstrap") not in drawn:
             log.warning("the fit saw no bootstrap resample; check the intervals with exact=True")
-        return predictive_distribution(
-            context, features, ready.reading.labels, resamples=resamples, seed=seed
-        )
+        with context_of(ready, ready.scored_points, exact=exact, refine=refine) as context:
+            return predictive_distribution(
+                context, features, ready.reading.labels, resamples=resamples, seed=seed
+            )
 
     def memorization(
         self,
@@ -516,9 +522,12 @@ class ModelPred:
         """
         ready = self._ready
         points = ready.scored_points if test is None else ready.reading.points(*test, what="_test")
-        with progress_bar(shown=self._progress) as report:
+        with (
+            progress_bar(shown=self._progress) as report,
+            context_of(ready, points, exact=exact, refine=refine, progress=report) as context,
+        ):
             return memorized_rows(
-                context_of(ready, points, exact=exact, refine=refine, progress=report),
+                context,
                 ready.reading.labels,
                 settings={"subsets": subsets, "share": share, "strongest": strongest, "seed": seed},
             )
@@ -543,13 +552,14 @@ class ModelPred:
             InvalidInput: a parameter that the model does not have.
         """
         ready = self._ready
-        return attributed(
-            context_of(ready, ready.scored_points, exact=exact, refine=refine),
-            ready.predictor,
-            ready.reading.labels,
-            parameter=parameter,
-            full=ready.full_parameters,
-        )
+        with context_of(ready, ready.scored_points, exact=exact, refine=refine) as context:
+            return attributed(
+                context,
+                ready.predictor,
+                ready.reading.labels,
+                parameter=parameter,
+                full=ready.full_parameters,
+            )
 
     def explain(
         self,
@@ -574,13 +584,14 @@ class ModelPred:
         """
         ready = self._ready
         row = x if isinstance(x, pl.DataFrame) or array_of(x).ndim != 1 else array_of(x)[None]
-        return explained(
-            context_of(ready, ready.scored_points, exact=exact, refine=refine),
-            ready.reading.labels,
-            ready.reading.features(row, what="x"),
-            full=ready.full_parameters,
-            largest=largest,
-        )
+        with context_of(ready, ready.scored_points, exact=exact, refine=refine) as context:
+            return explained(
+                context,
+                ready.reading.labels,
+                ready.reading.features(row, what="x"),
+                full=ready.full_parameters,
+                largest=largest,
+            )
 
     def save(self, folder: str | Path) -> None:
         """Write dataset/, targets/, predictor/ and modelpred.json: Parquet, safetensors, JSON."""

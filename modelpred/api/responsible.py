@@ -62,7 +62,8 @@ class FlippingRows:
         removed: their ids; none where no set was found.
         margin: that the predicted model has without them; nan if none was found.
         retrained_margin: that the retrained model has without them; nan if none was found.
-        becomes: what the retrained model predicts instead; None if none was found.
+        becomes: what the retrained model predicts instead; None if none was found, or if training
+            did not converge.
         confirmed: whether that is another class, so that the flip is real.
     """
 
@@ -109,11 +110,11 @@ def _flip_line(flip: FlippingRows) -> str:
         return "No set of rows was found whose removal changes the class."
     count = len(flip.removed)
     rows = ", ".join(flip.removed[: 2 * SHOWN]) + (", ..." if count > 2 * SHOWN else "")
-    said = (
-        f"retraining confirms: {flip.becomes}, margin {flip.retrained_margin:.3g}"
-        if flip.confirmed
-        else f"retraining does not confirm: still {flip.becomes}"
-    )
+    said = f"retraining does not confirm: still {flip.becomes}"
+    if flip.confirmed:
+        said = f"retraining confirms: {flip.becomes}, margin {flip.retrained_margin:.3g}"
+    elif flip.becomes is None:
+        said = "retraining did not converge, so nothing confirms it"
     return f"Without {count} {'row' if count == 1 else 'rows'} ({rows}) it flips; {said}"
 
 

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from modelpred.api.labels import Labels
 from modelpred.numbers import MOST_DRAWS, Number, checked_section, seed_number, whole_number
-from modelpred.refits import Retraining
 from modelpred.studies import calibration
 from modelpred.studies.bootstrap import (
     Predictive,
@@ -33,7 +32,7 @@ from modelpred.studies.memorization import (
 )
 from modelpred.studies.memorizing import Memorization
 from modelpred.studies.responsibility import places
-from modelpred.studies.utility import SCORE_BYTES, StudyContext, refitted
+from modelpred.studies.utility import SCORE_BYTES, StudyContext, finished, refitted
 from modelpred.targets import Points, TargetModel
 
 SHOWN = 5  # rows that a printed result lists
@@ -144,12 +143,9 @@ def predictive_distribution(
 
 
 def _models(context: StudyContext, weights: Tensor) -> Tensor:
-    """The subject's models; of exact retraining those that converged."""
-    refit = context.refits[context.subject]
-    if isinstance(refit, Retraining):
-        trained = refit.train(weights)
-        return trained.parameters[trained.converged]
-    return refitted(refit, weights, context)
+    """The subject's models; those that failed are left out."""
+    parameters = refitted(context.refits[context.subject], weights, context)
+    return parameters[finished(parameters)]
 
 
 def _parameter_table(context: StudyContext, found: Predictive) -> pl.DataFrame:

@@ -146,7 +146,7 @@ def chosen_rows(
     """Return the chosen rows, the one that the choice would miss most first.
 
     Columns: row_id, position, and gain: by how much the predicted validation loss rises when the
-    row leaves the choice.
+    row leaves the choice; null, and last, where one of the two models failed.
 
     Args:
         context: the fit, its subject, and the rows to choose by.
@@ -177,7 +177,7 @@ def chosen_rows(
             "position": positions,
             "gain": gains[order],
         }
-    )
+    ).with_columns(pl.col("gain").fill_nan(None))
 
 
 def _quota(context: StudyContext, quota: str | Groups | None) -> Quota:

@@ -111,9 +111,9 @@ def fidelity(
 
 
 def mean_losses(model: TargetModel, parameters: Tensor, points: Points) -> Tensor:
-    """Mean loss over the points for each model, [subsets], in blocks of bounded memory."""
+    """Loss on the points for each model (`TargetModel.test_loss`), in blocks of bounded memory."""
     blocks = model.score_blocks(parameters, points, limit=SCORE_BYTES)
-    return torch.cat([model.losses(scores, points.labels).mean(1) for scores in blocks])
+    return torch.cat([model.test_loss(scores, points.labels) for scores in blocks])
 
 
 def size_groups(weights: Tensor) -> np.ndarray:

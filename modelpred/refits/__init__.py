@@ -63,10 +63,13 @@ def rivals(
     points: Points,
     fit_weights: Num[Tensor, "subsets points"],
     fit_parameters: Float[Tensor, "subsets parameters"],
+    *,
+    tolerance: float = 1e-6,
 ) -> dict[str, Refit]:
     """Return every cheap refit that is defined for the family, by name, cheapest first.
 
-    The full-data model is trained here; the linear datamodel is fitted on the bank's fit rows.
+    The full-data model is trained here, to the tolerance; the linear datamodel is fitted on the
+    bank's fit rows.
     Families without a stationary full-data model (mlp) have no influence function and no Newton
     step, so that these three are left out there (see `modelpred.refits.influence`); they have the
     full-data model fine-tuned on the subset instead.
@@ -75,7 +78,7 @@ def rivals(
         RuntimeError: the full-data model did not converge, so that nothing can be expanded there.
     """
     everything = torch.ones(1, len(points.labels), dtype=torch.float64)
-    trained = Retraining(model, points).train(everything)
+    trained = Retraining(model, points, tolerance=tolerance).train(everything)
     if not bool(trained.converged[0]):
         raise RuntimeError(
             f"the full-data {model.name} did not converge, its largest gradient entry is "
@@ -84,7 +87,10 @@ def rivals(
     full = trained.parameters[0]
     refits: list[Refit] = [FullModel(model, points, full)]
     if "steps" in model.setting_names():
-        refits += [FineTuned(model, points, full, steps=steps) for steps in TUNING_STEPS]
+        refits += [
+            FineTuned(model, points, full, steps=steps, tolerance=tolerance)
+            for steps in TUNING_STEPS
+        ]
     if model.convex:
         refits += [
             expansion(model, points, full)

@@ -107,10 +107,11 @@ class Retraining:
         return "retraining" if self.start is None else "warm_retraining"
 
     def __call__(
-        self, weights: Num[Tensor, "subsets points"]
+        self, weights: Num[Tensor, "subsets points"], *, progress: Progress = silent
     ) -> Float[Tensor, "subsets parameters"]:
-        """Return the trained parameters; `train` also says which of them converged."""
-        return self.train(weights).parameters
+        """Return the trained parameters; nan for a subset whose training did not converge."""
+        trained = self.train(weights, progress=progress)
+        return torch.where(trained.converged[:, None], trained.parameters, torch.nan)
 
     def for_points(self, points: Points) -> "Retraining":
         """Retraining over another pool."""
@@ -164,13 +165,20 @@ class FineTuned:
         points: the pool.
         full_parameters: [parameters].
         steps: training steps from them and from rest.
+        tolerance: as `Retraining`.
 
     Raises:
         InvalidInput: a family that is trained to its optimum, where a start does not matter.
     """
 
     def __init__(
-        self, model: TargetModel, points: Points, full_parameters: Tensor, *, steps: int
+        self,
+        model: TargetModel,
+        points: Points,
+        full_parameters: Tensor,
+        *,
+        steps: int,
+        tolerance: float = 1e-6,
     ) -> None:
         if "steps" not in model.setting_names():
             raise InvalidInput(
@@ -181,9 +189,11 @@ class FineTuned:
         self.points = points
         self.full_parameters = full_parameters
         self.steps = steps
+        self.tolerance = tolerance
         self._tuning = Retraining(
             target_model(model.name, **{**model.settings, "steps": steps}),
             points,
+            tolerance=tolerance,
             start=full_parameters,
         )
 
@@ -200,4 +210,6 @@ class FineTuned:
 
     def for_points(self, points: Points) -> "FineTuned":
         """The same over another pool: the steps see its points."""
-        return FineTuned(self.model, points, self.full_parameters, steps=self.steps)
+        return FineTuned(
+            self.model, points, self.full_parameters, steps=self.steps, tolerance=self.tolerance
+        )

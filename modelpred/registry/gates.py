@@ -182,19 +182,31 @@ def judge(evidence: Evidence, gates: GatesConfig) -> tuple[bool, tuple[str, ...]
 def _errors(metrics: HeldOut, gates: GatesConfig, design: str) -> list[str]:
     high = _measure(metrics, METHOD, design, "parameter_error_high")
     if not math.isfinite(high):
-        return [f"{design}: no held-out parameter error of the predictor"]
+        return [
+            (
+                f"on held-out {design} subsets the predictor has no finite parameter error; ask for some "
+                f"in subsets.test.{design}, and see in the report which of its answers failed"
+            )
+        ]
     reasons: list[str] = []
     if gates.parameter_error is not None and high > gates.parameter_error:
         reasons.append(
-            f"{design}: parameter error up to {high:.4g}, allowed {gates.parameter_error:.4g}"
+            f"on held-out {design} subsets the predictor's mean relative parameter error may be as "
+            f"high as {high:.4g} (upper end of its 95% interval); gates.parameter_error allows "
+            f"{gates.parameter_error:.4g}"
         )
     for rival in gates.beats:
         low = _measure(metrics, rival, design, "parameter_error_low")
         if not math.isfinite(low):
-            reasons.append(f"{design}: no held-out parameter error of {rival}")
+            reasons.append(
+                f"on held-out {design} subsets the method {rival}, which gates.beats names, has no "
+                "finite parameter error to compare to"
+            )
         elif high >= low:
             reasons.append(
-                f"{design}: parameter error up to {high:.4g} does not beat {rival}, from {low:.4g}"
+                f"on held-out {design} subsets the predictor is not surely better than {rival}: its "
+                f"mean relative parameter error may be as high as {high:.4g}, that of {rival} as low "
+                f"as {low:.4g} (ends of 95% intervals); gates.beats wants the first below the second"
             )
     return reasons
 
@@ -203,14 +215,23 @@ def _calibration(calibration: Calibration | None, gates: GatesConfig) -> list[st
     if gates.calibration is None:
         return []
     if calibration is None:
-        return ["calibration: not measured for this predictor; run dvc repro, then publish again"]
+        return [
+            (
+                "the calibration study has not run for this predictor, and gates.calibration asks for it; "
+                "run dvc repro, then publish again"
+            )
+        ]
     if calibration.skipped:  # a family without probabilities has none
         return []
     high = calibration.excess.high if calibration.excess else math.nan
     if high <= gates.calibration:
         return []
-    excess = f"log loss up to {high:.4g} above that of retrained models"
-    return [f"calibration: {excess}, allowed {gates.calibration:.4g}"]
+    return [
+        (
+            f"the log loss of the predicted bootstrap may be as much as {high:.4g} above that of retrained "
+            f"models (upper end of the 95% interval); gates.calibration allows {gates.calibration:.4g}"
+        )
+    ]
 
 
 def _champion(contest: Contest | None, gates: GatesConfig) -> list[str]:
@@ -220,11 +241,19 @@ def _champion(contest: Contest | None, gates: GatesConfig) -> list[str]:
     for design in gates.designs:
         difference = contest.differences.get(design)
         if difference is None:
-            reasons.append(f"{design}: not compared with champion version {contest.champion}")
-        elif not difference.low <= 0:
             reasons.append(
-                f"{design}: parameter error {difference.low:.4g} to {difference.high:.4g} above that "
-                f"of champion version {contest.champion} on the same subsets"
+                f"no held-out {design} subsets to compare with champion version {contest.champion}"
+            )
+        elif not math.isfinite(difference.mean):
+            reasons.append(
+                f"on held-out {design} subsets an answer of this version or of champion version "
+                f"{contest.champion} is not finite, so they do not compare"
+            )
+        elif difference.low > 0:
+            reasons.append(
+                f"on the same held-out {design} subsets the parameter error is {difference.low:.4g} to "
+                f"{difference.high:.4g} (95% interval) higher than that of champion version "
+                f"{contest.champion}"
             )
     return reasons
 

@@ -34,9 +34,8 @@ from modelpred.studies.responsibility import (
     places,
     removals_of,
     surer,
-    whole,
 )
-from modelpred.studies.utility import StudyContext, StudyResult, written_number
+from modelpred.studies.utility import StudyContext, StudyResult, full_model, written_number
 
 STUDY = "attribution"
 UNREFINED = "predictor_unrefined"
@@ -96,7 +95,7 @@ def run(config: AttributionConfig, context: StudyContext) -> StudyResult:
     """
     context = _refined(config, surer(context))
     alone = exact_removals(context)
-    full = whole(context.truth, context)
+    full = full_model(context)
     exact = (full - alone).T
     attributions, seconds = _attributions(context)
     correlations = {name: _spearmans(found, exact) for name, found in attributions.items()}
@@ -254,8 +253,8 @@ def _responsible_table(
             "feature": place.feature,
             "place": rank,
             "row_id": context.row_ids[point],
-            "derivative": float(shares.derivative[number, point]),
-            "removal": float(shares.removal[number, point]),
+            "derivative": written_number(float(shares.derivative[number, point])),
+            "removal": written_number(float(shares.removal[number, point])),
             "exact": written_number(float(shares.exact[number, point])),
         }
         for number, place in enumerate(named)

@@ -26,7 +26,6 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
@@ -49,7 +48,15 @@ from modelpred.studies.qualities import (
 )
 from modelpred.studies.refining import with_refined
 from modelpred.studies.responsibility import places
-from modelpred.studies.utility import PREDICTOR, StudyContext, StudyResult, refitted
+from modelpred.studies.utility import (
+    PREDICTOR,
+    StudyContext,
+    StudyResult,
+    finished,
+    full_model,
+    refitted,
+    retrained,
+)
 
 STUDY = "calibration"
 # Resamples of each table that is drawn from the full-data model: 5% of them lie beyond an end.
@@ -97,7 +104,7 @@ def run(config: CalibrationConfig, context: StudyContext) -> StudyResult:
     A family without probabilities has no calibration: the reason is then the only metric,
     `skipped`, and the tables are empty.
     """
-    full = context.truth(torch.ones(1, context.pool))
+    full = full_model(context)
     try:
         before = predictive(context.model, full, context.test_points)
     except InvalidInput as reason:
@@ -105,9 +112,9 @@ def run(config: CalibrationConfig, context: StudyContext) -> StudyResult:
     generator = context.generator(seed=config.seed, study=STUDY, block=0)
     weights = resampled(resamples=config.resamples, points=context.pool, generator=generator)
     began = time.perf_counter()
-    trained = context.truth.train(weights, progress=context.progress)
-    kept = trained.converged
-    models = trained.parameters[kept]
+    exact = retrained(weights, context, progress=context.progress)
+    kept = finished(exact)
+    models = exact[kept]
     rows = predictive(context.model, models, context.test_points)
     truth = Answer(models, rows, time.perf_counter() - began)
 
@@ -179,7 +186,8 @@ def _coverage_table(
 
 def _answer(refit: Refit, weights: Tensor, kept: Tensor, context: StudyContext) -> Answer:
     began = time.perf_counter()
-    parameters = refitted(refit, weights, context)[kept]
+    parameters = refitted(refit, weights[kept], context)
+    parameters = parameters[finished(parameters)]
     rows = predictive(context.model, parameters, context.test_points)
     return Answer(parameters, rows, time.perf_counter() - began)
 

@@ -11,6 +11,9 @@
 
 Backwards, because predictions are best near the sizes that a predictor saw.
 
+*Failed models.* A choice whose model failed has no utility (nan) and is never the better one: it
+comes after every other.
+
 *Quotas.* A group may be promised a share of every choice: of k rows at least floor(k share). A
 removal or a swap that would break a promise is not made, and a choice by value takes each group's
 promised rows first.
@@ -26,7 +29,7 @@ from torch import Tensor
 
 from modelpred.errors import InvalidInput
 from modelpred.metrics import Vector
-from modelpred.studies.sampling import Utility
+from modelpred.studies.sampling import UndefinedUtility, Utility
 
 # Removals and additions that a swap combines: 24 x 24 pairs are one call.
 PAIRED = 24
@@ -91,7 +94,11 @@ def top_by_value(values: Vector, *, size: int, quota: Quota) -> Bool[Tensor, " p
 def backwards(
     utility: Utility, *, sizes: Sequence[int], quota: Quota, stride: int = 8
 ) -> dict[int, Bool[Tensor, " points"]]:
-    """Return a choice of each size, each part of the next larger one."""
+    """Return a choice of each size, each part of the next larger one.
+
+    Raises:
+        InvalidInput: a size out of range, or removals none of which leaves a model that did not fail.
+    """
     points = len(quota.group)
     kept = torch.ones(points, dtype=torch.bool)
     found: dict[int, Tensor] = {}
@@ -101,6 +108,11 @@ def backwards(
         while (left := int(kept.sum())) > target:
             members = kept.nonzero()[:, 0]
             worths = utility(_toggled(kept, members))
+            if not bool(worths.isfinite().any()):
+                raise UndefinedUtility(
+                    f"all {len(members)} models of one row less than {left} failed, so none of them "
+                    "can be chosen by score; let training converge, or refine"
+                )
             gone = min(max(1, left // stride), left - target)
             free = quota.members(kept) - quota.promised(left - gone)
             kept[_allowed(members[_best_first(worths)], gone, free=free, quota=quota)] = False
@@ -124,7 +136,7 @@ def with_swaps(
     if bool(kept.all()) or swaps == 0:
         return kept
     judge = confirm or utility
-    reached = float(judge(kept[None].to(torch.uint8))[0])
+    reached = float(_never_best(judge(kept[None].to(torch.uint8)))[0])
     everyone = torch.arange(len(kept))
     for _ in range(swaps):
         order = _best_first(utility(_toggled(kept, everyone)))
@@ -137,6 +149,7 @@ def with_swaps(
         if confirm is not None:
             pairs = pairs[_best_first(worths)][:CONFIRMED]
             worths = confirm(_toggled(kept, pairs))
+        worths = _never_best(worths)
         best = int(worths.argmax())
         if float(worths[best]) <= reached:
             break
@@ -163,7 +176,12 @@ def _allowed(
 
 
 def _best_first(worths: Float[Tensor, " candidates"]) -> Int[Tensor, " candidates"]:
-    return worths.argsort(descending=True, stable=True)
+    return _never_best(worths).argsort(descending=True, stable=True)
+
+
+def _never_best(worths: Float[Tensor, " candidates"]) -> Float[Tensor, " candidates"]:
+    """The worths, below all others where there is none; torch sorts nan first."""
+    return worths.masked_fill(~worths.isfinite(), -torch.inf)
 
 
 def _toggled(kept: Bool[Tensor, " points"], rows: Tensor) -> Tensor:

@@ -96,6 +96,7 @@ def simulated_coverage(
         for name, refit_of in makers.items():
             models = refit_of(known.model, table)(weights)
             models = known.model.defined(models, weights.double(), table)
+            models = models[models.isfinite().all(dim=1)]
             rows = predictive(known.model, models, asked)
             own = _inside(known.parameters.numpy(), summary(models))
             held[name].append((_inside(truth, rows), own))

@@ -19,11 +19,18 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from torch import Tensor
 
 from modelpred.metrics import Vector, mean_interval
-from modelpred.studies.utility import StudyContext, score_blocks, written_number
+from modelpred.studies.utility import (
+    StudyContext,
+    accuracies,
+    finished,
+    retrained,
+    row_losses,
+    written_number,
+)
 
 RANDOM = "random"
 BAND = (0.05, 0.95)
@@ -61,9 +68,12 @@ class Judged:
     accuracies: Vector
 
     def mean_losses(self) -> dict[int, Vector]:
-        """For every size the loss of each test row, the mean over subsets of that size."""
+        """For every size the loss of each test row, the mean over subsets of that size.
+
+        Subsets whose retraining did not converge are left out; nan where that is all of them.
+        """
         return {
-            int(size): self.losses[self.sizes == size].mean(axis=0)
+            int(size): _known(self.losses[self.sizes == size]).mean(axis=0)
             for size in np.unique(self.sizes)
         }
 
@@ -71,10 +81,11 @@ class Judged:
 def judged(kept: Sequence[Kept], context: StudyContext) -> tuple[list[Judged], int]:
     """Return every choice with its retrained models' losses, and how many did not converge."""
     weights = torch.cat([choice.weights for choice in kept]).to(torch.uint8)
-    trained = context.truth.train(weights, progress=context.progress)
-    losses, right = _scored(context, trained.parameters)
-    losses[~trained.converged.numpy()] = np.nan
-    right[~trained.converged.numpy()] = np.nan
+    exact = retrained(weights, context, progress=context.progress)
+    losses = row_losses(context.model, exact, context.test_points).numpy()
+    right = np.full(len(losses), np.nan)
+    if not context.model.regression:
+        right = accuracies(context.model, exact, context.test_points).numpy()
     found: list[Judged] = []
     first = 0
     for choice in kept:
@@ -82,23 +93,13 @@ def judged(kept: Sequence[Kept], context: StudyContext) -> tuple[list[Judged], i
         sizes = choice.weights.sum(dim=1).double().numpy()
         found.append(Judged(choice, sizes, losses[rows], right[rows]))
         first = rows.stop
-    return found, int((~trained.converged).sum())
+    return found, int((~finished(exact)).sum())
 
 
-def _scored(
-    context: StudyContext, parameters: Float[Tensor, "subsets parameters"]
-) -> tuple[Vector, Vector]:
-    """Losses [subsets, test rows] and accuracies [subsets]."""
-    model, test = context.model, context.test_points
-    losses: list[Tensor] = []
-    right: list[Tensor] = []
-    for scores in score_blocks(model, parameters, test):
-        losses.append(model.losses(scores, test.labels))
-        if model.regression:
-            right.append(torch.full((len(scores),), torch.nan, dtype=torch.float64))
-        else:
-            right.append(model.correct(scores, test.labels).double().mean(dim=1))
-    return torch.cat(losses).numpy(), torch.cat(right).numpy()
+def _known(draws: Vector) -> Vector:
+    """The subsets, one a row, that have numbers; one without where none has."""
+    kept = np.isfinite(draws).reshape(len(draws), -1).all(axis=1)
+    return draws[kept] if kept.any() else draws[:1]
 
 
 def curve_table(curves: Sequence[Judged], *, pool: int) -> pl.DataFrame:
@@ -111,7 +112,7 @@ def curve_table(curves: Sequence[Judged], *, pool: int) -> pl.DataFrame:
     for curve in curves:
         for size in np.unique(curve.sizes):
             here = curve.sizes == size
-            losses = curve.losses[here]
+            losses = _known(curve.losses[here])
             if curve.kept.method == RANDOM:
                 low, high = np.quantile(losses.mean(axis=1), BAND)
             else:
@@ -126,7 +127,7 @@ def curve_table(curves: Sequence[Judged], *, pool: int) -> pl.DataFrame:
                     "loss": written_number(float(losses.mean())),
                     "low": written_number(float(low)),
                     "high": written_number(float(high)),
-                    "accuracy": written_number(float(curve.accuracies[here].mean())),
+                    "accuracy": written_number(float(_known(curve.accuracies[here]).mean())),
                 }
             )
     return pl.DataFrame(rows, schema=_CURVE)

@@ -6,7 +6,8 @@ times each; they are test rows, which no refit was made with, and models are the
 other test rows. For every refit and size, as means over the repeats:
 
     parameter error    ‖predicted - true‖ / ‖true‖
-    test-loss error    |test loss of the predicted model - that of the true model|
+    test-loss error    |test loss of the predicted model - that of the true model|, of numbers the
+                       root mean squared error in the label's units
     Spearman           of predicted and true test losses among subsets of one size; across sizes
                        it would mostly measure the size
 
@@ -26,14 +27,18 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from modelpred.metrics import Array, Interval, Vector, mean_interval, relative_errors, spearman
-from modelpred.refits.retraining import Extendable, Refit, checked_weights
+from modelpred.refits.retraining import Extendable, Refit
 from modelpred.refits.timing import timed_answer
 from modelpred.studies.costs import Preparation, break_even
 from modelpred.studies.utility import (
     StudyContext,
     StudyResult,
     accuracies,
+    finished,
+    full_model,
     mean_test_losses,
+    recorded,
+    retrained,
     written_number,
 )
 from modelpred.targets.model import Points
@@ -195,12 +200,12 @@ def _protocol(
 ) -> StudyResult:
     """Every refit on these subsets; changes of accuracy are against the model of weights `base`."""
     began = time.perf_counter()
-    trained = context.truth.train(weights, progress=context.progress)
+    exact = retrained(weights, context, progress=context.progress)
     seconds = time.perf_counter() - began
-    kept = trained.converged
+    kept = finished(exact)
     sizes = weights.sum(dim=1)[kept].numpy()
-    truth = _scored(context, trained.parameters, seconds).rows(kept)
-    full = _scored(context, context.truth(base[None]), 0.0)
+    truth = _scored(context, exact, seconds).rows(kept)
+    full = _scored(context, full_model(context, base), 0.0)
     tables: list[pl.DataFrame] = []
     metrics: dict[str, Any] = {}
     scatter = pl.DataFrame()
@@ -224,10 +229,7 @@ def _protocol(
 
 def _answered(refit: Refit, weights: Tensor, context: StudyContext, *, timings: int) -> _Models:
     answer, seconds = timed_answer(partial(refit, weights), timings=timings)
-    parameters = context.model.defined(
-        answer, checked_weights(weights, points=context.pool), context.points
-    )
-    return _scored(context, parameters, seconds)
+    return _scored(context, recorded(answer, weights, context, refit.name), seconds)
 
 
 def _clock(seconds: float, subsets: int) -> dict[str, float]:
@@ -277,14 +279,16 @@ def _size_table(subsets: pl.DataFrame) -> pl.DataFrame:
                 "parameter_error": written_number(error.mean),
                 "low": written_number(error.low),
                 "high": written_number(error.high),
-                "parameter_error_median": group["parameter_error"].median(),
+                "parameter_error_median": written_number(
+                    float(np.median(group["parameter_error"].to_numpy()))
+                ),
                 "test_loss_error": written_number(loss.mean),
                 "test_loss_error_low": written_number(loss.low),
                 "test_loss_error_high": written_number(loss.high),
                 "spearman": _rank_correlation(group),
-                "accuracy_change": group["accuracy_change"].mean(),
-                "true_accuracy_change": group["true_accuracy_change"].mean(),
-                "accuracy_error": gap.mean(),
+                "accuracy_change": _mean(group["accuracy_change"]),
+                "true_accuracy_change": _mean(group["true_accuracy_change"]),
+                "accuracy_error": _mean(gap),
             }
         )
     return pl.DataFrame(rows, schema=_SIZE_SCHEMA)
@@ -303,6 +307,12 @@ _SIZE_SCHEMA = {
         pl.Float64,
     ),
 }
+
+
+def _mean(column: pl.Series) -> float | None:
+    """None for a regression, which has no accuracies, and where a model failed."""
+    numbers = column.drop_nulls().to_numpy()
+    return written_number(float(numbers.mean())) if len(numbers) else None
 
 
 def _rank_correlation(group: pl.DataFrame) -> float | None:

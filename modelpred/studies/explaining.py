@@ -147,7 +147,7 @@ def _effect_rows(
             "test_row": test_row,
             "place": rank,
             "row_id": context.row_ids[point],
-            "effect": float(effect[point]),
+            "effect": written_number(float(effect[point])),
             "exact": written_number(float(exact[point])),
         }
         for rank, point in enumerate(strongest(effect, rows), start=1)

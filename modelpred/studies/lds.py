@@ -37,12 +37,15 @@ from modelpred.sealed import write_atomically
 from modelpred.studies.utility import (
     StudyContext,
     StudyResult,
+    finished,
     refitted,
-    score_blocks,
+    retrained,
+    scored,
     written_number,
 )
 
 STUDY = "lds"
+FEWEST = 3  # subsets that can be ranked
 LDS_SCHEMA = {
     "method": pl.String, "form": pl.String, "lds": pl.Float64, "low": pl.Float64,
     "high": pl.Float64, "test_rows": pl.Int64, "subsets": pl.Int64,
@@ -60,7 +63,7 @@ class LdsConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    subsets: int = Field(default=500, ge=3)
+    subsets: int = Field(default=500, ge=FEWEST)
     share: float = Field(default=0.5, gt=0, lt=1)
     seed: int = Field(default=0, ge=0)
 
@@ -71,7 +74,7 @@ class MarginBank:
 
     Attributes:
         weights: 0/1, [subsets, points].
-        margins: [subsets, test rows].
+        margins: [subsets, test rows]; nan where training did not converge.
         converged: whether training converged; the others are left out of every score.
     """
 
@@ -87,8 +90,8 @@ def retrained_bank(config: LdsConfig, context: StudyContext) -> MarginBank:
     weights = torch.zeros(config.subsets, context.pool, dtype=torch.uint8)
     for row in range(config.subsets):
         weights[row, torch.from_numpy(generator.permutation(context.pool)[:size])] = 1
-    trained = context.truth.train(weights, progress=context.progress)
-    return MarginBank(weights, margins_of(trained.parameters, context), trained.converged)
+    exact = retrained(weights, context, progress=context.progress)
+    return MarginBank(weights, margins_of(exact, context), finished(exact))
 
 
 def run(
@@ -122,6 +125,11 @@ def run(
         score_attribution(truth, matrix, name=name) for name, matrix in (attributions or {}).items()
     ]
     kept = truth.converged
+    if int(kept.sum()) < FEWEST:
+        raise InvalidInput(
+            f"training converged on {int(kept.sum())} of {len(kept)} subsets; expected {FEWEST} or "
+            "more to rank: scale the features, or change targets.C, targets.tolerance or lds.subsets"
+        )
     weights, margins = truth.weights[kept], truth.margins[kept]
     rows: list[dict[str, Any]] = []
     for done, (name, refit) in enumerate(context.refits.items(), start=1):
@@ -221,12 +229,15 @@ def _order(context: StudyContext) -> pl.DataFrame:
 def margins_of(
     parameters: Float[Tensor, "subsets parameters"], context: StudyContext
 ) -> Float[Tensor, "subsets test_rows"]:
-    """Margins of the test rows under each model."""
+    """Margins of the test rows under each model; nan under one that failed."""
     model, test = context.model, context.test_points
-    blocks = [
-        model.margins(scores, test.labels) for scores in score_blocks(model, parameters, test)
-    ]
-    return torch.cat(blocks) if blocks else parameters.new_zeros(0, len(test.labels))
+    return scored(
+        lambda scores: model.margins(scores, test.labels),
+        model,
+        parameters,
+        test,
+        columns=(len(test.labels),),
+    )
 
 
 def leave_one_out_effects(refit: Refit, context: StudyContext) -> Float[Tensor, "test_rows points"]:

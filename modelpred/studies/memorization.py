@@ -17,9 +17,15 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from modelpred.metrics import Differences, Vector, pearson, top_overlap
-from modelpred.refits.retraining import Retraining
 from modelpred.studies.memorizing import HARD, Estimator, Memorization, draw_share
-from modelpred.studies.utility import StudyContext, StudyResult, refitted, written_number
+from modelpred.studies.utility import (
+    StudyContext,
+    StudyResult,
+    finished,
+    refitted,
+    retrained,
+    written_number,
+)
 
 STUDY = "memorization"
 # Subsets answered at once; also the block of a generator, so part of what is drawn.
@@ -68,10 +74,10 @@ def run(config: MemorizationConfig, context: StudyContext) -> StudyResult:
     unfinished = 0
     for half, weights in _drawn(config, context):
         began = time.perf_counter()
-        trained = context.truth.train(weights)
-        kept = trained.converged
+        exact = retrained(weights, context)
+        kept = finished(exact)
         unfinished += int((~kept).sum())
-        truths[half].add(weights[kept], trained.parameters[kept])
+        truths[half].add(weights[kept], exact[kept])
         seconds["truth"] += (time.perf_counter() - began) * (half == 0)
         for name in names if half == 0 else ():
             began = time.perf_counter()
@@ -137,17 +143,12 @@ def _drawn(
 def estimated(config: MemorizationConfig, context: StudyContext) -> Memorization:
     """Return memorization and influence by the context's subject, judged by nothing.
 
-    The subsets are those of the study. Of exact retraining, those that did not converge are left
-    out.
+    The subsets are those of the study. Models that failed are left out.
     """
     estimator = Estimator(context)
     refit = context.refits[context.subject]
     for _, weights in _drawn(config, context, halves=1):
-        if isinstance(refit, Retraining):
-            trained = refit.train(weights)
-            estimator.add(weights[trained.converged], trained.parameters[trained.converged])
-        else:
-            estimator.add(weights, refitted(refit, weights, context))
+        estimator.add(weights, refitted(refit, weights, context))
     return estimator.estimate()
 
 

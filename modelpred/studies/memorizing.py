@@ -12,7 +12,7 @@ probability of the true label, or, for a family without probabilities, by minus 
     family                    hard form   soft form
     logistic, softmax, mlp    yes         probability
     svm                       yes         loss
-    ridge                     no          loss
+    ridge                     no          loss: here the absolute residual, in the label's units
 
 All rows share the same subsets: with values c [subsets, rows] both are differences of two means,
 found from W'c, W'c² and the column sums alone (W [subsets, points] of 0 and 1), block by block.
@@ -29,7 +29,7 @@ from torch import Tensor
 
 from modelpred.errors import InvalidInput
 from modelpred.metrics import Differences, Vector, mean_differences, proportion_differences
-from modelpred.studies.utility import StudyContext, score_blocks
+from modelpred.studies.utility import StudyContext, finished, scored
 from modelpred.targets.model import Points, TargetModel
 
 HARD = "correct"
@@ -91,6 +91,8 @@ def measures(model: TargetModel, *, classes: int) -> dict[str, Measure]:
         return model.probabilities(scores).gather(2, index)[..., 0]
 
     def loss(scores: Tensor, labels: Tensor) -> Tensor:
+        if model.regression:
+            return -model.margins(scores, labels).abs()
         return -model.losses(scores, labels)
 
     if model.regression:
@@ -141,7 +143,9 @@ class Estimator:
         weights: Num[Tensor, "subsets points"],
         parameters: Float[Tensor, "subsets parameters"],
     ) -> None:
-        """Take in the models of a block of subsets (weights of 0 and 1)."""
+        """Take in the models of a block of subsets (weights of 0 and 1); those that failed are left out."""
+        kept = finished(parameters)
+        weights, parameters = weights[kept], parameters[kept]
         member = weights.to(torch.float64)
         model = self.context.model
         for name, measure in self.measures.items():
@@ -176,8 +180,13 @@ class Estimator:
 
 
 def _measured(model: TargetModel, measure: Measure, parameters: Tensor, points: Points) -> Tensor:
-    blocks = score_blocks(model, parameters, points)
-    return torch.cat([measure(scores, points.labels) for scores in blocks])
+    return scored(
+        lambda scores: measure(scores, points.labels),
+        model,
+        parameters,
+        points,
+        columns=(len(points.labels),),
+    )
 
 
 def _difference(

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from modelpred.metrics import Vector
 from modelpred.refits.retraining import Refit
-from modelpred.studies.utility import StudyContext, refitted
+from modelpred.studies.utility import StudyContext, finished, refitted, retrained, scored
 from modelpred.targets.model import Points
 
 Positions: TypeAlias = NDArray[np.int64]
@@ -48,9 +48,10 @@ class Flip:
     Attributes:
         removed: positions of the rows in the pool; empty if none was found.
         margin: of the predicted model without them; nan if none was found.
-        retrained_margin: of the retrained model without them; nan if none was found.
+        retrained_margin: of the retrained model without them; nan if none was found, or if training
+            did not converge.
         confirmed: whether the retrained model's prediction flips, too.
-        retrained: parameters of the retrained model without them; None if none was found.
+        retrained: parameters of the retrained model without them; None where there is none.
     """
 
     removed: tuple[int, ...]
@@ -100,13 +101,20 @@ class Question:
         self.row = Points(features[None], torch.tensor([label], dtype=kind), context.points.classes)
 
     def judged(self, parameters: Float[Tensor, "subsets parameters"]) -> tuple[Vector, Flags]:
-        """Return the margins of models, and whether each still predicts the class."""
-        model = self.context.model
-        scores = model.scores(parameters, self.row.features)
-        margins = model.margins(scores, self.row.labels)[:, 0].numpy()
-        if model.regression:
-            return margins, np.ones(len(margins), dtype=bool)
-        return margins, model.correct(scores, self.row.labels)[:, 0].numpy()
+        """Return the margins of models, and whether each still predicts the class.
+
+        A model that failed has the margin nan, and predicts no other class.
+        """
+        model, row = self.context.model, self.row
+
+        def reduce(scores: Tensor) -> Tensor:
+            margins = model.margins(scores, row.labels)
+            right = torch.ones_like(margins)
+            right = right if model.regression else model.correct(scores, row.labels).to(right)
+            return torch.cat([margins, right], dim=1)
+
+        margins, right = scored(reduce, model, parameters, row, columns=(2,)).numpy().T
+        return margins, right != 0  # nan is not 0
 
     def removed(self, rows: Num[Tensor, "subsets removed"]) -> tuple[Vector, Flags]:
         """Return what the models without those rows say."""
@@ -132,11 +140,14 @@ def smallest_flip(question: Question, effects: Vector, *, largest: int) -> Flip:
     found = _needed(question, found)
     rows = torch.from_numpy(found)[None]
     margins, _ = question.removed(rows)
-    trained = question.context.truth.train(without(rows, points=question.context.pool))
-    true, holds = question.judged(trained.parameters)
-    confirmed = bool(trained.converged[0]) and not bool(holds[0])
+    exact = retrained(without(rows, points=question.context.pool), question.context)
+    true, holds = question.judged(exact)
     return Flip(
-        tuple(found.tolist()), float(margins[0]), float(true[0]), confirmed, trained.parameters[0]
+        tuple(found.tolist()),
+        float(margins[0]),
+        float(true[0]),
+        confirmed=not bool(holds[0]),
+        retrained=exact[0] if bool(finished(exact)[0]) else None,
     )
 
 

@@ -22,7 +22,7 @@ from modelpred.errors import InvalidInput
 from modelpred.predictor import Predictor, Refined
 from modelpred.refits.retraining import Refit, Retraining
 from modelpred.studies.removals import BLOCK, leave_one_out, without
-from modelpred.studies.utility import StudyContext, refitted
+from modelpred.studies.utility import StudyContext, refitted, retrained
 from modelpred.targets.linear import Linear
 
 # Weights and what is kept of each step for the way back, held at once.
@@ -114,11 +114,8 @@ def whole(refit: Refit, context: StudyContext) -> Float[Tensor, "one parameters"
 
 def exact_removals(context: StudyContext) -> Float[Tensor, "points parameters"]:
     """Return retrained parameters without each row; nan where training did not converge."""
-    parts: list[Tensor] = []
-    for rows in torch.arange(context.pool)[:, None].split(BLOCK):
-        trained = context.truth.train(without(rows, points=context.pool))
-        parts.append(torch.where(trained.converged[:, None], trained.parameters, torch.nan))
-    return torch.cat(parts)
+    blocks = torch.arange(context.pool)[:, None].split(BLOCK)
+    return torch.cat([retrained(without(rows, points=context.pool), context) for rows in blocks])
 
 
 def surer(context: StudyContext) -> StudyContext:

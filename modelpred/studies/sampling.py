@@ -18,6 +18,10 @@ joining k others (semivalues.py), N points and v the utility:
                   ("maximum sample reuse", Wang and Jia 2023)
 
 Places of a chance below 1e-16 are not asked for: in double precision they add nothing.
+
+*Failed models.* A subset whose model failed has no utility (nan), and neither have the two gains
+that need it. Left out, a point's other gains count so much more that the chances of all that were
+drawn are made up for. Of a point that lost more than a fifth of them no estimate is given (nan).
 """
 
 from abc import ABC, abstractmethod
@@ -37,6 +41,7 @@ from modelpred.refits.retraining import Progress
 # Weights formed at once, in float64; a call to the refit answers so many subsets.
 WEIGHT_BYTES = 16 * 2**20
 NO_CHANCE = 1e-16
+MOST_LOST = 0.2  # share of a point's chances up to which what is left stands for what was lost
 # It is the first ten or so rows that a model changes most with, however many there are in all.
 FEWEST_PLACES = 10
 
@@ -44,12 +49,12 @@ Utility = Callable[[Num[Tensor, "subsets points"]], Float[Tensor, " subsets"]]
 SamplerName = Literal["stratified", "antithetic", "permutation", "reuse"]
 
 
-class UndefinedUtility(ArithmeticError):  # noqa: N818 - a state of the utility, as a user says it
-    """A subset's utility is not a number; it is never counted as 0 or left out in silence."""
+class UndefinedUtility(InvalidInput):
+    """Too many subsets have no utility, because their models failed."""
 
 
 class Game:
-    """A utility that counts its evaluations, tells the progress, and takes no failure for a score.
+    """A utility that counts its evaluations and failures, and tells the progress.
 
     Args:
         utility: from 0/1 weights [subsets, points] to a number per subset.
@@ -64,30 +69,38 @@ class Game:
         self.total = total
         self.progress = progress
         self.done = 0
+        self.failed = 0
 
     def __call__(
         self, count: int, weights_of: Callable[[Int[Tensor, " rows"]], Tensor]
     ) -> Float[Tensor, " count"]:
-        """Return the utilities of subsets 0..count-1, asked for thousands at a time."""
+        """Return the utilities of subsets 0..count-1, thousands at a time; nan where there is none."""
         worths = torch.empty(count, dtype=torch.float64)
         block = max(1, WEIGHT_BYTES // (8 * self.points))
         for start in range(0, count, block):
             rows = torch.arange(start, min(start + block, count))
             found = self.utility(weights_of(rows).to(torch.uint8)).to(torch.float64)
             undefined = ~torch.isfinite(found)
-            if bool(undefined.any()):
-                raise UndefinedUtility(
-                    f"the utility of {int(undefined.sum())} of {len(rows)} subsets is not a finite "
-                    "number; a model that failed has no score"
-                )
-            worths[rows] = found
+            self.failed += int(undefined.sum())
+            worths[rows] = found.masked_fill(undefined, torch.nan)
             self.done += len(rows)
             self.progress(self.done, self.total, "values")
         return worths
 
     def ends(self) -> Float[Tensor, " 2"]:
-        """Return the utilities of no point and of all."""
-        return self(2, lambda rows: rows[:, None].expand(-1, self.points))
+        """Return the utilities of no point and of all; UndefinedUtility where there is none."""
+        ends = self(2, lambda rows: rows[:, None].expand(-1, self.points))
+        self.require(ends, "no point or of all of them")
+        return ends
+
+    def require(self, worths: Tensor, whose: str) -> None:
+        """Raise UndefinedUtility if one of the worths is none."""
+        missing = int(worths.isnan().sum())
+        if missing:
+            raise UndefinedUtility(
+                f"{missing} of {len(worths)} models of {whose} failed and have no score; let "
+                "training converge (scale the features, targets.C, targets.tolerance), or refine"
+            )
 
 
 class Sampler(ABC):
@@ -105,7 +118,10 @@ class Sampler(ABC):
 
     @abstractmethod
     def estimates(self) -> Vector:
-        """Independent estimates [estimates, points] of all rounds so far; their mean is the value."""
+        """Independent estimates [estimates, points] of all rounds so far; their mean is the value.
+
+        nan for a point that lost too many of its gains to failed models.
+        """
 
 
 def make_sampler(
@@ -145,6 +161,7 @@ class _Reuse(Sampler):
         self.generator = generator
         self.members: list[Tensor] = []
         self.worths: list[Tensor] = []
+        self.lost = 0
 
     def evaluations(self, rounds: int) -> int:
         return rounds * self.points
@@ -152,8 +169,11 @@ class _Reuse(Sampler):
     def draw(self, rounds: int, game: Game) -> None:
         bits = self.generator.integers(0, 2, size=(rounds * self.points, self.points))
         members = torch.from_numpy(bits.astype(bool))
-        self.members.append(members)
-        self.worths.append(game(len(members), lambda rows: members[rows]))
+        worths = game(len(members), lambda rows: members[rows])
+        known = ~worths.isnan()
+        self.lost += int((~known).sum())
+        self.members.append(members[known])
+        self.worths.append(worths[known])
 
     def estimates(self) -> Vector:
         """Rows whose mean is exactly mean_in - mean_out and whose variance is that of Welch.
@@ -164,6 +184,8 @@ class _Reuse(Sampler):
         inside = torch.cat(self.members).double().numpy()
         worths = torch.cat(self.worths).numpy()[:, None]
         count = inside.sum(axis=0)
+        if self.lost > MOST_LOST * (self.lost + len(inside)):
+            return np.full((1, self.points), np.nan)
         if not ((count > 0) & (count < len(inside))).all():
             raise InvalidInput(
                 f"{len(inside)} random subsets hold some point always or never; ask for more "
@@ -221,6 +243,7 @@ class _Orders(Sampler):
         self.short = _with_a_chance(chances, range(width))
         self.width = width if len(self.short) else 0
         self.rows: list[Tensor] = []
+        self.asked, self.lost = torch.zeros(2, self.points, dtype=torch.float64)
 
     def evaluations(self, rounds: int) -> int:
         orders = rounds * self.orders_a_round
@@ -231,17 +254,23 @@ class _Orders(Sampler):
 
     def draw(self, rounds: int, game: Game) -> None:
         long = long_orders(self.points, rounds, paired=self.paired, generator=self.for_long)
-        gains = self.points * self._gains(game, long, self.long)
+        gains = self._gains(game, long, self.long, scale=self.points)
         if self.width:
             short = short_orders(self.points, self.width, rounds, generator=self.for_short)
-            gains += self.width * self._gains(game, short, self.short)
+            gains += self._gains(game, short, self.short, scale=self.width)
         self.rows.append(gains.unflatten(0, (self.orders_a_round, -1)).mean(dim=0))
 
     def estimates(self) -> Vector:
-        return torch.cat(self.rows).numpy()
+        left = 1 - self.lost / self.asked.clamp(min=NO_CHANCE)
+        return (torch.cat(self.rows) / torch.where(left < 1 - MOST_LOST, torch.nan, left)).numpy()
 
-    def _gains(self, game: Game, orders: _Joining, places: range) -> Float[Tensor, "rounds points"]:
-        """q_k times what each player gains by joining at home; 0 outside the given places."""
+    def _gains(
+        self, game: Game, orders: _Joining, places: range, *, scale: int
+    ) -> Float[Tensor, "rounds points"]:
+        """Scaled q_k times what each player gains by joining at home; 0 outside the given places.
+
+        0 as well for a gain that needs a failed model; its chance is added to what was lost.
+        """
         count, points = orders.places.shape
         if not len(places):
             return torch.zeros(len(orders.home), points, dtype=torch.float64)
@@ -258,10 +287,16 @@ class _Orders(Sampler):
             path = torch.cat([self.ends[:1].expand(count, 1), path], dim=1)
         if places.stop == points:
             path = torch.cat([path, self.ends[1:].expand(count, 1)], dim=1)
-        counted = path.diff(dim=1) * self.chances[places.start : places.stop]
+        chances = scale * self.chances[places.start : places.stop]
         step = orders.places.gather(0, orders.home) - places.start
         here = (step >= 0) & (step < len(places))
-        return torch.where(here, counted[orders.home, step.clamp(0, len(places) - 1)], 0)
+        step = step.clamp(0, len(places) - 1)
+        gains = torch.where(here, path.diff(dim=1)[orders.home, step], 0)
+        drawn = torch.where(here, chances[step], 0)
+        missing = gains.isnan()
+        self.asked += drawn.sum(dim=0)
+        self.lost += (drawn * missing).sum(dim=0)
+        return gains.masked_fill(missing, 0) * drawn
 
 
 def _with_a_chance(chances: Vector, places: range) -> range:

@@ -41,7 +41,13 @@ from scipy.special import betaln, gammaln
 from modelpred.errors import InvalidInput
 from modelpred.metrics import Vector
 from modelpred.refits.retraining import Progress, silent
-from modelpred.studies.sampling import Game, SamplerName, Utility, make_sampler
+from modelpred.studies.sampling import (
+    Game,
+    SamplerName,
+    UndefinedUtility,
+    Utility,
+    make_sampler,
+)
 
 SemivalueName = Literal["shapley", "banzhaf", "beta_shapley", "leave_one_out"]
 ENUMERABLE = 16
@@ -105,12 +111,14 @@ class Values:
         standard_errors: [points]; 0 where nothing was sampled, nan from a single estimate.
         estimates: [estimates, points], independent, each with the value as its expectation.
         evaluations: subsets whose utility was asked for.
+        failed: how many of them have none, because their models failed.
     """
 
     values: Vector
     standard_errors: Vector
     estimates: Vector
     evaluations: int
+    failed: int = 0
 
     @cached_property
     def reliability(self) -> float:
@@ -156,7 +164,7 @@ def estimate_values(
 
     Raises:
         InvalidInput: a budget or a sampler that does not fit.
-        UndefinedUtility: the utility of a subset is not finite.
+        UndefinedUtility: no utility of none or of all, or of too many other subsets.
     """
     kind = semivalue or Semivalue()
     demands = enough or Enough()
@@ -194,8 +202,9 @@ def estimate_values(
 def left_out(utility: Utility, *, points: int, progress: Progress = silent) -> Values:
     """Return v(all) - v(all but i) for every point: exact, from points + 1 evaluations."""
     game = Game(utility, points=points, total=points + 1, progress=progress)
-    worths = game(points + 1, lambda rows: rows[:, None] != torch.arange(points)).numpy()
-    return _exact(worths[-1] - worths[:-1], game)
+    worths = game(points + 1, lambda rows: rows[:, None] != torch.arange(points))
+    game.require(worths, "all points or of all but one")
+    return _exact((worths[-1] - worths[:-1]).numpy(), game)
 
 
 def enumerate_values(
@@ -209,7 +218,7 @@ def enumerate_values(
 
     Raises:
         InvalidInput: more points than that.
-        UndefinedUtility: the utility of a subset is not finite.
+        UndefinedUtility: a subset has no utility.
     """
     if points > ENUMERABLE:
         raise InvalidInput(
@@ -218,7 +227,9 @@ def enumerate_values(
         )
     game = Game(utility, points=points, total=2**points, progress=progress)
     members = torch.arange(points)
-    worths = game(2**points, lambda rows: (rows[:, None] >> members) & 1).numpy()
+    found = game(2**points, lambda rows: (rows[:, None] >> members) & 1)
+    game.require(found, "all subsets")
+    worths = found.numpy()
     numbers = np.arange(2**points)
     sizes = np.bitwise_count(numbers)
     # A subset of k others is one of (points - 1 choose k).
@@ -239,12 +250,19 @@ def _exact(values: Vector, game: Game) -> Values:
 
 def _summarised(estimates: Vector, total: float | None, game: Game) -> Values:
     """Mean and standard error; with a total, values that add up to it."""
+    if not np.isfinite(estimates).all():
+        raise UndefinedUtility(
+            f"{game.failed} of {game.done} subsets have no score, because their models failed: too "
+            "many to value the rows; let training converge (scale the features, targets.C, "
+            "targets.tolerance), or refine"
+        )
     values = estimates.mean(axis=0)
     if len(estimates) == 1:
         if total is not None:
             values = values + (total - values.sum()) / len(values)
-        return Values(values, np.full(len(values), np.nan), estimates, game.done)
+        errors = np.full(len(values), np.nan)
+        return Values(values, errors, estimates, game.done, game.failed)
     variance = estimates.var(axis=0, ddof=1) / len(estimates)
     if total is not None and variance.sum() > 0:
         values = values + (total - values.sum()) * variance / variance.sum()
-    return Values(values, np.sqrt(variance), estimates, game.done)
+    return Values(values, np.sqrt(variance), estimates, game.done, game.failed)

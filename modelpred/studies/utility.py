@@ -2,13 +2,18 @@
 
 A study asks refits about subsets and scores the models that come back on test rows. Scores
 [subsets, test rows, outputs] are formed in blocks of bounded size and reduced at once.
+
+**A model that failed has no number.** Where training did not converge, or a prediction is not
+finite, the parameters are nan (`refitted`, `retrained`), and so is whatever is computed from them
+(`scored`). Both count what failed, by refit, in `StudyContext.failures`.
 """
 
 import json
 import math
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,6 +36,38 @@ Scoring = Callable[[Tensor, Tensor], Tensor]
 """(scores [subsets, rows, outputs], labels [rows]) -> a number per subset, the higher the better"""
 
 
+class Failures:
+    """How many models each refit was asked for, and how many of them failed."""
+
+    def __init__(self) -> None:
+        self.asked: Counter[str] = Counter()
+        self.failed: Counter[str] = Counter()
+
+    def record(self, name: str, failed: Bool[Tensor, " subsets"]) -> None:
+        """Count the answers of one call."""
+        self.asked[name] += len(failed)
+        self.failed[name] += int(failed.sum())
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Models and failures of each refit that had any failure."""
+        return {
+            name: {"models": self.asked[name], "failed": count}
+            for name, count in self.failed.items()
+            if count
+        }
+
+    def __str__(self) -> str:
+        """One line for a person; empty where nothing failed."""
+        parts = [
+            f"{count:,} of {self.asked[name]:,} models of {name.replace('_', ' ')}"
+            for name, count in self.failed.items()
+            if count
+        ]
+        if not parts:
+            return ""
+        return f"{', '.join(parts)} did not converge or were not finite and are left out"
+
+
 @dataclass(frozen=True)
 class StudyContext:
     """What a study works on.
@@ -50,6 +87,7 @@ class StudyContext:
         feature_names: what the features are called; empty if nobody said.
         class_names: what the classes are called; empty if nobody said.
         test_row_ids: a name for each test row; empty if nobody said.
+        failures: what failed so far; copies of the context share it.
     """
 
     model: TargetModel
@@ -65,6 +103,7 @@ class StudyContext:
     feature_names: tuple[str, ...] = ()
     class_names: tuple[str, ...] = ()
     test_row_ids: tuple[str, ...] = ()
+    failures: Failures = field(default_factory=Failures, repr=False, compare=False)
 
     @property
     def subject(self) -> str:
@@ -95,10 +134,57 @@ def refitted(
     """Return a refit's parameters, the family's prior-only model where no optimum exists.
 
     A subset without some class has no logistic optimum; its model is then given by definition
-    (see `TargetModel.without_optimum`), which no refit has to guess.
+    (see `TargetModel.without_optimum`), which no refit has to guess. A model that failed is nan,
+    and counted.
     """
+    return recorded(refit(weights), weights, context, refit.name)
+
+
+def recorded(
+    answers: Float[Tensor, "subsets parameters"],
+    weights: Num[Tensor, "subsets points"],
+    context: StudyContext,
+    name: str,
+) -> Float[Tensor, "subsets parameters"]:
+    """Return the answers of a refit to these weights as `refitted` does."""
     rows = checked_weights(weights, points=context.pool)
-    return context.model.defined(refit(weights), rows, context.points)
+    return _counted(context.model.defined(answers, rows, context.points), context, name)
+
+
+def retrained(
+    weights: Num[Tensor, "subsets points"], context: StudyContext, *, progress: Progress = silent
+) -> Float[Tensor, "subsets parameters"]:
+    """Return the parameters of exact retraining; nan where it did not converge, and counted."""
+    return _counted(context.truth(weights, progress=progress), context, context.truth.name)
+
+
+def full_model(
+    context: StudyContext, weights: Float[Tensor, " points"] | None = None
+) -> Float[Tensor, "one parameters"]:
+    """Return the exactly trained parameters of all rows, or of these weights.
+
+    Raises:
+        InvalidInput: training did not converge, so that there is nothing to compare to.
+    """
+    everything = torch.ones(context.pool) if weights is None else weights
+    full = retrained(everything[None], context)
+    if not bool(finished(full)[0]):
+        raise InvalidInput(
+            f"the {context.model.name} model of all {context.pool} rows did not converge, so there "
+            "is nothing to compare to; scale the features, or change targets.tolerance or targets.C"
+        )
+    return full
+
+
+def finished(parameters: Float[Tensor, "subsets parameters"]) -> Bool[Tensor, " subsets"]:
+    """Return which models did not fail."""
+    return parameters.isfinite().all(dim=1)
+
+
+def _counted(answers: Tensor, context: StudyContext, name: str) -> Tensor:
+    failed = ~finished(answers)
+    context.failures.record(name, failed)
+    return answers.masked_fill(failed[:, None], torch.nan)
 
 
 def score_blocks(
@@ -111,17 +197,35 @@ def score_blocks(
 def mean_test_losses(
     model: TargetModel, parameters: Float[Tensor, "subsets parameters"], points: Points
 ) -> Float[Tensor, " subsets"]:
-    """Return the mean loss of every subset's model on the points."""
-    return _reduced(
-        lambda scores: model.losses(scores, points.labels).mean(dim=1), model, parameters, points
-    )
+    """Return the loss of every subset's model on the points: see `TargetModel.test_loss`."""
+    return scored(lambda scores: model.test_loss(scores, points.labels), model, parameters, points)
+
+
+def row_losses(
+    model: TargetModel, parameters: Float[Tensor, "subsets parameters"], points: Points
+) -> Float[Tensor, "subsets points"]:
+    """Return each point's part in `mean_test_losses`, which is their mean.
+
+    Of a regression, whose loss is the root of a mean, the parts are its linearisation by the squared
+    residuals r², rmse + (r² - rmse²) / (2 rmse): their spread gives its standard error.
+    """
+
+    def reduce(scores: Tensor) -> Tensor:
+        if not model.regression:
+            return model.losses(scores, points.labels)
+        root = model.test_loss(scores, points.labels)[:, None]
+        squares = model.margins(scores, points.labels).square()
+        tiny = torch.finfo(root.dtype).tiny
+        return (root + squares / root.clamp(min=tiny)) / 2
+
+    return scored(reduce, model, parameters, points, columns=(len(points.labels),))
 
 
 def accuracies(
     model: TargetModel, parameters: Float[Tensor, "subsets parameters"], points: Points
 ) -> Float[Tensor, " subsets"]:
     """Return the share of points that every subset's model gets right; InvalidInput for ridge."""
-    return _reduced(
+    return scored(
         lambda scores: model.correct(scores, points.labels).double().mean(dim=1),
         model,
         parameters,
@@ -140,7 +244,7 @@ def squared_errors(
         truth = torch.nn.functional.one_hot(points.labels, points.classes)
         return (model.probabilities(scores) - truth).square().sum(dim=2).mean(dim=1)
 
-    return _reduced(reduce, model, parameters, points)
+    return scored(reduce, model, parameters, points)
 
 
 def goodness(
@@ -150,9 +254,9 @@ def goodness(
     *,
     utility: UtilityName | Scoring,
 ) -> Float[Tensor, " subsets"]:
-    """Return how good every subset's model is on the points: the higher the better.
+    """Return how good every subset's model is on the points: the higher the better; nan if it failed.
 
-    Minus the mean loss, the accuracy, minus the mean squared error, or what a function of scores
+    Minus the mean loss (of a regression the root mean squared error, in label units), the accuracy, minus the mean squared error, or what a function of scores
     [subsets, rows, outputs] and labels [rows] says, called with a bounded number of subsets.
     """
     if utility == "loss":
@@ -161,7 +265,7 @@ def goodness(
         return accuracies(model, parameters, points)
     if utility == "squared_error":
         return -squared_errors(model, parameters, points)
-    return _reduced(lambda scores: _scored(utility, scores, points), model, parameters, points)
+    return scored(lambda scores: _scored(utility, scores, points), model, parameters, points)
 
 
 def _scored(scoring: Scoring, scores: Tensor, points: Points) -> Tensor:
@@ -217,16 +321,41 @@ def require_utility(context: StudyContext, *, utility: UtilityName, key: str) ->
         raise InvalidInput(f"{model.name} has no probabilities to square; set {key} to loss")
 
 
-def _reduced(
-    reduce: Callable[[Tensor], Tensor], model: TargetModel, parameters: Tensor, points: Points
-) -> Tensor:
-    parts = [reduce(scores) for scores in score_blocks(model, parameters, points)]
-    return torch.cat(parts) if parts else parameters.new_zeros(0)
+def scored(
+    reduce: Callable[[Tensor], Tensor],
+    model: TargetModel,
+    parameters: Float[Tensor, "subsets parameters"],
+    points: Points,
+    *,
+    columns: tuple[int, ...] = (),
+) -> Float[Tensor, "subsets *columns"]:
+    """Return what `reduce` makes of the scores of every subset's model; nan for one that failed.
+
+    Args:
+        reduce: from scores [subsets, points, outputs] to numbers [subsets, *columns]; it never sees
+            the scores of a model that failed.
+        model: the family.
+        parameters: of the models.
+        points: the rows to score.
+        columns: the shape of what is said of one model.
+    """
+    parts: list[Tensor] = []
+    for scores in score_blocks(model, parameters, points):
+        kept = scores.sum(dim=(1, 2)).isfinite()
+        if bool(kept.all()):
+            parts.append(reduce(scores).to(torch.float64))
+            continue
+        part = torch.full((len(scores), *columns), torch.nan, dtype=torch.float64)
+        if bool(kept.any()):
+            part[kept] = reduce(scores[kept]).to(torch.float64)
+        parts.append(part)
+    return torch.cat(parts) if parts else parameters.new_zeros(0, *columns)
 
 
-def written_number(value: float) -> float | None:
+def written_number(value: float | Tensor) -> float | None:
     """Return a finite number as it is, and None for what JSON and tables cannot hold."""
-    return float(value) if math.isfinite(value) else None
+    number = float(value)
+    return number if math.isfinite(number) else None
 
 
 def write_result(result: StudyResult, folder: Path) -> None:

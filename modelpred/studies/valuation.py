@@ -9,7 +9,8 @@ The predictor's models are refined by default: of a subset of a few rows its pla
 least certain, and those are the subsets that most of the differences between values come from
 (docs/values.md).
 
-v(none) is the score of the family's prior-only model: for K classes a log loss of log K.
+v(none) is the score of the family's prior-only model: for K classes a log loss of log K. Values
+have the units of the score: those of the label where numbers are predicted (root mean squared error).
 
 With `group`, a column of the table, whole groups of rows (all of one vendor, one source, one day)
 are the players of a second game: a group's value is what its rows gain when they join together.
@@ -46,7 +47,6 @@ from modelpred.studies.utility import (
     StudyResult,
     UtilityName,
     game_of,
-    goodness,
     groups_of,
     require_utility,
     written_number,
@@ -71,7 +71,8 @@ class ValuationConfig(BaseModel):
             correlation with a second estimate; None: do not. With both, both must hold.
         small: share of the places that get short orders of their own (stratified); None: a
             twentieth, but ten places at least, as far as that is no more than a third.
-        utility: minus the mean test loss, the test accuracy, or minus the mean squared error.
+        utility: minus the mean test loss (of numbers the root mean squared error), the test
+            accuracy, or minus the mean squared error.
         group: a column of the table whose groups of rows are valued, too; None: none.
         refine: Newton steps that each prediction takes; 0 for the predictions as they are.
         rivals: whether every refit is valued, or only the study's subject.
@@ -131,7 +132,7 @@ def run(
     Tables: `values` with a row per point (row_id, value, standard_error, rank from 1 for the most
     valuable, true_value, true_standard_error; null without truth), `methods` with a row per refit
     (method, spearman, spearman_low, spearman_high, top_overlap, bottom_overlap, seconds; null
-    where a rival's models had no finite score) and, with `config.group`, `groups`: a row per group
+    where too many of a rival's models failed) and, with `config.group`, `groups`: a row per group
     (group, rows, and the columns of `values` from value on).
     The truth is the same estimator with exact retraining on other draws; `truth_reliability`, its
     split-half reliability by Spearman-Brown, is the ceiling for any method's Spearman, and
@@ -208,11 +209,9 @@ def _values(
     context: StudyContext,
     scored: UtilityName | Scoring,
     members: Tensor,
-    *,
-    utility: Utility | None = None,
 ) -> Values:
-    """Values of players who bring the given members each; of a refit, or of a utility as truth."""
-    game = utility or game_of(refit or context.truth, context, utility=scored)
+    """Values of players who bring the given members each, by a refit; None: by the truth."""
+    game = game_of(refit or context.truth, context, utility=scored)
     alone = len(members) == context.pool
     whose = "retraining" if refit is None else refit.name
     return values_of(
@@ -234,7 +233,7 @@ def _values_or_none(
     *,
     needed: bool,
 ) -> Values | None:
-    """Values by one refit; None for a rival whose models have no finite score somewhere."""
+    """Values by one refit; None for a rival of whose models too many failed."""
     try:
         return _values(context.refits[name], config, context, scored, players)
     except UndefinedUtility:
@@ -246,19 +245,17 @@ def _values_or_none(
 def _true_values(
     config: ValuationConfig, context: StudyContext, scored: UtilityName | Scoring, members: Tensor
 ) -> tuple[Values | None, dict[str, Any]]:
-    """Values by exact retraining, and what is known of them: targets not converged, ceiling."""
+    """Values by exact retraining, and what is known of them: models that failed, ceiling.
+
+    None where too many of them did not converge: then there is nothing to judge by.
+    """
     if config.truth_permutations == 0:
         return None, {}
-    unfinished = 0
-
-    def utility(weights: Tensor) -> Tensor:
-        nonlocal unfinished
-        trained = context.truth.train(weights)
-        unfinished += int((~trained.converged).sum())
-        return goodness(context.model, trained.parameters, context.test_points, utility=scored)
-
     began = time.perf_counter()
-    values = _values(None, config, context, scored, members, utility=utility)
+    try:
+        values = _values(None, config, context, scored, members)
+    except UndefinedUtility as reason:
+        return None, {"truth_undefined": str(reason)}
     reliability = float("nan")
     if len(values.estimates) > 1:
         reliability = split_half_reliability(*values.halves)
@@ -269,7 +266,7 @@ def _true_values(
         "truth_evaluations": values.evaluations,
         "truth_reliability": written_number(reliability),
         "truth_top_overlap": _overlap(*values.halves),
-        "truth_not_converged": unfinished,
+        "truth_not_converged": values.failed,
         "truth_seconds": time.perf_counter() - began,
     }
 

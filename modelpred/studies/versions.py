@@ -23,7 +23,7 @@ from modelpred.errors import InvalidInput
 from modelpred.metrics import Interval, ranks, spearman_interval
 from modelpred.predictor import Predictor
 from modelpred.refits import Retraining
-from modelpred.studies.utility import accuracies, mean_test_losses
+from modelpred.studies.utility import accuracies, mean_test_losses, written_number
 from modelpred.targets import Points, points_of
 
 SPLITS = ("pool", "test")
@@ -58,19 +58,24 @@ class Drift:
     rows: pl.DataFrame
 
 
-def cross_scores(versions: Sequence[Version]) -> pl.DataFrame:
-    """Mean loss and accuracy of each version's full-data model on each version's test rows.
+def cross_scores(versions: Sequence[Version], *, tolerance: float = 1e-6) -> pl.DataFrame:
+    """Loss and accuracy of each version's full-data model on each version's test rows.
 
     One row a pair: `model_of`, `test_rows_of`, `rows` that were scored, `seen` that were left out
     because the model was trained on them, `loss` of the predicted and `exact_loss` of the retrained
-    model, `accuracy` (null for numbers), `problem` where the rows cannot be read.
+    model (`TargetModel.test_loss`; null where a model failed), `accuracy` (null for numbers),
+    `problem` where the rows cannot be read.
+
+    Args:
+        versions: whose models and rows.
+        tolerance: of retraining.
     """
     found: list[dict[str, object]] = []
     for version in versions:
         model, points = version.predictor.model, version.predictor.points
         ones = torch.ones(1, len(points.labels), dtype=torch.float64)
         predicted = model.defined(version.predictor(ones), ones, points)
-        exact = Retraining(model, points)(ones)
+        exact = Retraining(model, points, tolerance=tolerance)(ones)
         for other in versions:
             row: dict[str, object] = {"model_of": version.name, "test_rows_of": other.name}
             try:
@@ -80,10 +85,11 @@ def cross_scores(versions: Sequence[Version]) -> pl.DataFrame:
                 continue
             row |= {"rows": len(test.labels), "seen": seen}
             if len(test.labels):
-                row["loss"] = float(mean_test_losses(model, predicted.double(), test)[0])
-                row["exact_loss"] = float(mean_test_losses(model, exact, test)[0])
+                predicted = predicted.double()
+                row["loss"] = written_number(mean_test_losses(model, predicted, test)[0])
+                row["exact_loss"] = written_number(mean_test_losses(model, exact, test)[0])
                 if test.classes:
-                    row["accuracy"] = float(accuracies(model, predicted.double(), test)[0])
+                    row["accuracy"] = written_number(accuracies(model, predicted, test)[0])
             found.append(row)
     return pl.DataFrame(found, schema=_SCORES)
 

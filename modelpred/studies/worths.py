@@ -27,7 +27,8 @@ How sure one model, or the mean of several, is of a label: with p the (mean) pro
 
 For two classes that is the log odds. Beyond two, dividing by the likeliest other class keeps rows
 apart that no small model is sure of from rows that all are sure belong elsewhere. Without
-probabilities it is the (mean) margin (svm), and for a regression minus the (mean) loss.
+probabilities it is the (mean) margin (svm), and for a regression minus the root of the mean squared
+residual. Models that failed are left out of the mean.
 
 *Small subsets.* A subset of a tenth to a fifth of the rows holds few of the wrong labels, and so
 few rows that the regulariser keeps the model from bending to them; the mean over a thousand such
@@ -53,7 +54,15 @@ from modelpred.studies.semivalues import (
     estimate_values,
     left_out,
 )
-from modelpred.studies.utility import StudyContext, game_of, refitted, score_blocks
+from modelpred.studies.utility import (
+    StudyContext,
+    finished,
+    full_model,
+    game_of,
+    refitted,
+    retrained,
+    score_blocks,
+)
 from modelpred.targets.model import Points, TargetModel
 
 NEIGHBOURS = 5
@@ -78,7 +87,7 @@ def all_worths(
     """Return the worth of every row by every method that the family and the refits allow.
 
     Higher is better throughout. The utility is minus the mean loss on the context's test rows. A
-    rival that has no finite score somewhere is left out.
+    rival of whose models too many failed is left out.
     """
     draws = generator.spawn(5)
     subject = context.refits[context.subject]
@@ -87,7 +96,12 @@ def all_worths(
 
     def timed(name: str, values_of: Callable[[], Vector]) -> None:
         began = time.perf_counter()
-        values = values_of()
+        try:
+            values = values_of()
+        except UndefinedUtility:
+            if name in OURS:
+                raise
+            return
         found[name] = Worth(values, time.perf_counter() - began)
 
     def sampled(
@@ -110,10 +124,7 @@ def all_worths(
     for name in ("influence", "newton_step"):
         if name in context.refits and name != context.subject:
             rival = game_of(context.refits[name], context)
-            try:
-                timed(name, lambda rival=rival: left_out(rival, points=context.pool).values)
-            except UndefinedUtility:
-                continue
+            timed(name, lambda rival=rival: left_out(rival, points=context.pool).values)
     if not context.model.regression:
         timed("knn_shapley", lambda: knn_shapley(context.points, context.test_points))
     timed("self_confidence", lambda: _self_confidence(context))
@@ -143,10 +154,10 @@ def evidence(
 ) -> Float[Tensor, "subsets points columns"]:
     """Return what confidence is the function of, once averaged over models: see the module's text.
 
-    Probabilities of all classes; one column of margins or of minus the losses without them.
+    Probabilities of all classes; without them one column of margins, or of squared residuals.
     """
     if model.regression:
-        return -model.losses(scores, labels)[..., None]
+        return model.margins(scores, labels).square()[..., None]
     if not model.probabilistic:
         return model.margins(scores, labels)[..., None]
     return model.probabilities(scores)
@@ -156,6 +167,8 @@ def confidence(
     mean_evidence: Float[Tensor, "points columns"], labels: Num[Tensor, " points"]
 ) -> Vector:
     """Return how sure models are of every point's label, on average."""
+    if labels.is_floating_point():
+        return -mean_evidence[:, 0].sqrt().numpy()
     if mean_evidence.shape[1] == 1:
         return mean_evidence[:, 0].numpy()
     # The smallest normal number: a probability may underflow, its logarithm must not.
@@ -189,6 +202,14 @@ def held_out_evidence(
     places = generator.random((subsets, context.pool)).argsort(axis=1).argsort(axis=1)
     members = torch.from_numpy(places < sizes)
     parameters = refitted(refit, members.to(torch.uint8), context)
+    kept = finished(parameters)
+    members, parameters = members[kept], parameters[kept]
+    outside = (~members).sum(dim=0)
+    if not bool((outside > 0).all()):
+        raise UndefinedUtility(
+            f"{int((~kept).sum())} of {subsets} models of small subsets failed; no model is left that "
+            "has not seen every row; let training converge, or refine"
+        )
     total = torch.zeros(context.pool, 1, dtype=torch.float64)
     first = 0
     for scores in score_blocks(context.model, parameters, context.points):
@@ -196,11 +217,11 @@ def held_out_evidence(
         found = evidence(context.model, scores, context.points.labels)
         total = total + torch.einsum("sp,spc->pc", absent, found)
         first += len(scores)
-    return total / (~members).sum(dim=0)[:, None]
+    return total / outside[:, None]
 
 
 def _self_confidence(context: StudyContext) -> Vector:
-    full = context.truth(torch.ones(1, context.pool))
+    full = full_model(context)
     scores = context.model.scores(full, context.points.features)
     found = evidence(context.model, scores, context.points.labels)
     return confidence(found[0], context.points.labels)
@@ -210,7 +231,10 @@ def _out_of_fold(context: StudyContext, generator: np.random.Generator) -> Vecto
     folds = min(FOLDS, context.pool)
     fold = torch.from_numpy(generator.permutation(context.pool) % folds)
     outside = fold[None] != torch.arange(folds)[:, None]
-    parameters = refitted(context.truth, outside.to(torch.uint8), context)
+    parameters = retrained(outside.to(torch.uint8), context)
+    failed = int((~finished(parameters)).sum())
+    if failed:
+        raise UndefinedUtility(f"{failed} of {folds} models of nine tenths of the rows failed")
     scores = context.model.scores(parameters, context.points.features)
     found = evidence(context.model, scores, context.points.labels)
     return confidence(found[fold, torch.arange(context.pool)], context.points.labels)

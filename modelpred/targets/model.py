@@ -334,6 +334,16 @@ class TargetModel(ABC):
         answers[prior_only] = self.prior(counts[prior_only], points.features.shape[1]).to(answers)
         return answers
 
+    def test_loss(
+        self,
+        scores: Float[Tensor, "subsets points outputs"],
+        labels: Num[Tensor, " points"],
+    ) -> Float[Tensor, " subsets"]:
+        """Mean loss over the points; of a regression the root mean squared error, in label units."""
+        if self.regression:
+            return self.margins(scores, labels).square().mean(dim=1).sqrt()
+        return self.losses(scores, labels).mean(dim=1)
+
     def score_blocks(
         self,
         parameters: Float[Tensor, "subsets parameters"],

@@ -137,13 +137,10 @@ def test_what_has_no_distribution_is_refused(family, options, told, request):
 def test_memorization_is_the_studys_estimate(family, request):
     estimator = request.getfixturevalue(family)
     found = estimator.memorization(subsets=60, strongest=4)
-    context = context_of(
-        estimator._ready,
-        estimator._ready.scored_points,
-        exact=False,
-        refine=0,
-    )
-    expected = memorization.estimated(memorization.MemorizationConfig(subsets=60), context)
+    with context_of(
+        estimator._ready, estimator._ready.scored_points, exact=False, refine=0
+    ) as context:
+        expected = memorization.estimated(memorization.MemorizationConfig(subsets=60), context)
     rows = found.rows.sort(pl.col("row_id").cast(pl.Int64))
     assert rows["soft"].to_numpy() == pytest.approx(expected.soft.mean, nan_ok=True)
     assert found.influence == pytest.approx(expected.influence.mean, nan_ok=True)

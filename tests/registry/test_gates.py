@@ -17,6 +17,35 @@ from modelpred.registry import (
 from tests.registry.evidence import GATES, GOOD, POOR, errors
 
 
+def allowed(high: str) -> str:
+    return (
+        "on held-out uniform subsets the predictor's mean relative parameter error may be as high as "
+        f"{high} (upper end of its 95% interval); gates.parameter_error allows 0.2"
+    )
+
+
+def beaten(high: str, low: str) -> str:
+    return (
+        "on held-out uniform subsets the predictor is not surely better than influence: its mean "
+        f"relative parameter error may be as high as {high}, that of influence as low as {low} (ends "
+        "of 95% intervals); gates.beats wants the first below the second"
+    )
+
+
+def missing(design: str) -> str:
+    return (
+        f"on held-out {design} subsets the predictor has no finite parameter error; ask for some in "
+        f"subsets.test.{design}, and see in the report which of its answers failed"
+    )
+
+
+def calibrated(high: str) -> str:
+    return (
+        f"the log loss of the predicted bootstrap may be as much as {high} above that of retrained "
+        "models (upper end of the 95% interval); gates.calibration allows 0.05"
+    )
+
+
 def without(method: str, measure: str) -> dict[str, dict[str, dict[str, float]]]:
     metrics = {name: {"uniform": dict(told["uniform"])} for name, told in GOOD.items()}
     del metrics[method]["uniform"][measure]
@@ -28,39 +57,44 @@ def without(method: str, measure: str) -> dict[str, dict[str, dict[str, float]]]
     [
         pytest.param(
             {"predictor": errors(0.1, 0.21), "influence": errors(0.3, 0.4)},
-            ["uniform: parameter error up to 0.21, allowed 0.2"],
+            [allowed("0.21")],
             id="the upper end is what counts",
         ),
         pytest.param(
             {"predictor": errors(0.1, 0.15), "influence": errors(0.14, 0.2)},
-            ["uniform: parameter error up to 0.15 does not beat influence, from 0.14"],
+            [beaten("0.15", "0.14")],
             id="intervals overlap",
         ),
         pytest.param(
             {"predictor": errors(0.1, 0.15)},
-            ["uniform: no held-out parameter error of influence"],
+            [
+                (
+                    "on held-out uniform subsets the method influence, which gates.beats names, has no finite "
+                    "parameter error to compare to"
+                )
+            ],
             id="a rival is missing",
         ),
         pytest.param(
             {"influence": errors(0.1, 0.15)},
-            ["uniform: no held-out parameter error of the predictor"],
+            [missing("uniform")],
             id="the predictor is missing",
         ),
         pytest.param(
             without("predictor", "parameter_error_high"),
-            ["uniform: no held-out parameter error of the predictor"],
+            [missing("uniform")],
             id="no interval",
         ),
         pytest.param(
             {"predictor": errors(0.1, math.nan), "influence": errors(0.3, 0.4)},
-            ["uniform: no held-out parameter error of the predictor"],
+            [missing("uniform")],
             id="not a number",
         ),
         pytest.param(
             POOR,
             [
-                "uniform: parameter error up to 0.5, allowed 0.2",
-                "uniform: parameter error up to 0.5 does not beat influence, from 0.3",
+                allowed("0.5"),
+                beaten("0.5", "0.3"),
             ],
             id="every reason is told",
         ),
@@ -75,26 +109,33 @@ def test_a_predictor_passes_when_every_design_does():
     both = GATES.model_copy(update={"designs": ("uniform", "deletion")})
     assert judge(Evidence(GOOD), both) == (
         False,
-        ("deletion: no held-out parameter error of the predictor",),
+        (missing("deletion"),),
     )
 
 
 CALIBRATED = GATES.model_copy(update={"calibration": 0.05})
-ABOVE = " above that of champion version 3 on the same subsets"
+ABOVE = "on the same held-out uniform subsets the parameter error is"
+HIGHER = "(95% interval) higher than that of champion version 3"
 COMPARED = GATES.model_copy(update={"champion": True})
 
 
 @pytest.mark.parametrize(
     ("calibration", "reason"),
     [
-        (None, "calibration: not measured for this predictor; run dvc repro, then publish again"),
+        (
+            None,
+            (
+                "the calibration study has not run for this predictor, and gates.calibration asks for it; run "
+                "dvc repro, then publish again"
+            ),
+        ),
         (
             Calibration(Interval(0.04, 0.01, 0.07, 100)),
-            "calibration: log loss up to 0.07 above that of retrained models, allowed 0.05",
+            calibrated("0.07"),
         ),
         (
             Calibration(Interval(0.0, -math.inf, math.inf, 1)),
-            "calibration: log loss up to inf above that of retrained models, allowed 0.05",
+            calibrated("inf"),
         ),
         (Calibration(Interval(0.01, -0.01, 0.03, 100)), None),
         (Calibration(None, "ridge has no probabilities"), None),
@@ -113,12 +154,15 @@ def test_calibration_counts_by_the_upper_end_of_its_excess(calibration, reason):
         (Contest(3, different="it is a svm model"), None),
         (
             Contest(3, {"uniform": Interval(0.02, 0.01, 0.03, 50)}),
-            "uniform: parameter error 0.01 to 0.03" + ABOVE,
+            f"{ABOVE} 0.01 to 0.03 {HIGHER}",
         ),
-        (Contest(3), "uniform: not compared with champion version 3"),
+        (Contest(3), "no held-out uniform subsets to compare with champion version 3"),
         (
             Contest(3, {"uniform": Interval(math.inf, math.nan, math.nan, 50)}),
-            "uniform: parameter error nan to nan" + ABOVE,
+            (
+                "on held-out uniform subsets an answer of this version or of champion version 3 is not "
+                "finite, so they do not compare"
+            ),
         ),
     ],
 )

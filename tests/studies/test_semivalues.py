@@ -279,12 +279,12 @@ def test_reliability_is_the_correlation_of_two_estimates():
     assert stated == pytest.approx(found, abs=0.04)
 
 
-def test_a_failed_model_is_no_score():
+def test_too_many_failed_models_leave_no_values():
     def game(weights):
         return torch.where(weights.sum(dim=1) == 3, torch.nan, 1.0).double()
 
     for call in (estimate, lambda game, points: enumerate_values(game, points=points)):
-        with pytest.raises(UndefinedUtility, match="has no score"):
+        with pytest.raises(UndefinedUtility, match="have no score"):
             call(game, 5)
 
 

@@ -221,7 +221,7 @@ def test_a_rival_that_fails_has_no_values_and_a_subject_that_fails_ends_the_stud
     methods = valuation.run(SMALL, context).tables["methods"]
     assert methods["spearman"].null_count() == 1
     assert methods["method"].to_list() == ["predictor", "failing"]
-    with pytest.raises(UndefinedUtility, match="has no score"):
+    with pytest.raises(UndefinedUtility, match="have no score"):
         valuation.run(SMALL, replace(exact, refits={"predictor": failing}))
 
 

@@ -55,7 +55,7 @@ def test_the_worths_of_a_study(context):
     full = context.truth(torch.ones(1, context.pool))
     scores = context.model.scores(full, context.points.features)
     if context.model.regression:
-        sure = -context.model.losses(scores, context.points.labels)
+        sure = -context.model.margins(scores, context.points.labels).abs()
     elif context.model.name == "softmax":
         own = torch.nn.functional.one_hot(context.points.labels, 3).bool()
         others = scores[0].masked_fill(own, -torch.inf).amax(dim=1)
@@ -92,19 +92,19 @@ def test_held_out_confidence_is_that_of_models_without_the_row(context):
         scores = context.model.scores(parameters, context.points.features)
         said.append(evidence(context.model, scores, context.points.labels)[0, point].numpy())
     mean, label = np.mean(said, axis=0), context.points.labels[point]
-    expected = mean[0]
+    expected = -np.sqrt(mean[0]) if context.model.regression else mean[0]
     if len(mean) > 1:
         expected = np.log(mean[label] / np.delete(mean, label).max())
     assert values[point] == pytest.approx(float(expected), abs=1e-5)
 
 
-def test_evidence_is_probabilities_margins_or_minus_losses(context):
+def test_evidence_is_probabilities_margins_or_squared_residuals(context):
     full = context.truth(torch.ones(2, context.pool))
     scores = context.model.scores(full, context.points.features)
     labels = context.points.labels
     found = evidence(context.model, scores, labels)
     if context.model.regression:
-        assert found[..., 0].equal(-context.model.losses(scores, labels))
+        assert found[..., 0].equal((scores[..., 0] - labels).square())
     elif context.model.name == "svm":
         assert found[..., 0].equal(context.model.margins(scores, labels))
     else:
