@@ -18,13 +18,13 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from modelpred.errors import InvalidInput
+from modelpred.predictor.files import read_part
 from modelpred.predictor.fitted import Predictor
-from modelpred.sealed import write_atomically
+from modelpred.sealed import refuse, write_atomically
 from modelpred.targets import Points, points_of
 from modelpred.targets.weights import weights_of
 
 TEST_FILE = "test.safetensors"
-LARGEST_BYTES = 2**30
 SHOWN_ROWS = 5
 ALL_STAGES = -1  # what a question says that has no word for none
 
@@ -161,19 +161,16 @@ def read_test_points(folder: Path, predictor: Predictor) -> Points | None:
         InvalidInput: the file is damaged or does not fit the predictor.
     """
     path = folder / TEST_FILE
-    if not path.is_file():
+    if not path.exists():
         return None
     try:
-        if path.stat().st_size > LARGEST_BYTES:
-            why = f"it is larger than {LARGEST_BYTES} bytes"
-        else:
-            tensors = load(path.read_bytes())
-            why = _unfit(tensors, features=predictor.points.features.shape[1])
-            if not why:
-                return points_of(tensors["features"], tensors["labels"], predictor.points.classes)
-    except (InvalidInput, SafetensorError, TypeError, ValueError) as error:
+        tensors = load(read_part(path))
+        why = _unfit(tensors, features=predictor.points.features.shape[1])
+        if not why:
+            return points_of(tensors["features"], tensors["labels"], predictor.points.classes)
+    except (SafetensorError, TypeError, ValueError) as error:
         why = str(error)
-    raise InvalidInput(f"{path} cannot be used: {why}; publish the version again")
+    raise refuse(path, why, again="publish the version again")
 
 
 def _unfit(tensors: dict[str, Tensor], *, features: int) -> str:

@@ -1,18 +1,22 @@
-"""The predictor on disk: predictor.safetensors and predictor.json, nothing else, nothing executable.
+"""The predictor on disk: predictor.safetensors, predictor.json and history.json, nothing executable.
 
 The tensors hold the network's weights, the anchors and the pool (features and labels), so that a
 loaded predictor answers on its own; and the points of the fit where those are others. The JSON says
-how to build the network and the family. The same predictor gives the same bytes: no times, no
-machine.
+how to build the network and the family. The same predictor gives the same bytes of both: no times, no
+machine. history.json holds the record of the fit, with its times.
+
+SHA256SUMS, written last, seals the files together: a write that was cut short, a changed bit or files
+of two predictors are refused. A predictor of schema 1 has no seal; it is read with a warning.
 """
 
 import hashlib
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
@@ -22,15 +26,28 @@ from modelpred.predictor.anchors import Anchors, SizePath
 from modelpred.predictor.config import PredictorConfig
 from modelpred.predictor.fitted import Predictor, build_network
 from modelpred.predictor.short_training import ShortTraining
-from modelpred.sealed import write_atomically
+from modelpred.sealed import (
+    SEAL,
+    described,
+    read_file,
+    read_seal,
+    read_sealed,
+    refuse,
+    seal,
+    write_atomically,
+)
 from modelpred.targets import Points, points_of, target_model
 
-SCHEMA_VERSION = 1
-LARGEST_BYTES = 4 * 2**30
+SCHEMA_VERSION, UNSEALED_VERSION = 2, 1
 TENSORS_FILE, DESCRIPTION_FILE = "predictor.safetensors", "predictor.json"
+HISTORY_FILE = "history.json"
+AGAIN = "run the predictor stage again"
 ANCHORS: dict[str, type[SizePath] | type[ShortTraining]] = {
     kind.kind: kind for kind in (SizePath, ShortTraining)
 }
+
+
+History = TypeAdapter(list[dict[str, int | float]])
 
 
 class PredictorDescription(BaseModel):
@@ -52,8 +69,10 @@ class PredictorDescription(BaseModel):
 
 
 def write_predictor(predictor: Predictor, folder: Path) -> None:
-    """Write both files into the folder, each whole or not at all."""
+    """Write the files into the folder, and last the hashes that seal them."""
     folder.mkdir(parents=True, exist_ok=True)
+    for name in (SEAL, DESCRIPTION_FILE):  # what is half written must not pass for what was there
+        (folder / name).unlink(missing_ok=True)
     tensors = {f"network.{k}": v for k, v in predictor.network.state_dict().items()}
     tensors |= {f"anchors.{name}": v for name, v in predictor.anchors.tensors().items()}
     tensors |= {"points.features": predictor.points.features}
@@ -78,16 +97,20 @@ def write_predictor(predictor: Predictor, folder: Path) -> None:
     write_atomically(folder / TENSORS_FILE, save(plain))
     text = json.dumps(description.model_dump(mode="json"), indent=2, sort_keys=True)
     write_atomically(folder / DESCRIPTION_FILE, (text + "\n").encode())
+    history = json.dumps(predictor.history, indent=2)
+    write_atomically(folder / HISTORY_FILE, (history + "\n").encode())
+    seal(folder, (TENSORS_FILE, DESCRIPTION_FILE, HISTORY_FILE))
 
 
 def read_predictor(folder: Path) -> Predictor:
     """The predictor written there, on the CPU.
 
     Raises:
-        InvalidInput: a file is missing, damaged, or does not fit the other.
+        InvalidInput: a file is missing, damaged, or was not sealed together with the others.
     """
-    description = read_description(folder)
+    description = _read_description(folder / DESCRIPTION_FILE)
     tensors = _read_tensors(folder / TENSORS_FILE)
+    history = _read_history(folder / HISTORY_FILE)
     try:
         model = target_model(description.model, **description.model_settings)
         points = _read_points(tensors, "points", description.points, description)
@@ -108,8 +131,9 @@ def read_predictor(folder: Path) -> Predictor:
     except (InvalidInput, TypeError, ValueError) as error:
         raise _damaged(folder / TENSORS_FILE, str(error)) from error
     return Predictor(
-        model, points, network, anchors, description.config, description.row_ids, known=known
-    )
+        model, points, network, anchors, description.config, description.row_ids, history,
+        known=known,
+    )  # fmt: skip
 
 
 def _read_points(
@@ -122,32 +146,46 @@ def _read_points(
     )
 
 
-def read_description(folder: Path) -> PredictorDescription:
-    """What predictor.json says; InvalidInput if it is missing or is not one."""
-    path = folder / DESCRIPTION_FILE
-    if not path.is_file():
-        raise InvalidInput(f"{path} is missing; run the predictor stage first")
-    try:
-        description = PredictorDescription.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise _damaged(path, f"{where}: {first['msg']}".removeprefix(": ")) from error
-    if description.schema_version != SCHEMA_VERSION:
+def read_part(path: Path) -> bytes:
+    """The content of a file of a predictor's folder, as it was sealed there; as it is where nothing is."""
+    read = read_sealed if (path.parent / SEAL).exists() else read_file
+    return read(path, again=AGAIN)
+
+
+def _read_description(path: Path) -> PredictorDescription:
+    description = described(PredictorDescription, read_part(path), path, again=AGAIN)
+    sealed = (path.parent / SEAL).exists()
+    if description.schema_version not in (SCHEMA_VERSION, UNSEALED_VERSION):
         raise _damaged(
             path, f"it has schema {description.schema_version}, this version reads {SCHEMA_VERSION}"
+        )
+    if description.schema_version == SCHEMA_VERSION and not sealed:
+        raise InvalidInput(f"{path.parent / SEAL} is missing; {AGAIN}")
+    if not sealed:
+        warnings.warn(
+            f"{path.parent} has no {SEAL}, so that damage to its files would not be seen; {AGAIN}",
+            stacklevel=3,
         )
     return description
 
 
+def _read_history(path: Path) -> tuple[dict[str, float | int], ...]:
+    """The record of the fit; empty where none was kept, as in the registry."""
+    sealed = (path.parent / SEAL).exists()
+    named = sealed and path.name in read_seal(path.parent, again=AGAIN)
+    if not named and not path.exists():
+        return ()
+    try:
+        return tuple(History.validate_json(read_part(path)))
+    except ValidationError as error:
+        raise _damaged(path, "it is no list of epochs") from error
+
+
 def predictor_fingerprint(folder: Path) -> str:
-    """SHA-256 over both files: what the registry keys a version by."""
+    """SHA-256 over tensors and description: what the registry keys a version by."""
     digest = hashlib.sha256()
     for name in (TENSORS_FILE, DESCRIPTION_FILE):
-        path = folder / name
-        if not path.is_file():
-            raise InvalidInput(f"{path} is missing; run the predictor stage first")
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
+        digest.update(hashlib.sha256(read_file(folder / name, again=AGAIN)).digest())
     return digest.hexdigest()
 
 
@@ -184,12 +222,9 @@ def _steps(tensors: dict[str, Tensor], description: PredictorDescription) -> int
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise InvalidInput(f"{path} is missing; run the predictor stage first")
-    if path.stat().st_size > LARGEST_BYTES:
-        raise _damaged(path, f"it is larger than {LARGEST_BYTES} bytes")
+    content = read_part(path)
     try:
-        return load(path.read_bytes())
+        return load(content)
     except SafetensorError as error:
         raise _damaged(path, str(error)) from error
 
@@ -208,4 +243,4 @@ def _take(tensors: dict[str, Tensor], name: str, shape: tuple[int, ...]) -> Tens
 
 
 def _damaged(path: Path, why: str) -> InvalidInput:
-    return InvalidInput(f"{path} cannot be used: {why}; run the predictor stage again")
+    return refuse(path, why, again=AGAIN)

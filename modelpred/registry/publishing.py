@@ -51,6 +51,7 @@ from modelpred.registry.versions import (
     Version,
     crown,
 )
+from modelpred.sealed import seal
 from modelpred.targets import Points
 from modelpred.targets.shards import Bank
 
@@ -332,6 +333,7 @@ def _save_model(
             shutil.copyfile(folder / file, kept / file)
         if test_points is not None:
             write_test_points(test_points, kept)
+        seal(kept)
         pyfunc.save_model(
             str(path),
             python_model=str(Path(__file__).parents[1] / SERVED_FILE),

@@ -5,10 +5,16 @@ from dataclasses import replace
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from modelpred.errors import InvalidInput
-from modelpred.predictor import read_predictor, write_predictor
+from modelpred.predictor import files, read_predictor, write_predictor
+from modelpred.sealed import SEAL, seal, write_atomically
+from tests.predictor.conftest import make_case
+
+FILES = ("history.json", "predictor.json", "predictor.safetensors")
 
 
 @pytest.fixture
@@ -24,9 +30,11 @@ def test_round_trip(case, folder):
         expected = case.predictor.predict(weights, refine=refine)
         assert torch.equal(back.predict(weights, refine=refine), expected)
     assert (back.model, back.config) == (case.model, case.predictor.config)
+    assert back.history == case.predictor.history
+    assert back.row_ids == case.predictor.row_ids
     assert sorted(path.name for path in folder.iterdir()) == [
-        "predictor.json",
-        "predictor.safetensors",
+        "SHA256SUMS",
+        *FILES,
     ]
 
 
@@ -50,8 +58,10 @@ def test_a_file_tells_its_number_of_steps(logistic, tmp_path):
     path = tmp_path / "predictor.json"
     text = path.read_text()
     path.write_text(text.replace('"steps": 3', '"steps": null'))
+    seal(tmp_path, FILES)
     assert read_predictor(tmp_path).stages == logistic.predictor.stages
     path.write_text(text.replace('"steps": 3', '"steps": 4'))
+    seal(tmp_path, FILES)
     with pytest.raises(InvalidInput, match="it has 3 learned steps, not 4"):
         read_predictor(tmp_path)
 
@@ -62,6 +72,7 @@ def test_damage_is_named(logistic, tmp_path):
     whole = tensors.read_bytes()
     for broken in (whole[:100], b"", b"\x80\x04K\x01."):
         tensors.write_bytes(broken)
+        seal(tmp_path, FILES)
         with pytest.raises(InvalidInput, match=r"predictor\.safetensors cannot be used"):
             read_predictor(tmp_path)
     tensors.unlink()
@@ -69,8 +80,9 @@ def test_damage_is_named(logistic, tmp_path):
         read_predictor(tmp_path)
     tensors.write_bytes(whole)
     text = description.read_text()
-    for broken in ("", "{}", text.replace('"schema_version": 1', '"schema_version": 9')):
+    for broken in ("", "{}", text.replace('"schema_version": 2', '"schema_version": 9')):
         description.write_text(broken)
+        seal(tmp_path, FILES)
         with pytest.raises(InvalidInput, match=r"predictor\.json cannot be used"):
             read_predictor(tmp_path)
 
@@ -88,6 +100,7 @@ def test_tensors_that_do_not_fit_are_named(logistic, tmp_path, change):
     else:
         tensors[name] = tensors[name] * torch.nan
     save_file(tensors, path)
+    seal(tmp_path, FILES)
     with pytest.raises(InvalidInput, match=r"network\.first\.last\.bias"):
         read_predictor(tmp_path)
 
@@ -96,5 +109,110 @@ def test_an_unknown_family_is_an_error(logistic, tmp_path):
     write_predictor(logistic.predictor, tmp_path)
     path = tmp_path / "predictor.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"model": "../../etc"}))
-    with pytest.raises(InvalidInput):
+    seal(tmp_path, FILES)
+    with pytest.raises(InvalidInput, match="etc"):
         read_predictor(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """The files of two predictors of one shape, sealed; the second of other weights."""
+    case, found = make_case("logistic"), []
+    other = replace(case.predictor.model, C=0.01)
+    for predictor in (case.predictor, replace(case.predictor, model=other)):
+        for value in predictor.network.parameters():
+            value.data += 0.01 * len(found)
+        folder = tmp_path_factory.mktemp("two")
+        write_predictor(predictor, folder)
+        found.append(folder)
+    return found
+
+
+@given(data=st.data())
+@settings(max_examples=100, deadline=None)
+def test_a_changed_bit_or_byte_is_refused_wherever_it_is(two, tmp_path_factory, data):
+    folder = tmp_path_factory.getbasetemp() / "one changed"
+    folder.mkdir(exist_ok=True)
+    for path in two[0].iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    name = data.draw(st.sampled_from([*FILES, SEAL]))
+    whole = (two[0] / name).read_bytes()
+    content = bytearray(whole)
+    place = data.draw(st.integers(0, len(content) - 1))
+    match data.draw(st.sampled_from(["flip", "cut", "added", "zeros", "gone"])):
+        case "flip":
+            content[place] ^= 1 << data.draw(st.integers(0, 7))
+        case "cut":
+            del content[place:]
+        case "added":
+            content[place:place] = data.draw(st.binary(min_size=1, max_size=9))
+        case "zeros":  # what a power cut leaves of a file
+            content[place:] = bytes(len(content) - place) or b"\0"
+        case _:
+            (folder / name).unlink()
+    if (folder / name).exists():
+        (folder / name).write_bytes(content)
+    lines = [each.decode(errors="replace").splitlines() for each in (content, whole)]
+    if (folder / name).exists() and (
+        bytes(content) == whole or (name == SEAL and lines[0] == lines[1])
+    ):
+        return
+    with pytest.raises(InvalidInput) as refused:
+        read_predictor(folder)
+    assert "\n" not in str(refused.value)
+
+
+@given(chosen=st.lists(st.sampled_from([0, 1]), min_size=4, max_size=4))
+@settings(max_examples=30, deadline=None)
+def test_files_of_two_predictors_are_refused(two, tmp_path_factory, chosen):
+    folder = tmp_path_factory.getbasetemp() / "mixed"
+    folder.mkdir(exist_ok=True)
+    for name, of in zip((*FILES, SEAL), chosen, strict=True):
+        (folder / name).write_bytes((two[of] / name).read_bytes())
+    sealed = two[chosen[3]]
+    if all((folder / name).read_bytes() == (sealed / name).read_bytes() for name in FILES):
+        read_predictor(folder)
+    else:
+        with pytest.raises(InvalidInput, match="not the one that SHA256SUMS names"):
+            read_predictor(folder)
+
+
+@pytest.mark.parametrize("before", ["nothing", "sealed", "unsealed"])
+@pytest.mark.parametrize("writes", [0, 1, 2])
+def test_a_write_that_is_cut_short_is_never_read(logistic, tmp_path, monkeypatch, before, writes):
+    if before != "nothing":
+        write_predictor(logistic.predictor, tmp_path)
+    if before == "unsealed":
+        make_unsealed(tmp_path)
+    left = [writes]
+
+    def dying(path, content):
+        if not left[0]:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        write_atomically(path, content)
+
+    monkeypatch.setattr(files, "write_atomically", dying)
+    other = replace(logistic.predictor, model=replace(logistic.model, C=0.01))
+    with pytest.raises(KeyboardInterrupt):
+        write_predictor(other, tmp_path)
+    with pytest.raises(InvalidInput, match="is missing; run the predictor stage again"):
+        read_predictor(tmp_path)
+
+
+def make_unsealed(folder):
+    """What an earlier version wrote."""
+    path = folder / "predictor.json"
+    path.write_text(path.read_text().replace('"schema_version": 2', '"schema_version": 1'))
+    (folder / SEAL).unlink()
+    (folder / "history.json").unlink()
+
+
+def test_a_predictor_of_an_earlier_version_is_read_with_a_warning(logistic, tmp_path):
+    write_predictor(logistic.predictor, tmp_path)
+    make_unsealed(tmp_path)
+    with pytest.warns(UserWarning, match="has no SHA256SUMS.*run the predictor stage again"):
+        back = read_predictor(tmp_path)
+    weights, _ = logistic.held_out
+    assert torch.equal(back(weights), logistic.predictor(weights))
+    assert back.history == ()

@@ -35,6 +35,7 @@ from modelpred.registry import (
     show_version,
     tracking_uri,
 )
+from modelpred.sealed import seal
 from modelpred.subsets import draw
 from modelpred.targets import points_of, target_model, train_targets
 from modelpred.targets.shards import Bank
@@ -240,6 +241,7 @@ def test_a_worse_version_stays_challenger_beside_the_champion_on_the_same_subset
         if name.startswith("anchors.") and tensor.is_floating_point():
             tensors[name] = tensor * 2
     save_file(tensors, worse / "predictor.safetensors")
+    seal(worse)
 
     second = publish_to(root, worse, gates=asked, held_out=bank)
 

@@ -3,13 +3,17 @@
 import asyncio
 import json
 import os
+from functools import partial
 
 import httpx
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from modelpred.dataset import DatasetConfig, prepare
+from modelpred.errors import InvalidInput
 from modelpred.predictor import PredictorConfig, fit_predictor, read_predictor, write_predictor
 from modelpred.registry import Evidence, GatesConfig, Lineage, publish, tracking_uri
 from modelpred.subsets import draw
@@ -53,10 +57,22 @@ def served(tmp_path_factory):
     before, known = dict(os.environ), mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(tracking_uri(root))
     loaded = mlflow.pyfunc.load_model(f"models:/{NAME}@champion")
-    yield scoring_server.init(loaded), read_predictor(root / "predictor"), dataset.row_ids
+    [registered] = root.glob("mlruns/**/predictor.safetensors")
+    yield (
+        scoring_server.init(loaded), read_predictor(root / "predictor"), dataset.row_ids,
+        registered.parent,
+    )  # fmt: skip
     mlflow.set_tracking_uri(known)
     os.environ.clear()
     os.environ.update(before)
+
+
+@pytest.fixture(scope="module")
+def files(served):
+    """The predictor's files in the registry, and what loads them as a user does."""
+    import mlflow  # noqa: PLC0415
+
+    return served[3], partial(mlflow.pyfunc.load_model, f"models:/{NAME}@champion")
 
 
 def ask(application, body) -> httpx.Response:
@@ -73,7 +89,7 @@ def ask(application, body) -> httpx.Response:
 
 
 def test_weights_give_parameters_and_refine_is_a_param(served):
-    client, predictor, _ = served
+    client, predictor, *_ = served
     weights = torch.ones(2, 30, dtype=torch.float64)
     weights[1, :7] = 0
     body = {"inputs": weights.tolist()}
@@ -95,7 +111,7 @@ def test_weights_give_parameters_and_refine_is_a_param(served):
 
 
 def test_lists_of_rows_give_parameters_loss_and_certificate(served):
-    client, predictor, rows = served
+    client, predictor, rows, _ = served
     left_out = [list(rows[:2]), [rows[5]]]
     body = {"inputs": [[1] * 30], "params": {"without": {"rows": left_out}, "refine": 1}}
     answer = ask(client, body)
@@ -156,3 +172,22 @@ def test_what_is_no_question_is_a_4xx_with_a_reason(served, body, reason):
     answer = ask(served[0], body)
     assert 400 <= answer.status_code < 500, answer.text[:2000]
     assert reason in answer.text, answer.text[:500]
+
+
+@given(data=st.data())
+@settings(max_examples=25, deadline=None)
+def test_a_flipped_bit_of_a_registered_file_is_refused_when_mlflow_loads_it(files, data):
+    """Whatever tensor it is in: such files are valid, and their answers only a little wrong."""
+    folder, load = files
+    path = folder / data.draw(st.sampled_from(sorted(each.name for each in folder.iterdir())))
+    whole = path.read_bytes()
+    changed = bytearray(whole)
+    changed[data.draw(st.integers(0, len(whole) - 2))] ^= 1 << data.draw(st.integers(0, 7))
+    path.write_bytes(changed)
+    try:
+        with pytest.raises(InvalidInput) as refused:
+            load()
+        assert "\n" not in str(refused.value)
+    finally:
+        path.write_bytes(whole)
+    load()
