@@ -6,6 +6,7 @@ are true and false.
 
 import math
 import numbers
+import sys
 from decimal import Decimal
 from typing import Any, TypeAlias, TypeVar
 
@@ -73,7 +74,7 @@ def real_number(
         InvalidInput: it is no number, not finite, or out of the range.
     """
     number = plain(value)
-    if number is None or not -math.inf < number < math.inf or not _within(number, least, most):
+    if number is None or not abs(number) <= sys.float_info.max or not _within(number, least, most):
         raise _refused(value, name, "a number", least, most)
     return number
 

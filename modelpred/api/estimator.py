@@ -19,18 +19,19 @@ from torch import Tensor
 from modelpred.api.contexts import context_of
 from modelpred.api.edited import EditedModel
 from modelpred.api.files import Fitted, Targets, full_model, read_fitted, write_fitted
+from modelpred.api.frames import is_frame, judged, require_same_rows, row_names
 from modelpred.api.inputs import (
     ArrayLike,
     RowNames,
-    array_of,
     frame_of,
+    one_row,
     positions_of,
     read_weights,
     unique_ids,
 )
-from modelpred.api.labels import learn_labels
+from modelpred.api.labels import Labels, learn_labels
 from modelpred.api.progress import Report, progress_bar
-from modelpred.api.reading import Reading, dataset_of, encoded_cells, encoding_of
+from modelpred.api.reading import Reading, dataset_of, encoded_cells, encoding_of, levels_of
 from modelpred.api.responsible import Attribution, Explanation, attributed, explained
 from modelpred.api.settings import (
     AUTO,
@@ -135,10 +136,12 @@ class ModelPred:
         """Train the target model on many subsets of the rows and fit the predictor to them.
 
         Args:
-            X: numpy or torch, [rows, columns] of finite numbers; or polars with columns of numbers,
-                true and false, text and dates, whose missing cells are filled.
-            y: a label for each row, of any type; floating numbers for ridge.
-            ids: a name for each row; by default its position.
+            X: numpy or torch, [rows, columns] of finite numbers; or a frame of pandas, polars or
+                pyarrow with columns of numbers, true and false, text and dates, whose missing
+                cells are filled. Its columns are judged as those of a file.
+            y: a label for each row, of any type; numbers, or more than 20 different whole numbers,
+                are predicted as such.
+            ids: a name for each row; by default its label in the index of pandas, or its position.
             test: rows with labels that training never sees: `fidelity` and `compare` score models
                 on them, and without them on the rows of X.
 
@@ -146,21 +149,39 @@ class ModelPred:
             InvalidInput: tables or labels that cannot be used; the message says why.
         """
         rows, named = frame_of(X, what="X")
+        if named:
+            rows = judged(rows, what="X")
+            require_same_rows(X, y, what="y", of="X")
+        if ids is None:
+            ids = row_names(X, what="X") if named else None
+        row_ids = unique_ids(range(len(rows)) if ids is None else ids, rows=len(rows))
         regression = None if self._target == AUTO else FAMILIES[self._target].regression
         labels = learn_labels(y, what="y", regression=regression)
+        self._fit(rows, y, row_ids, named=named, labels=labels, test=test)
+        return self
+
+    def _fit(
+        self,
+        rows: pl.DataFrame,
+        y: ArrayLike,
+        row_ids: tuple[str, ...],
+        *,
+        named: bool,
+        labels: Labels,
+        test: tuple[ArrayLike, ArrayLike] | None,
+    ) -> None:
         encoding = encoding_of(rows, what="X")
         cells = encoded_cells(encoding, rows, what="X")
-        reading = Reading(encoding, named, fit_scaling(self._scaling, cells), labels)
+        scaling = fit_scaling(self._scaling, cells)
+        reading = Reading(encoding, named, scaling, labels, levels_of(encoding, rows))
         features = reading.scaled(cells, what="X")
         require_apart(reading.scaling, cells, columns=encoding.feature_names, what="X")
         encoded = labels.encode(y, what="y", rows=len(features))
-        row_ids = unique_ids(range(len(features)) if ids is None else ids, rows=len(features))
         config = targets_config(family_of(self._target, labels), self._settings, self._seed)
         dataset = dataset_of(reading, rows, (features, encoded), row_ids, test=test)
         with progress_bar(shown=self._progress) as report:
             self._fitted = self._train(dataset, reading, config, report)
         self._fidelity = None
-        return self
 
     def _train(
         self, dataset: Dataset, reading: Reading, config: TargetsConfig, report: Report
@@ -241,13 +262,13 @@ class ModelPred:
             stages: after how many of the network's stages to stop, for a cheaper and less exact
                 answer: 0 is the anchor; `predictor.stages`, the default, is all of them.
         """
-        rows = read_weights(weights)
+        rows = read_weights(weights, self.row_ids)
         return self.predictor.predict(rows, refine=refine, stages=stages).numpy()
 
     def retrain(self, weights: ArrayLike) -> NDArray[np.float64]:
         """The same by exact training; a model that did not converge is a row of nan."""
         ready = self._ready
-        rows = read_weights(weights)
+        rows = read_weights(weights, self.row_ids)
         trained = _trained(ready.predictor.model, ready.predictor.points, rows, ready.tolerance)
         if not bool(trained.converged.all()):
             failed = int((~trained.converged).sum())
@@ -261,7 +282,7 @@ class ModelPred:
         It holds without retraining, for about the price of a Newton step. None for mlp, which
         stops before its optimum, infinity for a subset without one.
         """
-        bound = self.predictor.certificate(read_weights(weights), refine=refine)
+        bound = self.predictor.certificate(read_weights(weights, self.row_ids), refine=refine)
         return None if bound is None else bound.numpy()
 
     def fidelity(self) -> pl.DataFrame:
@@ -335,6 +356,8 @@ class ModelPred:
         ready = self._ready
         old, new = ready.predictor.points, ready.reading.points(X_new, y_new, what="_new")
         count = len(new.labels)
+        if ids is None:
+            ids = row_names(X_new, what="X_new") if is_frame(X_new) else None
         named = [f"new-{row}" for row in range(count)] if ids is None else ids
         row_ids = unique_ids(
             [*self.row_ids, *unique_ids(named, rows=count)], rows=len(old.labels) + count
@@ -583,7 +606,7 @@ class ModelPred:
             InvalidInput: other columns, or not one row.
         """
         ready = self._ready
-        row = x if isinstance(x, pl.DataFrame) or array_of(x).ndim != 1 else array_of(x)[None]
+        row = one_row(x)
         with context_of(ready, ready.scored_points, exact=exact, refine=refine) as context:
             return explained(
                 context,

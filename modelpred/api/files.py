@@ -24,7 +24,7 @@ from torch import Tensor
 
 from modelpred.api.edited import Reference
 from modelpred.api.labels import LabelKind, Labels
-from modelpred.api.reading import Reading
+from modelpred.api.reading import Reading, levels_of
 from modelpred.dataset import Dataset, read_dataset, write_dataset
 from modelpred.errors import InvalidInput
 from modelpred.predictor import (
@@ -160,7 +160,8 @@ def read_fitted(folder: Path) -> Fitted:
             raise _unusable(folder / part, f"it is not the one that {DESCRIPTION_FILE} names")
     predictor = read_predictor(folder / "predictor")
     labels = Labels(description.labels, dataset.classes)
-    reading = Reading(dataset.encoding, description.named_columns, dataset.scaling, labels)
+    levels = levels_of(dataset.encoding, dataset.rows)
+    reading = Reading(dataset.encoding, description.named_columns, dataset.scaling, labels, levels)
     full = full_model(predictor.model, predictor.points, tolerance=description.tolerance)
     targets = _read_targets(folder / "targets")
     if not torch.equal(predictor.points.features, dataset.features):

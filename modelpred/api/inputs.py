@@ -1,6 +1,7 @@
 """What a person holds, as what the library computes with: tables, weights, names of rows.
 
-A table is numpy, torch or polars, rows by columns; one of polars may hold words, dates and gaps.
+A table is an array of numpy or torch, or a frame of pandas, polars or pyarrow; a frame may hold
+words, dates and gaps.
 """
 
 from collections import Counter
@@ -15,10 +16,14 @@ from jaxtyping import Float64
 from numpy.typing import NDArray
 from torch import Tensor
 
+from modelpred.api.frames import Table, is_column, is_frame, named_row, polars_column, polars_frame
+from modelpred.dataset.cells import is_missing
 from modelpred.errors import InvalidInput
 from modelpred.numbers import plain
 
-ArrayLike: TypeAlias = NDArray[Any] | Tensor | pl.DataFrame | pl.Series | Sequence[Any]
+ArrayLike: TypeAlias = (
+    NDArray[Any] | Tensor | pl.DataFrame | pl.LazyFrame | pl.Series | Sequence[Any] | Table
+)
 # Any: a list, a set, an array, a series or an index, of positions or ids; positions_of checks it.
 RowNames: TypeAlias = Any
 
@@ -27,13 +32,16 @@ def frame_of(table: ArrayLike, *, what: str) -> tuple[pl.DataFrame, bool]:
     """A table as polars has it, and whether it names its columns itself.
 
     Args:
-        table: polars with columns of any type, or numpy or torch with finite numbers,
+        table: a frame with columns of any type, or numpy or torch with finite numbers,
             [rows, columns].
         what: what the caller calls it, for messages.
 
     Raises:
         InvalidInput: no table, or an array of other things than finite numbers.
     """
+    if is_frame(table):
+        frame, _ = polars_frame(table, what=what)
+        table = frame
     array = np.zeros(table.shape) if isinstance(table, pl.DataFrame) else array_of(table)
     if array.ndim != 2 or 0 in array.shape:
         raise InvalidInput(
@@ -48,15 +56,30 @@ def frame_of(table: ArrayLike, *, what: str) -> tuple[pl.DataFrame, bool]:
         raise InvalidInput(
             f"{what} has {len(wrong)} missing or not finite "
             f"{'values' if len(wrong) > 1 else 'value'} (first in row {row}, column {column}); "
-            "fill or remove, or pass a polars table, whose missing cells are filled"
+            "fill or remove, or pass a pandas or polars table, whose missing cells are filled"
         )
     return pl.DataFrame(values, schema=[f"x{column}" for column in range(values.shape[1])]), False
 
 
-def read_weights(weights: ArrayLike) -> Float64[Tensor, "subsets points"]:
+def one_row(row: ArrayLike) -> ArrayLike:
+    """One row as a table: of a pandas series, whose index names its cells, a frame."""
+    if is_column(row) and not isinstance(row, pl.Series):
+        row = named_row(row)
+    if is_frame(row):
+        return row
+    array = array_of(row)
+    return array if array.ndim != 1 else array[None]
+
+
+def read_weights(
+    weights: ArrayLike, row_ids: tuple[str, ...] = ()
+) -> Float64[Tensor, "subsets points"]:
     """Weights of subsets in float64; InvalidInput where they are no table of numbers."""
-    if isinstance(weights, pl.DataFrame):
-        weights = weights.to_numpy()
+    if is_frame(weights):
+        frame, _ = polars_frame(weights, what="weights")
+        if row_ids and set(frame.columns) == set(row_ids):
+            frame = frame.select(row_ids)  # columns that name rows go by these names
+        weights = frame.to_numpy()
     array = array_of(weights)
     values = _floats(array, what="weights hold")
     if values.ndim != 2:
@@ -107,7 +130,11 @@ def _position(row: object, index: dict[str, int], row_ids: tuple[str, ...]) -> i
 
 def unique_ids(ids: RowNames, *, rows: int) -> tuple[str, ...]:
     """Ids as text, one a row; InvalidInput where they are not one a row, or not unique."""
-    texts = tuple(str(row_id) for row_id in _listed(ids))
+    listed = _listed(ids)
+    missing = [at for at, row_id in enumerate(listed) if is_missing(row_id)]
+    if missing:
+        raise InvalidInput(f"the id of row {missing[0]} is missing; name every row")
+    texts = tuple(str(row_id) for row_id in listed)
     if len(texts) != rows:
         raise InvalidInput(f"{len(texts)} ids for {rows} rows; pass one a row")
     twice = [row_id for row_id, count in Counter(texts).items() if count > 1]
@@ -120,8 +147,8 @@ def array_of(values: ArrayLike) -> NDArray[Any]:
     """The values as numpy has them."""
     if isinstance(values, Tensor):
         return values.detach().cpu().numpy()
-    if isinstance(values, pl.Series):
-        return values.to_numpy()
+    if is_column(values):
+        return polars_column(values, what="it").to_numpy()
     return np.asarray(values)
 
 

@@ -1,25 +1,26 @@
 """Labels of any type as class indices or numbers, and back: a class keeps its name and its type."""
 
+import math
 from dataclasses import dataclass
 from decimal import Decimal
+from numbers import Integral
 from typing import Any, Literal
 
 import numpy as np
-import polars as pl
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from modelpred.api.frames import is_column, is_frame, polars_column
 from modelpred.api.inputs import ArrayLike, array_of
-from modelpred.dataset.cells import is_missing
+from modelpred.dataset.cells import is_missing, known
 from modelpred.dataset.labels import require_usable_labels
+from modelpred.dataset.own import FEW_NUMBERS
+from modelpred.dataset.splitting import MOST_CLASSES
 from modelpred.errors import InvalidInput
+from modelpred.numbers import plain
 
 LabelKind = Literal["boolean", "integer", "number", "text"]
-
-_KINDS: dict[str, LabelKind] = {
-    "b": "boolean", "i": "integer", "u": "integer", "f": "number", "U": "text", "T": "text",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -76,18 +77,25 @@ def learn_labels(labels: ArrayLike, *, what: str, regression: bool | None) -> La
     Args:
         labels: [rows], of any type.
         what: what the caller calls them, for messages.
-        regression: whether a number is predicted; None: where the labels are floating numbers.
+        regression: whether a number is predicted; None: where the labels are
+            floating numbers or more than 20 different whole numbers.
 
     Raises:
         InvalidInput: missing labels, labels of several types, or fewer than two classes.
     """
     array, kind = _label_array(labels, what=what)
-    if regression or (regression is None and kind == "number"):
+    many = kind == "integer" and len(np.unique(array)) > FEW_NUMBERS
+    if regression or (regression is None and (many or kind == "number")):
         _numbers(array, kind, what=what)
         return Labels("number", ())
     if kind == "number" and not np.equal(array, np.round(array)).all():
         raise InvalidInput(f"{what} holds real numbers, expected classes; use target='ridge'")
     classes = _texts(np.unique(array), kind, like=kind)
+    if kind == "text" and len(classes) > MOST_CLASSES:
+        raise InvalidInput(
+            f"{what} has {len(classes)} classes in {len(array)} rows, expected {MOST_CLASSES} at most; "
+            "pass other labels"
+        )
     if len(classes) < 2:
         raise InvalidInput(
             f"{what} holds one class ({classes[0]!r}) in all {len(array)} rows; "
@@ -98,44 +106,49 @@ def learn_labels(labels: ArrayLike, *, what: str, regression: bool | None) -> La
 
 def _label_array(labels: ArrayLike, *, what: str) -> tuple[NDArray[Any], LabelKind]:
     """Labels [rows] of one type, none of them missing."""
-    if isinstance(labels, pl.DataFrame):
+    if is_frame(labels):
         raise InvalidInput(f"{what} is a table, expected one column; pass a series")
-    listed = labels.to_list() if isinstance(labels, pl.Series) else labels
-    if isinstance(listed, np.ma.MaskedArray):
-        listed = listed.tolist()  # None where masked
-    if isinstance(listed, (list, tuple)):  # numpy would turn [1, "a"] into texts
-        listed = np.array(listed, dtype=object)
-    array = array_of(listed)
+    if is_column(labels):
+        labels = known(polars_column(labels, what=what)).to_list()
+    if isinstance(labels, np.ma.MaskedArray):
+        labels = labels.tolist()  # None where masked
+    if isinstance(labels, (list, tuple)):  # numpy would turn [1, "a"] into texts
+        labels = np.array(labels, dtype=object)
+    array = array_of(labels)
     if array.ndim != 1 or not len(array):
         raise InvalidInput(f"{what} has shape {list(array.shape)}, expected one label a row")
-    missing = 0
-    if array.dtype.kind not in _KINDS or _KINDS[array.dtype.kind] == "text":
-        missing = sum(is_missing(label) for label in array)
-    if array.dtype.kind == "O" and not missing:
-        array = _one_type(array, what=what)
-    kind = _KINDS.get(array.dtype.kind, "text")
-    missing += int((~np.isfinite(array)).sum()) if kind == "number" else 0
+    listed = array.tolist()
+    missing = sum(is_missing(label) or label in (math.inf, -math.inf) for label in listed)
     if missing:
         raise InvalidInput(f"{what} has {missing} missing or not finite labels; fill or remove")
-    return (array.astype(str) if kind == "text" else array), kind
+    kind = _common_kind({_kind(label) for label in listed}, what=what)
+    if kind == "text":
+        return np.array([str(label).strip() for label in listed]), kind
+    types = {"boolean": np.bool_, "integer": None, "number": np.float64}
+    return np.array(
+        [plain(label) if kind != "boolean" else label for label in listed], types[kind]
+    ), kind
 
 
-def _one_type(array: NDArray[Any], *, what: str) -> NDArray[Any]:
-    """An array of objects as an array of what they are; of other things than numbers, their text."""
-    labels = [_plain(label) for label in array.tolist()]
-    kinds = {_KINDS.get(np.asarray(label).dtype.kind, "text") for label in labels}
-    if len(kinds) > 1 and kinds != {"integer", "number"}:
+def _common_kind(kinds: set[LabelKind], *, what: str) -> LabelKind:
+    """The type that labels of these types have."""
+    if kinds == {"integer", "number"}:
+        return "number"
+    if len(kinds) > 1:
         raise InvalidInput(
             f"{what} mixes {' and '.join(sorted(kinds))} labels; give all of them one type"
         )
-    return array.astype(str) if kinds == {"text"} else np.array(labels)
+    return kinds.pop()
 
 
-def _plain(label: object) -> object:
-    """A decimal number as the number that NumPy has for it."""
-    if not isinstance(label, Decimal):
-        return label
-    return float(label) if label.as_tuple().exponent else int(label)
+def _kind(label: object) -> LabelKind:
+    """What type of label it is."""
+    if isinstance(label, (bool, np.bool_)):
+        return "boolean"
+    whole = isinstance(label, Decimal) and not label.as_tuple().exponent
+    if isinstance(label, Integral) or whole:
+        return "integer"
+    return "text" if plain(label) is None else "number"
 
 
 def _texts(array: NDArray[Any], kind: LabelKind, *, like: LabelKind) -> list[str]:

@@ -1,22 +1,29 @@
 """Tables and labels as points: columns by name, encoded and scaled with the constants of the fit's rows."""
 
-from dataclasses import dataclass, replace
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import polars as pl
 import torch
 from torch import Tensor
 
+from modelpred.api.frames import require_same_rows, row_names
 from modelpred.api.inputs import ArrayLike, frame_of
 from modelpred.api.labels import Labels
 from modelpred.dataset import Dataset
-from modelpred.dataset.encoding import Encoding, fit_encoding
+from modelpred.dataset.cells import names_of
+from modelpred.dataset.encoding import CategoryColumn, Encoding, fit_encoding
 from modelpred.dataset.preparation import content_fingerprint
 from modelpred.dataset.scaling import Scaling, scaled_features
 from modelpred.errors import InvalidInput
 from modelpred.targets import Points, points_of
 
 LEVELS = 20  # of a category; the others share one feature
+SHOWN_LEVELS = 3
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -28,16 +35,41 @@ class Reading:
         named: whether the table of the fit named its columns itself.
         scaling: from cells to features, with the constants of the fit's rows.
         labels: how labels are written.
+        levels: of each category, what the rows of the fit held.
     """
 
     encoding: Encoding
     named: bool
     scaling: Scaling
     labels: Labels
+    levels: Mapping[str, frozenset[str]] = field(default_factory=dict[str, frozenset[str]])
 
     def features(self, table: ArrayLike, *, what: str) -> Tensor:
         """Scaled features [rows, features]; InvalidInput as `rows` and `cells`."""
-        return self.scaled(self.cells(self.rows(table, what=what), what=what), what=what)
+        rows = self.rows(table, what=what)
+        cells = self.cells(rows, what=what)
+        for line in self._never_seen(rows):
+            log.warning("%s: %s", what, line)
+        return self.scaled(cells, what=what)
+
+    def _never_seen(self, rows: pl.DataFrame) -> list[str]:
+        """What these rows hold that no row of the fit held, a line for each column."""
+        lines: list[str] = []
+        for column in self.encoding.columns:
+            cells = rows[column.name]
+            if isinstance(column, CategoryColumn) and column.name in self.levels:
+                names = names_of(cells)
+                new = names.filter(names.is_not_null() & ~names.is_in(self.levels[column.name]))
+                if len(new):
+                    shown = new.unique(maintain_order=True).to_list()
+                    told = ", ".join(map(repr, shown[:SHOWN_LEVELS]))
+                    told += ", ..." if len(shown) > SHOWN_LEVELS else ""
+                    counts_as = "(other)" if column.other else "none of its levels"
+                    lines.append(
+                        f"{_rows(len(new))} of column {column.name!r} no row of the fit had "
+                        f"({told}); they count as {counts_as}"
+                    )
+        return lines
 
     def rows(self, table: ArrayLike, *, what: str) -> pl.DataFrame:
         """The columns of the fit; they go by name where both sides name them, else by position.
@@ -47,13 +79,13 @@ class Reading:
         """
         names = self.encoding.column_names
         frame, named = frame_of(table, what=what)
-        if named and self.named:
-            missing = [name for name in names if name not in frame.columns]
-            if missing:
-                raise InvalidInput(
-                    f"{what} has no column {missing[0]!r}; pass the columns of the fit"
-                )
+        if named and not self.named and set(frame.columns) == set(map(str, range(len(names)))):
+            frame = frame.rename({name: f"x{name}" for name in frame.columns})
+        missing = [name for name in names if name not in frame.columns]
+        if named and not missing:
             return frame.select(names)
+        if named and self.named:
+            raise InvalidInput(f"{what} has no column {missing[0]!r}; pass the columns of the fit")
         if frame.width != len(names):
             raise InvalidInput(
                 f"{what} has {frame.width} columns but the fit had {len(names)}; "
@@ -72,9 +104,23 @@ class Reading:
 
     def points(self, table: ArrayLike, labels: ArrayLike, *, what: str) -> Points:
         """Points with their labels; InvalidInput as `features` and `Labels.encode`."""
+        require_same_rows(table, labels, what=f"y{what}", of=f"X{what}")
         features = self.features(table, what=f"X{what}")
         encoded = self.labels.encode(labels, what=f"y{what}", rows=len(features))
         return points_of(features, encoded, len(self.labels.classes))
+
+
+def _rows(count: int) -> str:
+    return f"{count:,} cell{'s'[: count != 1]}"
+
+
+def levels_of(encoding: Encoding, rows: pl.DataFrame) -> dict[str, frozenset[str]]:
+    """What these rows hold of each category."""
+    return {
+        column.name: frozenset(names_of(rows[column.name]).drop_nulls())
+        for column in encoding.columns
+        if isinstance(column, CategoryColumn)
+    }
 
 
 def encoding_of(rows: pl.DataFrame, *, what: str) -> Encoding:
@@ -91,6 +137,16 @@ def encoded_cells(encoding: Encoding, rows: pl.DataFrame, *, what: str) -> Tenso
         return torch.from_numpy(encoding.encode(rows))
     except InvalidInput as error:
         raise InvalidInput(f"{what}: {error}") from error
+
+
+def _test_ids(
+    test: tuple[ArrayLike, ArrayLike] | None, row_ids: tuple[str, ...], *, rows: int
+) -> tuple[str, ...]:
+    """What the test table calls its rows, where that tells all rows apart."""
+    named = None if test is None else row_names(test[0], what="X_test")
+    if named is not None and len({*row_ids, *named}) == len(row_ids) + rows:
+        return named
+    return tuple(f"test-{row}" for row in range(rows))
 
 
 def dataset_of(
@@ -114,7 +170,7 @@ def dataset_of(
         test_rows = reading.rows(test[0], what="X_test")
         test_features, test_labels = held_out.features, held_out.labels
     classes = reading.labels.classes
-    test_row_ids = tuple(f"test-{row}" for row in range(len(test_labels)))
+    test_row_ids = _test_ids(test, row_ids, rows=len(test_labels))
 
     def told(ids: tuple[str, ...], cells: pl.DataFrame, labelled: Tensor) -> pl.DataFrame:
         named = np.array(classes)[labelled.numpy()] if classes else labelled.numpy()
