@@ -85,7 +85,8 @@ class ModelPred:
             `SubsetsConfig` says all of it.
         scaling: standardise, largest_row_norm or none, with constants from the rows of the fit;
             **parameters refer to the scaled features** (`scaling_` has the constants).
-        tolerance: a model counts as trained when no entry of its gradient is larger.
+        tolerance: a model counts as trained when its parameters are this near to the optimum,
+            relative to their size.
         seed: decides the subsets, the network's start, and where an mlp's training starts.
         predictor: settings of the network, with their own seed.
         progress: whether a terminal shows how far the fit is.

@@ -84,7 +84,8 @@ class Retraining:
     Args:
         model: the family of models.
         points: the pool that the weights refer to.
-        tolerance: largest absolute entry of the gradient at which a target counts as converged.
+        tolerance: largest distance to the optimum, relative to the parameters, at which a target
+            counts as converged (see `train_targets`).
         start: parameters [parameters] of a warm start; without, the family's own.
     """
 

@@ -9,7 +9,8 @@
 With linear.py's penalty these are scikit-learn's LogisticRegression and Ridge(alpha=1/C).
 """
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import ClassVar, final
 
 import torch
@@ -19,7 +20,8 @@ from torch.nn.functional import softplus
 
 from modelpred.errors import InvalidInput
 from modelpred.targets.compiled.newton import Loss
-from modelpred.targets.linear import Curvature, Linear, signs_of
+from modelpred.targets.linear import Curvature, Linear, linear_solver, signs_of
+from modelpred.targets.model import Points, Solution, Solver
 
 
 @final
@@ -169,6 +171,33 @@ class Ridge(Linear):
     curvature_drift: ClassVar[float] = 0.0
     regression: ClassVar[bool] = True
     probabilistic: ClassVar[bool] = False
+
+    def solver(self, points: Points) -> Solver:
+        """The solver for labels near one about zero: their unit and place change no answer.
+
+        Labels are moved by their mean and divided by a power of two, which rounds nothing.
+        """
+        place = points.labels.mean()
+        moved = points.labels - place
+        unit = math.ldexp(1, int(torch.frexp(moved.abs().max())[1]))
+        solver = linear_solver(self, replace(points, labels=moved / unit))
+
+        def solve(weights: Tensor, *, start: Tensor | None, tolerance: float) -> Solution:
+            begin = None if start is None else start.clone()
+            if begin is not None:
+                begin[:, -1] -= place
+                begin /= unit
+            found = solver(weights, start=begin, tolerance=tolerance)
+            parameters = found.parameters * unit
+            parameters[:, -1] += place
+            return replace(
+                found,
+                parameters=parameters,
+                gradient_norm=found.gradient_norm * unit,
+                objective=found.objective * unit * unit,
+            )
+
+        return solve
 
     def outputs(self, classes: int) -> int:
         """One; InvalidInput for classes."""

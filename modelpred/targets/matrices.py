@@ -60,9 +60,12 @@ def inverses(matrices: Tensor, out: Tensor | None = None) -> Tensor:
     found = torch.empty_like(matrices) if out is None else out
     size = matrices.shape[-1]
     if size <= SMALLEST_HALVED:
-        factor, failed = torch.linalg.cholesky_ex(matrices)
+        factor, info = torch.linalg.cholesky_ex(matrices)
+        failed = (info > 0)[:, None, None]
+        # LAPACK refuses the whole batch for one pivot of zero, so what failed is inverted as ones.
+        factor = torch.where(failed, torch.eye(size).to(factor), factor)
         torch.cholesky_inverse(factor, out=found)
-        return found.masked_fill_((failed > 0)[:, None, None], math.nan)
+        return found.masked_fill_(failed, math.nan)
     half = -(-size // 8) * 4
     first, last = slice(0, half), slice(half, size)
     upper = inverses(matrices[:, first, first])

@@ -11,9 +11,11 @@ two matrix products with the shared design. Three things make it cheap without m
   step has not overshot; otherwise t moves by bisection and secants between a descending and an
   ascending end. No row can diverge, whatever the others do.
 
-A row is done when its gradient is at most the tolerance and a further step, solved to
-`POLISH` relative, has been taken: rounding that differs between batchings then moves parameters by
-much less than 1e-9, although it may move the iteration at which the tolerance is met.
+A row is done when a step would move its parameters by less than the tolerance, relative to their size
+(accuracy.py), and that step, solved to `POLISH` relative, has been taken: rounding that differs
+between batchings then moves parameters by much less than 1e-9, although it may move the iteration at
+which the tolerance is met. It has converged if its distance to the optimum, rounding included, is
+within the tolerance then.
 """
 
 import math
@@ -22,6 +24,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from modelpred.targets.accuracy import distance, relative
+from modelpred.targets.dense import dense_steps, fits
 from modelpred.targets.model import Points, Solution, Solver
 from modelpred.targets.systems import Block, Problem, ScoreLoss, conjugate, direct, shared_problem
 
@@ -30,8 +34,9 @@ MAXIMUM_LINE_SEARCH = 30
 ROUGH = 1e-2  # gradient norm / that of zero parameters, of the whole pool's model as a start
 FORCING = 0.1  # relative residual of early Newton systems
 POLISH = 3e-5  # relative residual of the last one
-FINISHED = 1e-4  # gradient norm / tolerance at which a row is done at once
-FINISH = 3e-5  # gradient norm / tolerance that the last step aims at
+FINISHED = 1e-4  # share of the tolerance at which a row is done at once
+FINISH = 3e-5  # share of the tolerance that the last step aims at
+SURE = 0.1  # share of the tolerance that counts as converged
 PATIENCE = 3  # steps from within the tolerance after which rounding is all there is to gain
 FIRST_PACE = 3.0  # conjugate gradients' iterations per digit, before any is known
 EXACT_PACE = 0.3  # of those preconditioned by the inverse itself
@@ -83,7 +88,7 @@ def _begun(problem: Problem, weights: Tensor, start: Tensor) -> Block:
     count = len(weights)
     scale = problem.loss.C * weights
     # Scores of a shared start are computed once; steps make new tensors, so views will do.
-    scores, gradient = _evaluate(problem, start, scale)
+    scores, gradient, slopes = _evaluate(problem, start, scale)
     norm = gradient.abs().amax((0, 2))
     row = torch.arange(count, device=weights.device)
     return Block(
@@ -92,10 +97,13 @@ def _begun(problem: Problem, weights: Tensor, start: Tensor) -> Block:
         theta=start.expand(-1, count, -1),
         scores=scores.expand(-1, count, -1),
         gradient=gradient,
+        slopes=slopes,
         norm=norm,
+        goal=torch.zeros_like(norm),
         residual=torch.full_like(norm, POLISH if problem.loss.quadratic else FORCING),
         within=row * 0,
         polished=row < 0,
+        ready=norm == 0,
         steps=row * 0,
         stalls=row * 0,
         left=row >= 0,
@@ -105,32 +113,69 @@ def _begun(problem: Problem, weights: Tensor, start: Tensor) -> Block:
 def _minimise(problem: Problem, weights: Tensor, start: Tensor, tolerance: float) -> Solution:
     count = len(weights)
     final = start.expand(-1, count, -1).clone()
-    norms, objective = weights.new_zeros(2, count)
+    norms, objective, distances = weights.new_zeros(3, count)
     iterations = torch.zeros(count, dtype=torch.int64, device=weights.device)
+
+    def record(ended: Block) -> None:
+        final[:, ended.row], norms[ended.row] = ended.theta, ended.norm
+        objective[ended.row] = _objective(problem, ended)
+        distances[ended.row] = distance(problem, ended, limit=SURE * tolerance)
+        iterations[ended.row] += ended.steps
+
     block = _begun(problem, weights, start)
     pace = _probed_pace(problem, block) if problem.loss.quadratic else FIRST_PACE
     for step in range(MAXIMUM_STEPS + 1):
-        done = (block.norm <= tolerance) & block.polished | (block.norm <= FINISHED * tolerance)
-        if step == MAXIMUM_STEPS:
-            done = torch.ones_like(done)
-        done &= block.left
+        done = _done(block) if step < MAXIMUM_STEPS else block.left
         if bool(done.any()):
             ended = replace(block, inverse=None).select(done.nonzero()[:, 0])
             final[:, ended.row] = ended.theta
             norms[ended.row] = ended.norm
-            iterations[ended.row] = step
+            distances[ended.row] = distance(problem, ended, limit=SURE * tolerance)
+            iterations[ended.row] = ended.steps
             objective[ended.row] = _objective(problem, ended)
-            block.left &= ~done
-            left = block.left.nonzero()[:, 0]
-            if len(left) == 0:
+            block = _without(block, done)
+            if not bool(block.left.any()):
                 break
-            if len(left) <= CROWDED * len(block.row):
-                block = block.select(left)
         pace = _step(problem, block, tolerance, pace)
+    missed = (~(distances <= SURE * tolerance)).nonzero()[:, 0]
+    if len(missed) and fits(problem):
+        rest = _finished(problem, weights[missed], final[:, missed], tolerance)
+        record(replace(rest, row=missed))
     if problem.loss.shift_free:
-        final[..., -1] -= final[..., -1].mean(0, keepdim=True)
-    parameters = final.transpose(0, 1).flatten(1)
-    return Solution(parameters, norms, objective, iterations, norms <= tolerance)
+        final -= final.mean(0, keepdim=True)  # coefficients', too: their optimum has no such part
+    converged = distances <= SURE * tolerance
+    return Solution(final.transpose(0, 1).flatten(1), norms, objective, iterations, converged)
+
+
+def _done(block: Block) -> Tensor:
+    """Which of the rows that are left have been polished, or need no further step."""
+    polished = (block.norm <= block.goal) & block.polished
+    return block.left & (polished | block.ready | (block.norm <= FINISHED * block.goal))
+
+
+def _without(block: Block, done: Tensor) -> Block:
+    """The block without rows that are done, or with them marked while they are few."""
+    block.left &= ~done
+    left = block.left.nonzero()[:, 0]
+    return block.select(left) if len(left) <= CROWDED * len(block.row) else block
+
+
+def _finished(problem: Problem, weights: Tensor, start: Tensor, tolerance: float) -> Block:
+    """Few rows, by Newton's method with factors in float64, as far as rounding allows."""
+    block = _begun(problem, weights, start)
+    for _ in range(MAXIMUM_STEPS):
+        direction, found = dense_steps(problem, block)
+        far = relative(problem, block, direction)
+        within = far <= tolerance
+        direction[:, (far <= FINISHED * tolerance) | (block.within >= PATIENCE)] = 0
+        moved = found & (direction != 0).any(2).any(0)
+        if not bool(moved.any()):
+            break
+        _search(problem, block, direction, exempt=within)
+        block.within += within
+        block.steps += moved
+    block.norm = block.gradient.abs().amax((0, 2))
+    return block
 
 
 def _probed_pace(problem: Problem, block: Block) -> float:
@@ -144,8 +189,8 @@ def _probed_pace(problem: Problem, block: Block) -> float:
 
 def _step(problem: Problem, block: Block, tolerance: float, pace: float) -> float:
     """One Newton step of every row; returns conjugate gradients' iterations per digit."""
-    last = block.norm <= tolerance
-    finish = (FINISH * tolerance / block.norm).clamp(POLISH, FORCING)
+    last = block.norm <= block.goal
+    finish = (FINISH * block.goal / block.norm.clamp(min=1e-300)).clamp(POLISH, FORCING)
     residual = torch.where(last, finish, block.residual)
     digits = -float(residual.median().log10())
     if digits * pace > problem.direct_cost:
@@ -159,9 +204,12 @@ def _step(problem: Problem, block: Block, tolerance: float, pace: float) -> floa
     if len(stuck):
         rows = replace(block.select(stuck), inverse=None)
         direction[:, stuck], reached[stuck], _ = conjugate(problem.exact(), rows, residual[stuck])
-    before = block.norm
-    _move(problem, block, direction, tolerance)
-    block.steps += 1
+    before, far = block.norm, relative(problem, block, direction)
+    block.ready = far <= FINISHED * tolerance
+    direction[:, block.ready] = 0
+    block.goal = torch.where(far > 0, before * tolerance / far, before)
+    _move(problem, block, direction)
+    block.steps += ~block.ready
     block.within += last
     gained = reached & (block.norm <= 100 * residual * before)
     block.polished = last & (gained | (block.within >= PATIENCE))
@@ -174,23 +222,25 @@ def _step(problem: Problem, block: Block, tolerance: float, pace: float) -> floa
     return pace
 
 
-def _move(problem: Problem, block: Block, direction: Tensor, tolerance: float) -> None:
+def _move(problem: Problem, block: Block, direction: Tensor) -> None:
     """Take the step; a row within the tolerance stays where its step would leave that."""
-    old, last = replace(block), block.norm <= tolerance
+    old, last = replace(block), block.norm <= block.goal
     _search(problem, block, direction, exempt=last)
     block.norm = block.gradient.abs().amax((0, 2))
-    worse = (last & ~(block.norm <= tolerance)).nonzero()[:, 0]
+    worse = (last & ~(block.norm <= block.goal)).nonzero()[:, 0]
     if len(worse):  # nothing has searched the lengths of their steps
         for name in ("theta", "scores", "gradient"):
             getattr(block, name)[:, worse] = getattr(old, name)[:, worse]
-        block.norm[worse] = old.norm[worse]
+        for name in ("slopes", "norm"):
+            getattr(block, name)[worse] = getattr(old, name)[worse]
 
 
 def _scores(problem: Problem, theta: Tensor) -> Tensor:
     return theta @ problem.design[:, : problem.size].T
 
 
-def _evaluate(problem: Problem, theta: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+def _evaluate(problem: Problem, theta: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Scores, gradient, and the length of each row's slopes."""
     scores = _scores(problem, theta)
     slopes = problem.loss.score_slopes(scores, problem.labels)
     # One row of slopes for all subsets where they share theta.
@@ -198,7 +248,7 @@ def _evaluate(problem: Problem, theta: Tensor, scale: Tensor) -> tuple[Tensor, T
     gradient = (slopes @ problem.design)[..., : problem.size]
     gradient[..., :-1] += theta[..., :-1]
     gradient[..., -1] += problem.loss.intercept_penalty * theta[..., -1]
-    return scores, gradient
+    return scores, gradient, torch.linalg.vector_norm(slopes, dim=(0, 2))
 
 
 def _objective(problem: Problem, block: Block) -> Tensor:
@@ -216,7 +266,7 @@ def _search(problem: Problem, block: Block, direction: Tensor, *, exempt: Tensor
     begin = block.theta
     slope = -(block.gradient * direction).sum((0, 2))
     block.theta = begin + direction
-    block.scores, block.gradient = _evaluate(problem, block.theta, block.scale)
+    block.scores, block.gradient, block.slopes = _evaluate(problem, block.theta, block.scale)
     ending = (block.gradient * direction).sum((0, 2))
     low, high = torch.zeros_like(slope), torch.ones_like(slope)
     low_slope, high_slope = -slope, ending
@@ -229,7 +279,7 @@ def _search(problem: Problem, block: Block, direction: Tensor, *, exempt: Tensor
         fraction = fraction.clamp(0.1, 0.9) if attempt % 2 == 0 else torch.full_like(fraction, 0.5)
         length = left + fraction * (right - left)
         theta = begin[:, over] + length[:, None] * direction[:, over]
-        scores, gradient = _evaluate(problem, theta, block.scale[over])
+        scores, gradient, block.slopes[over] = _evaluate(problem, theta, block.scale[over])
         block.theta[:, over], block.scores[:, over] = theta, scores
         block.gradient[:, over] = gradient
         ending = (gradient * direction[:, over]).sum((0, 2))

@@ -26,7 +26,7 @@ from modelpred.targets.training import TrainedTargets
 
 SCHEMA_VERSION = 1
 # Raise it when the solver's numbers change: shards of another version are never reused.
-SOLVER_VERSION = 1
+SOLVER_VERSION = 2
 
 METADATA_KEY = b"modelpred"
 LARGEST_WEIGHT = int(np.iinfo(np.int32).max)

@@ -163,7 +163,7 @@ def shard_fingerprint(
     Args:
         rows: contents of the pool's rows; those that the block takes count.
         model: the target model; its name and settings count.
-        tolerance: the largest gradient entry that passes for converged.
+        tolerance: the largest relative distance to the optimum that counts as converged.
         block: the subsets to train on; their names, designs and weights count.
     """
     used = block.weights.any(dim=0).nonzero()[:, 0]

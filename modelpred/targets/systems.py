@@ -77,6 +77,8 @@ class Problem:
     turned: Tensor  # working precision [outputs, points, size]: design @ turn, widened
     squares: Tensor  # its squares
     penalty: Tensor  # [size]: diagonal in the turned coordinates
+    norms: Tensor  # [size]: length of each column of the design
+    penalised: Tensor  # [size]: diagonal in the design's own coordinates
 
     def exact(self) -> "Problem":
         """The same in float64, where systems are never solved directly."""
@@ -117,10 +119,13 @@ class Block:
     theta: Tensor  # float64 [outputs, rows, size]
     scores: Tensor  # of theta
     gradient: Tensor
+    slopes: Tensor  # [rows]: length of the losses' slopes, weights included
     norm: Tensor  # largest absolute entry of the gradient
+    goal: Tensor  # the norm at which the parameters are within the tolerance, as far as is known
     residual: Tensor  # relative residual to which the next Newton system is solved
     within: Tensor  # steps taken from a gradient within the tolerance
     polished: Tensor  # bool: the last of these gained what it should
+    ready: Tensor  # bool: a further step would change next to nothing
     steps: Tensor  # taken so far
     stalls: Tensor  # steps in a row that gained little
     left: Tensor  # bool: still to be done; the others only wait for being dropped
@@ -153,13 +158,17 @@ def shared_problem(loss: ScoreLoss, points: Points, curvature: Tensor) -> Proble
         turn = centred_basis(features, curvature)
         penalty[-1] = 0
     turned = _widened(design @ turn, WORKING)
+    norms, penalised = design.norm(dim=0), design.new_ones(size)
+    penalised[-1] = loss.intercept_penalty
     design = _widened(design, design.dtype)
     outputs = loss.outputs(points.classes)
     turn, turned, squares = (
         each.expand(outputs, -1, -1) for each in (turn, turned, turned.square())
     )
     penalty = penalty.to(WORKING)
-    return Problem(loss, points.labels, size, design, turn, turned, squares, penalty)
+    return Problem(
+        loss, points.labels, size, design, turn, turned, squares, penalty, norms, penalised
+    )
 
 
 def centred_basis(features: Tensor, curvature: Tensor) -> Tensor:
@@ -242,10 +251,13 @@ def _preconditioner(problem: Problem, block: Block, system: System) -> Callable[
     return lambda right: right * inverse
 
 
-def conjugate(problem: Problem, block: Block, residual: Tensor) -> tuple[Tensor, Tensor, int]:
+def conjugate(
+    problem: Problem, block: Block, residual: Tensor, *, patient: bool = False
+) -> tuple[Tensor, Tensor, int]:
     """-H^-1 g to each row's relative residual, which rows reached theirs, and iterations.
 
-    They stop when few rows are left unreached: those get a useful direction and another step.
+    They stop when few rows are left unreached, unless `patient`: those get a useful direction and
+    another step.
     """
     system = _newton_system(problem, block)
     curvature, remaining = system.curvature, system.right
@@ -257,7 +269,7 @@ def conjugate(problem: Problem, block: Block, residual: Tensor) -> tuple[Tensor,
     energy = (remaining * scaled).sum((0, 2))
     goal = energy * residual.to(energy.dtype).square()
     floor = energy * (ROUNDED * torch.finfo(energy.dtype).eps) ** 2
-    allowed = int(UNREACHED * len(residual))
+    allowed = 0 if patient else int(UNREACHED * len(residual))
     used, reached = 0, energy <= goal
     while used < MAXIMUM_CONJUGATE:
         used += 1

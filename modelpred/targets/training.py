@@ -47,8 +47,12 @@ class TrainedTargets:
         parameters: float64 [subsets, parameters].
         objective: the subset's own objective there.
         gradient_norm: largest absolute entry of its gradient there.
-        converged: the row is the answer: its gradient norm is within the tolerance; for a family of
-            fixed steps the steps ended finite; a prior-only row is so by definition.
+        converged: the row is the answer: ||theta - optimum|| <= tolerance ||optimum||, and so for
+            the coefficients alone and for the coefficients times the lengths of their columns of
+            features. The estimate includes rounding. Parameters next to zero are compared with a
+            thousandth of what they would be if no terms of their gradient cancelled. Units of
+            labels, and a factor moved from C to the weights, change nothing. For a family of fixed
+            steps: the steps ended finite. A prior-only row is so by definition.
         degenerate: a class is missing from the subset, or all weights are zero.
         iterations: steps taken.
     """
@@ -80,7 +84,8 @@ def train_targets(
         features: [points, features], numpy or torch; results come back as the same kind.
         labels: [points] class indices, or numbers for a regression.
         weights: [subsets, points], finite and not negative, of any number type.
-        tolerance: largest absolute entry of the gradient that counts as converged.
+        tolerance: largest distance to the subset's optimum, relative to its parameters, that counts
+            as converged (`TrainedTargets.converged`).
         start: parameters to start from, [parameters] or [subsets, parameters].
         progress: called with (subsets done, subsets in all) after each block.
         classes: number of classes, if labels may lack the highest.

@@ -212,10 +212,10 @@ def test_a_shard_says_what_it_follows_from(tmp_path):
     assert (told.model, told.settings, told.tolerance) == ("logistic", {"C": 1.0}, 1e-8)
 
 
-# Sums of absolute parameters over three subsets of iris, as SOLVER_VERSION 1 computes them.
+# Sums of absolute parameters over three subsets of iris, as SOLVER_VERSION 2 computes them.
 SOLVED = {
-    ("logistic", 1): 11.676431132818912,
-    ("mlp", 1): 109.66880550867421,
+    ("logistic", 2): 11.676431132818912,
+    ("mlp", 2): 109.66880550867421,
 }
 
 

@@ -32,12 +32,15 @@ enum {
     PATIENCE = 3, /* stalled steps within the tolerance that end a subset at rounding's floor */
 };
 
-#define FINISHED 1e-4   /* gradient norm / tolerance that ends a subset */
+#define FINISHED 1e-4   /* share of the tolerance at which a further step ends a subset */
+#define SURE 1e-2       /* share of the tolerance below which a subset has got there */
+#define BOUND 0.1       /* the same for a gradient's length, where the factor may be of elsewhere */
+#define SMALL 1e-3      /* a parameter's least scale, relative to what cancels in it */
 #define STALLED 0.5     /* share of its norm that a step may leave before it counts as stalled */
 #define OVERSHOT 0.5    /* slope at a step's end / at its beginning, beyond which it is shortened */
 #define HINGE_SLOPE 0.1 /* the same where evaluating a slope costs next to nothing */
 #define FINE 1e5        /* gradient norm / goal, from which what float32 rounds is below the goal */
-#define TOLD 1e-3       /* of the tolerance: by how much a gradient norm may be wrong */
+#define BLURRED 0.05      /* how many goals float32 may blur a gradient by */
 
 static double dot(const Pool *pool, const double *first, const double *second) {
     vd sum = {0};
@@ -81,18 +84,88 @@ static void remember(const Pool *pool, Work *work, double length) {
     if (work->inner[k] > 1e-6 * dot(pool, step, step) * DBL_EPSILON) work->pairs++;
 }
 
-/* Whether a short step's rounding stays below what may be told of a gradient. Columns far from zero
-   cancel each other in a score, and then it does not. */
-static int short_enough(const Pool *pool, const Work *work, double tolerance) {
-    double length = 0, widest = 0;
-    vd curvature = {0};
-    for (int64_t j = 0; j < pool->size; j++) {
-        double spread = 1 / pool->unit[j];
-        length += fabs(work->direction[j]) * spread;
-        widest = spread > widest ? spread : widest;
+static double length_of(const double *vector, int64_t count) {
+    vd sum = {0};
+    for (int64_t i = 0; i < count; i += DOUBLES) sum += vd_load(vector + i) * vd_load(vector + i);
+    return sqrt(vd_sum(sum));
+}
+
+/* How far scores reach that are summed from typical points. */
+static double reach_of(const Pool *pool, const Work *work) {
+    double reach = 0;
+    for (int64_t j = 0; j < pool->size; j++) reach += fabs(work->theta[j]) / pool->unit[j];
+    return reach;
+}
+
+/* Length of what the points' terms of the gradient are, and are rounded from. */
+static double terms_of(const Pool *pool, const Work *work) {
+    return length_of(work->slope, work->padded) +
+           reach_of(pool, work) * length_of(work->curvature, work->padded);
+}
+
+/* move / size, where size is at least `least`; nothing moves 0 by 0. */
+static double share_of(double move, double size, double least) {
+    return move == 0 ? 0 : move / (size > least ? size : least);
+}
+
+/* What a parameter would be if all terms of its gradient had one sign, times SMALL. */
+INLINE double least_of(const Pool *pool, const Work *work, int64_t j, double terms) {
+    double unit = pool->unit[j];
+    return SMALL * terms * pool->norm[j] * unit * unit / work->hessian[j * (pool->width + 1)];
+}
+
+/* How far a step moves the parameters, relative to their size: the largest of three, coefficients'
+   move over coefficients, the same where each counts times its column's length, and the intercept's
+   move over all parameters. `size` becomes the coefficients'. */
+static double relative(const Pool *pool, const Work *work, const double *step, double *size) {
+    int64_t last = pool->size - 1;
+    double plain[3] = {0}, scaled[3] = {0}, terms = terms_of(pool, work);
+    for (int64_t j = 0; j < last; j++) {
+        double norm = pool->norm[j];
+        double entries[] = {step[j], work->theta[j], least_of(pool, work, j, terms)};
+        for (int k = 0; k < 3; k++) {
+            plain[k] += entries[k] * entries[k];
+            scaled[k] += entries[k] * norm * (entries[k] * norm);
+        }
     }
-    for (int64_t p = 0; p < work->padded; p += DOUBLES) curvature += vd_load(work->curvature + p);
-    return FLT_EPSILON * length * vd_sum(curvature) * widest <= TOLD * tolerance;
+    double whole = sqrt(plain[1] + work->theta[last] * work->theta[last]);
+    double first = share_of(sqrt(plain[0]), sqrt(plain[1]), sqrt(plain[2]));
+    double second = share_of(sqrt(scaled[0]), sqrt(scaled[1]), sqrt(scaled[2]));
+    double third = share_of(fabs(step[last]), whole, least_of(pool, work, last, terms));
+    double most = first > second ? first : second;
+    *size = sqrt(plain[1] > plain[2] ? plain[1] : plain[2]);
+    /* What is no number stays one. */
+    return most > third ? most : third + 0 * most;
+}
+
+/* Whether the optimum is within the tolerance, relative to the parameters: by a Newton step for the
+   gradient, each entry enlarged by what rounding may have left out of it. A factor of elsewhere may be
+   of much larger curvatures, but the penalty is curvature 1 everywhere, so the length of the gradient
+   at the best intercept bounds the coefficients' way. */
+static int arrived(const Pool *pool, const Work *work, double *step, double tolerance) {
+    int64_t last = pool->size - 1;
+    double columns = 0, length = 0, size = 0;
+    double rounded = work->blur + DBL_EPSILON * terms_of(pool, work);
+    for (int64_t j = 0; j < pool->width; j++) {
+        double entry = work->gradient[j], penalised = pool->penalty[j] * fabs(work->theta[j]);
+        step[j] = entry + copysign(rounded * pool->norm[j] + DBL_EPSILON * penalised, entry);
+    }
+    for (int64_t j = 0; j < last; j++) {
+        columns += pool->norm[j] * pool->norm[j];
+        length += step[j] * step[j];
+    }
+    length = sqrt(length) + sqrt(columns / (double)pool->points) * fabs(step[last]);
+    solve(pool, work, step);
+    if (!(relative(pool, work, step, &size) <= SURE * tolerance)) return 0;
+    return pool->loss != LOGISTIC || length <= BOUND * tolerance * size;
+}
+
+/* By how much a short step's rounding may blur the gradient, relative to columns' norms. Columns far
+   from zero cancel each other in a score, and then that is much. */
+static double blur_of(const Pool *pool, const Work *work) {
+    double length = 0;
+    for (int64_t j = 0; j < pool->size; j++) length += fabs(work->direction[j]) / pool->unit[j];
+    return FLT_EPSILON * length * length_of(work->curvature, work->padded);
 }
 
 /* Goes along the direction, shorter if the whole step overshoots, and leaves slopes, curvatures and
@@ -153,6 +226,7 @@ static int refresh(const Pool *pool, Work *work, double rate, double norm, doubl
 /* The subset's points, and slopes, curvatures, `data` and the Hessian where it starts. */
 static void set_out(const Pool *pool, Work *work, const double *weights, const double *start) {
     work->count = work->pairs = 0;
+    work->blur = 0;
     for (int64_t i = 0; i < pool->points; i++) {
         work->place[work->count] = i;
         work->factor[work->count] = pool->C * weights[i];
@@ -190,10 +264,9 @@ static void set_out(const Pool *pool, Work *work, const double *weights, const d
     make_hessian(pool, work);
 }
 
-/* 1 if the subset got to the tolerance. */
+/* 1 if the subset's parameters are within the tolerance of its optimum, relative to their size. */
 static int train(const Pool *pool, Work *work, const double *weights, const double *start,
                  double tolerance, double *final_norm, int64_t *taken) {
-    double goal = FINISHED * tolerance;
     int stalls = 0;
     set_out(pool, work, weights, start);
     double norm = gradient_norm(pool, work);
@@ -201,13 +274,18 @@ static int train(const Pool *pool, Work *work, const double *weights, const doub
     *final_norm = norm;
     *taken = 0;
     if (!factorise(pool, work)) return 0;
-    for (; norm > goal && *taken < MOST_STEPS; ++*taken) {
-        int within = norm <= tolerance;
+    for (; norm > 0 && *taken < MOST_STEPS; ++*taken) {
         direct(pool, work);
         double slope = dot(pool, work->gradient, work->direction);
         if (!(slope < 0)) break;
-        int fine = norm <= FINE * goal && short_enough(pool, work, tolerance);
-        double length = advance(pool, work, slope, within, fine), old = norm;
+        double size, far = relative(pool, work, work->direction, &size), old = norm;
+        double goal = norm * FINISHED * tolerance / far; /* the gradient from where it is near enough */
+        if (norm <= goal) break;
+        int within = far <= tolerance;
+        double blur = norm <= FINE * goal ? blur_of(pool, work) : INFINITY;
+        int fine = blur * pool->widest <= BLURRED * goal;
+        if (fine) work->blur += blur;
+        double length = advance(pool, work, slope, within, fine);
         memcpy(work->before, work->gradient, pool->width * 8);
         norm = gradient_norm(pool, work);
         stalls = within && norm > STALLED * old ? stalls + 1 : 0;
@@ -216,10 +294,15 @@ static int train(const Pool *pool, Work *work, const double *weights, const doub
         if (stuck && (pool->loss != LOGISTIC || work->pairs <= PATIENCE)) break;
         if (stuck) stalls = 0;
         if (pool->loss != SQUARED_HINGE) remember(pool, work, length);
-        if (norm > goal && !refresh(pool, work, norm / old, norm, goal, stuck)) break;
+        if (norm <= goal && arrived(pool, work, work->direction, tolerance)) {
+            ++*taken;
+            *final_norm = norm;
+            return 1;
+        }
+        if (!refresh(pool, work, norm / old, norm, goal, stuck)) break;
     }
     *final_norm = norm;
-    return norm <= tolerance;
+    return arrived(pool, work, work->direction, tolerance);
 }
 
 /* The rows of parameters [subsets, size] for weights [subsets, points] from their own starts, or
@@ -249,7 +332,7 @@ void modelpred_operations(double *found) {
 }
 
 /* Must be kernels.py's VERSION: raise both when what Python hands over changes. */
-int modelpred_version(void) { return 2; }
+int modelpred_version(void) { return 3; }
 
 /* Of all points with weight one, at the pool's start: slopes and curvatures [points], data [width]
    and hessian [width + ROWS, width]. -1 if there is no memory. */

@@ -92,7 +92,8 @@ class _Pool(ABC):
         self.design = pad(design, (0, self.width - self.size))
         penalty = pad(features.new_ones(self.size - 1), (0, self.width - self.size + 1))
         penalty[self.size - 1] = model.intercept_penalty
-        self.shared.keep(design=self.design, penalty=penalty)
+        self.norm = self.design.norm(dim=0)
+        self.shared.keep(design=self.design, norm=self.norm, penalty=penalty)
 
     @abstractmethod
     def start_at(self, parameters: Tensor) -> None:
@@ -136,8 +137,9 @@ class _OneScorePool(Shared):
 
     _fields_ = (
         *((name, ctypes.c_int64) for name in ("points", "size", "width", "loss")),
-        ("C", ctypes.c_double),
-        *((name, ctypes.c_void_p) for name in ("design", "scaled", "unit", "penalty", "labels")),
+        *((name, ctypes.c_double) for name in ("C", "widest")),
+        *((name, ctypes.c_void_p) for name in ("design", "scaled", "unit", "norm", "penalty")),
+        ("labels", ctypes.c_void_p),
         *((name, ctypes.c_void_p) for name in ("start", "start_scores", "start_slopes")),
         *((name, ctypes.c_void_p) for name in ("start_curvatures", "start_data", "start_hessian")),
     )
@@ -153,6 +155,7 @@ class _OneScore(_Pool):
         spread = self.design.square().mean(0).sqrt()
         unit = torch.where(spread > 0, 1 / spread, 1)
         labels = points.labels.to(torch.float64)
+        self.shared.widest = float(self.norm.max())
         self.shared.keep(
             scaled=(self.design * unit).to(torch.float32),
             unit=unit,
@@ -181,7 +184,7 @@ class _SoftmaxPool(Shared):
         *((name, ctypes.c_int64) for name in ("points", "size", "width", "classes")),
         ("C", ctypes.c_double),
         *((name, ctypes.c_void_p) for name in ("design", "turned", "columns", "turn", "back")),
-        *((name, ctypes.c_void_p) for name in ("penalty", "labels", "start")),
+        *((name, ctypes.c_void_p) for name in ("norm", "penalty", "labels", "start")),
     )
 
 

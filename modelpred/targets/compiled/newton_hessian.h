@@ -183,7 +183,7 @@ static int factorise(const Pool *pool, Work *work) {
 }
 
 /* vector = H^-1 vector, by the factor; the vector is scaled to float32's range on the way. */
-static void solve(const Pool *pool, Work *work, double *vector) {
+static void solve(const Pool *pool, const Work *work, double *vector) {
     int64_t size = pool->size, width = pool->width;
     count_floats(2.0 * size * size);
     double largest = 1e-300;

@@ -23,10 +23,11 @@ enum {
 typedef struct {
     int64_t points, size, width; /* size = features + 1; width: widened with zeros */
     int64_t loss;
-    double C;
+    double C, widest;            /* widest: the largest of `norm` */
     const double *design;        /* [points, width]: [x, 1] */
     const float *scaled;         /* [points, width]: design times unit */
     const double *unit;          /* [width]: what makes columns alike in size */
+    const double *norm;          /* [width]: length of each column */
     const double *penalty;       /* [width] */
     const double *labels;        /* [points]: +1 and -1, or numbers */
     const double *start;         /* [width]: where all subsets start */
@@ -46,6 +47,7 @@ typedef struct {
     double *steps, *changes; /* [PAIRS, width] of L-BFGS */
     double inner[PAIRS], share[PAIRS];
     int64_t pairs;
+    double blur;            /* what float32 may have left out of the gradient, by columns' norms */
     float *hessian, *upper, *bare, *right, *rows; /* bare: the penalty alone */
     int64_t *changed;
     float *change;

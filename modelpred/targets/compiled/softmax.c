@@ -35,7 +35,10 @@ enum {
     PATIENCE = 3,        /* stalled steps within the tolerance that end at rounding's floor */
 };
 
-#define FINISHED 1e-4 /* gradient norm / tolerance that ends a subset */
+#define FINISHED 1e-3 /* share of the tolerance at which a further step ends a subset */
+#define SURE 1e-2     /* share of the tolerance below which a subset has got there */
+#define BOUND 0.1     /* the same for the gradient's length */
+#define SMALL 1e-3    /* a parameter's least scale, relative to what cancels in it */
 #define STALLED 0.5   /* share of its norm that a step may leave before it counts as stalled */
 #define OVERSHOT 0.5  /* slope at a step's end / at its beginning, beyond which it is shortened */
 #define LOOSE 0.1     /* relative residual of a Newton system: early ... */
@@ -162,7 +165,119 @@ static void gather(const Pool *pool, Room *room, const double *weights) {
     }
 }
 
-/* 1 if the subset got to the tolerance. */
+/* Parameters without their mean over the classes: intercepts' changes no chance, and coefficients' is
+   zero at the optimum. */
+static void level(const Pool *pool, double *theta) {
+    int64_t width = pool->width;
+    for (int64_t j = 0; j < width; j++) {
+        double mean = 0;
+        for (int64_t k = 0; k < pool->classes; k++) mean += theta[k * width + j];
+        mean /= (double)pool->classes;
+        for (int64_t k = 0; k < pool->classes; k++) theta[k * width + j] -= mean;
+    }
+}
+
+/* Squared lengths of coefficients, of coefficients times their columns' lengths, and of intercepts. */
+typedef struct {
+    double plain, scaled, intercepts;
+} Squares;
+
+static Squares squares_of(const Pool *pool, const double *theta) {
+    int64_t last = pool->size - 1, width = pool->width;
+    Squares sums = {0};
+    double mean = 0;
+    for (int64_t k = 0; k < pool->classes; k++) mean += theta[k * width + last];
+    mean /= (double)pool->classes;
+    for (int64_t k = 0; k < pool->classes; k++) {
+        const double *own = theta + k * width;
+        for (int64_t j = 0; j < last; j++) {
+            sums.plain += own[j] * own[j];
+            sums.scaled += own[j] * pool->norm[j] * (own[j] * pool->norm[j]);
+        }
+        sums.intercepts += (own[last] - mean) * (own[last] - mean);
+    }
+    return sums;
+}
+
+/* Length of what the points' terms of the gradient are, and are rounded from. */
+static double terms_of(const Pool *pool, const Room *room) {
+    double reach = 0, curvature = 0;
+    for (int64_t k = 0; k < pool->classes; k++) {
+        double sum = 0;
+        for (int64_t j = 0; j < pool->size; j++)
+            sum += fabs(room->theta[k * pool->width + j]) * pool->norm[j];
+        reach = sum > reach ? sum : reach;
+    }
+    for (int64_t p = 0; p < room->count; p++)
+        curvature += (double)room->curvature[p] * room->curvature[p];
+    return sqrt(room->slope_squares) + reach * sqrt(curvature / (double)pool->points);
+}
+
+/* The root of move / size, where size is at least `least`; nothing moves 0 by 0. */
+static double share_of(double move, double size, double least) {
+    return move == 0 ? 0 : sqrt(move / (size > least ? size : least));
+}
+
+/* How far a step moves the parameters, relative to their size: the largest of three, coefficients'
+   move over coefficients, the same where each counts times its column's length, and intercepts'
+   move over all parameters. `own` becomes the coefficients' size. */
+static double relative(const Pool *pool, const Room *room, const double *step, double *own) {
+    Squares size = squares_of(pool, room->theta), move = squares_of(pool, step), least = {0};
+    double bent = 0, terms = terms_of(pool, room);
+    for (int64_t p = 0; p < room->count; p++) bent += room->curvature[p];
+    bent /= (double)pool->points * (double)pool->classes;
+    for (int64_t j = 0; j < pool->size; j++) {
+        double norm = pool->norm[j], diagonal = pool->penalty[j] + bent * norm * norm;
+        /* What the parameters would be if all terms of their gradients had one sign, times SMALL. */
+        double cancelled = SMALL * terms * norm / (diagonal > 0 ? diagonal : 1);
+        if (j == pool->size - 1) {
+            least.intercepts = cancelled * cancelled;
+            continue;
+        }
+        least.plain += cancelled * cancelled;
+        least.scaled += cancelled * norm * (cancelled * norm);
+    }
+    double first = share_of(move.plain, size.plain, least.plain);
+    double second = share_of(move.scaled, size.scaled, least.scaled);
+    double third = share_of(move.intercepts, size.plain + size.intercepts, least.intercepts);
+    double most = first > second ? first : second;
+    *own = sqrt(size.plain > least.plain ? size.plain : least.plain);
+    /* What is no number stays one. */
+    return most > third ? most : third + 0 * most;
+}
+
+/* Whether the optimum is within the tolerance, relative to the parameters: by a step of the
+   preconditioner alone for the gradient, each entry enlarged by what rounding may have left out of it.
+   The penalty is curvature 1 everywhere, so the length of the gradient bounds the coefficients' way
+   where the preconditioner has more curvature than there is. */
+static int arrived(const Pool *pool, Room *room, double tolerance) {
+    int64_t width = pool->width;
+    double length = 1e-300, rounded = DBL_EPSILON * terms_of(pool, room);
+    for (int64_t k = 0; k < pool->classes; k++)
+        for (int64_t j = 0; j < width; j++) {
+            double entry = room->gradient[k * width + j];
+            double penalised = pool->penalty[j] * fabs(room->theta[k * width + j]);
+            room->other[k * width + j] =
+                entry + copysign(rounded * pool->norm[j] + DBL_EPSILON * penalised, entry);
+        }
+    level(pool, room->other);
+    turn(pool, pool->turn, room->other, room->direction);
+    for (int64_t j = 0; j < room->all; j++)
+        length = fabs(room->direction[j]) > length ? fabs(room->direction[j]) : length;
+    for (int64_t j = 0; j < room->all; j++)
+        room->remaining[j] = (float)(room->direction[j] / length);
+    double size, square = 0;
+    for (int64_t k = 0; k < pool->classes; k++)
+        for (int64_t j = 0; j < pool->size - 1; j++)
+            square += room->direction[k * width + j] * room->direction[k * width + j];
+    precondition(pool, room);
+    for (int64_t j = 0; j < room->all; j++) room->other[j] = room->scaled_rest[j] * length;
+    turn(pool, pool->back, room->other, room->direction);
+    if (!(relative(pool, room, room->direction, &size) <= SURE * tolerance)) return 0;
+    return sqrt(square) <= BOUND * tolerance * size;
+}
+
+/* 1 if the subset's parameters are within the tolerance of its optimum, relative to their size. */
 static int train(const Pool *pool, Room *room, const double *weights, const double *start,
                  double tolerance, double *final_norm, int64_t *taken) {
     int64_t width = pool->width;
@@ -171,15 +286,18 @@ static int train(const Pool *pool, Room *room, const double *weights, const doub
     memcpy(room->theta, pool->start, room->all * 8);
     for (int64_t k = 0; start != NULL && k < pool->classes; k++)
         memcpy(room->theta + k * width, start + k * pool->size, pool->size * 8);
-    double goal = FINISHED * tolerance, norm = evaluate(pool, room, room->theta, room->gradient);
+    double goal = 0, norm = evaluate(pool, room, room->theta, room->gradient);
     double residual = LOOSE, rate = 1;
-    int stalls = 0;
-    for (*taken = 0; norm > goal && *taken < MOST_STEPS; ++*taken) {
-        int within = norm <= tolerance;
+    int stalls = 0, reached = 0;
+    for (*taken = 0; !reached && norm > 0 && *taken < MOST_STEPS; ++*taken) {
         double finish = 0.3 * goal / norm;
         direct(pool, room, norm, finish > residual ? finish : residual, rate > SETTLED);
         double slope = dot(room, room->gradient, room->direction), length = 1, next;
         if (!(slope < 0)) break;
+        double size, far = relative(pool, room, room->direction, &size);
+        goal = norm * FINISHED * tolerance / far; /* the gradient from where it is near enough */
+        if (norm <= goal) break;
+        int within = far <= tolerance;
         for (int attempt = 0;; attempt++) {
             for (int64_t j = 0; j < room->all; j++)
                 room->trial[j] = room->theta[j] + length * room->direction[j];
@@ -195,13 +313,12 @@ static int train(const Pool *pool, Room *room, const double *weights, const doub
         residual = rate * rate < TIGHT ? TIGHT : rate * rate > LOOSE ? LOOSE : rate * rate;
         norm = next;
         if (stalls == PATIENCE) break;
+        reached = norm <= goal && arrived(pool, room, tolerance);
     }
-    double mean = 0;
-    for (int64_t k = 0; k < pool->classes; k++)
-        mean += room->theta[k * width + pool->size - 1] / (double)pool->classes;
-    for (int64_t k = 0; k < pool->classes; k++) room->theta[k * width + pool->size - 1] -= mean;
+    reached = reached || arrived(pool, room, tolerance);
+    level(pool, room->theta);
     *final_norm = norm;
-    return norm <= tolerance;
+    return reached;
 }
 
 /* The rows of parameters [subsets, classes, size] for weights [subsets, points] from their own

@@ -31,7 +31,7 @@ INLINE void score(const Pool *pool, const Room *room, const double *theta, int64
 }
 
 /* Chances, slopes and curvatures of DOUBLES points from their scores. */
-INLINE void chances(const Pool *pool, const Room *room, int64_t first, double *slope) {
+INLINE void chances(const Pool *pool, Room *room, int64_t first, double *slope) {
     int64_t classes = pool->classes, padded = room->padded;
     vd highest = vd_all(-INFINITY), total = {0}, square = {0};
     vd factor = vd_load(room->factor + first), label = vd_load(room->label + first);
@@ -42,14 +42,17 @@ INLINE void chances(const Pool *pool, const Room *room, int64_t first, double *s
         vd_store(slope + k * GRADED, chance);
         total += chance;
     }
-    vd inverse = 1 / total;
+    vd inverse = 1 / total, slopes = {0};
     for (int64_t k = 0; k < classes; k++) {
         vd chance = vd_load(slope + k * GRADED) * inverse, own = vd_all((double)k);
         square += chance * chance;
         vd_narrow(room->chance + k * padded + first, chance);
         vd_narrow(room->scaled + k * padded + first, chance * factor);
-        vd_store(slope + k * GRADED, (chance - vd_where(label == own, vd_all(1), (vd){0})) * factor);
+        vd bent = (chance - vd_where(label == own, vd_all(1), (vd){0})) * factor;
+        slopes += bent * bent;
+        vd_store(slope + k * GRADED, bent);
     }
+    room->slope_squares += vd_sum(slopes);
     vd_narrow(room->curvature + first, factor * (1 - square));
 }
 
@@ -77,6 +80,7 @@ INLINE void add_rows(const Pool *pool, const Room *room, int64_t first, int64_t 
 static double evaluate(const Pool *pool, Room *room, const double *theta, double *to) {
     int64_t width = pool->width, classes = pool->classes;
     count_doubles(4.0 * room->count * pool->size * classes);
+    room->slope_squares = 0;
     for (int64_t k = 0; k < classes; k++)
         for (int64_t j = 0; j < width; j += DOUBLES)
             vd_store(to + k * width + j, vd_load(pool->penalty + j) * vd_load(theta + k * width + j));

@@ -27,6 +27,7 @@ typedef struct {
     const float *columns;         /* [width, points]: its transposed */
     const double *turn;           /* [width, width]: theta = turn times turned theta */
     const double *back;           /* its transposed */
+    const double *norm;           /* [width]: length of each column */
     const double *penalty;        /* [width] */
     const double *labels;         /* [points] */
     const double *start;          /* [classes, width] */
@@ -50,6 +51,7 @@ typedef struct {
     float *known[PAIRS], *fresh[PAIRS];      /* of the system before, oldest first, and of this one */
     float curved[PAIRS], new_curved[PAIRS];  /* search' product of each */
     int64_t knows;
+    double slope_squares;                    /* their sum over points and classes */
     float *along;                            /* [classes, BLOCK] */
     double *label, *slopes;                  /* [padded], and [classes, GRADED] */
     void *memory;

@@ -1,0 +1,89 @@
+"""What `converged` states, on drawn problems of any scale, against optima of more digits."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from modelpred.targets import target_model, train_targets
+from tests.targets.exact import distance, optimum
+
+pytestmark = pytest.mark.usefixtures("trained_by")
+OUTPUTS = {"logistic": 1, "svm": 1, "ridge": 1, "softmax": 3}
+powers = st.floats(-1, 1)
+
+
+def problem(name, *, seed, points, features):
+    generator = np.random.default_rng(seed)
+    table = generator.normal(size=(points, features))
+    scores = table @ generator.normal(size=(features, OUTPUTS[name]))
+    scores += generator.normal(size=scores.shape)
+    labels = scores.argmax(1) if OUTPUTS[name] > 1 else (scores[:, 0] > 0).astype(int)
+    labels[:3] = [0, 1, 2] if OUTPUTS[name] > 1 else [0, 1, 1]
+    weights = generator.integers(0, 3, size=(3, points)).astype(float)
+    weights[:, :3] = 1
+    return table, scores[:, 0] if name == "ridge" else labels, weights, generator
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    name=st.sampled_from(list(OUTPUTS)),
+    seed=st.integers(0, 10**6),
+    shape=st.tuples(st.integers(12, 40), st.integers(1, 6)),
+    scales=st.tuples(st.floats(0, 4), st.sampled_from([0, 0, 3, 100])),
+    exponents=st.tuples(powers, powers, powers),
+)
+def test_converged_rows_are_as_near_as_is_stated(name, seed, shape, scales, exponents):
+    (points, features), (spread, place) = shape, scales
+    table, labels, weights, generator = problem(name, seed=seed, points=points, features=features)
+    columns = 10 ** (spread * generator.uniform(-1, 1, size=features))
+    table = (table + place * generator.normal(size=features)) * columns
+    factor, unit, heavier = 10.0 ** (np.array(exponents) * [5, 9, 3])
+    labels, weights = labels * unit if name == "ridge" else labels, weights * heavier
+    trained = train_targets(target_model(name, C=factor), table, labels, weights)
+    for row in np.flatnonzero(trained.converged):
+        scale = np.longdouble(factor) * weights[row]
+        exact = optimum(name, table, labels, scale, outputs=OUTPUTS[name])
+        assert distance(trained.parameters[row], exact, table) <= 1e-6
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    name=st.sampled_from(list(OUTPUTS)),
+    seed=st.integers(0, 10**6),
+    scale=st.floats(-2, 2),
+    exponents=st.tuples(powers, powers, powers),
+)
+def test_problems_of_usual_condition_converge(name, seed, scale, exponents):
+    table, labels, weights, _ = problem(name, seed=seed, points=30, features=4)
+    factor, unit, heavier = 10.0 ** (np.array(exponents) * [2, 12, 3])
+    labels, weights = labels * unit if name == "ridge" else labels, weights * heavier
+    trained = train_targets(target_model(name, C=factor), table * 10**scale, labels, weights)
+    assert trained.converged.all()
+
+
+@settings(max_examples=30, deadline=None)
+@given(name=st.sampled_from(list(OUTPUTS)), seed=st.integers(0, 10**6), factor=st.floats(-6, 6))
+def test_a_factor_may_stand_in_c_or_in_the_weights(name, seed, factor):
+    table, labels, weights, _ = problem(name, seed=seed, points=30, features=4)
+    times = 10.0**factor
+    here = train_targets(target_model(name, C=1.0), table, labels, weights)
+    there = train_targets(target_model(name, C=times), table, labels, weights / times)
+    assert np.array_equal(here.converged, there.converged)
+    sizes = np.abs(here.parameters).max(1, keepdims=True)
+    assert (np.abs(here.parameters - there.parameters) <= 1e-8 * sizes).all()
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10**6), unit=st.floats(-100, 100), place=st.floats(-1e6, 1e6))
+def test_ridge_knows_no_unit_of_its_labels(seed, unit, place):
+    table, labels, weights, _ = problem("ridge", seed=seed, points=30, features=4)
+    model, times = target_model("ridge"), 10.0**unit
+    here = train_targets(model, table, labels, weights)
+    there = train_targets(model, table, (labels + place) * times, weights)
+    assert there.converged.all()
+    found = there.parameters / times
+    found[:, -1] -= place
+    # What the labels themselves lose when they are moved.
+    rounding = 1e-15 * (1 + abs(place))
+    assert np.abs(found - here.parameters).max() <= 1e-9 + 100 * rounding
