@@ -63,6 +63,9 @@ def check(
     categories: Annotated[
         list[str] | None, typer.Option(help="A column of categories, whatever it looks like.")
     ] = None,
+    dates: Annotated[
+        list[str] | None, typer.Option(help="How dates are written: COLUMN=%d.%m.%Y; repeat it.")
+    ] = None,
     test: Annotated[
         str, typer.Option(help="Test rows: a number, a share, a column, a second file.")
     ] = "auto",
@@ -81,7 +84,7 @@ def check(
     try:
         config = config_of(
             source=source, label=label, row_id=row_id, group=group, drop=drop or (),
-            categories=categories or (), test=test, max_points=max_points or None,
+            categories=categories or (), dates=dates or (), test=test, max_points=max_points or None,
             delimiter=delimiter,
         )  # fmt: skip
         checked = look(config)

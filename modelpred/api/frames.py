@@ -15,6 +15,7 @@ import polars as pl
 
 from modelpred.dataset.cells import Unusable, known, names_of
 from modelpred.dataset.columns import inspect_columns
+from modelpred.dataset.meanings import typed
 from modelpred.errors import InvalidInput
 
 log = logging.getLogger(__name__)
@@ -114,7 +115,8 @@ def require_same_rows(table: Table, values: Table, *, what: str, of: str) -> Non
 def judged(rows: pl.DataFrame, *, what: str) -> pl.DataFrame:
     """The columns that can be learned from, judged as those of a file are.
 
-    A categorical column holds categories whatever it looks like. A column that is constant or
+    Text that is dates, or true and false, becomes that. A categorical column holds categories
+    whatever it looks like. A column that is constant or
     repeats another is left out, which is told.
 
     Raises:
@@ -123,10 +125,10 @@ def judged(rows: pl.DataFrame, *, what: str) -> pl.DataFrame:
     categories = [
         cells.name for cells in rows if isinstance(cells.dtype, (pl.Categorical, pl.Enum))
     ]
-    typed = pl.DataFrame([known(cells) for cells in rows])
+    meant = pl.DataFrame([typed(cells, category=cells.name in categories) for cells in rows])
     found = inspect_columns(
-        typed,
-        typed.columns,
+        meant,
+        meant.columns,
         source=what,
         categories=categories,
         where=[f"row {row}" for row in range(len(rows))],
@@ -137,7 +139,7 @@ def judged(rows: pl.DataFrame, *, what: str) -> pl.DataFrame:
         log.warning("%s", note)
     if not found.columns:
         raise InvalidInput(f"{what} has no column to learn from; each is constant")
-    return typed.select(column.name for column in found.columns)
+    return meant.select(column.name for column in found.columns)
 
 
 def _for_a_notebook(problems: Sequence[str]) -> str:

@@ -55,6 +55,7 @@ def config_of(
     test: str,
     drop: Sequence[str],
     categories: Sequence[str],
+    dates: Sequence[str] = (),
     **keys: Any,  # noqa: ANN401
 ) -> DatasetConfig:
     """The section `dataset` that options of the command line ask for.
@@ -66,8 +67,16 @@ def config_of(
     for kind in (float, int):
         with contextlib.suppress(ValueError):
             number = kind(test)
+    unclear = [told for told in dates if "=" not in told]
+    if unclear:
+        raise InvalidInput(
+            f"dates: expected COLUMN=FORMAT, such as born=%d.%m.%Y, got {unclear[0]}"
+        )
+    forms = dict(told.split("=", maxsplit=1) for told in dates)
     try:
-        return DatasetConfig(test=number, drop=tuple(drop), categories=tuple(categories), **keys)
+        return DatasetConfig(
+            test=number, drop=tuple(drop), categories=tuple(categories), dates=forms, **keys
+        )
     except ValidationError as error:
         first = error.errors()[0]
         raise InvalidInput(f"{first['loc'][0]}: {first['msg']}, got {first['input']!r}") from error

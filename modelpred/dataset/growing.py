@@ -11,6 +11,7 @@ import logging
 from dataclasses import dataclass
 
 import numpy as np
+import polars as pl
 import torch
 from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
@@ -101,6 +102,8 @@ def grown_split(
     held_out[pool], held_out[test] = False, True
     new = np.ones(len(ids), dtype=bool)
     new[pool + test] = False
+    for name in table.kept:
+        held_out = _with_their_groups(table.rows[name], held_out, new, name=name)
     generator = seeded_generator(seed, "grown", len(known.earlier))
     return (
         np.concatenate(
@@ -110,6 +113,28 @@ def grown_split(
             [np.array(test, dtype=np.int64), generator.permutation(np.flatnonzero(new & held_out))]
         ),
     )
+
+
+def _with_their_groups(
+    groups: pl.Series,
+    held_out: Bool[np.ndarray, " rows"],
+    new: Bool[np.ndarray, " rows"],
+    *,
+    name: str,
+) -> Bool[np.ndarray, " rows"]:
+    """Which rows are for testing, new rows of a group that is known being where it is.
+
+    Raises:
+        InvalidInput: the version before has a group on both sides.
+    """
+    side: dict[str, bool] = {}
+    for group, tested in zip(groups.filter(pl.Series(~new)), held_out[~new].tolist(), strict=True):
+        if side.setdefault(group, tested) != tested:
+            raise InvalidInput(
+                f"dataset.since: group {group!r} of {name!r} (dataset.group) has rows to train on and "
+                "to test on in that version; set dataset.since to null"
+            )
+    return np.array([side.get(group, bool(held_out[row])) for row, group in enumerate(groups)])
 
 
 def earlier_versions(

@@ -58,7 +58,7 @@ def own_table(config: DatasetConfig) -> Looked:
         InvalidInput: the source or a named column is not there, or a label or row id is missing.
     """
     raw, config, attribution = _opened(config)
-    require_roles(raw.columns, config, source=raw.name)
+    require_roles(raw.columns, config, source=raw.name, text=raw.text)
     raw = replace(raw, columns=tuple(name for name in raw.columns if name not in config.drop))
     second = _second_file(raw, config)
     taken, height = _taken(raw, config, part="")

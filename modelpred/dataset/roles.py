@@ -16,14 +16,21 @@ FIRST_SHOWN = 10
 ROW = "__row__"  # where the numbers of the rows stand while a table is read
 
 
-def require_roles(columns: Sequence[str], config: DatasetConfig, *, source: str) -> None:
+def require_roles(
+    columns: Sequence[str], config: DatasetConfig, *, source: str, text: bool
+) -> None:
     """Refuses a role of a column that is not there, two roles of one column, and no label at all.
 
     Args:
         columns: all that the table has.
         config: says what they are for.
         source: what messages call the table.
+        text: whether it is a CSV.
     """
+    if not text and config.delimiter != ",":
+        raise InvalidInput(
+            f"dataset.delimiter is {config.delimiter!r}, but {source} is no CSV; leave it out"
+        )
     if config.label is None:
         raise InvalidInput(
             f"dataset.label is not set; name the column of {source} to predict: {_listed(columns)}"
