@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float64, Int64
 
-from modelpred.dataset.scaling import LARGEST_CELL, are_one
+from modelpred.dataset.magnitudes import LARGEST_CELL, are_one
 from modelpred.dataset.tables import Table
 from modelpred.errors import InvalidInput
 

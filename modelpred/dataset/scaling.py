@@ -13,17 +13,15 @@ most of them.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from jaxtyping import Float64
 from torch import Tensor
 
 from modelpred.dataset.config import ScalingName
+from modelpred.dataset.magnitudes import LARGEST_CELL, are_one
 from modelpred.errors import InvalidInput
 
-LARGEST_CELL = 1e150  # squares and their sums stay below 1.8e308
 LARGEST_FEATURE = 1e18  # the same in float32, in which some solvers and the predictor compute
-FAR = 1e9  # divisors from which cells are looked at, and the share of one that tells cells apart
 UNIT = 1000  # largest power of two by which cells are divided; its inverse is a number, too
 
 
@@ -124,12 +122,3 @@ def require_apart(
                 "makes one number of them; leave cells empty that stand for no value, or take "
                 "logarithms"
             )
-
-
-def are_one(values: Float64[np.ndarray, " rows"], divisor: float) -> bool:
-    """Whether that large a divisor makes one number of most of the different values."""
-    different = np.unique(values)
-    if divisor < FAR or len(different) < 2:
-        return False
-    apart = int((np.diff(different / divisor) > 1 / FAR).sum())
-    return 2 * apart <= len(different) - 1

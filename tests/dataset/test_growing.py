@@ -191,3 +191,24 @@ def test_shards_of_unchanged_rows_are_not_trained_again(prepared, tmp_path):
     assert missing == 10
     torch.testing.assert_close(again.parameters[kept], new.parameters[kept], rtol=0, atol=1e-6)
     assert Path(tmp_path / "again").is_dir()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_new_rows_go_where_their_group_is(prepared, seed):
+    def homes(rows):
+        return rows.with_columns(home=pl.Series([f"h{row * 7 % 23}" for row in range(len(rows))]))
+
+    first = prepared(homes(people(60)), group="home", seed=seed)
+    # Rows that went change the order in which groups are first seen, and so what would be drawn.
+    grown = homes(people(140)).filter(~pl.col("person").is_in(["p0", "p1", "p5"]))
+    second = prepared(grown, first, group="home", seed=seed)
+    sides = [set(rows["home"]) for rows in (second.rows, second.test_rows)]
+    assert not sides[0] & sides[1]
+    assert len(second.row_ids) + len(second.test_row_ids) == 137
+
+
+def test_a_version_that_split_its_groups_is_not_continued(prepared):
+    rows = people(60).with_columns(home=pl.Series([f"h{row % 3}" for row in range(60)]))
+    first = prepared(rows, drop=("home",))
+    with pytest.raises(InvalidInput, match="has rows to train on and to test on in that version"):
+        prepared(rows, first, group="home")
