@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 import polars as pl
 
-from modelpred.dataset.cells import Unusable, known, names_of
+from modelpred.dataset.cells import Unusable, names_of
 from modelpred.dataset.columns import inspect_columns
 from modelpred.dataset.meanings import typed
 from modelpred.errors import InvalidInput
