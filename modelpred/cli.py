@@ -115,6 +115,33 @@ def summary(project: Project = Path()) -> None:
     typer.echo(f"Report: {report}")
 
 
+@app.command()
+def serve(
+    name: Annotated[str, typer.Argument(help="The registered model, as `registry list` names it.")],
+    *,
+    version: Annotated[str, typer.Option(help="A number or an alias.")] = "champion",
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The port to listen on.", min=1, max=65535)] = 5001,
+    project: Project = Path(),
+) -> None:
+    """Answer questions to a registered predictor over HTTP, until stopped."""
+    import uvicorn  # noqa: PLC0415
+
+    from modelpred.errors import InvalidInput  # noqa: PLC0415
+    from modelpred.registry import files_of  # noqa: PLC0415
+    from modelpred.serving import MOST_CONNECTIONS, application_of  # noqa: PLC0415
+
+    try:
+        served = application_of(files_of(project, name, version))
+    except InvalidInput as error:
+        sys.exit(str(error))
+    typer.echo(f"{name} ({version}) answers at http://{host}:{port}/invocations; Ctrl-C ends it.")
+    uvicorn.run(
+        served, host=host, port=port, log_level="warning", server_header=False,
+        limit_concurrency=MOST_CONNECTIONS,
+    )  # fmt: skip
+
+
 @app.command("lds")
 def score_attributions(files: list[Path], project: Project = Path()) -> None:
     """Score attribution matrices [test rows, training rows] by the run's retrained subsets.

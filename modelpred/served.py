@@ -16,11 +16,10 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from modelpred.errors import InvalidInput
 from modelpred.predictor import read_predictor
-from modelpred.predictor.answers import ALL_STAGES, Answers, Limits, read_test_points
+from modelpred.predictor.answers import ALL_STAGES, SERVED, Answers, Limits, read_test_points
 
 # `mlflow models serve` sets it; whoever loads the model in Python owns the memory that a question takes.
 SERVING = "_MLFLOW_IS_IN_SERVING_ENVIRONMENT"
-SERVED_LIMITS = Limits(weights=1_000_000, refine=20.0)
 
 
 @final
@@ -53,7 +52,7 @@ class ServedPredictor(PythonModel):
         """
         wanted = params or {}
         weights = torch.from_numpy(np.array(model_input, dtype=np.float64))
-        limits = SERVED_LIMITS if os.environ.get(SERVING) == "true" else Limits()
+        limits = SERVED if os.environ.get(SERVING) == "true" else Limits()
         answers = Answers(self._predictor, test_points=self._test_points, limits=limits)
         refine, stages = float(wanted.get("refine", 0.0)), int(wanted.get("stages", ALL_STAGES))
         lists = (wanted.get("without") or {}).get("rows") or []

@@ -42,9 +42,17 @@ class Limits:
     refine: float | int | None = None
 
 
+SERVED = Limits(weights=1_000_000, refine=20.0)
+"""What is answered to anybody over HTTP."""
+
+
 @final
 class Answers:
-    """A predictor that answers questions, with test rows to tell losses on where they are known."""
+    """A predictor that answers questions, with test rows to tell losses on where they are known.
+
+    Attributes:
+        points: training rows, each with a weight.
+    """
 
     def __init__(
         self, predictor: Predictor, *, test_points: Points | None = None, limits: Limits = Limits()
@@ -52,7 +60,7 @@ class Answers:
         self._predictor = predictor
         self._test_points = test_points
         self._limits = limits
-        self._points = len(predictor.points.labels)
+        self.points = len(predictor.points.labels)
         self._places = {row_id: place for place, row_id in enumerate(predictor.row_ids)}
 
     def parameters(
@@ -64,9 +72,9 @@ class Answers:
             InvalidInput: weights, `refine` or `stages` that are not such, or more than is answered
                 at once.
         """
-        weights = weights_of(weights, points=self._points)
-        self._check_size(len(weights), refine)
-        return self._predictor.predict(weights, refine=refine, stages=stages)
+        weights = weights_of(weights, points=self.points)
+        self.check_size(len(weights), refine)
+        return _all_finite(self._predictor.predict(weights, refine=refine, stages=stages))
 
     def without(
         self,
@@ -90,8 +98,8 @@ class Answers:
         Raises:
             InvalidInput: as `parameters`, or names that are no training row's.
         """
-        weights = weights_of(weights, points=self._points)
-        self._check_size(max(len(weights), len(lists)), refine)
+        weights = weights_of(weights, points=self.points)
+        self.check_size(max(len(weights), len(lists)), refine)
         if len(weights) not in (1, len(lists)):
             raise InvalidInput(
                 f"expected one row of weights, or one for each of the {len(lists)} lists, "
@@ -101,7 +109,7 @@ class Answers:
         left = weights.double().expand(len(lists), -1).clone()
         for row, absent in enumerate(places):
             left[row, absent] = 0.0
-        parameters = self._predictor.predict(left, refine=refine, stages=stages)
+        parameters = _all_finite(self._predictor.predict(left, refine=refine, stages=stages))
         bounds = self._predictor.certificate(left, parameters)
         losses = self._losses(parameters)
         return [
@@ -113,8 +121,13 @@ class Answers:
             for row in range(len(lists))
         ]
 
-    def _check_size(self, subsets: int, refine: float | int) -> None:
-        points = self._points
+    def check_size(self, subsets: int, refine: float | int = 0) -> None:
+        """Refuse a question that is larger than the limits.
+
+        Raises:
+            InvalidInput: so many subsets, or Newton steps, are more than is answered at once.
+        """
+        points = self.points
         most = self._limits.weights
         if most is not None and subsets * points > most:
             raise InvalidInput(
@@ -140,6 +153,16 @@ class Answers:
         model, points = self._predictor.model, self._test_points
         blocks = model.score_blocks(parameters, points, limit=2**26)
         return torch.cat([model.losses(scores, points.labels).mean(1) for scores in blocks])
+
+
+def _all_finite(parameters: Tensor) -> Tensor:
+    wrong = (~torch.isfinite(parameters)).any(1).nonzero()[:, 0]
+    if len(wrong):
+        raise InvalidInput(
+            f"the prediction for subset {int(wrong[0])} is not finite; its weights are beyond what "
+            "the predictor was fitted to, or `refine` is too high"
+        )
+    return parameters
 
 
 def _finite(value: Tensor) -> float | None:

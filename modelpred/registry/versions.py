@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING
 
 from modelpred.errors import InvalidInput
 from modelpred.registry.snapshot import write_snapshot
-from modelpred.registry.store import DATABASE, checked_name, intact, locked, opened
+from modelpred.registry.store import (
+    DATABASE,
+    checked_name,
+    intact,
+    locked,
+    opened,
+    predictor_folder,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -99,6 +106,17 @@ def show_version(root: Path, name: str, version: int | str = CHAMPION) -> Versio
         InvalidInput: there is no such version; the message lists those that are there.
     """
     return _among(list_versions(root, name), name, version)
+
+
+def files_of(root: Path, name: str, version: int | str = CHAMPION) -> Path:
+    """The folder of a version's predictor.
+
+    Raises:
+        InvalidInput: no such version, or its files are gone or damaged.
+    """
+    found = show_version(root, name, version)
+    _check_files(found)
+    return predictor_folder(found.source)
 
 
 def _among(records: Sequence[VersionRecord], name: str, version: int | str) -> VersionRecord:
