@@ -5,8 +5,12 @@ import json
 import math
 import re
 import resource
+import subprocess
+import sys
+from pathlib import Path
 
 import httpx
+import polars as pl
 import pytest
 import torch
 from hypothesis import given, settings
@@ -242,3 +246,18 @@ def test_sizes_are_checked_before_anything_is_made(served):
     ):
         assert ask(application(answers), body).status_code == 400
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kilobytes
+
+
+def test_the_question_in_the_manual_is_answered(served, tmp_path):
+    app, predictor = served
+    manual = (Path(__file__).parents[1] / "docs" / "operating.md").read_text()
+    [question] = re.findall(r"question\.json <<'EOF'\n(.*?)\nEOF\n", manual, re.DOTALL)
+    folder = tmp_path / "artifacts" / "dataset"
+    folder.mkdir(parents=True)
+    pl.DataFrame({"row_id": list(predictor.row_ids)}).write_parquet(folder / "rows.parquet")
+    asked = subprocess.run(
+        [sys.executable, "-c", question], cwd=tmp_path, capture_output=True, check=True
+    )
+    answer = ask(app, asked.stdout)
+    assert answer.status_code == 200, answer.text
+    assert len(answer.json()["predictions"]) == 2

@@ -1,7 +1,8 @@
-"""Requests per second and latency of a registered predictor behind `mlflow models serve`.
+"""Requests per second and latency of a registered predictor behind `modelpred serve`, or behind MLflow's server.
 
     python -m tests.benchmarks.serving               the table, into RESULTS.md's section (about 2 min)
     python -m tests.benchmarks.serving --no-write    prints it only
+    python -m tests.benchmarks.serving --mlflow      MLflow's server instead, to compare; prints it only
 
 A predictor of 300 spam rows (1,000 targets, 5 epochs: its answers' time is that of a full fit) is published into a
 temporary registry and served on the loopback, clients and server on the same machine. Every client keeps its
@@ -83,16 +84,18 @@ def published(root: Path) -> tuple[str, list[str]]:
     return version.name, list(dataset.row_ids)
 
 
-def serve(root: Path, name: str) -> tuple[subprocess.Popen[bytes], int]:
+def serve(root: Path, name: str, *, mlflow: bool) -> tuple[subprocess.Popen[bytes], int]:
     """The server's process and port, once it answers."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [
+    theirs = [
         *(str(Path(sys.executable).with_name("mlflow")), "models", "serve"),
         *("--model-uri", f"models:/{name}@champion", "--env-manager", "local"),
-        *("--host", "127.0.0.1", "--port", str(port)),
+        *("--host", "127.0.0.1"),
     ]
+    ours = [sys.executable, "-m", "modelpred.cli", "serve", name, "--project", str(root)]
+    command = [*(theirs if mlflow else ours), "--port", str(port)]
     environment = os.environ | {
         "MLFLOW_TRACKING_URI": tracking_uri(root),
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
@@ -180,12 +183,12 @@ def questions(row_ids: list[str]) -> dict[str, bytes]:
     return {name: json.dumps(body).encode() for name, body in asked.items()}
 
 
-def section() -> str:
+def section(*, mlflow: bool) -> str:
     """Measures; the text of the section."""
     lines: list[str] = []
     with tempfile.TemporaryDirectory() as place:
         name, row_ids = published(Path(place))
-        process, port = serve(Path(place), name)
+        process, port = serve(Path(place), name, mlflow=mlflow)
         try:
             for asked, body in questions(row_ids).items():
                 load(port, body, clients=1, requests=WARMING_REQUESTS)
@@ -202,8 +205,9 @@ def section() -> str:
         f"{torch.__version__}, Python {platform.python_version()}, load average at the end "
         f"{os.getloadavg()[0]:.1f}."
     )
+    served = "mlflow models serve" if mlflow else "modelpred serve"
     head = [
-        "`python -m tests.benchmarks.serving`: `mlflow models serve` on the loopback, spam 300 x 57,",
+        f"`python -m tests.benchmarks.serving`: `{served}` on the loopback, spam 300 x 57,",
         f"logistic. {machine}",
         f"A level ends after {MOST_REQUESTS} requests or {MOST_SECONDS:.0f} s; all answers were 200.",
         large,
@@ -215,8 +219,9 @@ def section() -> str:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--no-write", action="store_true")
+    parser.add_argument("--mlflow", action="store_true")
     asked = parser.parse_args()
-    measured = section()
+    measured = section(mlflow=asked.mlflow)
     print(measured)
-    if not asked.no_write:
+    if not (asked.no_write or asked.mlflow):
         write_section(measured)
