@@ -19,6 +19,7 @@ from torch import Tensor
 from modelpred.api.contexts import context_of
 from modelpred.api.edited import EditedModel
 from modelpred.api.files import Fitted, Targets, full_model, read_fitted, write_fitted
+from modelpred.api.forgetting import Forgotten, remaining
 from modelpred.api.frames import is_frame, judged, require_same_rows, row_names
 from modelpred.api.inputs import (
     ArrayLike,
@@ -36,7 +37,9 @@ from modelpred.api.responsible import Attribution, Explanation, attributed, expl
 from modelpred.api.settings import (
     AUTO,
     AUTO_TARGETS,
+    Asked,
     family_of,
+    plain_settings,
     subsets_config,
     targets_config,
 )
@@ -79,12 +82,13 @@ class ModelPred:
 
     Args:
         target: the family of models: logistic, softmax, svm, ridge or mlp; `auto` takes ridge for
-            labels that are floating numbers, logistic for two classes and softmax for more.
+            labels that are floating numbers or more than 20 different whole numbers, logistic for
+            two classes and softmax for more.
         subsets: models to train for the fit, four fifths of them on subsets of any size and the
             rest on bootstrap resamples; up to 1,500 more are trained to watch and judge it. A
             `SubsetsConfig` says all of it.
         scaling: standardise, largest_row_norm or none, with constants from the rows of the fit;
-            **parameters refer to the scaled features** (`scaling_` has the constants).
+            **parameters refer to the scaled features** (`scaling` has the constants).
         tolerance: a model counts as trained when its parameters are this near to the optimum,
             relative to their size.
         seed: decides the subsets, the network's start, and where an mlp's training starts.
@@ -115,7 +119,7 @@ class ModelPred:
         if scaling not in SCALINGS:
             raise InvalidInput(f"unknown scaling {scaling!r}; known: {', '.join(SCALINGS)}")
         self._target = target
-        self._settings = {"tolerance": tolerance, **settings}
+        self._settings = plain_settings({"tolerance": tolerance, **settings})
         self._scaling: ScalingName = SCALINGS[scaling]
         self._seed = seed_number(seed)
         self._subsets = subsets_config(subsets, self._seed)
@@ -170,6 +174,7 @@ class ModelPred:
         named: bool,
         labels: Labels,
         test: tuple[ArrayLike, ArrayLike] | None,
+        test_ids: tuple[str, ...] | None = None,
     ) -> None:
         encoding = encoding_of(rows, what="X")
         cells = encoded_cells(encoding, rows, what="X")
@@ -179,7 +184,9 @@ class ModelPred:
         require_apart(reading.scaling, cells, columns=encoding.feature_names, what="X")
         encoded = labels.encode(y, what="y", rows=len(features))
         config = targets_config(family_of(self._target, labels), self._settings, self._seed)
-        dataset = dataset_of(reading, rows, (features, encoded), row_ids, test=test)
+        dataset = dataset_of(
+            reading, rows, (features, encoded), row_ids, test=test, test_ids=test_ids
+        )
         with progress_bar(shown=self._progress) as report:
             self._fitted = self._train(dataset, reading, config, report)
         self._fidelity = None
@@ -617,9 +624,48 @@ class ModelPred:
                 largest=largest,
             )
 
+    def forget(self, rows: RowNames) -> Forgotten:
+        """Remove rows from all that this ModelPred holds and saves from now on, by fitting anew.
+
+        The result is that of `fit` on the rows that remain: no constant, level, trained model or
+        predictor has seen the others. It takes as long as `fit`; `without` answers what would
+        change in microseconds, but forgets nothing.
+
+        Args:
+            rows: positions (whole numbers) or ids (texts) of training rows; ids of test rows.
+
+        Returns:
+            What was forgotten; print it to read what else may still hold the rows.
+
+        Raises:
+            InvalidInput: unknown or repeated rows, or too few that remain to fit; then nothing
+                has changed.
+        """
+        named = self._ready.reading.named
+        left = remaining(self._ready, rows)
+        self._fit(
+            left.training.rows,
+            left.training.labels,
+            left.training.ids,
+            named=named,
+            labels=left.labels,
+            test=None if left.test is None else (left.test.rows, left.test.labels),
+            test_ids=None if left.test is None else left.test.ids,
+        )
+        return left.forgotten
+
     def save(self, folder: str | Path) -> None:
         """Write dataset/, targets/, predictor/ and modelpred.json: Parquet, safetensors, JSON."""
-        write_fitted(self._ready, Path(folder))
+        asked = Asked(
+            target=self._target,
+            settings=self._settings,
+            scaling=self._scaling,
+            seed=self._seed,
+            subsets=self._subsets,
+            predictor=self._predictor_config,
+            progress=self._progress,
+        )
+        write_fitted(self._ready, asked, Path(folder))
 
     @classmethod
     def load(cls, folder: str | Path) -> "ModelPred":
@@ -628,15 +674,15 @@ class ModelPred:
         Raises:
             InvalidInput: a file is missing, damaged, or belongs to another fit.
         """
-        fitted = read_fitted(Path(folder))
-        model = fitted.predictor.model
+        fitted, asked = read_fitted(Path(folder))
         loaded = cls(
-            model.name,
-            scaling=fitted.reading.scaling.name,
-            tolerance=fitted.tolerance,
-            predictor=fitted.predictor.config,
-            seed=int(model.settings.get("seed", 0)),
-            **{name: value for name, value in model.settings.items() if name != "seed"},
+            asked.target,
+            subsets=asked.subsets,
+            scaling=asked.scaling,
+            seed=asked.seed,
+            predictor=asked.predictor,
+            progress=asked.progress,
+            **asked.settings,
         )
         loaded._fitted = fitted
         return loaded

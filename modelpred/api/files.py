@@ -25,6 +25,7 @@ from torch import Tensor
 from modelpred.api.edited import Reference
 from modelpred.api.labels import LabelKind, Labels
 from modelpred.api.reading import Reading, levels_of
+from modelpred.api.settings import Asked
 from modelpred.dataset import Dataset, read_dataset, write_dataset
 from modelpred.errors import InvalidInput
 from modelpred.predictor import (
@@ -122,12 +123,13 @@ class Description(BaseModel):
     labels: LabelKind
     named_columns: bool
     tolerance: float = Field(gt=0)
+    asked: Asked
     dataset: str
     targets: str
     predictor: str
 
 
-def write_fitted(fitted: Fitted, folder: Path) -> None:
+def write_fitted(fitted: Fitted, asked: Asked, folder: Path) -> None:
     """Write the three folders, then modelpred.json that seals them."""
     folder.mkdir(parents=True, exist_ok=True)
     seal = folder / DESCRIPTION_FILE
@@ -139,6 +141,7 @@ def write_fitted(fitted: Fitted, folder: Path) -> None:
         labels=fitted.reading.labels.kind,
         named_columns=fitted.reading.named,
         tolerance=fitted.tolerance,
+        asked=asked,
         dataset=fitted.dataset.fingerprint,
         targets=_manifest_hash(folder / "targets"),
         predictor=predictor_fingerprint(folder / "predictor"),
@@ -146,8 +149,8 @@ def write_fitted(fitted: Fitted, folder: Path) -> None:
     write_atomically(seal, (json.dumps(description.model_dump(), indent=2) + "\n").encode())
 
 
-def read_fitted(folder: Path) -> Fitted:
-    """What was written there; InvalidInput where a part is missing, damaged or of another fit."""
+def read_fitted(folder: Path) -> tuple[Fitted, Asked]:
+    """What was written there, and what it was asked for; InvalidInput where a part is missing, damaged or of another fit."""
     description = _read_description(folder / DESCRIPTION_FILE)
     found = {
         "targets": _manifest_hash(folder / "targets"),
@@ -166,14 +169,8 @@ def read_fitted(folder: Path) -> Fitted:
     targets = _read_targets(folder / "targets")
     if not torch.equal(predictor.points.features, dataset.features):
         raise _unusable(folder / "predictor", "it was fitted to other rows than those of dataset/")
-    return Fitted(
-        dataset,
-        reading,
-        targets,
-        predictor,
-        full,
-        description.tolerance,
-    )
+    fitted = Fitted(dataset, reading, targets, predictor, full, description.tolerance)
+    return fitted, description.asked
 
 
 def full_model(

@@ -96,7 +96,7 @@ def positions_of(rows: RowNames, row_ids: tuple[str, ...]) -> list[int]:
     Raises:
         InvalidInput: none, unknown or repeated rows.
     """
-    named = [] if isinstance(rows, str) else _listed(rows)
+    named = [] if isinstance(rows, str) else listed(rows)
     if not named:
         raise InvalidInput(f"expected one or more rows in a list, got {rows!r}")
     index = {row_id: position for position, row_id in enumerate(row_ids)}
@@ -130,11 +130,11 @@ def _position(row: object, index: dict[str, int], row_ids: tuple[str, ...]) -> i
 
 def unique_ids(ids: RowNames, *, rows: int) -> tuple[str, ...]:
     """Ids as text, one a row; InvalidInput where they are not one a row, or not unique."""
-    listed = _listed(ids)
-    missing = [at for at, row_id in enumerate(listed) if is_missing(row_id)]
+    names = listed(ids)
+    missing = [at for at, row_id in enumerate(names) if is_missing(row_id)]
     if missing:
         raise InvalidInput(f"the id of row {missing[0]} is missing; name every row")
-    texts = tuple(str(row_id) for row_id in listed)
+    texts = tuple(str(row_id) for row_id in names)
     if len(texts) != rows:
         raise InvalidInput(f"{len(texts)} ids for {rows} rows; pass one a row")
     twice = [row_id for row_id, count in Counter(texts).items() if count > 1]
@@ -174,10 +174,10 @@ def _float(value: object) -> object:
     return value if isinstance(value, str) or number is None else float(number)
 
 
-def _listed(values: RowNames) -> list[Any]:
+def listed(values: RowNames) -> list[Any]:
     """The members of a list, a set, an array, a series or an index; none of what lists nothing."""
     try:
-        listed = list(values)
+        members = list(values)
     except TypeError:
         return []
-    return [value.item() if isinstance(value, (np.generic, Tensor)) else value for value in listed]
+    return [value.item() if isinstance(value, (np.generic, Tensor)) else value for value in members]

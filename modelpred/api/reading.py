@@ -156,6 +156,7 @@ def dataset_of(
     row_ids: tuple[str, ...],
     *,
     test: tuple[ArrayLike, ArrayLike] | None,
+    test_ids: tuple[str, ...] | None = None,
 ) -> Dataset:
     """The rows as the pipeline's stages take them; `points` are their features and labels."""
     features, labels = points
@@ -170,7 +171,7 @@ def dataset_of(
         test_rows = reading.rows(test[0], what="X_test")
         test_features, test_labels = held_out.features, held_out.labels
     classes = reading.labels.classes
-    test_row_ids = _test_ids(test, row_ids, rows=len(test_labels))
+    test_row_ids = test_ids or _test_ids(test, row_ids, rows=len(test_labels))
 
     def told(ids: tuple[str, ...], cells: pl.DataFrame, labelled: Tensor) -> pl.DataFrame:
         named = np.array(classes)[labelled.numpy()] if classes else labelled.numpy()

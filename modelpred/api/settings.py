@@ -1,8 +1,12 @@
 """What ModelPred is told, as the configurations that the pipeline's stages take."""
 
+from pydantic import BaseModel, ConfigDict
+
 from modelpred.api.labels import Labels
+from modelpred.dataset.config import ScalingName
 from modelpred.errors import InvalidInput
-from modelpred.numbers import MOST_DRAWS, Number, checked_section, whole_number
+from modelpred.numbers import MOST_DRAWS, Number, checked_section, plain, whole_number
+from modelpred.predictor import PredictorConfig
 from modelpred.subsets import Counts, SubsetsConfig
 from modelpred.targets import TargetsConfig
 from modelpred.targets.families import FAMILIES, fitting_families
@@ -12,9 +16,31 @@ AUTO_TARGETS = ("logistic", "softmax", "ridge")  # what it may stand for
 FEWEST_SUBSETS = 20
 
 
+class Asked(BaseModel):
+    """What a ModelPred was asked for: the arguments that make the same one again."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    target: str
+    settings: dict[str, int | float | str]
+    scaling: ScalingName
+    seed: int
+    subsets: SubsetsConfig
+    predictor: PredictorConfig
+    progress: bool
+
+
 def family_of(target: str, labels: Labels) -> str:
     """The family that `auto` stands for."""
     return target if target != AUTO else fitting_families(len(labels.classes))[0]
+
+
+def plain_settings(settings: dict[str, Number | str]) -> dict[str, int | float | str]:
+    """The settings with numbers of any library as Python's own."""
+    return {
+        name: value if (number := plain(value)) is None else number
+        for name, value in settings.items()
+    }
 
 
 def targets_config(family: str, settings: dict[str, Number | str], seed: int) -> TargetsConfig:
