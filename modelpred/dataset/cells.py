@@ -28,6 +28,11 @@ LONG: tuple[Any, ...] = (pl.Int64, pl.UInt64, pl.Int128, pl.UInt128)
 NAMELESS: tuple[Any, ...] = (pl.Binary, pl.Object, pl.Duration)
 TRUTHS: tuple[Any, ...] = (pl.Boolean, pl.Null)
 MOMENT = r"^[0-9]{4}([-/])[0-9]{2}[-/][0-9]{2}([T ].*)?$"  # what is meant as a day or a moment
+# Days that programs write for a missing one, counted from 1970: the first and the last year that
+# there is, the first and the last day that nanoseconds reach.
+FIRST_YEAR, LAST_YEAR = -719_162 + 364, 2_932_896 - 364
+NANOSECOND_DAYS = (-106_752, 106_751)
+PER_DAY = {"ms": 86_400_000, "us": 86_400_000_000, "ns": 86_400_000_000_000}
 _ISO = re.compile(
     r"([0-9]{4})([-/])([0-9]{2})\2([0-9]{2})"
     r"(?:[T ]([0-9]{2}(?::[0-9]{2}(?::[0-9]{2}(?:[.,][0-9]+)?)?)?)"
@@ -134,6 +139,21 @@ def moments_of(cells: pl.Series, *, form: str | None = None) -> pl.Series:
     if kind != pl.Null:
         raise Unusable(_first_present(cells), "a date")
     return cells.cast(pl.Datetime("us"))
+
+
+def day_numbers(cells: pl.Series) -> pl.Series:
+    """The days of dates or moments, counted from 1970, whatever year they are in."""
+    days = cells.to_physical().cast(pl.Int64)
+    if isinstance(cells.dtype, pl.Datetime):
+        return days // PER_DAY[cells.dtype.time_unit]
+    return days
+
+
+def are_days(cells: pl.Series) -> pl.Series:
+    """Whether each date or moment is a day that could have been, or is missing."""
+    days = day_numbers(cells)
+    odd = (days <= FIRST_YEAR) | (days >= LAST_YEAR) | days.is_in(NANOSECOND_DAYS)
+    return ~odd.fill_null(value=False)
 
 
 def _all_of(cells: pl.Series, converted: pl.Series, expected: str) -> pl.Series:

@@ -12,19 +12,30 @@ from datetime import date, timedelta
 
 import polars as pl
 
-from modelpred.dataset.cells import DAYS, LARGEST_WHOLE, MOMENT, WORDS, read_moments
+from modelpred.dataset.cells import (
+    DAYS,
+    FIRST_YEAR,
+    LARGEST_WHOLE,
+    LAST_YEAR,
+    MOMENT,
+    WORDS,
+    are_days,
+    day_numbers,
+    read_moments,
+)
 from modelpred.dataset.meanings import NUMBER, PADDED, WHOLE
 
 ANY_DIGITS = r"^[+-]?(\d+[.\x{66B}]?\d*|[.\x{66B}]\d+)$"  # \d: of any script
 COMMAS = r"^[+-]?([0-9]+,[0-9]+|[0-9]{1,3}(,[0-9]{3})+(\.[0-9]+)?)$"
 UNITS = r"^([$€£]\s?[+-]?[0-9][0-9,.]*|[+-]?[0-9][0-9,.]*\s?[%$€£])$"
-OTHER_DATES = r"^([0-9]{1,2}[./-][0-9]{1,2}[./-][0-9]{2,4}|[0-9]{4}[./-][0-9]{1,2}[./-][0-9]{1,2})([ T][0-9].*)?$"
+_MONTH = "(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*"
+OTHER_DATES = (
+    r"(?i)^([0-9]{1,2}[./-][0-9]{1,2}[./-][0-9]{2,4}|[0-9]{4}[./-][0-9]{1,2}[./-][0-9]{1,2}"
+    r"|[0-9]{8}(?:T[0-9]{4})|[0-9]{4}-?W[0-9]{2}(?:-?[1-7])?"
+    rf"|[0-9]{{1,2}}[ .-]+{_MONTH}[ .,-]+[0-9]{{2,4}}|{_MONTH}[ .-]+[0-9]{{1,2}},? +[0-9]{{4}})"
+    r"([\sT:0-9].*)?$"
+)
 TIMES = r"^[0-9]{1,2}:[0-9]{2}(:[0-9]{2}([.,][0-9]+)?)?$"
-# Days that programs write for a missing one, counted from 1970: the first and the last year that
-# there is, the first and the last day that nanoseconds reach.
-FIRST_YEAR, LAST_YEAR = -719_162 + 364, 2_932_896 - 364
-NANOSECOND_DAYS = (-106_752, 106_751)
-PER_DAY = {"ms": 86_400_000, "us": 86_400_000_000, "ns": 86_400_000_000_000}
 MIXED = 0.5  # share of numbers or dates from which text is taken for such a column gone wrong
 MANY = 0.5  # share of distinct values from which text is an id or free text
 FEWEST_TO_JUDGE = 20  # values; with fewer, distinct ones say nothing
@@ -182,15 +193,11 @@ def _number_problem(cells: pl.Series, where: Sequence[str]) -> str:
 
 
 def _date_problem(cells: pl.Series, where: Sequence[str]) -> str:
-    """Days that programs write for a missing one."""
-    days = cells.to_physical().cast(pl.Int64)
-    if isinstance(cells.dtype, pl.Datetime):
-        days = days // PER_DAY[cells.dtype.time_unit]
-    odd = (days <= FIRST_YEAR) | (days >= LAST_YEAR) | days.is_in(NANOSECOND_DAYS)
+    odd = ~are_days(cells)
     if not odd.any():
         return ""
-    first = odd.fill_null(value=False).to_list().index(True)
-    day = int(days[first])
+    first = odd.to_list().index(True)
+    day = int(day_numbers(cells)[first])
     within = FIRST_YEAR - 365 < day < LAST_YEAR + 365
     told = str(date(1970, 1, 1) + timedelta(day)) if within else "a day beyond the years 1 to 9999"
     return f"holds {told} in {where[first]}, which stands for no day; leave the cell empty"
@@ -217,17 +224,20 @@ def _text_problem(cells: pl.Series, where: Sequence[str]) -> str:
 
 def _mixed(words: pl.Series, where: Sequence[str]) -> str:
     """Which cell keeps a column from being one of numbers or of dates; nothing where none does."""
-    padded = words.str.contains(PADDED).any()
-    found = {
-        "numbers and,": None if padded else words.str.contains(NUMBER),
-        "dates and,": read_moments(words).is_not_null(),
-        "whole numbers and, beyond 2^53 and so not held exactly,": _whole(words),
-    }
-    for what, good in found.items():
-        if good is None or not MIXED * words.count() <= int(good.sum() or 0) < words.count():
+    numbers, whole = words.str.contains(NUMBER), _whole(words)
+    one_kind = "make it one kind"
+    form = "mend it, or say how they are written in dataset.dates"
+    # What is held, which cells look like it, which are it, and what to do.
+    looks = [("dates and,", words.str.contains(MOMENT), read_moments(words).is_not_null(), form)]
+    if not words.str.contains(PADDED).any():
+        looks.append(("numbers and,", numbers, numbers, one_kind))
+    if whole is not None:
+        looks.append(("whole numbers and, beyond 2^53 and so not exact,", whole, whole, one_kind))
+    for what, like, good, advice in looks:
+        if like.sum() < MIXED * words.count() or good.sum() == words.count():
             continue
-        first = (words.is_not_null() & ~good).to_list().index(True)
-        return f"holds {what} in {where[first]}, {words[first]!r}; make it one kind"
+        first = (words.is_not_null() & ~good.fill_null(value=False)).to_list().index(True)
+        return f"holds {what} in {where[first]}, {words[first]!r}; {advice}"
     return ""
 
 

@@ -26,6 +26,7 @@ from modelpred.dataset.cells import (
     DAYS,
     WORDS,
     Unusable,
+    are_days,
     known,
     moments_of,
     names_of,
@@ -117,6 +118,7 @@ class DateColumn(_Column):
     def encoded(self, cells: pl.Series) -> list[pl.Series]:
         """The features that these cells become."""
         told = moments_of(cells, form=self.form)
+        require(are_days(told), "a day that could be, or an empty cell")
         found = [
             _DATE_PARTS[part](told, self.start).fill_null(fill).alias(_date_name(self, part))
             for part, fill in zip(self.parts, self.fill, strict=True)

@@ -247,3 +247,29 @@ def test_columns_of_other_types_are_told_in_one_line(cells, category):
     found = problems(typed(cells, category=category, numbers=True))
     assert len(found) == 1
     assert "\n" not in found[0]
+
+
+FORMS = (
+    "%Y-%d-%m", "%d.%m.%Y", "%d/%m/%y", "%m/%d/%Y %H:%M", "%Y.%m.%d", "%d %b %Y", "%B %d, %Y",
+    "%d-%b-%y", "%Y%m%dT%H%M%S", "%G-W%V-%u", "%Y/%m/%d\t%H:%M",
+)  # fmt: skip
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(MOMENTS, min_size=25, max_size=30), st.sampled_from(FORMS), st.integers(1, 6))
+def test_dates_in_other_forms_never_become_categories(drawn, form, levels):
+    if form == "%Y-%d-%m":  # else it may be read as ISO
+        drawn = [moment.replace(day=13 + moment.day // 2) for moment in drawn]
+    texts = [drawn[row % levels].strftime(form) for row in range(len(drawn))]
+    found = problems(typed(pl.Series("t", texts), numbers=True))
+    assert len(found) == 1
+    assert "dataset.dates" in found[0]
+
+
+@given(st.sampled_from(["0001-01-01", "9999-12-31T10:00", "1677-09-21", "2262-04-11T23:47"]))
+def test_days_that_stand_for_none_are_refused_later_too(text):
+    column = typed(pl.Series("t", ["2024-01-01", "2024-01-05"]))
+    encoding = fit_encoding(column.to_frame(), ["t"], levels=5)
+    for cells in (pl.Series("t", [text]), read_moments(pl.Series("t", [text]))):
+        with pytest.raises(InvalidInput, match="expected a day that could be"):
+            encoding.encode(cells.to_frame())
