@@ -96,6 +96,8 @@ def names_of(cells: pl.Series) -> pl.Series:
     Raises:
         Unusable: cells that have no name, such as lists.
     """
+    if isinstance(cells.dtype, pl.Decimal):
+        return cells.cast(pl.String)  # with all its decimals, as it is written
     cells = known(cells)
     kind = cells.dtype
     if kind.is_nested() or kind in NAMELESS:

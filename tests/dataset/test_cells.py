@@ -220,6 +220,7 @@ def test_digits_of_other_scripts_are_refused_in_one_line(values, digits, every):
     [
         (pl.Series([1.0, None, 3.0]), ["1", None, "3"]),
         (pl.Series([1.5, math.nan]), ["1.5", None]),
+        (pl.Series([Decimal("0.20"), None]), ["0.20", None]),
         (pl.Series([True, False]), ["true", "false"]),
         (pl.Series([2**64 - 1], dtype=pl.UInt64), [str(2**64 - 1)]),
         (pl.Series([" a", "NA"]), ["a", None]),
