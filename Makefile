@@ -25,12 +25,12 @@ test: .venv/installed-dev
 
 KERNELS = $(wildcard modelpred/targets/compiled/*.[ch])
 
-.venv/installed: .venv/bin/pip pyproject.toml constraints.txt $(KERNELS)
+.venv/installed: .venv/bin/pip pyproject.toml setup.py constraints.txt $(KERNELS)
 	@echo "Installing into .venv (about 2 GB, some minutes the first time) ..."
 	@$(INSTALL) .
 	@touch $@
 
-.venv/installed-dev: .venv/bin/pip pyproject.toml constraints.txt $(KERNELS)
+.venv/installed-dev: .venv/bin/pip pyproject.toml setup.py constraints.txt $(KERNELS)
 	@echo "Installing with the development tools into .venv (about 2 GB, some minutes the first time) ..."
 	@$(INSTALL) '.[dev]'
 	@touch .venv/installed $@

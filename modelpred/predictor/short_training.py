@@ -38,7 +38,7 @@ from torch import Tensor
 from modelpred.predictor.anchors import Anchors, BoundAnchors, Preconditioner
 from modelpred.targets import Points, TargetModel, target_model, train_targets
 from modelpred.targets.model import class_counts
-from modelpred.targets.threads import torch_threads
+from modelpred.targets.threads import thread_count, torch_threads
 
 DAMPING = 0.05  # keeps stiff directions from ringing; the usual value
 WILD = 4.0  # standard deviations at which inputs of the ridge are cut
@@ -214,7 +214,7 @@ class BoundShortTraining(BoundAnchors):
         order = (weights > 0).sum(1).argsort(stable=True)
         ends = torch.empty(len(weights), self.anchors.parameter_count).to(weights)
         # Two threads may split a product of a subset otherwise than one does.
-        with torch_threads(1 if weights.device.type == "cpu" else torch.get_num_threads()):
+        with torch_threads(1 if weights.device.type == "cpu" else thread_count()):
             for rows in order.split(BLOCK):
                 opened = self.opened(weights[rows])
                 place, velocity = next(itertools.islice(opened, plan.opening, None))

@@ -30,7 +30,7 @@ from modelpred.targets.compiled.momentum import compiled_descent
 from modelpred.targets.linear import true_class_margins
 from modelpred.targets.model import Points, Solution, Solver, TargetModel
 from modelpred.targets.momentum import Gathered, Schedule, descend, pool_of
-from modelpred.targets.threads import torch_threads
+from modelpred.targets.threads import thread_count, torch_threads
 
 
 @final
@@ -292,7 +292,7 @@ class Mlp(TargetModel):
         def trained(starts: Tensor, weights: Tensor) -> Tensor:
             layers = self._split(starts, points.features.shape[1])
             # Two threads that split a product would make answers depend on their number.
-            with torch_threads(1 if on_cpu else torch.get_num_threads()):
+            with torch_threads(1 if on_cpu else thread_count()):
                 return _join(*descend(pool, *layers, weights, schedule))
 
         return trained

@@ -22,6 +22,7 @@ from torch import Tensor
 from modelpred.dataset import Dataset
 from modelpred.sealed import write_atomically
 from modelpred.subsets import Subsets
+from modelpred.targets.compiled.kernels import source_digest
 from modelpred.targets.model import TargetModel
 from modelpred.targets.parquet import (
     SCHEMA_VERSION,
@@ -170,6 +171,7 @@ def shard_fingerprint(
     told = {
         "schema": SCHEMA_VERSION,
         "solver": SOLVER_VERSION,
+        "kernels": source_digest(),
         "classes": rows.classes,
         "model": model.name,
         "settings": model.settings,

@@ -28,7 +28,7 @@ from modelpred.targets.model import (
     class_counts,
     points_of,
 )
-from modelpred.targets.threads import torch_threads
+from modelpred.targets.threads import keep_threads, thread_count, torch_threads
 from modelpred.targets.weights import weights_of
 
 # What a block passes over again and again should stay in a core's cache, and yet be enough rows for
@@ -163,7 +163,7 @@ def _threads_for(model: TargetModel, points: Points) -> Generator[int]:
     A small product split between cores waits for the slower one, thousands of times a block: ten
     times slower than one thread when something else runs on the machine.
     """
-    threads = torch.get_num_threads()
+    threads = thread_count()
     on_cpu = points.features.device.type == "cpu"
     small = on_cpu and model.bytes_per_subset(points) < CACHE_BYTES
     with torch_threads(1 if small else threads):
@@ -198,7 +198,7 @@ def _in_order(
         yield from (train(rows) for rows in parts if len(rows))
         return
     own: dict[int, tuple[Solution, Tensor]] = {}
-    others = ThreadPoolExecutor(threads - 1, initializer=torch.set_num_threads, initargs=(1,))
+    others = ThreadPoolExecutor(threads - 1, initializer=keep_threads, initargs=(1,))
     with torch_threads(1), others as pool:
         futures = [pool.submit(train, rows) for rows in parts]
         try:

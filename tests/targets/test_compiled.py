@@ -12,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from modelpred.errors import InvalidInput
 from modelpred.targets import points_of, target_model, train_targets
 from modelpred.targets.compiled import kernels
 from modelpred.targets.compiled.newton import POOL_BYTES, WIDEST, compiled_solver
@@ -217,3 +218,55 @@ def test_what_python_hands_over_changes_only_with_the_version():
 def test_kernels_of_another_source_are_not_used(kind, monkeypatch):
     monkeypatch.setattr(kernels, "VERSION", kernels.VERSION + 1)
     assert kernels.loaded(kind) is None
+
+
+BUFFERS = st.fixed_dictionaries(
+    {
+        "dtype": st.sampled_from([torch.float64, torch.float32, torch.int64, torch.bool]),
+        "more": st.tuples(st.integers(-1, 1), st.integers(-1, 1)),
+        "dimensions": st.sampled_from([1, 2, 3]),
+        "strided": st.booleans(),
+    }
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    name=st.sampled_from(["logistic", "softmax", "mlp"]),
+    which=st.sampled_from(["weights", "start", "parameters"]),
+    buffer=BUFFERS,
+)
+def test_memory_that_a_kernel_would_misread_is_refused(kind, name, which, buffer):
+    classes = NAMES[name]
+    features, labels, _ = problem(name, points=20, features=3, classes=classes)
+    model, points = model_of(name, hidden=4), points_of(features, labels, classes)
+    size = model.parameter_count(3, classes)
+    count = {"weights": 20, "start": size, "parameters": size}[which]
+    shape = [4 + buffer["more"][0], count + buffer["more"][1]]
+    shape = {1: shape[:1], 2: shape, 3: [*shape, 1]}[buffer["dimensions"]]
+    tensor = torch.ones(shape).to(buffer["dtype"])
+    if buffer["strided"] and tensor.ndim > 1:
+        tensor = torch.ones(shape[::-1]).to(buffer["dtype"]).permute(*reversed(range(len(shape))))
+    usable = tensor.dtype == torch.float64 and list(tensor.shape) == [4, count]
+    usable &= tensor.is_contiguous()
+    memory = {"weights": (torch.float64, ("subsets", "points"))}
+    memory |= dict.fromkeys(("start", "parameters"), (torch.float64, ("subsets", "parameters")))
+    axes = {"subsets": 4, "points": 20, "parameters": size}
+    if usable:
+        kernels.check(which, tensor, memory[which], axes)
+    else:
+        with pytest.raises(InvalidInput, match=f"{which} is .*the kernels expect"):
+            kernels.check(which, tensor, memory[which], axes)
+    if which != "parameters" and name != "mlp":
+        solver = model.solver(points)
+        inputs = {
+            "weights": torch.ones(4, 20).double(),
+            "start": torch.zeros(4, size).double(),
+            which: tensor,
+        }
+        fits = tensor.dtype == torch.float64 and list(tensor.shape) == [4, count]
+        if fits:
+            solver(inputs["weights"], start=inputs["start"], tolerance=1e-6)
+        else:
+            with pytest.raises(InvalidInput, match="the kernels expect"):
+                solver(inputs["weights"], start=inputs["start"], tolerance=1e-6)

@@ -2,19 +2,31 @@
 
 import ctypes
 from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 from modelpred.targets.compiled import kernels
-from modelpred.targets.compiled.kernels import Shared, widened
+from modelpred.targets.compiled.kernels import Memory, Shared, widened
 from modelpred.targets.model import Points
 from modelpred.targets.momentum import Schedule
+
+DESCENDED: dict[str, Memory] = {
+    "weights": (torch.float64, ("subsets", "points")),
+    "start": (torch.float64, ("subsets", "parameters")),
+    "parameters": (torch.float64, ("subsets", "parameters")),
+}
 
 
 class _Network(Shared):
     """Network of momentum.c."""
+
+    tensors: ClassVar[dict[str, Memory]] = {
+        "design": (torch.float32, ("points", "width")),
+        "labels": (torch.int32, ("points",)),
+    }
 
     _fields_ = (
         *((name, ctypes.c_int64) for name in ("points", "features", "width")),
@@ -22,6 +34,12 @@ class _Network(Shared):
         *((name, ctypes.c_double) for name in ("rate", "momentum", "decay")),
         *((name, ctypes.c_void_p) for name in ("design", "labels")),
     )
+
+    def axes(self) -> dict[str, int]:
+        """Those of the fields, and what is derived from them."""
+        found = super().axes()
+        upper = found["classes"] * (found["hidden"] + 1)
+        return {**found, "parameters": found["hidden"] * (found["features"] + 1) + upper}
 
 
 def compiled_descent(
@@ -45,8 +63,13 @@ def compiled_descent(
 
     def descend(starts: Tensor, weights: Tensor) -> Tensor:
         found = torch.empty_like(starts, memory_format=torch.contiguous_format)
-        inputs = weights.contiguous(), starts.contiguous()
-        network.call("modelpred_momentum", len(weights), *inputs, found)
+        network.call(
+            *("modelpred_momentum", DESCENDED),
+            subsets=len(weights),
+            weights=weights.contiguous(),
+            start=starts.contiguous(),
+            parameters=found,
+        )
         return found
 
     return descend

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from modelpred.targets.compiled import kernels
-from modelpred.targets.compiled.kernels import Shared, widened
+from modelpred.targets.compiled.kernels import Memory, Shared, widened
 from modelpred.targets.model import Points, Solution, Solver
 from modelpred.targets.systems import centred_basis
 
@@ -27,6 +27,23 @@ POOL_BYTES = 16 * 2**20
 WIDEST = 512  # columns of a Hessian that is factored
 MOST_CLASSES = 40  # of softmax, whose preconditioner couples each with each
 TILE = 6  # rows that a tile of newton_hessian.h may reach beyond a matrix
+COLUMN: Memory = (torch.float64, ("width",))
+POINT: Memory = (torch.float64, ("points",))
+TRAINED: dict[str, Memory] = {
+    "weights": (torch.float64, ("subsets", "points")),
+    "start": (torch.float64, ("subsets", "parameters")),
+    "parameters": (torch.float64, ("subsets", "parameters")),
+    "gradient_norm": (torch.float64, ("subsets",)),
+    "objective": (torch.float64, ("subsets",)),
+    "iterations": (torch.int64, ("subsets",)),
+    "converged": (torch.bool, ("subsets",)),
+}
+STARTED: dict[str, Memory] = {
+    "start_slopes": POINT,
+    "start_curvatures": POINT,
+    "start_data": COLUMN,
+    "start_hessian": (torch.float32, ("tiled", "width")),
+}
 FAINT = 1e-3  # share of the mean curvature that a point has at least in the basis
 
 
@@ -117,23 +134,38 @@ class _Pool(ABC):
         """Each subset's parameters and whether they met the tolerance."""
         subsets = len(weights)
         solution = Solution(
-            parameters=weights.new_zeros(subsets, self.parameters),
-            gradient_norm=weights.new_zeros(subsets),
-            objective=weights.new_zeros(subsets),
+            parameters=torch.zeros(subsets, self.parameters, dtype=torch.float64),
+            gradient_norm=torch.zeros(subsets, dtype=torch.float64),
+            objective=torch.zeros(subsets, dtype=torch.float64),
             iterations=torch.zeros(subsets, dtype=torch.int64),
             converged=torch.zeros(subsets, dtype=torch.bool),
         )
         self.shared.call(
             self.kernel,
-            *(subsets, weights.contiguous(), None if start is None else start.contiguous()),
-            *(float(tolerance), solution.parameters, solution.gradient_norm, solution.objective),
-            *(solution.iterations, solution.converged),
+            TRAINED,
+            subsets=subsets,
+            weights=weights.contiguous(),
+            start=None if start is None else start.contiguous(),
+            tolerance=float(tolerance),
+            parameters=solution.parameters,
+            gradient_norm=solution.gradient_norm,
+            objective=solution.objective,
+            iterations=solution.iterations,
+            converged=solution.converged,
         )
         return solution
 
 
 class _OneScorePool(Shared):
     """Pool of newton_room.h."""
+
+    tensors: ClassVar[dict[str, Memory]] = {
+        "design": (torch.float64, ("points", "width")),
+        "scaled": (torch.float32, ("points", "width")),
+        **dict.fromkeys(("unit", "norm", "penalty", "start", "start_data"), COLUMN),
+        **dict.fromkeys(("labels", "start_scores", "start_slopes", "start_curvatures"), POINT),
+        "start_hessian": (torch.float32, ("tiled", "width")),
+    }
 
     _fields_ = (
         *((name, ctypes.c_int64) for name in ("points", "size", "width", "loss")),
@@ -143,6 +175,11 @@ class _OneScorePool(Shared):
         *((name, ctypes.c_void_p) for name in ("start", "start_scores", "start_slopes")),
         *((name, ctypes.c_void_p) for name in ("start_curvatures", "start_data", "start_hessian")),
     )
+
+    def axes(self) -> dict[str, int]:
+        """Those of the fields, and what is derived from them."""
+        found = super().axes()
+        return {**found, "tiled": found["width"] + TILE, "parameters": found["size"]}
 
 
 @final
@@ -172,7 +209,13 @@ class _OneScore(_Pool):
         self.shared.keep(start=start, start_scores=self.design @ start)
         slopes, curvatures = start.new_zeros(2, len(self.design))
         data, hessian = start.new_zeros(self.width), torch.zeros(self.width + TILE, self.width)
-        self.shared.call("modelpred_start", slopes, curvatures, data, hessian)
+        self.shared.call(
+            *("modelpred_start", STARTED),
+            start_slopes=slopes,
+            start_curvatures=curvatures,
+            start_data=data,
+            start_hessian=hessian,
+        )
         self.shared.keep(start_slopes=slopes, start_curvatures=curvatures)
         self.shared.keep(start_data=data, start_hessian=hessian)
 
@@ -180,12 +223,27 @@ class _OneScore(_Pool):
 class _SoftmaxPool(Shared):
     """Pool of softmax_room.h."""
 
+    tensors: ClassVar[dict[str, Memory]] = {
+        "design": (torch.float64, ("points", "width")),
+        "turned": (torch.float32, ("points", "width")),
+        "columns": (torch.float32, ("width", "points")),
+        **dict.fromkeys(("turn", "back"), (torch.float64, ("width", "width"))),
+        **dict.fromkeys(("norm", "penalty"), COLUMN),
+        "labels": POINT,
+        "start": (torch.float64, ("classes", "width")),
+    }
+
     _fields_ = (
         *((name, ctypes.c_int64) for name in ("points", "size", "width", "classes")),
         ("C", ctypes.c_double),
         *((name, ctypes.c_void_p) for name in ("design", "turned", "columns", "turn", "back")),
         *((name, ctypes.c_void_p) for name in ("norm", "penalty", "labels", "start")),
     )
+
+    def axes(self) -> dict[str, int]:
+        """Those of the fields, and what is derived from them."""
+        found = super().axes()
+        return {**found, "parameters": found["classes"] * found["size"]}
 
 
 @final
