@@ -29,8 +29,27 @@ Project = Annotated[
 ]
 
 
+def _version(asked: bool) -> None:  # noqa: FBT001 - typer calls it so
+    if asked:
+        from importlib.metadata import version  # noqa: PLC0415
+
+        typer.echo(f"modelpred {version('modelpred')}")
+        raise typer.Exit
+
+
 @app.callback()
-def door() -> None:
+def door(
+    *,
+    _: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=_version,
+            is_eager=True,
+            help="Print the version and end.",
+        ),
+    ] = False,
+) -> None:
     """Predict the model that training on other data would give."""
 
 
@@ -256,6 +275,8 @@ def _described(rows: "pl.DataFrame", label: str, *, only: "pl.Series") -> "pl.Da
 
 
 def _cell(value: object) -> str:
+    if value is None:
+        return "missing"
     return f"{value:g}" if isinstance(value, (int, float)) else str(value)
 
 

@@ -25,7 +25,7 @@ from modelpred.predictor import Predictor
 from modelpred.targets import Points, TargetModel, train_targets
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
     """What an edit changes, on rows that both models answer; `print` it to read it.
 
@@ -77,6 +77,8 @@ class Comparison:
             lines.append(f"  certificate  retraining ends at most {self.certificate:.3g} from here")
         return "\n".join(lines)
 
+    __repr__ = __str__
+
     def _predictions_line(self) -> str:
         if "flips" in self.predictions.columns:
             count = self.flips.height
@@ -115,7 +117,7 @@ class Reference:
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class EditedModel:
     """The model that an edit of the training rows gives, predicted or retrained.
 
@@ -152,6 +154,18 @@ class EditedModel:
         bound = predictor.certificate(weights[None], parameters)
         certificate = None if bound is None else float(bound[0])
         return cls(edit, parameters[0].numpy(), certificate, weights.numpy(), predictor, reference)
+
+    def __str__(self) -> str:
+        """What was done, and how exact the parameters are; `compare` says what it changes."""
+        how = "retrained" if self.exact else "predicted"
+        lines = [
+            f"{self.edit} {len(self.parameters)} parameters, {how}; compare() says what changes"
+        ]
+        if self.certificate is not None and math.isfinite(self.certificate):
+            lines.append(f"  certificate  retraining ends at most {self.certificate:.3g} from here")
+        return "\n".join(lines)
+
+    __repr__ = __str__
 
     def retrained(self) -> "EditedModel":
         """The same edit by exact training, to check the prediction with.

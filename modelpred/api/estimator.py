@@ -31,6 +31,7 @@ from modelpred.api.inputs import (
     unique_ids,
 )
 from modelpred.api.labels import Labels, learn_labels
+from modelpred.api.printing import WideTable
 from modelpred.api.progress import Report, progress_bar
 from modelpred.api.reading import Reading, dataset_of, encoded_cells, encoding_of, levels_of
 from modelpred.api.responsible import Attribution, Explanation, attributed, explained
@@ -221,6 +222,16 @@ class ModelPred:
         )
         return Fitted(dataset, reading, targets, predictor, full, config.tolerance)
 
+    def __repr__(self) -> str:
+        """The family and what it was fitted to."""
+        if self._fitted is None:
+            return f"ModelPred({self._target!r}), not fitted"
+        bank, dataset = self.bank, self._fitted.dataset
+        return (
+            f"ModelPred({self.model.name!r}), fitted to {len(bank.ids):,} subsets of "
+            f"{len(dataset.row_ids):,} rows with {len(dataset.feature_names):,} features"
+        )
+
     @property
     def classes(self) -> NDArray[Any]:
         """The classes as the labels named them, in the order of their index; none for numbers."""
@@ -318,7 +329,7 @@ class ModelPred:
                 test_points=test or points,
             )
             names = {} if test else {"test_loss_error": "pool_loss_error"}
-            self._fidelity = table.rename(names)
+            self._fidelity = WideTable(table.rename(names))
         return self._fidelity
 
     def without(self, rows: RowNames, *, refine: Number = 0) -> EditedModel:
@@ -334,6 +345,8 @@ class ModelPred:
         positions = positions_of(rows, self.row_ids)
         weights = torch.ones(len(self.row_ids), dtype=torch.float64)
         weights[positions] = 0
+        for line in self._missed(weights):
+            log.warning("%s", line)
         return EditedModel.predicted(
             f"Without {len(positions)} of {len(weights)} training rows:",
             weights,
@@ -341,6 +354,16 @@ class ModelPred:
             reference=self._ready.reference,
             refine=refine,
         )
+
+    def _missed(self, weights: Tensor) -> list[str]:
+        """What the rows that are left no longer hold, a line each."""
+        if not bool(weights.any()):
+            return ["no row is left: the model of no rows gives every class the same score"]
+        labels = self._ready.reading.labels
+        left = set(self._ready.dataset.labels[weights > 0].tolist())
+        gone = [str(name) for index, name in enumerate(labels.classes) if index not in left]
+        what = "class" if len(gone) == 1 else "classes"
+        return [f"no row of {what} {', '.join(gone)} is left to learn from"] if gone else []
 
     def with_points(
         self,
@@ -376,7 +399,7 @@ class ModelPred:
             old.classes,
         )
         return EditedModel.predicted(
-            f"With {count} rows added to {len(old.labels)} training rows:",
+            f"With {count} row{'s'[: count != 1]} added to {len(old.labels)} training rows:",
             torch.ones(len(extended.labels), dtype=torch.float64),
             predictor=ready.predictor.for_points(extended, row_ids=row_ids),
             reference=ready.reference,

@@ -27,7 +27,7 @@ from modelpred.studies.utility import StudyContext
 SHOWN = 5  # rows that a printed result lists
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Attribution:
     """Which training rows move a parameter; `print` it to read it.
 
@@ -53,6 +53,8 @@ class Attribution:
         ]
         return "\n".join(lines)
 
+    __repr__ = __str__
+
 
 @dataclass(frozen=True)
 class FlippingRows:
@@ -74,7 +76,7 @@ class FlippingRows:
     confirmed: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Explanation:
     """The training rows that a prediction rests on; `print` it to read it.
 
@@ -103,6 +105,8 @@ class Explanation:
         if self.flip is not None:
             lines.append(_flip_line(self.flip))
         return "\n".join(lines)
+
+    __repr__ = __str__
 
 
 def _flip_line(flip: FlippingRows) -> str:

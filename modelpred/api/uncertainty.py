@@ -38,7 +38,7 @@ from modelpred.targets import Points, TargetModel
 SHOWN = 5  # rows that a printed result lists
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PredictiveDistribution:
     """What the models of bootstrap resamples say of some rows; `print` it to read it.
 
@@ -105,6 +105,8 @@ class PredictiveDistribution:
         ]
         return "\n".join([title, *lines])
 
+    __repr__ = __str__
+
 
 def predictive_distribution(
     context: StudyContext, features: Tensor, labels: Labels, *, resamples: Number, seed: Number
@@ -164,7 +166,7 @@ def _parameter_table(context: StudyContext, found: Predictive) -> pl.DataFrame:
     return table.with_columns(pl.col("spread").fill_nan(None))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class MemorizedRows:
     """What models only know because they have seen it; `print` it to read it.
 
@@ -201,6 +203,8 @@ class MemorizedRows:
             )
             lines.append(f"  {row['row_id']} (label {row['label']}): {row['soft']:.3f}{interval}")
         return "\n".join([title, *lines])
+
+    __repr__ = __str__
 
 
 def memorized_rows(

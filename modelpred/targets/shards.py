@@ -69,7 +69,7 @@ class Manifest(BaseModel):
     shards: tuple[ManifestEntry, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Bank:
     """Subsets with their trained parameters, from all shards of a version.
 
@@ -86,6 +86,14 @@ class Bank:
     gradient_norm: Tensor
     converged: Tensor
     degenerate: Tensor
+
+    def __repr__(self) -> str:
+        """How many subsets of which role, and how wide."""
+        roles = ", ".join(f"{count:,} {role}" for role, count in Counter(self.roles).items())
+        return (
+            f"{len(self.ids):,} subsets ({roles}) of {self.weights.shape[1]:,} points, with "
+            f"{self.parameters.shape[1]:,} parameters each"
+        )
 
     @classmethod
     def of(cls, subsets: Subsets, trained: TrainedTargets) -> "Bank":
