@@ -35,8 +35,9 @@ class Comparison:
         rows: how many those are.
         predictions: a row each: row, label, before, after, and for classifiers flips, for
             families with probabilities the probability of the label before and after.
-        loss_before: mean loss of the full-data model on them.
-        loss_after: mean loss of the edited model.
+        loss_before: mean loss of the full-data model on them; for numbers the root mean squared
+            error, in the label's units.
+        loss_after: the same of the edited model.
         accuracy_before: share of them that the full-data model gets right; None for numbers.
         accuracy_after: share of them that the edited model gets right; None for numbers.
         distance: norm of the change of the parameters relative to the full-data model's.
@@ -71,7 +72,8 @@ class Comparison:
                 f"({gain:+.1f} points)"
             )
         share = _change(self.loss_before, self.loss_after)
-        lines.append(f"  mean loss    {self.loss_before:.4g} -> {self.loss_after:.4g}{share}")
+        name = "mean loss" if "flips" in self.predictions.columns else "RMSE"
+        lines.append(f"  {name:<12} {self.loss_before:.4g} -> {self.loss_after:.4g}{share}")
         lines.append(f"  parameters   move by {self.distance:.2%} of their size")
         if self.certificate is not None and math.isfinite(self.certificate):
             lines.append(f"  certificate  retraining ends at most {self.certificate:.3g} from here")
@@ -203,7 +205,7 @@ class EditedModel:
         return self._model.probabilities(scores)[0].numpy()
 
     def loss(self, X: ArrayLike, y: ArrayLike) -> float:
-        """Mean loss of the family over the rows (logistic and softmax: in nats)."""
+        """Mean loss over the rows (logistic and softmax: in nats; ridge: the RMSE, in label units)."""
         return self._loss(self._theta, self.reference.reading.points(X, y, what=""))
 
     def compare(self, X: ArrayLike | None = None, y: ArrayLike | None = None) -> Comparison:
@@ -261,7 +263,7 @@ class EditedModel:
 
     def _loss(self, parameters: Tensor, points: Points) -> float:
         scores = self._scores(parameters, points.features)
-        return float(self._model.losses(scores, points.labels).mean())
+        return float(self._model.test_loss(scores, points.labels))
 
     def _accuracy(self, parameters: Tensor, points: Points) -> float:
         scores = self._scores(parameters, points.features)

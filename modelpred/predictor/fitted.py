@@ -12,7 +12,7 @@ from modelpred.predictor.config import PredictorConfig
 from modelpred.predictor.guarding import unseen
 from modelpred.predictor.network import AnchoredNetwork, BoundPoints, PaperNetwork, SetNetwork
 from modelpred.predictor.refinement import CERTIFICATE_STEPS, error_bound, refine_parameters
-from modelpred.targets import Points, TargetModel
+from modelpred.targets import Points, TargetModel, train_targets
 from modelpred.targets.model import class_counts
 from modelpred.targets.weights import weights_of
 
@@ -30,6 +30,9 @@ class Predictor:
 
     It is a refit like any other: `predictor(weights)`. `predict` refines, `certificate` bounds the
     error without retraining, `for_points` asks about points that fitting never saw.
+
+    Of a quadratic objective (ridge) nothing has to be predicted: answers are its exact minimisers,
+    and the network is not asked. Only the published network (`paper`) always answers itself.
     """
 
     model: TargetModel
@@ -60,8 +63,13 @@ class Predictor:
 
     @property
     def stages(self) -> int:
-        """Stages after the anchor: the largest number that `predict` takes."""
-        return self.network.last_stage
+        """Stages after the anchor: the largest number that `predict` takes; 0 for exact answers."""
+        return 0 if self.exact else self.network.last_stage
+
+    @property
+    def exact(self) -> bool:
+        """Whether answers are exact minimisers."""
+        return self.model.quadratic and not isinstance(self.network, PaperNetwork)
 
     def predict(
         self, weights: Tensor, *, refine: Number = 0, stages: Number | None = None
@@ -161,8 +169,12 @@ class Predictor:
         features = self.points.features
 
         def prediction() -> Tensor:
+            if self.exact:
+                return self._minimisers(weights.detach())
             return self.network.answer(light, self.bound, stage=stages).to(torch.float64)
 
+        if self.exact:  # a step changes nothing but what autograd can follow
+            refine = max(refine, 1) if weights.requires_grad else 0
         if refine:
             answer = refine_parameters(
                 self.model,
@@ -175,6 +187,14 @@ class Predictor:
         else:
             answer = prediction()
         return self.model.representative(answer, features.shape[1])
+
+    def _minimisers(self, weights: Tensor) -> Tensor:
+        """Exact answers; nan where training did not converge."""
+        points = self.points
+        trained = train_targets(
+            self.model, points.features, points.labels, weights, classes=points.classes
+        )
+        return torch.where(trained.converged[:, None], trained.parameters, torch.nan)
 
     def _answer(self, weights: Tensor, *, refine: float | int, stages: int | None) -> Tensor:
         device = self.points.features.device

@@ -43,7 +43,6 @@ class Linear(TargetModel):
 
     convex: ClassVar[bool] = True
     intercept_penalty: ClassVar[float] = 0.0
-    quadratic: ClassVar[bool] = False
     compiled: ClassVar[Loss | None] = None  # its name in compiled/newton.py, if C has the loss
     smooth: ClassVar[bool] = True  # the loss has a second derivative everywhere
     shift_free: ClassVar[bool] = False  # equal shifts of all intercepts change nothing

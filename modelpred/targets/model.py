@@ -154,6 +154,7 @@ class TargetModel(ABC):
     convex: ClassVar[bool]
     regression: ClassVar[bool]
     probabilistic: ClassVar[bool]  # whether `probabilities` are defined
+    quadratic: ClassVar[bool] = False  # whether the objective is, so that one Newton step is exact
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -122,7 +122,7 @@ def test_a_regression_answers_in_the_labels_units(ridge):
     edited = ridge.without([1])
     score = by_hand(ridge, edited.parameters, cells)
     np.testing.assert_allclose(edited.predict(cells), score)
-    assert edited.loss(cells, labels) == pytest.approx(((score - labels) ** 2).mean() / 2)
+    assert edited.loss(cells, labels) == pytest.approx(((score - labels) ** 2).mean() ** 0.5)
     comparison = edited.compare()
     assert comparison.accuracy_before is None
     assert comparison.flips.height == 0

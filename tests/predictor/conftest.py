@@ -78,6 +78,12 @@ def case(request: pytest.FixtureRequest) -> Case:
     return make_case(request.param)
 
 
+@pytest.fixture(scope="session", params=[name for name in FAMILIES if name != "ridge"])
+def learned(request: pytest.FixtureRequest) -> Case:
+    """Every convex family whose answers are learned; those of ridge are exact."""
+    return make_case(request.param)
+
+
 @pytest.fixture(scope="session")
 def logistic() -> Case:
     """The default family alone."""

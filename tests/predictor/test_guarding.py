@@ -48,6 +48,8 @@ def test_no_stage_raises_the_objective(case, longer):
 
 
 def test_kept_answers_are_nearer_to_training(case, longer):
+    if case.predictor.exact:
+        pytest.skip("exact answers have no steps to keep")
     weights = _weights(longer)
     trained = train_targets(
         case.model, longer.features, longer.labels, weights, tolerance=1e-8, classes=longer.classes

@@ -49,11 +49,11 @@ def test_certificate_vanishes_at_the_optimum(case):
     assert float(case.predictor.certificate(weights, true).max()) < 1e-6
 
 
-def test_steps_make_the_certificate_tight(case):
-    weights, true = case.held_out
-    predicted = case.predictor(weights)
+def test_steps_make_the_certificate_tight(learned):
+    weights, true = learned.held_out
+    predicted = learned.predictor(weights)
     distance = (predicted - true).norm(dim=1)
-    bounds = [case.predictor.certificate(weights, predicted, steps=k) for k in (0, 1, 3)]
+    bounds = [learned.predictor.certificate(weights, predicted, steps=k) for k in (0, 1, 3)]
     assert bool((bounds[0] >= bounds[1]).all())
     assert bool((bounds[1] >= bounds[2]).all())
     # Three Newton steps leave a thousandth of the error or less, the bound of which is small
@@ -70,5 +70,5 @@ def test_a_subset_without_an_optimum_has_no_bound(logistic):
 
 @pytest.mark.parametrize("refine", [-1.0, math.nan, math.inf])
 def test_refine_is_a_number_of_steps(logistic, refine):
-    with pytest.raises(InvalidInput, match="Newton steps"):
+    with pytest.raises(InvalidInput, match="refine is"):
         logistic.predictor.predict(logistic.held_out[0], refine=refine)

@@ -12,33 +12,33 @@ from modelpred.targets import target_model
 from tests.predictor.conftest import with_two_again
 
 
-def test_every_stage_is_the_beginning_of_the_whole_answer(case):
-    weights, predictor = case.held_out[0], case.predictor
-    features = case.points.features.shape[1]
+def test_every_stage_is_the_beginning_of_the_whole_answer(learned):
+    weights, predictor = learned.held_out[0], learned.predictor
+    features = learned.points.features.shape[1]
     with torch.no_grad():
         stages = list(predictor.network.stages(weights.float(), predictor.bound, None))
     assert len(stages) == predictor.stages + 1
     for count, stage in enumerate(stages):
-        expected = case.model.representative(stage.double(), features)
+        expected = learned.model.representative(stage.double(), features)
         assert torch.equal(predictor.predict(weights, stages=count), expected)
     assert torch.equal(predictor.predict(weights, stages=predictor.stages), predictor(weights))
 
 
-def test_the_anchor_alone_is_the_first_answer(case):
-    weights, predictor = case.held_out[0], case.predictor
+def test_the_anchor_alone_is_the_first_answer(learned):
+    weights, predictor = learned.held_out[0], learned.predictor
     anchors = predictor.bound.anchors(weights.float()).double()
-    expected = case.model.representative(anchors, case.points.features.shape[1])
+    expected = learned.model.representative(anchors, learned.points.features.shape[1])
     assert torch.equal(predictor.predict(weights, stages=0), expected)
 
 
-def test_early_answers_come_nearer_with_every_stage(case):
-    weights, true = case.held_out
-    answers = early_answers(case.predictor)
+def test_early_answers_come_nearer_with_every_stage(learned):
+    weights, true = learned.held_out
+    answers = early_answers(learned.predictor)
     # Three learned steps make four stages after the anchor, of which the last is the prediction.
     assert list(answers) == [f"predictor_stage_{count}" for count in range(4)]
     errors = [
         relative_errors(answer(weights), true).mean()
-        for answer in (*answers.values(), case.predictor)
+        for answer in (*answers.values(), learned.predictor)
     ]
     assert errors == sorted(errors, reverse=True)
 
@@ -51,10 +51,10 @@ def test_an_early_answer_over_more_points_counts_them(logistic):
     assert torch.equal(stopped.for_points(longer)(weights), expected)
 
 
-def test_refinement_goes_on_from_an_early_answer(case):
-    weights, true = case.held_out
+def test_refinement_goes_on_from_an_early_answer(learned):
+    weights, true = learned.held_out
     errors = [
-        relative_errors(case.predictor.predict(weights, refine=refine, stages=1), true).mean()
+        relative_errors(learned.predictor.predict(weights, refine=refine, stages=1), true).mean()
         for refine in (0, 2)
     ]
     assert errors[1] < errors[0] / 2
