@@ -176,7 +176,7 @@ def _pandas_column(cells: Table, *, name: str, what: str) -> pl.Series:
     kind = str(cells.dtype)
     if kind == "category":
         codes = pl.Series(cells.cat.codes.to_numpy(), dtype=pl.Int64)
-        levels = _names(cells.cat.categories.to_series(), what=what)
+        levels = _called(cells.cat.categories.to_series(), what=what)
         return levels.gather(codes.set(codes < 0, None)).cast(pl.Categorical).alias(name)
     if kind.startswith("Sparse"):
         cells = cells.sparse.to_dense()
@@ -211,16 +211,21 @@ def _without_index(
     return frame.drop(index), names
 
 
-def _names(cells: Table, *, what: str) -> pl.Series:
-    """What rows or levels are called."""
+def _called(cells: Table, *, what: str) -> pl.Series:
+    """What rows or levels are called; null where that is missing."""
     if not isinstance(cells, pl.Series):
         cells = _pandas_column(cells, name="", what=what)
     try:
-        names = names_of(cells)
+        return names_of(cells)
     except Unusable as error:
         raise InvalidInput(
             f"{what} holds {cells[error.row]!r}, expected {error.expected}"
         ) from error
+
+
+def _names(cells: Table, *, what: str) -> pl.Series:
+    """What rows are called, every one of them."""
+    names = _called(cells, what=what)
     if names.null_count():
         first = names.is_null().to_list().index(True)
         raise InvalidInput(f"{what} misses the name of row {first}; fill it, or reset the index")

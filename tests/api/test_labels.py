@@ -18,7 +18,8 @@ CONTAINERS = {
     "tuple": tuple,
     "numpy": lambda values: np.array(values, dtype=object),
     "masked": lambda values: np.ma.masked_array(
-        [value or "a" for value in values], mask=[value is None for value in values]
+        ["hidden" if value is None else value for value in values],
+        mask=[value is None for value in values],
     ),
     "pandas objects": lambda values: pd.Series(values, dtype=object),
     "pandas text": lambda values: pd.Series(values, dtype="string"),
