@@ -14,7 +14,7 @@ Inside, scores lie as [outputs, subsets, points], so that one matrix product ser
 import math
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated, ClassVar
 
@@ -27,7 +27,7 @@ from modelpred.errors import InvalidInput
 from modelpred.targets.certificate import distance_bound
 from modelpred.targets.compiled.newton import Loss, compiled_solver
 from modelpred.targets.matrices import OuterProducts
-from modelpred.targets.model import Points, Solver, TargetModel
+from modelpred.targets.model import Points, Solution, Solver, TargetModel
 from modelpred.targets.newton import newton_solver
 
 Curvature = tuple[Tensor, ...]
@@ -293,10 +293,37 @@ class Linear(TargetModel):
 
 def linear_solver(model: Linear, points: Points) -> Solver:
     """Newton's method, in C where that has the loss (compiled/), else by torch (newton.py)."""
+    if points.features.shape[1] > len(points.features):
+        return _row_space_solver(model, points)
     if model.compiled is None:
         return newton_solver(model, points)
     general = partial(newton_solver, model, points)
     return compiled_solver(model.compiled, model, points, otherwise=general) or general()
+
+
+def _row_space_solver(model: Linear, points: Points) -> Solver:
+    """The solver for more features than points, in time linear in the features.
+
+    The penalty keeps coefficients in the space of the rows, and does not change when that is turned:
+    features = small basis', with an orthonormal basis of as many columns as there are points.
+    """
+    basis, small = torch.linalg.qr(points.features.T)
+    solver = linear_solver(model, replace(points, features=small.T.contiguous()))
+
+    def solve(weights: Tensor, *, start: Tensor | None, tolerance: float) -> Solution:
+        begin = None if start is None else _turned(start, basis)
+        found = solver(weights, start=begin, tolerance=tolerance)
+        parameters = _turned(found.parameters, basis.T)
+        norm = model.gradient(parameters, weights, points).abs().amax(1)
+        return replace(found, parameters=parameters, gradient_norm=norm)
+
+    return solve
+
+
+def _turned(parameters: Tensor, by: Tensor) -> Tensor:
+    """Parameters whose coefficients are multiplied with a matrix [old, new]."""
+    theta = parameters.unflatten(1, (-1, len(by) + 1))
+    return torch.cat([theta[..., :-1] @ by, theta[..., -1:]], 2).flatten(1)
 
 
 def _design(features: Tensor) -> Tensor:

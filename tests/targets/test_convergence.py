@@ -87,3 +87,14 @@ def test_ridge_knows_no_unit_of_its_labels(seed, unit, place):
     # What the labels themselves lose when they are moved.
     rounding = 1e-15 * (1 + abs(place))
     assert np.abs(found - here.parameters).max() <= 1e-9 + 100 * rounding
+
+
+@settings(max_examples=20, deadline=None)
+@given(name=st.sampled_from(list(OUTPUTS)), seed=st.integers(0, 10**6), extra=st.integers(1, 12))
+def test_more_features_than_points(name, seed, extra):
+    table, labels, weights, _ = problem(name, seed=seed, points=12, features=12 + extra)
+    trained = train_targets(target_model(name), table, labels, weights)
+    assert trained.converged.all()
+    for row, parameters in zip(weights, trained.parameters, strict=True):
+        exact = optimum(name, table, labels, row, outputs=OUTPUTS[name])
+        assert distance(parameters, exact, table) <= 1e-6
