@@ -24,7 +24,7 @@ LARGEST_WEIGHT = 1e6
 SMALLEST_TOTAL = 0.5
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Predictor:
     """A fitted set function: weights [subsets, points] -> parameters [subsets, parameters].
 

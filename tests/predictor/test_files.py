@@ -216,3 +216,8 @@ def test_a_predictor_of_an_earlier_version_is_read_with_a_warning(logistic, tmp_
     weights, _ = logistic.held_out
     assert torch.equal(back(weights), logistic.predictor(weights))
     assert back.history == ()
+
+
+def test_a_predictor_is_equal_to_itself_alone_and_can_be_a_key(logistic):
+    other = logistic.predictor.for_points(logistic.points)
+    assert len({logistic.predictor, other, logistic.predictor}) == 2

@@ -136,7 +136,7 @@ def test_lists_of_rows_give_parameters_loss_and_certificate(served):
         (TOO_MANY, "34000 subsets of 30 rows are more than one request may hold"),
         (b"x" * 10_000_000, "Ensure that input is a valid JSON formatted string"),
         ({"inputs": [[1] * 30], "params": {"refine": 1e9}}, "refine is 1e+09; at most 20"),
-        ({"inputs": [[1] * 30], "params": {"refine": -1}}, "expected a number of Newton steps"),
+        ({"inputs": [[1] * 30], "params": {"refine": -1}}, "expected 0 or more"),
         ({"inputs": [[1] * 30], "params": {"stages": 99}}, "this predictor has 0 to"),
         (
             {"inputs": [[1] * 30], "params": {"without": {"rows": [["no such", "../../etc"]]}}},
