@@ -192,7 +192,7 @@ def _errors(metrics: HeldOut, gates: GatesConfig, design: str) -> list[str]:
     if gates.parameter_error is not None and high > gates.parameter_error:
         reasons.append(
             f"on held-out {design} subsets the predictor's mean relative parameter error may be as "
-            f"high as {high:.4g} (upper end of its 95% interval); gates.parameter_error allows "
+            f"high as {high:.4g} (upper end of its 95% interval), gates.parameter_error allows "
             f"{gates.parameter_error:.4g}"
         )
     for rival in gates.beats:
@@ -206,7 +206,7 @@ def _errors(metrics: HeldOut, gates: GatesConfig, design: str) -> list[str]:
             reasons.append(
                 f"on held-out {design} subsets the predictor is not surely better than {rival}: its "
                 f"mean relative parameter error may be as high as {high:.4g}, that of {rival} as low "
-                f"as {low:.4g} (ends of 95% intervals); gates.beats wants the first below the second"
+                f"as {low:.4g} (ends of 95% intervals), gates.beats wants the first below the second"
             )
     return reasons
 
@@ -229,7 +229,7 @@ def _calibration(calibration: Calibration | None, gates: GatesConfig) -> list[st
     return [
         (
             f"the log loss of the predicted bootstrap may be as much as {high:.4g} above that of retrained "
-            f"models (upper end of the 95% interval); gates.calibration allows {gates.calibration:.4g}"
+            f"models (upper end of the 95% interval), gates.calibration allows {gates.calibration:.4g}"
         )
     ]
 

@@ -20,7 +20,7 @@ from tests.registry.evidence import GATES, GOOD, POOR, errors
 def allowed(high: str) -> str:
     return (
         "on held-out uniform subsets the predictor's mean relative parameter error may be as high as "
-        f"{high} (upper end of its 95% interval); gates.parameter_error allows 0.2"
+        f"{high} (upper end of its 95% interval), gates.parameter_error allows 0.2"
     )
 
 
@@ -28,7 +28,7 @@ def beaten(high: str, low: str) -> str:
     return (
         "on held-out uniform subsets the predictor is not surely better than influence: its mean "
         f"relative parameter error may be as high as {high}, that of influence as low as {low} (ends "
-        "of 95% intervals); gates.beats wants the first below the second"
+        "of 95% intervals), gates.beats wants the first below the second"
     )
 
 
@@ -42,7 +42,7 @@ def missing(design: str) -> str:
 def calibrated(high: str) -> str:
     return (
         f"the log loss of the predicted bootstrap may be as much as {high} above that of retrained "
-        "models (upper end of the 95% interval); gates.calibration allows 0.05"
+        "models (upper end of the 95% interval), gates.calibration allows 0.05"
     )
 
 

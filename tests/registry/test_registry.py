@@ -218,7 +218,7 @@ def test_a_challenger_becomes_champion_on_new_evidence(root, predictor):
     asked = GATES.model_copy(update={"calibration": 0.05})
     first = publish_to(root, predictor, gates=asked)
     assert first.aliases == ("challenger",)
-    assert first.reasons[0].startswith("calibration: not measured for this predictor")
+    assert first.reasons[0].startswith("the calibration study has not run for this predictor")
     measured = publish_to(
         root, predictor, gates=asked, calibration=Calibration(None, "no probabilities")
     )
@@ -247,7 +247,7 @@ def test_a_worse_version_stays_challenger_beside_the_champion_on_the_same_subset
 
     assert second.aliases == ("challenger",)
     (reason,) = second.reasons
-    assert "above that of champion version 1 on the same subsets" in reason
+    assert "higher than that of champion version 1" in reason
     assert "uniform +" in show_version(root, NAME, 2).tags["gates_champion"]
 
 
