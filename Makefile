@@ -1,5 +1,6 @@
 # make run    the whole pipeline: installs what is missing, runs what changed, ends with a summary
 # make test   everything that must hold before a change is kept: format, lint, layers, types, tests
+# make sanitize    random shapes through the kernels under the compiler's sanitizers
 
 PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
   $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -8,7 +9,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 INSTALL = pip install --quiet --constraint constraints.txt --editable
 
-.PHONY: run test
+.PHONY: run test sanitize
 .DEFAULT_GOAL := run
 
 run: .venv/installed
@@ -22,6 +23,9 @@ test: .venv/installed-dev
 	lint-imports
 	pyright
 	OMP_NUM_THREADS=1 pytest --numprocesses auto
+
+sanitize: .venv/installed-dev
+	python -m tests.benchmarks.sanitize
 
 KERNELS = $(wildcard modelpred/targets/compiled/*.[ch])
 
