@@ -38,6 +38,7 @@ OTHER_DATES = (
 TIMES = r"^[0-9]{1,2}:[0-9]{2}(:[0-9]{2}([.,][0-9]+)?)?$"
 MIXED = 0.5  # share of numbers or dates from which text is taken for such a column gone wrong
 MANY = 0.5  # share of distinct values from which text is an id or free text
+CERTAIN = 7  # a chance of exp(-7) is none
 FEWEST_TO_JUDGE = 20  # values; with fewer, distinct ones say nothing
 LONG_TEXT = 60  # characters on average: sentences, not categories
 SHOWN_LEVELS = 4
@@ -178,18 +179,24 @@ def _number_problem(cells: pl.Series, where: Sequence[str]) -> str:
             return (
                 f"holds {cells[first]} in {where[first]}; write a number there, or leave it empty"
             )
+    return _running_number(cells.drop_nulls())
+
+
+def _running_number(present: pl.Series) -> str:
+    """Whole numbers that count the rows, in any order, all of them or a sample; or nothing.
+
+    Of n numbers drawn from a range r, all differ with a chance below exp(-n (n - 1) / 2r).
+    """
+    count, low, high = len(present), present.min(), present.max()
+    if not isinstance(low, (int, float)) or not isinstance(high, (int, float)):
         return ""
-    present = cells.drop_nulls()
-    low, high = present.min(), present.max()
-    if (
-        len(present) >= FEWEST_TO_JUDGE
-        and isinstance(low, int)
-        and isinstance(high, int)
-        and high - low + 1 == len(present)
-        and present.n_unique() == len(present)
-    ):
-        return f"counts the rows from {low} to {high}: {_id_advice(cells.name)}"
-    return ""
+    if count < FEWEST_TO_JUDGE or not bool((present == present.round()).all()):
+        return ""
+    width = high - low + 1
+    if present.n_unique() < count or count * (count - 1) <= 2 * CERTAIN * width:
+        return ""
+    counts = "counts the rows" if width == count else "counts the rows, with gaps,"
+    return f"{counts} from {low:.0f} to {high:.0f}: {_id_advice(present.name)}"
 
 
 def _date_problem(cells: pl.Series, where: Sequence[str]) -> str:
