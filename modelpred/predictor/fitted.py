@@ -14,6 +14,7 @@ from modelpred.predictor.network import AnchoredNetwork, BoundPoints, PaperNetwo
 from modelpred.predictor.refinement import CERTIFICATE_STEPS, error_bound, refine_parameters
 from modelpred.targets import Points, TargetModel, train_targets
 from modelpred.targets.model import class_counts
+from modelpred.targets.threads import thread_count, torch_threads
 from modelpred.targets.weights import weights_of
 
 ANSWER_BLOCK = 2048  # most subsets answered at once: bounds memory, fills a matrix product
@@ -97,10 +98,20 @@ class Predictor:
         if not len(weights):
             return self.points.features.new_zeros(0, self.anchors.parameter_count)
         rows = answered_at_once(self.model, self.points)
-        answers = [
-            self._answer(block, refine=refine, stages=stages) for block in weights.split(rows)
-        ]
+        with torch_threads(self._threads(rows)):
+            answers = [
+                self._answer(block, refine=refine, stages=stages) for block in weights.split(rows)
+            ]
         return torch.cat(answers)
+
+    def _threads(self, rows: int) -> int:
+        """One for products that fit a core's cache, whose parts would wait for each other.
+
+        Where others work on the machine, too, split products took 50 times as long. Exact answers
+        deal their blocks to threads themselves.
+        """
+        small = rows * self.model.bytes_per_subset(self.points) <= 4 * BLOCK_BYTES
+        return 1 if small and not self.exact else thread_count()
 
     def certificate(
         self,
