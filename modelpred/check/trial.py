@@ -188,6 +188,8 @@ def _fitted(
         validation=bank.usable(role="validation"),
         progress=ended,
     )
+    if predictor.exact:  # nothing was learned
+        return predictor, max(0.0, clock() - began), 0.0
     epoch = median(later - sooner for sooner, later in pairwise(ends))
     return predictor, max(0.0, ends[0] - began - epoch), epoch / len(weights)
 

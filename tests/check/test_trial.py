@@ -71,6 +71,17 @@ def test_a_fast_machine_tries_a_whole_block(looked):
     assert found.training == pytest.approx(1e-3 / found.subsets)
 
 
+def test_a_table_of_numbers_has_no_epochs_to_time(tmp_path):
+    cells = np.random.default_rng(1).normal(size=(60, 2))
+    place = tmp_path / "prices.csv"
+    pl.DataFrame({"size": cells[:, 0], "price": 3e8 + 1e8 * cells.sum(axis=1)}).write_csv(place)
+    found = check(config_of(source=str(place), label="price", test="auto", drop=(), categories=()))
+    dataset = prepare_table(found.table, found.config)
+    told = speeds(dataset, usual_subsets(6500), start=1.0, clock=counting(6.0))
+    assert told.epoch == 0
+    assert told.preparing == 6
+
+
 def test_each_part_has_seconds_of_its_own(measured):
     tested = round(1 / (measured.judging / 6))
     assert measured.answering == pytest.approx([6 / tested] * len(measured.answering))
