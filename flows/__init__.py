@@ -1,11 +1,9 @@
-"""The pipeline's stages as Prefect flows: each reads artifacts, calls modelpred, writes artifacts.
+"""The pipeline's stages: each reads artifacts, calls modelpred and writes artifacts.
 
-Importing this package settles the environment that Prefect, DVC and MLflow read when they are
-imported, so it comes before them wherever a stage runs.
+Importing this package sets the environment variables that Prefect, DVC and MLflow read when they are
+imported.
 """
 
 from flows import runtime
 
 runtime.settle_environment()
-runtime.settle_end()
-runtime.prepare_server()

@@ -1,17 +1,20 @@
-"""Where the pipeline's files lie, how a folder of them is written, and where they came from."""
+"""Paths of the pipeline's files, atomic writing of their folders, and their lineage."""
 
+import fcntl
 import json
 import math
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import psutil
 import yaml
+
+from modelpred.errors import InvalidInput
 
 if TYPE_CHECKING:
     import polars as pl
@@ -41,22 +44,50 @@ def shard_store() -> str:
     return where if "://" in where else str(Path(where).absolute())
 
 
+UNFINISHED = ".unfinished"
+
+
 @contextmanager
 def written(folder: Path) -> Generator[Path]:
-    """A folder to write into that becomes `folder` at the end, or nothing if the block fails."""
+    """Give an empty folder that replaces `folder` at the end of the block, or is removed if it fails.
+
+    Folders that killed processes left are removed. The kernel holds a lock on each unfinished folder
+    for as long as its process runs, so those of running processes stay.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    for left in folder.parent.glob(f".{folder.name}-*"):  # of a process that was killed
-        if not psutil.pid_exists(int(left.name.rpartition("-")[2])):
-            shutil.rmtree(left)
-    unfinished = folder.with_name(f".{folder.name}-{os.getpid()}")
-    unfinished.mkdir()
+    for path in folder.parent.glob(f".{folder.name}-*{UNFINISHED}"):
+        _remove_if_abandoned(path)
+    unfinished = Path(
+        tempfile.mkdtemp(prefix=f".{folder.name}-", suffix=UNFINISHED, dir=folder.parent)
+    )
+    unfinished.chmod(0o755)  # mkdtemp's 0700 would hide the outputs from other users
+    lock = os.open(unfinished, os.O_RDONLY)
     try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         yield unfinished
-        if folder.exists():
+        if folder.is_dir() and not folder.is_symlink():
             shutil.rmtree(folder)
+        else:
+            folder.unlink(missing_ok=True)
         unfinished.replace(folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+        os.close(lock)
+
+
+def _remove_if_abandoned(path: Path) -> None:
+    """Remove an unfinished folder unless a running process holds its lock."""
+    try:
+        lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:  # not a folder, or removed by another process
+        return
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(path, ignore_errors=True)
+    except BlockingIOError:
+        return
+    finally:
+        os.close(lock)
 
 
 def write_json(content: Mapping[str, Any], path: Path) -> None:
@@ -77,6 +108,29 @@ def write_table(table: "pl.DataFrame", path: Path) -> None:
     table.write_csv(path.with_suffix(".csv"))
 
 
+def locked_stages(*, root: Path = Path()) -> dict[str, Any]:
+    """The stages of dvc.lock by name; empty if there is no such file.
+
+    Raises:
+        InvalidInput: the file is not a lock file of DVC.
+    """
+    path = root / "dvc.lock"
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        stages: Any = content["stages"]
+        for stage in stages.values():
+            for out in (*stage.get("outs", ()), *stage.get("deps", ())):
+                _ = out["path"]
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError) as error:
+        raise InvalidInput(
+            f"{path} cannot be used: it is not a lock file of DVC; restore it with git, or remove it "
+            "and run dvc repro"
+        ) from error
+    return stages
+
+
 def lineage(*, root: Path = Path()) -> dict[str, Any]:
     """What made the predictor: the git commit, and the hashes of the data and the params in dvc.lock.
 
@@ -86,8 +140,7 @@ def lineage(*, root: Path = Path()) -> dict[str, Any]:
     changed = _git(
         "status", "--porcelain", "--untracked-files=no", "--", ".", ":!dvc.lock", root=root
     )
-    lock = root / "dvc.lock"
-    stages = yaml.safe_load(lock.read_text())["stages"] if lock.is_file() else {}
+    stages = locked_stages(root=root)
     outputs = [out for stage in STAGES[:4] for out in stages.get(stage, {}).get("outs", ())]
     return {
         "git_commit": f"{commit}-dirty" if changed else commit or None,

@@ -5,8 +5,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-from prefect import flow
-
 from flows.artifacts import DATASET, PARAMS, written
 from flows.revisions import fetch
 from flows.runtime import run_stage
@@ -15,8 +13,7 @@ from modelpred.dataset.sources import places_of
 from modelpred.params import read_params
 
 
-@flow
-def dataset() -> None:
+def main() -> None:
     """Loads, splits and scales the table."""
     config = read_params(PARAMS).dataset
     for place in unwatched(config):
@@ -42,4 +39,4 @@ def dataset_of(revision: str) -> Dataset:
 
 
 if __name__ == "__main__":
-    run_stage(dataset)
+    run_stage("dataset", main)

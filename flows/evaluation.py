@@ -2,58 +2,63 @@
 
     python -m flows.evaluation --last 4 --study valuation
 
-Versions are git tags, the newest first; what is compared and written stands in flows/versions.py. A version that
-cannot be read is named, the others still run. It waits for a pipeline that is under way.
+Versions are git tags, newest first. flows/versions.py does the comparison and writes its files. A
+version that cannot be read is named, and the others are compared. The run waits for a pipeline that is
+in progress.
 """
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from prefect import flow, task
+from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
-from prefect.logging import get_run_logger
 from prefect.states import Cancelled, Completed, Failed
 
-from flows.abandoned import close_abandoned_runs
-from flows.alone import Holder, UnderWay, alone
-from flows.pipeline import CommandFailed, run_command, say_how_it_ended
+from flows.pipeline import Command, CommandFailed, print_outcome, recurring
 from flows.revisions import WORKSPACE
-from flows.runtime import shared_api
+from flows.run_lock import AlreadyRunning
+from flows.runtime import end_with_owner, one_line_errors
+from flows.server import prefect_api
+from flows.versions import FOLDER, SUMMARY
 
 
-@task(cache_policy=NO_CACHE)
-def compare(study: str, revisions: list[str], lock: int) -> str:
-    """Runs the study on every version; where the comparison lies."""
+@task(task_run_name="{study}", cache_policy=NO_CACHE)
+def compare(study: str, revisions: list[str], lock: int) -> Path:
+    """Run the study on every version; returns the folder of the comparison."""
     named = [part for revision in revisions for part in ("--rev", revision)]
-    return run_command(sys.executable, "-m", "flows.versions", *named, "--study", study, lock=lock)[
-        -1
-    ]
+    program = (sys.executable, "-m", "flows.versions")
+    Command(*program, *named, "--study", study, lock=lock).finish()
+    folder = FOLDER / study
+    create_markdown_artifact(
+        (folder / SUMMARY).read_text(),
+        key=f"versions-{study}",
+        description=f"{study} over versions",
+    )
+    return folder
 
 
 @flow
 def evaluation(last: int = 4, study: str = "valuation") -> State[Any]:
-    """Compares the newest `last` versions and the working copy; the run's last state says where it stands."""
-
-    def waiting(other: Holder | None) -> None:
-        get_run_logger().warning("waiting for %s", other)
-
+    """Compare the newest `last` versions and the working copy; the message names the folder."""
+    end_with_owner()
     try:
-        with alone("evaluation", waiting=waiting) as lock:
-            close_abandoned_runs()
+        with recurring("evaluation") as lock:
             revisions = [*newest_tags(last), WORKSPACE]
-            written = compare(study, revisions, lock)
-    except UnderWay as other:
+            folder = compare(study, revisions, lock)
+    except AlreadyRunning as other:
         return Cancelled(message=str(other))
     except CommandFailed as failure:
         return Failed(message=str(failure))
-    return Completed(message=f"{study} over {', '.join(revisions)}; {written}")
+    return Completed(message=f"{study} over {', '.join(revisions)}; written: {folder}")
 
 
 def newest_tags(count: int) -> list[str]:
-    """The newest tags of the project's git, the oldest of them first; none without git."""
+    """The newest tags of the project's git, oldest first; empty without git."""
     if count < 1:
         return []
     listed = subprocess.run(
@@ -64,13 +69,13 @@ def newest_tags(count: int) -> list[str]:
 
 def main(
     *,
-    last: Annotated[int, typer.Option(help="How many of the newest tags.", min=0)] = 4,
-    study: Annotated[str, typer.Option(help="Which study to run on each.")] = "valuation",
+    last: Annotated[int, typer.Option(help="Number of tags to compare, the newest.", min=0)] = 4,
+    study: Annotated[str, typer.Option(help="The study to run on each version.")] = "valuation",
 ) -> None:
-    """Compares the last versions once."""
-    with shared_api():
+    """Compare the last versions once."""
+    with one_line_errors("evaluation"), prefect_api():
         state: State[Any] = evaluation(last, study, return_state=True)
-    say_how_it_ended("evaluation", state)
+        print_outcome("evaluation", state)
 
 
 if __name__ == "__main__":

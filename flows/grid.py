@@ -5,10 +5,10 @@
     python -m flows.grid --set subsets.fit.uniform=1000           a quicker look
     python -m flows.grid --set mnist:subsets.fit.uniform=1000     at the slowest table alone
 
-Each cell is queued as `dvc exp run --queue` with its table and model, named after what decides its
-numbers, and run by DVC in a folder of its own: the shard store and the Prefect server are shared.
-So the same command resumes: a cell that was finished is read, one that failed is tried again. The
-results are read from DVC's cache, nothing is checked out.
+Each cell is queued as `dvc exp run --queue` with its table and model. Its name is derived from its
+settings. DVC runs it in a folder of its own; the shard store is shared. The same command resumes: a
+finished cell is read, a failed one is repeated. Results are read from DVC's cache; nothing is checked
+out.
 """
 
 import hashlib
@@ -28,7 +28,6 @@ import polars as pl
 import typer
 import yaml
 
-from flows import server
 from flows.artifacts import PARAMS, PREDICTOR, STUDIES_FOLDER, shard_store
 from modelpred.report.grid import GridCell, write_grid
 
@@ -170,13 +169,7 @@ def _run(cells: Sequence[Experiment], *, jobs: int) -> None:
     The workers are detached and go on when this process is stopped; what the cells say is kept by
     DVC (`dvc queue logs NAME`).
     """
-    home = Path(os.environ["PREFECT_HOME"]).absolute()
-    home.mkdir(parents=True, exist_ok=True)
-    shared = os.environ | {
-        "MODELPRED_STORE": shard_store(),
-        "MODELPRED_SERVER": str(server.FOLDER.absolute()),
-        "PREFECT_HOME": str(home),
-    }
+    shared = os.environ | {"MODELPRED_STORE": shard_store()}
     subprocess.run(
         ["dvc", "queue", "start", "--jobs", str(jobs)], env=shared, check=True, capture_output=True
     )

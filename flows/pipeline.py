@@ -1,79 +1,205 @@
-"""The recurring run: `dvc repro`, then the registry, then `dvc push` where a remote is set.
+"""The recurring run: `dvc repro`, then the registry, then `dvc push` if there is a remote.
 
-    python -m flows.pipeline            once, now
-    python -m flows.schedule register   every night, see flows/schedule.py
+    python -m flows.pipeline     once, now
+    python -m flows.schedule     at the times in schedule.yaml
 
-The stages run in a subprocess and share one Prefect API: the one that PREFECT_API_URL names, or else
-a server that lives as long as this process. A stage that fails fails the run with the stage's own
-message. Two runs never overlap: a run that finds another under way ends at once and says so.
+A Prefect flow with one task for each stage that `dvc repro` reports, one for publishing and one for
+pushing. A task's state message gives its time and headline numbers, or its error. A stage that fails
+fails the run with the message of the stage. Two runs never overlap: a second one ends at once.
 """
 
+import json
 import os
+import re
 import subprocess
 import sys
+import time
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import typer
 from prefect import flow, task
+from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
-from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
 from prefect.states import Cancelled, Completed, Failed
 
-from flows.abandoned import close_abandoned_runs
-from flows.alone import UnderWay, alone
-from flows.runtime import shared_api
+from flows.artifacts import ARTIFACTS
+from flows.run_lock import AlreadyRunning, Holder, run_lock
+from flows.runtime import OWNER, end_with_owner, one_line_errors, this_process
+from flows.server import prefect_api
+from flows.stale_runs import close_stale_runs
 
-RUNNING_STAGE = "Running stage '"
+# What `dvc repro` writes when it comes to a stage.
+HEADER = re.compile(r"(Running stage|Stage) '([^']+)'(?:|:|.* skipping.*|.* checking out outputs)$")
+HEADLINES = ("headline.json", "metrics.json")
+SHOWN_NUMBERS = 6
+# Runs a command that the kernel kills (prctl's PR_SET_PDEATHSIG is 1) when the thread that started it
+# ends. That thread waits for the command, so it ends early only if the whole process is killed.
+LAUNCH = """
+import ctypes, os, sys
+ctypes.CDLL(None).prctl(1, 9)
+if os.getppid() == int(sys.argv[1]):
+    os.execvp(sys.argv[2], sys.argv[2:])
+"""
+LAUNCHER: tuple[str, ...] = (
+    (sys.executable, "-I", "-S", "-c", LAUNCH, str(os.getpid())) if sys.platform == "linux" else ()
+)
 
 
-class CommandFailed(RuntimeError):  # noqa: N818 - said as it is, like WorkerFailed
-    """A command of the run failed; the message is what it said last."""
+class CommandFailed(RuntimeError):  # noqa: N818 - the message is the command's own
+    """A command of the run failed; the message is the last line of its own output."""
+
+
+class Command:
+    """A running command whose output is passed on to stderr and can be read line by line.
+
+    The command ends when this process ends, and holds the run lock until then.
+    """
+
+    def __init__(self, *words: str, lock: int) -> None:
+        self.words = words
+        self.lines: list[str] = []
+        self._process = subprocess.Popen(
+            [*LAUNCHER, *words],
+            env=environment(),
+            pass_fds=[lock],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        )
+
+    def __iter__(self) -> Iterator[str]:
+        for line in self._process.stdout or ():
+            sys.stderr.write(line)
+            self.lines.append(line.strip())
+            yield self.lines[-1]
+
+    def finish(self) -> list[str]:
+        """Read the remaining output and wait for the end; returns the lines that are not empty.
+
+        Raises:
+            CommandFailed: the exit status is not 0.
+        """
+        for _ in self:
+            pass
+        if status := self._process.wait():
+            message = own_message(self.lines) or f"exit status {status}"
+            get_run_logger().error("%s: %s", " ".join(self.words), message)
+            raise CommandFailed(message)
+        return [line for line in self.lines if line]
+
+
+class Reproduction:
+    """A running `dvc repro`, divided into its stages."""
+
+    def __init__(self, *, lock: int) -> None:
+        self._command = Command("dvc", "repro", lock=lock)
+        self._lines = iter(self._command)
+        self.header: tuple[str, bool] | None = None
+        self.advance()
+
+    def advance(self) -> None:
+        """Read on to the next stage; sets `header` to (name, whether it runs), None at the end.
+
+        Raises:
+            CommandFailed: `dvc repro` ended with an error.
+        """
+        for line in self._lines:
+            if found := HEADER.match(line):
+                self.header = found[2], found[1] == "Running stage"
+                return
+        self.header = None
+        self._command.finish()
+
+
+@task(task_run_name="{name}", cache_policy=NO_CACHE)
+def stage(name: str, reproduction: Reproduction, *, runs: bool) -> State[str]:
+    """Follow one stage of `dvc repro` to its end; the state's message sums it up."""
+    began = time.monotonic()
+    reproduction.advance()
+    if not runs:
+        return Completed(message="unchanged", data=name)
+    numbers = headline(name)
+    return Completed(
+        message=f"{time.monotonic() - began:.1f} s{': ' if numbers else ''}{numbers}", data=name
+    )
+
+
+def headline(name: str) -> str:
+    """The first numbers of a stage's metrics as one line; empty if it writes none."""
+    folder = ARTIFACTS.joinpath(*name.split("@"))
+    for path in (folder / file for file in HEADLINES):
+        try:
+            content = json.loads(path.read_text())
+            numbers = {k: v for k, v in content.items() if isinstance(v, (int, float))}
+        except (OSError, ValueError, AttributeError):
+            continue
+        return ", ".join(f"{k} {v:.4g}" for k, v in list(numbers.items())[:SHOWN_NUMBERS])
+    return ""
 
 
 @task(cache_policy=NO_CACHE)
-def reproduce(lock: int) -> list[str]:
-    """Runs every stage that is out of date; which ones they were."""
-    said = run_command("dvc", "repro", lock=lock)
-    return [line.split("'")[1] for line in said if line.startswith(RUNNING_STAGE)]
-
-
-@task(cache_policy=NO_CACHE)
-def publish(lock: int) -> str:
-    """Registers the predictor, unless this very one is registered already; what is registered."""
-    return run_command(sys.executable, "-m", "flows.publish", lock=lock)[-1]
+def publish(lock: int) -> State[str]:
+    """Register the predictor, unless this very one is registered; the message says which version."""
+    line = Command(sys.executable, "-m", "flows.publish", lock=lock).finish()[-1]
+    return Completed(message=line, data=line)
 
 
 @task(cache_policy=NO_CACHE)
 def push(lock: int) -> None:
-    """Sends the data of this version to the remote: what was not pushed is lost with the cache."""
-    run_command("dvc", "push", lock=lock)
+    """Send the data of this version to the remote: the cache may be the only other copy."""
+    Command("dvc", "push", lock=lock).finish()
 
 
 @flow
 def pipeline() -> State[Any]:
-    """Reproduces, publishes and, where a remote is set, pushes; the run's last state says what it did."""
+    """Reproduce, publish and, if there is a remote, push; the state's message says what was done."""
+    end_with_owner()
     try:
-        with alone(
-            "pipeline", waiting=lambda other: _log().warning("waiting for %s", other)
-        ) as lock:
-            close_abandoned_runs()
-            stages = reproduce(lock)
-            registered = publish(lock)
+        with recurring("pipeline") as lock:
+            reproduction, rows = Reproduction(lock=lock), list[dict[str, str]]()
+            while reproduction.header is not None:
+                name, runs = reproduction.header
+                state: Any = stage(name, reproduction, runs=runs, return_state=True)
+                rows.append({"stage": name, "result": str(state.message)})
+                if not state.is_completed():
+                    create_table_artifact(rows, key="pipeline", description="Stages of this run")
+                    return Failed(message=state_error(state))
+            state = publish(lock, return_state=True)
+            registered: str = state.result()
+            rows.append({"stage": "publish", "result": registered})
+            create_table_artifact(rows, key="pipeline", description="Stages of this run")
             if remotes():
                 push(lock)
-    except UnderWay as other:
+    except AlreadyRunning as other:
         return Cancelled(message=str(other))
     except CommandFailed as failure:
         return Failed(message=str(failure))
-    done = f"ran {', '.join(stages)}" if stages else "nothing changed, no stage ran"
+    ran = [row["stage"] for row in rows[:-1] if row["result"] != "unchanged"]
+    done = f"ran {', '.join(ran)}" if ran else "nothing changed, no stage ran"
     return Completed(message=f"{done}; {registered}")
 
 
-def _log() -> Any:  # noqa: ANN401 - Prefect's loggers have no type of their own
-    return get_run_logger()
+def state_error(state: State[Any]) -> str:
+    """The message of the error that failed a task."""
+    return str(state.result(raise_on_failure=False))
+
+
+@contextmanager
+def recurring(kind: str) -> Generator[int]:
+    """Hold the run lock during the block, and close the records of killed runs first."""
+
+    def waiting(other: Holder | None) -> None:
+        get_run_logger().warning("waiting for %s", other)
+
+    with run_lock(kind, waiting=waiting) as lock:
+        close_stale_runs()
+        yield lock
 
 
 def remotes() -> list[str]:
@@ -85,51 +211,16 @@ def remotes() -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """This process's environment for a command whose stages are to use the same Prefect API."""
-    client = get_client(sync_client=True)
-    kept = {
-        # What marks this process as a flow run must not mark the stages.
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith("PREFECT__")
-    }
+    """The environment of a command of the run: this process owns it, and it uses the same Prefect API."""
+    # Variables that mark this process as a flow run must not mark the stages.
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT__")}
     programs = str(Path(sys.executable).parent)
-    return {
-        **kept,
-        "PREFECT_API_URL": str(client.api_url),
-        "PATH": os.pathsep.join([programs, kept.get("PATH", os.defpath)]),
-    }
-
-
-def run_command(*command: str, lock: int) -> list[str]:
-    """Runs a command to its end and passes its output on, line by line; returns the lines that are not empty.
-
-    Raises:
-        CommandFailed: with the last line that the command's own work, not DVC about it, wrote.
-    """
-    log = get_run_logger()
-    said: list[str] = []
-    with subprocess.Popen(
-        command,
-        env=environment(),
-        pass_fds=[lock],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-    ) as process:
-        for line in process.stdout or ():
-            sys.stderr.write(line)
-            said.append(line.strip())
-    if process.returncode:
-        message = own_message(said) or f"exit status {process.returncode}"
-        log.error("%s: %s", " ".join(command), message)
-        raise CommandFailed(message)
-    return [line for line in said if line]
+    path = os.pathsep.join([programs, inherited.get("PATH", os.defpath)])
+    return {**inherited, "PATH": path, OWNER: this_process()}
 
 
 def own_message(lines: list[str]) -> str:
-    """The last line before DVC reports the failure: what the stage itself said went wrong."""
+    """The last line that the stage wrote, before DVC reports its failure."""
     reported = next(
         (at for at, line in enumerate(lines) if line.startswith("ERROR: failed to reproduce")),
         len(lines),
@@ -137,21 +228,21 @@ def own_message(lines: list[str]) -> str:
     return next((line for line in reversed(lines[:reported]) if line), "")
 
 
-def say_how_it_ended(kind: str, state: State[Any]) -> None:
-    """Prints a recurring run's last message, or ends the process with it where it did not complete."""
+def print_outcome(kind: str, state: State[Any]) -> None:
+    """Print the last message of a recurring run; exits with it if the run did not complete."""
     if state.is_completed():
         sys.stdout.write(f"{kind}: {state.message}{os.linesep}")
         return
     if state.message is None or state.is_crashed():
-        state.result()  # raises what went wrong
+        state.result()  # raises the error
     sys.exit(f"{kind}: {state.message}")
 
 
 def main() -> None:
-    """Runs the pipeline once."""
-    with shared_api():
+    """Run the pipeline once."""
+    with one_line_errors("pipeline"), prefect_api():
         state: State[Any] = pipeline(return_state=True)
-    say_how_it_ended("pipeline", state)
+        print_outcome("pipeline", state)
 
 
 if __name__ == "__main__":

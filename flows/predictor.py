@@ -5,7 +5,6 @@ from pathlib import Path
 
 import polars as pl
 import torch
-from prefect import flow
 
 from flows.artifacts import (
     DATASET,
@@ -33,8 +32,7 @@ from modelpred.targets import points_of
 from modelpred.targets.shards import read_bank
 
 
-@flow
-def predictor() -> None:
+def main() -> None:
     """Fits, measures on held-out subsets, writes."""
     params = read_params(PARAMS)
     dataset = read_dataset(DATASET)
@@ -92,4 +90,4 @@ def errors(table: pl.DataFrame) -> pl.DataFrame:
 
 
 if __name__ == "__main__":
-    run_stage(predictor)
+    run_stage("predictor", main)

@@ -1,21 +1,29 @@
-"""The predictor's files become a registered version, once: `python -m flows.publish`.
+"""Registers the predictor in MLflow, unless this very predictor is registered: `python -m flows.publish`.
 
-Run after `dvc repro`: the gates judge by the calibration study, too. Everything comes from artifacts/, and what the
-registry held besides from mlruns/registry.json: a lost database is rebuilt by this command at any time.
+Run it after `dvc repro`, because the gates use the calibration study. Everything is read from artifacts/ and, for the
+earlier versions, from mlruns/registry.json, so this command also rebuilds a lost database.
 """
 
 import hashlib
 import json
 import os
-import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import yaml
 
-from flows.artifacts import DATASET, PARAMS, PREDICTOR, STUDIES_FOLDER, TARGETS, lineage, write_json
-from flows.runtime import REFUSALS, refusal
+from flows.artifacts import (
+    DATASET,
+    PARAMS,
+    PREDICTOR,
+    STUDIES_FOLDER,
+    TARGETS,
+    lineage,
+    locked_stages,
+    write_json,
+)
+from flows.runtime import one_line_errors
 
 if TYPE_CHECKING:
     from modelpred.registry import Calibration
@@ -56,12 +64,14 @@ def register() -> str:
         held_out=read_bank(TARGETS).select(role="test"),
         test_points=points_of(dataset.test_features, dataset.test_labels, len(dataset.classes)),
     )
-    told = f"{version.name} version {version.version} ({', '.join(version.aliases) or 'no alias'})"
+    message = (
+        f"{version.name} version {version.version} ({', '.join(version.aliases) or 'no alias'})"
+    )
     if version.reasons:
-        told += f": {'; '.join(version.reasons)}"
+        message += f": {'; '.join(version.reasons)}"
     RECORD.parent.mkdir(exist_ok=True)
-    write_json({**_state(), "told": told}, RECORD)
-    return told
+    write_json({**_state(), "message": message}, RECORD)
+    return message
 
 
 def check_as_written() -> None:
@@ -72,7 +82,7 @@ def check_as_written() -> None:
     """
     from modelpred.errors import InvalidInput  # noqa: PLC0415
 
-    stages: dict[str, Any] = yaml.safe_load(LOCK.read_text())["stages"] if LOCK.is_file() else {}
+    stages = locked_stages()
     for out in stages.get("predictor", {}).get("outs", ()):
         listed = CACHE / out["md5"][:2] / out["md5"][2:]
         if not listed.is_file():  # DVC keeps its cache elsewhere
@@ -98,7 +108,7 @@ def calibration() -> "Calibration | None":
 
 def _calibrated_this() -> bool:
     """Whether dvc.lock says that the study read the predictor that is there now."""
-    stages: dict[str, Any] = yaml.safe_load(LOCK.read_text())["stages"] if LOCK.is_file() else {}
+    stages = locked_stages()
     fitted = [out["md5"] for out in stages.get("predictor", {}).get("outs", ())]
     read = [
         dependency.get("md5")
@@ -112,9 +122,9 @@ def registered() -> str | None:
     """What `register` said about these very files and this very database; None if it never did."""
     try:
         record = json.loads(RECORD.read_text())
-        told: str = record.pop("told")
-        return told if record == _state() else None
-    except (OSError, ValueError, KeyError):
+        message: str = record.pop("message")
+        return message if record == _state() else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
@@ -136,34 +146,13 @@ def _state() -> dict[str, str | int]:
     }
 
 
-def _registered_now() -> str:
-    from modelpred.errors import InvalidInput  # noqa: PLC0415
-
-    try:
-        return register()
-    except InvalidInput as error:
-        sys.exit(f"publish: {error}")
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno in REFUSALS:
-            sys.exit(f"publish: {refusal(error)}")
-        # MLflow hands the database's own words on, in exceptions of many kinds.
-        if found := re.search(
-            r"database or disk is full|readonly database|unable to open database", str(error)
-        ):
-            sys.exit(
-                f"publish: {DATABASE}: {found[0]}; make room or give permission, then run again"
-            )
-        raise
-
-
 def main() -> None:
-    """Registers what is not registered and says what is there."""
+    """Register the predictor if it is not registered; print which version it is."""
     if not PREDICTOR.is_dir():
         sys.exit(f"publish: there is no {PREDICTOR}; run dvc repro first")
-    told = registered()
-    if told is None:
-        told = _registered_now()
-    sys.stdout.write(f"registered: {told}{os.linesep}")
+    with one_line_errors("publish"):
+        message = registered() or register()
+    sys.stdout.write(f"registered: {message}{os.linesep}")
 
 
 if __name__ == "__main__":

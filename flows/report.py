@@ -4,7 +4,6 @@ import json
 from importlib.metadata import version
 
 import polars as pl
-from prefect import flow
 
 from flows.artifacts import (
     DATASET,
@@ -25,8 +24,7 @@ from modelpred.report import ReportInputs, write_report
 from modelpred.studies.utility import read_result
 
 
-@flow
-def report() -> None:
+def main() -> None:
     """Gathers every stage's results and writes the page."""
     params, dataset = read_params(PARAMS), read_dataset(DATASET)
     told = params.model_dump(mode="json")
@@ -56,4 +54,4 @@ def report() -> None:
 
 
 if __name__ == "__main__":
-    run_stage(report)
+    run_stage("report", main)

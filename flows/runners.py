@@ -1,14 +1,13 @@
-"""Where shards are trained: processes of this machine, or the workers of a Dask or Ray cluster that is there.
+"""Trains blocks as tasks of a Prefect flow: in processes of this machine or on a Dask or Ray cluster.
 
-    MODELPRED_RUNNER     threads (default): a process for each device of this machine, handed its blocks by a thread
-                         dask, ray: tasks of the cluster that MODELPRED_CLUSTER names (optional extras)
-    MODELPRED_CLUSTER    tcp://scheduler:8786 for dask; ray://head:10001, or auto on a machine of it, for ray
-    MODELPRED_DEVICES    on a cluster: cpu (default), or cuda: every task asks the cluster for one GPU
+    MODELPRED_RUNNER     threads (default): one thread and one process for each device of this machine
+                         dask, ray: tasks on the cluster that MODELPRED_CLUSTER names (optional extras)
+    MODELPRED_CLUSTER    tcp://scheduler:8786 for dask; ray://head:10001, or auto on a machine of the cluster, for ray
+    MODELPRED_DEVICES    on a cluster: cpu (default), or cuda: every task requests one GPU
 
-The task is the same everywhere: one block, trained by one process that is pinned to one device and has no Prefect in
-it, so that the numbers do not depend on where it runs. A cluster's machines need this package, one Prefect API
-(PREFECT_API_URL) and a shared store (MODELPRED_STORE); they get data and subsets through the store when it is a URL,
-and from the same path when it is a folder.
+A task is one block. It is trained by one process that is pinned to one device and does not import Prefect, so the
+numbers do not depend on the runner. The machines of a cluster need this package, one Prefect API (PREFECT_API_URL) and a
+shared store (MODELPRED_STORE). If the store is a URL, they read data and subsets from it; otherwise from the same path.
 """
 
 import functools
@@ -19,12 +18,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from prefect import task, unmapped
+from prefect import flow, task, unmapped
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture, as_completed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
+from flows.runtime import Progress
+from flows.server import prefect_api
 from modelpred.errors import InvalidInput
 from modelpred.targets.store import BlockJob
 from modelpred.targets.worker import DevicePool, WorkerFailed, parse_devices
@@ -33,31 +35,64 @@ THREADS, DASK, RAY = "threads", "dask", "ray"
 Future = PrefectFuture[str]
 
 
-def _worth_another_try(_task: object, _run: object, state: State[Any]) -> bool:
+def train_blocks(jobs: Sequence[BlockJob], *, finished: int) -> None:
+    """Train all jobs in a flow named `targets`; finished blocks stay in the store if a job fails.
+
+    Args:
+        jobs: the blocks to train.
+        finished: number of blocks that the store holds already, for the progress bar.
+
+    Raises:
+        InvalidInput: a job that does not fit its data, or a runner that cannot be used.
+        WorkerFailed: a worker failed three times on one block.
+    """
+    total = finished + len(jobs)
+
+    @flow(name="targets", task_runner=runner())
+    def targets() -> None:
+        artifact: Any = create_progress_artifact(
+            0.0, key="targets", description="Blocks of subsets that are trained"
+        )
+
+        def report(percent: float) -> None:
+            update_progress_artifact(artifact, progress=percent)
+
+        with _submitted(jobs) as futures, Progress("targets", report=report) as progress:
+            progress(finished, total)
+            for done, _ in enumerate(_as_finished(futures), start=finished + 1):
+                progress(done, total)
+            for future in futures:  # raises the first failure, after all others have been tried
+                future.result()
+
+    with prefect_api():
+        targets()
+
+
+def _retryable(_task: object, _run: object, state: State[Any]) -> bool:
     return isinstance(state.result(raise_on_failure=False), WorkerFailed)
 
 
-_again: dict[str, Any] = {
+_retries: dict[str, Any] = {
     "cache_policy": NO_CACHE,
     "retries": 2,
     "retry_delay_seconds": 1,
-    "retry_condition_fn": _worth_another_try,
+    "retry_condition_fn": _retryable,
 }
 
 
-@task(task_run_name="{job.block}", **_again)
+@task(task_run_name="{job.block}", **_retries)
 def train_shard(job: BlockJob, pool: DevicePool) -> str:
-    """Trains one block on the first free device; where its shard lies in the store."""
+    """Train one block on the first free device; returns the path of its shard."""
     return str(pool.train(job))
 
 
-@task(task_run_name="{block}", **_again)
-def train_shard_there(block: str, content: str, device: str) -> str:  # noqa: ARG001 - names the run
-    """Trains one block in the cluster's worker that runs this; where its shard lies in the store.
+@task(task_run_name="{block}", **_retries)
+def train_shard_there(block: str, content: str, device: str) -> str:  # noqa: ARG001 - for the name of the run
+    """Train one block in the cluster worker that runs this task; returns the path of its shard.
 
     Args:
-        block: its name.
-        content: the job as JSON: it travels as text, and the worker checks it.
+        block: name of the block.
+        content: the job as JSON text, which the worker checks.
         device: cpu or cuda.
     """
     return str(_own_pool(device).train(BlockJob.model_validate_json(content)))
@@ -65,23 +100,23 @@ def train_shard_there(block: str, content: str, device: str) -> str:  # noqa: AR
 
 @functools.lru_cache(maxsize=1)
 def _own_pool(device: str) -> DevicePool:
-    """This cluster worker's process for training, kept from task to task.
+    """The training process of this cluster worker, reused by its tasks.
 
-    A cluster that hands out GPUs shows each worker only its own, as number 0.
+    A cluster that assigns GPUs shows each worker only its own, as number 0.
     """
     return DevicePool(parse_devices("cuda:0" if device == "cuda" else "cpu:1"))
 
 
 @contextmanager
-def training(jobs: Sequence[BlockJob]) -> Generator[list[Future]]:
-    """The jobs on their way, one future each; inside the block they are trained."""
+def _submitted(jobs: Sequence[BlockJob]) -> Generator[list[Future]]:
+    """Submit the jobs; gives one future each. The training processes run during the block."""
     if kind() == THREADS:
         with DevicePool(devices()) as pool:
             futures: Any = train_shard.map(jobs, pool=unmapped(pool))
             yield list(futures)
         return
     device = _cluster_device()
-    with _asking_for(device):
+    with _resources(device):
         spread: Any = train_shard_there.map(
             [job.block for job in jobs],
             [job.model_dump_json() for job in jobs],
@@ -90,8 +125,8 @@ def training(jobs: Sequence[BlockJob]) -> Generator[list[Future]]:
     yield list(spread)
 
 
-def finished(futures: Sequence[Future]) -> Iterable[Future]:
-    """The futures as their blocks are finished; a cluster's in their own order."""
+def _as_finished(futures: Sequence[Future]) -> Iterable[Future]:
+    """Yield the futures in the order in which they finish; on a cluster in the order of submission."""
     if kind() == THREADS:
         yield from as_completed(list(futures))
         return
@@ -101,24 +136,24 @@ def finished(futures: Sequence[Future]) -> Iterable[Future]:
 
 
 @contextmanager
-def _asking_for(device: str) -> Generator[None]:
-    """Tasks that are submitted inside ask the cluster for one GPU each, or for none."""
-    # Imported by name: the optional extras need not be there.
+def _resources(device: str) -> Generator[None]:
+    """Tasks submitted in the block request one GPU each, or none."""
+    # Imported by name: the optional extras need not be installed.
     if kind() == DASK:
         dask = importlib.import_module("dask")
-        asking = dask.annotate(resources={"GPU": 1} if device == "cuda" else {})
+        request = dask.annotate(resources={"GPU": 1} if device == "cuda" else {})
     else:
         prefect_ray = importlib.import_module("prefect_ray.context")
-        asking = prefect_ray.remote_options(num_cpus=1, num_gpus=1 if device == "cuda" else 0)
-    with asking:
+        request = prefect_ray.remote_options(num_cpus=1, num_gpus=1 if device == "cuda" else 0)
+    with request:
         yield
 
 
 def runner() -> TaskRunner[Any]:
-    """What runs the tasks: a thread for each device, or the cluster.
+    """The task runner: a thread for each device, or the cluster.
 
     Raises:
-        InvalidInput: an unknown runner, one that is not installed, or no address of its cluster.
+        InvalidInput: the runner is unknown or not installed, or its cluster has no address.
     """
     chosen = kind()
     if chosen == THREADS:
@@ -144,14 +179,14 @@ def _dask(address: str) -> TaskRunner[Any]:
 
 
 def _ray(address: str) -> TaskRunner[Any]:
-    # Workers find this project's code where this process has it.
+    # Workers import the code of this project from the folder of this process.
     environment = {"env_vars": {"PYTHONPATH": str(Path.cwd())}}
     prefect_ray = importlib.import_module("prefect_ray")
     return prefect_ray.RayTaskRunner(address=address, init_kwargs={"runtime_env": environment})
 
 
 def kind() -> str:
-    """Which runner MODELPRED_RUNNER names."""
+    """The runner that MODELPRED_RUNNER names."""
     chosen = os.environ.get("MODELPRED_RUNNER") or THREADS
     if chosen not in (THREADS, DASK, RAY):
         raise InvalidInput(f"MODELPRED_RUNNER must be threads, dask or ray, got {chosen[:80]!r}")
@@ -159,7 +194,7 @@ def kind() -> str:
 
 
 def devices() -> list[str]:
-    """The devices of this machine that shards are trained on, one name for each process."""
+    """The devices of this machine to train on, one name for each process."""
     return parse_devices(os.environ.get("MODELPRED_DEVICES", "auto"))
 
 
@@ -168,6 +203,6 @@ def _cluster_device() -> str:
     if device not in ("cpu", "cuda"):
         raise InvalidInput(
             f"on a cluster MODELPRED_DEVICES must be cpu or cuda, got {device[:80]!r}: "
-            "the cluster's own workers say how many there are"
+            "the cluster decides how many workers there are"
         )
     return device

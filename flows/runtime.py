@@ -1,9 +1,11 @@
-"""How a stage's process runs: its environment, its Prefect server, its progress, its end.
+"""How a stage's process runs: its environment, its owner, its progress bar and its exit.
 
-Imported before prefect: Prefect reads its settings when it is imported.
+A process that works for another one ends when that one has ended, however it ended (`end_with_owner`).
+The owners are the `dvc` process that runs the stage, and the process that MODELPRED_OWNER names as
+"<process number> <start time>". The start time distinguishes a process from a later one with the same
+number.
 """
 
-import atexit
 import errno
 import logging
 import os
@@ -13,142 +15,116 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psutil
 
-from flows import server
-from flows.artifacts import PARAMS, STAGES
-
-if TYPE_CHECKING:
-    from uuid import UUID
-
-    from prefect import Flow
-    from prefect.task_runners import TaskRunner
+from flows.artifacts import PARAMS
 
 ENVIRONMENT = {
-    "DO_NOT_TRACK": "true",  # MLflow wants the word
+    "DO_NOT_TRACK": "true",  # MLflow accepts only the word
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "PREFECT_UI_ENABLED": "false",
-    # A stage ends with its own message or traceback; Prefect's would be a second one.
+    # A run prints its own message or traceback; Prefect would print it a second time.
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
     "PREFECT_LOGGING_LEVEL": "WARNING",  # else two lines for each task
-    # Prefect keeps the exception of a failed flow in a file of its own: as text, not as a pickle.
+    # Prefect stores the exception of a failed flow in a file: as text, not as a pickle.
     "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
     "PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED": "false",
-    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
-    # A server that goes with its owner must not still hold the records of short tasks.
+    # The server may be stopped right after the last task: write the records of short tasks at once.
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "200",
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE": "200",
-    # Whole seconds: Prefect 3.8 cuts a fraction off, and with 0 its server never rests.
+    # Whole seconds: Prefect 3.8 truncates a fraction, and with 0 its server never sleeps.
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
 }
-PROGRESS_SECONDS = 1.0  # between two updates of the progress artifact
-OWNER_SECONDS = 1.0
+DVC_STATE = Path(".dvc/tmp/site")  # core.site_cache_dir in .dvc/config
+OWNER = "MODELPRED_OWNER"
+OWNER_SECONDS = 0.5  # between two looks at the owners
+PROGRESS_SECONDS = 1.0  # between two calls of `Progress.report`
 
-# What a disk says that is full, or that may not be written to: nothing is wrong with the program.
+# Errors of the disk or its permissions, not of the program.
 REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
-
-_went_well = threading.Event()
+# polars, SQLite and MLflow report them in exceptions of their own.
+REFUSAL_WORDS = (
+    *("No space left on device", "Disk quota exceeded", "database or disk is full"),
+    *("Read-only file system", "readonly database", "unable to open database"),
+    *("No usable temporary directory",),
+)
 
 
 def settle_environment() -> None:
-    """Sets what is not yet set: telemetry off, quiet logs, Prefect's files inside the project."""
+    """Set the variables that are not set: telemetry off, quiet logs, Prefect's files in the project."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    os.environ.setdefault("PREFECT_HOME", str(Path(".modelpred/prefect").absolute()))
+    home = Path(".modelpred/prefect").absolute()
+    os.environ.setdefault("PREFECT_HOME", str(home))
+    if PARAMS.is_file():  # in a project; Prefect makes its folder, but not the one above
+        home.parent.mkdir(exist_ok=True)
 
 
-def settle_end() -> None:
-    """A stage that went well leaves at once when everything that waits for its exit has run.
+def run_stage(stage: str, run: Callable[[], None]) -> None:
+    """Run a stage as the only work of this process; an error becomes the exit status.
 
-    Taking apart torch and Prefect object by object costs a second, for nothing. Exit handlers run
-    last registered first, so this one comes after Prefect's, which send what it still holds.
+    Invalid input and a disk that refuses to write end the process with one line on stderr, other
+    errors with a traceback.
     """
+    from modelpred.params import read_params  # noqa: PLC0415 - `--help` does not wait for it
 
-    def leave() -> None:
-        if _went_well.is_set():
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(0)
+    _show_warnings(stage)
+    end_with_owner()
+    with one_line_errors(stage):
+        keep_private(DVC_STATE)
+        read_params(PARAMS)  # a mistake in any section is reported before anything is computed
+        run()
 
-    atexit.register(leave)
 
+def keep_private(folder: Path) -> None:
+    """Close DVC's state folder to other users: DVC opens it to all, and unpickles what is in it.
 
-def prepare_server() -> None:
-    """Starts the shared server while this process imports, if it is `python -m flows.<stage>`.
-
-    Only a head start: `run_stage` joins the server itself.
+    Raises:
+        InvalidInput: the folder belongs to another user.
     """
-    # While `python -m` looks for the module, argv[0] is "-m"; at any other import it is not.
-    if sys.argv[:1] != ["-m"] or "PREFECT_API_URL" in os.environ:
-        return
-    module = sys.orig_argv[sys.orig_argv.index("-m") + 1]
-    if module in {f"flows.{stage}" for stage in STAGES} and PARAMS.is_file():
-        server.join(owner())
-
-
-def owner() -> psutil.Process:
-    """The `dvc` process that this one runs under, or this one when there is none."""
-    this = psutil.Process()
-    for ancestor in this.parents():
-        try:
-            command = ancestor.cmdline()
-        except psutil.Error:
-            continue
-        if any(Path(word).name == "dvc" for word in command[:3]):  # dvc, python dvc, python -m dvc
-            return ancestor
-    return this
-
-
-def run_stage(
-    stage: "Flow[..., None]",
-    *,
-    runner: "Callable[[], TaskRunner[Any]] | None" = None,
-    **parameters: str,
-) -> None:
-    """Runs a stage's flow as the whole work of this process; a failure becomes its exit status.
-
-    Input that is wrong, or a disk that refuses, ends it with one line on stderr; anything else with its traceback.
-
-    Args:
-        stage: the flow.
-        runner: makes what runs the flow's tasks.
-        parameters: the flow's own.
-    """
-    # Imported here: this module comes before prefect, and the server starts meanwhile.
     from modelpred.errors import InvalidInput  # noqa: PLC0415
-    from modelpred.params import read_params  # noqa: PLC0415
 
-    _show_warnings(stage.name)
-    _end_with(owner())
+    if folder.is_dir():
+        if folder.stat().st_uid != os.getuid():
+            raise InvalidInput(f"{folder} belongs to another user; remove it and run again")
+        folder.chmod(0o700)
+
+
+@contextmanager
+def one_line_errors(program: str) -> Generator[None]:
+    """End the process with one line on stderr for invalid input and for a disk that refuses."""
+    from modelpred.errors import InvalidInput  # noqa: PLC0415
+
     try:
-        read_params(PARAMS)  # a mistake anywhere in the file is told before anything is computed
-        if runner is not None:
-            stage = stage.with_options(task_runner=runner())
-        with shared_api():
-            state: Any = stage(**parameters, return_state=True)
-        outcome = state.result(raise_on_failure=False)
-        if isinstance(outcome, BaseException):
-            raise outcome
+        yield
     except InvalidInput as error:
-        sys.exit(f"{stage.name}: {error}")
-    except OSError as error:
-        if error.errno not in REFUSALS:
+        sys.exit(f"{program}: {error}")
+    except Exception as error:
+        message = refusal(error)
+        if message is None:
             raise
-        sys.exit(f"{stage.name}: {refusal(error)}")
-    _went_well.set()
+        sys.exit(f"{program}: {message}")
 
 
-def refusal(error: OSError) -> str:
-    """What a disk refused, as one line that says where and what to do."""
-    place = f" at {error.filename}" if error.filename else ""
-    return f"cannot write{place}: {error.strerror}; make room or give permission, then run again"
+def refusal(error: BaseException | None) -> str | None:
+    """One line that says which disk refused and what to do; None for any other error."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in REFUSALS:
+            place = f" at {error.filename}" if error.filename else ""
+            reason = error.strerror
+            return f"cannot write{place}: {reason}; make room or give permission, then run again"
+        words = next((words for words in REFUSAL_WORDS if words in str(error)), None)
+        if words is not None:
+            return f"cannot write: {words}; make room or give permission, then run again"
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _show_warnings(stage: str) -> None:
-    """The library's warnings go to stderr, one line each, whatever Prefect does with its own."""
+    """Print the library's warnings on stderr, one line each."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter(f"{stage}: %(message)s"))
     logger = logging.getLogger("modelpred")
@@ -156,47 +132,66 @@ def _show_warnings(stage: str) -> None:
     logger.propagate = False
 
 
-@contextmanager
-def shared_api(*, schedules: bool = False) -> Generator[None]:
-    """Prefect talks to the server that PREFECT_API_URL names, or else to the shared one.
-
-    When the shared one cannot start, Prefect starts a temporary server of its own.
-    """
-    from prefect.settings import PREFECT_API_URL, temporary_settings  # noqa: PLC0415
-
-    if PREFECT_API_URL.value() is not None:
-        yield
-        return
-    folder = server.FOLDER.with_name("schedule-server") if schedules else server.FOLDER
-    address = server.join(owner(), folder=folder, schedules=schedules)
-    if not server.wait_until_healthy(address):
-        sys.stderr.write(f"the shared Prefect server did not start, see {folder / 'log'}\n")
-        yield
-        return
-    with temporary_settings({PREFECT_API_URL: address.url}):
-        yield
+def this_process() -> str:
+    """The value of MODELPRED_OWNER for children of this process."""
+    return f"{os.getpid()} {psutil.Process().create_time():.2f}"
 
 
-def _end_with(process: psutil.Process) -> None:
-    """Ends this process when `process` has gone: nobody is left to record what it would write."""
+def end_with_owner() -> None:
+    """Start a thread that ends this process when an owner has ended."""
+    owners = [*_dvc(), *_named_owner()]
 
     def watch() -> None:
-        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+        while all(owner is not None and _runs(owner) for owner in owners):
             time.sleep(OWNER_SECONDS)
         os._exit(1)
 
-    if process.pid != os.getpid():
+    if owners:
         threading.Thread(target=watch, daemon=True).start()
 
 
+def _dvc() -> list[psutil.Process]:
+    """The `dvc` process above this one, if there is one."""
+    for ancestor in psutil.Process().parents():
+        try:
+            command = ancestor.cmdline()
+        except psutil.Error:
+            continue
+        if any(Path(word).name == "dvc" for word in command[:3]):  # dvc, python dvc, python -m dvc
+            return [ancestor]
+    return []
+
+
+def _named_owner() -> list[psutil.Process | None]:
+    """The process that MODELPRED_OWNER names: [None] if it has ended, [] if there is no such name."""
+    named = os.environ.get(OWNER)
+    if not named:
+        return []
+    try:
+        number, started = named.split()
+        process = psutil.Process(int(number))
+        # Clocks are adjusted, hence the two seconds.
+        return [process if abs(process.create_time() - float(started)) < 2 else None]
+    except (psutil.Error, ValueError):
+        return [None]
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
 class Progress:
-    """A bar in the terminal and a progress artifact in Prefect, inside a `with` block.
+    """A progress bar on the terminal, inside a `with` block.
 
     Attributes:
-        what: the stage, as the bar and the artifact name it.
+        what: name of the work, shown beside the bar.
+        report: called with the percentage about once a second.
     """
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: str, *, report: Callable[[float], Any] | None = None) -> None:
         from rich.console import Console  # noqa: PLC0415
         from rich.progress import (  # noqa: PLC0415
             BarColumn,
@@ -207,47 +202,31 @@ class Progress:
         )
         from rich.progress import Progress as Bar  # noqa: PLC0415
 
-        self.what = what
+        self.what, self.report = what, report
         self._bar = Bar(
             TextColumn("{task.description:<10}"),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[what]}"),
+            TextColumn("{task.fields[what]}", markup=False),
             console=Console(stderr=True),
         )
         self._task = self._bar.add_task(what, total=None, what="")
-        self._artifact: UUID | None = None
-        self._percent = 0.0
-        self._updated = 0.0
+        self._reported = 0.0
 
     def __enter__(self) -> "Progress":
-        from prefect.artifacts import create_progress_artifact  # noqa: PLC0415
-        from prefect.context import FlowRunContext  # noqa: PLC0415
-
-        if FlowRunContext.get() is not None:
-            artifact: Any = create_progress_artifact(
-                0.0, key=self.what, description=f"Progress of {self.what}"
-            )
-            self._artifact = artifact
         self._bar.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
-        self._record()
 
     def __call__(self, done: int, total: int, what: str = "") -> None:
-        """Shows that `done` of `total` pieces are ready, and what is made now."""
+        """Show that `done` of `total` pieces are finished; `what` is in progress now."""
         self._bar.update(self._task, completed=done, total=total, what=what)
-        self._percent = 100.0 * done / total if total else 100.0
-        if time.monotonic() - self._updated > PROGRESS_SECONDS:
-            self._record()
-
-    def _record(self) -> None:
-        from prefect.artifacts import update_progress_artifact  # noqa: PLC0415
-
-        self._updated = time.monotonic()
-        if self._artifact is not None:
-            update_progress_artifact(self._artifact, progress=self._percent)
+        if self.report is not None and (
+            done == total or time.monotonic() - self._reported > PROGRESS_SECONDS
+        ):
+            self._reported = time.monotonic()
+            self.report(100.0 * done / total if total else 100.0)

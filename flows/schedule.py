@@ -1,42 +1,38 @@
-"""Recurring runs: when they start stands in schedule.yaml.
+"""Runs the pipeline and the evaluation at the times in schedule.yaml: `python -m flows.schedule`.
 
-    python -m flows.schedule register    once, and again after a change of schedule.yaml
-    python -m flows.schedule work        stays, and does the runs when their time comes
-
-Both use the Prefect server that PREFECT_API_URL names. Without one, `work` brings a server of its own that schedules
-and keeps its record in .modelpred/prefect (or in the database that PREFECT_API_DATABASE_CONNECTION_URL names), and
-`register` writes into the same database. Runs never overlap (flows/alone.py).
+The process stays in the foreground, creates the runs and starts each in a process of its own. It uses
+the Prefect server that PREFECT_API_URL names. Without one, it starts a server that ends with it and
+keeps its record in .modelpred/prefect, or in the database that PREFECT_API_DATABASE_CONNECTION_URL
+names. Runs never overlap (flows/run_lock.py).
 """
 
 import asyncio
 import os
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import typer
 import yaml
-from prefect import flow
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.actions import WorkPoolCreate
-from prefect.client.schemas.schedules import CronSchedule
-from prefect.deployments.runner import RunnerDeployment, deploy
-from prefect.exceptions import ObjectAlreadyExists
+from prefect import serve
+from prefect.deployments.runner import RunnerDeployment
 from prefect.schedules import Cron
-from prefect.settings import PREFECT_API_URL
+from prefect.server.schemas.schedules import CronSchedule
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from flows.runtime import shared_api
+from flows.evaluation import evaluation
+from flows.pipeline import pipeline
+from flows.runtime import one_line_errors
+from flows.server import prefect_api
 
 CONFIG = Path("schedule.yaml")
-POOL = "modelpred"
-
-application = typer.Typer(add_completion=False, no_args_is_help=True)
+FIELDS = 5
 
 
 class Recurring(BaseModel):
-    """One deployment's time; null: it does not run by itself."""
+    """When a run starts, in cron fields; null: never by itself."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -44,19 +40,25 @@ class Recurring(BaseModel):
 
     @field_validator("cron")
     @classmethod
-    def _five_fields(cls, cron: str | None) -> str | None:
-        if cron is not None:
-            try:
-                CronSchedule(cron=cron)
-            except ValueError as error:
-                raise ValueError(
-                    f"expected five cron fields such as 0 3 * * *, got {cron!r}"
-                ) from error
+    def _has_a_next_time(cls, cron: str | None) -> str | None:
+        """Parse with Prefect's own parser: six fields would be seconds, and 31 February never comes."""
+        if cron is None:
+            return None
+        try:
+            schedule = CronSchedule(cron=cron)
+            dates = asyncio.run(schedule.get_dates(n=1, start=datetime.now(UTC)))
+        except ValueError:
+            dates = []
+        if not dates or len(cron.split()) != FIELDS:
+            raise ValueError(
+                "expected five cron fields (minute, hour, day, month, weekday) of a time that comes, "
+                f"such as 0 3 * * *, got {cron!r}"
+            )
         return cron
 
 
 class Evaluation(Recurring):
-    """When the last versions are compared, how many of them, and by which study."""
+    """When the last versions are compared, how many, and by which study."""
 
     last: int = Field(default=4, ge=0)
     study: str = "valuation"
@@ -82,78 +84,46 @@ class ScheduleConfig(BaseModel):
 
 
 def read_schedule(path: Path) -> ScheduleConfig:
-    """The schedule; ends the process with one line where the file is not one."""
+    """The schedule; exits with one line if the file is invalid."""
     try:
         return ScheduleConfig.model_validate(yaml.safe_load(path.read_text()) or {})
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         sys.exit(f"{path}: {where}: {first['msg']}")
-    except (OSError, yaml.YAMLError) as error:
-        sys.exit(f"{path}: {' '.join(str(error).split())}")
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        sys.exit(f"{path}: {' '.join(str(error).split())[:300]}")
 
 
 def deployments(config: ScheduleConfig) -> dict[str, RunnerDeployment]:
-    """What is registered, by what is said of it: a deployment of each recurring flow, run from this folder."""
+    """The deployments of the two flows, by the lines that describe them."""
     compared = {"last": config.evaluation.last, "study": config.evaluation.study}
-    planned = [
-        ("flows/pipeline.py:pipeline", "nightly", config.pipeline, {}),
-        ("flows/evaluation.py:evaluation", "weekly", config.evaluation, compared),
+    flows: list[tuple[Any, str, Recurring, dict[str, Any]]] = [
+        (pipeline, "nightly", config.pipeline, {}),
+        (evaluation, "weekly", config.evaluation, compared),
     ]
-    told: dict[str, RunnerDeployment] = {}
-    for entrypoint, name, when, parameters in planned:
-        source: Any = flow.from_source(source=str(Path.cwd()), entrypoint=entrypoint)
+    found: dict[str, RunnerDeployment] = {}
+    for each, name, when, parameters in flows:
         schedules = [Cron(when.cron, timezone=config.timezone, slug=name)] if when.cron else []
         times = f"{when.cron} ({config.timezone})" if when.cron else "by hand only"
-        told[f"{source.name}/{name}: {times}"] = source.to_deployment(
-            name=name, schedules=schedules, parameters=parameters, work_pool_name=POOL
+        found[f"{each.name}/{name}: {times}"] = each.to_deployment(
+            name=name, schedules=schedules, parameters=parameters
         )
-    return told
+    return found
 
 
-@application.command()
-def register() -> None:
-    """Registers the deployments of schedule.yaml; safe to repeat."""
+def main() -> None:
+    """Start the recurring runs at the times in schedule.yaml, until stopped with Ctrl-C."""
     config = read_schedule(CONFIG)
-    with shared_api():
-        _make_pool()
-        told = deployments(config)
-        deploy(
-            *told.values(),
-            work_pool_name=POOL,
-            build=False,
-            push=False,
-            print_next_steps_message=False,
-            ignore_warnings=True,
-        )
-    for line in told:
-        sys.stdout.write(f"registered: {line}{os.linesep}")
-
-
-def _make_pool() -> None:
-    with get_client(sync_client=True) as client:
-        try:
-            client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
-        except ObjectAlreadyExists:
-            return
-
-
-@application.command()
-def work() -> None:
-    """Does the runs when their time comes, until it is stopped."""
-    with shared_api(schedules=True):
-        sys.stdout.write(f"working for {PREFECT_API_URL.value()}, stop with Ctrl-C{os.linesep}")
+    with one_line_errors("schedule"), prefect_api(schedules=True) as url:
+        planned = deployments(config)
+        for line in planned:
+            sys.stdout.write(f"scheduled: {line}{os.linesep}")
+        sys.stdout.write(f"Prefect API: {url}; stop with Ctrl-C{os.linesep}")
         sys.stdout.flush()
-        _make_pool()
-        os.environ["PREFECT_API_URL"] = str(PREFECT_API_URL.value())  # for the runs' processes
-        asyncio.run(_work())
-
-
-async def _work() -> None:
-    from prefect.workers.process import ProcessWorker  # noqa: PLC0415
-
-    await ProcessWorker(work_pool_name=POOL).start()
+        # A stopped schedule must not stay paused in the database.
+        serve(*planned.values(), pause_on_shutdown=False, print_starting_message=False)
 
 
 if __name__ == "__main__":
-    application()
+    typer.run(main)

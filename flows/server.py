@@ -1,23 +1,20 @@
-"""One Prefect server for all stages of a run, started by the first stage and gone after the last.
+"""A Prefect server that lives exactly as long as the process that started it.
 
-A temporary server for each stage would cost 7 to 12 seconds a stage. Here the first stage starts one
-detached server and later stages find it by a small file. The server lives as long as one of its
-*owners*: the `dvc` process that a stage runs under, or the stage itself when it is run by hand. It
-looks for them twice a second, so it also goes when they are killed.
+The starting process holds the writing end of a pipe. When it ends, in whatever way, the kernel closes
+the pipe and the server exits. When the server ends first, the starting process exits with a message,
+because everything that it started waits for the server.
 
-    .modelpred/server/lock            held while owners join and while the server decides to go
-    .modelpred/server/address.json    {"url", "pid", "started"} of the server that runs now
-    .modelpred/server/owners/         one empty file <pid>-<start time> for each owner
-    .modelpred/server/log             what the server said
+The API asks for a password (basic authentication), which is generated once and stored in a file that
+only this user can read: other users of the machine can reach 127.0.0.1, too.
 
-The listening socket is opened by the stage and handed down, so no two servers race for a port, and
-a request that comes while the server still starts waits in the socket's queue.
+    .modelpred/prefect/password      mode 0600
+    .modelpred/prefect/server.log    output of the last server
 """
 
-import fcntl
-import json
 import os
+import secrets
 import socket
+import stat
 import subprocess
 import sys
 import threading
@@ -26,158 +23,151 @@ import urllib.error
 import urllib.request
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import psutil
+from flows.runtime import OWNER, this_process
+from modelpred.errors import InvalidInput
 
-# MODELPRED_SERVER names another, for runs in folders of their own that share one server.
-FOLDER = Path(os.environ.get("MODELPRED_SERVER") or ".modelpred/server")
 COMMAND = "from flows.server import main; main()"  # -m would import the module twice
 START_SECONDS = 120.0  # a new database on a busy machine; 3 to 7 s are usual
-LOOK_SECONDS = 0.5
-CLOSE_SECONDS = 10.0  # a hanging connection must not keep the process alive
-
-
-@dataclass(frozen=True)
-class Address:
-    """Where a server listens, and which process it is."""
-
-    url: str
-    pid: int
-    started: float
-
-    def alive(self) -> bool:
-        """Whether that very process still runs."""
-        return _alive(self.pid, self.started)
-
-
-def join(owner: psutil.Process, *, folder: Path = FOLDER, schedules: bool = False) -> Address:
-    """The address of the running server, started now if there is none; it lives as long as `owner`.
-
-    Args:
-        owner: the process whose end releases the server.
-        folder: where the server's files lie.
-        schedules: also run the services that create scheduled runs.
-    """
-    (folder / "owners").mkdir(parents=True, exist_ok=True)
-    with _locked(folder):
-        (folder / "owners" / f"{owner.pid}-{owner.create_time():.2f}").touch()
-        address = _read_address(folder)
-        if address is None or not address.alive():
-            address = _start(folder, schedules=schedules)
-    return address
-
-
-def wait_until_healthy(address: Address, *, seconds: float = START_SECONDS) -> bool:
-    """Whether the server at `address` answers; False when it died or stayed silent."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end and address.alive():
-        try:
-            with urllib.request.urlopen(f"{address.url}/health", timeout=5) as answer:
-                return answer.status == 200
-        except (urllib.error.URLError, TimeoutError, ConnectionError):
-            time.sleep(0.1)
-    return False
-
-
-def _start(folder: Path, *, schedules: bool) -> Address:
-    with socket.socket() as listener, (folder / "log").open("wb") as log:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(128)
-        port: int = listener.getsockname()[1]
-        # Settings of a flow run that this process may be part of must not reach the server.
-        environment = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith("PREFECT__") and name != "PREFECT_API_URL"
-        }
-        services = ["--schedules"] if schedules else []
-        process = subprocess.Popen(
-            [sys.executable, "-c", COMMAND, str(folder), str(listener.fileno()), *services],
-            pass_fds=[listener.fileno()],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            env=environment,
-            start_new_session=True,  # Ctrl-C ends the stage; the server then records that end
-        )
-    started = psutil.Process(process.pid).create_time()
-    address = Address(f"http://127.0.0.1:{port}/api", process.pid, started)
-    process.returncode = 0  # it outlives this process on purpose: nobody waits for it
-    unfinished = folder / "address.json.new"
-    unfinished.write_text(json.dumps(asdict(address)))
-    unfinished.replace(folder / "address.json")
-    return address
-
-
-def _read_address(folder: Path) -> Address | None:
-    try:
-        return Address(**json.loads((folder / "address.json").read_text()))
-    except (OSError, ValueError, TypeError):
-        return None
-
-
-def _alive(pid: int, started: float) -> bool:
-    # The start time tells a process from a later one with its number; clocks are adjusted, hence
-    # the two seconds.
-    try:
-        process = psutil.Process(pid)
-        same = abs(process.create_time() - started) < 2
-        return same and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
+CLOSE_SECONDS = 10.0  # a hanging connection must not keep the server alive
 
 
 @contextmanager
-def _locked(folder: Path) -> Generator[None]:
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield  # closing the file releases the lock
+def prefect_api(*, schedules: bool = False) -> Generator[str]:
+    """Give the URL of the Prefect API for the block: PREFECT_API_URL, or a server started for it.
 
+    Args:
+        schedules: also run the services that create scheduled runs.
 
-def _owned(folder: Path) -> bool:
-    """Whether an owner still runs; forgets those that do not."""
-    owned = False
-    for owner in (folder / "owners").glob("*-*"):
-        pid, started = owner.name.split("-")
-        if _alive(int(pid), float(started)):
-            owned = True
-        else:
-            owner.unlink(missing_ok=True)
-    return owned
+    Raises:
+        InvalidInput: the server does not start; the message is its last line of output.
+    """
+    from prefect.settings import (  # noqa: PLC0415 - the server starts while Prefect is imported
+        PREFECT_API_AUTH_STRING,
+        PREFECT_API_URL,
+        temporary_settings,
+    )
 
-
-def _wait_for_owners_to_go(folder: Path) -> None:
-    """Returns once no owner is left and no stage can find this server any more."""
-    while True:
-        time.sleep(LOOK_SECONDS)
+    if (url := os.environ.get("PREFECT_API_URL")) is not None:
+        yield url
+        return
+    login = f"modelpred:{password(Path(os.environ['PREFECT_HOME']))}"
+    with _server(login, schedules=schedules) as url:
+        ours = {"PREFECT_API_URL": url, "PREFECT_API_AUTH_STRING": login, OWNER: this_process()}
+        before = {name: os.environ.get(name) for name in ours}
+        os.environ.update(ours)  # for the processes that are started in the block
         try:
-            with _locked(folder):
-                if _owned(folder):
-                    continue
-                (folder / "address.json").unlink(missing_ok=True)
-                return
-        except FileNotFoundError:  # the whole folder was removed
-            return
+            with temporary_settings({PREFECT_API_URL: url, PREFECT_API_AUTH_STRING: login}):
+                yield url
+        finally:
+            for name, value in before.items():
+                os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
-def _serve(folder: Path, descriptor: int, *, schedules: bool) -> None:
+def password(folder: Path) -> str:
+    """The password of this project's servers, generated at the first call.
+
+    Raises:
+        InvalidInput: the file belongs to, or can be read by, another user.
+    """
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path = folder / "password"
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secrets.token_urlsafe(32))
+    except FileExistsError:
+        pass
+    found = path.lstat()
+    private = stat.S_ISREG(found.st_mode) and not found.st_mode & 0o077
+    content = path.read_text() if private and found.st_uid == os.getuid() else ""
+    if not content:
+        raise InvalidInput(f"{path} is not a private file of this user; remove it and run again")
+    return content
+
+
+@contextmanager
+def _server(login: str, *, schedules: bool) -> Generator[str]:
+    home = Path(os.environ["PREFECT_HOME"])
+    log = home / "server.log"
+    try:
+        listener = socket.create_server(("127.0.0.1", 0))
+    except OSError as error:
+        raise InvalidInput(
+            f"Prefect needs to listen on 127.0.0.1, which fails ({error.strerror}); allow it, or set "
+            "PREFECT_API_URL to a server that is reachable"
+        ) from error
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
+    watched, held = os.pipe()
+    with listener, log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-c", COMMAND, str(listener.fileno()), str(watched), str(schedules)],
+            pass_fds=[listener.fileno(), watched],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            # Settings of a flow run that this process may be part of must not reach the server.
+            env={
+                **{k: v for k, v in os.environ.items() if not k.startswith("PREFECT__")},
+                "PREFECT_SERVER_API_AUTH_STRING": login,
+            },
+            start_new_session=True,  # Ctrl-C ends this process, which then stops the server
+        )
+    os.close(watched)
+    stopping = threading.Event()
+    try:
+        _wait_until_healthy(url, process, log)
+        threading.Thread(target=_exit_with, args=(process, stopping, log), daemon=True).start()
+        yield url
+    finally:
+        stopping.set()
+        os.close(held)
+        try:
+            process.wait(CLOSE_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait_until_healthy(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    end = time.monotonic() + START_SECONDS
+    while time.monotonic() < end and process.poll() is None:
+        try:
+            with urllib.request.urlopen(f"{url}/health", timeout=5) as answer:
+                if answer.status == 200:
+                    return
+        except (urllib.error.URLError, TimeoutError, ConnectionError):
+            time.sleep(0.1)
+    lines = log.read_text(errors="replace").split("\n")
+    last = next((line.strip() for line in reversed(lines) if line.strip()), "it did not answer")
+    raise InvalidInput(f"the Prefect server did not start: {last[:300]}; all of its output: {log}")
+
+
+def _exit_with(process: "subprocess.Popen[bytes]", stopping: threading.Event, log: Path) -> None:
+    process.wait()
+    if not stopping.is_set():
+        sys.stderr.write(f"the Prefect server has ended, see {log}; run again{os.linesep}")
+        sys.stderr.flush()
+        os._exit(1)
+
+
+def main() -> None:
+    """The server's process; arguments: descriptors of the socket and the pipe, and `schedules`."""
+    descriptor, watched, schedules = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "True"
     leaving = threading.Event()
 
     def watch() -> None:
-        _wait_for_owners_to_go(folder)
+        os.read(watched, 1)  # returns when the starting process has ended
         leaving.set()
         time.sleep(CLOSE_SECONDS)
         os._exit(0)
 
     threading.Thread(target=watch, daemon=True).start()
-    # Imported here: the watch must already run while these seconds pass.
+    # Imported here: the watch must already run during these seconds.
     import uvicorn  # noqa: PLC0415
     from prefect.server.api.server import create_app  # noqa: PLC0415
 
-    if leaving.is_set():
-        return
     application = create_app(ephemeral=not schedules, final=True)
     server = uvicorn.Server(uvicorn.Config(application, log_level="error", lifespan="on"))
 
@@ -187,8 +177,3 @@ def _serve(folder: Path, descriptor: int, *, schedules: bool) -> None:
 
     threading.Thread(target=close, daemon=True).start()
     server.run(sockets=[socket.socket(fileno=descriptor)])
-
-
-def main() -> None:
-    """The server's process: folder, descriptor of the socket, and whether schedules create runs."""
-    _serve(Path(sys.argv[1]), int(sys.argv[2]), schedules="--schedules" in sys.argv[3:])

@@ -1,4 +1,4 @@
-"""Stage `studies`: what the predictor is for, one study at a time: `python -m flows.studies edits`."""
+"""Stage `studies`: runs one study with the fitted predictor: `python -m flows.studies edits`."""
 
 import os
 import sys
@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from prefect import flow
 
 from flows.artifacts import (
     ARTIFACTS,
@@ -107,9 +106,8 @@ HEADLINES = {
 }
 
 
-@flow(flow_run_name="{study}")
-def studies(study: str) -> None:
-    """Runs one study with the predictor, its rivals, and retraining as the truth."""
+def run(study: str) -> None:
+    """Run one study with the predictor, the other methods, and retraining as the truth; write it."""
     if study not in RUNS:
         raise InvalidInput(f"unknown study {study!r}; known: {', '.join(RUNS)}")
     params = read_params(PARAMS)
@@ -184,4 +182,5 @@ def context(progress: Report, *, tolerance: float, artifacts: Path = ARTIFACTS) 
 
 
 if __name__ == "__main__":
-    run_stage(studies, study=" ".join(sys.argv[1:]))
+    name = " ".join(sys.argv[1:])
+    run_stage(name or "studies", lambda: run(name))

@@ -1,7 +1,5 @@
 """Stage `subsets`: draws the subsets to train on, and those held out to measure the predictor."""
 
-from prefect import flow
-
 from flows.artifacts import DATASET, PARAMS, SUBSETS, written
 from flows.runtime import run_stage
 from modelpred.dataset import read_dataset
@@ -9,8 +7,7 @@ from modelpred.params import read_params
 from modelpred.subsets import draw_subsets, write_subsets
 
 
-@flow
-def subsets() -> None:
+def main() -> None:
     """Draws every design's subsets for each role."""
     config = read_params(PARAMS).subsets
     dataset = read_dataset(DATASET)
@@ -20,4 +17,4 @@ def subsets() -> None:
 
 
 if __name__ == "__main__":
-    run_stage(subsets)
+    run_stage("subsets", main)

@@ -1,13 +1,13 @@
-"""A study over several versions of the data, side by side, without checking any of them out.
+"""Runs one study on several versions of the data and compares the results; nothing is checked out.
 
     python -m flows.versions --rev v1 --rev v2 --study valuation
     python -m flows.versions --rev v1 --rev workspace --study memorization
 
-Reads data, targets and predictor of each revision through DVC, runs the study on each with the
-working copy's params, and writes artifacts/versions/<study>/: scores of each version's model on
-each version's test rows, rows that changed from one revision to the next, drift of what the study
-found for the rows they share, all as Parquet and CSV, and one figure. The same goes to Prefect as an
-artifact and to MLflow as a run. A revision that cannot be read is named; the others still run.
+Reads data, targets and predictor of each revision through DVC and runs the study on each with the
+params of the working copy. Writes artifacts/versions/<study>/: scores of each version's model on each
+version's test rows, the rows that changed between versions, the drift of the values of shared rows
+(all as Parquet and CSV), a summary in Markdown and one figure. The numbers are also logged to MLflow.
+A revision that cannot be read is named, and the others are compared.
 """
 
 import os
@@ -21,8 +21,6 @@ from typing import Annotated, Any
 
 import polars as pl
 import typer
-from prefect import flow
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from flows.artifacts import (
     ARTIFACTS,
@@ -36,7 +34,7 @@ from flows.artifacts import (
     written,
 )
 from flows.revisions import fetch
-from flows.runtime import Progress, shared_api
+from flows.runtime import Progress, end_with_owner, one_line_errors
 from flows.studies import headline, result_of
 from modelpred.dataset import read_dataset
 from modelpred.errors import InvalidInput
@@ -47,8 +45,9 @@ from modelpred.studies.utility import StudyResult
 from modelpred.studies.versions import Drift, Version, cross_scores, drift, row_changes
 
 FOLDER = ARTIFACTS / "versions"
-MOVERS = 10  # largest ones that are listed
-# Where a study says something about each row: its table, and the column; the others have headlines.
+SUMMARY = "summary.md"
+LARGEST_CHANGES = 10  # rows that are listed
+# Table and column with one value for each row, of the studies that have them.
 ROW_VALUES = {
     "valuation": ("values", "value"),
     "memorization": ("rows", "memorization"),
@@ -77,9 +76,8 @@ class Comparison:
     drifts: tuple[Drift, ...]
 
 
-@flow(flow_run_name="versions of {study}")
-def versions(study: str, revisions: list[str]) -> None:
-    """Reads, runs, compares and writes."""
+def run(study: str, revisions: Sequence[str]) -> None:
+    """Read, run, compare and write; print the summary."""
     if study not in STUDIES:
         raise InvalidInput(f"unknown study {study!r}; known: {', '.join(STUDIES)}")
     with tempfile.TemporaryDirectory() as place:
@@ -88,7 +86,7 @@ def versions(study: str, revisions: list[str]) -> None:
     folder = FOLDER / study
     with written(folder) as unfinished:
         _write(found, unfinished, value=value)
-    _artifacts(study, found)
+        (unfinished / SUMMARY).write_text(summary(study, found) + "\n", encoding="utf-8")
     _log(study, found, folder)
     sys.stdout.write(f"{summary(study, found)}\n\nWritten: {folder}{os.linesep}")
 
@@ -212,7 +210,7 @@ def summary(study: str, found: Comparison) -> str:
         lines += ["", f"## {pair}", "", f"Rows: {told}."]
         drifted = next((d for d in found.drifts if f"{d.before} to {d.after}" == pair), None)
         if drifted is not None:
-            lines += ["", _drift_words(drifted), "", _table(drifted.rows.head(MOVERS))]
+            lines += ["", _drift_words(drifted), "", _table(drifted.rows.head(LARGEST_CHANGES))]
     lines += ["", "## Headlines", ""]
     lines += [f"- {name}: {_words(numbers)}" for name, numbers in found.headlines.items()]
     return "\n".join(lines)
@@ -248,16 +246,6 @@ def _cell(cell: object) -> str:
     return f"{cell:.4g}" if isinstance(cell, float) else str(cell)
 
 
-def _artifacts(study: str, found: Comparison) -> None:
-    """The tables and the text, for Prefect's pages."""
-    create_markdown_artifact(
-        summary(study, found), key=f"versions-{study}", description=f"{study} over versions"
-    )
-    create_table_artifact(
-        found.scores.to_dicts(), key=f"versions-{study}-scores", description="Model by test rows"
-    )
-
-
 def _log(study: str, found: Comparison, folder: Path) -> None:
     """The run, for MLflow; without a registry the comparison is still worth keeping."""
     from modelpred import registry  # noqa: PLC0415
@@ -288,13 +276,9 @@ def main(
     study: Annotated[str, typer.Option(help="Which study to run on each.")] = "valuation",
 ) -> None:
     """Runs a study over several versions of the data and compares them."""
-    with shared_api():
-        state: Any = versions(study, rev, return_state=True)
-    outcome = state.result(raise_on_failure=False)
-    if isinstance(outcome, InvalidInput):
-        sys.exit(f"versions: {outcome}")
-    if isinstance(outcome, BaseException):
-        raise outcome
+    end_with_owner()
+    with one_line_errors("versions"):
+        run(study, rev)
 
 
 if __name__ == "__main__":

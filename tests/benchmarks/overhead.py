@@ -4,8 +4,7 @@
     python -m tests.benchmarks.overhead --no-write    prints it only
 
 A stage's overhead is the wall time of `dvc repro` of one stage that has next to nothing to do (subsets: 60 subsets of
-67 rows, under 0.05 s), without a server that runs; the first stage of a repro also starts the server that the later
-ones share. Every number is the median of the repeats, lowest to highest.
+67 rows, under 0.05 s). It starts no server. Every number is the median of the repeats, lowest to highest.
 """
 
 import argparse
@@ -51,12 +50,6 @@ def seconds(place: Path, *command: str) -> float:
     return time.perf_counter() - began
 
 
-def server_gone(place: Path) -> None:
-    """Waits until the shared server of the last repro has ended."""
-    while (place / ".modelpred" / "server" / "address.json").exists():
-        time.sleep(0.2)
-
-
 def measured(place: Path) -> dict[str, tuple[str, list[float]]]:
     """What is measured -> its goal and its seconds."""
     python = sys.executable
@@ -65,7 +58,6 @@ def measured(place: Path) -> dict[str, tuple[str, list[float]]]:
 
     def stages(*names: str) -> Callable[[], float]:
         def run() -> float:
-            server_gone(place)
             return seconds(place, "dvc", "repro", "--force", "--single-item", *names)
 
         return run
@@ -79,7 +71,7 @@ def measured(place: Path) -> dict[str, tuple[str, list[float]]]:
             lambda: seconds(place, python, "-m", "modelpred.cli", "--help"),
         ),
         "dvc repro, nothing changed": ("1.5", lambda: seconds(place, "dvc", "repro")),
-        "one stage with the start of the server": ("", one),
+        "one stage": ("", one),
         "a further stage": ("5", lambda: two() - one()),
         "recurring run, nothing changed": (
             "20",
@@ -95,7 +87,6 @@ def section() -> str:
         place = Path(folder)
         small_project(place, PARAMS, stages=STAGES)
         found = measured(place)
-        server_gone(place)
     rows = [
         f"| {what} | {goal} | **{np.median(times):.2f}** ({min(times):.2f} to {max(times):.2f}) |"
         for what, (goal, times) in found.items()

@@ -1,5 +1,6 @@
 """Laws of the artifact folders: all or nothing, and the same words whoever writes them."""
 
+import fcntl
 import json
 import math
 import os
@@ -8,6 +9,7 @@ import subprocess
 import pytest
 
 from flows import artifacts
+from modelpred.errors import InvalidInput
 
 
 def test_a_failed_stage_leaves_what_was_there(tmp_path):
@@ -36,16 +38,48 @@ def test_a_new_version_leaves_no_file_of_the_old_one(tmp_path):
     assert [path.name for path in target.iterdir()] == ["new"]
 
 
-def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_stays(tmp_path):
-    ended = subprocess.Popen(["true"])
-    ended.wait()
-    (tmp_path / f".subsets-{ended.pid}").mkdir()
-    (tmp_path / f".subsets-{os.getppid()}").mkdir()
+def test_what_a_killed_process_left_is_removed_and_what_a_running_one_writes_stays(tmp_path):
+    """Whatever the process numbers are: in a container every process may have the same."""
+    running = tmp_path / f".subsets-a{artifacts.UNFINISHED}"
+    abandoned = tmp_path / f".subsets-b{artifacts.UNFINISHED}"
+    others = [tmp_path / ".subsets-old", tmp_path / ".subsets-1"]
+    for folder in (running, abandoned, *others):
+        folder.mkdir()
+    lock = os.open(running, os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    try:
+        with artifacts.written(tmp_path / "subsets"):
+            pass
+    finally:
+        os.close(lock)
 
-    with artifacts.written(tmp_path / "subsets"):
-        pass
+    assert set(tmp_path.iterdir()) == {tmp_path / "subsets", running, *others}
 
-    assert {path.name for path in tmp_path.iterdir()} == {"subsets", f".subsets-{os.getppid()}"}
+
+def test_a_file_in_place_of_the_folder_is_replaced(tmp_path):
+    (tmp_path / "subsets").write_text("a file")
+    with artifacts.written(tmp_path / "subsets") as folder:
+        (folder / "new").touch()
+    assert [path.name for path in (tmp_path / "subsets").iterdir()] == ["new"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "- a",
+        "stages",
+        "stages: 3",
+        "stages: {a: 1}",
+        "stages: {a: {outs: [1]}}",
+        "a: [\n",
+        "\0",
+    ],
+)
+def test_a_damaged_lock_file_is_one_line(tmp_path, text):
+    (tmp_path / "dvc.lock").write_text(text)
+    with pytest.raises(InvalidInput, match=r"dvc\.lock cannot be used"):
+        artifacts.locked_stages(root=tmp_path)
 
 
 def test_json_has_no_numbers_that_json_does_not_know(tmp_path):

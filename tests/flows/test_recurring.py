@@ -1,50 +1,71 @@
 """A recurring run ends in a state that says what it did, or the stage's own message."""
 
 import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 
 from flows import pipeline as recurring
-from flows.alone import alone
+from flows.run_lock import run_lock
 
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    """A folder of its own, where the commands of a run do nothing."""
+    """A folder in which the commands of a run only print."""
     monkeypatch.chdir(tmp_path)
-    said = {"dvc repro": ["Data and pipelines are up to date."], "publish": ["registered: x 1"]}
+    outputs = {"dvc": ["Data and pipelines are up to date."], "publish": ["registered: x 1"]}
 
-    def run_command(*command: str, lock: int) -> list[str]:
-        assert lock > 2
-        told = said["publish" if command[-1] == "flows.publish" else " ".join(command)]
-        if isinstance(told, Exception):
-            raise told
-        return told
+    class Command(recurring.Command):
+        def __init__(self, *words: str, lock: int) -> None:
+            assert lock > 2
+            self._output = iter(outputs["publish" if words[-1] == "flows.publish" else words[0]])
 
-    monkeypatch.setattr(recurring, "run_command", run_command)
+        def __iter__(self):
+            for line in self._output:
+                if isinstance(line, Exception):
+                    raise line
+                yield line
+
+        def finish(self):
+            return list(self)
+
+    monkeypatch.setattr(recurring, "Command", Command)
     monkeypatch.setattr(recurring, "remotes", list)
-    return said
+    return outputs
 
 
 def test_an_unchanged_run_says_so(project, prefect_api):
+    project["dvc"] = ["Stage 'dataset' didn't change, skipping", "", "Data and ..."]
     state = recurring.pipeline(return_state=True)
     assert state.is_completed()
     assert state.message == "nothing changed, no stage ran; registered: x 1"
 
 
-def test_a_run_names_the_stages_that_it_ran(project, prefect_api):
-    project["dvc repro"] = ["Running stage 'dataset':", "> x", "Running stage 'studies@edits':"]
+def test_each_stage_is_a_task_with_its_numbers(project, prefect_api, tmp_path):
+    folder = tmp_path / "artifacts" / "studies" / "edits"
+    folder.mkdir(parents=True)
+    (folder / "headline.json").write_text('{"edits.parameter_error": 0.0125, "other": null}')
+    project["dvc"] = ["Running stage 'dataset':", "> x", "Running stage 'studies@edits':", "> y"]
+
     state = recurring.pipeline(return_state=True)
+
     assert state.message == "ran dataset, studies@edits; registered: x 1"
+    with get_client(sync_client=True) as client:
+        this = FlowRunFilter(id=FlowRunFilterId(any_=[state.state_details.flow_run_id]))
+        runs = {run.name: run.state for run in client.read_task_runs(flow_run_filter=this)}
+    assert runs["studies@edits"].message.endswith(" s: edits.parameter_error 0.0125")
+    assert runs["dataset"].message.endswith(" s")
 
 
-def test_a_failed_stage_is_the_message_of_the_run(project, prefect_api):
-    project["dvc repro"] = recurring.CommandFailed("dataset: unknown table 'irsi'")
+def test_a_failed_stage_is_a_failed_task_and_the_message_of_the_run(project, prefect_api):
+    failure = recurring.CommandFailed("dataset: unknown table 'irsi'")
+    project["dvc"] = ["Running stage 'dataset':", "> x", failure]
     state = recurring.pipeline(return_state=True)
     assert state.is_failed()
     assert state.message == "dataset: unknown table 'irsi'"
 
 
-def test_a_second_run_is_cancelled_and_says_which_is_under_way(project, prefect_api):
-    with alone("pipeline"):
+def test_a_second_run_is_cancelled_and_names_the_first(project, prefect_api):
+    with run_lock("pipeline"):
         state = recurring.pipeline(return_state=True)
     assert state.is_cancelled()
     assert state.message.startswith("another run is under way: pipeline (process ")

@@ -1,4 +1,4 @@
-"""Which runner trains the shards: what is asked for, and one line where it cannot be had."""
+"""The runner that trains the shards, and one line where it cannot be used."""
 
 import pytest
 from prefect.task_runners import ThreadPoolTaskRunner
@@ -7,7 +7,7 @@ from flows import runners
 from modelpred.errors import InvalidInput
 
 
-def test_without_a_wish_a_thread_feeds_each_device(monkeypatch):
+def test_by_default_there_is_a_thread_for_each_device(monkeypatch):
     monkeypatch.delenv("MODELPRED_RUNNER", raising=False)
     monkeypatch.setenv("MODELPRED_DEVICES", "cpu:3")
     runner = runners.runner()
@@ -30,7 +30,7 @@ def test_without_a_wish_a_thread_feeds_each_device(monkeypatch):
         ),
     ],
 )
-def test_a_runner_that_cannot_be_had_is_told(monkeypatch, environment, told):
+def test_a_runner_that_cannot_be_used_is_one_line(monkeypatch, environment, told):
     for name in ("MODELPRED_RUNNER", "MODELPRED_CLUSTER", "MODELPRED_DEVICES"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():

@@ -1,7 +1,12 @@
 """What schedule.yaml says is what Prefect plans; a mistake in it is one line."""
 
+import asyncio
+from datetime import UTC, datetime
+
 import pytest
-from prefect.client.orchestration import get_client
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from prefect.server.schemas.schedules import CronSchedule
 
 from flows import schedule
 from flows.artifacts import STUDIES
@@ -13,25 +18,32 @@ def write(folder, text):
     return path
 
 
-def test_deployments_are_registered_with_their_times_and_again_after_a_change(
-    prefect_api, tmp_path, monkeypatch
-):
-    monkeypatch.chdir(schedule.Path(__file__).parents[2])
-    times = []
-    for cron in ("30 2 * * 1", "0 3 * * *"):
-        path = write(tmp_path, f'timezone: Europe/Berlin\npipeline: {{cron: "{cron}"}}\n')
-        monkeypatch.setattr(schedule, "CONFIG", path)
-        schedule.register()
-        with get_client(sync_client=True) as client:
-            deployment = client.read_deployment_by_name("pipeline/nightly")
-            weekly = client.read_deployment_by_name("evaluation/weekly")
-        (planned,) = deployment.schedules
-        times.append((planned.schedule.cron, planned.schedule.timezone, deployment.work_pool_name))
-    assert weekly.parameters == {"last": 4, "study": "valuation"}
-    assert times == [
-        ("30 2 * * 1", "Europe/Berlin", "modelpred"),
-        ("0 3 * * *", "Europe/Berlin", "modelpred"),
+def test_deployments_have_the_times_of_the_file(tmp_path):
+    text = 'timezone: Europe/Berlin\npipeline: {cron: "30 2 * * 1"}\nevaluation: {last: 2}\n'
+    planned = schedule.deployments(schedule.read_schedule(write(tmp_path, text)))
+    assert list(planned) == [
+        "pipeline/nightly: 30 2 * * 1 (Europe/Berlin)",
+        "evaluation/weekly: by hand only",
     ]
+    nightly, weekly = planned.values()
+    (times,) = nightly.schedules
+    assert (times.schedule.cron, times.schedule.timezone) == ("30 2 * * 1", "Europe/Berlin")
+    assert weekly.parameters == {"last": 2, "study": "valuation"}
+    assert weekly.schedules == []
+
+
+@given(st.lists(st.sampled_from(["*", "0", "3", "59", "60", "*/5", "1-5", "L", "x"]), max_size=7))
+@settings(max_examples=60, deadline=None)
+def test_only_five_fields_that_the_scheduler_can_run_are_a_time(fields):
+    """Whatever is accepted has a next time a minute or more after the one before."""
+    try:
+        schedule.Recurring(cron=" ".join(fields))
+    except ValueError:
+        return
+    assert len(fields) == 5
+    cron = CronSchedule(cron=" ".join(fields))
+    first, second = asyncio.run(cron.get_dates(n=2, start=datetime.now(UTC)))
+    assert (second - first).total_seconds() >= 60
 
 
 @pytest.mark.parametrize(
@@ -40,7 +52,9 @@ def test_deployments_are_registered_with_their_times_and_again_after_a_change(
         ("timezone: Atlantis/Poseidonis", "timezone: .*Europe/Berlin, got 'Atlantis/Poseidonis'"),
         ("pipelin: {cron: '* * * * *'}", "pipelin: Extra inputs are not permitted"),
         ("pipeline: {cron: 'at three'}", "pipeline.cron: .*five cron fields.*'at three'"),
+        ("pipeline: {cron: '0 3 31 2 *'}", "of a time that comes"),
         ("pipeline: [", "schedule.yaml"),
+        ("- a", "schedule.yaml"),
     ],
 )
 def test_a_mistake_in_the_file_is_one_line(tmp_path, text, told):

@@ -1,64 +1,86 @@
-"""The shared server: one for all, gone after the last. Its scheduler guards the SQLAlchemy bound."""
+"""The server: private, gone with its process. Its scheduler guards the SQLAlchemy bound."""
 
+import os
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+import urllib.error
+import urllib.request
 
 import psutil
 import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import DeploymentScheduleCreate
+from prefect.client.schemas.schedules import CronSchedule
 
 from flows import server
+from modelpred.errors import InvalidInput
+
+HOLD = """
+import flows, sys
+from flows.server import prefect_api
+with prefect_api() as url:
+    print(url, flush=True)
+    sys.stdin.read()
+"""
 
 
 @pytest.fixture
-def owner():
-    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-    yield process
-    process.kill()
-    process.wait()
+def home(tmp_path, monkeypatch):
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
+    return tmp_path / "prefect"
 
 
-def test_one_server_for_all_owners_runs_schedules_and_goes_with_the_last(tmp_path, owner):
-    folder = tmp_path / "server"
-    watched = psutil.Process(owner.pid)
+def test_it_asks_for_a_password_runs_schedules_and_stops(home):
+    with server.prefect_api(schedules=True) as url:
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            urllib.request.urlopen(f"{url}/admin/version")
+        assert _scheduled_runs() > 0
+    with pytest.raises(urllib.error.URLError):
+        urllib.request.urlopen(f"{url}/health")
+    assert "PREFECT_API_URL" not in os.environ
 
-    with ThreadPoolExecutor(4) as pool:
-        joined = list(
-            pool.map(lambda _: server.join(watched, folder=folder, schedules=True), range(4))
+
+def test_it_goes_with_a_killed_process_and_takes_it_along(home):
+    for victim in ("process", "server"):
+        process = subprocess.Popen(
+            [sys.executable, "-c", HOLD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-    address = joined[0]
-    assert len(set(joined)) == 1
-    assert server.wait_until_healthy(address)
-    assert _scheduled_runs(address.url) > 0
-
-    owner.kill()
-    owner.wait()
-    _until(lambda: not address.alive())
-    assert not (folder / "address.json").exists()
+        assert process.stdout.readline().startswith("http://127.0.0.1:")
+        (started,) = psutil.Process(process.pid).children()
+        (started if victim == "server" else process).kill()
+        assert process.wait(60)
+        _until(lambda started=started: not started.is_running() or started.status() == "zombie")
+        process.communicate()
 
 
-def test_a_stale_address_is_not_believed(tmp_path, owner):
-    folder = tmp_path / "server"
-    first = server.join(psutil.Process(owner.pid), folder=folder)
-    psutil.Process(first.pid).kill()
-    _until(lambda: not first.alive())
-
-    second = server.join(psutil.Process(owner.pid), folder=folder)
-
-    assert second.pid != first.pid
-    psutil.Process(second.pid).kill()
-    assert not server.wait_until_healthy(second)
+def test_the_password_is_private_and_stays(tmp_path):
+    first = server.password(tmp_path)
+    assert server.password(tmp_path) == first
+    (tmp_path / "password").chmod(0o644)
+    with pytest.raises(InvalidInput, match="not a private file"):
+        server.password(tmp_path)
 
 
-def _scheduled_runs(url: str) -> int:
-    """How many runs the scheduler inserted for a deployment that runs every minute."""
-    from prefect.client.orchestration import get_client  # noqa: PLC0415
-    from prefect.client.schemas.actions import DeploymentScheduleCreate  # noqa: PLC0415
-    from prefect.client.schemas.schedules import CronSchedule  # noqa: PLC0415
-    from prefect.settings import PREFECT_API_URL, temporary_settings  # noqa: PLC0415
+def test_a_server_that_cannot_start_is_one_line_at_once(home, monkeypatch):
+    monkeypatch.setattr(server, "COMMAND", "import sys; sys.exit('no such database')")
+    with pytest.raises(InvalidInput, match="did not start: no such database"), server.prefect_api():
+        pass
 
-    with temporary_settings({PREFECT_API_URL: url}), get_client(sync_client=True) as client:
+
+def test_without_loopback_it_is_one_line_at_once(home, monkeypatch):
+    def refused(*_: object):
+        raise OSError(99, "Cannot assign requested address")
+
+    monkeypatch.setattr(server.socket, "create_server", refused)
+    with pytest.raises(InvalidInput, match=r"127\.0\.0\.1"), server.prefect_api():
+        pass
+
+
+def _scheduled_runs() -> int:
+    """The number of runs that the scheduler inserted for a deployment that runs every minute."""
+    with get_client(sync_client=True) as client:
         flow = client.create_flow_from_name("scheduled")
         client.create_deployment(
             flow_id=flow,

@@ -60,7 +60,7 @@ PARAMS = {
 BLOCKS = 28
 KEPT = ("dataset", "subsets", "targets", "predictor")
 # What a run leaves that says how long it took, and so differs from run to run.
-TIMED = {"fidelity", "history", "errors", "metrics"}
+TIMED = {"fidelity", "history", "errors", "metrics", "SHA256SUMS"}
 PATIENCE = 600.0
 STAGES = ("targets", "predictor", "publish", "pipeline")
 
@@ -88,7 +88,12 @@ class Project:
         ours = ("PREFECT_", "MLFLOW_", "MODELPRED_", "PYTHONPATH")
         kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
         programs = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-        further = {"PATH": programs, "MODELPRED_DEVICES": "cpu:1", "PREFECT_API_URL": self.api}
+        further = {
+            "PATH": programs,
+            "MODELPRED_DEVICES": "cpu:1",
+            "PREFECT_API_URL": self.api,
+            "PREFECT_API_AUTH_STRING": os.environ["PREFECT_API_AUTH_STRING"],
+        }
         return subprocess.Popen(
             command,
             cwd=self.folder,
@@ -483,8 +488,10 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=list(kinds), choices=kinds)
     parser.add_argument("--no-write", action="store_true")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="modelpred-recovery-") as folder:
-        kit = made(Path(folder), seed=options.seed)
+    with (
+        tempfile.TemporaryDirectory(prefix="modelpred-recovery-") as folder,
+        made(Path(folder), seed=options.seed) as kit,
+    ):
         all_trials(
             kit,
             only=options.only,
@@ -499,17 +506,17 @@ def main() -> None:
     sys.exit(any(trial.outcome != "recovered" for trial in kit.trials))
 
 
-def made(place: Path, *, seed: int) -> Kit:
-    """A kit with its finished project; one Prefect server serves all trials and goes with this process."""
-    from flows import runtime, server  # noqa: PLC0415
+@contextmanager
+def made(place: Path, *, seed: int) -> Iterator[Kit]:
+    """A kit with its finished project; one Prefect server is used by all trials."""
+    from flows.server import prefect_api  # noqa: PLC0415
 
+    os.environ.pop("PREFECT_API_URL", None)
     os.environ["PREFECT_HOME"] = str(place / "prefect")
-    runtime.settle_environment()
-    address = server.join(psutil.Process(), folder=place / "server")
-    assert server.wait_until_healthy(address), (place / "server" / "log").read_text()
-    kit = Kit(place, address.url, np.random.default_rng(seed))
-    kit.prepare()
-    return kit
+    with prefect_api() as url:
+        kit = Kit(place, url, np.random.default_rng(seed))
+        kit.prepare()
+        yield kit
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Runs that Prefect still takes for running although their process is gone: killed together with what watched them."""
+"""Flow runs that Prefect records as running although the process and its supervisor both died."""
 
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import (
@@ -13,10 +13,10 @@ from prefect.context import FlowRunContext
 from prefect.states import Crashed
 
 
-def close_abandoned_runs() -> None:
-    """Marks earlier runs of this flow that never ended as crashed.
+def close_stale_runs() -> None:
+    """Mark earlier runs of this flow that did not end as crashed.
 
-    Called by the run that holds the lock of flows/alone.py: no other run of the flow is at work then.
+    Called only by the run that holds the run lock, so no other run of the flow is in progress.
     """
     context = FlowRunContext.get()
     if context is None or context.flow_run is None:
@@ -32,5 +32,5 @@ def close_abandoned_runs() -> None:
         for run in running:
             before = run.start_time and this.start_time and run.start_time < this.start_time
             if run.id != this.id and before:
-                state = Crashed(message="its process was killed; a later run found it gone")
+                state = Crashed(message="its process was killed; found by a later run")
                 client.set_flow_run_state(run.id, state, force=True)
