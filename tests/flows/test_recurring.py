@@ -1,5 +1,7 @@
 """A recurring run ends in a state that says what it did, or the stage's own message."""
 
+import time
+
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
@@ -49,11 +51,22 @@ def test_each_stage_is_a_task_with_its_numbers(project, prefect_api, tmp_path):
     state = recurring.pipeline(return_state=True)
 
     assert state.message == "ran dataset, studies@edits; registered: x 1"
-    with get_client(sync_client=True) as client:
-        this = FlowRunFilter(id=FlowRunFilterId(any_=[state.state_details.flow_run_id]))
-        runs = {run.name: run.state for run in client.read_task_runs(flow_run_filter=this)}
+    runs = _task_runs(state.state_details.flow_run_id, count=3)
     assert runs["studies@edits"].message.endswith(" s: edits.parameter_error 0.0125")
     assert runs["dataset"].message.endswith(" s")
+
+
+def _task_runs(flow_run, *, count):
+    """The states of a flow run's tasks by name; Prefect writes them with a delay."""
+    this = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run]))
+    end = time.monotonic() + 60
+    with get_client(sync_client=True) as client:
+        while True:
+            runs = client.read_task_runs(flow_run_filter=this)
+            finished = {run.name: run.state for run in runs if run.state.is_final()}
+            if len(finished) == count or time.monotonic() > end:
+                return finished
+            time.sleep(0.2)
 
 
 def test_a_failed_stage_is_a_failed_task_and_the_message_of_the_run(project, prefect_api):
