@@ -15,7 +15,7 @@ from modelpred.predictor.refinement import CERTIFICATE_STEPS, error_bound, refin
 from modelpred.targets import Points, TargetModel, train_targets
 from modelpred.targets.model import class_counts
 from modelpred.targets.threads import thread_count, torch_threads
-from modelpred.targets.weights import weights_of
+from modelpred.targets.weights import check_sizes, weights_of
 
 ANSWER_BLOCK = 2048  # most subsets answered at once: bounds memory, fills a matrix product
 SMALLEST_BLOCK = 256
@@ -231,22 +231,7 @@ def check_weights(weights: Tensor, points: Points) -> Tensor:
         InvalidInput: they are none, or of a size that no subset of whole rows has.
     """
     weights = weights_of(weights, points=len(points.features)).detach()
-    if not len(weights) or weights.dtype == torch.bool:
-        return weights
-    largest = float(weights.max())
-    if largest > LARGEST_WEIGHT:
-        raise InvalidInput(
-            f"weights go up to {largest:g}; expected how often each row counts, at most "
-            f"{LARGEST_WEIGHT:g}"
-        )
-    if weights.is_floating_point():
-        totals = weights.sum(1, dtype=torch.float64)
-        faint = totals[(totals > 0) & (totals < SMALLEST_TOTAL)]
-        if len(faint):
-            raise InvalidInput(
-                f"the weights of a subset sum to {float(faint.min()):g}; expected how often each "
-                f"row counts, in sum 0 or at least {SMALLEST_TOTAL:g}"
-            )
+    check_sizes(weights, largest=LARGEST_WEIGHT, smallest=SMALLEST_TOTAL)
     return weights
 
 

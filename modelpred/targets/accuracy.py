@@ -33,7 +33,9 @@ def relative(problem: Problem, block: Block, step: Tensor) -> Tensor:
     moved, columns = step[..., :-1], problem.norms[:-1]
     moves = _length(moved), _length(moved * columns), _intercepts(problem, step)
     pairs = zip(moves, _sizes(problem, block), strict=True)
-    return torch.stack([torch.where(move == 0, 0.0, move / size) for move, size in pairs]).amax(0)
+    # A size that is too large for a float is unknown, and so is the distance.
+    shares = [torch.where(move == 0, 0.0, move / size) + 0 * size for move, size in pairs]
+    return torch.stack(shares).amax(0)
 
 
 def _sizes(problem: Problem, block: Block) -> tuple[Tensor, Tensor, Tensor]:

@@ -28,10 +28,11 @@ from modelpred.targets.certificate import distance_bound
 from modelpred.targets.compiled.newton import Loss, compiled_solver
 from modelpred.targets.matrices import OuterProducts
 from modelpred.targets.model import Points, Solution, Solver, TargetModel
-from modelpred.targets.newton import newton_solver
+from modelpred.targets.newton import SURE, newton_solver
 
 Curvature = tuple[Tensor, ...]
 
+LARGEST = 1e50  # C: times the largest weight, its square is still a float
 DENSE = 64  # parameters up to which Hessians are made and inverted
 
 
@@ -50,8 +51,10 @@ class Linear(TargetModel):
     curvature_drift: ClassVar[float] = 1.0
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.C) and self.C > 0):
-            raise InvalidInput(f"C is {self.C}; expected a positive number")
+        if not 1 / LARGEST <= self.C <= LARGEST:
+            raise InvalidInput(
+                f"C is {self.C}; expected a positive number, {1 / LARGEST:g} to {LARGEST:g}"
+            )
 
     @abstractmethod
     def outputs(self, classes: int) -> int:
@@ -310,14 +313,36 @@ def _row_space_solver(model: Linear, points: Points) -> Solver:
     basis, small = torch.linalg.qr(points.features.T)
     solver = linear_solver(model, replace(points, features=small.T.contiguous()))
 
+    lengths = points.features.norm(dim=0)
+
     def solve(weights: Tensor, *, start: Tensor | None, tolerance: float) -> Solution:
         begin = None if start is None else _turned(start, basis)
         found = solver(weights, start=begin, tolerance=tolerance)
+        digits = _digits_lost(_turned(found.parameters, basis.T), lengths)
+        for lost in digits[found.converged & (digits > 0)].unique().tolist():
+            rows = found.converged & (digits == lost)
+            again = solver(
+                weights[rows], start=found.parameters[rows], tolerance=tolerance / 10**lost
+            )
+            for name, column in vars(found).items():
+                column[rows] = getattr(again, name)
         parameters = _turned(found.parameters, basis.T)
         norm = model.gradient(parameters, weights, points).abs().amax(1)
         return replace(found, parameters=parameters, gradient_norm=norm)
 
     return solve
+
+
+def _digits_lost(parameters: Tensor, lengths: Tensor) -> Tensor:
+    """How many more digits each row needs in the space of the rows, beyond those to spare there.
+
+    An error there has a part of the coefficients' size, in any direction. Times the lengths of the
+    columns it has a larger part, if the coefficients lie in short columns.
+    """
+    coefficients = parameters.unflatten(1, (-1, len(lengths) + 1))[..., :-1]
+    size, sized = coefficients.norm(dim=(1, 2)), (coefficients * lengths).norm(dim=(1, 2))
+    strain = lengths.max() * size / sized
+    return (SURE * strain).log10().ceil().nan_to_num(0, 0, 0).clamp(min=0).long()
 
 
 def _turned(parameters: Tensor, by: Tensor) -> Tensor:

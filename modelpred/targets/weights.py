@@ -7,6 +7,7 @@ from torch import Tensor
 
 from modelpred.errors import InvalidInput
 
+LARGEST = 1e100  # weight; a subset's smallest sum is its inverse. Squares of both are floats.
 NARROW = (torch.uint16, torch.uint32, torch.uint64)  # kinds that torch can store but not compare
 
 
@@ -14,7 +15,8 @@ def weights_of(weights: object, *, points: int) -> Tensor:
     """The weights as a tensor [subsets, points] of whatever real numbers they are; nothing is copied.
 
     Raises:
-        InvalidInput: another shape, complex numbers, or a value that is negative or not finite.
+        InvalidInput: another shape, complex numbers, or a value that is negative, not finite or
+            beyond all meaning.
     """
     try:
         table = torch.as_tensor(weights)
@@ -45,4 +47,28 @@ def weights_of(weights: object, *, points: int) -> Tensor:
                 f"weights run from {low:g} to {high:g}; expected finite and not negative ones, "
                 "0 for a row that is left out"
             )
+    check_sizes(table.detach(), largest=LARGEST, smallest=1 / LARGEST)
     return table
+
+
+def check_sizes(table: Tensor, *, largest: float, smallest: float) -> None:
+    """Check that no weight is above the largest, and no subset's sum between 0 and the smallest.
+
+    Raises:
+        InvalidInput: one is.
+    """
+    if not table.numel() or table.dtype == torch.bool:
+        return
+    most = float(table.max())
+    if most > largest:
+        raise InvalidInput(
+            f"weights go up to {most:g}; expected how often each row counts, at most {largest:g}"
+        )
+    if table.is_floating_point():
+        totals = table.sum(1, dtype=torch.float64)
+        faint = totals[(totals > 0) & (totals < smallest)]
+        if len(faint):
+            raise InvalidInput(
+                f"the weights of a subset sum to {float(faint.min()):g}; expected how often each "
+                f"row counts, in sum 0 or at least {smallest:g}"
+            )

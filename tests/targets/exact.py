@@ -43,15 +43,17 @@ def optimum(family, features, labels, scale, *, outputs=1, steps=200):
     for _ in range(steps):
         hessian = np.einsum("n,nkl,ni,nj->kilj", scale, curvature, design, design, optimize=True)
         hessian = hessian.reshape(theta.size, theta.size) + np.diag(np.tile(penalty, outputs))
-        if family == "softmax":  # equal shifts of all intercepts: held where they are
-            shift = np.tile(np.eye(design.shape[1])[-1], outputs)
-            hessian = hessian + np.outer(shift, shift) * np.abs(hessian).max()
+        if family == "softmax":  # equal shifts of all outputs, zero at the optimum, stay zero
+            shift = np.tile(np.eye(design.shape[1]), (outputs, 1))
+            hessian = hessian + shift @ shift.T * hessian.diagonal().max()
         step = _solved(hessian, gradient.ravel()).reshape(theta.shape)
         for _ in range(60):
             after, bent = slopes_at(theta - step)
             if (after * step).sum() >= -abs((gradient * step).sum()) / 2:
                 break
             step = step / 2
+        else:
+            raise ArithmeticError("no step descends: that needs more digits")
         theta, moved = theta - step, np.abs(step)
         gradient, curvature = after, bent
         if moved.max() <= 1e-14 * np.abs(theta).max():
@@ -80,6 +82,8 @@ def _solved(matrix, right):
     for row in range(len(right)):
         pivot = row + int(np.abs(table[row:, row]).argmax())
         table[[row, pivot]] = table[[pivot, row]]
+        if table[row, row] == 0:
+            raise ArithmeticError("no pivot: that needs more digits")
         table[row] /= table[row, row]
         others = np.arange(len(right)) != row
         table[others] -= np.outer(table[others, row], table[row])

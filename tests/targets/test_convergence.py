@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from modelpred.errors import InvalidInput
 from modelpred.targets import target_model, train_targets
 from tests.targets.exact import distance, optimum
 
@@ -45,6 +46,69 @@ def test_converged_rows_are_as_near_as_is_stated(name, seed, shape, scales, expo
         scale = np.longdouble(factor) * weights[row]
         exact = optimum(name, table, labels, scale, outputs=OUTPUTS[name])
         assert distance(trained.parameters[row], exact, table) <= 1e-6
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    name=st.sampled_from([*OUTPUTS, "softmax"]),
+    seed=st.integers(0, 10**6),
+    shape=st.tuples(st.integers(8, 16), st.integers(-7, 8)),
+    scales=st.tuples(st.sampled_from([0, 3, 6]), st.sampled_from([0, 3, 100, 1e5])),
+    exponents=st.tuples(powers, powers),
+)
+def test_converged_rows_are_as_near_at_the_extremes(name, seed, shape, scales, exponents):
+    (points, more), (spread, place) = shape, scales
+    features = points + more
+    table, labels, weights, generator = problem(name, seed=seed, points=points, features=features)
+    columns = 10 ** (spread * generator.uniform(-1, 1, size=features))
+    table = (table + place * generator.normal(size=features)) * columns
+    factor, heavier = 10.0 ** (np.array(exponents) * [7, 3])
+    weights = weights[:1] * heavier
+    trained = train_targets(target_model(name, C=factor), table, labels, weights)
+    if trained.converged[0]:
+        scale = np.longdouble(factor) * weights[0]
+        try:
+            exact = optimum(name, table, labels, scale, outputs=OUTPUTS[name])
+        except ArithmeticError:
+            return  # more digits than the oracle has: nothing is known
+        assert distance(trained.parameters[0], exact, table) <= 1e-6
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    name=st.sampled_from(list(OUTPUTS)),
+    seed=st.integers(0, 10**6),
+    exponents=st.tuples(st.floats(-48, 48), st.floats(-98, 98)),
+)
+def test_weights_and_c_of_any_size_give_a_finite_answer(name, seed, exponents):
+    table, labels, weights, _ = problem(name, seed=seed, points=20, features=3)
+    factor, heavier = 10.0 ** np.array(exponents)
+    weights = weights[:1] * heavier
+    trained = train_targets(target_model(name, C=factor), table, labels, weights)
+    assert np.isfinite(trained.parameters).all()
+    assert np.isfinite(trained.objective).all()
+    # Fainter ones leave parameters next to zero, which are compared with another size.
+    if trained.converged[0] and factor * heavier >= 1e-3:
+        scale = np.longdouble(factor) * weights[0]
+        try:
+            exact = optimum(name, table, labels, scale, outputs=OUTPUTS[name])
+        except ArithmeticError:
+            return
+        assert distance(trained.parameters[0], exact, table) <= 1e-6
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    name=st.sampled_from([*OUTPUTS, "mlp"]),
+    power=st.one_of(st.floats(100.1, 308), st.floats(-320, -105)),
+    kind=st.sampled_from([np.float64, np.longdouble]),
+)
+def test_weights_beyond_all_meaning_are_refused(name, power, kind):
+    table, labels, weights, _ = problem("ridge", seed=0, points=20, features=3)
+    labels = labels if name == "ridge" else (labels > 0).astype(int)
+    with pytest.raises(InvalidInput, match="weights.*expected") as refused:
+        train_targets(target_model(name), table, labels, (weights * 10.0**power).astype(kind))
+    assert "\n" not in str(refused.value)
 
 
 @settings(max_examples=40, deadline=None)

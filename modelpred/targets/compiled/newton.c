@@ -103,9 +103,11 @@ static double terms_of(const Pool *pool, const Work *work) {
            reach_of(pool, work) * length_of(work->curvature, work->padded);
 }
 
-/* move / size, where size is at least `least`; nothing moves 0 by 0. */
+/* move / size, where size is at least `least`; nothing moves 0 by 0, and no number tells how far
+   something of a size beyond all floats is moved. */
 static double share_of(double move, double size, double least) {
-    return move == 0 ? 0 : move / (size > least ? size : least);
+    double own = size > least ? size : least;
+    return (move == 0 ? 0 : move / own) + 0 * own;
 }
 
 /* What a parameter would be if all terms of its gradient had one sign, times SMALL. */

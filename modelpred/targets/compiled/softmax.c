@@ -213,9 +213,11 @@ static double terms_of(const Pool *pool, const Room *room) {
     return sqrt(room->slope_squares) + reach * sqrt(curvature / (double)pool->points);
 }
 
-/* The root of move / size, where size is at least `least`; nothing moves 0 by 0. */
+/* The root of move / size, where size is at least `least`; nothing moves 0 by 0, and no number tells
+   how far something of a size beyond all floats is moved. */
 static double share_of(double move, double size, double least) {
-    return move == 0 ? 0 : sqrt(move / (size > least ? size : least));
+    double own = size > least ? size : least;
+    return (move == 0 ? 0 : sqrt(move / own)) + 0 * own;
 }
 
 /* How far a step moves the parameters, relative to their size: the largest of three, coefficients'
