@@ -106,7 +106,7 @@ def test_weights_and_c_of_any_size_give_a_finite_answer(name, seed, exponents):
 def test_weights_beyond_all_meaning_are_refused(name, power, kind):
     table, labels, weights, _ = problem("ridge", seed=0, points=20, features=3)
     labels = labels if name == "ridge" else (labels > 0).astype(int)
-    with pytest.raises(InvalidInput, match="weights.*expected") as refused:
+    with pytest.raises(InvalidInput, match=r"weights.*expected") as refused:
         train_targets(target_model(name), table, labels, (weights * 10.0**power).astype(kind))
     assert "\n" not in str(refused.value)
 
