@@ -53,7 +53,7 @@ def register() -> str:
         PREDICTOR,
         dataset_name=dataset.name,
         evidence=registry.Evidence(
-            registry.held_out_errors(pl.read_parquet(PREDICTOR / "fidelity.parquet")),
+            registry.held_out_errors(pl.read_parquet(PREDICTOR / "fidelity.parquet", glob=False)),
             None if gates.calibration is None else calibration(),
         ),
         lineage=registry.Lineage.model_validate(
@@ -103,7 +103,9 @@ def calibration() -> "Calibration | None":
     if not (CALIBRATION / "metrics.json").is_file() or not _calibrated_this():
         return None
     skipped = json.loads((CALIBRATION / "metrics.json").read_text()).get("skipped", "")
-    return calibration_of(pl.read_parquet(CALIBRATION / "predictions.parquet"), skipped=skipped)
+    return calibration_of(
+        pl.read_parquet(CALIBRATION / "predictions.parquet", glob=False), skipped=skipped
+    )
 
 
 def _calibrated_this() -> bool:

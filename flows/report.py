@@ -33,8 +33,8 @@ def main() -> None:
     inputs = ReportInputs(
         params=told,
         dataset=dataset,
-        fidelity=pl.read_parquet(PREDICTOR / "fidelity.parquet"),
-        history=pl.read_parquet(PREDICTOR / "history.parquet"),
+        fidelity=pl.read_parquet(PREDICTOR / "fidelity.parquet", glob=False),
+        history=pl.read_parquet(PREDICTOR / "history.parquet", glob=False),
         studies={
             study: read_result(STUDIES_FOLDER / study)
             for study in STUDIES

@@ -44,7 +44,7 @@ from modelpred.targets.shards import read_bank
 def _preparation(artifacts: Path) -> Preparation:
     """What the predictor cost before its first answer."""
     roles = read_bank(artifacts / TARGETS.name).roles
-    history = pl.read_parquet(artifacts / PREDICTOR.name / "history.parquet")
+    history = pl.read_parquet(artifacts / PREDICTOR.name / "history.parquet", glob=False)
     return Preparation(
         targets=sum(role != "test" for role in roles),
         fit_seconds=float(history["seconds"].to_numpy().max()),

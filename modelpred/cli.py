@@ -29,12 +29,13 @@ Project = Annotated[
 ]
 
 
-def _version(asked: bool) -> None:  # noqa: FBT001 - typer calls it so
+def _version(asked: bool) -> bool:  # noqa: FBT001 - typer calls it so
     if asked:
         from importlib.metadata import version  # noqa: PLC0415
 
         typer.echo(f"modelpred {version('modelpred')}")
         raise typer.Exit
+    return asked
 
 
 @app.callback()
@@ -183,7 +184,10 @@ def score_attributions(files: list[Path], project: Project = Path()) -> None:
     except InvalidInput as error:
         sys.exit(str(error))
     table = pl.concat(
-        [pl.DataFrame(rows, schema=lds.LDS_SCHEMA), pl.read_parquet(folder / "lds.parquet")]
+        [
+            pl.DataFrame(rows, schema=lds.LDS_SCHEMA),
+            pl.read_parquet(folder / "lds.parquet", glob=False),
+        ]
     )
     typer.echo(
         f"{'':<24}{'form':<10}{'LDS':>7}   95% interval over {bank.margins.shape[1]} test rows"
@@ -212,7 +216,7 @@ def _fidelity(artifacts: Path) -> str:
     """Mean parameter error of every method by design, the best first."""
     import polars as pl  # noqa: PLC0415
 
-    table = pl.read_parquet(artifacts / "predictor" / "fidelity.parquet")
+    table = pl.read_parquet(artifacts / "predictor" / "fidelity.parquet", glob=False)
     designs = table["design"].unique(maintain_order=True).to_list()
     designs.sort(key=lambda design: design != "uniform")
     wide = table.pivot("design", index="method", values="parameter_error")
@@ -235,8 +239,10 @@ def _values(artifacts: Path) -> str:
     import polars as pl  # noqa: PLC0415
 
     label = str(_read_json(artifacts / "dataset" / "dataset.json")["label_name"])
-    rows = pl.read_parquet(artifacts / "dataset" / "rows.parquet").cast({"row_id": pl.String})
-    values = pl.read_parquet(artifacts / "studies" / "valuation" / "values.parquet")
+    rows = pl.read_parquet(artifacts / "dataset" / "rows.parquet", glob=False).cast(
+        {"row_id": pl.String}
+    )
+    values = pl.read_parquet(artifacts / "studies" / "valuation" / "values.parquet", glob=False)
     ordered = values.sort("value", descending=True)
     most, least = (
         part.join(_described(rows, label, only=part["row_id"]), on="row_id", maintain_order="left")

@@ -73,6 +73,21 @@ def seal(folder: Path, names: Iterable[str] | None = None) -> None:
 # --- reading -----------------------------------------------------------------------------------
 
 
+def open_file(path: Path, *, again: str) -> io.BufferedReader:
+    """An ordinary file, opened for reading bytes.
+
+    Raises:
+        InvalidInput: it is a folder, a pipe, a socket or a device.
+        OSError: it is missing or unreadable.
+    """
+    # Without O_NONBLOCK, opening a pipe that nobody writes to would wait for ever.
+    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise refuse(path, "it is not an ordinary file", again=again)
+    return file
+
+
 def read_file(path: Path, *, again: str, largest: int = LARGEST_FILE) -> bytes:
     """The content of an ordinary file.
 
@@ -80,14 +95,10 @@ def read_file(path: Path, *, again: str, largest: int = LARGEST_FILE) -> bytes:
         InvalidInput: it is missing, a folder, a pipe or a device, unreadable, or larger than that.
     """
     try:
-        # Without O_NONBLOCK, opening a pipe that nobody writes to would wait for ever.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb") as file:
-            found = os.fstat(descriptor)
-            if not stat.S_ISREG(found.st_mode):
-                raise refuse(path, "it is not an ordinary file", again=again)
-            if found.st_size > largest:
-                why = f"it has {found.st_size:,} bytes, at most {largest:,} are read"
+        with open_file(path, again=again) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > largest:
+                why = f"it has {size:,} bytes, at most {largest:,} are read"
                 raise refuse(path, why, again=again)
             return file.read()
     except (FileNotFoundError, NotADirectoryError) as error:

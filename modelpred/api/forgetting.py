@@ -121,7 +121,7 @@ def _without(fitted: Fitted, gone: NDArray[np.int64], *, test: bool) -> Part:
     kept[gone] = False
     numbers = encoded.numpy()[kept]
     return Part(
-        rows.select(dataset.column_names).filter(pl.Series(kept)),
+        rows[list(dataset.column_names)].filter(pl.Series(kept)),
         labels.names[numbers] if labels.classes else numbers,
         tuple(row_id for row_id, left in zip(ids, kept, strict=True) if left),
     )

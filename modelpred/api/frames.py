@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 import polars as pl
 
-from modelpred.dataset.cells import Unusable, names_of
+from modelpred.dataset.cells import Unusable, column_of, names_of
 from modelpred.dataset.columns import inspect_columns
 from modelpred.dataset.meanings import typed
 from modelpred.errors import InvalidInput
@@ -125,7 +125,12 @@ def judged(rows: pl.DataFrame, *, what: str) -> pl.DataFrame:
     categories = [
         cells.name for cells in rows if isinstance(cells.dtype, (pl.Categorical, pl.Enum))
     ]
-    meant = pl.DataFrame([typed(cells, category=cells.name in categories) for cells in rows])
+    meant = pl.DataFrame(
+        [
+            typed(column_of(rows, name), category=name in categories).alias(name)
+            for name in rows.columns
+        ]
+    )
     found = inspect_columns(
         meant,
         meant.columns,
@@ -139,7 +144,7 @@ def judged(rows: pl.DataFrame, *, what: str) -> pl.DataFrame:
         log.warning("%s", note)
     if not found.columns:
         raise InvalidInput(f"{what} has no column to learn from; each is constant")
-    return meant.select(column.name for column in found.columns)
+    return meant[[column.name for column in found.columns]]
 
 
 def _for_a_notebook(problems: Sequence[str]) -> str:
@@ -208,7 +213,7 @@ def _without_index(
         names = tuple(_names(frame[index[0]], what=f"{what}: column {index[0]!r}"))
     else:
         log.warning("%s: %s is the index of a pandas table; left out", what, ", ".join(index))
-    return frame.drop(index), names
+    return frame[[name for name in frame.columns if name not in index]], names
 
 
 def _called(cells: Table, *, what: str) -> pl.Series:

@@ -78,7 +78,7 @@ def read_weights(
     if is_frame(weights):
         frame, _ = polars_frame(weights, what="weights")
         if row_ids and set(frame.columns) == set(row_ids):
-            frame = frame.select(row_ids)  # columns that name rows go by these names
+            frame = frame[list(row_ids)]  # columns that name rows go by these names
         weights = frame.to_numpy()
     array = array_of(weights)
     values = _floats(array, what="weights hold")

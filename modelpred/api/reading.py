@@ -13,7 +13,7 @@ from modelpred.api.frames import require_same_rows, row_names
 from modelpred.api.inputs import ArrayLike, frame_of
 from modelpred.api.labels import Labels
 from modelpred.dataset import Dataset
-from modelpred.dataset.cells import names_of
+from modelpred.dataset.cells import column_of, names_of
 from modelpred.dataset.encoding import CategoryColumn, Encoding, fit_encoding
 from modelpred.dataset.preparation import content_fingerprint
 from modelpred.dataset.scaling import Scaling, scaled_features
@@ -56,7 +56,7 @@ class Reading:
         """What these rows hold that no row of the fit held, a line for each column."""
         lines: list[str] = []
         for column in self.encoding.columns:
-            cells = rows[column.name]
+            cells = column_of(rows, column.name)
             if isinstance(column, CategoryColumn) and column.name in self.levels:
                 names = names_of(cells)
                 new = names.filter(names.is_not_null() & ~names.is_in(self.levels[column.name]))
@@ -83,7 +83,7 @@ class Reading:
             frame = frame.rename({name: f"x{name}" for name in frame.columns})
         missing = [name for name in names if name not in frame.columns]
         if named and not missing:
-            return frame.select(names)
+            return frame[list(names)]
         if named and self.named:
             raise InvalidInput(f"{what} has no column {missing[0]!r}; pass the columns of the fit")
         if frame.width != len(names):
@@ -117,7 +117,7 @@ def _rows(count: int) -> str:
 def levels_of(encoding: Encoding, rows: pl.DataFrame) -> dict[str, frozenset[str]]:
     """What these rows hold of each category."""
     return {
-        column.name: frozenset(names_of(rows[column.name]).drop_nulls())
+        column.name: frozenset(names_of(column_of(rows, column.name)).drop_nulls())
         for column in encoding.columns
         if isinstance(column, CategoryColumn)
     }

@@ -1,5 +1,7 @@
 """What ModelPred is told, as the configurations that the pipeline's stages take."""
 
+from typing import Any
+
 from pydantic import BaseModel, ConfigDict
 
 from modelpred.api.labels import Labels
@@ -35,7 +37,7 @@ def family_of(target: str, labels: Labels) -> str:
     return target if target != AUTO else fitting_families(len(labels.classes))[0]
 
 
-def plain_settings(settings: dict[str, Number | str]) -> dict[str, int | float | str]:
+def plain_settings(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings with numbers of any library as Python's own."""
     return {
         name: value if (number := plain(value)) is None else number

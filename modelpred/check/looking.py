@@ -16,6 +16,7 @@ import numpy as np
 import polars as pl
 from pydantic import ValidationError
 
+from modelpred.dataset.cells import column_of
 from modelpred.dataset.config import AUTO, DatasetConfig
 from modelpred.dataset.encoding import Encoding, fit_encoding
 from modelpred.dataset.holding_out import says_test
@@ -134,7 +135,7 @@ def _head(looked: Looked, config: DatasetConfig) -> str:
     if taken < looked.rows:
         most = f"{config.max_points:,}{_of_each_part(config)}"
         words += f", of which {taken:,} are taken (dataset.max_points: {most})"
-    cells = table.rows[table.label]
+    cells = column_of(table.rows, table.label)
     if not table.classes:
         return f"{words}\nlabel {table.label}: a number, {cells.min():,.6g} to {cells.max():,.6g}"
     counts = cells.cast(pl.String).value_counts(sort=True).rows()
@@ -177,7 +178,7 @@ def _notes(looked: Looked) -> list[str]:
     hints = [
         f"column {name!r} says which rows are for training and testing: dataset.test: {name} uses it"
         for name in looked.table.feature_names
-        if says_test(looked.table.rows[name])
+        if says_test(column_of(looked.table.rows, name))
     ]
     parts = {"Left out:": found.notes, "To be mended first:": found.problems, "Hint:": hints}
     return [

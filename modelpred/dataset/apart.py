@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float64
 
-from modelpred.dataset.cells import DAYS
+from modelpred.dataset.cells import DAYS, column_of
 
 
 def distances(rows: pl.DataFrame, columns: Sequence[str]) -> Float64[np.ndarray, "rows columns"]:
@@ -23,7 +23,7 @@ def distances(rows: pl.DataFrame, columns: Sequence[str]) -> Float64[np.ndarray,
         rows: the rows to compare among themselves.
         columns: those to compare them by, of any type that a data set has.
     """
-    found = [_distances(rows[name]) for name in columns]
+    found = [_distances(column_of(rows, name)) for name in columns]
     return np.stack(found, axis=1) if found else np.zeros((len(rows), 0))
 
 

@@ -62,6 +62,14 @@ def is_missing(value: Any) -> bool:  # noqa: ANN401 - whatever a person's table 
     return np.ndim(value) == 0 and bool(value != value)  # noqa: PLR0124
 
 
+def column_of(rows: pl.DataFrame, name: str) -> pl.Series:
+    """The column under a plain name.
+
+    polars interprets a name such as `^x$`, also in the methods of a series.
+    """
+    return rows[name].alias("cells")
+
+
 def known(cells: pl.Series) -> pl.Series:
     """The cells with every missing one as null, in types that can be calculated with.
 

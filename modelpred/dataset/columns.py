@@ -6,8 +6,8 @@ stand for a missing one, times of day, free text, and ids. Left out, and told: a
 one that repeats another.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 
 import polars as pl
@@ -20,6 +20,7 @@ from modelpred.dataset.cells import (
     MOMENT,
     WORDS,
     are_days,
+    column_of,
     day_numbers,
     read_moments,
 )
@@ -79,6 +80,10 @@ class Inspection:
     notes: tuple[str, ...]
     left_out: tuple[str, ...]
 
+    def with_notes(self, notes: Iterable[str]) -> "Inspection":
+        """The same with these notes before its own."""
+        return replace(self, notes=(*notes, *self.notes))
+
 
 def inspect_columns(
     rows: pl.DataFrame,
@@ -101,8 +106,8 @@ def inspect_columns(
     problems: list[str] = []
     notes: dict[str, str] = {}
     for name in names:
-        cells = rows[name]
-        problem = _problem(cells, where, category=name in categories)
+        cells = column_of(rows, name)
+        problem = _problem(name, cells, where, category=name in categories)
         if problem:
             problems.append(f"{source}: column {name!r} {problem}")
             continue
@@ -112,24 +117,24 @@ def inspect_columns(
         elif copied is not None:
             notes[name] = f"{source}: column {name!r} repeats {copied!r}; left out"
         else:
-            columns.append(describe(cells))
+            columns.append(describe(name, cells))
     return Inspection(tuple(columns), tuple(problems), tuple(notes.values()), tuple(notes))
 
 
-def describe(cells: pl.Series) -> Column:
+def describe(name: str, cells: pl.Series) -> Column:
     """One column in words."""
     kind = kind_of(cells)
     present = cells.drop_nulls()
     distinct = present.n_unique()
     if kind == "category":
         counts = present.cast(pl.String).value_counts(sort=True)
-        shown = [str(level) for level in counts[cells.name].head(SHOWN_LEVELS)]
+        shown = [str(level) for level in counts["cells"].head(SHOWN_LEVELS)]
         told = ", ".join(shown) + (", ..." if distinct > SHOWN_LEVELS else "")
     elif kind == "boolean":
         told = f"true in {int(present.sum()):,}"
     else:
         told = f"{_short(present.min())} to {_short(present.max())}"
-    return Column(cells.name, kind, cells.null_count(), distinct, told)
+    return Column(name, kind, cells.null_count(), distinct, told)
 
 
 def kind_of(cells: pl.Series) -> str:
@@ -145,25 +150,24 @@ def kind_of(cells: pl.Series) -> str:
 
 
 def _short(value: object) -> str:
-    if isinstance(value, int):
-        return f"{value:,}"
-    return f"{value:,.6g}" if isinstance(value, float) else str(value)
+    # Without separators of thousands: a number may be a year.
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _same(one: pl.Series, other: pl.Series) -> bool:
     return one.dtype == other.dtype and one.equals(other, check_names=False)
 
 
-def _problem(cells: pl.Series, where: Sequence[str], *, category: bool) -> str:
+def _problem(name: str, cells: pl.Series, where: Sequence[str], *, category: bool) -> str:
     """What is wrong with a column, and what to do; nothing where it can be used."""
     kind = kind_of(cells)
     drop = "drop it (dataset.drop)"
     if cells.null_count() == len(cells):
         return f"has no value in any of the {len(cells):,} rows; {drop}"
     if kind == "number":
-        return _number_problem(cells, where)
+        return _number_problem(name, cells, where)
     if kind == "category":
-        return "" if category else _text_problem(cells, where)
+        return "" if category else _text_problem(name, cells, where)
     if kind == "date":
         return _date_problem(cells, where)
     if kind == "boolean":
@@ -171,7 +175,7 @@ def _problem(cells: pl.Series, where: Sequence[str], *, category: bool) -> str:
     return f"holds {kind}, expected numbers, text, true and false, or dates; {drop}"
 
 
-def _number_problem(cells: pl.Series, where: Sequence[str]) -> str:
+def _number_problem(name: str, cells: pl.Series, where: Sequence[str]) -> str:
     if cells.dtype.is_float():
         infinite = cells.is_infinite().fill_null(value=False)
         if infinite.any():
@@ -179,10 +183,10 @@ def _number_problem(cells: pl.Series, where: Sequence[str]) -> str:
             return (
                 f"holds {cells[first]} in {where[first]}; write a number there, or leave it empty"
             )
-    return _running_number(cells.drop_nulls())
+    return _running_number(name, cells.drop_nulls())
 
 
-def _running_number(present: pl.Series) -> str:
+def _running_number(name: str, present: pl.Series) -> str:
     """Whole numbers that count the rows, in any order, all of them or a sample; or nothing.
 
     Of n numbers drawn from a range r, all differ with a chance below exp(-n (n - 1) / 2r).
@@ -196,7 +200,7 @@ def _running_number(present: pl.Series) -> str:
     if present.n_unique() < count or count * (count - 1) <= 2 * CERTAIN * width:
         return ""
     counts = "counts the rows" if width == count else "counts the rows, with gaps,"
-    return f"{counts} from {low:.0f} to {high:.0f}: {_id_advice(present.name)}"
+    return f"{counts} from {low:.0f} to {high:.0f}: {_id_advice(name)}"
 
 
 def _date_problem(cells: pl.Series, where: Sequence[str]) -> str:
@@ -210,7 +214,7 @@ def _date_problem(cells: pl.Series, where: Sequence[str]) -> str:
     return f"holds {told} in {where[first]}, which stands for no day; leave the cell empty"
 
 
-def _text_problem(cells: pl.Series, where: Sequence[str]) -> str:
+def _text_problem(name: str, cells: pl.Series, where: Sequence[str]) -> str:
     words = cells.cast(pl.String)
     present = words.drop_nulls()
     told = _written_otherwise(present) or _mixed(words, where)
@@ -224,7 +228,7 @@ def _text_problem(cells: pl.Series, where: Sequence[str]) -> str:
     if distinct > MANY * len(present):
         return (
             f"has {distinct:,} different texts in {len(present):,} rows, ids or names: "
-            f"{_id_advice(cells.name)}, or name it in dataset.categories"
+            f"{_id_advice(name)}, or name it in dataset.categories"
         )
     return ""
 

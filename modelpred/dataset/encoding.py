@@ -27,6 +27,7 @@ from modelpred.dataset.cells import (
     WORDS,
     Unusable,
     are_days,
+    column_of,
     known,
     moments_of,
     names_of,
@@ -64,7 +65,7 @@ class NumberColumn(_Column):
         """The features that these cells become."""
         numbers = numbers_of(cells)
         require(numbers.is_finite().fill_null(value=True), "a finite number")
-        return self._with_missing(numbers, [numbers.fill_null(self.fill)])
+        return self._with_missing(numbers, [numbers.fill_null(self.fill).alias(self.name)])
 
 
 class BooleanColumn(_Column):
@@ -75,7 +76,7 @@ class BooleanColumn(_Column):
     def encoded(self, cells: pl.Series) -> list[pl.Series]:
         """The features that these cells become."""
         truths = truths_of(cells)
-        return self._with_missing(truths, [truths.cast(pl.Float64).fill_null(0.0)])
+        return self._with_missing(truths, [truths.cast(pl.Float64).fill_null(0.0).alias(self.name)])
 
 
 class CategoryColumn(_Column):
@@ -170,7 +171,7 @@ class Encoding(BaseModel):
     def _features(self, rows: pl.DataFrame) -> pl.DataFrame:
         parts: list[pl.Series] = []
         for column in self.columns:
-            cells = rows[column.name]
+            cells = column_of(rows, column.name)
             try:
                 parts += column.encoded(known(cells))
             except Unusable as error:
@@ -207,12 +208,14 @@ def fit_encoding(
     """
     forms = dates or {}
     return Encoding(
-        columns=tuple(_fitted(known(rows[name]), levels, forms.get(name)) for name in columns)
+        columns=tuple(
+            _fitted(name, known(column_of(rows, name)), levels, forms.get(name)) for name in columns
+        )
     )
 
 
-def _fitted(cells: pl.Series, levels: int, form: str | None) -> EncodedColumn:
-    name, kind = cells.name, cells.dtype
+def _fitted(name: str, cells: pl.Series, levels: int, form: str | None) -> EncodedColumn:
+    kind = cells.dtype
     if kind.is_numeric():
         numbers = cells.cast(pl.Float64)
         fill = _median(numbers)
@@ -221,21 +224,21 @@ def _fitted(cells: pl.Series, levels: int, form: str | None) -> EncodedColumn:
     if kind == pl.Boolean:
         return BooleanColumn(name=name, missing=missing)
     if kind in WORDS:
-        counts = cells.drop_nulls().value_counts()
-        ranked = counts.sort([pl.col("count"), pl.col(name)], descending=[True, False])[name]
+        counts = cells.drop_nulls().alias("level").value_counts()
+        ranked = counts.sort(["count", "level"], descending=[True, False])["level"]
         kept = tuple(sorted(ranked.head(levels)))
         return CategoryColumn(
             name=name, missing=missing, levels=kept, other=len(ranked) > len(kept)
         )
     if kind in DAYS:
-        return _fitted_date(cells, form, missing=missing)
+        return _fitted_date(name, cells, form, missing=missing)
     raise InvalidInput(
         f"column {name!r} holds {kind}, expected numbers, text, true and false, or dates; "
         "convert it, or drop it (dataset.drop)"
     )
 
 
-def _fitted_date(cells: pl.Series, form: str | None, *, missing: bool) -> DateColumn:
+def _fitted_date(name: str, cells: pl.Series, form: str | None, *, missing: bool) -> DateColumn:
     told = moments_of(cells)
     first = told.min()
     start = first if isinstance(first, datetime) else datetime(1970, 1, 1)  # noqa: DTZ001 - no zone
@@ -246,9 +249,7 @@ def _fitted_date(cells: pl.Series, form: str | None, *, missing: bool) -> DateCo
     )
     parts: tuple[Literal["days", "month", "weekday"], ...] = ("days", *varied)
     fill = tuple(_median(_DATE_PARTS[part](told, began)) for part in parts)
-    return DateColumn(
-        name=cells.name, missing=missing, start=began, parts=parts, fill=fill, form=form
-    )
+    return DateColumn(name=name, missing=missing, start=began, parts=parts, fill=fill, form=form)
 
 
 def _median(numbers: pl.Series) -> float:

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
+from modelpred.dataset.cells import column_of
 from modelpred.dataset.config import DatasetConfig
 from modelpred.dataset.seeds import seeded_generator
 from modelpred.dataset.tables import Table
@@ -103,7 +104,7 @@ def grown_split(
     new = np.ones(len(ids), dtype=bool)
     new[pool + test] = False
     for name in table.kept:
-        held_out = _with_their_groups(table.rows[name], held_out, new, name=name)
+        held_out = _with_their_groups(column_of(table.rows, name), held_out, new, name=name)
     generator = seeded_generator(seed, "grown", len(known.earlier))
     return (
         np.concatenate(

@@ -84,8 +84,8 @@ def _read(named: str) -> pl.DataFrame:
         raise InvalidInput(f"dataset.file: there is no file {named}")
     try:
         if path.suffix == ".parquet":
-            return pl.read_parquet(path)
-        return pl.read_csv(path, infer_schema_length=None)
+            return pl.read_parquet(path, glob=False)
+        return pl.read_csv(path, infer_schema_length=None, glob=False)
     except (pl.exceptions.PolarsError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise InvalidInput(f"dataset.file: {named} cannot be read as a table: {reason}") from error

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 from jaxtyping import Bool
 
-from modelpred.dataset.cells import WORDS, Unusable, names_of
+from modelpred.dataset.cells import WORDS, Unusable, column_of, names_of
 from modelpred.dataset.config import AUTO, DatasetConfig
 from modelpred.dataset.splitting import held_out_groups, held_out_rows
 from modelpred.errors import InvalidInput
@@ -27,7 +27,7 @@ def says_test(cells: pl.Series) -> bool:
 
 
 def marked_rows(
-    cells: pl.Series, *, source: str, where: Callable[[int], str]
+    cells: pl.Series, *, name: str, source: str, where: Callable[[int], str]
 ) -> Bool[np.ndarray, " rows"]:
     """Which rows a column marks as test rows."""
     try:
@@ -38,7 +38,7 @@ def marked_rows(
     if not said.all():
         first = said.to_list().index(False)
         raise InvalidInput(
-            f"{source}: column {cells.name!r} (dataset.test) holds {cells[first]!r} in "
+            f"{source}: column {name!r} (dataset.test) holds {cells[first]!r} in "
             f"{where(first)}; expected train and test, true and false, or 1 and 0"
         )
     return words.replace_strict(TEST_WORDS, return_dtype=pl.Boolean).to_numpy()
@@ -56,17 +56,19 @@ def test_rows(
             )
         return None
     if isinstance(config.test, str) and config.test != AUTO:
-        return marked_rows(rows[config.test], source=source, where="row {}".format)
+        return marked_rows(
+            column_of(rows, config.test), name=config.test, source=source, where="row {}".format
+        )
     share = config.test if isinstance(config.test, float) else TEST_SHARE
     if config.group:
-        groups = rows[config.group]
+        groups = column_of(rows, config.group)
         if groups.n_unique() < 2:
             raise InvalidInput(
                 f"{source}: all {len(rows):,} rows are of one group ({config.group!r} is "
                 f"{groups[0]!r}), so none can be held out whole; name another dataset.group, or none"
             )
         return held_out_groups(groups, share=share, seed=config.seed)
-    labels = rows[str(config.label)].cast(pl.String) if classes else None
+    labels = column_of(rows, str(config.label)).cast(pl.String) if classes else None
     return held_out_rows(labels, rows=len(rows), share=share, seed=config.seed)
 
 
@@ -83,6 +85,6 @@ def require_whole_groups(
         if groups[row] in trained:
             raise InvalidInput(
                 f"{source}: {where[row]} is for testing (dataset.test: {config.test}), but other rows "
-                f"of its group ({groups.name}: {groups[row]}) are trained on; name whole "
+                f"of its group ({config.group}: {groups[row]}) are trained on; name whole "
                 "groups, or leave dataset.group out"
             )

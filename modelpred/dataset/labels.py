@@ -4,6 +4,7 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float64, Int64
 
+from modelpred.dataset.cells import column_of
 from modelpred.dataset.magnitudes import LARGEST_CELL, are_one
 from modelpred.dataset.tables import Table
 from modelpred.errors import InvalidInput
@@ -13,7 +14,7 @@ def labels_of(
     table: Table,
 ) -> tuple[Int64[np.ndarray, " rows"] | Float64[np.ndarray, " rows"], tuple[str, ...]]:
     """Labels as class index with the names of the classes, or as numbers with none."""
-    column = table.rows[table.label]
+    column = column_of(table.rows, table.label)
     if not table.classes:
         values = column.cast(pl.Float64)
         unusable = ~(values.is_finite().fill_null(False))  # noqa: FBT003 - polars' own signature

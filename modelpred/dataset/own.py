@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from modelpred.dataset.cells import TRUTHS, WORDS, Unusable, known, names_of
+from modelpred.dataset.cells import TRUTHS, WORDS, Unusable, column_of, known, names_of
 from modelpred.dataset.columns import Inspection, inspect_columns
 from modelpred.dataset.config import AUTO, DatasetConfig
 from modelpred.dataset.holding_out import (
@@ -21,8 +21,9 @@ from modelpred.dataset.holding_out import (
 )
 from modelpred.dataset.meanings import typed
 from modelpred.dataset.openml import PREFIX, fetch_openml_table
-from modelpred.dataset.reading import RawTable, looks_like_path, open_table
-from modelpred.dataset.roles import ROW, names_test_column, require_roles
+from modelpred.dataset.places import looks_like_path
+from modelpred.dataset.reading import ROW, RawTable, open_table, table_of
+from modelpred.dataset.roles import names_test_column, require_roles
 from modelpred.dataset.seeds import seeded_generator
 from modelpred.dataset.splitting import (
     MOST_CLASSES,
@@ -59,7 +60,8 @@ def own_table(config: DatasetConfig) -> Looked:
     """
     raw, config, attribution = _opened(config)
     require_roles(raw.columns, config, source=raw.name, text=raw.text)
-    raw = replace(raw, columns=tuple(name for name in raw.columns if name not in config.drop))
+    index = _unused_index(raw, config)
+    raw = raw.without((*config.drop, *index))
     second = _second_file(raw, config)
     taken, height = _taken(raw, config, part="")
     in_second = None
@@ -70,25 +72,25 @@ def own_table(config: DatasetConfig) -> Looked:
     where = _names_of_rows(raw, second, taken)
     rows = _typed(taken, config, raw, where)
     if config.row_id is not None:
-        _require_unique(rows[config.row_id], raw.name, where)
+        _require_unique(config.row_id, column_of(rows, config.row_id), raw.name, where)
     ids = _row_numbers(taken, second) if config.row_id is None else rows[config.row_id]
     rows = rows.with_columns(ids.alias("row_id"))
     label = str(config.label)
     rows, classes = _with_label(rows, label, raw.name, where)
     held_out = test_rows(rows, config, classes, raw.name) if in_second is None else in_second
     if config.group and held_out is not None:
-        require_whole_groups(rows[config.group], held_out, config, raw.name, where)
+        require_whole_groups(column_of(rows, config.group), held_out, config, raw.name, where)
     roles = {label, config.row_id, config.group, _test_column(raw, config)}
     names = [name for name in raw.columns if name not in roles]
     inspection = inspect_columns(
         rows, names, source=raw.name, categories=config.categories, where=where
-    )
+    ).with_notes(map(_index_note, index))
     features = [column.name for column in inspection.columns]
     unused = [name for name in names if name in inspection.left_out]
     kept = [config.group] if config.group else []
     table = Table(
         name=_name(config.source),
-        rows=rows.select("row_id", *features, *unused, *kept, label),
+        rows=rows[["row_id", *features, *unused, *kept, label]],
         label=label,
         classes=classes,
         points=len(rows),
@@ -105,7 +107,7 @@ def _opened(config: DatasetConfig) -> tuple[RawTable, DatasetConfig, str]:
     """The source, with the label that it declares itself where none is asked for."""
     if config.source.startswith(PREFIX):
         fetched = fetch_openml_table(config.source.removeprefix(PREFIX))
-        raw = RawTable(config.source, fetched.rows.lazy(), tuple(fetched.rows.columns), text=False)
+        raw = table_of(config.source, fetched.rows)
         config = config.model_copy(update={"label": config.label or fetched.label})
         return raw, config, fetched.attribution
     return open_table(config.source, delimiter=config.delimiter), config, config.source
@@ -152,9 +154,9 @@ def _taken(raw: RawTable, config: DatasetConfig, *, part: str) -> tuple[pl.DataF
     """The rows that are taken, with their number in the source, and how many there are in all."""
     label = str(config.label)
     named = [label, *filter(None, [_test_column(raw, config) if not part else None])]
-    read = _collected(raw, raw.frame.select(named))
-    words = known(read[label])
-    _require_label_type(words, raw.name)
+    read = raw.read(named, None)
+    words = known(column_of(read, label))
+    _require_label_type(label, words, raw.name)
     missing = words.is_null()
     if missing.any():
         count, first = int(missing.sum()), missing.to_list().index(True)
@@ -166,7 +168,9 @@ def _taken(raw: RawTable, config: DatasetConfig, *, part: str) -> tuple[pl.DataF
         raise InvalidInput(f"{raw.name} has no rows")
     parts = np.zeros(len(words), dtype=bool)
     if len(named) > 1:
-        parts = marked_rows(read[named[1]], source=raw.name, where=raw.where)
+        parts = marked_rows(
+            column_of(read, named[1]), name=named[1], source=raw.name, where=raw.where
+        )
     ranks = seeded_generator(config.seed, "taken", part).random(len(words))
     chosen = np.sort(
         np.concatenate(
@@ -176,19 +180,22 @@ def _taken(raw: RawTable, config: DatasetConfig, *, part: str) -> tuple[pl.DataF
             ]
         )
     )
-    frame = raw.frame.select(raw.columns).with_row_index(ROW)
-    if len(chosen) < len(words):
-        frame = frame.filter(pl.col(ROW).is_in(pl.Series(chosen, dtype=pl.UInt32).implode()))
-    return _collected(raw, frame), len(words)
+    frame = raw.read(raw.columns, chosen if len(chosen) < len(words) else None)
+    return frame.insert_column(0, pl.Series(ROW, chosen, dtype=pl.UInt32)), len(words)
 
 
-def _collected(raw: RawTable, frame: pl.LazyFrame) -> pl.DataFrame:
-    """The rows, read; InvalidInput where the file turns out to be damaged."""
-    try:
-        return frame.collect(engine="streaming")
-    except (pl.exceptions.PolarsError, OSError) as error:
-        first = next(iter(str(error).splitlines()), type(error).__name__)[:200]
-        raise InvalidInput(f"{raw.name} cannot be read to its end: {first}") from error
+def _unused_index(raw: RawTable, config: DatasetConfig) -> tuple[str, ...]:
+    """Columns that pandas wrote for an index, unless the config gives them a role."""
+    roles = (config.label, config.row_id, config.group, config.test)
+    named = {*roles, *config.drop, *config.categories, *config.dates}
+    return tuple(name for name in raw.index if name not in named)
+
+
+def _index_note(name: str) -> str:
+    return (
+        f"column {name!r} is left out: pandas wrote it for an index; if it names the rows, set "
+        f"dataset.row_id to {name!r}"
+    )
 
 
 def _names_of_rows(raw: RawTable, second: RawTable | None, taken: pl.DataFrame) -> list[str]:
@@ -225,15 +232,16 @@ def _typed(
     """The rows with every column as what it means; categories and names as text."""
     named = {config.row_id: "row id", config.group: "group"}
     columns: list[pl.Series] = []
-    for cells in taken.drop(ROW):
-        name = cells.name
+    for name in taken.columns[1:]:  # the first is ROW
+        cells = column_of(taken, name)
         form = config.dates.get(name)
         try:
             if name in named:
-                columns.append(_names(cells, named[name], raw.name, where))
+                meant = _names(name, cells, named[name], raw.name, where)
             else:
                 category = name in config.categories
-                columns.append(typed(cells, category=category, numbers=raw.text, form=form))
+                meant = typed(cells, category=category, numbers=raw.text, form=form)
+            columns.append(meant.alias(name))
         except Unusable as error:
             raise InvalidInput(
                 f"{raw.name}: column {name!r} holds {cells[error.row]!r} in {where[error.row]}, "
@@ -242,7 +250,7 @@ def _typed(
     return pl.DataFrame(columns)
 
 
-def _names(cells: pl.Series, role: str, source: str, where: Sequence[str]) -> pl.Series:
+def _names(name: str, cells: pl.Series, role: str, source: str, where: Sequence[str]) -> pl.Series:
     """What rows or their groups are called.
 
     Raises:
@@ -252,19 +260,17 @@ def _names(cells: pl.Series, role: str, source: str, where: Sequence[str]) -> pl
     names = names_of(cells)
     if names.null_count():
         first = names.is_null().to_list().index(True)
-        raise InvalidInput(
-            f"{source}: the {role} {cells.name!r} is missing in {where[first]}; fill it"
-        )
+        raise InvalidInput(f"{source}: the {role} {name!r} is missing in {where[first]}; fill it")
     return names
 
 
-def _require_unique(ids: pl.Series, source: str, where: Sequence[str]) -> None:
+def _require_unique(name: str, ids: pl.Series, source: str, where: Sequence[str]) -> None:
     twice = ids.is_duplicated()
     if twice.any():
         told = ids[twice.to_list().index(True)]
         first, second = [at for at, row_id in enumerate(ids) if row_id == told][:2]
         raise InvalidInput(
-            f"{source}: the row id {told!r} ({ids.name!r}) stands in {where[first]} and in "
+            f"{source}: the row id {told!r} ({name!r}) stands in {where[first]} and in "
             f"{where[second]}; ids must be unique"
         )
 
@@ -276,7 +282,7 @@ def _with_label(
 
     Text, true and false, and up to FEW_NUMBERS different whole numbers are classes.
     """
-    cells = rows[label]
+    cells = column_of(rows, label)
     kind = cells.dtype
     if kind.is_float():
         infinite = cells.is_infinite()
@@ -287,8 +293,8 @@ def _with_label(
             )
         return rows, ()
     if kind.is_integer() and cells.n_unique() > FEW_NUMBERS:
-        return rows.with_columns(cells.cast(pl.Float64)), ()
-    _require_label_type(cells, source)
+        return rows.with_columns(cells.cast(pl.Float64).alias(label)), ()
+    _require_label_type(label, cells, source)
     classes = tuple(cells.unique().sort().cast(pl.String).to_list())
     if len(classes) > MOST_CLASSES:
         raise InvalidInput(
@@ -303,10 +309,9 @@ def _with_label(
     return rows, classes
 
 
-def _require_label_type(cells: pl.Series, source: str) -> None:
+def _require_label_type(label: str, cells: pl.Series, source: str) -> None:
     kind = cells.dtype
     if not (kind.is_numeric() or kind in (*WORDS, *TRUTHS)):
         raise InvalidInput(
-            f"{source}: the label {cells.name!r} holds {kind}, expected text, numbers, or true and "
-            "false"
+            f"{source}: the label {label!r} holds {kind}, expected text, numbers, or true and false"
         )

@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
+from modelpred.dataset.cells import column_of
 from modelpred.dataset.config import DatasetConfig
 from modelpred.dataset.encoding import Encoding, fit_encoding
 from modelpred.dataset.growing import (
@@ -143,8 +144,8 @@ def prepare_table(table: Table, config: DatasetConfig, *, since: Dataset | None 
         test_row_ids=tuple(held_out["row_id"]),
         encoding=encoding,
         classes=classes,
-        rows=rows.select(shown),
-        test_rows=held_out.select(shown),
+        rows=rows[list(shown)],
+        test_rows=held_out[list(shown)],
         fingerprint="",
         label_name=table.label,
         scaling=scaling,
@@ -187,7 +188,7 @@ def _with_wrong_labels(dataset: Dataset, *, share: float, seed: int) -> Dataset:
             f"dataset.flip of {share:g} leaves no row of class {missing[0]!r} among {points}; ask "
             "for fewer wrong labels or another dataset.seed"
         )
-    told = dataset.rows[dataset.label_name]
+    told = column_of(dataset.rows, dataset.label_name)
     # The planted class in the column's own type: 1 of a column of 0 and 1, "virginica" of names.
     index = told.cast(pl.String).replace_strict(
         {name: at for at, name in enumerate(dataset.classes)}, return_dtype=pl.Int64

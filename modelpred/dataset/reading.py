@@ -1,131 +1,136 @@
-"""Files of the user's own as lazy tables: CSV and Parquet, one file, a folder of Parquet, a glob.
+"""Files of the user as raw tables: CSV and Parquet, one file, a folder of Parquet, or a glob.
 
-Nothing of a table is held but what is asked for. A CSV is looked through once, byte by byte and
-record by record, before anything is taken from it: polars fills a short record with nulls and
-splits a file at the wrong sign without a word. Every cell of a CSV is read as text; what the text
-means is decided on the rows that are taken (modelpred.dataset.columns).
+A table is checked when it is opened and read by columns and rows when they are needed. Every cell of a
+CSV is text; its meaning is decided later, from the rows that are used (modelpred.dataset.columns).
 """
 
-import codecs
-import csv
-import gzip
-import zlib
-from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from glob import glob, has_magic
+import itertools
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
+import polars.selectors as cs
+from jaxtyping import Int64
 
+from modelpred.dataset.csv_files import CsvFile, is_index, look_through
+from modelpred.dataset.places import CSV_ENDINGS, PARQUET_ENDINGS, Places, files_of
 from modelpred.errors import InvalidInput
+from modelpred.sealed import open_file
 
-CSV_ENDINGS = (".csv", ".tsv", ".txt", ".csv.gz")
-PARQUET_ENDINGS = (".parquet", ".pq")
-DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
-LONGEST_CELL = 2**24  # characters; csv's own limit of 131,072 is less than some texts have
+ROW = "__row__"  # reserved name of the column of row numbers
+Rows = Int64[np.ndarray, " rows"]
 
 
 @dataclass(frozen=True)
 class RawTable:
-    """A table as it lies in files.
+    """A table in files, before types are decided.
 
     Attributes:
-        name: what messages call it: the file, the folder or the glob.
-        frame: its rows in order, unread.
+        name: its name in messages: the file, the folder or the glob.
         columns: names of its columns.
         text: whether every cell is text, as in a CSV.
-        lines: whether row r stands in line r + 2 of one file.
+        read: function of columns and of rows in ascending order (None: all rows); returns the cells.
+        where: function of a row counted from zero; returns its name in messages.
+        index: columns that pandas wrote for an index without a name.
     """
 
     name: str
-    frame: pl.LazyFrame
     columns: tuple[str, ...]
     text: bool
-    lines: bool = False
+    read: Callable[[Sequence[str], Rows | None], pl.DataFrame]
+    where: Callable[[int], str]
+    index: tuple[str, ...] = ()
 
-    def where(self, row: int) -> str:
-        """A row, counted from zero, as a person finds it."""
-        return f"row {row} (line {row + 2})" if self.lines else f"row {row}"
+    def without(self, columns: Sequence[str]) -> "RawTable":
+        """The same table without these columns."""
+        return replace(self, columns=tuple(name for name in self.columns if name not in columns))
 
 
-def looks_like_path(source: str) -> bool:
-    """Whether the text names files rather than a table that ships."""
-    return (
-        "/" in source
-        or has_magic(source)
-        or source.lower().endswith((*CSV_ENDINGS, *PARQUET_ENDINGS))
-        or Path(source).exists()
+def table_of(name: str, frame: pl.DataFrame) -> RawTable:
+    """A table in memory as a raw table."""
+
+    def read(columns: Sequence[str], rows: Rows | None) -> pl.DataFrame:
+        chosen = frame[list(columns)]
+        return chosen if rows is None else chosen[rows]
+
+    return RawTable(
+        name, tuple(frame.columns), text=False, read=read, where=lambda row: f"row {row}"
     )
 
 
 def open_table(source: str, *, delimiter: str) -> RawTable:
-    """The table in a file, a folder of Parquet files, or the files that a glob matches.
+    """The table in a file, in a folder of Parquet files, or in the files that match a glob.
 
     Raises:
-        InvalidInput: nothing there, not readable, or not one table; one line that says where.
+        InvalidInput: the source does not exist, is not readable, or is not one table.
     """
-    paths = _paths(source)
     try:
-        if all(_is_parquet(path) for path in paths):
-            return _open_parquet(source, paths)
-        for path in paths:
+        places = files_of(source)
+        if all(_is_parquet(path) for path in places.files):
+            return _open_parquet(source, places)
+        for path in places.files:
             if not path.name.lower().endswith(CSV_ENDINGS):
                 known = ", ".join((*CSV_ENDINGS, *PARQUET_ENDINGS))
                 raise InvalidInput(f"{path}: expected a file whose name ends in one of {known}")
-        return _open_csv(source, paths, delimiter)
+        return _open_csv(source, places, delimiter)
     except OSError as error:
         raise InvalidInput(f"{source} cannot be read: {error.strerror or error}") from error
 
 
-def _paths(source: str) -> list[Path]:
-    """The files that a source names, in order of their names."""
-    path = Path(source)
-    if path.is_dir():
-        found = sorted(p for end in PARQUET_ENDINGS for p in path.rglob(f"*{end}") if p.is_file())
-        if not found:
-            raise InvalidInput(
-                f"{source} is a folder without Parquet files; name a file, a folder of Parquet "
-                f"files, or a glob such as {path / '*.csv'}"
-            )
-        return found
-    if has_magic(source) and not path.exists():
-        # Path.glob takes relative patterns only.
-        names = sorted(glob(source, recursive=True))  # noqa: PTH207
-        found = [path for path in map(Path, names) if path.is_file()]
-        if not found:
-            raise InvalidInput(f"{source} matches no file; relative paths start at the project")
-        return found
-    if not path.exists():
-        raise InvalidInput(f"{source} is not there; relative paths start at the project's folder")
-    return [path]
-
-
 def _is_parquet(path: Path) -> bool:
-    if path.name.lower().endswith(PARQUET_ENDINGS):
-        return True
-    with path.open("rb") as file:
-        return file.read(4) == b"PAR1"
+    with open_file(path, again="name a CSV or Parquet file") as file:
+        return path.name.lower().endswith(PARQUET_ENDINGS) or file.read(4) == b"PAR1"
 
 
-def _open_parquet(source: str, paths: list[Path]) -> RawTable:
+def _schema_and_height(path: Path) -> tuple[dict[str, Any], int]:
+    """Types by column, and the number of rows."""
+    if not path.stat().st_size:
+        raise InvalidInput(f"{path} is empty; expected a Parquet file")
+    frame = pl.scan_parquet(path.absolute(), glob=False, hive_partitioning=False)
+    try:
+        return dict(frame.collect_schema()), int(frame.select(pl.len()).collect().item())
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+        raise InvalidInput(
+            f"{path} is not a whole Parquet file ({_first_line(error)}); write it again"
+        ) from error
+
+
+def _open_parquet(source: str, places: Places) -> RawTable:
     """The rows of Parquet files that have the same columns."""
-    schemas: list[dict[str, Any]] = []
-    for path in paths:
-        with path.open("rb") as file:
-            if not file.read(1):
-                raise InvalidInput(f"{path} is empty; expected a Parquet file")
-        try:
-            schemas.append(dict(pl.scan_parquet(path).collect_schema()))
-        except (pl.exceptions.PolarsError, OSError) as error:
-            raise InvalidInput(
-                f"{path} is not a whole Parquet file ({_first_line(error)}); write it again"
-            ) from error
-    for path, schema in zip(paths, schemas, strict=True):
+    schemas, heights = zip(*map(_schema_and_height, places.files), strict=True)
+    for path, schema in zip(places.files, schemas, strict=True):
         if schema != schemas[0]:
-            raise InvalidInput(_differing(path, schema, paths[0], schemas[0]))
-    return RawTable(source, pl.scan_parquet(paths), tuple(schemas[0]), text=False)
+            raise InvalidInput(_differing(path, schema, places.files[0], schemas[0]))
+
+    def read_file(at: int, columns: Sequence[str], rows: Rows | None) -> pl.DataFrame:
+        path = places.files[at]
+        # glob=False: polars would read `s1.csv` for a path `s[1].csv`.
+        frame = pl.scan_parquet(
+            path.absolute(), glob=False, hive_partitioning=False, row_index_name=ROW
+        )
+        if rows is not None:
+            wanted = pl.Series(rows, dtype=pl.get_index_type()).implode()
+            frame = frame.filter(cs.by_name(ROW).is_in(wanted))
+        try:
+            return frame.select(cs.by_name(*columns)).collect(engine="streaming")
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+            raise InvalidInput(f"{path} cannot be read to its end: {_first_line(error)}") from error
+
+    return _joined(
+        source,
+        places,
+        tuple(schemas[0]),
+        heights,
+        read_file,
+        text=False,
+        where=lambda row: f"row {row}",
+        index=_pandas_index(places.files[0], tuple(schemas[0])),
+    )
 
 
 def _differing(path: Path, schema: dict[str, Any], first: Path, like: dict[str, Any]) -> str:
@@ -138,127 +143,104 @@ def _differing(path: Path, schema: dict[str, Any], first: Path, like: dict[str, 
     return f"{path}: its columns stand in another order than those of {first}; make them equal"
 
 
-def _open_csv(source: str, paths: list[Path], delimiter: str) -> RawTable:
-    """The rows of CSV files that have the same header, each looked through first."""
-    checks = [_check_csv(path, "\t" if path.suffix == ".tsv" else delimiter) for path in paths]
-    for path, check in zip(paths, checks, strict=True):
-        if check.columns != checks[0].columns:
-            raise InvalidInput(
-                f"{path}: its header differs from that of {paths[0]}; make them equal"
-            )
-    frames = [
-        pl.scan_csv(
-            path,
-            separator="\t" if path.suffix == ".tsv" else delimiter,
-            infer_schema=False,
-            has_header=True,
-            new_columns=list(check.columns),
-        )
-        for path, check in zip(paths, checks, strict=True)
-    ]
-    return RawTable(
-        source,
-        pl.concat(frames) if len(frames) > 1 else frames[0],
-        checks[0].columns,
-        text=True,
-        lines=len(paths) == 1 and checks[0].lines,
+def _pandas_index(path: Path, columns: Sequence[str]) -> tuple[str, ...]:
+    """The columns that hold an index of pandas without a name of its own."""
+    try:
+        metadata = pl.read_parquet_metadata(path.absolute())
+        stored = json.loads(metadata.get("pandas", "{}")).get("index_columns", [])
+    except (pl.exceptions.PolarsError, OSError, ValueError, AttributeError):
+        stored = []
+    named = {name for name in stored if isinstance(name, str)}
+    return tuple(
+        name
+        for name in columns
+        if name in named or (name.startswith("__index_level_") and name.endswith("__"))
     )
 
 
-@dataclass(frozen=True)
-class _CsvCheck:
-    """What looking through a CSV found: its columns, and whether every record is one line."""
-
-    columns: tuple[str, ...]
-    lines: bool
-
-
-def _check_csv(path: Path, delimiter: str) -> _CsvCheck:
-    """Looks through every record.
-
-    Raises:
-        InvalidInput: bytes that are not UTF-8, another delimiter, names that are missing or stand
-            twice, a record with more or fewer cells than the header, or no record at all.
-    """
-    csv.field_size_limit(LONGEST_CELL)
-    records = 0
-    # Any: gzip's file is one of bytes, but not to a type checker.
-    opened: Any = gzip.open if path.suffix == ".gz" else Path.open
-    with opened(path, "rb") as file:
-        reader = csv.reader(_utf8_lines(path, file), delimiter=delimiter, strict=True)
-        begun = 1
-        try:
-            header = next(reader, None)
-            if not header:
-                raise InvalidInput(f"{path} is empty; expected a header line and rows")
-            columns = _columns(path, header, delimiter)
-            begun = reader.line_num + 1
-            for record in reader:
-                if len(record) != len(columns) and not (not record and len(columns) == 1):
-                    raise InvalidInput(
-                        f"{path}: line {reader.line_num} has {len(record)} "
-                        f"cell{'s'[: len(record) != 1]}, the header {len(columns)}; "
-                        "mend the line, or quote cells that hold the delimiter"
-                    )
-                records += 1
-                begun = reader.line_num + 1
-        except csv.Error as error:
+def _open_csv(source: str, places: Places, delimiter: str) -> RawTable:
+    """The rows of CSV files that have the same header, after every record has been checked."""
+    files = [look_through(path, delimiter) for path in places.files]
+    for file in files:
+        if file.columns != files[0].columns:
             raise InvalidInput(
-                f"{path}: the record that begins in line {begun} is not CSV ({error}); is a quote "
-                "not closed, or doubled?"
-            ) from error
-        except (EOFError, zlib.error) as error:
-            raise InvalidInput(
-                f"{path} is not a whole gzip file ({error}); write or copy it again"
-            ) from error
-        lines_read = reader.line_num
-    if not records:
-        raise InvalidInput(f"{path} has a header but no rows")
-    return _CsvCheck(columns, lines=lines_read == records + 1)
-
-
-def _columns(path: Path, header: list[str], delimiter: str) -> tuple[str, ...]:
-    """The names of the columns, once they can be told apart."""
-    if len(header) == 1:
-        counts = {sign: header[0].count(sign) for sign in DELIMITERS if sign != delimiter}
-        likely = max(counts, key=lambda sign: counts[sign])
-        if counts[likely]:
-            raise InvalidInput(
-                f"{path}: one column when split at {delimiter!r}, {counts[likely] + 1} when split "
-                f"at {likely!r}; save it with {DELIMITERS.get(delimiter, 'that sign')}, or set "
-                f"dataset.delimiter to {likely!r}"
+                f"{file.path}: its header differs from that of {files[0].path}; make them equal"
             )
-    names = tuple(name.strip() for name in header)
-    if "" in names:
-        raise InvalidInput(
-            f"{path}: column {names.index('') + 1} of {len(names)} has no name in line 1; name it"
+
+    def read_file(at: int, columns: Sequence[str], rows: Rows | None) -> pl.DataFrame:
+        return pl.concat(files[at].read(columns, rows))
+
+    return _joined(
+        source,
+        places,
+        files[0].columns,
+        [len(file.lines) for file in files],
+        read_file,
+        text=True,
+        where=lambda row: _line(files, row),
+        index=tuple(name for name in files[0].columns if is_index(name)),
+    )
+
+
+def _line(files: Sequence[CsvFile], row: int) -> str:
+    at, within = row, 0
+    while at >= len(files[within].lines):
+        at, within = at - len(files[within].lines), within + 1
+    name = "" if len(files) == 1 else f"{files[within].path.name}, "
+    return f"row {row} ({name}line {files[within].lines[at]})"
+
+
+def _joined(
+    source: str,
+    places: Places,
+    columns: tuple[str, ...],
+    heights: Sequence[int],
+    read_file: Callable[[int, Sequence[str], Rows | None], pl.DataFrame],
+    *,
+    text: bool,
+    where: Callable[[int], str],
+    index: tuple[str, ...],
+) -> RawTable:
+    """One table of several files, with the columns that the names of their folders add."""
+    added = {
+        name: _partition(cells, text=text)
+        for name, cells in places.partitions.items()
+        if name not in columns
+    }
+    starts = np.cumsum([0, *heights])
+
+    def read(names: Sequence[str], rows: Rows | None) -> pl.DataFrame:
+        in_file = [name for name in names if name not in added]
+        parts: list[pl.DataFrame] = []
+        for at, (first, end) in enumerate(itertools.pairwise(starts.tolist())):
+            chosen = None if rows is None else rows[(rows >= first) & (rows < end)] - first
+            height = int(end - first) if chosen is None else len(chosen)
+            # A file may consist of partition columns: its height is known all the same.
+            part = read_file(at, in_file, chosen) if in_file else pl.DataFrame(height=height)
+            if part.height != height:
+                raise InvalidInput(f"{places.files[at]} changed while it was read; run again")
+            cells = [
+                added[name][at].new_from_index(0, height).alias(name)
+                for name in names
+                if name in added
+            ]
+            parts.append(part.hstack(cells))
+        return pl.concat(parts)[list(names)]
+
+    return RawTable(source, (*columns, *added), text, read, where, index)
+
+
+def _partition(cells: Sequence[str | None], *, text: bool) -> list[pl.Series]:
+    """The cell of each file as a series of one value: text, or whole numbers where all are."""
+    whole = not text and all(cell is None or re.fullmatch(r"-?[0-9]{1,18}", cell) for cell in cells)
+    return [
+        pl.Series(
+            [None if cell is None else int(cell) if whole else cell],
+            dtype=pl.Int64 if whole else pl.String,
         )
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
-        places = [str(at + 1) for at, name in enumerate(names) if name == twice[0]]
-        raise InvalidInput(
-            f"{path}: line 1 names {twice[0]!r} more than once (columns {', '.join(places)}); "
-            "give each column a name of its own"
-        )
-    return names
+        for cell in cells
+    ]
 
 
-def _utf8_lines(path: Path, file: Iterable[bytes]) -> Iterator[str]:
-    """Lines of the file, without a byte order mark; InvalidInput where they stop being UTF-8."""
-    for number, read in enumerate(file, start=1):
-        if number == 1 and read.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            raise InvalidInput(f"{path} is UTF-16; save it as UTF-8")
-        line = read.removeprefix(codecs.BOM_UTF8) if number == 1 else read
-        if b"\0" in line:
-            raise InvalidInput(f"{path}: line {number} holds a zero byte; not a CSV file")
-        try:
-            yield line.decode()
-        except UnicodeDecodeError as error:
-            raise InvalidInput(
-                f"{path}: line {number} is not UTF-8 (byte 0x{line[error.start]:02x} at "
-                f"{error.start + 1}); save the whole file as UTF-8"
-            ) from error
-
-
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)[:200]

@@ -10,10 +10,10 @@ import difflib
 from collections.abc import Sequence
 
 from modelpred.dataset.config import AUTO, DatasetConfig
+from modelpred.dataset.reading import ROW
 from modelpred.errors import InvalidInput
 
 FIRST_SHOWN = 10
-ROW = "__row__"  # where the numbers of the rows stand while a table is read
 
 
 def require_roles(

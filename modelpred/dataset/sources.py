@@ -1,13 +1,12 @@
 """What `dataset.source` names: a table that ships, a table of OpenML, or files of the user's own."""
 
 import logging
-import re
 from pathlib import Path
 
 from modelpred.dataset.config import AUTO, DatasetConfig
 from modelpred.dataset.openml import PREFIX
 from modelpred.dataset.own import own_table
-from modelpred.dataset.reading import looks_like_path
+from modelpred.dataset.places import looks_like_path, place_of
 from modelpred.dataset.tables import Table, known_sources, load_table
 from modelpred.errors import InvalidInput
 
@@ -75,13 +74,7 @@ def places_of(config: DatasetConfig) -> tuple[Path, ...]:
         and name not in known_sources()
         and looks_like_path(name)
     ]
-    # Of a glob, the folder that it looks in.
-    return tuple(
-        Path(re.split(r"/?[^/]*[*?\[]", name, maxsplit=1)[0] or ".")
-        if not Path(name).exists()
-        else Path(name)
-        for name in files
-    )
+    return tuple(map(place_of, files))
 
 
 def is_own(source: str) -> bool:

@@ -89,7 +89,7 @@ def _higgs(file: str | None) -> Table:
 
 
 def _spam() -> Table:
-    rows = pl.read_parquet(BUILTIN_FOLDER / "spam.parquet")
+    rows = pl.read_parquet(BUILTIN_FOLDER / "spam.parquet", glob=False)
     return Table(
         name="spam",
         rows=_with_row_ids(rows),

@@ -82,6 +82,7 @@ def draw(
     """
     settings: dict[Any, Any] = {  # matplotlib types its keys as literals
         **_SETTINGS,
+        "text.parse_math": False,  # names of rows and classes are data
         "grid.color": colour("grid"),
         "axes.edgecolor": colour("muted"),
         "axes.labelcolor": colour("ink"),

@@ -26,6 +26,7 @@ def write_figure(
     """Writes versions.svg and versions.png: one panel of scores, and one for each drift."""
     settings: dict[Any, Any] = {  # matplotlib types its keys as literals
         "svg.hashsalt": "modelpred",
+        "text.parse_math": False,  # names of rows and classes are data
         "axes.spines.top": False,
         "axes.spines.right": False,
         "font.size": 10,

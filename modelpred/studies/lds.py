@@ -201,11 +201,11 @@ def _read_npy(path: Path) -> NDArray[Any]:
 
 
 def _read_csv(path: Path) -> NDArray[Any]:
-    return pl.read_csv(path).cast(pl.Float64).to_numpy()
+    return pl.read_csv(path, glob=False).cast(pl.Float64).to_numpy()
 
 
 def _read_parquet(path: Path) -> NDArray[Any]:
-    return pl.read_parquet(path).cast(pl.Float64).to_numpy()
+    return pl.read_parquet(path, glob=False).cast(pl.Float64).to_numpy()
 
 
 def _row(method: str, form: str, predicted: Tensor, margins: Tensor) -> dict[str, Any]:

@@ -23,6 +23,7 @@ import torch
 from jaxtyping import Bool, Float, Num
 from torch import Tensor
 
+from modelpred.dataset.cells import column_of
 from modelpred.errors import InvalidInput
 from modelpred.refits.retraining import Progress, Refit, Retraining, checked_weights, silent
 from modelpred.targets.model import Points, TargetModel
@@ -302,7 +303,7 @@ def groups_of(context: StudyContext, *, column: str, key: str) -> tuple[list[str
     if column not in rows.columns:
         known = ", ".join(rows.columns) or "none"
         raise InvalidInput(f"{key}: the table has no column {column!r}; known: {known}")
-    cells = rows[column].cast(pl.String)
+    cells = column_of(rows, column).cast(pl.String)
     if cells.null_count():
         raise InvalidInput(f"{key}: {cells.null_count()} cells of {column!r} are empty; fill them")
     names = sorted(set(cells.to_list()))

@@ -177,7 +177,7 @@ def test_nothing_changes_where_nothing_changed(logistic):
     # Twenty Newton steps and training end at the same optimum.
     assert again.loss_after == pytest.approx(same.loss_after, abs=1e-6)
     assert logistic.without([0]).retrained().certificate is None
-    assert edited.edit == "With 1 rows added to 40 training rows:"
+    assert edited.edit == "With 1 row added to 40 training rows:"
 
 
 def test_compare_takes_rows_with_their_labels(logistic):

@@ -206,7 +206,7 @@ def test_rows_that_did_not_converge_are_nan_and_told(logistic, monkeypatch, capl
         ({"subsets": 5}, "subsets is 5; expected 20 or more"),
         ({"target": "svm", "hidden": 3}, "svm has no setting 'hidden'; known: tolerance, C"),
         ({"subset": 3}, "no setting 'subset'"),
-        ({"C": -1.0}, "C is -1.0: Input should be greater than 0"),
+        ({"C": -1.0}, "C is -1: Input should be greater than 0"),
         ({"target": "mlp", "hidden": 0}, "hidden is 0"),
     ],
 )

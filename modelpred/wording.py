@@ -1,0 +1,36 @@
+"""Words of the user's own, and numbers, as they are shown: on a terminal, in Markdown, in figures.
+
+Names of columns, classes and rows are data. Shown, they stay on one line, and no sign of theirs is
+taken for markup.
+"""
+
+import re
+
+SHORTENED = "..."
+# Words of Markdown that mean themselves: letters and digits, with single signs that mark up nothing.
+_PLAIN = re.compile(r"[^\W_](?:[^\W_]|[ .,:;/%@=+'-](?=[^\W_])|_(?=[^\W_]))*|")
+
+
+def one_line(text: str, *, most: int | None = None) -> str:
+    """The text on one line: signs that do not print are written as escapes, a long one is cut."""
+    shown = text
+    if not text.isprintable():
+        shown = "".join(
+            sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text
+        )
+    if most is not None and len(shown) > most:
+        return shown[: most - len(SHORTENED)] + SHORTENED
+    return shown
+
+
+def markdown(text: str) -> str:
+    """Markdown that shows the text as it is, in a paragraph, a heading or a cell of a table."""
+    shown = one_line(text)
+    if _PLAIN.fullmatch(shown):
+        return shown
+    return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", shown)
+
+
+def counted(count: int, thing: str, *, several: str | None = None) -> str:
+    """A number of things: `1 row`, `1,200 rows`."""
+    return f"{count:,} {thing if count == 1 else several or thing + 's'}"
