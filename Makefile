@@ -13,7 +13,7 @@ INSTALL = pip install --quiet --constraint constraints.txt --editable
 .DEFAULT_GOAL := run
 
 run: .venv/installed
-	@install -d -m 700 .dvc/tmp/site
+	@install -d -m 755 .modelpred && install -d -m 700 .modelpred/dvc
 	@dvc repro
 	@python -m flows.publish
 	@modelpred summary

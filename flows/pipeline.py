@@ -31,7 +31,7 @@ from flows.artifacts import ARTIFACTS
 from flows.run_lock import AlreadyRunning, Holder, run_lock
 from flows.runtime import OWNER, end_with_owner, one_line_errors, this_process
 from flows.server import prefect_api
-from flows.stale_runs import close_stale_runs
+from flows.stale_runs import close_stale_runs, remove_stale_locks
 
 # What `dvc repro` writes when it comes to a stage.
 HEADER = re.compile(r"(Running stage|Stage) '([^']+)'(?:|:|.* skipping.*|.* checking out outputs)$")
@@ -199,6 +199,7 @@ def recurring(kind: str) -> Generator[int]:
 
     with run_lock(kind, waiting=waiting) as lock:
         close_stale_runs()
+        remove_stale_locks()
         yield lock
 
 
@@ -220,11 +221,11 @@ def environment() -> dict[str, str]:
 
 
 def own_message(lines: list[str]) -> str:
-    """The last line that the stage wrote, before DVC reports its failure."""
-    reported = next(
-        (at for at, line in enumerate(lines) if line.startswith("ERROR: failed to reproduce")),
-        len(lines),
-    )
+    """The last line that the stage wrote, before DVC reports its failure; DVC's first error if no stage ran into it."""
+    errors = [at for at, line in enumerate(lines) if line.startswith("ERROR: ")]
+    reported = errors[0] if errors else len(lines)
+    if errors and not lines[reported].startswith("ERROR: failed to reproduce"):
+        return lines[reported]
     return next((line for line in reversed(lines[:reported]) if line), "")
 
 

@@ -9,11 +9,12 @@ number.
 import errno
 import logging
 import os
+import stat
 import sys
 import threading
 import time
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +39,15 @@ ENVIRONMENT = {
     # Whole seconds: Prefect 3.8 truncates a fraction, and with 0 its server never sleeps.
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
 }
-DVC_STATE = Path(".dvc/tmp/site")  # core.site_cache_dir in .dvc/config
+DVC_STATE = Path(".modelpred/dvc")  # core.site_cache_dir in .dvc/config
 OWNER = "MODELPRED_OWNER"
 OWNER_SECONDS = 0.5  # between two looks at the owners
 PROGRESS_SECONDS = 1.0  # between two calls of `Progress.report`
 
 # Errors of the disk or its permissions, not of the program.
 REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+# Errors of a file in the place of a folder, or a folder in the place of a file.
+OBSTRUCTIONS = {errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY}
 # polars, SQLite and MLflow report them in exceptions of their own.
 REFUSAL_WORDS = (
     *("No space left on device", "Disk quota exceeded", "database or disk is full"),
@@ -59,8 +62,13 @@ def settle_environment() -> None:
         os.environ.setdefault(name, value)
     home = Path(".modelpred/prefect").absolute()
     os.environ.setdefault("PREFECT_HOME", str(home))
+    # A proxy of the network must not be asked for servers of this machine.
+    hosts = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    if "127.0.0.1" not in hosts.split(","):
+        os.environ["no_proxy"] = ",".join(filter(None, (hosts, "127.0.0.1", "localhost")))
     if PARAMS.is_file():  # in a project; Prefect makes its folder, but not the one above
-        home.parent.mkdir(exist_ok=True)
+        with suppress(OSError):  # whatever writes there reports it
+            home.parent.mkdir(exist_ok=True)
 
 
 def run_stage(stage: str, run: Callable[[], None]) -> None:
@@ -82,15 +90,21 @@ def run_stage(stage: str, run: Callable[[], None]) -> None:
 def keep_private(folder: Path) -> None:
     """Close DVC's state folder to other users: DVC opens it to all, and unpickles what is in it.
 
+    DVC also opens the folder above if it makes it. Others must not be able to replace what is in that one.
+
     Raises:
-        InvalidInput: the folder belongs to another user.
+        InvalidInput: one of the two is no folder, or belongs to another user.
     """
     from modelpred.errors import InvalidInput  # noqa: PLC0415
 
-    if folder.is_dir():
-        if folder.stat().st_uid != os.getuid():
-            raise InvalidInput(f"{folder} belongs to another user; remove it and run again")
-        folder.chmod(0o700)
+    for each, closed in ((folder.parent, 0o022), (folder, 0o077)):
+        with suppress(FileNotFoundError):
+            found = each.lstat()
+            if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+                raise InvalidInput(
+                    f"{each} is not a folder of this user; move it away and run again"
+                )
+            each.chmod(found.st_mode & 0o777 & ~closed)
 
 
 @contextmanager
@@ -116,6 +130,8 @@ def refusal(error: BaseException | None) -> str | None:
             place = f" at {error.filename}" if error.filename else ""
             reason = error.strerror
             return f"cannot write{place}: {reason}; make room or give permission, then run again"
+        if isinstance(error, OSError) and error.errno in OBSTRUCTIONS and error.filename:
+            return f"cannot write at {error.filename}: {error.strerror}; move it away and run again"
         words = next((words for words in REFUSAL_WORDS if words in str(error)), None)
         if words is not None:
             return f"cannot write: {words}; make room or give permission, then run again"

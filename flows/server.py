@@ -11,15 +11,18 @@ only this user can read: other users of the machine can reach 127.0.0.1, too.
     .modelpred/prefect/server.log    output of the last server
 """
 
+import contextlib
 import os
 import secrets
 import socket
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -30,6 +33,8 @@ from modelpred.errors import InvalidInput
 
 COMMAND = "from flows.server import main; main()"  # -m would import the module twice
 START_SECONDS = 120.0  # a new database on a busy machine; 3 to 7 s are usual
+SILENT_SECONDS = 60.0  # a server of the user's may be started anew meanwhile
+POLL_SECONDS = 2.0
 CLOSE_SECONDS = 10.0  # a hanging connection must not keep the server alive
 
 
@@ -43,6 +48,7 @@ def prefect_api(*, schedules: bool = False) -> Generator[str]:
     Raises:
         InvalidInput: the server does not start; the message is its last line of output.
     """
+    from prefect.logging.handlers import APILogHandler  # noqa: PLC0415
     from prefect.settings import (  # noqa: PLC0415 - the server starts while Prefect is imported
         PREFECT_API_AUTH_STRING,
         PREFECT_API_URL,
@@ -50,6 +56,7 @@ def prefect_api(*, schedules: bool = False) -> Generator[str]:
     )
 
     if (url := os.environ.get("PREFECT_API_URL")) is not None:
+        threading.Thread(target=_exit_without, args=(url,), daemon=True).start()
         yield url
         return
     login = f"modelpred:{password(Path(os.environ['PREFECT_HOME']))}"
@@ -61,6 +68,7 @@ def prefect_api(*, schedules: bool = False) -> Generator[str]:
             with temporary_settings({PREFECT_API_URL: url, PREFECT_API_AUTH_STRING: login}):
                 yield url
         finally:
+            APILogHandler().flush()  # records that are sent later find no server
             for name, value in before.items():
                 os.environ.pop(name) if value is None else os.environ.update({name: value})
 
@@ -73,12 +81,11 @@ def password(folder: Path) -> str:
     """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     path = folder / "password"
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(secrets.token_urlsafe(32))
-    except FileExistsError:
-        pass
+    with tempfile.NamedTemporaryFile("w", dir=folder) as file:  # mode 0600
+        file.write(secrets.token_urlsafe(32))
+        file.flush()
+        with contextlib.suppress(FileExistsError):
+            os.link(file.name, path)  # appears whole, and only where there is none
     found = path.lstat()
     private = stat.S_ISREG(found.st_mode) and not found.st_mode & 0o077
     content = path.read_text() if private and found.st_uid == os.getuid() else ""
@@ -93,6 +100,8 @@ def _server(login: str, *, schedules: bool) -> Generator[str]:
     log = home / "server.log"
     try:
         listener = socket.create_server(("127.0.0.1", 0))
+        # Without a loopback device listening succeeds, but nothing can connect.
+        socket.create_connection(listener.getsockname(), timeout=5).close()
     except OSError as error:
         raise InvalidInput(
             f"Prefect needs to listen on 127.0.0.1, which fails ({error.strerror}); allow it, or set "
@@ -150,6 +159,24 @@ def _exit_with(process: "subprocess.Popen[bytes]", stopping: threading.Event, lo
         sys.stderr.write(f"the Prefect server has ended, see {log}; run again{os.linesep}")
         sys.stderr.flush()
         os._exit(1)
+
+
+def _exit_without(url: str) -> None:
+    """End this process once nothing has listened at `url` for SILENT_SECONDS: Prefect would go on trying."""
+    where = urllib.parse.urlsplit(url)
+    port = where.port or (443 if where.scheme == "https" else 80)
+    heard = time.monotonic()
+    while time.monotonic() - heard < SILENT_SECONDS:
+        time.sleep(POLL_SECONDS)
+        with contextlib.suppress(OSError):
+            socket.create_connection((where.hostname or "", port), timeout=POLL_SECONDS).close()
+            heard = time.monotonic()
+    sys.stderr.write(
+        f"the Prefect server at {url} has not answered for {SILENT_SECONDS:g} s; start it, and run again"
+        f"{os.linesep}"
+    )
+    sys.stderr.flush()
+    os._exit(1)
 
 
 def main() -> None:

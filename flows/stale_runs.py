@@ -1,5 +1,11 @@
-"""Flow runs that Prefect records as running although the process and its supervisor both died."""
+"""Runs that Prefect and DVC still record as running although their processes were killed."""
 
+import fcntl
+import json
+from pathlib import Path
+from typing import Any
+
+import psutil
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import (
     FlowFilter,
@@ -11,6 +17,8 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import StateType
 from prefect.context import FlowRunContext
 from prefect.states import Crashed
+
+CLOCK_SECONDS = 2.0  # clocks are adjusted
 
 
 def close_stale_runs() -> None:
@@ -34,3 +42,38 @@ def close_stale_runs() -> None:
             if run.id != this.id and before:
                 state = Crashed(message="its process was killed; found by a later run")
                 client.set_flow_run_state(run.id, state, force=True)
+
+
+def remove_stale_locks(folder: Path = Path(".dvc/tmp")) -> None:
+    """Remove DVC's record of which paths are in use if it is unreadable or no process in it still runs.
+
+    DVC identifies a process by its number alone. After a restart, above all of a container, another
+    process may have it. A process that began after the record was written is not the one that it names.
+    """
+    path = folder / "rwlock"
+    try:
+        with (folder / "rwlock.lock").open("a") as guard:  # DVC holds it while it reads and writes
+            fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            written = path.stat().st_mtime
+            if not any(_older(number, written) for number in _numbers(path)):
+                path.unlink()
+    except OSError:  # no record, or a process uses it now
+        return
+
+
+def _numbers(path: Path) -> list[int]:
+    """The process numbers in DVC's record; none if it cannot be read."""
+    try:
+        content: Any = json.loads(path.read_text())
+        readers = [reader for readers in content["read"].values() for reader in readers]
+        return [int(one["pid"]) for one in (*content["write"].values(), *readers)]
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return []
+
+
+def _older(number: int, seconds: float) -> bool:
+    """Whether a process of that number runs since before that time."""
+    try:
+        return psutil.Process(number).create_time() < seconds + CLOCK_SECONDS
+    except (psutil.Error, ValueError, OverflowError):
+        return False

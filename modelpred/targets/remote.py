@@ -9,10 +9,12 @@ also carries the inputs of a run, so that a machine with no copy of them can tra
 Credentials and endpoints are fsspec's own affair (its config files, or FSSPEC_S3_ENDPOINT_URL, AWS_ACCESS_KEY_ID ...).
 """
 
+import contextlib
 import hashlib
 import logging
 import os
 import re
+import stat
 import tempfile
 from pathlib import Path
 from typing import Annotated, Any, final
@@ -113,12 +115,12 @@ def fetched(url: str) -> Path:
     place = Path(tempfile.gettempdir()) / f"modelpred-inputs-{os.getuid()}" / digest
     if re.fullmatch(r"[0-9a-f]{64}", digest) is None:
         raise InvalidInput(f"{url} is no folder of inputs")
+    _make_private(place.parent)
     if place.is_dir():
         return place
     files = _downloaded(url)
     if _digest(files) != digest:
         raise InvalidInput(f"{url} is not what its name says; run the targets stage again")
-    place.parent.mkdir(mode=0o700, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=place.parent) as folder:
         whole = Path(folder) / digest
         whole.mkdir()
@@ -130,6 +132,21 @@ def fetched(url: str) -> Path:
             if not place.is_dir():
                 raise
     return place
+
+
+def _make_private(folder: Path) -> None:
+    """Makes the folder in a folder that others can write to, and refuses one that another user may have filled.
+
+    Raises:
+        InvalidInput: it is no folder, belongs to another user, or is open to others.
+    """
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise InvalidInput(
+            f"{folder} is not a private folder of this user; remove it, or set TMPDIR to another folder"
+        )
 
 
 def _downloaded(url: str) -> dict[str, bytes]:
