@@ -220,7 +220,7 @@ class Progress:
 
         self.what, self.report = what, report
         self._bar = Bar(
-            TextColumn("{task.description:<10}"),
+            TextColumn("{task.description:<10}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),

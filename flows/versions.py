@@ -43,6 +43,7 @@ from modelpred.predictor import read_predictor
 from modelpred.refits.retraining import silent
 from modelpred.studies.utility import StudyResult
 from modelpred.studies.versions import Drift, Version, cross_scores, drift, row_changes
+from modelpred.wording import markdown
 
 FOLDER = ARTIFACTS / "versions"
 SUMMARY = "summary.md"
@@ -200,19 +201,19 @@ def _counts(found: Comparison) -> dict[str, dict[str, int]]:
 
 def summary(study: str, found: Comparison) -> str:
     """The findings in Markdown."""
-    lines = [f"# {study} over {', '.join(found.revisions)}"]
-    lines += [f"- not read: {reason}" for reason in found.missing.values()]
+    lines = [f"# {study} over {', '.join(map(markdown, found.revisions))}"]
+    lines += [f"- not read: {markdown(reason)}" for reason in found.missing.values()]
     lines += ["", "## Model of one version, test rows of another", "", _table(found.scores)]
     for pair, counts in _counts(found).items():
         told = (
             ", ".join(f"{count} {change}" for change, count in counts.items()) or "no row differs"
         )
-        lines += ["", f"## {pair}", "", f"Rows: {told}."]
+        lines += ["", f"## {markdown(pair)}", "", f"Rows: {told}."]
         drifted = next((d for d in found.drifts if f"{d.before} to {d.after}" == pair), None)
         if drifted is not None:
             lines += ["", _drift_words(drifted), "", _table(drifted.rows.head(LARGEST_CHANGES))]
     lines += ["", "## Headlines", ""]
-    lines += [f"- {name}: {_words(numbers)}" for name, numbers in found.headlines.items()]
+    lines += [f"- {markdown(name)}: {_words(numbers)}" for name, numbers in found.headlines.items()]
     return "\n".join(lines)
 
 
@@ -236,14 +237,14 @@ def _words(numbers: dict[str, float | None]) -> str:
 def _table(table: pl.DataFrame) -> str:
     """A table as Markdown."""
     rows = [[_cell(cell) for cell in row] for row in table.iter_rows()]
-    lines = [table.columns, ["---"] * table.width, *rows]
+    lines = [[markdown(name) for name in table.columns], ["---"] * table.width, *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _cell(cell: object) -> str:
     if cell is None:
         return ""
-    return f"{cell:.4g}" if isinstance(cell, float) else str(cell)
+    return f"{cell:.4g}" if isinstance(cell, float) else markdown(str(cell))
 
 
 def _log(study: str, found: Comparison, folder: Path) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from modelpred.registry_commands import registry_app
+from modelpred.wording import one_line
 
 if TYPE_CHECKING:
     import polars as pl
@@ -20,6 +21,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # which takes words in brackets for markup
 )
 
 app.add_typer(registry_app, name="registry")
@@ -275,15 +277,17 @@ def _described(rows: "pl.DataFrame", label: str, *, only: "pl.Series") -> "pl.Da
         farthest = sorted(range(len(names)), key=lambda column, at=at: -apart[at, column])[
             :SHOWN_CELLS
         ]
-        shown = [f"{names[column]}={_cell(rows[names[column]][at])}" for column in farthest]
-        words.append(", ".join([f"{label}={rows[label][at]}", *shown]))
+        shown = [
+            f"{one_line(names[column])}={_cell(rows[names[column]][at])}" for column in farthest
+        ]
+        words.append(", ".join([f"{one_line(label)}={_cell(rows[label][at])}", *shown]))
     return pl.DataFrame({"row_id": only, "words": words})
 
 
 def _cell(value: object) -> str:
     if value is None:
         return "missing"
-    return f"{value:g}" if isinstance(value, (int, float)) else str(value)
+    return f"{value:g}" if isinstance(value, float) else one_line(str(value))
 
 
 def _value_lines(table: "pl.DataFrame") -> list[str]:

@@ -29,10 +29,20 @@ def progress_bar(*, shown: bool) -> Generator[Report]:
 def _terminal() -> Generator[Report]:
     # Imported where it is needed: scripts and pipelines have no terminal.
     from rich.console import Console  # noqa: PLC0415
-    from rich.progress import Progress, TimeRemainingColumn  # noqa: PLC0415
+    from rich.progress import (  # noqa: PLC0415
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
     with Progress(
-        *Progress.get_default_columns()[:3], TimeRemainingColumn(), console=Console(stderr=True)
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
     ) as bar:
         task = bar.add_task("", total=None)
         yield lambda done, total, what: bar.update(

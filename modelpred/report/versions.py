@@ -14,9 +14,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from modelpred.studies.versions import Drift
+from modelpred.wording import one_line
 
 PANEL = 4.4  # inches
 SHOWN_MOVERS = 3
+LONGEST_NAME = 24  # characters of a row or version that are shown
 INK, OURS, MOVED = "#222222", "#1f5fa8", "#b5482a"
 
 
@@ -61,10 +63,14 @@ def _paint_scores(axes: Axes, scores: pl.DataFrame) -> None:
             for model in chosen["model_of"]
         ]
         axes.scatter(
-            places, chosen["loss"].to_list(), color=OURS, alpha=shade, label=f"test rows of {name}"
+            places,
+            chosen["loss"].to_list(),
+            color=OURS,
+            alpha=shade,
+            label=f"test rows of {_shown(name)}",
         )
         axes.scatter(places, chosen["exact_loss"].to_list(), marker="_", s=90, color=INK)
-    axes.set_xticks(range(len(models)), [f"model of {name}" for name in models])
+    axes.set_xticks(range(len(models)), [f"model of {_shown(name)}" for name in models])
     axes.set_ylabel("mean test loss (bar: exactly retrained)")
     axes.margins(y=0.25)
     axes.legend(frameon=False, fontsize=8, loc="upper right")
@@ -79,13 +85,17 @@ def _paint_drift(axes: Axes, drifted: Drift, value: str) -> None:
         axes.scatter(row["before"], row["after"], s=22, color=MOVED)
         # In a column of their own, since movers may lie on one another.
         axes.annotate(
-            f"row {row['row_id']}", (row["before"], row["after"]), fontsize=8, color=MOVED,
+            f"row {_shown(row['row_id'])}", (row["before"], row["after"]), fontsize=8, color=MOVED,
             textcoords="axes fraction", xytext=(0.74, 0.05 + 0.06 * at),
             arrowprops={"arrowstyle": "-", "color": MOVED, "lw": 0.6},
         )  # fmt: skip
     axes.locator_params(axis="x", nbins=5)
-    axes.set_xlabel(f"{value} in {drifted.before}")
-    axes.set_ylabel(f"{value} in {drifted.after}")
+    axes.set_xlabel(f"{value} in {_shown(drifted.before)}")
+    axes.set_ylabel(f"{value} in {_shown(drifted.after)}")
     found = drifted.spearman
     words = f", rank correlation {found.mean:.2f}" if found is not None else ""
     axes.set_title(f"{drifted.shared} shared rows{words}", fontsize=10)
+
+
+def _shown(name: object) -> str:
+    return one_line(str(name), most=LONGEST_NAME)
