@@ -376,5 +376,7 @@ def write_result(result: StudyResult, folder: Path) -> None:
 def read_result(folder: Path) -> StudyResult:
     """Return the result that `write_result` wrote."""
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    tables = {path.stem: pl.read_parquet(path) for path in sorted(folder.glob("*.parquet"))}
+    tables = {
+        path.stem: pl.read_parquet(path, glob=False) for path in sorted(folder.glob("*.parquet"))
+    }
     return StudyResult(metrics, tables)

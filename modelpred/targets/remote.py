@@ -10,6 +10,7 @@ Credentials and endpoints are fsspec's own affair (its config files, or FSSPEC_S
 """
 
 import contextlib
+import glob
 import hashlib
 import logging
 import os
@@ -60,9 +61,8 @@ class UrlStore:
         An entry whose content does not match its hash is named in the log and removed, so that it is made again.
         """
         self._files.invalidate_cache()
-        for path in sorted(
-            self._files.glob(f"{self._root}/{fingerprint[:2]}/{fingerprint}-*.parquet")
-        ):
+        root = glob.escape(self._root)  # a URL may hold brackets
+        for path in sorted(self._files.glob(f"{root}/{fingerprint[:2]}/{fingerprint}-*.parquet")):
             try:
                 content = hashlib.sha256(self._files.cat_file(path)).hexdigest()
             except FileNotFoundError:
