@@ -50,6 +50,7 @@ def main() -> None:
             weights,
             parameters,
             validation=bank.usable(role="validation"),
+            tolerance=params.targets.tolerance,
             row_ids=dataset.row_ids,
             start=None if params.predictor.start is None else predictor_of(params.predictor.start),
             progress=progress,

@@ -27,7 +27,8 @@ from modelpred.studies.utility import read_result
 def main() -> None:
     """Gathers every stage's results and writes the page."""
     params, dataset = read_params(PARAMS), read_dataset(DATASET)
-    told = params.model_dump(mode="json")
+    # No gates: they judge the predictor when it is published, and the page does not tell of it.
+    told = params.model_dump(mode="json", exclude={"gates"})
     # The reader wants the family that was trained, not that it was chosen by the label.
     told["targets"]["model"] = params.targets.build(classes=len(dataset.classes)).name
     inputs = ReportInputs(

@@ -7,6 +7,8 @@ from typing import Any
 
 import yaml
 
+from modelpred.params import Params
+
 ROOT = Path(__file__).parents[1]
 COPIED = ("flows", "modelpred", "data", ".dvc/config", ".dvcignore", ".gitignore")
 
@@ -18,7 +20,8 @@ def small_project(
 
     Args:
         place: where; it may exist.
-        params: the whole of params.yaml, which fills sections that it lacks with defaults.
+        params: params.yaml; keys and sections that it lacks are written with their defaults, because
+            DVC wants every key that dvc.yaml lists.
         stages: of dvc.yaml, those to keep; default: dvc.yaml as it is.
     """
     for name in (*COPIED, *(() if stages else ("dvc.yaml",))):
@@ -32,7 +35,11 @@ def small_project(
         graph = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
         kept = {"stages": {name: graph[name] for name in stages}}
         (place / "dvc.yaml").write_text(yaml.safe_dump(kept, sort_keys=False))
-    (place / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    filled = {
+        name: {**section, **params.get(name, {})}
+        for name, section in Params().model_dump(mode="json").items()
+    }
+    (place / "params.yaml").write_text(yaml.safe_dump(filled, sort_keys=False))
     for command in ("init", "add .", "-c user.name=t -c user.email=t@example.org commit -m small"):
         subprocess.run(["git", *command.split()], cwd=place, check=True, capture_output=True)
     return place

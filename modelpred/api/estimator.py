@@ -217,6 +217,7 @@ class ModelPred:
             points,
             *targets.bank.usable(role="fit"),
             validation=targets.bank.usable(role="validation"),
+            tolerance=config.tolerance,
             row_ids=dataset.row_ids,
             progress=lambda done, total, what: report(done, total, f"fitting, {what}"),
         )

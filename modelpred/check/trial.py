@@ -100,7 +100,9 @@ def speeds(
     )
     bank = Bank.of(drawn, trained)
     report(1, 3, "fitting")
-    predictor, preparing, epoch = _fitted(bank, model, points, clock=clock)
+    predictor, preparing, epoch = _fitted(
+        bank, model, points, tolerance=targets.tolerance, clock=clock
+    )
     report(2, 3, "answering")
     began = clock()
     cheap = rivals(model, points, *bank.usable(role="fit"))
@@ -169,7 +171,7 @@ def _shard_size(
 
 
 def _fitted(
-    bank: Bank, model: TargetModel, points: Points, *, clock: Clock
+    bank: Bank, model: TargetModel, points: Points, *, tolerance: float, clock: Clock
 ) -> tuple[Predictor, float, float]:
     """A predictor after a few epochs; seconds until the first of them, and an epoch's a subset."""
     ends: list[float] = []
@@ -186,6 +188,7 @@ def _fitted(
         weights,
         parameters,
         validation=bank.usable(role="validation"),
+        tolerance=tolerance,
         progress=ended,
     )
     if predictor.exact:  # nothing was learned

@@ -13,10 +13,10 @@ import hashlib
 import json
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
@@ -66,6 +66,7 @@ class PredictorDescription(BaseModel):
     anchors: str
     row_ids: tuple[str, ...]
     config: PredictorConfig
+    tolerance: Annotated[float, Field(gt=0)] = 1e-6  # files of before lack it
 
 
 def write_predictor(predictor: Predictor, folder: Path) -> None:
@@ -93,6 +94,7 @@ def write_predictor(predictor: Predictor, folder: Path) -> None:
         anchors=predictor.anchors.kind,
         row_ids=predictor.row_ids,
         config=predictor.config,
+        tolerance=predictor.tolerance,
     )
     write_atomically(folder / TENSORS_FILE, save(plain))
     text = json.dumps(description.model_dump(mode="json"), indent=2, sort_keys=True)
@@ -132,7 +134,7 @@ def read_predictor(folder: Path) -> Predictor:
         raise _damaged(folder / TENSORS_FILE, str(error)) from error
     return Predictor(
         model, points, network, anchors, description.config, description.row_ids, history,
-        known=known,
+        known=known, tolerance=description.tolerance,
     )  # fmt: skip
 
 

@@ -44,6 +44,7 @@ class Predictor:
     row_ids: tuple[str, ...] = ()
     history: tuple[dict[str, float | int], ...] = ()
     known: Points | None = None  # the points of the fit; None: these
+    tolerance: float = 1e-6  # to which the targets of the fit were trained, and exact answers are
     bound: BoundPoints = field(init=False, repr=False)
     refining: BoundAnchors = field(init=False, repr=False)
 
@@ -163,7 +164,7 @@ class Predictor:
             )
         return Predictor(
             self.model, points, self.network, self.anchors, self.config, row_ids, self.history,
-            known=self.known or self.points,
+            known=self.known or self.points, tolerance=self.tolerance,
         )  # fmt: skip
 
     def reached(
@@ -203,7 +204,12 @@ class Predictor:
         """Exact answers; nan where training did not converge."""
         points = self.points
         trained = train_targets(
-            self.model, points.features, points.labels, weights, classes=points.classes
+            self.model,
+            points.features,
+            points.labels,
+            weights,
+            tolerance=self.tolerance,
+            classes=points.classes,
         )
         return torch.where(trained.converged[:, None], trained.parameters, torch.nan)
 

@@ -96,6 +96,7 @@ def fit_predictor(
     parameters: Tensor,
     *,
     validation: tuple[Tensor, Tensor] | None = None,
+    tolerance: float = 1e-6,
     row_ids: tuple[str, ...] = (),
     start: Predictor | None = None,
     progress: Progress | None = None,
@@ -109,6 +110,7 @@ def fit_predictor(
         weights: [subsets, points] of the fit.
         parameters: [subsets, parameters], what training gave for them.
         validation: weights and parameters of other subsets: the best epoch is chosen on them.
+        tolerance: to which targets were trained; what the predictor trains itself is, too.
         row_ids: ids of the pool's rows, kept with the predictor.
         start: a predictor of the same family and network, perhaps of a smaller pool, to go on from.
         progress: called as progress(epochs done, epochs, what).
@@ -127,7 +129,7 @@ def fit_predictor(
         validation = _learnable(model, points, *validation, role="validation")
     with torch_threads(_useful_threads(config.schedule(), points)):
         anchors = (
-            fit_size_path(model, points)
+            fit_size_path(model, points, tolerance=tolerance)
             if model.convex
             else fit_short_training(
                 model, points, weights.to(points.features), parameters.to(points.features)
@@ -155,7 +157,16 @@ def fit_predictor(
         )
         exact = model.quadratic and config.network != "paper"
         history = [NOTHING_LEARNED] if exact else fit.run(progress)
-    return Predictor(model, points, network, anchors, config, row_ids, tuple(history))
+    return Predictor(
+        model,
+        points,
+        network,
+        anchors,
+        config,
+        row_ids,
+        tuple(history),
+        tolerance=tolerance,
+    )
 
 
 def _continue(network: SetNetwork, start: Predictor, model: TargetModel) -> None:
