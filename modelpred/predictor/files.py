@@ -40,6 +40,8 @@ from modelpred.targets import Points, points_of, target_model
 
 SCHEMA_VERSION, UNSEALED_VERSION = 2, 1
 TENSORS_FILE, DESCRIPTION_FILE = "predictor.safetensors", "predictor.json"
+PREDICTOR_FILES = (TENSORS_FILE, DESCRIPTION_FILE)
+"""What the fingerprint names."""
 HISTORY_FILE = "history.json"
 AGAIN = "run the predictor stage again"
 ANCHORS: dict[str, type[SizePath] | type[ShortTraining]] = {
@@ -186,7 +188,7 @@ def _read_history(path: Path) -> tuple[dict[str, float | int], ...]:
 def predictor_fingerprint(folder: Path) -> str:
     """SHA-256 over tensors and description: what the registry keys a version by."""
     digest = hashlib.sha256()
-    for name in (TENSORS_FILE, DESCRIPTION_FILE):
+    for name in PREDICTOR_FILES:
         digest.update(hashlib.sha256(read_file(folder / name, again=AGAIN)).digest())
     return digest.hexdigest()
 

@@ -1,29 +1,36 @@
-"""Registered predictors: publish, judge, list, show, promote, roll back. The only package that knows MLflow."""
+"""Registered predictors: publish, judge, list, show, promote, roll back. The only package that knows MLflow.
 
-from modelpred.registry.gates import (
-    Calibration,
-    Contest,
-    Evidence,
-    GatesConfig,
-    calibration_of,
-    compare,
-    held_out_errors,
-    judge,
-)
-from modelpred.registry.publishing import Lineage, log_comparison, publish
-from modelpred.registry.snapshot import rebuild
-from modelpred.registry.store import registered_name, tracking_uri
-from modelpred.registry.versions import (
-    CHALLENGER,
-    CHAMPION,
-    Version,
-    VersionRecord,
-    files_of,
-    list_versions,
-    promote,
-    rollback,
-    show_version,
-)
+Names are loaded when they are used: listing versions does not wait for what judging them needs.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from modelpred.registry.gates import (
+        Calibration,
+        Contest,
+        Evidence,
+        GatesConfig,
+        calibration_of,
+        compare,
+        held_out_errors,
+        judge,
+    )
+    from modelpred.registry.publishing import Lineage, log_comparison, publish
+    from modelpred.registry.snapshot import rebuild
+    from modelpred.registry.store import registered_name, tracking_uri
+    from modelpred.registry.versions import (
+        CHALLENGER,
+        CHAMPION,
+        Version,
+        VersionRecord,
+        files_of,
+        list_versions,
+        promote,
+        rollback,
+        show_version,
+    )
 
 __all__ = [
     "CHALLENGER",
@@ -50,3 +57,41 @@ __all__ = [
     "show_version",
     "tracking_uri",
 ]
+
+_HOMES = {
+    "gates": (
+        "Calibration",
+        "Contest",
+        "Evidence",
+        "GatesConfig",
+        "calibration_of",
+        "compare",
+        "held_out_errors",
+        "judge",
+    ),
+    "publishing": ("Lineage", "log_comparison", "publish"),
+    "snapshot": ("rebuild",),
+    "store": ("registered_name", "tracking_uri"),
+    "versions": (
+        "CHALLENGER",
+        "CHAMPION",
+        "Version",
+        "VersionRecord",
+        "files_of",
+        "list_versions",
+        "promote",
+        "rollback",
+        "show_version",
+    ),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -24,8 +24,8 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 
 from modelpred.predictor import Predictor, predictor_fingerprint, read_predictor
 from modelpred.predictor.answers import ALL_STAGES, write_test_points
+from modelpred.predictor.files import PREDICTOR_FILES
 from modelpred.registry.gates import (
-    METHOD,
     Contest,
     Evidence,
     GatesConfig,
@@ -35,7 +35,7 @@ from modelpred.registry.gates import (
 )
 from modelpred.registry.snapshot import experiment_of, read_snapshot, restore, write_snapshot
 from modelpred.registry.store import (
-    PREDICTOR_FILES,
+    METHOD,
     intact,
     locked,
     opened,

@@ -1,4 +1,4 @@
-# ruff: noqa: PLC0415 - mlflow takes over two seconds to import: only who publishes or lists pays.
+# ruff: noqa: PLC0415 - mlflow and torch take seconds to import: listing versions must not wait for torch.
 """MLflow's store in the project's root: where it lies, one writer at a time, and a client that is quiet.
 
 The store is `mlflow.db` in the project's root, where a plain `mlflow.pyfunc.load_model("models:/<name>@champion")`
@@ -19,16 +19,13 @@ from urllib.parse import unquote, urlsplit
 from filelock import FileLock
 
 from modelpred.errors import InvalidInput
-from modelpred.predictor import predictor_fingerprint
-from modelpred.predictor.files import DESCRIPTION_FILE, TENSORS_FILE
-from modelpred.registry.gates import METHOD
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 DATABASE = "mlflow.db"
 FILES = "mlruns"
-PREDICTOR_FILES = (TENSORS_FILE, DESCRIPTION_FILE)
+METHOD = "predictor"  # the name of the predictor among the methods, and of its folder
 
 
 def registered_name(dataset: str, target: str) -> str:
@@ -61,6 +58,8 @@ def predictor_folder(source: str) -> Path:
 
 def intact(source: str, fingerprint: str) -> bool:
     """Whether a version's predictor files are there and are those that the fingerprint names."""
+    from modelpred.predictor.files import PREDICTOR_FILES, predictor_fingerprint
+
     folder = predictor_folder(source)
     present = all((folder / file).is_file() for file in PREDICTOR_FILES)
     return present and predictor_fingerprint(folder) == fingerprint

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from modelpred import registry
 from modelpred.dataset import DatasetConfig, prepare
 from modelpred.errors import InvalidInput
 from modelpred.predictor import (
@@ -392,3 +393,32 @@ def test_two_processes_that_publish_at_once_make_one_version(tmp_path, predictor
     assert sorted(out.strip() for out, _ in told) == ["False", "True"], told
     (record,) = list_versions(tmp_path)
     assert record.aliases == ("champion",)
+
+
+LISTING = """
+import sys
+from pathlib import Path
+from typer.testing import CliRunner
+from modelpred.registry_commands import registry_app
+from modelpred.registry import list_versions
+done = CliRunner().invoke(registry_app, ["list", "--project", sys.argv[1]])
+print(done.exit_code, sorted({"torch", "modelpred.predictor", "modelpred.metrics"} & set(sys.modules)))
+"""
+
+
+@pytest.mark.parametrize("registered", [False, True])
+def test_listing_imports_nothing_that_only_judging_or_answering_needs(
+    tmp_path, empty_database, registered
+):
+    if registered:
+        shutil.copy(empty_database, tmp_path / "mlflow.db")
+    out, error = python(LISTING, tmp_path, str(tmp_path)).communicate(timeout=120)
+    assert out.strip() == "0 []", error
+
+
+def test_every_name_of_the_registry_is_found_where_it_is_said_to_be():
+    for name in registry.__all__:
+        assert getattr(registry, name) is not None
+    assert set(registry.__all__) <= set(dir(registry))
+    with pytest.raises(AttributeError, match="no attribute 'missing'"):
+        _ = registry.missing
