@@ -9,8 +9,8 @@ With n subsets for each role, blocks of b on c cores and the trial's seconds t (
                       + the sum over methods and designs of calls n_design t_answering, and judging
     disk              COPIES n bytes of a shard's row + 2 n bytes of a subset's row
 
-A stage starts Python and Prefect, and `targets` its workers. An answer is asked for four times where
-it takes less than two seconds, and else once (refits/timing.py). A shard lies in the store, in
+A stage starts Python and Prefect, and `targets` its workers. An answer is asked for once to four
+times, the slower the fewer (refits/timing.py). A shard lies in the store, in
 artifacts/ and in DVC's cache. Studies and the report are not in it.
 """
 
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from modelpred.predictor import PredictorConfig
 from modelpred.predictor.fidelity import REPEATS
-from modelpred.refits.timing import PATIENCE
+from modelpred.refits.timing import calls_of
 from modelpred.subsets import DESIGNS, DRAWN_TOGETHER, ROLES, Counts, SubsetsConfig
 
 STARTS = 2.0  # times that of a worker: Python with torch, then Prefect
@@ -121,7 +121,7 @@ def usual_epochs() -> int:
 
 def _asked_for(seconds: float) -> float:
     """Seconds in all of an answer that is timed."""
-    return seconds if seconds > PATIENCE else (1 + REPEATS) * seconds
+    return calls_of(seconds, timings=REPEATS) * seconds
 
 
 def _counts(config: SubsetsConfig) -> list[int]:

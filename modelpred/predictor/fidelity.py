@@ -16,7 +16,7 @@ from torch import Tensor
 
 from modelpred.metrics import mean_interval, relative_errors, spearman_within
 from modelpred.refits import Refit
-from modelpred.refits.timing import timed_answer
+from modelpred.refits.timing import machine_busy, timed_answer
 from modelpred.targets import Points, TargetModel
 
 SIZE_GROUPS = 10
@@ -74,8 +74,8 @@ def fidelity(
     Returns:
         Columns method, design, subsets, parameter_error (mean), parameter_error_low,
         parameter_error_high, parameter_error_median, test_loss_error (mean absolute),
-        spearman_within_size, microseconds (per subset, least of three batched answers, or of one
-        that takes seconds).
+        spearman_within_size, microseconds (per subset, median of up to three batched answers; see
+        `modelpred.refits.timing`), busy (whether the machine was, so that times are too long).
     """
     usable = held_out.converged & ~held_out.degenerate
     designs = np.array(held_out.designs)
@@ -105,6 +105,7 @@ def fidelity(
                     "test_loss_error": float((losses - true_losses).abs().mean()),
                     "spearman_within_size": spearman_within(losses, true_losses, groups),
                     "microseconds": 1e6 * seconds / len(weights),
+                    "busy": machine_busy(),
                 }
             )
     return pl.DataFrame(rows)

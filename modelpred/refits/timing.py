@@ -1,29 +1,51 @@
-"""How long an answer takes: the fastest of several calls, which other work on the machine disturbs least."""
+"""How long an answer takes: the median of repeated calls, and whether the machine was busy meanwhile.
 
+An answer is repeated only until its calls took `ENOUGH` seconds together, so that timing costs about
+as much as answering.
+"""
+
+import math
+import os
 import time
 from collections.abc import Callable
+from statistics import median
 from typing import TypeVar
 
 Answer = TypeVar("Answer")
 
-PATIENCE = 2.0
-"""Seconds from which one call is time enough: what it warms up is nothing beside it."""
+ENOUGH = 0.25
+"""Seconds that the calls of one answer may take together before no further one begins."""
 
 
-def fastest_seconds(call: Callable[[], object], *, timings: int) -> float:
-    """Return the seconds of the fastest of `timings` calls; call once before to warm up caches."""
-    return min(_timed(call)[1] for _ in range(timings))
+def median_seconds(call: Callable[[], object], *, timings: int) -> float:
+    """Return the median seconds of `timings` calls; call once before to warm up caches."""
+    return median(_timed(call)[1] for _ in range(timings))
 
 
 def timed_answer(call: Callable[[], Answer], *, timings: int) -> tuple[Answer, float]:
-    """Return what the call gives and its seconds: the fastest of `timings` calls after a first one.
+    """Return what the call gives and its seconds: the median of up to `timings` calls after a first.
 
-    A first call of more than `PATIENCE` seconds is timed itself and not repeated.
+    A first call of `ENOUGH` seconds is timed itself and not repeated: what it warms up is little
+    beside it.
     """
-    answer, seconds = _timed(call)
-    if seconds > PATIENCE:
-        return answer, seconds
-    return answer, fastest_seconds(call, timings=timings)
+    answer, first = _timed(call)
+    spent, seconds = first, list[float]()
+    while len(seconds) < timings and spent < ENOUGH:
+        seconds.append(_timed(call)[1])
+        spent += seconds[-1]
+    return answer, median(seconds or [first])
+
+
+def calls_of(seconds: float, *, timings: int) -> int:
+    """Return how many calls `timed_answer` makes of an answer that takes so long."""
+    if seconds <= 0:
+        return 1 + timings
+    return min(1 + timings, max(1, math.ceil(ENOUGH / seconds)))
+
+
+def machine_busy() -> bool:
+    """Return whether more processes wanted to run, in the last minute, than there are cores."""
+    return os.getloadavg()[0] > (os.cpu_count() or 1)
 
 
 def _timed(call: Callable[[], Answer]) -> tuple[Answer, float]:

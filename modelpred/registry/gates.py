@@ -27,6 +27,7 @@ from modelpred.predictor import Predictor
 from modelpred.registry.store import METHOD
 from modelpred.targets.shards import Bank
 
+UNJUDGED = ("busy",)  # of the fidelity table: says how times were measured, not how good they are
 LEAST_PROBABILITY = 1e-12  # keeps the log loss of a row finite
 
 # method -> design -> measure -> value, as in `fidelity`.
@@ -100,7 +101,11 @@ def held_out_errors(fidelity: pl.DataFrame) -> dict[str, dict[str, dict[str, flo
     nested: dict[str, dict[str, dict[str, float]]] = {}
     for row in fidelity.iter_rows(named=True):
         method, design = row.pop("method"), row.pop("design")
-        measures = {name: float(value) for name, value in row.items() if value is not None}
+        measures = {
+            name: float(value)
+            for name, value in row.items()
+            if name not in UNJUDGED and value is not None
+        }
         nested.setdefault(method, {})[design] = measures
     return nested
 

@@ -130,6 +130,12 @@ def number_interval(low: int | float | None, high: int | float | None) -> str:
     return f"{number(low)} to {number(high)}"
 
 
+def timing_words(*, busy: bool) -> str:
+    """How times of a table were measured, and a warning where other work on the machine made them longer."""
+    warning = " The machine was busy then (load average above its cores): they are too long."
+    return "Times are medians of repeats on this machine." + warning * busy
+
+
 def microseconds(value: int | float | None) -> str:
     """A time given in microseconds, in the unit that reads best."""
     if value is None or not math.isfinite(value):

@@ -20,6 +20,7 @@ from modelpred.report.blocks import (
     number_interval,
     percent,
     percent_interval,
+    timing_words,
 )
 from modelpred.report.canvas import keys
 from modelpred.report.figures import (
@@ -119,7 +120,7 @@ def _break_even_blocks(result: StudyResult) -> list[Block]:
             ],
             rows,
             note=f"{spent}One query at a time, except in the last row: there all are asked at once, "
-            "of both. Times are those of this machine.",
+            f"of both. {timing_words(busy=any(table['busy']) if 'busy' in table.columns else False)}",
         )
     ]
 
@@ -170,7 +171,8 @@ def _edits_table(title: str, metrics: Mapping[str, Any], methods: list[str]) -> 
         rows,
         note=f"Means with 95% intervals over repeats, {count(subsets)} retrained subsets{left_out}. "
         "The accuracy's error is the mean difference of the shares of test rows that predicted and "
-        "retrained model get right."
+        "retrained model get right. "
+        + timing_words(busy=any(metrics[method].get("busy") for method in methods))
         if subsets
         else "",
         ours=frozenset(index for index, method in enumerate(methods) if is_ours(method)),

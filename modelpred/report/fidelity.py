@@ -25,6 +25,7 @@ from modelpred.report.blocks import (
     number,
     percent,
     percent_interval,
+    timing_words,
 )
 from modelpred.report.canvas import curve_keys
 from modelpred.report.figures import fidelity_against_time
@@ -249,6 +250,7 @@ def _design_table(inputs: ReportInputs, design: str) -> Table:
                 Cell(microseconds(row["microseconds"])),
             )
         )
+    busy = "busy" in rows.columns and bool(rows["busy"].any())
     heads = (
         *("Parameter error", "95% interval", "Median", "Test-loss error"),
         *("Spearman within size", "Time per query"),
@@ -257,7 +259,7 @@ def _design_table(inputs: ReportInputs, design: str) -> Table:
         f"{design_words(design).capitalize()}: {count(rows['subsets'].max() or 0)} held-out subsets",  # pyright: ignore[reportArgumentType]
         [Column("Method", numeric=False), *(Column(head) for head in heads)],
         body,
-        note=_seen(inputs, design),
+        note=f"{_seen(inputs, design)} {timing_words(busy=busy)}".strip(),
         ours=frozenset(index for index, method in enumerate(order) if is_ours(method)),
     )
 

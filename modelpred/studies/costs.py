@@ -2,7 +2,7 @@
 
 The predictor costs its preparation P (training its targets, then fitting) and q seconds a query;
 retraining costs r a query and no preparation. They break even after P / (r - q) queries. All of
-it is measured on this machine: q and r as the fastest of several calls, the training of targets as
+it is measured on this machine: q and r as the median of several calls, the training of targets as
 their number times the batched retraining of one. Three ways of retraining are compared:
 
     retraining           one query at a time, from the family's own start
@@ -21,7 +21,7 @@ from jaxtyping import Num
 from torch import Tensor
 
 from modelpred.refits.retraining import Refit, Retraining
-from modelpred.refits.timing import fastest_seconds
+from modelpred.refits.timing import machine_busy, median_seconds
 from modelpred.studies.utility import StudyContext
 
 ALONE = 10  # queries that are asked one at a time
@@ -32,6 +32,7 @@ BREAK_EVEN_SCHEMA = {
     "predictor_microseconds": pl.Float64,
     "preparation_seconds": pl.Float64,
     "queries": pl.Int64,
+    "busy": pl.Boolean,
 }
 
 
@@ -57,7 +58,7 @@ class Seconds:
 
 
 def seconds_of(refit: Refit, weights: Num[Tensor, "subsets points"], *, timings: int) -> Seconds:
-    """Seconds a query, asked one at a time and all at once; the fastest of `timings` calls."""
+    """Seconds a query, asked one at a time and all at once; the median of `timings` calls."""
     alone = weights[torch.linspace(0, len(weights) - 1, min(ALONE, len(weights))).long()]
 
     def one_by_one() -> None:
@@ -70,8 +71,8 @@ def seconds_of(refit: Refit, weights: Num[Tensor, "subsets points"], *, timings:
     for warm_up in (one_by_one, together):
         warm_up()
     return Seconds(
-        fastest_seconds(one_by_one, timings=timings) / len(alone),
-        fastest_seconds(together, timings=timings) / len(weights),
+        median_seconds(one_by_one, timings=timings) / len(alone),
+        median_seconds(together, timings=timings) / len(weights),
     )
 
 
@@ -93,13 +94,13 @@ def break_even(
     Args:
         context: its subject is the predictor that is compared.
         weights: the queries.
-        timings: calls of which the fastest counts.
+        timings: calls whose median counts.
         preparation: what the predictor cost before; without, `preparation_seconds` and `queries`
             are null. `queries` is null, too, where retraining is the cheaper for any number.
 
     Returns:
         Columns way, retraining_microseconds and predictor_microseconds (a query),
-        preparation_seconds, queries.
+        preparation_seconds, queries, busy (whether the machine was, so that times are too long).
     """
     model, points, tolerance = context.model, context.points, context.truth.tolerance
     cold = seconds_of(Retraining(model, points, tolerance=tolerance), weights, timings=timings)
@@ -116,6 +117,7 @@ def break_even(
             predictor.alone,
         )
     ways["batched_retraining"] = (cold.batched, predictor.batched)
+    busy = machine_busy()
     rows = [
         {
             "way": way,
@@ -127,6 +129,7 @@ def break_even(
             else break_even_queries(
                 preparation=prepared, retraining=retraining, predictor=predicting
             ),
+            "busy": busy,
         }
         for way, (retraining, predicting) in ways.items()
     ]

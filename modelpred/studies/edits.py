@@ -28,7 +28,7 @@ from torch import Tensor
 
 from modelpred.metrics import Array, Interval, Vector, mean_interval, relative_errors, spearman
 from modelpred.refits.retraining import Extendable, Refit
-from modelpred.refits.timing import timed_answer
+from modelpred.refits.timing import machine_busy, timed_answer
 from modelpred.studies.costs import Preparation, break_even
 from modelpred.studies.utility import (
     StudyContext,
@@ -55,7 +55,7 @@ class EditsConfig(BaseModel):
         step: rows between two sizes.
         repeats: random subsets of each size.
         added: rows that the largest addition adds, at most half of the test rows; 0: none.
-        timings: calls of each refit, of which the fastest counts as its time.
+        timings: most calls of each refit, whose median counts as its time.
         seed: of the draws.
     """
 
@@ -233,7 +233,7 @@ def _answered(refit: Refit, weights: Tensor, context: StudyContext, *, timings: 
 
 
 def _clock(seconds: float, subsets: int) -> dict[str, float]:
-    return {"microseconds": 1e6 * seconds / subsets}
+    return {"microseconds": 1e6 * seconds / subsets, "busy": machine_busy()}
 
 
 def _subset_table(

@@ -19,7 +19,7 @@ from torch import Tensor
 from modelpred.predictor import PredictorConfig, Refined, fit_predictor
 from modelpred.predictor.network import PaperNetwork
 from modelpred.refits import LinearDatamodel, Refit, rivals
-from modelpred.refits.timing import fastest_seconds
+from modelpred.refits.timing import median_seconds
 from modelpred.subsets import Subsets
 from modelpred.targets import TrainedTargets, rooms
 from modelpred.targets.parquet import ShardMetadata
@@ -127,15 +127,13 @@ def times(chosen: list[str]) -> None:
         ]
         for refit in refits:
             refit(task.test.weights)
-        seconds = [
-            fastest_seconds(partial(refit, task.test.weights), timings=5) for refit in refits
-        ]
+        seconds = [median_seconds(partial(refit, task.test.weights), timings=5) for refit in refits]
         rows.append([task.name, *(f"{1e6 * each / ASKED:.0f}" for each in seconds)])
         print(" | ".join(rows[-1]), flush=True)
     header = [
         "pool", "Newton step", "predictor", *(f"refine {steps}" for steps in REFINEMENTS)
     ]  # fmt: skip
-    told = f"{machine()}; µs a subset, {ASKED} at once, the fastest of five."
+    told = f"{machine()}; µs a subset, {ASKED} at once, the median of five."
     write_part("Time of an answer", [told, "", *table(header, rows)])
 
 

@@ -29,7 +29,7 @@ from modelpred.metrics import spearman
 from modelpred.predictor import Predictor, PredictorConfig, Refined, fit_predictor
 from modelpred.predictor.network import AnchoredNetwork, MeanPool
 from modelpred.refits import Refit, Retraining, rivals
-from modelpred.refits.timing import fastest_seconds
+from modelpred.refits.timing import median_seconds
 from modelpred.report.methods import is_ours
 from modelpred.studies import labels as labels_study
 from modelpred.studies import selection, valuation
@@ -489,7 +489,7 @@ def candidate_sets_a_second(context: StudyContext) -> float:
     kept = np.argsort(generator.random((CANDIDATES, context.pool)), axis=1) < context.pool // 5
     weights = torch.from_numpy(kept).to(torch.uint8)
     game(weights)
-    return CANDIDATES / fastest_seconds(lambda: game(weights), timings=3)
+    return CANDIDATES / median_seconds(lambda: game(weights), timings=3)
 
 
 # Prefixes
@@ -530,9 +530,9 @@ def prefixes() -> Iterator[str]:
         ),
     }
     with torch.no_grad():
-        took = {name: fastest_seconds(part, timings=5) for name, part in parts.items()}
+        took = {name: median_seconds(part, timings=5) for name, part in parts.items()}
     yield (
-        f"{pool.words}: all prefixes of {PREFIX_ORDERS} random orders, fastest of five. What is "
+        f"{pool.words}: all prefixes of {PREFIX_ORDERS} random orders, median of five. What is "
         "linear in the weights can be carried from prefix to prefix by a cumulative sum; the "
         f"gradients of the {len(network.steps)} learned steps cannot, since each is taken at its "
         "prefix's own parameters.\n"

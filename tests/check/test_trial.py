@@ -101,8 +101,8 @@ def test_the_estimate_adds_the_parts_as_the_stages_do():
         "preparing": (1.0, {"predictor": 1}),
         "epoch": (1.0, {"predictor": 20 * 5000}),
         "compared": (1.0, {"predictor": 1}),
-        # Asked once where an answer takes over two seconds, and else four times.
-        "answering": ((1.0, 1e-3), {"predictor": 1250 + 4 * 1250e-3}),
+        # Asked once where an answer takes long, and up to four times where it is quick.
+        "answering": ((1.0, 1e-6), {"predictor": 1250 + 4 * 1250e-6}),
         "judging": (0.0, {}),
         "shard_bytes": (1.0, {"disk": 3 * 6500}),
         "subset_bytes": (1.0, {"disk": 2 * 6500}),
