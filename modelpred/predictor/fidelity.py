@@ -18,6 +18,7 @@ from modelpred.metrics import mean_interval, relative_errors, spearman_within
 from modelpred.refits import Refit
 from modelpred.refits.timing import machine_busy, timed_answer
 from modelpred.targets import Points, TargetModel
+from modelpred.targets.threads import threads_for
 
 SIZE_GROUPS = 10
 SCORE_BYTES = 64 * 2**20
@@ -114,7 +115,8 @@ def fidelity(
 def mean_losses(model: TargetModel, parameters: Tensor, points: Points) -> Tensor:
     """Loss on the points for each model (`TargetModel.test_loss`), in blocks of bounded memory."""
     blocks = model.score_blocks(parameters, points, limit=SCORE_BYTES)
-    return torch.cat([model.test_loss(scores, points.labels) for scores in blocks])
+    with threads_for(model.largest_scored(parameters, points, limit=SCORE_BYTES)):
+        return torch.cat([model.test_loss(scores, points.labels) for scores in blocks])
 
 
 def size_groups(weights: Tensor) -> np.ndarray:

@@ -1,5 +1,6 @@
 """A fitted predictor: a refit that also refines its answers and bounds their error."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -14,7 +15,7 @@ from modelpred.predictor.network import AnchoredNetwork, BoundPoints, PaperNetwo
 from modelpred.predictor.refinement import CERTIFICATE_STEPS, error_bound, refine_parameters
 from modelpred.targets import Points, TargetModel, train_targets
 from modelpred.targets.model import class_counts
-from modelpred.targets.threads import thread_count, torch_threads
+from modelpred.targets.threads import threads_for
 from modelpred.targets.weights import check_sizes, weights_of
 
 ANSWER_BLOCK = 2048  # most subsets answered at once: bounds memory, fills a matrix product
@@ -99,20 +100,17 @@ class Predictor:
         if not len(weights):
             return self.points.features.new_zeros(0, self.anchors.parameter_count)
         rows = answered_at_once(self.model, self.points)
-        with torch_threads(self._threads(rows)):
+        # Exact answers deal their blocks to threads themselves.
+        threads = nullcontext() if self.exact else threads_for(self._bytes(rows))
+        with threads:
             answers = [
                 self._answer(block, refine=refine, stages=stages) for block in weights.split(rows)
             ]
         return torch.cat(answers)
 
-    def _threads(self, rows: int) -> int:
-        """One for products that fit a core's cache, whose parts would wait for each other.
-
-        Where others work on the machine, too, split products took 50 times as long. Exact answers
-        deal their blocks to threads themselves.
-        """
-        small = rows * self.model.bytes_per_subset(self.points) <= 4 * BLOCK_BYTES
-        return 1 if small and not self.exact else thread_count()
+    def _bytes(self, rows: int) -> int:
+        """Size of the scores of so many subsets, in double precision."""
+        return 2 * rows * self.model.bytes_per_subset(self.points)
 
     def certificate(
         self,
@@ -134,20 +132,21 @@ class Predictor:
         if parameters is None:
             parameters = self.predict(checked, refine=refine)
         bounds: list[Tensor] = []
-        for block, answer in zip(
-            checked.split(ANSWER_BLOCK), parameters.split(ANSWER_BLOCK), strict=True
-        ):
-            bound = error_bound(
-                self.model,
-                self.points,
-                self.refining,
-                weights=block,
-                parameters=answer,
-                steps=steps,
-            )
-            if bound is None:
-                return None
-            bounds.append(bound)
+        with threads_for(self._bytes(min(ANSWER_BLOCK, len(checked)))):
+            for block, answer in zip(
+                checked.split(ANSWER_BLOCK), parameters.split(ANSWER_BLOCK), strict=True
+            ):
+                bound = error_bound(
+                    self.model,
+                    self.points,
+                    self.refining,
+                    weights=block,
+                    parameters=answer,
+                    steps=steps,
+                )
+                if bound is None:
+                    return None
+                bounds.append(bound)
         return torch.cat(bounds)
 
     def for_points(self, points: Points, *, row_ids: tuple[str, ...] = ()) -> "Predictor":

@@ -21,6 +21,7 @@ from modelpred.metrics import Vector, relative_errors
 from modelpred.refits.ordering import content_order
 from modelpred.refits.retraining import checked_weights
 from modelpred.targets.model import Points
+from modelpred.targets.threads import threads_for
 
 # Penalties tried, as multiples of the mean eigenvalue of W'W.
 GRID = np.logspace(-5, 2, 15)
@@ -138,6 +139,14 @@ class LinearDatamodel:
                 f"expected {2 * HELD_OUT} or more weight rows, each with its parameters, "
                 f"got {len(weights)} and {len(parameters)}"
             )
+        # Decompositions of a matrix [points, points] take most of the time.
+        with threads_for(8 * weights.shape[1] ** 2):
+            return cls._fitted(weights, parameters, penalty)
+
+    @classmethod
+    def _fitted(
+        cls, weights: Tensor, parameters: Tensor, penalty: float | None
+    ) -> "LinearDatamodel":
         choosing = torch.zeros(len(weights), dtype=torch.bool, device=weights.device)
         choosing[content_order(weights, parameters)[HELD_OUT - 1 :: HELD_OUT]] = True
         learned = held = _Moments.none(weights, parameters)
@@ -157,7 +166,8 @@ class LinearDatamodel:
     ) -> Float[Tensor, "subsets parameters"]:
         """Return intercept + Σ_i w_i coefficients_i."""
         rows = checked_weights(weights, points=len(self.coefficients))
-        return self.intercept + rows @ self.coefficients
+        with threads_for(8 * rows.numel()):
+            return self.intercept + rows @ self.coefficients
 
     def for_points(self, points: Points) -> "LinearDatamodel":
         """The same datamodel over a pool that goes on: it knows nothing of the points added."""

@@ -35,6 +35,7 @@ from torch import Tensor
 from modelpred.errors import InvalidInput
 from modelpred.refits.retraining import checked_weights, continued
 from modelpred.targets.model import Points, TargetModel
+from modelpred.targets.threads import threads_for
 
 # Eigenvalues below this share of the largest are directions that neither the data nor the penalty
 # determine (the common shift of softmax intercepts): parameters stay as they are along them.
@@ -77,6 +78,14 @@ class Expansion:
             )
         if around is None:
             around = torch.ones(len(points.labels), dtype=torch.float64)
+        largest = max(len(points.features), len(full_parameters)) * len(full_parameters)
+        with threads_for(8 * largest):
+            return cls._of(model, points, full_parameters, around)
+
+    @classmethod
+    def _of(
+        cls, model: TargetModel, points: Points, full_parameters: Tensor, around: Tensor
+    ) -> "Expansion":
         values, vectors = torch.linalg.eigh(model.hessian(full_parameters, around, points))
         kept = values > UNDETERMINED * values[-1]
         whitening = vectors[:, kept] / values[kept].sqrt()
@@ -128,7 +137,8 @@ class Influence:
     ) -> Float[Tensor, "subsets parameters"]:
         """Return theta + Σ_i (w_i - 1) dtheta/dw_i."""
         rows = checked_weights(weights, points=len(self.derivatives))
-        return self.full_parameters + (rows - self.around) @ self.derivatives
+        with threads_for(8 * rows.numel()):
+            return self.full_parameters + (rows - self.around) @ self.derivatives
 
     def for_points(self, points: Points) -> "Influence":
         """The same expansion over a pool that goes on after this one's points."""
@@ -159,8 +169,9 @@ class RescaledInfluence:
     ) -> Float[Tensor, "subsets parameters"]:
         """Return theta - (R + s Σ_i H_i)⁻¹ Σ_i (w_i - 1) g_i."""
         rows = checked_weights(weights, points=len(self.expansion.gradients))
-        step = self.expansion.gradient(rows) / self.expansion.rescaled_hessian(rows)
-        return self.expansion.moved(step)
+        with threads_for(8 * rows.numel()):
+            step = self.expansion.gradient(rows) / self.expansion.rescaled_hessian(rows)
+            return self.expansion.moved(step)
 
     def for_points(self, points: Points) -> "RescaledInfluence":
         """The same expansion over a pool that goes on after this one's points."""
@@ -213,8 +224,10 @@ class NewtonStep:
     ) -> Float[Tensor, "subsets parameters"]:
         """Return theta - (R + Σ_i w_i H_i)⁻¹ Σ_i (w_i - 1) g_i."""
         rows = checked_weights(weights, points=len(self.expansion.gradients))
-        steps = [self._step(block) for block in rows.split(self.block)]
-        return self.expansion.moved(torch.cat(steps).to(torch.float64))
+        scores = min(self.block, len(rows)) * len(self.points.labels) * max(1, self.points.classes)
+        with threads_for(8 * scores):
+            steps = [self._step(block) for block in rows.split(self.block)]
+            return self.expansion.moved(torch.cat(steps).to(torch.float64))
 
     def for_points(self, points: Points) -> "NewtonStep":
         """The same expansion over a pool that goes on after this one's points."""

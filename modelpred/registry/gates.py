@@ -24,9 +24,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from modelpred.metrics import Interval, mean_interval, relative_errors
 from modelpred.predictor import Predictor
-from modelpred.registry.store import METHOD
 from modelpred.targets.shards import Bank
 
+METHOD = "predictor"
 UNJUDGED = ("busy",)  # of the fidelity table: says how times were measured, not how good they are
 LEAST_PROBABILITY = 1e-12  # keeps the log loss of a row finite
 

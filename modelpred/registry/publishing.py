@@ -26,6 +26,7 @@ from modelpred.predictor import Predictor, predictor_fingerprint, read_predictor
 from modelpred.predictor.answers import ALL_STAGES, write_test_points
 from modelpred.predictor.files import PREDICTOR_FILES
 from modelpred.registry.gates import (
+    METHOD,
     Contest,
     Evidence,
     GatesConfig,
@@ -35,7 +36,7 @@ from modelpred.registry.gates import (
 )
 from modelpred.registry.snapshot import experiment_of, read_snapshot, restore, write_snapshot
 from modelpred.registry.store import (
-    METHOD,
+    PREDICTOR,
     intact,
     locked,
     opened,
@@ -327,7 +328,7 @@ def _save_model(
         ),
     )
     with tempfile.TemporaryDirectory() as place:
-        kept = Path(place) / METHOD
+        kept = Path(place) / PREDICTOR
         kept.mkdir()
         for file in PREDICTOR_FILES:
             shutil.copyfile(folder / file, kept / file)
@@ -337,7 +338,7 @@ def _save_model(
         pyfunc.save_model(
             str(path),
             python_model=str(Path(__file__).parents[1] / SERVED_FILE),
-            artifacts={METHOD: str(kept)},
+            artifacts={PREDICTOR: str(kept)},
             signature=signature,
             input_example=np.ones((1, points)),
             mlflow_model=Model(run_id=run_id, model_id=model_id, model_uuid=model_id),

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 DATABASE = "mlflow.db"
 FILES = "mlruns"
-METHOD = "predictor"  # the name of the predictor among the methods, and of its folder
+PREDICTOR = "predictor"  # its folder among the artifacts of a version
 
 
 def registered_name(dataset: str, target: str) -> str:
@@ -53,7 +53,7 @@ def local_folder(source: str) -> Path:
 
 def predictor_folder(source: str) -> Path:
     """The predictor's own files inside a version's files."""
-    return local_folder(source) / "artifacts" / METHOD
+    return local_folder(source) / "artifacts" / PREDICTOR
 
 
 def intact(source: str, fingerprint: str) -> bool:

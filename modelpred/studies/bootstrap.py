@@ -25,6 +25,7 @@ from torch import Tensor
 from modelpred.errors import InvalidInput
 from modelpred.metrics import Vector
 from modelpred.targets.model import Points, TargetModel
+from modelpred.targets.threads import threads_for
 
 ENDS = (0.05, 0.95)  # of a 90% interval
 BLOCK = 2048  # resamples drawn and asked at once
@@ -116,7 +117,9 @@ def _in_row_blocks(
     found: Callable[[Tensor], Predictive], features: Tensor, *, models: int, classes: int
 ) -> Predictive:
     row_bytes = 8 * max(1, models) * max(2, classes)
-    blocks = [found(rows) for rows in features.split(max(1, PROBABILITY_BYTES // row_bytes))]
+    rows_at_once = max(1, PROBABILITY_BYTES // row_bytes)
+    with threads_for(min(len(features), rows_at_once) * row_bytes):
+        blocks = [found(rows) for rows in features.split(rows_at_once)]
     columns = ("mean", "spread", "low", "high")
     return Predictive(*(np.concatenate([getattr(b, name) for b in blocks]) for name in columns))
 

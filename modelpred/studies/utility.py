@@ -27,6 +27,7 @@ from modelpred.dataset.cells import column_of
 from modelpred.errors import InvalidInput
 from modelpred.refits.retraining import Progress, Refit, Retraining, checked_weights, silent
 from modelpred.targets.model import Points, TargetModel
+from modelpred.targets.threads import threads_for
 
 # Scores formed at once: small enough for the processor's cache, large enough for its products.
 SCORE_BYTES = 4 * 2**20
@@ -340,17 +341,23 @@ def scored(
         points: the rows to score.
         columns: the shape of what is said of one model.
     """
-    parts: list[Tensor] = []
-    for scores in score_blocks(model, parameters, points):
-        kept = scores.sum(dim=(1, 2)).isfinite()
-        if bool(kept.all()):
-            parts.append(reduce(scores).to(torch.float64))
-            continue
-        part = torch.full((len(scores), *columns), torch.nan, dtype=torch.float64)
-        if bool(kept.any()):
-            part[kept] = reduce(scores[kept]).to(torch.float64)
-        parts.append(part)
+    with threads_for(model.largest_scored(parameters, points, limit=SCORE_BYTES)):
+        blocks = score_blocks(model, parameters, points)
+        parts = [_reduced(reduce, scores, columns) for scores in blocks]
     return torch.cat(parts) if parts else parameters.new_zeros(0, *columns)
+
+
+def _reduced(
+    reduce: Callable[[Tensor], Tensor], scores: Tensor, columns: tuple[int, ...]
+) -> Tensor:
+    """What `scored` says of a block."""
+    kept = scores.sum(dim=(1, 2)).isfinite()
+    if bool(kept.all()):
+        return reduce(scores).to(torch.float64)
+    part = torch.full((len(scores), *columns), torch.nan, dtype=torch.float64)
+    if bool(kept.any()):
+        part[kept] = reduce(scores[kept]).to(torch.float64)
+    return part
 
 
 def written_number(value: float | Tensor) -> float | None:

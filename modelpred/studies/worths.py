@@ -55,6 +55,7 @@ from modelpred.studies.semivalues import (
     left_out,
 )
 from modelpred.studies.utility import (
+    SCORE_BYTES,
     StudyContext,
     finished,
     full_model,
@@ -64,6 +65,7 @@ from modelpred.studies.utility import (
     score_blocks,
 )
 from modelpred.targets.model import Points, TargetModel
+from modelpred.targets.threads import threads_for
 
 NEIGHBOURS = 5
 FOLDS = 10
@@ -212,11 +214,13 @@ def held_out_evidence(
         )
     total = torch.zeros(context.pool, 1, dtype=torch.float64)
     first = 0
-    for scores in score_blocks(context.model, parameters, context.points):
-        absent = (~members[first : first + len(scores)]).double()
-        found = evidence(context.model, scores, context.points.labels)
-        total = total + torch.einsum("sp,spc->pc", absent, found)
-        first += len(scores)
+    model, points = context.model, context.points
+    with threads_for(model.largest_scored(parameters, points, limit=SCORE_BYTES)):
+        for scores in score_blocks(model, parameters, points):
+            absent = (~members[first : first + len(scores)]).double()
+            found = evidence(model, scores, points.labels)
+            total = total + torch.einsum("sp,spc->pc", absent, found)
+            first += len(scores)
     return total / outside[:, None]
 
 

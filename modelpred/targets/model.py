@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from modelpred.errors import InvalidInput
+from modelpred.targets.threads import threads_for
 
 Array = Tensor | NDArray[Any]
 
@@ -354,9 +355,24 @@ class TargetModel(ABC):
     ) -> Iterator[Float[Tensor, "block points outputs"]]:
         """Scores of consecutive subsets on all points, about `limit` bytes at once."""
         row_bytes = 8 * len(points.features) * max(1, points.classes)
+        largest = self.largest_scored(parameters, points, limit=limit)
         for block in parameters.split(max(1, limit // row_bytes)):
             if len(block):
-                yield self.scores(block, points.features)
+                with threads_for(largest):
+                    scores = self.scores(block, points.features)
+                yield scores  # outside: what the caller computes has a size of its own
+
+    def largest_scored(
+        self,
+        parameters: Float[Tensor, "subsets parameters"],
+        points: Points,
+        *,
+        limit: int,
+    ) -> int:
+        """Bytes of the largest array in `score_blocks`: the points' features, or a block's scores."""
+        row_bytes = 8 * len(points.features) * max(1, points.classes)
+        block = min(len(parameters), max(1, limit // row_bytes))
+        return max(8 * points.features.numel(), block * row_bytes)
 
     def hessian(
         self,

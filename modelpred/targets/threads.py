@@ -3,6 +3,9 @@
 torch keeps a number for each thread, and one for the process, which threads take that are new to it.
 Setting the first sets the second, so calls that overlap in time would leave each other's. Here the
 process's own number is kept from when the first call begins until the last has ended.
+
+Small products are not split (`threads_for`): the parts would wait for each other, and where other work
+has a core, each wait is a time slice of the system, many times as long as the product.
 """
 
 import threading
@@ -10,6 +13,9 @@ from collections.abc import Generator
 from contextlib import contextmanager
 
 import torch
+
+SMALL_BYTES = 8 * 2**20
+"""Size of the largest array that products make or read, up to which one thread is best."""
 
 _lock = threading.Lock()
 
@@ -36,6 +42,11 @@ def thread_count() -> int:
         return _own.count
     with _lock:
         return _Process.count if _Process.calls else torch.get_num_threads()
+
+
+def useful_threads(size: int) -> int:
+    """How many threads to split products over whose largest array has so many bytes."""
+    return 1 if size <= SMALL_BYTES else thread_count()
 
 
 def keep_threads(count: int) -> None:
@@ -67,3 +78,10 @@ def torch_threads(count: int) -> Generator[None]:
         with _lock:
             _Process.calls -= 1
             torch.set_num_threads(before)  # also for threads started later, which inherit the last
+
+
+@contextmanager
+def threads_for(size: int) -> Generator[None]:
+    """Let torch split products over as many threads as are useful for arrays of so many bytes."""
+    with torch_threads(useful_threads(size)):
+        yield

@@ -6,7 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modelpred.targets.threads import thread_count, torch_threads
+from modelpred.targets import points_of, target_model
+from modelpred.targets.threads import SMALL_BYTES, thread_count, threads_for, torch_threads
 
 
 @settings(max_examples=40, deadline=None)
@@ -68,3 +69,37 @@ class _Call:
         self._leave.set()
         self._thread.join(10)
         self.ended = True
+
+
+@settings(max_examples=50, deadline=None)
+@given(size=st.integers(0, 4 * SMALL_BYTES), threads=st.integers(1, 8))
+def test_only_large_products_are_split(size, threads):
+    with torch_threads(threads):
+        with threads_for(size):
+            assert torch.get_num_threads() == (1 if size <= SMALL_BYTES else threads)
+        assert torch.get_num_threads() == threads
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    subsets=st.integers(1, 3000),
+    rows=st.integers(1, 400),
+    classes=st.sampled_from([2, 3]),
+    limit=st.sampled_from([2**12, 2**20, 2**26]),
+)
+def test_the_largest_scored_array_is_never_smaller_than_a_block(subsets, rows, classes, limit):
+    model = target_model("logistic" if classes == 2 else "softmax", C=1.0)
+    points = points_of(torch.zeros(rows, 3), torch.arange(rows) % classes, classes)
+    size = model.parameter_count(3, classes)
+    parameters = torch.zeros(subsets, size, dtype=torch.float64)
+    largest = model.largest_scored(parameters, points, limit=limit)
+    blocks = model.score_blocks(parameters, points, limit=limit)
+    assert largest >= max(8 * block.numel() for block in blocks)
+
+
+def test_what_reads_scores_has_the_threads_of_before():
+    model = target_model("logistic", C=1.0)
+    points = points_of(torch.zeros(5, 3), torch.arange(5) % 2, 2)
+    with torch_threads(3):
+        for _ in model.score_blocks(torch.zeros(4, 4).double(), points, limit=80):
+            assert torch.get_num_threads() == 3
