@@ -266,7 +266,7 @@ def _described(rows: "pl.DataFrame", label: str, *, only: "pl.Series") -> "pl.Da
     """A few rows' labels and the cells that lie farthest from their column's mean, in words."""
     import polars as pl  # noqa: PLC0415
 
-    from modelpred.dataset.apart import distances  # noqa: PLC0415
+    from modelpred.dataset.deviation import distances  # noqa: PLC0415
 
     names = [name for name in rows.columns if name not in ("row_id", label)]
     apart = distances(rows, names)

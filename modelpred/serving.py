@@ -26,7 +26,12 @@ from starlette.routing import Route
 
 from modelpred.errors import InvalidInput
 from modelpred.predictor import read_predictor
-from modelpred.predictor.answers import ALL_STAGES, SERVED, Answers, read_test_points
+from modelpred.predictor.request_handler import (
+    ALL_STAGES,
+    SERVING_LIMITS,
+    RequestHandler,
+    read_test_points,
+)
 
 LARGEST_BODY = 16 * 2**20
 BODY_SECONDS = 60.0  # for a client to send its body
@@ -50,10 +55,10 @@ def application_of(folder: Path) -> Starlette:
     """
     predictor = read_predictor(folder)
     test_points = read_test_points(folder, predictor)
-    return application(Answers(predictor, test_points=test_points, limits=SERVED))
+    return application(RequestHandler(predictor, test_points=test_points, limits=SERVING_LIMITS))
 
 
-def application(answers: Answers, *, largest_body: int = LARGEST_BODY) -> Starlette:
+def application(answers: RequestHandler, *, largest_body: int = LARGEST_BODY) -> Starlette:
     """The ASGI application that answers over HTTP.
 
     Args:
@@ -132,7 +137,7 @@ async def _body(request: Request, *, largest: int) -> bytes:
 # --- a body and its answer ---------------------------------------------------------------------
 
 
-def _answered(answers: Answers, body: bytes) -> bytes:
+def _answered(answers: RequestHandler, body: bytes) -> bytes:
     """The answer to a body, as JSON."""
     asked = _mapping(_parsed(body), "the body", known=KEYS)
     if "inputs" not in asked:
@@ -217,7 +222,7 @@ def _lists(found: object) -> list[list[str]]:
     return rows
 
 
-def _weights(found: object, answers: Answers) -> torch.Tensor:
+def _weights(found: object, answers: RequestHandler) -> torch.Tensor:
     """Weights [subsets, points]; their number is checked before a tensor is made."""
     if not isinstance(found, list):
         raise InvalidInput(f"inputs is {_kind(found)}; expected weights [subsets, rows]")

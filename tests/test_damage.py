@@ -19,7 +19,7 @@ from modelpred.dataset import DatasetConfig, prepare, read_dataset, write_datase
 from modelpred.errors import InvalidInput
 from modelpred.params import read_params
 from modelpred.predictor import PredictorConfig, fit_predictor, read_predictor, write_predictor
-from modelpred.predictor.answers import read_test_points, write_test_points
+from modelpred.predictor.request_handler import read_test_points, write_test_points
 from modelpred.registry.snapshot import read_snapshot
 from modelpred.subsets import Subsets, draw
 from modelpred.targets import points_of, target_model, train_targets

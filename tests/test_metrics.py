@@ -335,4 +335,4 @@ def test_tempered_probabilities():
     assert metrics.tempered(table, 1.0) == pytest.approx(table, abs=ROUNDING)
     assert metrics.tempered(table, 0.5)[0] == pytest.approx([0.81 / 0.82, 0.01 / 0.82])
     right = np.tile([0.6, 0.4], (3, 1))
-    assert metrics.best_temperature(right, np.zeros(3)) < 0.05  # surer still is better
+    assert metrics.best_temperature(right, np.zeros(3)) < 0.05  # with_tolerance still is better

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelpred.predictor import write_predictor
-from modelpred.predictor.answers import SERVED, Answers, write_test_points
+from modelpred.predictor.request_handler import SERVING_LIMITS, RequestHandler, write_test_points
 from modelpred.sealed import seal
 from modelpred.serving import application, application_of
 from tests.predictor.conftest import POINTS, make_case, make_points
@@ -218,7 +218,7 @@ def test_other_addresses_and_methods(served):
 
 
 def test_a_body_that_grows_beyond_the_limit_is_not_read_to_its_end(served):
-    app = application(Answers(served[1]), largest_body=1000)
+    app = application(RequestHandler(served[1]), largest_body=1000)
     sent = []
 
     async def chunks():
@@ -237,7 +237,7 @@ def test_a_body_that_grows_beyond_the_limit_is_not_read_to_its_end(served):
 
 def test_sizes_are_checked_before_anything_is_made(served):
     """Lists by the hundred of weights by the hundred thousand would take gigabytes."""
-    answers = Answers(served[1], limits=SERVED)
+    answers = RequestHandler(served[1], limits=SERVING_LIMITS)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for body in (
         {"inputs": [[1] * 500_000], "params": {"without": {"rows": [["row 0"]] * 300}}},

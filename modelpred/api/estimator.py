@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from modelpred.api.attribution import Attribution, Explanation, attributed, explained
 from modelpred.api.contexts import context_of
 from modelpred.api.edited import EditedModel
 from modelpred.api.files import Fitted, Targets, full_model, read_fitted, write_fitted
@@ -34,7 +35,6 @@ from modelpred.api.labels import Labels, learn_labels
 from modelpred.api.printing import WideTable
 from modelpred.api.progress import Report, progress_bar
 from modelpred.api.reading import Reading, dataset_of, encoded_cells, encoding_of, levels_of
-from modelpred.api.responsible import Attribution, Explanation, attributed, explained
 from modelpred.api.settings import (
     AUTO,
     AUTO_TARGETS,

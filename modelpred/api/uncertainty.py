@@ -1,6 +1,6 @@
 """How sure is the model really, and which rows does it know only by heart? For a fitted ModelPred.
 
-The estimators are those of the studies (studies/bootstrap.py, studies/memorizing.py), asked with a
+The estimators are those of the studies (studies/bootstrap.py, studies/feldman.py), asked with a
 caller's own tables.
 """
 
@@ -24,14 +24,14 @@ from modelpred.studies.bootstrap import (
     resampled_models,
     summary,
 )
+from modelpred.studies.feldman import Memorization
 from modelpred.studies.memorization import (
     MemorizationConfig,
     estimated,
     influence_table,
     row_table,
 )
-from modelpred.studies.memorizing import Memorization
-from modelpred.studies.responsibility import places
+from modelpred.studies.parameter_attribution import places
 from modelpred.studies.utility import SCORE_BYTES, StudyContext, finished, refitted
 from modelpred.targets import Points, TargetModel
 

@@ -1,6 +1,6 @@
 """What each row is worth, which labels look wrong and which rows to keep, of a fitted ModelPred.
 
-The estimators are those of the studies (semivalues.py, worths.py, choosing.py there); here they are
+The estimators are those of the studies (semivalues.py, valuation_methods.py, greedy_selection.py there); here they are
 asked with a caller's own tables.
 """
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from modelpred.api.inputs import array_of
 from modelpred.errors import InvalidInput
 from modelpred.numbers import MOST_DRAWS, Number, checked_section, seed_number, whole_number
-from modelpred.studies.choosing import Quota, backwards, no_quota, own_shares, with_swaps
+from modelpred.studies.greedy_selection import Quota, backwards, no_quota, own_shares, with_swaps
 from modelpred.studies.sampling import Utility
 from modelpred.studies.semivalues import Values
 from modelpred.studies.utility import (
@@ -28,7 +28,7 @@ from modelpred.studies.utility import (
     require_utility,
 )
 from modelpred.studies.valuation import ValuationConfig, value_table, values_of
-from modelpred.studies.worths import confidence, held_out_evidence
+from modelpred.studies.valuation_methods import confidence, held_out_evidence
 
 STRIDE = 8  # one in so many of the kept rows goes before the rest is scored again
 Groups = Sequence[Any] | NDArray[Any] | pl.Series
@@ -125,7 +125,7 @@ def suspicious_rows(context: StudyContext, *, classes: NDArray[Any], seed: Numbe
     """Return the rows, the one whose label the others' models believe least first.
 
     Columns: row_id, position, label, suggested (the likeliest class; only of families with
-    probabilities) and confidence, see studies/worths.py.
+    probabilities) and confidence, see studies/valuation_methods.py.
     """
     labels = context.points.labels
     generator = context.generator(seed=seed_number(seed), study="suspects", block=0)

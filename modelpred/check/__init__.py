@@ -4,6 +4,6 @@
 rows and says from that how long the stages will take. Imported on its own, where it is wanted.
 """
 
-from modelpred.check.looking import Checked, check, config_of, family
+from modelpred.check.inspection import Checked, check, config_of, family
 
 __all__ = ["Checked", "check", "config_of", "family"]

@@ -3,9 +3,9 @@
 from modelpred.predictor.config import PredictorConfig
 from modelpred.predictor.fidelity import fidelity
 from modelpred.predictor.files import predictor_fingerprint, read_predictor, write_predictor
-from modelpred.predictor.fitted import Predictor
-from modelpred.predictor.fitting import fit_predictor
-from modelpred.predictor.refined import (
+from modelpred.predictor.fit import fit_predictor
+from modelpred.predictor.predictor import Predictor
+from modelpred.predictor.variants import (
     Refined,
     Stopped,
     answer_curve,

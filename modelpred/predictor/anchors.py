@@ -17,7 +17,7 @@ many parameters), so the same basis preconditions a gradient at any parameters:
 
 The anchor of influence functions is the single level t = 1.
 
-A family trained by fixed steps has no optimum to move; its anchors are in short_training.py.
+A family trained by fixed steps has no optimum to move; its anchors are in coarse_training.py.
 """
 
 from abc import ABC, abstractmethod

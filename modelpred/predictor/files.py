@@ -23,9 +23,9 @@ from torch import Tensor
 
 from modelpred.errors import InvalidInput
 from modelpred.predictor.anchors import Anchors, SizePath
+from modelpred.predictor.coarse_training import CoarseTraining
 from modelpred.predictor.config import PredictorConfig
-from modelpred.predictor.fitted import Predictor, build_network
-from modelpred.predictor.short_training import ShortTraining
+from modelpred.predictor.predictor import Predictor, build_network
 from modelpred.sealed import (
     SEAL,
     described,
@@ -44,8 +44,8 @@ PREDICTOR_FILES = (TENSORS_FILE, DESCRIPTION_FILE)
 """What the fingerprint names."""
 HISTORY_FILE = "history.json"
 AGAIN = "run the predictor stage again"
-ANCHORS: dict[str, type[SizePath] | type[ShortTraining]] = {
-    kind.kind: kind for kind in (SizePath, ShortTraining)
+ANCHORS: dict[str, type[SizePath] | type[CoarseTraining]] = {
+    kind.kind: kind for kind in (SizePath, CoarseTraining)
 }
 
 

@@ -35,7 +35,7 @@ from torch import Tensor, nn
 
 from modelpred.predictor.anchors import Anchors, BoundAnchors, BoundSizePath
 from modelpred.predictor.attention import AttentionPool
-from modelpred.predictor.guarding import Guard
+from modelpred.predictor.backtracking import Backtracking
 from modelpred.targets import Points, TargetModel
 
 SIZE_FEATURES = 3
@@ -339,7 +339,7 @@ def initialise(network: SetNetwork, generator: torch.Generator) -> None:
             module.silence()
 
 
-def _kept(start: Tensor, weights: Tensor, bound: BoundPoints) -> tuple[Tensor, Guard | None]:
+def _kept(start: Tensor, weights: Tensor, bound: BoundPoints) -> tuple[Tensor, Backtracking | None]:
     """The anchors, and what keeps subsets with points that no fit saw from there on, if any do."""
     if bound.unseen is None or not isinstance(bound.anchors, BoundSizePath):
         return start, None
@@ -347,7 +347,7 @@ def _kept(start: Tensor, weights: Tensor, bound: BoundPoints) -> tuple[Tensor, G
     if not len(rows):
         return start, None
     origins = bound.anchors.origins(weights)
-    guard = Guard(bound.model, bound.points, weights, rows, origins)
+    guard = Backtracking(bound.model, bound.points, weights, rows, origins)
     kept = origins + guard.shortened(origins, start - origins)
     return start.index_copy(0, rows, kept.index_select(0, rows)), guard
 

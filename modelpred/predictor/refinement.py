@@ -10,7 +10,7 @@ from there on; it preconditions the two between, for which four iterations do. E
 raises the objective is halved, up to five times, and dropped if that does not help.
 
 A family of fixed training steps is refined by ten more gradients for each k: by a longer short
-training, or training on from the prediction, see short_training.py.
+training, or training on from the prediction, see coarse_training.py.
 
 *Certificate.* Each convex family bounds the distance to a subset's optimum by its gradient
 (`TargetModel.distance_bound`). That is loose by what the curvature exceeds the regulariser's. It
@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from modelpred.predictor.anchors import BoundAnchors, Preconditioner
-from modelpred.predictor.short_training import BoundShortTraining
+from modelpred.predictor.coarse_training import BoundCoarseTraining
 from modelpred.targets import Points, TargetModel
 from modelpred.targets.matrices import applied
 
@@ -62,7 +62,7 @@ def refine_parameters(
         start: gives [subsets, parameters], float64; a longer short training does not ask for it.
         steps: Newton steps; 0.5 is half of one step's iterations.
     """
-    if isinstance(anchors, BoundShortTraining):
+    if isinstance(anchors, BoundCoarseTraining):
         gradients = round(TRAINING_STEPS * steps)
         if not gradients:
             return start()

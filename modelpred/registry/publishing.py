@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, JsonValue
 
 from modelpred.predictor import Predictor, predictor_fingerprint, read_predictor
-from modelpred.predictor.answers import ALL_STAGES, write_test_points
 from modelpred.predictor.files import PREDICTOR_FILES
+from modelpred.predictor.request_handler import ALL_STAGES, write_test_points
 from modelpred.registry.gates import (
     METHOD,
     Contest,
@@ -64,7 +64,7 @@ if TYPE_CHECKING:
 # What the version was judged by; set last, so that an interrupted publication is done again.
 EVIDENCE_TAG = "gates_evidence"
 CONTEST_TAG = "gates_champion"
-SERVED_FILE = "served.py"
+MODEL_CODE_FILE = "mlflow_model.py"
 # MLflow's limits on what it stores.
 LONGEST_PARAM = 6000
 LONGEST_RUN_TAG = 5000
@@ -337,7 +337,7 @@ def _save_model(
         seal(kept)
         pyfunc.save_model(
             str(path),
-            python_model=str(Path(__file__).parents[1] / SERVED_FILE),
+            python_model=str(Path(__file__).parents[1] / MODEL_CODE_FILE),
             artifacts={PREDICTOR: str(kept)},
             signature=signature,
             input_example=np.ones((1, points)),

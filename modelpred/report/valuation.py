@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from modelpred.dataset import Dataset
-from modelpred.dataset.apart import distances
+from modelpred.dataset.deviation import distances
 from modelpred.report.blocks import (
     Block,
     Cell,

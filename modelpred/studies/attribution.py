@@ -1,6 +1,6 @@
 """Which rows are responsible for a coefficient, and which for a prediction?
 
-Derivatives of the predictor (responsibility.py) against exact leave-one-out differences by
+Derivatives of the predictor (parameter_attribution.py) against exact leave-one-out differences by
 retraining. Methods are compared by the Spearman correlation over rows, parameter by parameter:
 
     predictor             its derivative, through `refine` Newton steps
@@ -10,7 +10,7 @@ retraining. Methods are compared by the Spearman correlation over rows, paramete
     rivals                the same difference; for influence it is the derivative of retraining
 
 For predictions of some test rows, the rows whose removal moves the margin most are listed, and the
-smallest sets whose removal flips the class are sought (explaining.py). Comparison and search are
+smallest sets whose removal flips the class are sought (prediction_explanation.py). Comparison and search are
 this project's own protocol.
 """
 
@@ -26,15 +26,15 @@ from torch import Tensor
 
 from modelpred.metrics import Vector, spearman
 from modelpred.predictor import Predictor, Refined
-from modelpred.studies.explaining import Exact, explanations, strongest
-from modelpred.studies.responsibility import (
+from modelpred.studies.parameter_attribution import (
     Place,
     derivatives,
     exact_removals,
     places,
     removals_of,
-    surer,
+    with_tolerance,
 )
+from modelpred.studies.prediction_explanation import Exact, explanations, strongest
 from modelpred.studies.utility import StudyContext, StudyResult, full_model, written_number
 
 STUDY = "attribution"
@@ -93,7 +93,7 @@ def run(config: AttributionConfig, context: StudyContext) -> StudyResult:
         flip_methods: method, rows, found, confirmed, size (mean over the rows that every method
             flipped with confirmation), common (how many those are), seconds.
     """
-    context = _refined(config, surer(context))
+    context = _refined(config, with_tolerance(context))
     alone = exact_removals(context)
     full = full_model(context)
     exact = (full - alone).T

@@ -13,7 +13,7 @@ depends on the data at hand (bootstrap.py). On test rows are compared
     laplace               models drawn around the full one by its Hessian
 
     negative log-likelihood, Brier score, expected calibration error by equal width and equal mass
-    std ratio and endpoint error of the intervals against the refit bootstrap (qualities.py)
+    std ratio and endpoint error of the intervals against the refit bootstrap (calibration_tables.py)
 
 A predictor smooths what varies from resample to resample, so its spread is too small; `refine`
 lets every prediction take some Newton steps on its resample. Where the full-data model is the truth
@@ -34,8 +34,7 @@ from modelpred.metrics import Vector, best_temperature, tempered
 from modelpred.predictor import Predictor, Refined
 from modelpred.refits.retraining import Refit, Retraining
 from modelpred.studies.bootstrap import laplace, predictive, resampled
-from modelpred.studies.coverage import KnownModel, RefitOf, simulated_coverage
-from modelpred.studies.qualities import (
+from modelpred.studies.calibration_tables import (
     COMPARED,
     QUALITIES,
     Answer,
@@ -46,8 +45,9 @@ from modelpred.studies.qualities import (
     quality_tables,
     refit_table,
 )
+from modelpred.studies.coverage import KnownModel, RefitOf, simulated_coverage
+from modelpred.studies.parameter_attribution import places
 from modelpred.studies.refining import with_refined
-from modelpred.studies.responsibility import places
 from modelpred.studies.utility import (
     PREDICTOR,
     StudyContext,
@@ -92,7 +92,7 @@ def run(config: CalibrationConfig, context: StudyContext) -> StudyResult:
         reliability: method and the columns of `modelpred.metrics.reliability_table`, equal width.
         refits: the bootstrap of every refit, rivals and Laplace too: method, nll, brier,
             ece_width, ece_mass, std_ratio, std_ratio_low, std_ratio_high, within,
-            parameter_ratio, endpoint_error, endpoint_error_95 (qualities.py), seconds.
+            parameter_ratio, endpoint_error, endpoint_error_95 (calibration_tables.py), seconds.
         predictions: a row per test row for the probability of its label: test_row, label,
             before, and mean, spread, low, high of the predicted bootstrap, and the same of the
             refit bootstrap with true_ before it.

@@ -95,7 +95,7 @@ def simulated_coverage(
         weights = resampled(resamples=resamples, points=len(table.labels), generator=generator)
         for name, refit_of in makers.items():
             models = refit_of(known.model, table)(weights)
-            models = known.model.defined(models, weights.double(), table)
+            models = known.model.with_prior(models, weights.double(), table)
             models = models[models.isfinite().all(dim=1)]
             rows = predictive(known.model, models, asked)
             own = _inside(known.parameters.numpy(), summary(models))

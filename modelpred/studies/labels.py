@@ -25,7 +25,7 @@ from scipy.special import ndtri
 
 from modelpred.metrics import CONFIDENCE, Interval, Vector, auroc, ranks
 from modelpred.studies.utility import StudyContext, StudyResult, written_number
-from modelpred.studies.worths import OURS, Worth, all_worths
+from modelpred.studies.valuation_methods import OURS, Worth, all_worths
 
 STUDY = "labels"
 INSPECTED = tuple(step / 20 for step in range(1, 21))

@@ -1,6 +1,6 @@
 """Which rows does a model only know because it has seen them?
 
-Memorization and influence (memorizing.py) by the predictor and its rivals, judged by exact
+Memorization and influence (feldman.py) by the predictor and its rivals, judged by exact
 retraining on the same subsets and on others. Retraining on the same against retraining on the
 others is the ceiling: no method agrees better with what it has not seen, but by chance. Subsets
 whose retraining did not converge are left out of both and counted. Subsets and comparison are this
@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from modelpred.metrics import Differences, Vector, pearson, top_overlap
-from modelpred.studies.memorizing import HARD, Estimator, Memorization, draw_share
+from modelpred.studies.feldman import HARD, Estimator, Memorization, draw_share
 from modelpred.studies.utility import (
     StudyContext,
     StudyResult,

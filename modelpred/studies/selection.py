@@ -1,8 +1,8 @@
 """Which k rows to keep, and how good is the model that they train?
 
 Rows are chosen by what refits predict on validation rows, one half of the test rows drawn at random
-(choosing.py): `greedy`, `swapped` (greedy, then swaps, the few best of which retraining confirms) and the k rows of the highest value by every
-method of worths.py. What was chosen is retrained exactly and judged on the other half of the test
+(greedy_selection.py): `greedy`, `swapped` (greedy, then swaps, the few best of which retraining confirms) and the k rows of the highest value by every
+method of valuation_methods.py. What was chosen is retrained exactly and judged on the other half of the test
 rows, beside random choices and the whole pool (curves.py).
 
 The split of the test rows, the sizes and the quotas are this project's own protocol.
@@ -20,7 +20,8 @@ from torch import Tensor
 
 from modelpred.errors import InvalidInput
 from modelpred.metrics import mean_interval
-from modelpred.studies.choosing import (
+from modelpred.studies.curves import RANDOM, Judged, Kept, area_table, curve_table, judged
+from modelpred.studies.greedy_selection import (
     Quota,
     backwards,
     no_quota,
@@ -28,7 +29,6 @@ from modelpred.studies.choosing import (
     top_by_value,
     with_swaps,
 )
-from modelpred.studies.curves import RANDOM, Judged, Kept, area_table, curve_table, judged
 from modelpred.studies.utility import (
     StudyContext,
     StudyResult,
@@ -36,7 +36,7 @@ from modelpred.studies.utility import (
     groups_of,
     written_number,
 )
-from modelpred.studies.worths import OURS, Worth, all_worths
+from modelpred.studies.valuation_methods import OURS, Worth, all_worths
 from modelpred.targets.model import Points
 
 STUDY = "selection"

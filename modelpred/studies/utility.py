@@ -150,7 +150,7 @@ def recorded(
 ) -> Float[Tensor, "subsets parameters"]:
     """Return the answers of a refit to these weights as `refitted` does."""
     rows = checked_weights(weights, points=context.pool)
-    return _counted(context.model.defined(answers, rows, context.points), context, name)
+    return _counted(context.model.with_prior(answers, rows, context.points), context, name)
 
 
 def retrained(

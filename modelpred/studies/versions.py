@@ -74,7 +74,7 @@ def cross_scores(versions: Sequence[Version], *, tolerance: float = 1e-6) -> pl.
     for version in versions:
         model, points = version.predictor.model, version.predictor.points
         ones = torch.ones(1, len(points.labels), dtype=torch.float64)
-        predicted = model.defined(version.predictor(ones), ones, points)
+        predicted = model.with_prior(version.predictor(ones), ones, points)
         exact = Retraining(model, points, tolerance=tolerance)(ones)
         for other in versions:
             row: dict[str, object] = {"model_of": version.name, "test_rows_of": other.name}

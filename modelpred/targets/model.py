@@ -321,7 +321,7 @@ class TargetModel(ABC):
     def solver(self, points: Points) -> Solver:
         """A function that trains blocks of subsets; what the points alone decide is done once."""
 
-    def defined(
+    def with_prior(
         self,
         parameters: Float[Tensor, "subsets parameters"],
         weights: Float[Tensor, "subsets points"],

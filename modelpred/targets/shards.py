@@ -36,7 +36,7 @@ from modelpred.targets.parquet import (
     refuse,
     shard_bytes,
 )
-from modelpred.targets.rooms import room, taken
+from modelpred.targets.spill import allocate, gather_rows
 from modelpred.targets.training import TrainedTargets
 
 MANIFEST_NAME = "manifest.json"
@@ -117,7 +117,7 @@ class Bank:
         """
         own = torch.tensor([each == role for each in self.roles], dtype=torch.bool)
         rows = own & self.converged
-        return taken(self.weights, rows), taken(self.parameters, rows)
+        return gather_rows(self.weights, rows), gather_rows(self.parameters, rows)
 
     def select(self, *, role: str | None = None, design: str | None = None) -> "Bank":
         """The rows of one role, one design, or both; order is kept."""
@@ -130,8 +130,8 @@ class Bank:
             ids=tuple(self.ids[row] for row in rows),
             roles=tuple(self.roles[row] for row in rows),
             designs=tuple(self.designs[row] for row in rows),
-            weights=taken(self.weights, torch.tensor(rows, dtype=torch.int64)),
-            parameters=taken(self.parameters, torch.tensor(rows, dtype=torch.int64)),
+            weights=gather_rows(self.weights, torch.tensor(rows, dtype=torch.int64)),
+            parameters=gather_rows(self.parameters, torch.tensor(rows, dtype=torch.int64)),
             objective=self.objective[rows],
             gradient_norm=self.gradient_norm[rows],
             converged=self.converged[rows],
@@ -284,7 +284,7 @@ def read_shards(folder: Path) -> Iterator[Shard]:
 def read_bank(folder: Path) -> Bank:
     """All subsets of the version in this folder with their trained parameters.
 
-    Shards are read one after the other into room that a large version has in a file (rooms.py).
+    Shards are read one after the other into room that a large version has in a file (spill.py).
 
     Raises:
         CorruptShard: names the shard that does not match the manifest, or does not fit the others.
@@ -318,9 +318,9 @@ class _Filling:
         self.ids: list[str] = []
         self.roles: list[str] = []
         self.designs: list[str] = []
-        self.weights = room((rows, self.width[0]), torch.uint8)
+        self.weights = allocate((rows, self.width[0]), torch.uint8)
         self.columns = {
-            name: room((rows, *column.shape[1:]), column.dtype)
+            name: allocate((rows, *column.shape[1:]), column.dtype)
             for name, column in _columns(first).items()
         }
 
@@ -328,7 +328,7 @@ class _Filling:
         """Put a shard's subsets behind those that are there."""
         place = slice(len(self.ids), len(self.ids) + len(shard.block))
         if shard.block.weights.dtype == torch.int32 and self.weights.dtype != torch.int32:
-            wide = room(tuple(self.weights.shape), torch.int32)
+            wide = allocate(tuple(self.weights.shape), torch.int32)
             wide[: place.start] = self.weights[: place.start]
             self.weights = wide
         self.weights[place] = shard.block.weights

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from modelpred import InvalidInput, ModelPred
-from modelpred.studies.choosing import backwards, no_quota
+from modelpred.studies.greedy_selection import backwards, no_quota
 from modelpred.studies.semivalues import Semivalue, enumerate_values
 from tests.api.conftest import ROWS, SMALL, TEST, make_rows
 
@@ -28,7 +28,7 @@ def mean_loss_game(estimator, *, exact=False, refine=0):
         ask = estimator.retrain if exact else estimator.predict_parameters
         parameters = ask(weights) if exact else ask(weights, refine=refine)
         model = estimator.model
-        degenerate = model.defined(
+        degenerate = model.with_prior(
             torch.from_numpy(parameters), torch.from_numpy(weights), estimator.predictor.points
         )
         scores = model.scores(degenerate, points.features)

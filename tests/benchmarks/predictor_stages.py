@@ -63,4 +63,4 @@ def stages(chosen: list[str]) -> None:
         f"{machine()}; mean relative error on uniform / deletion subsets, µs of processor time a "
         f"subset, {ASKED} at once, the least of five."
     )
-    write_part("Answers after each stage", [told, "", *table(header, rows)])
+    write_part("RequestHandler after each stage", [told, "", *table(header, rows)])

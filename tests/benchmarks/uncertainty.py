@@ -22,8 +22,8 @@ from modelpred.predictor import Predictor, PredictorConfig, Refined, fit_predict
 from modelpred.refits import Influence, LinearDatamodel, NewtonStep, Retraining
 from modelpred.studies import attribution, calibration, memorization
 from modelpred.studies.bootstrap import predictive, resampled_models
+from modelpred.studies.calibration_tables import coverage_table
 from modelpred.studies.coverage import KnownModel, simulated_coverage
-from modelpred.studies.qualities import coverage_table
 from modelpred.studies.utility import StudyContext
 from modelpred.subsets import SubsetsConfig, draw_subsets
 from modelpred.targets import Points, TargetModel, points_of, target_model, train_targets

@@ -35,7 +35,7 @@ from modelpred.studies import labels as labels_study
 from modelpred.studies import selection, valuation
 from modelpred.studies.semivalues import Values, estimate_values
 from modelpred.studies.utility import StudyContext, game_of
-from modelpred.studies.worths import Worth
+from modelpred.studies.valuation_methods import Worth
 from modelpred.subsets import SubsetsConfig, draw_subsets
 from modelpred.targets import points_of, target_model, train_targets
 from tests.benchmarks.results import read_section, write_part

@@ -26,7 +26,7 @@ ARFF = b"""@RELATION people
 
 
 class StandIn(http.server.BaseHTTPRequestHandler):
-    """Answers what OpenML answers about its table 7, `people`."""
+    """RequestHandler what OpenML answers about its table 7, `people`."""
 
     def do_GET(self):
         """Notes the question and answers it, or says as OpenML does that there is none."""

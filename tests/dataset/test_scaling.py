@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelpred.dataset import DatasetConfig, Table, prepare_table, read_dataset, write_dataset
-from modelpred.dataset.apart import distances
+from modelpred.dataset.deviation import distances
 from modelpred.dataset.encoding import Encoding, fit_encoding
 from modelpred.dataset.scaling import fit_scaling, require_apart, scaled_features
 from modelpred.errors import InvalidInput

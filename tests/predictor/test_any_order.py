@@ -6,7 +6,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from modelpred.predictor import PredictorConfig, fit_predictor
-from modelpred.predictor.depth import planned_steps
+from modelpred.predictor.step_count import planned_steps
 from modelpred.refits import LinearDatamodel, content_order
 from modelpred.targets import target_model, train_targets
 from tests.predictor.conftest import FAMILIES, make_points

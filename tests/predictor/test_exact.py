@@ -1,4 +1,4 @@
-"""Answers of a quadratic objective are its exact minimisers, in whatever unit the label is."""
+"""RequestHandler of a quadratic objective are its exact minimisers, in whatever unit the label is."""
 
 import numpy as np
 import pytest
@@ -92,7 +92,7 @@ def test_values_and_intervals_have_the_unit_of_the_label(seed, exponent):
 @FAST
 @given(**shapes)
 def test_derivatives_are_those_of_the_minimiser(seed, **shape):
-    from modelpred.studies.responsibility import derivatives  # noqa: PLC0415
+    from modelpred.studies.parameter_attribution import derivatives  # noqa: PLC0415
 
     cells, labels = make_rows(seed, **shape)
     found = derivatives(fitted(cells, labels)).numpy()

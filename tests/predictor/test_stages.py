@@ -1,4 +1,4 @@
-"""Answers that stop early are the first stages of the whole answer, and depth follows the pool."""
+"""RequestHandler that stop early are the first stages of the whole answer, and depth follows the pool."""
 
 import pytest
 import torch
@@ -6,8 +6,8 @@ import torch
 from modelpred.errors import InvalidInput
 from modelpred.metrics import relative_errors
 from modelpred.predictor import PredictorConfig, early_answers, fit_predictor
-from modelpred.predictor.depth import ERROR_A_STEP, MOST_STEPS, planned_steps
 from modelpred.predictor.network import AnchoredNetwork
+from modelpred.predictor.step_count import ERROR_A_STEP, MOST_STEPS, planned_steps
 from modelpred.targets import target_model
 from tests.predictor.conftest import with_two_again
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from modelpred.errors import InvalidInput
 from modelpred.predictor import PredictorConfig, fit_predictor
-from modelpred.predictor.answers import Answers
+from modelpred.predictor.request_handler import RequestHandler
 from modelpred.refits import rivals
 from modelpred.targets.weights import weights_of
 from tests.predictor.conftest import POINTS
@@ -44,7 +44,7 @@ def test_every_kind_of_counts_is_answered_alike(logistic, data):
     elif layout == "grad" and given_as.is_floating_point():
         given_as.requires_grad_()
     assert torch.equal(logistic.predictor.predict(given_as), expected)
-    assert torch.equal(Answers(logistic.predictor).parameters(given_as), expected)
+    assert torch.equal(RequestHandler(logistic.predictor).parameters(given_as), expected)
 
 
 @given(data=st.data())
@@ -93,7 +93,7 @@ def test_what_is_no_table_of_counts_is_refused_in_one_line(logistic, name):
         weights_of(asked, points=POINTS)  # what every refit and all training asks
     assert "\n" not in str(refused.value)
     if isinstance(asked, torch.Tensor):
-        for question in (logistic.predictor.predict, Answers(logistic.predictor).parameters):
+        for question in (logistic.predictor.predict, RequestHandler(logistic.predictor).parameters):
             with pytest.raises(InvalidInput):
                 question(asked)
         with pytest.raises(InvalidInput):

@@ -13,9 +13,9 @@ from pydantic import ValidationError
 from modelpred.errors import InvalidInput
 from modelpred.predictor import Refined
 from modelpred.refits import Influence, Retraining
-from modelpred.studies import attribution, responsibility
+from modelpred.studies import attribution
 from modelpred.studies.attribution import AttributionConfig
-from modelpred.studies.responsibility import derivatives, places, removals_of
+from modelpred.studies.parameter_attribution import derivatives, places, removals_of
 from modelpred.studies.utility import write_result
 from modelpred.targets import target_model
 

@@ -24,7 +24,7 @@ from modelpred.studies import (
     selection,
     valuation,
 )
-from modelpred.studies.choosing import backwards, no_quota, with_swaps
+from modelpred.studies.greedy_selection import backwards, no_quota, with_swaps
 from modelpred.studies.sampling import UndefinedUtility
 from modelpred.studies.semivalues import Semivalue, estimate_values
 from modelpred.studies.utility import Failures

@@ -11,8 +11,8 @@ from pydantic import ValidationError
 from modelpred.errors import InvalidInput
 from modelpred.refits import Retraining
 from modelpred.studies import memorization
+from modelpred.studies.feldman import Estimator, draw_share, measures
 from modelpred.studies.memorization import MemorizationConfig
-from modelpred.studies.memorizing import Estimator, draw_share, measures
 from modelpred.studies.utility import StudyContext, write_result
 from modelpred.targets import points_of, target_model
 

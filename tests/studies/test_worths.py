@@ -8,7 +8,7 @@ import torch
 
 from modelpred.studies.semivalues import enumerate_values
 from modelpred.studies.utility import game_of
-from modelpred.studies.worths import (
+from modelpred.studies.valuation_methods import (
     OURS,
     all_worths,
     confidence,
@@ -86,7 +86,7 @@ def test_held_out_confidence_is_that_of_models_without_the_row(context):
     point = 2
     said = []
     for member in members[members[:, point] == 0]:
-        parameters = context.model.defined(
+        parameters = context.model.with_prior(
             context.truth(member[None]), member[None].double(), context.points
         )
         scores = context.model.scores(parameters, context.points.features)

@@ -10,7 +10,7 @@
    answer to a subset depends on nothing but the subset. */
 
 #include "counted.h"
-#include "room.h"
+#include "workspace.h"
 #include "tiles.h"
 #include "vectors.h"
 
@@ -43,7 +43,7 @@ typedef struct {
     vf *sums;                            /* slopes of which lanes are still to be summed */
     float *units, *inner, *output;       /* [hidden or classes, BLOCK] */
     void *memory;
-} Room;
+} Workspace;
 
 static int64_t size_of(const Network *net) {
     return net->hidden * (net->features + 1) + net->classes * (net->hidden + 1);
@@ -52,21 +52,21 @@ static int64_t size_of(const Network *net) {
 /* Sums over lanes: intercepts of hidden units, then each class's [hidden, 1]. */
 static int64_t sums_of(const Network *net) { return net->hidden + net->classes * (net->hidden + 1); }
 
-static int begin(Room *room, const Network *net) {
-    size_t most = (net->points + FLOATS) / FLOATS * FLOATS, size = room->size = size_of(net);
+static int begin(Workspace *workspace, const Network *net) {
+    size_t most = (net->points + FLOATS) / FLOATS * FLOATS, size = workspace->size = size_of(net);
     size_t layer = (net->hidden + UP) * BLOCK * 4;
     Part parts[] = {
-        {&room->place, most * 8},   {&room->label, most * 4},    {&room->share, most * 4},
-        {&room->theta, size * 8},   {&room->velocity, size * 8}, {&room->rounded, size * 4},
-        {&room->slopes, size * 4},  {&room->units, layer},       {&room->inner, layer},
-        {&room->rows, most * net->width * 4},
-        {&room->columns, most * net->features * 4},
-        {&room->lower, (net->hidden + UP) * net->width * 4},
-        {&room->sums, (sums_of(net) + FLOATS) * BYTES},
-        {&room->output, net->classes * BLOCK * 4},
+        {&workspace->place, most * 8},   {&workspace->label, most * 4},    {&workspace->share, most * 4},
+        {&workspace->theta, size * 8},   {&workspace->velocity, size * 8}, {&workspace->rounded, size * 4},
+        {&workspace->slopes, size * 4},  {&workspace->units, layer},       {&workspace->inner, layer},
+        {&workspace->rows, most * net->width * 4},
+        {&workspace->columns, most * net->features * 4},
+        {&workspace->lower, (net->hidden + UP) * net->width * 4},
+        {&workspace->sums, (sums_of(net) + FLOATS) * BYTES},
+        {&workspace->output, net->classes * BLOCK * 4},
     };
-    room->memory = room_for(parts, sizeof parts / sizeof *parts);
-    return room->memory != NULL;
+    workspace->memory = workspace_for(parts, sizeof parts / sizeof *parts);
+    return workspace->memory != NULL;
 }
 
 /* exp(x) for x <= 0 in float32: 2^n times a polynomial on half of log 2. */
@@ -91,22 +91,22 @@ INLINE vf vf_tanh(vf x) {
 }
 
 /* units = tanh(W1 [x, 1]) of `tall` hidden units from `top`. */
-INLINE void forwards(const Network *net, const Room *room, int64_t first, int64_t top, int tall,
+INLINE void forwards(const Network *net, const Workspace *workspace, int64_t first, int64_t top, int tall,
                      int vectors) {
     vf sums[UNITS][VECTORS];
     int64_t stride = net->features + 1;
-    const float *weights = room->rounded + top * stride;
+    const float *weights = workspace->rounded + top * stride;
     for (int u = 0; u < tall; u++)
         for (int v = 0; v < vectors; v++) sums[u][v] = vf_all(weights[u * stride + net->features]);
-    add_scores(sums, weights, stride, room->columns + first, room->padded, net->features, tall, vectors);
+    add_scores(sums, weights, stride, workspace->columns + first, workspace->padded, net->features, tall, vectors);
     for (int u = 0; u < tall; u++)
         for (int v = 0; v < vectors; v++)
-            vf_store(room->units + (top + u) * BLOCK + v * FLOATS, vf_tanh(sums[u][v]));
+            vf_store(workspace->units + (top + u) * BLOCK + v * FLOATS, vf_tanh(sums[u][v]));
 }
 
 /* output = (softmax of the scores - one_hot(y)) share. */
-INLINE void outputs(const Network *net, const Room *room, int64_t first, int vectors) {
-    const float *upper = room->rounded + net->hidden * (net->features + 1);
+INLINE void outputs(const Network *net, const Workspace *workspace, int64_t first, int vectors) {
+    const float *upper = workspace->rounded + net->hidden * (net->features + 1);
     int64_t stride = net->hidden + 1;
     vf highest[VECTORS], total[VECTORS];
     for (int64_t k = 0; k < net->classes; k++) {
@@ -114,25 +114,25 @@ INLINE void outputs(const Network *net, const Room *room, int64_t first, int vec
         for (int v = 0; v < vectors; v++) scores[v] = vf_all(upper[k * stride + net->hidden]);
         for (int64_t h = 0; h < net->hidden; h++)
             for (int v = 0; v < vectors; v++)
-                scores[v] += upper[k * stride + h] * vf_load(room->units + h * BLOCK + v * FLOATS);
+                scores[v] += upper[k * stride + h] * vf_load(workspace->units + h * BLOCK + v * FLOATS);
         for (int v = 0; v < vectors; v++) {
-            vf_store(room->output + k * BLOCK + v * FLOATS, scores[v]);
+            vf_store(workspace->output + k * BLOCK + v * FLOATS, scores[v]);
             highest[v] = k == 0 ? scores[v] : vf_max(scores[v], highest[v]);
         }
     }
     for (int v = 0; v < vectors; v++) total[v] = (vf){0};
     for (int64_t k = 0; k < net->classes; k++)
         for (int v = 0; v < vectors; v++) {
-            float *at = room->output + k * BLOCK + v * FLOATS;
+            float *at = workspace->output + k * BLOCK + v * FLOATS;
             vf chance = vf_exp(vf_load(at) - highest[v]);
             vf_store(at, chance);
             total[v] += chance;
         }
     for (int v = 0; v < vectors; v++) {
-        vf share = vf_load(room->share + first + v * FLOATS), scale = share / total[v];
-        vi label = *(const vi *)(room->label + first + v * FLOATS);
+        vf share = vf_load(workspace->share + first + v * FLOATS), scale = share / total[v];
+        vi label = *(const vi *)(workspace->label + first + v * FLOATS);
         for (int64_t k = 0; k < net->classes; k++) {
-            float *at = room->output + k * BLOCK + v * FLOATS;
+            float *at = workspace->output + k * BLOCK + v * FLOATS;
             vf own = vf_where(label == (int32_t)k, share, (vf){0});
             vf_store(at, vf_load(at) * scale - own);
         }
@@ -140,23 +140,23 @@ INLINE void outputs(const Network *net, const Room *room, int64_t first, int vec
 }
 
 /* inner = (W2' output) (1 - units^2), and the sums over points that need no features. */
-INLINE void backwards(const Network *net, const Room *room, int vectors) {
-    const float *upper = room->rounded + net->hidden * (net->features + 1);
+INLINE void backwards(const Network *net, const Workspace *workspace, int vectors) {
+    const float *upper = workspace->rounded + net->hidden * (net->features + 1);
     int64_t stride = net->hidden + 1;
-    vf *sums = room->sums + net->hidden;
+    vf *sums = workspace->sums + net->hidden;
     for (int64_t k = 0; k < net->classes; k++)
         for (int v = 0; v < vectors; v++)
-            sums[k * stride + net->hidden] += vf_load(room->output + k * BLOCK + v * FLOATS);
+            sums[k * stride + net->hidden] += vf_load(workspace->output + k * BLOCK + v * FLOATS);
     for (int64_t h = 0; h < net->hidden; h++) {
         vf unit[VECTORS], down[VECTORS], total = {0};
         for (int v = 0; v < vectors; v++) {
-            unit[v] = vf_load(room->units + h * BLOCK + v * FLOATS);
+            unit[v] = vf_load(workspace->units + h * BLOCK + v * FLOATS);
             down[v] = (vf){0};
         }
         for (int64_t k = 0; k < net->classes; k++) {
             vf product = sums[k * stride + h];
             for (int v = 0; v < vectors; v++) {
-                vf output = vf_load(room->output + k * BLOCK + v * FLOATS);
+                vf output = vf_load(workspace->output + k * BLOCK + v * FLOATS);
                 down[v] += upper[k * stride + h] * output;
                 product += output * unit[v];
             }
@@ -164,56 +164,56 @@ INLINE void backwards(const Network *net, const Room *room, int vectors) {
         }
         for (int v = 0; v < vectors; v++) {
             vf slope = down[v] * (1 - unit[v] * unit[v]);
-            vf_store(room->inner + h * BLOCK + v * FLOATS, slope);
+            vf_store(workspace->inner + h * BLOCK + v * FLOATS, slope);
             total += slope;
         }
-        room->sums[h] += total;
+        workspace->sums[h] += total;
     }
 }
 
-INLINE void block(const Network *net, const Room *room, int64_t first, int vectors) {
+INLINE void block(const Network *net, const Workspace *workspace, int64_t first, int vectors) {
     int64_t top = 0;
-    for (; top + UNITS <= net->hidden; top += UNITS) forwards(net, room, first, top, UNITS, vectors);
-    for (; top + 2 <= net->hidden; top += 2) forwards(net, room, first, top, 2, vectors);
-    for (; top < net->hidden; top++) forwards(net, room, first, top, 1, vectors);
-    outputs(net, room, first, vectors);
-    backwards(net, room, vectors);
-    int64_t points = room->count - first < vectors * FLOATS ? room->count - first : vectors * FLOATS;
+    for (; top + UNITS <= net->hidden; top += UNITS) forwards(net, workspace, first, top, UNITS, vectors);
+    for (; top + 2 <= net->hidden; top += 2) forwards(net, workspace, first, top, 2, vectors);
+    for (; top < net->hidden; top++) forwards(net, workspace, first, top, 1, vectors);
+    outputs(net, workspace, first, vectors);
+    backwards(net, workspace, vectors);
+    int64_t points = workspace->count - first < vectors * FLOATS ? workspace->count - first : vectors * FLOATS;
     for (top = 0; top < net->hidden; top += UP)
-        add_products(room->lower + top * net->width, room->inner + top * BLOCK,
-                     room->rows + first * net->width, net->width, points, UP);
+        add_products(workspace->lower + top * net->width, workspace->inner + top * BLOCK,
+                     workspace->rows + first * net->width, net->width, points, UP);
 }
 
 /* The data term's gradient at `rounded`, into `slopes`. */
-static void gradient(const Network *net, const Room *room) {
+static void gradient(const Network *net, const Workspace *workspace) {
     int64_t first = 0, hidden = net->hidden, features = net->features, sums = sums_of(net);
-    count_floats(room->count * (4.0 * hidden * (features + 1) + 6.0 * net->classes * (hidden + 1)));
-    memset(room->lower, 0, hidden * net->width * 4);
-    memset(room->sums, 0, sums * BYTES);
-    for (; first + BLOCK <= room->padded; first += BLOCK) block(net, room, first, VECTORS);
-    if (room->padded - first == 2 * FLOATS) block(net, room, first, 2);
-    if (room->padded - first == FLOATS) block(net, room, first, 1);
+    count_floats(workspace->count * (4.0 * hidden * (features + 1) + 6.0 * net->classes * (hidden + 1)));
+    memset(workspace->lower, 0, hidden * net->width * 4);
+    memset(workspace->sums, 0, sums * BYTES);
+    for (; first + BLOCK <= workspace->padded; first += BLOCK) block(net, workspace, first, VECTORS);
+    if (workspace->padded - first == 2 * FLOATS) block(net, workspace, first, 2);
+    if (workspace->padded - first == FLOATS) block(net, workspace, first, 1);
     for (int64_t h = 0; h < hidden; h++)
-        memcpy(room->slopes + h * (features + 1), room->lower + h * net->width, features * 4);
+        memcpy(workspace->slopes + h * (features + 1), workspace->lower + h * net->width, features * 4);
     for (int64_t k = 0; k < sums; k += FLOATS) {
-        vf found = vf_sums(room->sums + k);
+        vf found = vf_sums(workspace->sums + k);
         for (int64_t lane = 0; lane < FLOATS && k + lane < sums; lane++) {
             int64_t at = k + lane;
             int64_t place = at < hidden ? at * (features + 1) + features : at + hidden * features;
-            room->slopes[place] = found[lane];
+            workspace->slopes[place] = found[lane];
         }
     }
 }
 
-static void update(const Network *net, const Room *room) {
+static void update(const Network *net, const Workspace *workspace) {
     int64_t lower = net->hidden * (net->features + 1);
     for (int64_t layer = 0; layer < 2; layer++) {
         int64_t inputs = layer == 0 ? net->features : net->hidden;
-        int64_t at = layer == 0 ? 0 : lower, end = layer == 0 ? lower : room->size;
+        int64_t at = layer == 0 ? 0 : lower, end = layer == 0 ? lower : workspace->size;
         for (; at < end; at += inputs + 1) {
-            double *theta = room->theta + at, *velocity = room->velocity + at;
-            const float *slope = room->slopes + at;
-            float *rounded = room->rounded + at;
+            double *theta = workspace->theta + at, *velocity = workspace->velocity + at;
+            const float *slope = workspace->slopes + at;
+            float *rounded = workspace->rounded + at;
             for (int64_t j = 0; j <= inputs; j++) {
                 double decay = j < inputs ? net->decay : 0;
                 velocity[j] = net->momentum * velocity[j] - net->rate * (slope[j] + decay * theta[j]);
@@ -224,23 +224,23 @@ static void update(const Network *net, const Room *room) {
     }
 }
 
-static void gather(const Network *net, Room *room, const double *weights) {
+static void gather(const Network *net, Workspace *workspace, const double *weights) {
     double total = 0;
-    room->count = 0;
+    workspace->count = 0;
     for (int64_t i = 0; i < net->points; i++) {
-        room->place[room->count] = i;
-        room->count += weights[i] != 0;
+        workspace->place[workspace->count] = i;
+        workspace->count += weights[i] != 0;
         total += weights[i];
     }
-    room->padded = (room->count + FLOATS - 1) / FLOATS * FLOATS;
-    for (int64_t p = 0; p < room->padded; p++) {
-        int there = p < room->count;
-        int64_t i = there ? room->place[p] : 0;
-        room->label[p] = net->labels[i];
-        room->share[p] = there ? (float)(weights[i] / total) : 0;
-        memcpy(room->rows + p * net->width, net->design + i * net->width, net->width * 4);
+    workspace->padded = (workspace->count + FLOATS - 1) / FLOATS * FLOATS;
+    for (int64_t p = 0; p < workspace->padded; p++) {
+        int there = p < workspace->count;
+        int64_t i = there ? workspace->place[p] : 0;
+        workspace->label[p] = net->labels[i];
+        workspace->share[p] = there ? (float)(weights[i] / total) : 0;
+        memcpy(workspace->rows + p * net->width, net->design + i * net->width, net->width * 4);
         for (int64_t d = 0; d < net->features; d++)
-            room->columns[d * room->padded + p] = net->design[i * net->width + d];
+            workspace->columns[d * workspace->padded + p] = net->design[i * net->width + d];
     }
 }
 
@@ -248,19 +248,19 @@ static void gather(const Network *net, Room *room, const double *weights) {
    -1 if there is no memory. */
 int modelpred_momentum(const Network *net, int64_t subsets, const double *weights,
                        const double *starts, double *parameters) {
-    Room room;
-    if (!begin(&room, net)) return -1;
+    Workspace workspace;
+    if (!begin(&workspace, net)) return -1;
     for (int64_t row = 0; row < subsets; row++) {
-        gather(net, &room, weights + row * net->points);
-        memcpy(room.theta, starts + row * room.size, room.size * 8);
-        memset(room.velocity, 0, room.size * 8);
-        for (int64_t j = 0; j < room.size; j++) room.rounded[j] = (float)room.theta[j];
-        for (int64_t step = 0; room.count > 0 && step < net->steps; step++) {
-            gradient(net, &room);
-            update(net, &room);
+        gather(net, &workspace, weights + row * net->points);
+        memcpy(workspace.theta, starts + row * workspace.size, workspace.size * 8);
+        memset(workspace.velocity, 0, workspace.size * 8);
+        for (int64_t j = 0; j < workspace.size; j++) workspace.rounded[j] = (float)workspace.theta[j];
+        for (int64_t step = 0; workspace.count > 0 && step < net->steps; step++) {
+            gradient(net, &workspace);
+            update(net, &workspace);
         }
-        memcpy(parameters + row * room.size, room.theta, room.size * 8);
+        memcpy(parameters + row * workspace.size, workspace.theta, workspace.size * 8);
     }
-    free(room.memory);
+    free(workspace.memory);
     return 0;
 }

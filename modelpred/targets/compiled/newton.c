@@ -23,7 +23,7 @@
 #include "counted.h"
 #include "newton_hessian.h"
 #include "newton_passes.h"
-#include "newton_room.h"
+#include "newton_workspace.h"
 #include "vectors.h"
 
 enum {

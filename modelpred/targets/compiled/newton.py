@@ -21,7 +21,7 @@ ONE_SCORE: tuple[Loss, ...] = (
     "logistic",
     "squared hinge",
     "square",
-)  # numbered as in newton_room.h
+)  # numbered as in newton_workspace.h
 # A larger pool is read from memory for each subset anew; torch's products read it once for many.
 POOL_BYTES = 16 * 2**20
 WIDEST = 512  # columns of a Hessian that is factored
@@ -157,7 +157,7 @@ class _Pool(ABC):
 
 
 class _OneScorePool(Shared):
-    """Pool of newton_room.h."""
+    """Pool of newton_workspace.h."""
 
     tensors: ClassVar[dict[str, Memory]] = {
         "design": (torch.float64, ("points", "width")),
@@ -221,7 +221,7 @@ class _OneScore(_Pool):
 
 
 class _SoftmaxPool(Shared):
-    """Pool of softmax_room.h."""
+    """Pool of softmax_workspace.h."""
 
     tensors: ClassVar[dict[str, Memory]] = {
         "design": (torch.float64, ("points", "width")),

@@ -8,7 +8,7 @@
 
 #include "counted.h"
 #include "newton_passes.h"
-#include "newton_room.h"
+#include "newton_workspace.h"
 #include "vectors.h"
 
 /* A matrix that is summed: `to` becomes `from`, perhaps itself, plus what is summed. */

@@ -7,7 +7,7 @@
 #include <math.h>
 
 #include "counted.h"
-#include "newton_room.h"
+#include "newton_workspace.h"
 #include "vectors.h"
 
 /* a' vector of DOUBLES points. */

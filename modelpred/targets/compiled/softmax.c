@@ -25,7 +25,7 @@
 
 #include "softmax_gradient.h"
 #include "softmax_hessian.h"
-#include "softmax_room.h"
+#include "softmax_workspace.h"
 #include "vectors.h"
 
 enum {
@@ -49,119 +49,119 @@ enum {
 
 /* Gathers the points that bend the objective, without those that together make up less than a share
    of all curvature. */
-static void gather_bent(const Pool *pool, Room *room, double share) {
-    int64_t width = pool->width, padded = room->padded;
+static void gather_bent(const Pool *pool, Workspace *workspace, double share) {
+    int64_t width = pool->width, padded = workspace->padded;
     /* Sums by powers of two are as good as an order of the points. */
     double sums[256] = {0}, all = 0, left;
-    for (int64_t p = 0; p < room->count; p++) {
+    for (int64_t p = 0; p < workspace->count; p++) {
         uint32_t bits;
-        memcpy(&bits, room->curvature + p, 4);
-        sums[bits >> 23 & 255] += room->curvature[p];
-        all += room->curvature[p];
+        memcpy(&bits, workspace->curvature + p, 4);
+        sums[bits >> 23 & 255] += workspace->curvature[p];
+        all += workspace->curvature[p];
     }
     uint32_t least = 0;
     for (left = share * all; least < 255 && sums[least] <= left; least++) left -= sums[least];
-    room->bent = 0;
-    for (int64_t p = 0; p < room->count; p++) {
+    workspace->bent = 0;
+    for (int64_t p = 0; p < workspace->count; p++) {
         uint32_t bits;
-        memcpy(&bits, room->curvature + p, 4);
-        room->bends[room->bent] = p;
-        room->bent += (bits >> 23 & 255) >= least;
+        memcpy(&bits, workspace->curvature + p, 4);
+        workspace->bends[workspace->bent] = p;
+        workspace->bent += (bits >> 23 & 255) >= least;
     }
-    room->wide = (room->bent + FLOATS - 1) / FLOATS * FLOATS;
-    for (int64_t q = 0; q < room->wide; q++) {
-        int there = q < room->bent;
-        int64_t p = there ? room->bends[q] : 0, i = room->place[p];
-        memcpy(room->rows + q * width, pool->turned + i * width, width * 4);
-        room->bends[q] = i;
+    workspace->wide = (workspace->bent + FLOATS - 1) / FLOATS * FLOATS;
+    for (int64_t q = 0; q < workspace->wide; q++) {
+        int there = q < workspace->bent;
+        int64_t p = there ? workspace->bends[q] : 0, i = workspace->place[p];
+        memcpy(workspace->rows + q * width, pool->turned + i * width, width * 4);
+        workspace->bends[q] = i;
         for (int64_t k = 0; k < pool->classes; k++) {
-            room->near[k * room->wide + q] = room->chance[k * padded + p];
-            room->weighted[k * room->wide + q] = there ? room->scaled[k * padded + p] : 0;
+            workspace->near[k * workspace->wide + q] = workspace->chance[k * padded + p];
+            workspace->weighted[k * workspace->wide + q] = there ? workspace->scaled[k * padded + p] : 0;
         }
     }
     for (int64_t j = 0; j < pool->size; j++) {
         const float *from = pool->columns + j * pool->points;
-        float *to = room->columns + j * room->wide;
-        for (int64_t q = 0; q < room->wide; q++) to[q] = from[room->bends[q]];
+        float *to = workspace->columns + j * workspace->wide;
+        for (int64_t q = 0; q < workspace->wide; q++) to[q] = from[workspace->bends[q]];
     }
 }
 
 /* direction = -H^-1 gradient to a relative residual. */
-static void direct(const Pool *pool, Room *room, double norm, double residual, int anew) {
-    int64_t all = room->all, width = pool->width, learned = 0, stride = 1;
-    turn(pool, pool->turn, room->gradient, room->direction);
+static void direct(const Pool *pool, Workspace *workspace, double norm, double residual, int anew) {
+    int64_t all = workspace->all, width = pool->width, learned = 0, stride = 1;
+    turn(pool, pool->turn, workspace->gradient, workspace->direction);
     double length = 1e-300, damping = DAMPING * (norm < 1 ? norm : 1);
     for (int64_t j = 0; j < all; j++)
-        length = fabs(room->direction[j]) > length ? fabs(room->direction[j]) : length;
-    gather_bent(pool, room, FLAT * residual);
-    if (anew) factorise(pool, room, damping);
-    for (int64_t j = 0; j < all; j++) room->remaining[j] = (float)(-room->direction[j] / length);
-    memset(room->solution, 0, all * 4);
-    precondition(pool, room);
-    memcpy(room->search, room->scaled_rest, all * 4);
-    float energy = inner(room, room->remaining, room->search);
+        length = fabs(workspace->direction[j]) > length ? fabs(workspace->direction[j]) : length;
+    gather_bent(pool, workspace, FLAT * residual);
+    if (anew) factorise(pool, workspace, damping);
+    for (int64_t j = 0; j < all; j++) workspace->remaining[j] = (float)(-workspace->direction[j] / length);
+    memset(workspace->solution, 0, all * 4);
+    precondition(pool, workspace);
+    memcpy(workspace->search, workspace->scaled_rest, all * 4);
+    float energy = inner(workspace, workspace->remaining, workspace->search);
     float goal = energy * (float)(residual * residual);
     for (int64_t used = 0; used < MOST_PRODUCTS; used++) {
-        multiply(pool, room);
+        multiply(pool, workspace);
         for (int64_t k = 0; k < pool->classes; k++) {
-            float *product = room->product + k * width, *search = room->search + k * width;
+            float *product = workspace->product + k * width, *search = workspace->search + k * width;
             for (int64_t j = 0; j < pool->size - 1; j++)
                 product[j] += (float)pool->penalty[j] * search[j];
             product[pool->size - 1] += (float)damping * search[pool->size - 1];
         }
-        float curved = inner(room, room->search, room->product);
+        float curved = inner(workspace, workspace->search, workspace->product);
         if (!(curved > 1e-30f)) break;
         if (used % stride == 0) {
             if (learned == PAIRS) { /* every other one, so that they come from all of the system */
                 for (learned = 0; learned < PAIRS / 2; learned++) {
-                    float *swap = room->fresh[learned];
-                    room->fresh[learned] = room->fresh[2 * learned];
-                    room->fresh[2 * learned] = swap;
-                    room->new_curved[learned] = room->new_curved[2 * learned];
+                    float *swap = workspace->fresh[learned];
+                    workspace->fresh[learned] = workspace->fresh[2 * learned];
+                    workspace->fresh[2 * learned] = swap;
+                    workspace->new_curved[learned] = workspace->new_curved[2 * learned];
                 }
                 stride *= 2;
             }
             if (used % stride == 0) {
-                memcpy(room->fresh[learned], room->search, all * 4);
-                memcpy(room->fresh[learned] + all, room->product, all * 4);
-                room->new_curved[learned++] = curved;
+                memcpy(workspace->fresh[learned], workspace->search, all * 4);
+                memcpy(workspace->fresh[learned] + all, workspace->product, all * 4);
+                workspace->new_curved[learned++] = curved;
             }
         }
         float ratio = energy / curved;
-        add(room, room->solution, ratio, room->search);
-        add(room, room->remaining, -ratio, room->product);
-        precondition(pool, room);
-        float following = inner(room, room->remaining, room->scaled_rest);
+        add(workspace, workspace->solution, ratio, workspace->search);
+        add(workspace, workspace->remaining, -ratio, workspace->product);
+        precondition(pool, workspace);
+        float following = inner(workspace, workspace->remaining, workspace->scaled_rest);
         if (!(following > goal)) break;
         vf share = vf_all(following / energy);
         for (int64_t j = 0; j < all; j += FLOATS)
-            vf_store(room->search + j,
-                     share * vf_load(room->search + j) + vf_load(room->scaled_rest + j));
+            vf_store(workspace->search + j,
+                     share * vf_load(workspace->search + j) + vf_load(workspace->scaled_rest + j));
         energy = following;
     }
-    learn(room, learned);
-    for (int64_t j = 0; j < all; j++) room->other[j] = room->solution[j] * length;
-    turn(pool, pool->back, room->other, room->direction);
+    learn(workspace, learned);
+    for (int64_t j = 0; j < all; j++) workspace->other[j] = workspace->solution[j] * length;
+    turn(pool, pool->back, workspace->other, workspace->direction);
 }
 
-static double dot(const Room *room, const double *first, const double *second) {
+static double dot(const Workspace *workspace, const double *first, const double *second) {
     vd sum = {0};
-    for (int64_t j = 0; j < room->all; j += DOUBLES) sum += vd_load(first + j) * vd_load(second + j);
+    for (int64_t j = 0; j < workspace->all; j += DOUBLES) sum += vd_load(first + j) * vd_load(second + j);
     return vd_sum(sum);
 }
 
-static void gather(const Pool *pool, Room *room, const double *weights) {
-    room->count = 0;
+static void gather(const Pool *pool, Workspace *workspace, const double *weights) {
+    workspace->count = 0;
     for (int64_t i = 0; i < pool->points; i++) {
-        room->place[room->count] = i;
-        room->factor[room->count] = pool->C * weights[i];
-        room->count += weights[i] != 0;
+        workspace->place[workspace->count] = i;
+        workspace->factor[workspace->count] = pool->C * weights[i];
+        workspace->count += weights[i] != 0;
     }
-    room->padded = (room->count + FLOATS - 1) / FLOATS * FLOATS;
-    for (int64_t p = 0; p < room->padded; p++) {
-        if (p >= room->count) room->place[p] = 0, room->factor[p] = 0;
-        int64_t i = room->place[p];
-        room->label[p] = pool->labels[i];
+    workspace->padded = (workspace->count + FLOATS - 1) / FLOATS * FLOATS;
+    for (int64_t p = 0; p < workspace->padded; p++) {
+        if (p >= workspace->count) workspace->place[p] = 0, workspace->factor[p] = 0;
+        int64_t i = workspace->place[p];
+        workspace->label[p] = pool->labels[i];
     }
 }
 
@@ -200,17 +200,17 @@ static Squares squares_of(const Pool *pool, const double *theta) {
 }
 
 /* Length of what the points' terms of the gradient are, and are rounded from. */
-static double terms_of(const Pool *pool, const Room *room) {
+static double terms_of(const Pool *pool, const Workspace *workspace) {
     double reach = 0, curvature = 0;
     for (int64_t k = 0; k < pool->classes; k++) {
         double sum = 0;
         for (int64_t j = 0; j < pool->size; j++)
-            sum += fabs(room->theta[k * pool->width + j]) * pool->norm[j];
+            sum += fabs(workspace->theta[k * pool->width + j]) * pool->norm[j];
         reach = sum > reach ? sum : reach;
     }
-    for (int64_t p = 0; p < room->count; p++)
-        curvature += (double)room->curvature[p] * room->curvature[p];
-    return sqrt(room->slope_squares) + reach * sqrt(curvature / (double)pool->points);
+    for (int64_t p = 0; p < workspace->count; p++)
+        curvature += (double)workspace->curvature[p] * workspace->curvature[p];
+    return sqrt(workspace->slope_squares) + reach * sqrt(curvature / (double)pool->points);
 }
 
 /* The root of move / size, where size is at least `least`; nothing moves 0 by 0, and no number tells
@@ -223,10 +223,10 @@ static double share_of(double move, double size, double least) {
 /* How far a step moves the parameters, relative to their size: the largest of three, coefficients'
    move over coefficients, the same where each counts times its column's length, and intercepts'
    move over all parameters. `own` becomes the coefficients' size. */
-static double relative(const Pool *pool, const Room *room, const double *step, double *own) {
-    Squares size = squares_of(pool, room->theta), move = squares_of(pool, step), least = {0};
-    double bent = 0, terms = terms_of(pool, room);
-    for (int64_t p = 0; p < room->count; p++) bent += room->curvature[p];
+static double relative(const Pool *pool, const Workspace *workspace, const double *step, double *own) {
+    Squares size = squares_of(pool, workspace->theta), move = squares_of(pool, step), least = {0};
+    double bent = 0, terms = terms_of(pool, workspace);
+    for (int64_t p = 0; p < workspace->count; p++) bent += workspace->curvature[p];
     bent /= (double)pool->points * (double)pool->classes;
     for (int64_t j = 0; j < pool->size; j++) {
         double norm = pool->norm[j], diagonal = pool->penalty[j] + bent * norm * norm;
@@ -252,73 +252,73 @@ static double relative(const Pool *pool, const Room *room, const double *step, d
    preconditioner alone for the gradient, each entry enlarged by what rounding may have left out of it.
    The penalty is curvature 1 everywhere, so the length of the gradient bounds the coefficients' way
    where the preconditioner has more curvature than there is. */
-static int arrived(const Pool *pool, Room *room, double tolerance) {
+static int arrived(const Pool *pool, Workspace *workspace, double tolerance) {
     int64_t width = pool->width;
-    double length = 1e-300, rounded = DBL_EPSILON * terms_of(pool, room);
+    double length = 1e-300, rounded = DBL_EPSILON * terms_of(pool, workspace);
     for (int64_t k = 0; k < pool->classes; k++)
         for (int64_t j = 0; j < width; j++) {
-            double entry = room->gradient[k * width + j];
-            double penalised = pool->penalty[j] * fabs(room->theta[k * width + j]);
-            room->other[k * width + j] =
+            double entry = workspace->gradient[k * width + j];
+            double penalised = pool->penalty[j] * fabs(workspace->theta[k * width + j]);
+            workspace->other[k * width + j] =
                 entry + copysign(rounded * pool->norm[j] + DBL_EPSILON * penalised, entry);
         }
-    level(pool, room->other);
-    turn(pool, pool->turn, room->other, room->direction);
-    for (int64_t j = 0; j < room->all; j++)
-        length = fabs(room->direction[j]) > length ? fabs(room->direction[j]) : length;
-    for (int64_t j = 0; j < room->all; j++)
-        room->remaining[j] = (float)(room->direction[j] / length);
+    level(pool, workspace->other);
+    turn(pool, pool->turn, workspace->other, workspace->direction);
+    for (int64_t j = 0; j < workspace->all; j++)
+        length = fabs(workspace->direction[j]) > length ? fabs(workspace->direction[j]) : length;
+    for (int64_t j = 0; j < workspace->all; j++)
+        workspace->remaining[j] = (float)(workspace->direction[j] / length);
     double size, square = 0;
     for (int64_t k = 0; k < pool->classes; k++)
         for (int64_t j = 0; j < pool->size - 1; j++)
-            square += room->direction[k * width + j] * room->direction[k * width + j];
-    precondition(pool, room);
-    for (int64_t j = 0; j < room->all; j++) room->other[j] = room->scaled_rest[j] * length;
-    turn(pool, pool->back, room->other, room->direction);
-    if (!(relative(pool, room, room->direction, &size) <= SURE * tolerance)) return 0;
+            square += workspace->direction[k * width + j] * workspace->direction[k * width + j];
+    precondition(pool, workspace);
+    for (int64_t j = 0; j < workspace->all; j++) workspace->other[j] = workspace->scaled_rest[j] * length;
+    turn(pool, pool->back, workspace->other, workspace->direction);
+    if (!(relative(pool, workspace, workspace->direction, &size) <= SURE * tolerance)) return 0;
     return sqrt(square) <= BOUND * tolerance * size;
 }
 
 /* 1 if the subset's parameters are within the tolerance of its optimum, relative to their size. */
-static int train(const Pool *pool, Room *room, const double *weights, const double *start,
+static int train(const Pool *pool, Workspace *workspace, const double *weights, const double *start,
                  double tolerance, double *final_norm, int64_t *taken) {
     int64_t width = pool->width;
-    gather(pool, room, weights);
-    room->knows = 0;
-    memcpy(room->theta, pool->start, room->all * 8);
+    gather(pool, workspace, weights);
+    workspace->knows = 0;
+    memcpy(workspace->theta, pool->start, workspace->all * 8);
     for (int64_t k = 0; start != NULL && k < pool->classes; k++)
-        memcpy(room->theta + k * width, start + k * pool->size, pool->size * 8);
-    double goal = 0, norm = evaluate(pool, room, room->theta, room->gradient);
+        memcpy(workspace->theta + k * width, start + k * pool->size, pool->size * 8);
+    double goal = 0, norm = evaluate(pool, workspace, workspace->theta, workspace->gradient);
     double residual = LOOSE, rate = 1;
     int stalls = 0, reached = 0;
     for (*taken = 0; !reached && norm > 0 && *taken < MOST_STEPS; ++*taken) {
         double finish = 0.3 * goal / norm;
-        direct(pool, room, norm, finish > residual ? finish : residual, rate > SETTLED);
-        double slope = dot(room, room->gradient, room->direction), length = 1, next;
+        direct(pool, workspace, norm, finish > residual ? finish : residual, rate > SETTLED);
+        double slope = dot(workspace, workspace->gradient, workspace->direction), length = 1, next;
         if (!(slope < 0)) break;
-        double size, far = relative(pool, room, room->direction, &size);
+        double size, far = relative(pool, workspace, workspace->direction, &size);
         goal = norm * FINISHED * tolerance / far; /* the gradient from where it is near enough */
         if (norm <= goal) break;
         int within = far <= tolerance;
         for (int attempt = 0;; attempt++) {
-            for (int64_t j = 0; j < room->all; j++)
-                room->trial[j] = room->theta[j] + length * room->direction[j];
-            next = evaluate(pool, room, room->trial, room->other);
+            for (int64_t j = 0; j < workspace->all; j++)
+                workspace->trial[j] = workspace->theta[j] + length * workspace->direction[j];
+            next = evaluate(pool, workspace, workspace->trial, workspace->other);
             if (within || attempt == MOST_LINE) break;
-            if (dot(room, room->other, room->direction) <= -OVERSHOT * slope) break;
+            if (dot(workspace, workspace->other, workspace->direction) <= -OVERSHOT * slope) break;
             length /= 2;
         }
-        memcpy(room->theta, room->trial, room->all * 8);
-        memcpy(room->gradient, room->other, room->all * 8);
+        memcpy(workspace->theta, workspace->trial, workspace->all * 8);
+        memcpy(workspace->gradient, workspace->other, workspace->all * 8);
         rate = next / norm;
         stalls = within && rate > STALLED ? stalls + 1 : 0;
         residual = rate * rate < TIGHT ? TIGHT : rate * rate > LOOSE ? LOOSE : rate * rate;
         norm = next;
         if (stalls == PATIENCE) break;
-        reached = norm <= goal && arrived(pool, room, tolerance);
+        reached = norm <= goal && arrived(pool, workspace, tolerance);
     }
-    reached = reached || arrived(pool, room, tolerance);
-    level(pool, room->theta);
+    reached = reached || arrived(pool, workspace, tolerance);
+    level(pool, workspace->theta);
     *final_norm = norm;
     return reached;
 }
@@ -328,18 +328,18 @@ static int train(const Pool *pool, Room *room, const double *weights, const doub
 int modelpred_softmax(const Pool *pool, int64_t subsets, const double *weights, const double *starts,
                       double tolerance, double *parameters, double *norms, double *objectives,
                       int64_t *steps, uint8_t *reached) {
-    Room room;
+    Workspace workspace;
     int64_t size = pool->classes * pool->size;
-    if (!begin(&room, pool)) return -1;
+    if (!begin(&workspace, pool)) return -1;
     for (int64_t row = 0; row < subsets; row++) {
         const double *own = starts == NULL ? NULL : starts + row * size;
-        reached[row] = (uint8_t)train(pool, &room, weights + row * pool->points, own, tolerance,
+        reached[row] = (uint8_t)train(pool, &workspace, weights + row * pool->points, own, tolerance,
                                       norms + row, steps + row);
         for (int64_t k = 0; k < pool->classes; k++)
-            memcpy(parameters + row * size + k * pool->size, room.theta + k * pool->width,
+            memcpy(parameters + row * size + k * pool->size, workspace.theta + k * pool->width,
                    pool->size * 8);
-        objectives[row] = objective_of(pool, &room);
+        objectives[row] = objective_of(pool, &workspace);
     }
-    free(room.memory);
+    free(workspace.memory);
     return 0;
 }

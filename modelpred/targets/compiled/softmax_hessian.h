@@ -6,7 +6,7 @@
 #include <math.h>
 
 #include "counted.h"
-#include "softmax_room.h"
+#include "softmax_workspace.h"
 #include "tiles.h"
 #include "vectors.h"
 
@@ -14,94 +14,94 @@
 #define SMALLEST_PIVOT 1e-5f /* of a block, relative to its diagonal */
 
 /* along = rows search' of `tall` classes from `top`. */
-INLINE void forwards(const Pool *pool, const Room *room, int64_t first, int64_t top, int tall,
+INLINE void forwards(const Pool *pool, const Workspace *workspace, int64_t first, int64_t top, int tall,
                      int vectors) {
     vf sums[TALL][VECTORS];
     for (int u = 0; u < tall; u++)
         for (int v = 0; v < vectors; v++) sums[u][v] = (vf){0};
-    add_scores(sums, room->search + top * pool->width, pool->width, room->columns + first, room->wide,
+    add_scores(sums, workspace->search + top * pool->width, pool->width, workspace->columns + first, workspace->wide,
                pool->size, tall, vectors);
     for (int u = 0; u < tall; u++)
         for (int v = 0; v < vectors; v++)
-            vf_store(room->along + (top + u) * BLOCK + v * FLOATS, sums[u][v]);
+            vf_store(workspace->along + (top + u) * BLOCK + v * FLOATS, sums[u][v]);
 }
 
-INLINE void block(const Pool *pool, const Room *room, int64_t first, int vectors) {
+INLINE void block(const Pool *pool, const Workspace *workspace, int64_t first, int vectors) {
     int64_t top = 0, classes = pool->classes;
-    for (; top + TALL <= classes; top += TALL) forwards(pool, room, first, top, TALL, vectors);
-    for (; top + 2 <= classes; top += 2) forwards(pool, room, first, top, 2, vectors);
-    for (; top < classes; top++) forwards(pool, room, first, top, 1, vectors);
+    for (; top + TALL <= classes; top += TALL) forwards(pool, workspace, first, top, TALL, vectors);
+    for (; top + 2 <= classes; top += 2) forwards(pool, workspace, first, top, 2, vectors);
+    for (; top < classes; top++) forwards(pool, workspace, first, top, 1, vectors);
     vf mean[VECTORS];
     for (int v = 0; v < vectors; v++) mean[v] = (vf){0};
     for (int64_t k = 0; k < classes; k++)
         for (int v = 0; v < vectors; v++)
-            mean[v] += vf_load(room->near + k * room->wide + first + v * FLOATS) *
-                       vf_load(room->along + k * BLOCK + v * FLOATS);
+            mean[v] += vf_load(workspace->near + k * workspace->wide + first + v * FLOATS) *
+                       vf_load(workspace->along + k * BLOCK + v * FLOATS);
     for (int64_t k = 0; k < classes; k++)
         for (int v = 0; v < vectors; v++) {
-            float *along = room->along + k * BLOCK + v * FLOATS;
-            vf scaled = vf_load(room->weighted + k * room->wide + first + v * FLOATS);
+            float *along = workspace->along + k * BLOCK + v * FLOATS;
+            vf scaled = vf_load(workspace->weighted + k * workspace->wide + first + v * FLOATS);
             vf_store(along, scaled * (vf_load(along) - mean[v]));
         }
-    int64_t points = room->bent - first < vectors * FLOATS ? room->bent - first : vectors * FLOATS;
+    int64_t points = workspace->bent - first < vectors * FLOATS ? workspace->bent - first : vectors * FLOATS;
     for (top = 0; top < classes; top += TALL)
-        add_products(room->product + top * pool->width, room->along + top * BLOCK,
-                     room->rows + first * pool->width, pool->width, points, TALL);
+        add_products(workspace->product + top * pool->width, workspace->along + top * BLOCK,
+                     workspace->rows + first * pool->width, pool->width, points, TALL);
 }
 
 /* product = data term's Hessian times search. */
-static void multiply(const Pool *pool, const Room *room) {
+static void multiply(const Pool *pool, const Workspace *workspace) {
     int64_t first = 0;
-    count_floats(4.0 * room->bent * pool->size * pool->classes);
-    memset(room->product, 0, room->all * 4);
-    for (; first + BLOCK <= room->wide; first += BLOCK) block(pool, room, first, VECTORS);
-    if (room->wide - first == 2 * FLOATS) block(pool, room, first, 2);
-    if (room->wide - first == FLOATS) block(pool, room, first, 1);
+    count_floats(4.0 * workspace->bent * pool->size * pool->classes);
+    memset(workspace->product, 0, workspace->all * 4);
+    for (; first + BLOCK <= workspace->wide; first += BLOCK) block(pool, workspace, first, VECTORS);
+    if (workspace->wide - first == 2 * FLOATS) block(pool, workspace, first, 2);
+    if (workspace->wide - first == FLOATS) block(pool, workspace, first, 1);
 }
 
 /* Where the block of classes k >= l begins. */
 INLINE int64_t pair(int64_t k, int64_t l) { return k * (k + 1) / 2 + l; }
 
 /* coupled = of each direction, how it bends each class with each: sum_i c p_k (1_kl - p_l) x_i^2. */
-static void couple(const Pool *pool, const Room *room) {
-    int64_t width = pool->width, pairs = pair(pool->classes, 0), wide = room->wide;
-    memset(room->coupled, 0, pairs * width * 4);
-    for (int64_t first = 0; first < room->bent; first += BLOCK) {
-        int64_t points = room->bent - first < BLOCK ? room->bent - first : BLOCK;
+static void couple(const Pool *pool, const Workspace *workspace) {
+    int64_t width = pool->width, pairs = pair(pool->classes, 0), wide = workspace->wide;
+    memset(workspace->coupled, 0, pairs * width * 4);
+    for (int64_t first = 0; first < workspace->bent; first += BLOCK) {
+        int64_t points = workspace->bent - first < BLOCK ? workspace->bent - first : BLOCK;
         for (int64_t p = 0; p < points; p++)
             for (int64_t j = 0; j < width; j += FLOATS) {
-                vf part = vf_load(room->rows + (first + p) * width + j);
-                vf_store(room->squares + p * width + j, part * part);
+                vf part = vf_load(workspace->rows + (first + p) * width + j);
+                vf_store(workspace->squares + p * width + j, part * part);
             }
         int64_t lanes = (points + FLOATS - 1) / FLOATS * FLOATS;
         for (int64_t k = 0; k < pool->classes; k++)
             for (int64_t l = 0; l <= k; l++)
                 for (int64_t p = 0; p < lanes; p += FLOATS) {
-                    vf scaled = vf_load(room->weighted + k * wide + first + p);
-                    vf near = vf_load(room->near + l * wide + first + p);
-                    vf_store(room->shares + pair(k, l) * BLOCK + p, scaled * ((k == l ? 1.0f : 0.0f) - near));
+                    vf scaled = vf_load(workspace->weighted + k * wide + first + p);
+                    vf near = vf_load(workspace->near + l * wide + first + p);
+                    vf_store(workspace->shares + pair(k, l) * BLOCK + p, scaled * ((k == l ? 1.0f : 0.0f) - near));
                 }
         for (int64_t top = 0; top < pairs; top += TALL)
-            add_products(room->coupled + top * width, room->shares + top * BLOCK, room->squares, width,
+            add_products(workspace->coupled + top * width, workspace->shares + top * BLOCK, workspace->squares, width,
                          points, TALL);
     }
 }
 
 /* The factor of each direction's block, its diagonal inverted; the lanes are directions. */
-static void factorise(const Pool *pool, Room *room, double damping) {
+static void factorise(const Pool *pool, Workspace *workspace, double damping) {
     int64_t width = pool->width, classes = pool->classes;
-    count_floats(2.0 * room->bent * pool->size * pair(classes, 0));
-    couple(pool, room);
+    count_floats(2.0 * workspace->bent * pool->size * pair(classes, 0));
+    couple(pool, workspace);
     for (int64_t j = 0; j < width; j++)
         for (int64_t k = 0; k < classes; k++) {
-            float *at = room->coupled + pair(k, k) * width + j;
+            float *at = workspace->coupled + pair(k, k) * width + j;
             if (j < pool->size - 1) *at += (float)pool->penalty[j];
             /* Equal shifts of all intercepts bend nothing: float32 must not divide by that. */
             else *at = j < pool->size ? (float)damping + *at * (1 + LOOSENED) : 1;
             *at += 1e-30f;
         }
     for (int64_t j = 0; j < width; j += FLOATS) {
-        float *block = room->coupled + j;
+        float *block = workspace->coupled + j;
         for (int64_t k = 0; k < classes; k++) {
             vf diagonal = vf_load(block + pair(k, k) * width), pivot = diagonal;
             for (int64_t l = 0; l < k; l++) {
@@ -120,10 +120,10 @@ static void factorise(const Pool *pool, Room *room, double damping) {
 }
 
 /* rest = (the blocks)^-1 rest. */
-static void solve_blocks(const Pool *pool, const Room *room, float *rest) {
+static void solve_blocks(const Pool *pool, const Workspace *workspace, float *rest) {
     int64_t width = pool->width, classes = pool->classes;
     for (int64_t j = 0; j < width; j += FLOATS) {
-        const float *block = room->coupled + j;
+        const float *block = workspace->coupled + j;
         for (int64_t k = 0; k < classes; k++) {
             vf found = vf_load(rest + k * width + j);
             for (int64_t l = 0; l < k; l++)
@@ -169,62 +169,62 @@ static void turn(const Pool *pool, const double *by, const double *from, double 
     for (; top < pool->classes; top++) turn_classes(pool, by, from, to, top, 1);
 }
 
-static float inner(const Room *room, const float *first, const float *second) {
+static float inner(const Workspace *workspace, const float *first, const float *second) {
     /* Four sums, so that none waits for itself. */
     vf sums[4] = {{0}, {0}, {0}, {0}};
     int64_t j = 0;
-    for (; j + 4 * FLOATS <= room->all; j += 4 * FLOATS)
+    for (; j + 4 * FLOATS <= workspace->all; j += 4 * FLOATS)
         for (int k = 0; k < 4; k++)
             sums[k] += vf_load(first + j + k * FLOATS) * vf_load(second + j + k * FLOATS);
-    for (; j < room->all; j += FLOATS) sums[0] += vf_load(first + j) * vf_load(second + j);
+    for (; j < workspace->all; j += FLOATS) sums[0] += vf_load(first + j) * vf_load(second + j);
     vf sum = (sums[0] + sums[1]) + (sums[2] + sums[3]);
     float total = 0;
     for (int lane = 0; lane < FLOATS; lane++) total += sum[lane];
     return total;
 }
 
-INLINE void add(const Room *room, float *to, float factor, const float *from) {
+INLINE void add(const Workspace *workspace, float *to, float factor, const float *from) {
     vf times = vf_all(factor);
-    for (int64_t j = 0; j < room->all; j += FLOATS)
+    for (int64_t j = 0; j < workspace->all; j += FLOATS)
         vf_store(to + j, vf_load(to + j) + times * vf_load(from + j));
 }
 
 /* scaled_rest = preconditioned remaining (Nocedal and Wright, algorithm 7.4). */
-static void precondition(const Pool *pool, Room *room) {
-    float *rest = room->scaled_rest, share[PAIRS];
-    int64_t all = room->all;
-    count_floats(8.0 * room->knows * all);
-    memcpy(rest, room->remaining, all * 4);
-    for (int64_t k = room->knows - 1; k >= 0; k--) {
-        share[k] = inner(room, room->known[k], rest) / room->curved[k];
-        add(room, rest, -share[k], room->known[k] + all);
+static void precondition(const Pool *pool, Workspace *workspace) {
+    float *rest = workspace->scaled_rest, share[PAIRS];
+    int64_t all = workspace->all;
+    count_floats(8.0 * workspace->knows * all);
+    memcpy(rest, workspace->remaining, all * 4);
+    for (int64_t k = workspace->knows - 1; k >= 0; k--) {
+        share[k] = inner(workspace, workspace->known[k], rest) / workspace->curved[k];
+        add(workspace, rest, -share[k], workspace->known[k] + all);
     }
-    solve_blocks(pool, room, rest);
-    for (int64_t k = 0; k < room->knows; k++) {
-        float other = inner(room, room->known[k] + all, rest) / room->curved[k];
-        add(room, rest, share[k] - other, room->known[k]);
+    solve_blocks(pool, workspace, rest);
+    for (int64_t k = 0; k < workspace->knows; k++) {
+        float other = inner(workspace, workspace->known[k] + all, rest) / workspace->curved[k];
+        add(workspace, rest, share[k] - other, workspace->known[k]);
     }
 }
 
-/* The pairs of this system, and of the system before as far as there is room. */
-static void learn(Room *room, int64_t learned) {
-    int64_t kept = PAIRS - learned < room->knows ? PAIRS - learned : room->knows;
+/* The pairs of this system, and of the system before as far as there is workspace. */
+static void learn(Workspace *workspace, int64_t learned) {
+    int64_t kept = PAIRS - learned < workspace->knows ? PAIRS - learned : workspace->knows;
     float *order[PAIRS], *spare[PAIRS], curved[PAIRS];
     int64_t spares = 0;
     for (int64_t k = 0; k < PAIRS; k++) {
-        int64_t age = k - (room->knows - kept);
-        if (k < room->knows && age >= 0) order[age] = room->known[k], curved[age] = room->curved[k];
-        else spare[spares++] = room->known[k];
+        int64_t age = k - (workspace->knows - kept);
+        if (k < workspace->knows && age >= 0) order[age] = workspace->known[k], curved[age] = workspace->curved[k];
+        else spare[spares++] = workspace->known[k];
     }
     for (int64_t k = 0; k < learned; k++) {
-        order[kept + k] = room->fresh[k];
-        curved[kept + k] = room->new_curved[k];
-        room->fresh[k] = spare[--spares];
+        order[kept + k] = workspace->fresh[k];
+        curved[kept + k] = workspace->new_curved[k];
+        workspace->fresh[k] = spare[--spares];
     }
-    room->knows = kept + learned;
+    workspace->knows = kept + learned;
     while (spares > 0) order[kept + learned++] = spare[--spares];
-    memcpy(room->known, order, sizeof order);
-    memcpy(room->curved, curved, sizeof curved);
+    memcpy(workspace->known, order, sizeof order);
+    memcpy(workspace->curved, curved, sizeof curved);
 }
 
 #endif

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from modelpred.errors import InvalidInput
-from modelpred.studies.choosing import (
+from modelpred.studies.greedy_selection import (
     Quota,
     backwards,
     no_quota,

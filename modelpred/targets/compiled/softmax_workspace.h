@@ -1,9 +1,9 @@
 /* What softmax.c knows of a pool, and the memory that a subset needs. */
 
-#ifndef MODELPRED_SOFTMAX_ROOM_H
-#define MODELPRED_SOFTMAX_ROOM_H
+#ifndef MODELPRED_SOFTMAX_WORKSPACE_H
+#define MODELPRED_SOFTMAX_WORKSPACE_H
 
-#include "room.h"
+#include "workspace.h"
 #include "tiles.h"
 #include "vectors.h"
 
@@ -55,38 +55,38 @@ typedef struct {
     float *along;                            /* [classes, BLOCK] */
     double *label, *slopes;                  /* [padded], and [classes, GRADED] */
     void *memory;
-} Room;
+} Workspace;
 
-static int begin(Room *room, const Pool *pool) {
+static int begin(Workspace *workspace, const Pool *pool) {
     size_t most = (pool->points + FLOATS) / FLOATS * FLOATS, classes = pool->classes;
     size_t all = (classes + TALL) * pool->width;
-    room->all = pool->classes * pool->width;
+    workspace->all = pool->classes * pool->width;
     Part parts[] = {
-        {&room->place, most * 8},         {&room->factor, most * 8},    {&room->label, most * 8},
-        {&room->slopes, classes * GRADED * 8},
-        {&room->bends, most * 8},         {&room->curvature, most * 4},
-        {&room->theta, all * 8},          {&room->trial, all * 8},      {&room->gradient, all * 8},
-        {&room->other, all * 8},          {&room->direction, all * 8},  {&room->solution, all * 4},
-        {&room->remaining, all * 4},      {&room->search, all * 4},     {&room->product, all * 4},
-        {&room->scaled_rest, all * 4},
-        {&room->coupled, (classes * (classes + 1) / 2 + TALL) * pool->width * 4},
-        {&room->squares, BLOCK * pool->width * 4},
-        {&room->shares, (classes * (classes + 1) / 2 + TALL) * BLOCK * 4},
-        {&room->scores, classes * most * 8},
-        {&room->chance, classes * most * 4},
-        {&room->scaled, classes * most * 4},
-        {&room->near, classes * most * 4},
-        {&room->weighted, classes * most * 4},
-        {&room->rows, most * pool->width * 4},
-        {&room->columns, most * pool->width * 4},
-        {&room->along, (classes + TALL) * BLOCK * 4},
-        {&room->pairs, 4 * PAIRS * room->all * 4},
+        {&workspace->place, most * 8},         {&workspace->factor, most * 8},    {&workspace->label, most * 8},
+        {&workspace->slopes, classes * GRADED * 8},
+        {&workspace->bends, most * 8},         {&workspace->curvature, most * 4},
+        {&workspace->theta, all * 8},          {&workspace->trial, all * 8},      {&workspace->gradient, all * 8},
+        {&workspace->other, all * 8},          {&workspace->direction, all * 8},  {&workspace->solution, all * 4},
+        {&workspace->remaining, all * 4},      {&workspace->search, all * 4},     {&workspace->product, all * 4},
+        {&workspace->scaled_rest, all * 4},
+        {&workspace->coupled, (classes * (classes + 1) / 2 + TALL) * pool->width * 4},
+        {&workspace->squares, BLOCK * pool->width * 4},
+        {&workspace->shares, (classes * (classes + 1) / 2 + TALL) * BLOCK * 4},
+        {&workspace->scores, classes * most * 8},
+        {&workspace->chance, classes * most * 4},
+        {&workspace->scaled, classes * most * 4},
+        {&workspace->near, classes * most * 4},
+        {&workspace->weighted, classes * most * 4},
+        {&workspace->rows, most * pool->width * 4},
+        {&workspace->columns, most * pool->width * 4},
+        {&workspace->along, (classes + TALL) * BLOCK * 4},
+        {&workspace->pairs, 4 * PAIRS * workspace->all * 4},
     };
-    room->memory = room_for(parts, sizeof parts / sizeof *parts);
-    if (room->memory == NULL) return 0;
+    workspace->memory = workspace_for(parts, sizeof parts / sizeof *parts);
+    if (workspace->memory == NULL) return 0;
     for (int64_t k = 0; k < PAIRS; k++) {
-        room->known[k] = room->pairs + 2 * k * room->all;
-        room->fresh[k] = room->pairs + 2 * (PAIRS + k) * room->all;
+        workspace->known[k] = workspace->pairs + 2 * k * workspace->all;
+        workspace->fresh[k] = workspace->pairs + 2 * (PAIRS + k) * workspace->all;
     }
     return 1;
 }

@@ -29,7 +29,7 @@ from modelpred.metrics import (
 )
 from modelpred.studies.bootstrap import ENDS, Predictive, summary
 from modelpred.studies.coverage import Coverage
-from modelpred.studies.responsibility import Place
+from modelpred.studies.parameter_attribution import Place
 from modelpred.studies.utility import written_number
 
 # A retrained number that varies less than this over resamples has no ratio worth a number.

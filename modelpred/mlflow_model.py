@@ -16,7 +16,13 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from modelpred.errors import InvalidInput
 from modelpred.predictor import read_predictor
-from modelpred.predictor.answers import ALL_STAGES, SERVED, Answers, Limits, read_test_points
+from modelpred.predictor.request_handler import (
+    ALL_STAGES,
+    SERVING_LIMITS,
+    Limits,
+    RequestHandler,
+    read_test_points,
+)
 
 # `mlflow models serve` sets it; whoever loads the model in Python owns the memory that a question takes.
 SERVING = "_MLFLOW_IS_IN_SERVING_ENVIRONMENT"
@@ -52,8 +58,8 @@ class ServedPredictor(PythonModel):
         """
         wanted = params or {}
         weights = torch.from_numpy(np.array(model_input, dtype=np.float64))
-        limits = SERVED if os.environ.get(SERVING) == "true" else Limits()
-        answers = Answers(self._predictor, test_points=self._test_points, limits=limits)
+        limits = SERVING_LIMITS if os.environ.get(SERVING) == "true" else Limits()
+        answers = RequestHandler(self._predictor, test_points=self._test_points, limits=limits)
         refine, stages = float(wanted.get("refine", 0.0)), int(wanted.get("stages", ALL_STAGES))
         lists = (wanted.get("without") or {}).get("rows") or []
         try:

@@ -7,7 +7,12 @@ import torch
 from modelpred.dataset import DatasetConfig, prepare
 from modelpred.errors import InvalidInput
 from modelpred.predictor import PredictorConfig, fit_predictor
-from modelpred.predictor.answers import Answers, Limits, read_test_points, write_test_points
+from modelpred.predictor.request_handler import (
+    Limits,
+    RequestHandler,
+    read_test_points,
+    write_test_points,
+)
 from modelpred.subsets import draw
 from modelpred.targets import points_of, target_model, train_targets
 
@@ -38,7 +43,9 @@ def test_rows_left_out_are_weights_of_zero(known):
     weights[0, 3:5] = 0
     weights[1, 7] = 0
 
-    told = Answers(predictor, test_points=test_points).without(torch.ones(1, 30), lists, refine=1)
+    told = RequestHandler(predictor, test_points=test_points).without(
+        torch.ones(1, 30), lists, refine=1
+    )
 
     expected = predictor.predict(weights, refine=1)
     bound = predictor.certificate(weights, expected)
@@ -54,7 +61,7 @@ def test_without_test_rows_there_is_no_loss_and_a_missing_class_has_no_certifica
     predictor, _ = known
     first = predictor.points.labels == 0
     one_class = [name for name, left in zip(predictor.row_ids, first, strict=True) if left]
-    (told,) = Answers(predictor).without(torch.ones(1, 30), [one_class])
+    (told,) = RequestHandler(predictor).without(torch.ones(1, 30), [one_class])
     assert told["loss"] is None
     assert told["certificate"] is None
 
@@ -75,11 +82,11 @@ def test_without_test_rows_there_is_no_loss_and_a_missing_class_has_no_certifica
 )
 def test_questions_that_are_none_are_refused_with_a_reason(known, weights, lists, told):
     with pytest.raises(InvalidInput, match=told):
-        Answers(known[0], limits=Limits(weights=300)).without(weights, lists)
+        RequestHandler(known[0], limits=Limits(weights=300)).without(weights, lists)
 
 
 def test_only_so_much_is_answered_at_once(known):
-    answers = Answers(known[0], limits=Limits(weights=300, refine=20))
+    answers = RequestHandler(known[0], limits=Limits(weights=300, refine=20))
     assert answers.parameters(torch.ones(10, 30)).shape == (10, 5)
     with pytest.raises(InvalidInput, match="send at most 10 subsets at once"):
         answers.parameters(torch.ones(11, 30))

@@ -11,7 +11,7 @@ from typing import final
 from jaxtyping import Float, Num
 from torch import Tensor
 
-from modelpred.predictor.fitted import Predictor
+from modelpred.predictor.predictor import Predictor
 from modelpred.refits import Refit
 from modelpred.targets import Points
 

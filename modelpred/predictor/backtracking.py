@@ -22,7 +22,7 @@ HALVINGS = 6
 
 
 @final
-class Guard:
+class Backtracking:
     """Shortens steps of some subsets so that none raises its objective."""
 
     def __init__(

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from modelpred.errors import InvalidInput
 from modelpred.predictor.files import read_part
-from modelpred.predictor.fitted import Predictor
+from modelpred.predictor.predictor import Predictor
 from modelpred.sealed import refuse, write_atomically
 from modelpred.targets import Points, points_of
 from modelpred.targets.threads import threads_for
@@ -43,12 +43,12 @@ class Limits:
     refine: float | int | None = None
 
 
-SERVED = Limits(weights=1_000_000, refine=20.0)
+SERVING_LIMITS = Limits(weights=1_000_000, refine=20.0)
 """What is answered to anybody over HTTP."""
 
 
 @final
-class Answers:
+class RequestHandler:
     """A predictor that answers questions, with test rows to tell losses on where they are known.
 
     Attributes:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from modelpred.targets import rooms
-from modelpred.targets.rooms import room, taken
+from modelpred.targets.spill import allocate, gather_rows
 
 
 @pytest.fixture(params=["in memory", "in a file"])
@@ -20,23 +20,23 @@ def somewhere(request, monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int32, torch.float32, torch.bool])
 def test_a_room_keeps_what_is_put_there_and_leaves_no_file(somewhere, dtype):
-    found = room((5, 3), dtype)
+    found = allocate((5, 3), dtype)
     values = torch.arange(15).reshape(5, 3).to(dtype)
     found[:] = values
     gc.collect()
     assert torch.equal(found, values)
     assert list(somewhere.iterdir()) == []
-    assert room((0, 3), dtype).shape == (0, 3)
+    assert allocate((0, 3), dtype).shape == (0, 3)
 
 
 def test_rows_are_taken_by_place_and_by_choice(somewhere):
     table = torch.arange(20.0, dtype=torch.float64).reshape(10, 2)
     places = torch.tensor([7, 1, 1])
-    assert torch.equal(taken(table, places), table[places])
+    assert torch.equal(gather_rows(table, places), table[places])
     chosen = table[:, 0] > 7
-    found = taken(table, chosen, dtype=torch.float32)
+    found = gather_rows(table, chosen, dtype=torch.float32)
     assert torch.equal(found, table[chosen].float())
-    assert taken(table, chosen | True) is table
+    assert gather_rows(table, chosen | True) is table
 
 
 def test_no_space_is_an_error_that_says_so(somewhere, monkeypatch):
@@ -46,4 +46,4 @@ def test_no_space_is_an_error_that_says_so(somewhere, monkeypatch):
     monkeypatch.setattr("os.posix_fallocate", full)
     monkeypatch.setattr(rooms, "LARGEST", 0)
     with pytest.raises(OSError, match="No space left"):
-        room((5, 3), torch.uint8)
+        allocate((5, 3), torch.uint8)

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from modelpred.metrics import relative_errors
-from modelpred.predictor.planning import fit_short_training, plans
-from modelpred.predictor.short_training import Plan, chebyshev_step
+from modelpred.predictor.coarse_fit import fit_coarse_training, plans
+from modelpred.predictor.coarse_training import Plan, chebyshev_step
 from modelpred.subsets import SubsetsConfig, draw_subsets
 from modelpred.targets import target_model, train_targets
 from tests.predictor.conftest import make_points
@@ -31,7 +31,7 @@ def network():
 @pytest.fixture(scope="module")
 def anchors(network):
     """The short training fitted to them."""
-    return fit_short_training(*network)
+    return fit_coarse_training(*network)
 
 
 def test_a_chebyshev_step_of_one_stage_is_a_step_of_euler():
@@ -100,7 +100,7 @@ def test_the_ridge_is_left_out_where_it_does_not_help(network, anchors):
     model, points, weights, _ = network
     bound = anchors.bind(model, points, torch.float32)
     reached = bound.follow(bound.plan, weights.float()).double()
-    found = fit_short_training(model, points, weights, reached)
+    found = fit_coarse_training(model, points, weights, reached)
     assert float(found.kept) == 1
     assert not bool(found.coefficients.any())
 
@@ -108,4 +108,4 @@ def test_the_ridge_is_left_out_where_it_does_not_help(network, anchors):
 def test_a_family_without_fixed_steps_is_refused(network):
     _, points, weights, true = network
     with pytest.raises(TypeError, match="softmax is not trained by fixed steps"):
-        fit_short_training(target_model("softmax"), points, weights, true)
+        fit_coarse_training(target_model("softmax"), points, weights, true)

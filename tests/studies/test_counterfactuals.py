@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from modelpred.refits import Influence
-from modelpred.studies import removals
-from modelpred.studies.removals import Flip, Question, leave_one_out, smallest_flip, without
+from modelpred.studies.counterfactuals import Flip, Question, leave_one_out, smallest_flip, without
 
 POOL = 30
 

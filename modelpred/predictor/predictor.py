@@ -9,8 +9,8 @@ from torch import Tensor
 from modelpred.errors import InvalidInput
 from modelpred.numbers import Number, steps_number, whole_number
 from modelpred.predictor.anchors import Anchors, BoundAnchors
+from modelpred.predictor.backtracking import unseen
 from modelpred.predictor.config import PredictorConfig
-from modelpred.predictor.guarding import unseen
 from modelpred.predictor.network import AnchoredNetwork, BoundPoints, PaperNetwork, SetNetwork
 from modelpred.predictor.refinement import CERTIFICATE_STEPS, error_bound, refine_parameters
 from modelpred.targets import Points, TargetModel, train_targets
@@ -166,7 +166,7 @@ class Predictor:
             known=self.known or self.points, tolerance=self.tolerance,
         )  # fmt: skip
 
-    def reached(
+    def forward_unchecked(
         self, weights: Tensor, light: Tensor, *, refine: float | int, stages: int | None = None
     ) -> Tensor:
         """What `predict` gives for a block of subsets with an optimum, unchecked; autograd follows it.
@@ -216,12 +216,12 @@ class Predictor:
         device = self.points.features.device
         light = weights.to(device=device, dtype=torch.float32)
         with torch.no_grad():
-            answer = self.reached(weights, light, refine=refine, stages=stages)
+            answer = self.forward_unchecked(weights, light, refine=refine, stages=stages)
         # Single precision may lose a weight, but finds none: what it has an optimum for, has one.
         if not bool(self.model.without_optimum(class_counts(light, self.bound.points)).any()):
             return answer
         exact = weights.to(device=device, dtype=torch.float64)
-        return self.model.defined(answer, exact, self.points)
+        return self.model.with_prior(answer, exact, self.points)
 
 
 def answered_at_once(model: TargetModel, points: Points) -> int:

@@ -1,7 +1,7 @@
 """Which rows are responsible for a parameter, and for a prediction? For a fitted ModelPred.
 
-The estimators are those of the study `attribution` (studies/responsibility.py,
-studies/removals.py), asked with a caller's own tables.
+The estimators are those of the study `attribution` (studies/parameter_attribution.py,
+studies/counterfactuals.py), asked with a caller's own tables.
 """
 
 from dataclasses import dataclass
@@ -19,9 +19,15 @@ from modelpred.errors import InvalidInput
 from modelpred.metrics import Vector
 from modelpred.numbers import Number, plain, real_number
 from modelpred.predictor import Predictor, Refined
-from modelpred.studies.explaining import effects_of, predicted_class
-from modelpred.studies.removals import Question, leave_one_out, smallest_flip
-from modelpred.studies.responsibility import Place, derivatives, places, surer, whole
+from modelpred.studies.counterfactuals import Question, leave_one_out, smallest_flip
+from modelpred.studies.parameter_attribution import (
+    Place,
+    derivatives,
+    places,
+    whole,
+    with_tolerance,
+)
+from modelpred.studies.prediction_explanation import effects_of, predicted_class
 from modelpred.studies.utility import StudyContext
 
 SHOWN = 5  # rows that a printed result lists
@@ -143,7 +149,7 @@ def attributed(
     Raises:
         InvalidInput: a parameter that the model does not have.
     """
-    context = surer(context)
+    context = with_tolerance(context)
     named = places(context)
     position = _position(parameter, named)
     refit = context.refits[context.subject]
@@ -228,7 +234,7 @@ def explained(
         raise InvalidInput(f"x has {len(features)} rows; pass the one whose prediction to explain")
     if not 0 < real_number(largest, "largest") < 1:
         raise InvalidInput(f"largest is {largest}; expected a share above 0 and below 1")
-    context = surer(context)
+    context = with_tolerance(context)
     refit = context.refits[context.subject]
     label = predicted_class(context, full[None], features[0])
     question = Question(refit, context, features[0], label=label)

@@ -18,7 +18,7 @@ with T_j the Chebyshev polynomials, w0 = 1 + 0.05 / s^2 and w1 = T_s(w0) / T_s'(
 that is stable for curvatures up to 1.93 s^2 / h, where s plain steps of the same length in all would
 be up to 2 s / h (Sommeijer, Shampine and Verwer 1998, the scheme of first order). A quarter of the
 gradients of training, in single precision, then ends near the trained parameters. How to divide it,
-and a ridge regression that leads on from there, are fitted to the bank (planning.py).
+and a ridge regression that leads on from there, are fitted to the bank (coarse_fit.py).
 
 Refinement adds gradients. Where a longer plan comes nearer than the prediction trained on from rest
 does, the longer plan is followed: more opening steps and more pieces; with as many gradients as
@@ -100,7 +100,7 @@ class Plan:
 
 @final
 @dataclass(frozen=True)
-class ShortTraining(Anchors):
+class CoarseTraining(Anchors):
     """Where training starts, the plan that is followed from there, and what leads on."""
 
     start: Tensor  # [parameters]
@@ -141,21 +141,21 @@ class ShortTraining(Anchors):
         names = [field.name for field in dataclasses.fields(self)]
         return {name: getattr(self, name) for name in names if name != "pool"}
 
-    def bind(self, model: TargetModel, points: Points, dtype: torch.dtype) -> "BoundShortTraining":
+    def bind(self, model: TargetModel, points: Points, dtype: torch.dtype) -> "BoundCoarseTraining":
         """The training on these points."""
         device = points.features.device
         ours = {name: tensor.to(device, dtype) for name, tensor in self.tensors().items()}
-        return BoundShortTraining(
-            ShortTraining(**ours, pool=self.pool), model, points.to(dtype=dtype)
+        return BoundCoarseTraining(
+            CoarseTraining(**ours, pool=self.pool), model, points.to(dtype=dtype)
         )
 
 
 @final
 @dataclass(frozen=True)
-class BoundShortTraining(BoundAnchors):
+class BoundCoarseTraining(BoundAnchors):
     """A short training on given points."""
 
-    anchors: ShortTraining
+    anchors: CoarseTraining
     model: TargetModel
     points: Points
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from modelpred.metrics import relative_errors
-from modelpred.predictor.guarding import unseen
+from modelpred.predictor.backtracking import unseen
 from modelpred.targets import Points, train_targets
 from tests.predictor.conftest import POINTS, make_points
 

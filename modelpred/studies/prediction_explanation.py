@@ -2,7 +2,7 @@
 
 For some test rows the training rows whose removal moves the margin most, beside exact leave-one-out
 differences; and by several methods the smallest sets whose removal flips the predicted class
-(removals.py), each confirmed, or not, by retraining once.
+(counterfactuals.py), each confirmed, or not, by retraining once.
 """
 
 import time
@@ -17,8 +17,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from modelpred.metrics import Vector
-from modelpred.studies.removals import Flip, Question, leave_one_out, smallest_flip
-from modelpred.studies.responsibility import whole
+from modelpred.studies.counterfactuals import Flip, Question, leave_one_out, smallest_flip
+from modelpred.studies.parameter_attribution import whole
 from modelpred.studies.utility import StudyContext, written_number
 
 EFFECTS = {

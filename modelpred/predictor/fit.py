@@ -31,14 +31,8 @@ from torch import Tensor
 
 from modelpred.errors import InvalidInput
 from modelpred.predictor.anchors import fit_size_path
+from modelpred.predictor.coarse_fit import fit_coarse_training
 from modelpred.predictor.config import PredictorConfig, Schedule
-from modelpred.predictor.depth import planned_steps
-from modelpred.predictor.fitted import (
-    ANSWER_BLOCK,
-    Predictor,
-    build_network,
-    check_weights,
-)
 from modelpred.predictor.losses import (
     optimality_loss,
     relative_error_loss,
@@ -46,11 +40,17 @@ from modelpred.predictor.losses import (
     utility_loss,
 )
 from modelpred.predictor.network import AnchoredNetwork, SetNetwork, initialise
-from modelpred.predictor.planning import fit_short_training
+from modelpred.predictor.predictor import (
+    ANSWER_BLOCK,
+    Predictor,
+    build_network,
+    check_weights,
+)
+from modelpred.predictor.step_count import planned_steps
 from modelpred.refits import Progress, content_order
 from modelpred.targets import Points, TargetModel
 from modelpred.targets.model import class_counts
-from modelpred.targets.rooms import room, taken
+from modelpred.targets.spill import allocate, gather_rows
 from modelpred.targets.threads import torch_threads
 
 NOTHING_LEARNED: dict[str, float | int] = {
@@ -85,7 +85,7 @@ def _learnable(
         for block in weights.split(ANSWER_BLOCK)
     ]
     kept = order[~torch.cat(without)[order]]
-    return taken(weights, kept), taken(parameters, kept)
+    return gather_rows(weights, kept), gather_rows(parameters, kept)
 
 
 def fit_predictor(
@@ -131,7 +131,7 @@ def fit_predictor(
         anchors = (
             fit_size_path(model, points, tolerance=tolerance)
             if model.convex
-            else fit_short_training(
+            else fit_coarse_training(
                 model, points, weights.to(points.features), parameters.to(points.features)
             )
         )
@@ -221,7 +221,7 @@ class _Fit:
     """One run of the optimiser: tensors in single precision, batches drawn from a generator.
 
     A target costs the compact row of its weights, and its parameters and its anchor as float32; of
-    many targets these lie in files (rooms.py), and memory holds a batch.
+    many targets these lie in files (spill.py), and memory holds a batch.
     """
 
     def __init__(
@@ -240,7 +240,7 @@ class _Fit:
         self.generator = torch.Generator().manual_seed(config.seed + 1)
         everything = torch.ones(len(targets[1]), dtype=torch.bool)
         self.weights = targets[0]
-        self.parameters = taken(targets[1], everything, dtype=torch.float32)
+        self.parameters = gather_rows(targets[1], everything, dtype=torch.float32)
         self.bound = network.bind(model, points)
         self.prepared = self._prepare(self.weights)
         if isinstance(network, AnchoredNetwork) and scaled:
@@ -272,7 +272,7 @@ class _Fit:
 
     def _room(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
         on_cpu = like.device.type == "cpu"
-        return room(shape, like.dtype) if on_cpu else like.new_empty(shape)
+        return allocate(shape, like.dtype) if on_cpu else like.new_empty(shape)
 
     def _standardise(self, network: AnchoredNetwork) -> None:
         assert self.prepared is not None

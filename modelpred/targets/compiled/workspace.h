@@ -1,7 +1,7 @@
 /* Memory for one subset at a time, as one piece that is cut into parts. */
 
-#ifndef MODELPRED_ROOM_H
-#define MODELPRED_ROOM_H
+#ifndef MODELPRED_WORKSPACE_H
+#define MODELPRED_WORKSPACE_H
 
 #include <stdint.h>
 #include <stdlib.h>
@@ -13,7 +13,7 @@ typedef struct {
 } Part;
 
 /* Points all fields at zeroed parts that begin at cache lines; what to free, or NULL. */
-static void *room_for(const Part *parts, size_t count) {
+static void *workspace_for(const Part *parts, size_t count) {
     size_t all = 64;
     for (size_t k = 0; k < count; k++) all += (parts[k].bytes + 63) / 64 * 64;
     char *memory = malloc(all), *at = memory;

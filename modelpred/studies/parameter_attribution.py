@@ -21,13 +21,13 @@ from torch import Tensor
 from modelpred.errors import InvalidInput
 from modelpred.predictor import Predictor, Refined
 from modelpred.refits.retraining import Refit, Retraining
-from modelpred.studies.removals import BLOCK, leave_one_out, without
+from modelpred.studies.counterfactuals import BLOCK, leave_one_out, without
 from modelpred.studies.utility import StudyContext, refitted, retrained
 from modelpred.targets.linear import Linear
 
 # Weights and what is kept of each step for the way back, held at once.
 DERIVATIVE_ROWS = 64
-# Leave-one-out differences are small: retraining must be surer than they are.
+# Leave-one-out differences are small: retraining must be with_tolerance than they are.
 TRUTH_TOLERANCE = 1e-9
 
 
@@ -96,7 +96,7 @@ def _derivatives(predictor: Predictor, chosen: Tensor, *, refine: float | int) -
     precision = next(predictor.network.parameters()).dtype
     weights = features.new_ones(len(chosen), len(features), dtype=torch.float64)
     weights.requires_grad_()
-    answer = predictor.reached(weights, weights.to(precision), refine=refine)
+    answer = predictor.forward_unchecked(weights, weights.to(precision), refine=refine)
     own = answer.gather(1, chosen[:, None]).sum()
     (slopes,) = torch.autograd.grad(own, weights)
     return slopes
@@ -118,7 +118,7 @@ def exact_removals(context: StudyContext) -> Float[Tensor, "points parameters"]:
     return torch.cat([retrained(without(rows, points=context.pool), context) for rows in blocks])
 
 
-def surer(context: StudyContext) -> StudyContext:
+def with_tolerance(context: StudyContext) -> StudyContext:
     """Return the context with a truth that resolves what one row of many changes."""
     truth = context.truth
     if truth.tolerance <= TRUTH_TOLERANCE:

@@ -1,9 +1,9 @@
 /* What newton.c knows of a pool, and the memory that a subset needs. */
 
-#ifndef MODELPRED_NEWTON_ROOM_H
-#define MODELPRED_NEWTON_ROOM_H
+#ifndef MODELPRED_NEWTON_WORKSPACE_H
+#define MODELPRED_NEWTON_WORKSPACE_H
 
-#include "room.h"
+#include "workspace.h"
 #include "vectors.h"
 
 enum { LOGISTIC, SQUARED_HINGE, SQUARE };
@@ -78,7 +78,7 @@ static int begin(Work *work, const Pool *pool) {
         {&work->right, pool->width * 4},
         {&work->rows, (size_t)CHUNK * (pool->width + SPARE) * 4},
     };
-    work->memory = room_for(parts, sizeof parts / sizeof *parts);
+    work->memory = workspace_for(parts, sizeof parts / sizeof *parts);
     if (work->memory == NULL) return 0;
     set_penalty(pool, work->bare);
     memcpy(work->hessian, work->bare, matrix_bytes(pool)); /* for the rows that only widen */

@@ -18,7 +18,7 @@ LARGEST = 2**26
 BLOCK_BYTES = 2**24  # copied at once
 
 
-def room(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+def allocate(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """A tensor of that shape with any content, in memory or, if it is large, in a file.
 
     Raises:
@@ -35,7 +35,7 @@ def room(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         return torch.from_numpy(np.memmap(file, dtype=kind, mode="r+", shape=shape))
 
 
-def taken(table: Tensor, rows: Tensor, *, dtype: torch.dtype | None = None) -> Tensor:
+def gather_rows(table: Tensor, rows: Tensor, *, dtype: torch.dtype | None = None) -> Tensor:
     """Rows of a table in another type if asked, copied block by block into a room.
 
     The table itself if that is what was asked for.
@@ -52,7 +52,7 @@ def taken(table: Tensor, rows: Tensor, *, dtype: torch.dtype | None = None) -> T
         rows = rows.nonzero()[:, 0]
     if table.device.type != "cpu":
         return table[rows].to(dtype)
-    found = room((len(rows), *table.shape[1:]), dtype)
+    found = allocate((len(rows), *table.shape[1:]), dtype)
     each = max(1, table[:1].numel() * table.element_size())
     step = max(1, BLOCK_BYTES // each)
     for part, into in zip(rows.split(step), found.split(step), strict=True):

@@ -1,4 +1,4 @@
-"""How a short training (short_training.py) is fitted to a bank of trained targets.
+"""How a short training (coarse_training.py) is fitted to a bank of trained targets.
 
 *Plan.* A quarter of the gradients of training can be divided into opening steps and pieces in many
 ways, and may cover all the time that is left or, where curvature makes long steps wild, a part of
@@ -20,11 +20,11 @@ import math
 import torch
 from torch import Tensor
 
-from modelpred.predictor.short_training import (
+from modelpred.predictor.coarse_training import (
     WILD,
-    BoundShortTraining,
+    BoundCoarseTraining,
+    CoarseTraining,
     Plan,
-    ShortTraining,
     fixed_steps,
     ridge_inputs,
     trained_on,
@@ -42,9 +42,9 @@ LEAST_FOR_RIDGE = 20
 COMPARED = 10  # gradients that ways of refinement are compared with
 
 
-def fit_short_training(
+def fit_coarse_training(
     model: TargetModel, points: Points, weights: Tensor, parameters: Tensor
-) -> ShortTraining:
+) -> CoarseTraining:
     """The short training of a family of fixed steps that comes nearest to the bank's targets.
 
     Args:
@@ -84,7 +84,7 @@ def plans(gradients: int, *, reach: float) -> list[Plan]:
     return [Plan(gradients, 0, 1, 1.0, reach), *divided]
 
 
-def _best_plan(bound: BoundShortTraining, weights: Tensor, parameters: Tensor) -> Plan:
+def _best_plan(bound: BoundCoarseTraining, weights: Tensor, parameters: Tensor) -> Plan:
     family = fixed_steps(bound.model)
     least = round(MEMORIES / (1 - family.momentum))
     gradients = min(family.steps, max(math.ceil(SHARE * family.steps), least))
@@ -106,8 +106,8 @@ def _best_plan(bound: BoundShortTraining, weights: Tensor, parameters: Tensor) -
 
 
 def _with_ridge(
-    anchors: ShortTraining, inputs: Tensor, reached: Tensor, true: Tensor
-) -> ShortTraining:
+    anchors: CoarseTraining, inputs: Tensor, reached: Tensor, true: Tensor
+) -> CoarseTraining:
     """The anchors with the ridge that is best on every fifth row, fitted on all; or as they are."""
     if len(true) < LEAST_FOR_RIDGE:
         return anchors
@@ -134,7 +134,7 @@ def _with_ridge(
 
 
 def _whether_longer_is_better(
-    anchors: ShortTraining, model: TargetModel, points: Points, weights: Tensor, true: Tensor
+    anchors: CoarseTraining, model: TargetModel, points: Points, weights: Tensor, true: Tensor
 ) -> Tensor:
     bound = anchors.bind(model, points, torch.float32)
     wanted = bound.plan.gradients + COMPARED
@@ -147,11 +147,11 @@ def _whether_longer_is_better(
     return torch.full_like(anchors.lengthens, float(better))
 
 
-def _without_ridge(start: Tensor, parameters: Tensor, points: Points) -> ShortTraining:
+def _without_ridge(start: Tensor, parameters: Tensor, points: Points) -> CoarseTraining:
     """A short training whose plan is not chosen yet, and that ends where the plan does."""
     one, middle = start.new_ones(1), parameters.mean(0)
     inputs = len(start) + max(1, points.classes) + 2
-    return ShortTraining(
+    return CoarseTraining(
         start=start,
         middle=middle,
         farthest=(parameters - middle).norm(dim=1).max()[None],
