@@ -35,11 +35,16 @@ def small_project(
         graph = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
         kept = {"stages": {name: graph[name] for name in stages}}
         (place / "dvc.yaml").write_text(yaml.safe_dump(kept, sort_keys=False))
+    write_params(place, params)
+    for command in ("init", "add .", "-c user.name=t -c user.email=t@example.org commit -m small"):
+        subprocess.run(["git", *command.split()], cwd=place, check=True, capture_output=True)
+    return place
+
+
+def write_params(place: Path, params: dict[str, Any]) -> None:
+    """Write params.yaml with the defaults of all keys that `params` lacks."""
     filled = {
         name: {**section, **params.get(name, {})}
         for name, section in Params().model_dump(mode="json").items()
     }
     (place / "params.yaml").write_text(yaml.safe_dump(filled, sort_keys=False))
-    for command in ("init", "add .", "-c user.name=t -c user.email=t@example.org commit -m small"):
-        subprocess.run(["git", *command.split()], cwd=place, check=True, capture_output=True)
-    return place

@@ -14,7 +14,7 @@ import yaml
 
 from flows.artifacts import STAGES, STUDIES
 from modelpred.params import Params
-from tests.projects import small_project
+from tests.projects import small_project, write_params
 
 ROOT = Path(__file__).parents[1]
 TINY = {
@@ -142,13 +142,13 @@ def test_a_shard_with_a_flipped_byte_is_named_and_made_again(reproduced, prefect
 
 
 def test_a_changed_study_concerns_nothing_before_it(reproduced):
-    _set_params(reproduced, {**TINY, "valuation": {"permutations": 6, "truth_permutations": 4}})
+    write_params(reproduced, {**TINY, "valuation": {"permutations": 6, "truth_permutations": 4}})
     try:
         changed = json.loads(_run(reproduced, "dvc", "status", "--json").stdout)
     finally:
-        _set_params(reproduced, TINY)
+        write_params(reproduced, TINY)
 
-    assert list(changed) == ["studies@valuation"]
+    assert list(changed) == ["studies@valuation", "report"]
 
 
 def test_metrics_and_plots_show(reproduced):
@@ -199,11 +199,11 @@ def test_wrong_input_is_one_line_and_writes_nothing(
     reproduced, prefect_api, section, content, told
 ):
     before = _contents(reproduced / "artifacts")
-    _set_params(reproduced, {**TINY, section: content})
+    write_params(reproduced, {**TINY, section: content})
     try:
         ended = _run(reproduced, sys.executable, "-m", "flows.dataset", PREFECT_API_URL=prefect_api)
     finally:
-        _set_params(reproduced, TINY)
+        write_params(reproduced, TINY)
 
     assert ended.returncode != 0
     assert len(ended.stderr.splitlines()) == 1, ended.stderr
@@ -248,10 +248,6 @@ def _trains(process):
         return "flows.targets" in process.cmdline()
     except psutil.Error:  # it has just ended
         return False
-
-
-def _set_params(project, params):
-    (project / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
 
 
 def _contents(folder):

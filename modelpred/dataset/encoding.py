@@ -253,15 +253,13 @@ def _fitted_date(name: str, cells: pl.Series, form: str | None, *, missing: bool
 
 
 def _median(numbers: pl.Series) -> float:
-    """The median of the finite ones; 0 where there are none."""
-    finite = numbers.filter(numbers.is_finite())
-    median = finite.median()
-    if not isinstance(median, (int, float)):
+    """The median of the finite numbers, rounded once; 0.0 if there are none."""
+    finite = numbers.filter(numbers.is_finite()).sort()
+    if finite.is_empty():
         return 0.0
-    if math.isfinite(median):
-        return float(median)
-    half = (finite / 2).median()  # the sum of the two in the middle overflows, of their halves not
-    return 2 * half if isinstance(half, float) else 0.0
+    low, high = float(finite[(len(finite) - 1) // 2]), float(finite[len(finite) // 2])
+    total = low + high
+    return total / 2 if math.isfinite(total) else low / 2 + high / 2
 
 
 def _days(moments: pl.Series, start: str) -> pl.Series:

@@ -21,7 +21,7 @@ from modelpred.predictor.network import PaperNetwork
 from modelpred.refits import LinearDatamodel, Refit, rivals
 from modelpred.refits.timing import median_seconds
 from modelpred.subsets import Subsets
-from modelpred.targets import TrainedTargets, rooms
+from modelpred.targets import TrainedTargets, spill
 from modelpred.targets.parquet import ShardMetadata
 from modelpred.targets.shards import ManifestEntry, read_bank, write_manifest, write_shard
 from tests.benchmarks.predictor_banks import (
@@ -222,7 +222,7 @@ def memory(chosen: list[str]) -> None:
     told = (
         "spam, logistic, from shards on disk: what reading the bank, and reading it, one epoch of the "
         "fit and the linear datamodel add to the peak memory of a process, MiB, pages of mapped files "
-        f"not counted. Tensors of more than {rooms.LARGEST >> 20} MiB lie in files."
+        f"not counted. Tensors of more than {spill.LARGEST >> 20} MiB lie in files."
     )
     header = ["targets", "weights and parameters", "read", "read and fit", "of it names of subsets"]
     write_part("Memory", [told, "", *table(header, rows)])

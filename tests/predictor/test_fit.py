@@ -9,7 +9,7 @@ from modelpred.predictor import PredictorConfig, fit_predictor, predictor_finger
 from modelpred.predictor.files import read_predictor, write_predictor
 from modelpred.refits import rivals
 from modelpred.subsets import SubsetsConfig, draw_subsets
-from modelpred.targets import rooms, target_model, train_targets
+from modelpred.targets import spill, target_model, train_targets
 from tests.predictor.conftest import make_case, make_points
 
 SMALL = PredictorConfig(epochs=2, width=16, pooled=8, step_width=8, steps=2)
@@ -80,8 +80,8 @@ def test_weights_of_a_byte_give_the_same_predictor(logistic):
 
 def test_a_bank_in_files_gives_the_same_predictor(logistic, tmp_path, monkeypatch):
     prints = []
-    for largest in (rooms.LARGEST, 0):
-        monkeypatch.setattr(rooms, "LARGEST", largest)
+    for largest in (spill.LARGEST, 0):
+        monkeypatch.setattr(spill, "LARGEST", largest)
         predictor = fit_predictor(SMALL, logistic.model, logistic.points, *logistic.fit)
         write_predictor(predictor, tmp_path / str(largest))
         prints.append(predictor_fingerprint(tmp_path / str(largest)))

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from modelpred.errors import InvalidInput
 from modelpred.predictor import Refined
 from modelpred.refits import Influence, Retraining
-from modelpred.studies import attribution
+from modelpred.studies import attribution, parameter_attribution
 from modelpred.studies.attribution import AttributionConfig
 from modelpred.studies.parameter_attribution import derivatives, places, removals_of
 from modelpred.studies.utility import write_result
@@ -46,7 +46,7 @@ def test_derivatives_are_differences_of_the_network(fitted):
 def test_chosen_parameters_are_rows_of_all(fitted, monkeypatch):
     predictor = fitted.refits["predictor"]
     everything = derivatives(predictor)
-    monkeypatch.setattr(responsibility, "DERIVATIVE_ROWS", 1)
+    monkeypatch.setattr(parameter_attribution, "DERIVATIVE_ROWS", 1)
     chosen = derivatives(predictor, torch.tensor([3, 1]))
     assert chosen.numpy() == pytest.approx(everything[[3, 1]].numpy(), abs=1e-6)
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from modelpred.refits import Influence
+from modelpred.studies import counterfactuals
 from modelpred.studies.counterfactuals import Flip, Question, leave_one_out, smallest_flip, without
 
 POOL = 30
@@ -32,7 +33,7 @@ def test_rows_are_removed_once_however_often_they_are_named():
 
 
 def test_leave_one_out_is_a_plain_loop(context, monkeypatch):
-    monkeypatch.setattr(removals, "BLOCK", 7)
+    monkeypatch.setattr(counterfactuals, "BLOCK", 7)
     found = leave_one_out(context.truth, context)
     for row in (0, 6, 7, 29):
         weights = torch.ones(1, context.pool)

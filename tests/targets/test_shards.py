@@ -13,7 +13,7 @@ import torch
 
 from modelpred.errors import InvalidInput
 from modelpred.subsets import Subsets
-from modelpred.targets import TrainedTargets, rooms, target_model
+from modelpred.targets import TrainedTargets, spill, target_model
 from modelpred.targets.parquet import CorruptShard, ShardMetadata, parse_shard, shard_bytes
 from modelpred.targets.shards import (
     MANIFEST_NAME,
@@ -275,7 +275,7 @@ def test_a_bank_in_files_is_the_bank_in_memory(tmp_path, monkeypatch):
     """Also where counts that need more than a byte come only with a later shard."""
     write_version(tmp_path, block_of(4), block_of(3, start=4, highest=300), block_of(2, start=7))
     expected = read_bank(tmp_path)
-    monkeypatch.setattr(rooms, "LARGEST", 0)
+    monkeypatch.setattr(spill, "LARGEST", 0)
     found = read_bank(tmp_path)
     assert found.weights.dtype == expected.weights.dtype == torch.int32
     for name in ("ids", "roles", "designs"):

@@ -5,7 +5,7 @@ import gc
 import pytest
 import torch
 
-from modelpred.targets import rooms
+from modelpred.targets import spill
 from modelpred.targets.spill import allocate, gather_rows
 
 
@@ -13,8 +13,8 @@ from modelpred.targets.spill import allocate, gather_rows
 def somewhere(request, monkeypatch, tmp_path):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     if request.param == "in a file":
-        monkeypatch.setattr(rooms, "LARGEST", 0)
-    monkeypatch.setattr(rooms, "BLOCK_BYTES", 24)
+        monkeypatch.setattr(spill, "LARGEST", 0)
+    monkeypatch.setattr(spill, "BLOCK_BYTES", 24)
     return tmp_path
 
 
@@ -44,6 +44,6 @@ def test_no_space_is_an_error_that_says_so(somewhere, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.posix_fallocate", full)
-    monkeypatch.setattr(rooms, "LARGEST", 0)
+    monkeypatch.setattr(spill, "LARGEST", 0)
     with pytest.raises(OSError, match="No space left"):
         allocate((5, 3), torch.uint8)
