@@ -22,9 +22,9 @@ from modelpred.dataset.encoding import Encoding, fit_encoding
 from modelpred.dataset.holding_out import says_test
 from modelpred.dataset.labels import labels_of
 from modelpred.dataset.own import Looked, own_table
-from modelpred.dataset.sources import is_own, places_of
+from modelpred.dataset.sources import is_own, known_sources, places_of
 from modelpred.dataset.splitting import split
-from modelpred.dataset.tables import Table, known_sources
+from modelpred.dataset.tables import Table
 from modelpred.errors import InvalidInput
 
 SHOWN_CLASSES = 8

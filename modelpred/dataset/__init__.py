@@ -17,14 +17,13 @@ if TYPE_CHECKING:
     )
     from modelpred.dataset.scaling import Scaling, fit_scaling
     from modelpred.dataset.seeds import seeded_generator
-    from modelpred.dataset.sources import source_table
-    from modelpred.dataset.tables import InvalidInput, Table, known_sources, load_table
+    from modelpred.dataset.sources import known_sources, load_table, source_table
+    from modelpred.dataset.tables import Table
 
 __all__ = [
     "Dataset",
     "DatasetConfig",
     "Encoding",
-    "InvalidInput",
     "Scaling",
     "Table",
     "fit_scaling",
@@ -45,8 +44,8 @@ _HOMES = {
     "preparation": ("Dataset", "prepare", "prepare_table"),
     "scaling": ("Scaling", "fit_scaling"),
     "seeds": ("seeded_generator",),
-    "sources": ("source_table",),
-    "tables": ("InvalidInput", "Table", "known_sources", "load_table"),
+    "sources": ("known_sources", "load_table", "source_table"),
+    "tables": ("Table",),
 }
 
 

@@ -1,18 +1,59 @@
-"""What `dataset.source` names: a table that ships, a table of OpenML, or files of the user's own."""
+"""What `dataset.source` names: a built-in table, a table of OpenML, or files of the user's own.
+
+SHIPPED and FROM_FILES list the built-in tables. To add one, write a function that returns a Table
+and enter it there; the module of the table imports only tables.py.
+"""
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 from modelpred.dataset.config import AUTO, DatasetConfig
+from modelpred.dataset.higgs import higgs_table
 from modelpred.dataset.openml import PREFIX
 from modelpred.dataset.own import own_table
 from modelpred.dataset.places import looks_like_path, place_of
-from modelpred.dataset.tables import Table, known_sources, load_table
+from modelpred.dataset.tables import PACKAGED, Table
 from modelpred.errors import InvalidInput
 
 OWN_KEYS = ("label", "row_id", "group", "drop", "categories", "dates", "since")
 
 log = logging.getLogger(__name__)
+
+
+def _mnist() -> Table:
+    # Imports torch, which looking at other tables does not need.
+    from modelpred.dataset.images import mnist_table  # noqa: PLC0415
+
+    return mnist_table()
+
+
+SHIPPED: dict[str, Callable[[], Table]] = {**PACKAGED, "mnist": _mnist}
+FROM_FILES: dict[str, Callable[[str | None], Table]] = {"higgs": higgs_table}
+"""Tables that do not ship, read from the place that dataset.file names."""
+
+
+def known_sources() -> tuple[str, ...]:
+    """Names of the built-in tables."""
+    return (*SHIPPED, *FROM_FILES)
+
+
+def load_table(source: str, *, file: str | None = None) -> Table:
+    """The built-in table of that name; `file` is the place of one that does not ship.
+
+    Raises:
+        InvalidInput: no such table; the message lists the known ones.
+    """
+    if source in FROM_FILES:
+        return FROM_FILES[source](file)
+    if file is not None:
+        raise InvalidInput(
+            f"dataset.file is {file}, but the table {source!r} ships; set dataset.file to null"
+        )
+    if source not in SHIPPED:
+        known = ", ".join(known_sources())
+        raise InvalidInput(f"dataset.source: unknown table {source!r}; known: {known}")
+    return SHIPPED[source]()
 
 
 def source_table(config: DatasetConfig) -> Table:

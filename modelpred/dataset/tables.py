@@ -1,18 +1,17 @@
-"""Source tables: rows of features and a label, as their makers published them.
+"""Source tables: rows of features and a label, and the tables that come with the installed packages.
 
-A table comes from the installed packages, and only `higgs` from elsewhere. A table also declares how
-many rows people usually train and test on, which is what `auto` means in the parameters.
+A table also declares how many rows people usually train and test on, which is what `auto` means in
+the parameters. sources.py lists every table, also those of other modules.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
-
-from modelpred.errors import InvalidInput
 
 BUILTIN_FOLDER = Path(__file__).parent / "builtin"
 
@@ -52,42 +51,6 @@ class Table:
         return tuple(name for name in self.rows.columns if name not in others)
 
 
-def load_table(source: str, *, file: str | None = None) -> Table:
-    """The table with that name; `file` says where a table that does not ship lies.
-
-    Raises:
-        InvalidInput: no such table; the message lists the known ones.
-    """
-    if source in _ELSEWHERE:
-        return _ELSEWHERE[source](file)
-    if file is not None:
-        raise InvalidInput(
-            f"dataset.file is {file}, but the table {source!r} ships; set dataset.file to null"
-        )
-    if source not in _LOADERS:
-        known = ", ".join(known_sources())
-        raise InvalidInput(f"dataset.source: unknown table {source!r}; known: {known}")
-    return _LOADERS[source]()
-
-
-def known_sources() -> tuple[str, ...]:
-    """Names that `load_table` knows."""
-    return (*_LOADERS, *_ELSEWHERE)
-
-
-def _mnist() -> Table:
-    # Its network needs torch, and a table needs this module.
-    from modelpred.dataset.images import mnist_table  # noqa: PLC0415
-
-    return mnist_table()
-
-
-def _higgs(file: str | None) -> Table:
-    from modelpred.dataset.higgs import higgs_table  # noqa: PLC0415 - as above
-
-    return higgs_table(file)
-
-
 def _spam() -> Table:
     rows = pl.read_parquet(BUILTIN_FOLDER / "spam.parquet", glob=False)
     return Table(
@@ -104,87 +67,81 @@ def _spam() -> Table:
     )
 
 
-def _iris() -> Table:
-    return _from_scikit_learn(
-        lambda tables: tables.load_iris(),
-        name="iris",
-        label="species",
-        first_classes=2,  # the paper's task: setosa against versicolor
+@dataclass(frozen=True)
+class _ScikitLearn:
+    """A table of scikit-learn's, and what a Table says beside its rows.
+
+    `load` names the function of sklearn.datasets, `options` are its arguments. Of the classes only
+    the first `classes` are taken; None takes all.
+    """
+
+    load: str
+    label: str
+    points: int
+    test: int
+    attribution: str
+    classes: int | None = None
+    options: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+_SCIKIT_LEARN = {
+    "iris": _ScikitLearn(
+        "load_iris",
+        "species",
+        classes=2,  # the paper's task: setosa against versicolor
         points=67,
         test=33,
         attribution="Iris, classes 0 and 1. Fisher (1936), UCI Machine Learning Repository",
-    )
-
-
-def _breast_cancer() -> Table:
-    return _from_scikit_learn(
-        lambda tables: tables.load_breast_cancer(),
-        name="breast_cancer",
-        label="diagnosis",
+    ),
+    "breast_cancer": _ScikitLearn(
+        "load_breast_cancer",
+        "diagnosis",
         points=300,
         test=269,
         attribution=(
             "Breast Cancer Wisconsin (Diagnostic). Wolberg, Mangasarian, Street (1993), "
             "UCI Machine Learning Repository, CC BY 4.0"
         ),
-    )
-
-
-def _wine() -> Table:
-    return _from_scikit_learn(
-        lambda tables: tables.load_wine(),
-        name="wine",
-        label="cultivar",
+    ),
+    "wine": _ScikitLearn(
+        "load_wine",
+        "cultivar",
         points=119,
         test=59,
         attribution="Wine. Aeberhard, Forina (1992), UCI Machine Learning Repository, CC BY 4.0",
-    )
-
-
-def _digits() -> Table:
-    return _from_scikit_learn(
-        lambda tables: tables.load_digits(),
-        name="digits",
-        label="digit",
+    ),
+    "digits": _ScikitLearn(
+        "load_digits",
+        "digit",
         points=500,
         test=1000,
         attribution=(
             "Optical Recognition of Handwritten Digits. Alpaydin, Kaynak (1998), "
             "UCI Machine Learning Repository, CC BY 4.0"
         ),
-    )
-
-
-def _diabetes() -> Table:
-    return _from_scikit_learn(
+    ),
+    "diabetes": _ScikitLearn(
+        "load_diabetes",
+        "progression",
         # Unscaled, so that a person recognises age and blood pressure in the report.
-        lambda tables: tables.load_diabetes(scaled=False),
-        name="diabetes",
-        label="progression",
+        options={"scaled": False},
         points=295,
         test=147,
         attribution=(
             "Diabetes progression. Efron, Hastie, Johnstone, Tibshirani (2004), "
             "Least Angle Regression, Annals of Statistics"
         ),
-    )
+    ),
+}
 
 
-def _from_scikit_learn(
-    load: Callable[[Any], Any],
-    *,
-    name: str,
-    label: str,
-    first_classes: int | None = None,
-    points: int,
-    test: int,
-    attribution: str,
-) -> Table:
-    """A table from scikit-learn's arrays, with the label column last and in its own words."""
-    # A second to import, which only who loads such a table pays.
+def _from_scikit_learn(name: str) -> Table:
+    """The table with the label column last, classes by their names."""
+    # A second to import, which only the user of such a table pays.
     from sklearn import datasets  # noqa: PLC0415
 
-    bunch = load(datasets)  # scikit-learn's Bunch declares no attributes
+    known = _SCIKIT_LEARN[name]
+    bunch: Any = getattr(datasets, known.load)(**known.options)  # a Bunch declares no attributes
     target: np.ndarray = bunch.target
     columns = {
         str(column): bunch.data[:, index] for index, column in enumerate(bunch.feature_names)
@@ -192,14 +149,14 @@ def _from_scikit_learn(
     classes: tuple[str, ...] = ()
     if "target_names" in bunch:
         classes = tuple(str(class_name) for class_name in bunch.target_names)
-        columns[label] = np.array(classes)[target]
+        columns[known.label] = np.array(classes)[target]
     else:
-        columns[label] = target
+        columns[known.label] = target
     rows = _with_row_ids(pl.DataFrame(columns))
-    if first_classes is not None:
-        classes = classes[:first_classes]
-        rows = rows.filter(pl.col(label).is_in(classes))
-    return Table(name, rows, label, classes, points, test, attribution)
+    if known.classes is not None:
+        classes = classes[: known.classes]
+        rows = rows.filter(pl.col(known.label).is_in(classes))
+    return Table(name, rows, known.label, classes, known.points, known.test, known.attribution)
 
 
 def _with_row_ids(rows: pl.DataFrame) -> pl.DataFrame:
@@ -207,14 +164,8 @@ def _with_row_ids(rows: pl.DataFrame) -> pl.DataFrame:
     return rows.with_row_index("row_id").with_columns(pl.col("row_id").cast(pl.String))
 
 
-_LOADERS: dict[str, Callable[[], Table]] = {
+PACKAGED: dict[str, Callable[[], Table]] = {
     "spam": _spam,
-    "iris": _iris,
-    "breast_cancer": _breast_cancer,
-    "wine": _wine,
-    "digits": _digits,
-    "diabetes": _diabetes,
-    "mnist": _mnist,
+    **{name: partial(_from_scikit_learn, name) for name in _SCIKIT_LEARN},
 }
-# Tables that do not ship, from the place that dataset.file names.
-_ELSEWHERE: dict[str, Callable[[str | None], Table]] = {"higgs": _higgs}
+"""Tables of the installed packages by name."""
