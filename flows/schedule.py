@@ -22,6 +22,7 @@ from prefect.schedules import Cron
 from prefect.server.schemas.schedules import CronSchedule
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from flows.artifacts import STUDIES
 from flows.evaluation import evaluation
 from flows.pipeline import pipeline
 from flows.runtime import one_line_errors
@@ -62,6 +63,13 @@ class Evaluation(Recurring):
 
     last: int = Field(default=4, ge=0)
     study: str = "valuation"
+
+    @field_validator("study")
+    @classmethod
+    def _is_one(cls, name: str) -> str:
+        if name not in STUDIES:
+            raise ValueError(f"unknown study {name!r}; known: {', '.join(STUDIES)}")
+        return name
 
 
 class ScheduleConfig(BaseModel):

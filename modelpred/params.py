@@ -16,6 +16,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from modelpred.dataset import DatasetConfig
+from modelpred.dataset.sources import require_plain_paths
 from modelpred.errors import InvalidInput
 from modelpred.predictor import PredictorConfig
 from modelpred.registry import GatesConfig
@@ -77,10 +78,14 @@ def read_params(path: Path) -> Params:
     content = _read_yaml(path)
     try:
         # JSON, and strictly: lists may become tuples, but "4" no number and true no 1.
-        return Params.model_validate_json(json.dumps(content), strict=True)
+        params = Params.model_validate_json(json.dumps(content), strict=True)
+        require_plain_paths(params.dataset)
     except ValidationError as error:
         problems = _problems(error, content)
         raise InvalidInput("\n".join(f"{path.name}: {line}" for line in problems)) from error
+    except InvalidInput as error:
+        raise InvalidInput(f"{path.name}: {error}") from error
+    return params
 
 
 def _read_yaml(path: Path) -> Content:

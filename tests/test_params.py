@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from dvc.utils.hydra import apply_overrides
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from modelpred.dataset import DatasetConfig
@@ -156,6 +159,54 @@ def test_everything_wrong_is_told_at_once(tmp_path):
         f"params.yaml: unknown key dataset.tset; known: {', '.join(sorted(DatasetConfig.model_fields))}",
         "params.yaml: edits.step: expected a whole number of at least 1, got 0",
     ]
+
+
+def replaced_by_dvc(path, config):
+    """Whether `dvc exp run --set-param` changes one of the texts in the file, or fails at it."""
+    path.write_text(yaml.safe_dump({"dataset": config, "edits": {"seed": 0}}))
+    try:
+        apply_overrides(str(path), ["edits.seed=1"])
+    except Exception:  # noqa: BLE001 - the parser has many kinds
+        return True
+    return yaml.safe_load(path.read_text())["dataset"] != config
+
+
+@given(
+    key=st.sampled_from(["source", "file", "watch", "test"]),
+    parts=st.lists(
+        st.sampled_from(
+            [
+                "${",
+                "}",
+                "$",
+                "{",
+                "dataset.watch",
+                "oc.env:HOME",
+                "x",
+                "é",
+                " ",
+                "[0]",
+                "\\",
+                "%",
+                "#",
+            ]
+        ),
+        min_size=1,
+        max_size=5,
+    ),
+)
+@settings(max_examples=150, deadline=None)
+def test_a_path_is_data_or_refused(key, parts, tmp_path_factory):
+    place = tmp_path_factory.getbasetemp() / "params.yaml"
+    value = f"data/{''.join(parts)}.csv"
+    config = {"source": "spam", "watch": "data", key: value}
+    place.write_text(yaml.safe_dump({"dataset": config}))
+    if "${" in value:
+        with pytest.raises(InvalidInput, match=rf"^params.yaml: dataset.{key}: expected a path .*"):
+            read_params(place)
+        return
+    assert getattr(read_params(place).dataset, key) == value
+    assert not replaced_by_dvc(place, config)
 
 
 def test_a_missing_file_is_named(tmp_path):

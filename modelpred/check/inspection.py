@@ -22,7 +22,7 @@ from modelpred.dataset.encoding import Encoding, fit_encoding
 from modelpred.dataset.holding_out import says_test
 from modelpred.dataset.labels import labels_of
 from modelpred.dataset.own import Looked, own_table
-from modelpred.dataset.sources import is_own, known_sources, places_of
+from modelpred.dataset.sources import is_own, known_sources, places_of, require_plain_paths
 from modelpred.dataset.splitting import split
 from modelpred.dataset.tables import Table
 from modelpred.errors import InvalidInput
@@ -97,6 +97,7 @@ def check(config: DatasetConfig) -> Checked:
         raise InvalidInput(
             f"{config.source}: there is no such file; tables that need no check: {known}"
         )
+    require_plain_paths(config)
     looked = own_table(config)
     label = looked.table.label
     config = config.model_copy(update={"label": label, "watch": _watched(config)})

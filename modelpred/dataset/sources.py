@@ -118,6 +118,24 @@ def places_of(config: DatasetConfig) -> tuple[Path, ...]:
     return tuple(map(place_of, files))
 
 
+def require_plain_paths(config: DatasetConfig) -> None:
+    """Refuse paths that DVC would replace.
+
+    `dvc repro` takes a path in params.yaml as it is. `dvc exp run --set-param` replaces each `${...}`
+    in the file, so that another file would be read.
+
+    Raises:
+        InvalidInput: a path contains `${`.
+    """
+    for key in ("source", "file", "watch", "test"):
+        path = getattr(config, key)
+        if isinstance(path, str) and "${" in path and (key != "test" or looks_like_path(path)):
+            raise InvalidInput(
+                f"dataset.{key}: expected a path without ${{, which dvc exp run replaces by another "
+                f"text, got {path!r}; rename the file or folder"
+            )
+
+
 def is_own(source: str) -> bool:
     """Whether the source is the user's own: files, or a table of OpenML."""
     if source in known_sources():

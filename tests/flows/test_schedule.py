@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from prefect.server.schemas.schedules import CronSchedule
+from pydantic import ValidationError
 
 from flows import schedule
 from flows.artifacts import STUDIES
@@ -46,6 +47,20 @@ def test_only_five_fields_that_the_scheduler_can_run_are_a_time(fields):
     assert (second - first).total_seconds() >= 60
 
 
+names = st.sampled_from(STUDIES) | st.text(max_size=12)
+changed_names = st.sampled_from(STUDIES).map(str.upper) | st.sampled_from(STUDIES).map(" {}".format)
+
+
+@given(names | changed_names)
+@settings(max_examples=100, deadline=None)
+def test_the_study_of_an_evaluation_is_one_that_exists(name):
+    if name in STUDIES:
+        assert schedule.Evaluation(study=name).study == name
+        return
+    with pytest.raises(ValidationError, match="unknown study"):
+        schedule.Evaluation(study=name)
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
@@ -53,6 +68,10 @@ def test_only_five_fields_that_the_scheduler_can_run_are_a_time(fields):
         ("pipelin: {cron: '* * * * *'}", "pipelin: Extra inputs are not permitted"),
         ("pipeline: {cron: 'at three'}", "pipeline.cron: .*five cron fields.*'at three'"),
         ("pipeline: {cron: '0 3 31 2 *'}", "of a time that comes"),
+        (
+            "evaluation: {study: valuations}",
+            "evaluation.study: .*'valuations'; known: edits, lds, ",
+        ),
         ("pipeline: [", "schedule.yaml"),
         ("- a", "schedule.yaml"),
     ],
