@@ -111,7 +111,7 @@ def files(tmp_path_factory) -> Path:
         designs={"uniform": 9},
     )
     write_manifest(folder, [entry])
-    config = PredictorConfig(epochs=1, width=4, pooled=3, step_width=4, steps=1)
+    config = PredictorConfig(epochs=1, width=4, step_width=4, steps=1)
     write_predictor(
         fit_predictor(config, model, points, weights.double(), trained.parameters), folder
     )

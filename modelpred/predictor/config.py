@@ -4,15 +4,15 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class PredictorConfig(BaseModel):
     """Settings of the set function and its fit; section `predictor` of params.yaml.
 
-    `None` means what the network was designed with: for `anchored` and `attention` 20 epochs of
-    batches of 128 at 2e-3, for `paper` 15 epochs of batches of 32 at 1e-4; no pool for `anchored`, 64
-    numbers for `attention`; and as many steps as the pool needs (planned_steps). `start` names the
+    `None` means what the network was designed with: for `anchored` 20 epochs of batches of 128 at
+    2e-3, for `paper` 15 epochs of batches of 32 at 1e-4; and as many steps as the pool needs
+    (planned_steps). `start` names the
     revision whose predictor the fit starts from, which needs a quarter of the epochs. A fit that is
     watched on validation subsets ends early when their error has not fallen for `patience` epochs of
     its second half; `None` goes on to the end, and so does `paper`.
@@ -20,7 +20,7 @@ class PredictorConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    network: Literal["anchored", "attention", "paper"] = "anchored"
+    network: Literal["anchored", "paper"] = "anchored"
     start: str | None = None
     epochs: int | None = Field(default=None, ge=1)
     patience: int | None = Field(default=6, ge=1)
@@ -28,25 +28,10 @@ class PredictorConfig(BaseModel):
     learning_rate: float | None = Field(default=None, gt=0)
     optimality: float | None = Field(default=None, ge=0)
     utility: float | None = Field(default=None, ge=0)
-    pooled: int | None = Field(default=None, ge=0)
-    induced: int = Field(default=16, ge=1)
     width: int = Field(default=128, ge=1)
     steps: int | None = Field(default=None, ge=0)
     step_width: int = Field(default=32, ge=1)
     seed: int = 0
-
-    @model_validator(mode="after")
-    def _attention_pools(self) -> "PredictorConfig":
-        if self.network == "attention" and self.pooled == 0:
-            raise ValueError("attention pools: expected pooled of 1 or more, or null, got 0")
-        return self
-
-    @property
-    def pool_width(self) -> int:
-        """Numbers that sum up a subset; 0: none are pooled."""
-        if self.pooled is not None:
-            return self.pooled
-        return ATTENTION_POOL if self.network == "attention" else 0
 
     def schedule(self) -> "Schedule":
         """The settings with every `None` resolved."""
@@ -72,14 +57,10 @@ class Schedule:
     utility: float
 
 
-ATTENTION_POOL = 64
-
-ANCHORED_SCHEDULE = {
-    "epochs": 20, "batch": 128, "learning_rate": 2e-3, "optimality": 0.0, "utility": 0.0,
-}  # fmt: skip
 SCHEDULES: dict[str, dict[str, Any]] = {
-    "anchored": ANCHORED_SCHEDULE,
-    "attention": ANCHORED_SCHEDULE,
+    "anchored": {
+        "epochs": 20, "batch": 128, "learning_rate": 2e-3, "optimality": 0.0, "utility": 0.0,
+    },
     "paper": {
         "epochs": 15, "batch": 32, "learning_rate": 1e-4, "optimality": 0.0, "utility": 0.0,
     },

@@ -13,10 +13,10 @@ import hashlib
 import json
 import warnings
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
@@ -52,6 +52,21 @@ ANCHORS: dict[str, type[SizePath] | type[CoarseTraining]] = {
 History = TypeAdapter(list[dict[str, int | float]])
 
 
+def _without_pool(config: object) -> object:
+    """The settings without those of pooled summaries, which earlier versions wrote beside the others.
+
+    Raises:
+        ValueError: the network has such summaries.
+    """
+    if not isinstance(config, dict):
+        return config
+    settings = cast("dict[str, object]", config)
+    pooled = settings.get("network") != "paper" and settings.get("pooled")
+    if settings.get("network") == "attention" or pooled:
+        raise ValueError("its network pools row features, which only earlier versions can read")
+    return {name: each for name, each in settings.items() if name not in ("pooled", "induced")}
+
+
 class PredictorDescription(BaseModel):
     """predictor.json."""
 
@@ -67,7 +82,7 @@ class PredictorDescription(BaseModel):
     parameters: int
     anchors: str
     row_ids: tuple[str, ...]
-    config: PredictorConfig
+    config: Annotated[PredictorConfig, BeforeValidator(_without_pool)]
     tolerance: Annotated[float, Field(gt=0)] = 1e-6  # files of before lack it
 
 

@@ -2,7 +2,7 @@
 
     loss = parameter + optimality * local regulariser + utility * global regulariser
 
-(losses.py). Three named configurations:
+(losses.py). Two named configurations:
 
 `paper`     the published network, mean squared error, Adam 1e-4, batches of 32, 15 epochs, L1 and L2
             of 0.01 on the network's weights; regularisers on the batch's own subsets.
@@ -13,7 +13,6 @@
             with the points shuffled, which keeps their sizes and counts and costs no training. It
             is off: the optimality condition is inside the network already, and more of it lowers
             the error by little (docs/predictor.md), for twice the time of the fit.
-`attention` the same, but points are pooled by attention.
 
 A quadratic objective (ridge) has exact answers that cost less than a network's: except for `paper`
 nothing is learned, and the history says so in one record of no error.
@@ -243,9 +242,7 @@ class _Fit:
         self.parameters = gather_rows(targets[1], everything, dtype=torch.float32)
         self.bound = network.bind(model, points)
         self.prepared = self._prepare(self.weights)
-        if isinstance(network, AnchoredNetwork) and scaled:
-            self.bound = network.rescaled(self.bound)
-        elif isinstance(network, AnchoredNetwork):
+        if isinstance(network, AnchoredNetwork) and not scaled:
             self._standardise(network)
         self.fresh: tuple[Tensor, Tensor | None] | None = None
         # Validation subsets of which none has an optimum are none.
@@ -290,10 +287,9 @@ class _Fit:
                 totals.append(weights.sum(1, keepdim=True))
                 gradients = self.model.gradient(start, weights, self.bound.points)
                 steps.append(self.bound.anchors.preconditioner(weights)(gradients))
-            network.standardise(torch.cat(totals), torch.cat(steps), parameters, self.points)
+            network.standardise(torch.cat(totals), torch.cat(steps), parameters)
             gap = (parameters - starts).square().mean().sqrt()
             network.correction_scale.fill_(float(gap.clamp(min=1e-6)))
-        self.bound = network.rescaled(self.bound)
 
     def _fresh(self) -> tuple[Tensor, Tensor | None] | None:
         """Untrained subsets: fitted ones with their points shuffled, and what is prepared.

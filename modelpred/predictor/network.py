@@ -5,13 +5,12 @@ Pooling over a fixed pool of points is one matrix product, weights [subsets, poi
 
 *Paper*: the published DeepSets: phi 128-128-128, sum, rho 128-128-64, ELU, no biases, then linear.
 
-*Anchored*: starts at the anchor (anchors.py). A first correction sees the anchor and the size of
-the subset, and, if asked for, a pooled phi: a mean over the subset's points or attention
-(attention.py). Then come learned steps. Each evaluates the subset's own optimality condition where
-it stands, v = precondition(grad F_w(theta)), which is a set function too (a sum over points), and
-learns how far to follow it, how much of the last move to keep, and what to add:
+*Anchored*: starts at the anchor (anchors.py). A first correction takes the anchor and the size of
+the subset. Then come learned steps. Each evaluates the subset's own optimality condition at the
+current prediction, v = precondition(grad F_w(theta)), which is a set function too (a sum over
+points), and learns how far to follow it, how much of the last move to keep, and what to add:
 
-    theta_0 = anchor(w);   theta_1 = theta_0 + scale first(theta_0, size, pool)
+    theta_0 = anchor(w);   theta_1 = theta_0 + scale first(theta_0, size)
     m_t = theta_t - theta_{t-1}
     theta_{t+1} = theta_t - a_t v_t + b_t m_t + scale step_t(theta_t, size, v_t, m_t)
 
@@ -23,7 +22,6 @@ project's own). A step costs two matrix products over the points and a small lay
 forming one Hessian. Every part is equal under permutation, and a weight of two is the row twice.
 """
 
-import dataclasses
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -34,7 +32,6 @@ import torch
 from torch import Tensor, nn
 
 from modelpred.predictor.anchors import Anchors, BoundAnchors, BoundSizePath
-from modelpred.predictor.attention import AttentionPool
 from modelpred.predictor.backtracking import Backtracking
 from modelpred.targets import Points, TargetModel
 
@@ -42,16 +39,6 @@ SIZE_FEATURES = 3
 LARGEST_LINEAR = 2**18  # entries of a linear path
 CONSTANT = 1e-12  # share of the largest spread up to which a column only varies by rounding
 CLIP = 8.0  # standardised inputs beyond this are cut: nothing in fitting lies there
-
-
-def point_inputs(points: Points, centre: Tensor, scale: Tensor) -> Tensor:
-    """Input of phi [points, features + labels]: standardised features, one-hot or scaled label."""
-    if points.classes == 0:
-        labels = points.labels[:, None]
-    else:
-        labels = torch.nn.functional.one_hot(points.labels, points.classes)
-    joined = torch.cat([points.features, labels.to(points.features)], 1)
-    return (joined - centre.to(joined)) / scale.to(joined)
 
 
 def size_features(weights: Tensor, pool: int) -> Tensor:
@@ -67,14 +54,13 @@ def size_features(weights: Tensor, pool: int) -> Tensor:
 
 @dataclass(frozen=True)
 class BoundPoints:
-    """Points as a network wants them: model functions, phi's inputs and pooled anchors.
+    """Points in a network's precision, with the functions of the model and pooled anchors.
 
     `unseen` [points] is 1 for points that no fit saw; None where all were seen.
     """
 
     model: TargetModel
     points: Points
-    inputs: Tensor
     anchors: BoundAnchors | None
     unseen: Tensor | None = None
 
@@ -136,15 +122,11 @@ class PaperNetwork(SetNetwork):
         self.rho = nn.Sequential(
             _dense([128, 128, 128, 64], nn.ELU, bias=False), nn.Linear(64, parameters)
         )
-        self.register_buffer("centre", torch.zeros(features + labels))
-        self.register_buffer("scale", torch.ones(features + labels))
 
     def bind(self, model: TargetModel, points: Points) -> BoundPoints:
-        """Raw features and label, as published."""
-        like = self.get_buffer("centre")
-        ours = points.to(dtype=like.dtype, device=like.device)
-        inputs = torch.cat([ours.features, ours.labels[:, None].to(ours.features)], 1)
-        return BoundPoints(model, ours, inputs, None)
+        """The points alone: there are no anchors."""
+        like = next(self.parameters())
+        return BoundPoints(model, points.to(dtype=like.dtype, device=like.device), None)
 
     def prepare(self, weights: Tensor, bound: BoundPoints) -> Tensor | None:
         """Nothing."""
@@ -158,22 +140,11 @@ class PaperNetwork(SetNetwork):
     def stages(
         self, weights: Tensor, bound: BoundPoints, prepared: Tensor | None
     ) -> Iterator[Tensor]:
-        """One stage."""
+        """One stage, from raw features and label, as published."""
         del prepared
-        yield self.rho(weights @ self.phi(bound.inputs))
-
-
-@final
-class MeanPool(nn.Module):
-    """Weights [subsets, points] and inputs [points, inputs] -> mean phi [subsets, pooled]."""
-
-    def __init__(self, inputs: int, pooled: int) -> None:
-        super().__init__()
-        self.phi = nn.Sequential(nn.Linear(inputs, pooled), nn.GELU(), nn.Linear(pooled, pooled))
-
-    def forward(self, weights: Tensor, inputs: Tensor) -> Tensor:
-        """The pool of each subset."""
-        return (weights @ self.phi(inputs)) / weights.sum(1, keepdim=True).clamp(min=1e-9)
+        features, labels = bound.points.features, bound.points.labels
+        inputs = torch.cat([features, labels[:, None].to(features)], 1)
+        yield self.rho(weights @ self.phi(inputs))
 
 
 @final
@@ -182,8 +153,6 @@ class AnchoredNetwork(SetNetwork):
 
     learned_from = 1
 
-    centre: Tensor
-    scale: Tensor
     size_centre: Tensor
     size_scale: Tensor
     parameter_centre: Tensor
@@ -195,30 +164,20 @@ class AnchoredNetwork(SetNetwork):
         self,
         anchors: Anchors,
         *,
-        inputs: int,
-        pooled: int,
         width: int,
         steps: int,
         step_width: int,
-        induced: int = 0,
     ) -> None:
         super().__init__()
         parameters = anchors.parameter_count
         self.anchors = anchors
-        self.pool: nn.Module | None = None
-        if pooled:
-            attention = AttentionPool(inputs, pooled, induced=induced) if induced else None
-            pool = MeanPool(inputs, pooled) if attention is None else attention
-            self.pool, self.normalise = pool, nn.LayerNorm(pooled)
-        self.first = Correction(parameters + SIZE_FEATURES + pooled, width, parameters)
+        self.first = Correction(parameters + SIZE_FEATURES, width, parameters)
         self.steps = nn.ModuleList(
             Correction(3 * parameters + SIZE_FEATURES, step_width, parameters) for _ in range(steps)
         )
         self.follow = nn.Parameter(torch.full((steps,), 0.7))
         self.keep = nn.Parameter(torch.full((steps,), 0.3))
         for name, size in {
-            "centre": inputs,
-            "scale": inputs,
             "size_centre": SIZE_FEATURES,
             "size_scale": SIZE_FEATURES,
             "parameter_centre": parameters,
@@ -229,34 +188,24 @@ class AnchoredNetwork(SetNetwork):
             self.register_buffer(name, torch.ones(size))
 
     def bind(self, model: TargetModel, points: Points) -> BoundPoints:
-        """Standardised inputs and anchors pooled over these points."""
-        exact = points.to(dtype=torch.float64, device=self.centre.device)
-        anchors = self.anchors.bind(model, exact, self.centre.dtype)
-        ours = points.to(dtype=self.centre.dtype, device=self.centre.device)
-        return BoundPoints(model, ours, point_inputs(ours, self.centre, self.scale), anchors)
+        """The points and the anchors over them."""
+        like = self.parameter_centre
+        exact = points.to(dtype=torch.float64, device=like.device)
+        anchors = self.anchors.bind(model, exact, like.dtype)
+        return BoundPoints(model, points.to(dtype=like.dtype, device=like.device), anchors)
 
-    def rescaled(self, bound: BoundPoints) -> BoundPoints:
-        """The same points after `standardise`: anchors do not depend on the scales."""
-        inputs = point_inputs(bound.points, self.centre, self.scale)
-        return dataclasses.replace(bound, inputs=inputs)
-
-    def standardise(
-        self, totals: Tensor, steps: Tensor, parameters: Tensor, points: Points
-    ) -> None:
+    def standardise(self, totals: Tensor, steps: Tensor, parameters: Tensor) -> None:
         """Set input and output scales from the subsets of the fit.
 
         Args:
             totals: total weight of each, [subsets, 1].
             steps: preconditioned gradients at the anchor, [subsets, parameters].
             parameters: their targets.
-            points: the pool.
         """
-        unit = torch.ones(self.centre.shape[0])
-        raw = point_inputs(points.to(dtype=torch.float32), 0 * unit, unit)
         sizes = size_features(totals, self.anchors.pool)
-        for name, values in {"": raw, "size_": sizes, "parameter_": parameters}.items():
-            self.get_buffer(f"{name}centre").copy_(values.mean(0))
-            self.get_buffer(f"{name}scale").copy_(_spread(values))
+        for name, values in {"size": sizes, "parameter": parameters}.items():
+            self.get_buffer(f"{name}_centre").copy_(values.mean(0))
+            self.get_buffer(f"{name}_scale").copy_(_spread(values))
         self.step_scale.copy_(_spread(steps))
 
     def prepare(self, weights: Tensor, bound: BoundPoints) -> Tensor | None:
@@ -278,10 +227,7 @@ class AnchoredNetwork(SetNetwork):
         theta, guard = _kept(theta, weights, bound)
         yield theta
         sizes = (size_features(weights, self.anchors.pool) - self.size_centre) / self.size_scale
-        parts = [self._here(theta), sizes]
-        if self.pool is not None:
-            parts.append(self.normalise(self.pool(weights, bound.inputs)))
-        move = self.correction_scale * self.first(torch.cat(parts, 1))
+        move = self.correction_scale * self.first(torch.cat([self._here(theta), sizes], 1))
         theta = theta + (move if guard is None else guard.shortened(theta, move))
         yield theta
         move = torch.zeros_like(theta)

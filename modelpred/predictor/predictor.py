@@ -244,16 +244,11 @@ def build_network(
     config: PredictorConfig, anchors: Anchors, points: Points, *, steps: int
 ) -> SetNetwork:
     """The network of a configuration with so many learned steps for these points, not initialised."""
-    features = points.features.shape[1]
-    parameters = anchors.parameter_count
     if config.network == "paper":
-        return PaperNetwork(features, 1, parameters)
+        return PaperNetwork(points.features.shape[1], 1, anchors.parameter_count)
     return AnchoredNetwork(
         anchors,
-        inputs=features + max(1, points.classes),
-        pooled=config.pool_width,
         width=config.width,
         steps=steps,
         step_width=config.step_width,
-        induced=config.induced if config.network == "attention" else 0,
     )

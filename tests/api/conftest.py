@@ -7,7 +7,7 @@ from modelpred import ModelPred
 from modelpred.predictor import PredictorConfig
 
 ROWS, TEST, COLUMNS = 40, 30, 3
-SMALL = PredictorConfig(epochs=3, width=16, pooled=8, step_width=8, steps=2)
+SMALL = PredictorConfig(epochs=3, width=16, step_width=8, steps=2)
 
 
 def make_rows(classes, count=ROWS, seed=0):

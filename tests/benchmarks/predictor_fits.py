@@ -83,11 +83,11 @@ def regularisers(chosen: list[str]) -> None:
 
 
 def networks(chosen: list[str]) -> None:
-    """The published network, attention and the default, with the time that each costs."""
+    """The published network and the default, with the time that each costs."""
     rows: list[list[str]] = []
     for source in chosen or ("iris", "spam"):
         task = problem(source, "logistic", fit={"uniform": 2000}, test=TEST)
-        for network in ("paper", "attention", "anchored"):
+        for network in ("paper", "anchored"):
             began = time.perf_counter()
             predictor = fitted(task, network=network)
             seconds = time.perf_counter() - began
@@ -157,7 +157,7 @@ def learned(task: Problem, rows: list[list[str]], count: int, width: int) -> flo
     """Mean held-out error of a fit, which is added to the rows of the table."""
     weights, true = task.test.usable(design="uniform")
     began = time.perf_counter()
-    predictor = fitted(task, count, pooled=width, width=2 * width, step_width=width)
+    predictor = fitted(task, count, width=2 * width, step_width=width)
     seconds = time.perf_counter() - began
     errors = relative_errors(predictor(weights), true)
     rows.append([task.name, f"{count}", f"{width}", cell(errors), f"{seconds:.0f}"])

@@ -27,7 +27,7 @@ import torch
 from modelpred.dataset import Dataset, DatasetConfig, prepare
 from modelpred.metrics import spearman
 from modelpred.predictor import Predictor, PredictorConfig, Refined, fit_predictor
-from modelpred.predictor.network import AnchoredNetwork, MeanPool
+from modelpred.predictor.network import AnchoredNetwork
 from modelpred.refits import Refit, Retraining, rivals
 from modelpred.refits.timing import median_seconds
 from modelpred.report.methods import is_ours
@@ -499,31 +499,21 @@ PREFIX_ORDERS = 20
 
 def prefixes() -> Iterator[str]:
     """What a cumulative sum over an order saves of the answers for all its prefixes."""
-    pool = Pool("spam", targets=400, predictor=PredictorConfig(epochs=2, pooled=64))
+    pool = Pool("spam", targets=400, predictor=PredictorConfig(epochs=2))
     work = made(pool, with_rivals=False)
     predictor, context = work.predictor, work.context
     network, bound = predictor.network, predictor.bound
     assert isinstance(network, AnchoredNetwork)
     draws = np.random.default_rng(0)
     orders = np.stack([draws.permutation(context.pool) for _ in range(PREFIX_ORDERS)])
-    members = torch.from_numpy(orders.argsort(axis=1))
     sizes = torch.arange(1, context.pool + 1)
     weights = (torch.from_numpy(orders)[:, None] < sizes[:, None]).flatten(0, 1)
     light, small = weights.float(), weights.to(torch.uint8)
-    assert isinstance(network.pool, MeanPool)
-    inside = network.pool.phi(bound.inputs).detach()
     starts = network.prepare(light, bound)
     game = game_of(predictor, context)
-
-    def summed() -> torch.Tensor:
-        return inside[members].cumsum(dim=1).flatten(0, 1)
-
-    torch.testing.assert_close(summed(), light @ inside, rtol=1e-4, atol=1e-3)
     parts: dict[str, Callable[[], object]] = {
         "the answer": lambda: predictor(small),
         "the answer and its score": lambda: game(small),
-        "phi pooled by a product": lambda: light @ inside,
-        "phi pooled by a cumulative sum": summed,
         "anchors, linear in the weights but for a step": lambda: network.prepare(light, bound),
         "gradients of one of the learned steps": lambda: predictor.model.gradient(
             starts, light, bound.points

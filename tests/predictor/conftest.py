@@ -67,7 +67,7 @@ def make_case(family: str, config: PredictorConfig | None = None) -> Case:
         rows = torch.tensor([role == name for role in drawn.roles]) & usable
         return weights[rows], trained.parameters[rows]
 
-    config = config or PredictorConfig(epochs=8, width=32, pooled=16, step_width=16, steps=3)
+    config = config or PredictorConfig(epochs=8, width=32, step_width=16, steps=3)
     predictor = fit_predictor(config, model, points, *role("fit"), validation=role("validation"))
     return Case(model, points, role("fit"), role("test"), predictor)
 

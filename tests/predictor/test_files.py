@@ -221,3 +221,33 @@ def test_a_predictor_of_an_earlier_version_is_read_with_a_warning(logistic, tmp_
 def test_a_predictor_is_equal_to_itself_alone_and_can_be_a_key(logistic):
     other = logistic.predictor.for_points(logistic.points)
     assert len({logistic.predictor, other, logistic.predictor}) == 2
+
+
+@pytest.mark.parametrize(
+    ("earlier", "reads"),
+    [
+        ({"network": "anchored", "pooled": None, "induced": 16}, True),
+        ({"network": "anchored", "pooled": 0, "induced": 16}, True),
+        ({"network": "anchored", "pooled": 64, "induced": 16}, False),
+        ({"network": "attention", "pooled": None, "induced": 16}, False),
+    ],
+)
+def test_predictors_with_the_settings_of_pooled_features(logistic, tmp_path, earlier, reads):
+    """Earlier versions wrote them always, and their tensors held the scale of phi's inputs."""
+    write_predictor(logistic.predictor, tmp_path)
+    path, tensors = tmp_path / "predictor.json", tmp_path / "predictor.safetensors"
+    description = json.loads(path.read_text())
+    description["config"] |= earlier
+    path.write_text(json.dumps(description))
+    save_file(load_file(tensors) | {"network.centre": torch.zeros(7)}, tensors)
+    seal(tmp_path, FILES)
+    if reads:
+        back = read_predictor(tmp_path)
+        weights, _ = logistic.held_out
+        assert torch.equal(back(weights), logistic.predictor(weights))
+        return
+    with pytest.raises(
+        InvalidInput, match=r"pools row features.*run the predictor stage"
+    ) as refused:
+        read_predictor(tmp_path)
+    assert "\n" not in str(refused.value)

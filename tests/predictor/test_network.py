@@ -13,7 +13,7 @@ from tests.predictor.conftest import make_case
 ROUNDING = {"rtol": 1e-5, "atol": 3e-6}
 
 
-@pytest.fixture(scope="module", params=["anchored", "anchored-softmax", "attention", "paper"])
+@pytest.fixture(scope="module", params=["anchored", "anchored-softmax", "paper"])
 def fitted(request, logistic):
     if request.param == "anchored":
         return logistic

@@ -26,7 +26,7 @@ def known():
     weights = draw("uniform", points=30, count=40, generator=np.random.default_rng(0)).double()
     trained = train_targets(model, dataset.features, dataset.labels, weights, classes=2)
     predictor = fit_predictor(
-        PredictorConfig(epochs=1, width=16, pooled=8),
+        PredictorConfig(epochs=1, width=16),
         model,
         points,
         weights,

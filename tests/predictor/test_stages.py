@@ -6,7 +6,6 @@ import torch
 from modelpred.errors import InvalidInput
 from modelpred.metrics import relative_errors
 from modelpred.predictor import PredictorConfig, early_answers, fit_predictor
-from modelpred.predictor.network import AnchoredNetwork
 from modelpred.predictor.step_count import ERROR_A_STEP, MOST_STEPS, planned_steps
 from modelpred.targets import target_model
 from tests.predictor.conftest import with_two_again
@@ -80,18 +79,9 @@ def test_steps_follow_from_what_the_anchors_leave(logistic):
     assert planned_steps(anchors, mlp, logistic.points, weights, true) == 0
 
 
-def test_the_default_network_plans_its_steps_and_pools_nothing(logistic):
+def test_the_default_network_plans_its_steps(logistic):
     fitted = fit_predictor(
         PredictorConfig(epochs=1), logistic.model, logistic.points, *logistic.fit
     )
-    network = fitted.network
-    assert isinstance(network, AnchoredNetwork)
-    assert network.pool is None
     expected = planned_steps(fitted.anchors, logistic.model, logistic.points, *logistic.fit)
     assert fitted.stages == 1 + expected
-
-
-def test_attention_without_a_pool_is_refused():
-    with pytest.raises(ValueError, match="attention pools"):
-        PredictorConfig(network="attention", pooled=0)
-    assert PredictorConfig(network="attention").pool_width > 0

@@ -10,7 +10,7 @@ from modelpred.subsets import SubsetsConfig, draw_subsets
 from modelpred.targets import Points, train_targets
 from tests.predictor.conftest import make_points
 
-CONFIG = PredictorConfig(epochs=8, width=32, pooled=16, step_width=16, steps=3, start="v1")
+CONFIG = PredictorConfig(epochs=8, width=32, step_width=16, steps=3, start="v1")
 
 
 def test_it_begins_with_the_answers_of_the_predictor_it_starts_from(logistic):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from modelpred.predictor import PredictorConfig, fit_predictor, read_predictor, write_predictor
 from modelpred.predictor import anchors as anchors_module
-from modelpred.predictor import fitted as fitted_module
+from modelpred.predictor import predictor as predictor_module
 from modelpred.targets import points_of, target_model, train_targets
 
 
@@ -43,7 +43,7 @@ def test_the_tolerance_arrives_at_every_training(tolerance, family, seed):
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(anchors_module, "train_targets", recorded)
-        patch.setattr(fitted_module, "train_targets", recorded)
+        patch.setattr(predictor_module, "train_targets", recorded)
         config = PredictorConfig(epochs=1, batch=12, width=8, steps=1)
         found = fit_predictor(
             config, model, points, weights, trained.parameters, tolerance=tolerance

@@ -61,7 +61,7 @@ def fit(weights: torch.Tensor, folder: Path, *, seed: int) -> Path:
     model = target_model("logistic", C=1.0)
     points = points_of(dataset.features, dataset.labels, 2)
     trained = train_targets(model, dataset.features, dataset.labels, weights, classes=2)
-    config = PredictorConfig(epochs=1, width=16, pooled=8, seed=seed)
+    config = PredictorConfig(epochs=1, width=16, seed=seed)
     write_predictor(fit_predictor(config, model, points, weights, trained.parameters), folder)
     return folder
 

@@ -62,7 +62,7 @@ def fitted_context(family):
     weights = torch.tensor(np.concatenate([uniform.astype(int), resamples])).double()
     trained = context.truth.train(weights)
     usable = trained.converged & ~trained.degenerate
-    config = PredictorConfig(epochs=5, width=16, pooled=8, step_width=8, steps=2)
+    config = PredictorConfig(epochs=5, width=16, step_width=8, steps=2)
     predictor = fit_predictor(
         config, context.model, context.points, weights[usable], trained.parameters[usable]
     )
