@@ -1,6 +1,6 @@
-# make run    the whole pipeline: installs what is missing, runs what changed, ends with a summary
-# make test   everything that must hold before a change is kept: format, lint, layers, types, tests
-# make sanitize    random shapes through the kernels under the compiler's sanitizers
+# make run         install what is missing, run the stages that changed, print a summary
+# make test        format, lint, import layers, types and tests
+# make sanitize    run the C kernels on random shapes under the compiler's sanitizers
 
 PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
   $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -41,5 +41,6 @@ KERNELS = $(wildcard modelpred/targets/compiled/*.[ch])
 	@touch .venv/installed $@
 
 .venv/bin/pip:
-	@test -n "$(PYTHON)" || { echo "ModelPred needs Python 3.11 or newer, and none was found; install it or name it: make run PYTHON=/path/to/python3" >&2; exit 1; }
+	@test -n "$(PYTHON)" || { echo "ModelPred needs Python 3.11 or newer, which was not found; install it or name it: make run PYTHON=/path/to/python3" >&2; exit 1; }
+
 	@$(PYTHON) -m venv .venv

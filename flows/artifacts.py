@@ -36,10 +36,7 @@ PARAMS = Path("params.yaml")
 
 
 def shard_store() -> str:
-    """The folder of finished shards, absolute.
-
-    MODELPRED_STORE names another, or a URL that fsspec knows, for instance of a shared one.
-    """
+    """Absolute path of the shard store, or the path or fsspec URL that MODELPRED_STORE sets."""
     where = os.environ.get("MODELPRED_STORE") or ".modelpred/shards"
     return where if "://" in where else str(Path(where).absolute())
 
@@ -91,7 +88,7 @@ def _remove_if_abandoned(path: Path) -> None:
 
 
 def write_json(content: Mapping[str, Any], path: Path) -> None:
-    """Writes a JSON file that reads well in a diff; a number that is not finite becomes null."""
+    """Write an indented JSON file; numbers that are not finite become null."""
     path.write_text(json.dumps(_finite(content), indent=2, allow_nan=False) + "\n")
 
 
@@ -103,7 +100,7 @@ def _finite(content: object) -> object:
 
 
 def write_table(table: "pl.DataFrame", path: Path) -> None:
-    """Writes a table twice: as Parquet for programs, as CSV for `dvc plots`."""
+    """Write a table as Parquet, and as CSV for `dvc plots`."""
     table.write_parquet(path.with_suffix(".parquet"))
     table.write_csv(path.with_suffix(".csv"))
 
@@ -132,9 +129,9 @@ def locked_stages(*, root: Path = Path()) -> dict[str, Any]:
 
 
 def lineage(*, root: Path = Path()) -> dict[str, Any]:
-    """What made the predictor: the git commit, and the hashes of the data and the params in dvc.lock.
+    """Origin of the predictor: the git commit, and the hashes of data and params in dvc.lock.
 
-    The commit ends in `-dirty` where tracked files differ from it; dvc.lock does while stages run.
+    The commit ends in `-dirty` if tracked files other than dvc.lock differ from it.
     """
     commit = _git("rev-parse", "HEAD", root=root)
     changed = _git(
@@ -150,7 +147,7 @@ def lineage(*, root: Path = Path()) -> dict[str, Any]:
 
 
 def _params(stages: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-    """The params that the stages ran with, as dvc.lock records them; those of the file for a stage that has not run."""
+    """The params of the stages from dvc.lock; from params.yaml for a stage that has not run."""
     return {
         section: stages.get(section, {}).get("params", {}).get(PARAMS.name, {}).get(section)
         or now.get(section, {})
@@ -159,7 +156,7 @@ def _params(stages: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]
 
 
 def is_revision(name: str, *, root: Path = Path()) -> bool:
-    """Whether git knows a commit by that name."""
+    """Whether the name is a git revision."""
     return bool(_git("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}", root=root))
 
 

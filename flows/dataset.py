@@ -1,4 +1,4 @@
-"""Stage `dataset`: the table named in params.yaml becomes scaled points, split into pool and test."""
+"""Stage `dataset`: reads the table of params.yaml, splits it into training and test rows, scales them."""
 
 import os
 import sys
@@ -14,11 +14,11 @@ from modelpred.params import read_params
 
 
 def main() -> None:
-    """Loads, splits and scales the table."""
+    """Read, split and scale the table, and write the data set."""
     config = read_params(PARAMS).dataset
-    for place in unwatched(config):
+    for path in unwatched(config):
         sys.stderr.write(
-            f"dataset: WARNING: {place} lies outside of dataset.watch ({config.watch}): dvc repro does "
+            f"dataset: WARNING: {path} is outside dataset.watch ({config.watch}), so dvc repro does "
             f"not notice when it changes; set dataset.watch to it, or move it{os.linesep}"
         )
     prepared = prepare(config, since=dataset_of(config.since) if config.since else None)
@@ -27,15 +27,15 @@ def main() -> None:
 
 
 def unwatched(config: DatasetConfig) -> list[Path]:
-    """What the config reads beside the file or folder whose changes DVC notices."""
+    """Paths that the config reads outside the file or folder that DVC watches."""
     watched = Path(config.watch).absolute()
-    return [place for place in places_of(config) if not place.absolute().is_relative_to(watched)]
+    return [path for path in places_of(config) if not path.absolute().is_relative_to(watched)]
 
 
 def dataset_of(revision: str) -> Dataset:
     """The data set of a revision, read through DVC."""
-    with tempfile.TemporaryDirectory() as place:
-        return read_dataset(fetch(revision, (DATASET,), into=Path(place)) / DATASET.name)
+    with tempfile.TemporaryDirectory() as copy:
+        return read_dataset(fetch(revision, (DATASET,), into=Path(copy)) / DATASET.name)
 
 
 if __name__ == "__main__":

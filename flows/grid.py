@@ -1,9 +1,9 @@
-"""The published grid of tables and models as DVC experiments, and one table and figures of them all.
+"""Runs a grid of tables and models as DVC experiments and writes one table and figures of the results.
 
-    python -m flows.grid                                          everything, as params.yaml has it
-    python -m flows.grid --source spam --source iris --model svm  some of it
-    python -m flows.grid --set subsets.fit.uniform=1000           a quicker look
-    python -m flows.grid --set mnist:subsets.fit.uniform=1000     at the slowest table alone
+    python -m flows.grid                                          all cells, with the settings of params.yaml
+    python -m flows.grid --source spam --source iris --model svm  a part of the grid
+    python -m flows.grid --set subsets.fit.uniform=1000           fewer subsets in every cell
+    python -m flows.grid --set mnist:subsets.fit.uniform=1000     fewer subsets for one table
 
 Each cell is queued as `dvc exp run --queue` with its table and model. Its name is derived from its
 settings. DVC runs it in a folder of its own; the shard store is shared. The same command resumes: a
@@ -38,10 +38,8 @@ STAGES = ("studies@edits", "studies@lds")
 FIDELITY = PREDICTOR / "fidelity.parquet"
 FINISHED, FAILED = "Success", "Failed"
 WAITING = ("Queued", "Running")
-POLL_SECONDS = 2.0  # between looks at git, which tells what is finished at no cost
-LOOK_SECONDS = (
-    20.0  # between looks at DVC's queue: a second of work, and the only one to tell failures
-)
+POLL_SECONDS = 2.0  # between two reads of git's refs, which show finished cells
+STATUS_SECONDS = 20.0  # between two reads of DVC's queue, which shows failures but takes a second
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,7 @@ class Experiment:
         source: name of the table.
         model: family of the target models.
         settings: every parameter that is set, as `key=value`.
-        name: of the experiment: the cell, and a digest of all that decides its numbers.
+        name: the experiment's: the cell, and a digest of everything that its numbers depend on.
     """
 
     source: str
@@ -62,14 +60,14 @@ class Experiment:
 
     @property
     def cell(self) -> str:
-        """What a person calls it."""
+        """The cell's name in messages."""
         return f"{self.source}, {self.model}"
 
 
 def experiments(
     sources: Sequence[str], models: Sequence[str], settings: Sequence[str], *, state: str
 ) -> list[Experiment]:
-    """A cell for each table and model; logistic of many classes is softmax.
+    """One experiment for each table and model; with many classes, logistic becomes softmax.
 
     Args:
         sources: tables.
@@ -77,19 +75,19 @@ def experiments(
         settings: `key=value` for every cell, `table:key=value` for those of one table.
         state: text that changes with the params and the code.
     """
-    found: list[Experiment] = []
+    cells: list[Experiment] = []
     for source in sources:
         for model in models:
             family = "softmax" if model == "logistic" and source in MANY_CLASSES else model
             own = (setting for setting in map(partial(_own, source), settings) if setting)
             chosen = (f"dataset.source={source}", f"targets.model={family}", *own)
             digest = hashlib.sha256("\n".join([state, *chosen]).encode()).hexdigest()[:8]
-            found.append(Experiment(source, family, chosen, f"grid-{source}-{family}-{digest}"))
-    return found
+            cells.append(Experiment(source, family, chosen, f"grid-{source}-{family}-{digest}"))
+    return cells
 
 
 def _own(source: str, setting: str) -> str | None:
-    """The setting without the table that it is for; None where that is another."""
+    """The setting without its table's name; None if it is for another table."""
     table, colon, rest = setting.partition(":")
     if not colon or "=" in table:  # a value may hold colons
         return setting
@@ -98,21 +96,19 @@ def _own(source: str, setting: str) -> str | None:
 
 def main(
     *,
-    source: Annotated[list[str], typer.Option(help="A table; again for more.")] = list(SOURCES),  # noqa: B006
-    model: Annotated[list[str], typer.Option(help="A model; again for more.")] = list(MODELS),  # noqa: B006
+    source: Annotated[list[str], typer.Option(help="A table; can be repeated.")] = list(SOURCES),  # noqa: B006
+    model: Annotated[list[str], typer.Option(help="A model; can be repeated.")] = list(MODELS),  # noqa: B006
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", help="A parameter as key=value, of one table as table:key=value."),
+        typer.Option("--set", help="A parameter, key=value; for one table, table:key=value."),
     ] = None,
-    higgs: Annotated[
-        str, typer.Option(help="Where the table higgs lies, as dataset.file says it.")
-    ] = "",
-    jobs: Annotated[int, typer.Option(help="Cells at once; times are honest with one.")] = 1,
-    out: Annotated[Path, typer.Option(help="Where the table and figures go.")] = Path(
+    higgs: Annotated[str, typer.Option(help="The table higgs, as in dataset.file.")] = "",
+    jobs: Annotated[int, typer.Option(help="Cells to run at once; use 1 to measure times.")] = 1,
+    out: Annotated[Path, typer.Option(help="Folder of the table and figures.")] = Path(
         "artifacts/grid"
     ),
 ) -> None:
-    """Runs the grid, or what is missing of it, and writes its table and figures."""
+    """Run the cells of the grid that are missing, and write the table and figures."""
     cells = [
         cell
         for name in source
@@ -138,7 +134,7 @@ def main(
 
 
 def _file(source: str, higgs: str) -> list[str]:
-    """The setting of a table that does not ship; a path holds from any folder."""
+    """The setting for the file of higgs, with an absolute path; empty for other tables."""
     if source != "higgs" or not higgs:
         return []
     named = higgs if higgs.startswith("openml:") else Path(higgs).absolute()
@@ -146,41 +142,41 @@ def _file(source: str, higgs: str) -> list[str]:
 
 
 def _state() -> str:
-    """The params and what differs from the last commit, which the experiments are bound to."""
-    return PARAMS.read_text() + _said("git", "diff", "HEAD", "--", ".", ":!dvc.lock")
+    """The params and the differences from the last commit, which identify the experiments."""
+    return PARAMS.read_text() + _output("git", "diff", "HEAD", "--", ".", ":!dvc.lock")
 
 
 def _queue(cells: Sequence[Experiment]) -> None:
-    """Queues the cells that do not wait or run already; a try that failed leaves the queue."""
+    """Queue the cells that are neither queued nor running; remove failed attempts from the queue."""
     status = _status()
     if old := [cell.name for cell in cells if status.get(cell.name) in (FINISHED, FAILED)]:
-        _said("dvc", "queue", "remove", *old)
+        _output("dvc", "queue", "remove", *old)
     for cell in cells:
         if status.get(cell.name) in WAITING:
             continue
         chosen = [part for setting in cell.settings for part in ("-S", setting)]
-        _said("dvc", "exp", "run", "--queue", "--name", cell.name, *chosen, *STAGES)
+        _output("dvc", "exp", "run", "--queue", "--name", cell.name, *chosen, *STAGES)
         typer.echo(f"queued {cell.name}", err=True)
 
 
 def _run(cells: Sequence[Experiment], *, jobs: int) -> None:
-    """Lets DVC's workers run the queue to its end and tells what ends, as it ends.
+    """Run the queue with DVC's workers, and print each cell when it ends.
 
-    The workers are detached and go on when this process is stopped; what the cells say is kept by
-    DVC (`dvc queue logs NAME`).
+    The workers are detached and continue when this process is stopped. DVC stores the output of each
+    cell (`dvc queue logs NAME`).
     """
     shared = os.environ | {"MODELPRED_STORE": shard_store()}
     subprocess.run(
         ["dvc", "queue", "start", "--jobs", str(jobs)], env=shared, check=True, capture_output=True
     )
     left = {cell.name for cell in cells}
-    looked = time.monotonic()
+    status_time = time.monotonic()
     while left:
         time.sleep(POLL_SECONDS)
         ended = dict.fromkeys(left & _finished().keys(), "finished")
-        if time.monotonic() - looked > LOOK_SECONDS:
-            status, looked = _status(), time.monotonic()
-            # One that is gone from the queue was removed by hand.
+        if time.monotonic() - status_time > STATUS_SECONDS:
+            status, status_time = _status(), time.monotonic()
+            # A cell that is missing from the queue was removed by hand.
             ended |= {name: "failed" for name in left if status.get(name, FAILED) == FAILED}
         for name, outcome in sorted(ended.items()):
             typer.echo(f"{outcome} {name}", err=True)
@@ -188,19 +184,19 @@ def _run(cells: Sequence[Experiment], *, jobs: int) -> None:
 
 
 def _status() -> dict[str, str]:
-    """Name of each task of DVC's queue -> Queued, Running, Success or Failed."""
-    found: dict[str, str] = {}
-    for line in _said("dvc", "queue", "status").splitlines():
+    """State of each task in DVC's queue by name: Queued, Running, Success or Failed."""
+    states: dict[str, str] = {}
+    for line in _output("dvc", "queue", "status").splitlines():
         words = line.split()
         if len(words) > 2 and words[-1] in (*WAITING, FINISHED, FAILED):
-            found[words[1]] = words[-1]
-    return found
+            states[words[1]] = words[-1]
+    return states
 
 
 def _finished() -> dict[str, str]:
-    """Name of each finished experiment of the last commit -> its git commit."""
-    head = _said("git", "rev-parse", "HEAD").strip()
-    listed = _said(
+    """Git commit of each finished experiment of the last commit, by name."""
+    head = _output("git", "rev-parse", "HEAD").strip()
+    listed = _output(
         "git", "for-each-ref", "--format=%(refname) %(objectname)",
         f"refs/exps/{head[:2]}/{head[2:]}",
     )  # fmt: skip
@@ -236,17 +232,17 @@ def _read(cell: Experiment, commit: str) -> GridCell:
 
 
 def _reason(cell: Experiment) -> str:
-    """The last line that a failed cell's own work said."""
+    """The last line of a failed cell's output that is not DVC's."""
     with suppress(subprocess.CalledProcessError):
-        lines = [line.strip() for line in _said("dvc", "queue", "logs", cell.name).splitlines()]
-        said = [line for line in lines if line and not line.startswith(("ERROR", "WARNING", ">"))]
-        if said:
-            return said[-1]
+        lines = [line.strip() for line in _output("dvc", "queue", "logs", cell.name).splitlines()]
+        own = [line for line in lines if line and not line.startswith(("ERROR", "WARNING", ">"))]
+        if own:
+            return own[-1]
     return f"see: dvc queue logs {cell.name}"
 
 
-def _said(*command: str) -> str:
-    """What a command wrote; where it fails, its error ends the grid."""
+def _output(*command: str) -> str:
+    """The output of a command; exits with its error if it fails."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"grid: {' '.join(command)}: {done.stderr.strip() or done.stdout.strip()}")

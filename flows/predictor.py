@@ -1,4 +1,4 @@
-"""Stage `predictor`: fits the predictor on the trained targets and measures it beside its rivals."""
+"""Stage `predictor`: fits the predictor and measures its errors and those of the other methods."""
 
 import tempfile
 from pathlib import Path
@@ -33,7 +33,7 @@ from modelpred.targets.shards import read_bank
 
 
 def main() -> None:
-    """Fits, measures on held-out subsets, writes."""
+    """Fit the predictor, measure all methods on held-out subsets, and write both."""
     params = read_params(PARAMS)
     dataset = read_dataset(DATASET)
     bank = read_bank(TARGETS)
@@ -75,14 +75,14 @@ def main() -> None:
 
 def predictor_of(revision: str) -> Predictor:
     """The predictor of a revision, read through DVC."""
-    with tempfile.TemporaryDirectory() as place:
-        return read_predictor(fetch(revision, (PREDICTOR,), into=Path(place)) / PREDICTOR.name)
+    with tempfile.TemporaryDirectory() as copy:
+        return read_predictor(fetch(revision, (PREDICTOR,), into=Path(copy)) / PREDICTOR.name)
 
 
 def errors(table: pl.DataFrame) -> pl.DataFrame:
-    """Each method's mean parameter error on subsets of any size, the least first; no retraining.
+    """Mean parameter error of each method but retraining on uniform subsets, the smallest first.
 
-    Where the params hold out no such subsets, on the first design that they do.
+    If the params hold out no uniform subsets, the first design is used.
     """
     designs = table["design"].to_list()
     design = "uniform" if "uniform" in designs else designs[0]

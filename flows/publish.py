@@ -1,4 +1,4 @@
-"""Registers the predictor in MLflow, unless this very predictor is registered: `python -m flows.publish`.
+"""Registers the predictor in MLflow unless it is already registered: `python -m flows.publish`.
 
 Run it after `dvc repro`, because the gates use the calibration study. Everything is read from artifacts/ and, for the
 earlier versions, from mlruns/registry.json, so this command also rebuilds a lost database.
@@ -36,8 +36,8 @@ CACHE = Path(".dvc/cache/files/md5")
 
 
 def register() -> str:
-    """Registers what artifacts/predictor holds, if it is not yet, and judges it; says which version it is."""
-    # Imported here, and MLflow later still: a run that changes nothing does not wait for them.
+    """Register the predictor in artifacts/predictor and check the gates; returns a message with its version."""
+    # Imported late: a run that changes nothing does not need them.
     import polars as pl  # noqa: PLC0415
 
     from modelpred import registry  # noqa: PLC0415
@@ -75,10 +75,10 @@ def register() -> str:
 
 
 def check_as_written() -> None:
-    """Refuses predictor files that differ from those that dvc.lock names: a flipped bit is a valid tensor, too.
+    """Check the predictor's files against the hashes in dvc.lock; a flipped bit would load without an error.
 
     Raises:
-        InvalidInput: names the file.
+        InvalidInput: a file differs; the message names it.
     """
     from modelpred.errors import InvalidInput  # noqa: PLC0415
 
@@ -95,7 +95,7 @@ def check_as_written() -> None:
 
 
 def calibration() -> "Calibration | None":
-    """What the calibration study says of this very predictor; None where it has not run since the predictor was fitted."""
+    """Results of the calibration study for this predictor; None if the study has not run since the fit."""
     import polars as pl  # noqa: PLC0415
 
     from modelpred.registry import calibration_of  # noqa: PLC0415
@@ -109,7 +109,7 @@ def calibration() -> "Calibration | None":
 
 
 def _calibrated_this() -> bool:
-    """Whether dvc.lock says that the study read the predictor that is there now."""
+    """Whether, by dvc.lock, the study was run with the current predictor."""
     stages = locked_stages()
     fitted = [out["md5"] for out in stages.get("predictor", {}).get("outs", ())]
     read = [
@@ -121,7 +121,7 @@ def _calibrated_this() -> bool:
 
 
 def registered() -> str | None:
-    """What `register` said about these very files and this very database; None if it never did."""
+    """The message that `register` returned for the current files and database; None if there is none."""
     try:
         record = json.loads(RECORD.read_text())
         message: str = record.pop("message")
@@ -131,7 +131,7 @@ def registered() -> str | None:
 
 
 def _state() -> dict[str, str | int]:
-    """What a registration follows from, cheap to compare: the files that it reads and the database."""
+    """Sizes and times of the files that a registration reads and of the database, to detect changes."""
     digest = hashlib.sha256()
     for path in (*sorted(PREDICTOR.iterdir()), *sorted(CALIBRATION.glob("*.*")), LOCK):
         if path.is_file():

@@ -1,4 +1,4 @@
-"""Stage `report`: what the run found, as one HTML file that reads offline."""
+"""Stage `report`: writes the results of the run as one HTML file that needs no network."""
 
 import json
 from importlib.metadata import version
@@ -25,14 +25,14 @@ from modelpred.studies.utility import read_result
 
 
 def main() -> None:
-    """Gathers every stage's results and writes the page."""
+    """Read the results of all stages and write the page."""
     params, dataset = read_params(PARAMS), read_dataset(DATASET)
-    # No gates: they judge the predictor when it is published, and the page does not tell of it.
-    told = params.model_dump(mode="json", exclude={"gates"})
-    # The reader wants the family that was trained, not that it was chosen by the label.
-    told["targets"]["model"] = params.targets.build(classes=len(dataset.classes)).name
+    # Without the gates: they are checked at publication, which is not part of the report.
+    shown = params.model_dump(mode="json", exclude={"gates"})
+    # The family that was trained, in place of `auto`.
+    shown["targets"]["model"] = params.targets.build(classes=len(dataset.classes)).name
     inputs = ReportInputs(
-        params=told,
+        params=shown,
         dataset=dataset,
         fidelity=pl.read_parquet(PREDICTOR / "fidelity.parquet", glob=False),
         history=pl.read_parquet(PREDICTOR / "history.parquet", glob=False),
@@ -44,7 +44,7 @@ def main() -> None:
         targets_metrics=json.loads((TARGETS / "metrics.json").read_text()),
         predictor_metrics=json.loads((PREDICTOR / "metrics.json").read_text()),
         lineage={
-            # No git commit: the page follows from the data alone, so that it is restored with them.
+            # Without the git commit: the page depends on its inputs alone, so DVC can restore it.
             "data versions (DVC)": lineage()["dvc"],
             "predictor fingerprint": predictor_fingerprint(PREDICTOR),
             "versions": {name: version(name) for name in ("modelpred", "torch", "numpy")},

@@ -1,7 +1,6 @@
-"""What DVC holds of a revision, copied out of its cache or remote; nothing is checked out.
+"""Copies the artifacts of a git revision from DVC's cache or remote, without checking it out.
 
-A revision is whatever git knows by a name: a tag, a branch, a commit. `workspace` is the working
-copy, as DVC calls it.
+A revision is a tag, a branch or a commit. `workspace` is the working copy, as in DVC.
 """
 
 from pathlib import Path
@@ -13,15 +12,15 @@ WORKSPACE = "workspace"
 
 
 def fetch(revision: str, stages: tuple[Path, ...], *, into: Path) -> Path:
-    """The folder that holds these stages' outputs as they were at that revision.
+    """The folder with the outputs of these stages at a revision.
 
     Args:
-        revision: a name that git knows, or `workspace`.
+        revision: a tag, branch or commit, or `workspace`.
         stages: folders of artifacts/.
-        into: where copies go; those of the working copy stay where they are.
+        into: the folder to copy to; not used for the working copy.
 
     Raises:
-        InvalidInput: no such revision, or its data is neither in the cache nor in a remote.
+        InvalidInput: there is no such revision, or its data is neither in the cache nor in a remote.
     """
     if revision == WORKSPACE:
         for folder in stages:
@@ -29,10 +28,8 @@ def fetch(revision: str, stages: tuple[Path, ...], *, into: Path) -> Path:
                 raise InvalidInput(f"{WORKSPACE}: there is no {folder}; run dvc repro first")
         return ARTIFACTS
     if not is_revision(revision):
-        raise InvalidInput(
-            f"{revision}: git knows no such revision; git tag lists those with names"
-        )
-    # Half a second to import, which only who asks for a revision pays.
+        raise InvalidInput(f"{revision}: git has no such revision; git tag lists the tagged ones")
+    # Imported late: takes half a second.
     from dvc.api import DVCFileSystem  # noqa: PLC0415 # pyright: ignore[reportPrivateUsage]
     from dvc.exceptions import DvcException  # noqa: PLC0415
     from dvc.scm import SCMError  # noqa: PLC0415
@@ -47,7 +44,8 @@ def fetch(revision: str, stages: tuple[Path, ...], *, into: Path) -> Path:
                 )
             tree.get(str(folder), str(into / folder.name), recursive=True)
     except (DvcException, SCMError, DataIndexDirError, OSError) as error:
-        # DVC says which folder, and what lies below says which file is nowhere.
+        # DVC's error names the folder, its cause names the missing file.
+
         reason = " ".join(str(error.__cause__ or error).split()) or type(error).__name__
         raise InvalidInput(
             f"{revision}: its data cannot be read ({reason}); dvc push where it was made, or "

@@ -41,7 +41,7 @@ ENVIRONMENT = {
 }
 DVC_STATE = Path(".modelpred/dvc")  # core.site_cache_dir in .dvc/config
 OWNER = "MODELPRED_OWNER"
-OWNER_SECONDS = 0.5  # between two looks at the owners
+OWNER_SECONDS = 0.5  # between two checks of the owners
 PROGRESS_SECONDS = 1.0  # between two calls of `Progress.report`
 
 # Errors of the disk or its permissions, not of the program.
@@ -62,12 +62,12 @@ def settle_environment() -> None:
         os.environ.setdefault(name, value)
     home = Path(".modelpred/prefect").absolute()
     os.environ.setdefault("PREFECT_HOME", str(home))
-    # A proxy of the network must not be asked for servers of this machine.
+    # Requests to servers on this machine must not go through a proxy.
     hosts = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
     if "127.0.0.1" not in hosts.split(","):
         os.environ["no_proxy"] = ",".join(filter(None, (hosts, "127.0.0.1", "localhost")))
     if PARAMS.is_file():  # in a project; Prefect makes its folder, but not the one above
-        with suppress(OSError):  # whatever writes there reports it
+        with suppress(OSError):  # a later write reports the error
             home.parent.mkdir(exist_ok=True)
 
 

@@ -33,7 +33,7 @@ FIELDS = 5
 
 
 class Recurring(BaseModel):
-    """When a run starts, in cron fields; null: never by itself."""
+    """When a run starts, as cron fields; None: it is not scheduled."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -59,7 +59,7 @@ class Recurring(BaseModel):
 
 
 class Evaluation(Recurring):
-    """When the last versions are compared, how many, and by which study."""
+    """When the last versions are compared, the number of versions, and the study."""
 
     last: int = Field(default=4, ge=0)
     study: str = "valuation"
@@ -113,7 +113,7 @@ def deployments(config: ScheduleConfig) -> dict[str, RunnerDeployment]:
     found: dict[str, RunnerDeployment] = {}
     for each, name, when, parameters in flows:
         schedules = [Cron(when.cron, timezone=config.timezone, slug=name)] if when.cron else []
-        times = f"{when.cron} ({config.timezone})" if when.cron else "by hand only"
+        times = f"{when.cron} ({config.timezone})" if when.cron else "not scheduled"
         found[f"{each.name}/{name}: {times}"] = each.to_deployment(
             name=name, schedules=schedules, parameters=parameters
         )

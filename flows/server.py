@@ -61,9 +61,9 @@ def prefect_api(*, schedules: bool = False) -> Generator[str]:
         return
     login = f"modelpred:{password(Path(os.environ['PREFECT_HOME']))}"
     with _server(login, schedules=schedules) as url:
-        ours = {"PREFECT_API_URL": url, "PREFECT_API_AUTH_STRING": login, OWNER: this_process()}
-        before = {name: os.environ.get(name) for name in ours}
-        os.environ.update(ours)  # for the processes that are started in the block
+        added = {"PREFECT_API_URL": url, "PREFECT_API_AUTH_STRING": login, OWNER: this_process()}
+        before = {name: os.environ.get(name) for name in added}
+        os.environ.update(added)  # for the processes that are started in the block
         try:
             with temporary_settings({PREFECT_API_URL: url, PREFECT_API_AUTH_STRING: login}):
                 yield url

@@ -42,7 +42,7 @@ from modelpred.targets.shards import read_bank
 
 
 def _preparation(artifacts: Path) -> Preparation:
-    """What the predictor cost before its first answer."""
+    """Cost of the predictor before its first prediction."""
     roles = read_bank(artifacts / TARGETS.name).roles
     history = pl.read_parquet(artifacts / PREDICTOR.name / "history.parquet", glob=False)
     return Preparation(
@@ -51,8 +51,8 @@ def _preparation(artifacts: Path) -> Preparation:
     )
 
 
-def _with_all_answers(context: StudyContext) -> StudyContext:
-    """The context with the refined predictor and warm retraining among its refits, too."""
+def _with_all_variants(context: StudyContext) -> StudyContext:
+    """The context with the predictor's variants and warm-started retraining added to its refits."""
     predictor, truth = context.refits[context.subject], context.truth
     start = full_model(context)[0]
     exact = retrainings(truth.model, truth.points, tolerance=truth.tolerance, start=start)
@@ -74,11 +74,11 @@ RUNS = {
     "calibration": calibration.run,
     "attribution": attribution.run,
 }
-JUDGING = ("edits", "lds")  # studies that judge every method, however it trains or is refined
+JUDGING = ("edits", "lds")  # studies that also compare refined predictors and warm starts
 # `dvc plots` draws a line for each file: these tables are also written one file for each method.
 PLOTTED = {"edits": "edits", "calibration": "reliability"}
 
-# The few numbers of each study that `dvc metrics` compares, and where they stand in its metrics.
+# The few numbers of each study that `dvc metrics` compares, with their keys in its metrics.
 HEADLINES = {
     "edits": {"edits.parameter_error": ("predictor", "parameter_error")},
     "lds": {"lds.direct": ("predictor", "direct"), "lds.additive": ("predictor", "additive")},
@@ -135,10 +135,10 @@ def result_of(
     progress: Report,
     artifacts: Path = ARTIFACTS,
 ) -> StudyResult:
-    """What a study finds in that folder of artifacts, and which models failed on the way."""
+    """The result of a study on a folder of artifacts, with the number of models that failed."""
     known = context(progress, tolerance=tolerance, artifacts=artifacts)
     if study in JUDGING:
-        known = _with_all_answers(known)
+        known = _with_all_variants(known)
     if study == "edits":
         found = edits.run(config, known, preparation=_preparation(artifacts))
     else:
@@ -148,18 +148,18 @@ def result_of(
 
 
 def headline(study: str, metrics: dict[str, Any]) -> dict[str, float | None]:
-    """A study's few numbers; None where the params left one out."""
-    found: dict[str, float | None] = {}
-    for name, place in HEADLINES[study].items():
+    """A study's headline numbers; None for a number that the params left out."""
+    numbers: dict[str, float | None] = {}
+    for name, keys in HEADLINES[study].items():
         value: Any = metrics
-        for key in place:
+        for key in keys:
             value = value.get(key) if isinstance(value, dict) else None
-        found[name] = value
-    return found
+        numbers[name] = value
+    return numbers
 
 
 def context(progress: Report, *, tolerance: float, artifacts: Path = ARTIFACTS) -> StudyContext:
-    """The artifacts as a study takes them; truth and rivals are trained to the tolerance."""
+    """The input of a study, read from artifacts; other methods and retraining use the tolerance."""
     dataset = read_dataset(artifacts / DATASET.name)
     predictor = read_predictor(artifacts / PREDICTOR.name)
     weights, parameters = read_bank(artifacts / TARGETS.name).usable(role="fit")

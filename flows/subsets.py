@@ -1,4 +1,4 @@
-"""Stage `subsets`: draws the subsets to train on, and those held out to measure the predictor."""
+"""Stage `subsets`: draws the subsets for the fit, for validation and for testing the predictor."""
 
 from flows.artifacts import DATASET, PARAMS, SUBSETS, written
 from flows.runtime import run_stage
@@ -8,7 +8,7 @@ from modelpred.subsets import draw_subsets, write_subsets
 
 
 def main() -> None:
-    """Draws every design's subsets for each role."""
+    """Draw the subsets of every role and design, and write them."""
     config = read_params(PARAMS).subsets
     dataset = read_dataset(DATASET)
     drawn = draw_subsets(config, points=len(dataset.labels), earlier=dataset.earlier)

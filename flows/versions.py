@@ -58,15 +58,16 @@ ROW_VALUES = {
 
 @dataclass(frozen=True)
 class Comparison:
-    """What was found: one version a row or pair of versions a row.
+    """Results of a study on several versions.
 
     Attributes:
-        revisions: those that could be read, as they were named.
-        missing: those that could not, and why.
-        headlines: the study's few numbers by revision.
+        revisions: names of the revisions that could be read.
+        missing: the reason for each revision that could not be read.
+        headlines: the study's headline numbers by revision.
         scores: of each version's model on each version's test rows.
         changes: rows that differ between one revision and the next.
-        drifts: what the study found, from one revision to the next; none where rows have no value.
+        drifts: change of the rows' values from one revision to the next; empty if the study has no
+            values of rows.
     """
 
     revisions: tuple[str, ...]
@@ -78,25 +79,30 @@ class Comparison:
 
 
 def run(study: str, revisions: Sequence[str]) -> None:
-    """Read, run, compare and write; print the summary."""
+    """Run the study on the revisions, write the comparison and print its summary."""
     if study not in STUDIES:
         raise InvalidInput(f"unknown study {study!r}; known: {', '.join(STUDIES)}")
-    with tempfile.TemporaryDirectory() as place:
-        found = compare(study, revisions, place=Path(place))
+    with tempfile.TemporaryDirectory() as copies:
+        comparison = compare(study, revisions, copies=Path(copies))
     value = ROW_VALUES.get(study, ("", ""))[1]
     folder = FOLDER / study
     with written(folder) as unfinished:
-        _write(found, unfinished, value=value)
-        (unfinished / SUMMARY).write_text(summary(study, found) + "\n", encoding="utf-8")
-    _log(study, found, folder)
-    sys.stdout.write(f"{summary(study, found)}\n\nWritten: {folder}{os.linesep}")
+        _write(comparison, unfinished, value=value)
+        (unfinished / SUMMARY).write_text(summary(study, comparison) + "\n", encoding="utf-8")
+    _log(study, comparison, folder)
+    sys.stdout.write(f"{summary(study, comparison)}\n\nWritten: {folder}{os.linesep}")
 
 
-def compare(study: str, revisions: Sequence[str], *, place: Path) -> Comparison:
-    """The study on every revision that can be read, and what differs between them.
+def compare(study: str, revisions: Sequence[str], *, copies: Path) -> Comparison:
+    """Run the study on every revision that can be read, and compare the results.
+
+    Args:
+        study: name of the study.
+        revisions: names of revisions.
+        copies: folder for the artifacts of the revisions.
 
     Raises:
-        InvalidInput: none can be read.
+        InvalidInput: none of the revisions can be read.
     """
     params = read_params(PARAMS)
     config, tolerance = getattr(params, study), params.targets.tolerance
@@ -108,9 +114,9 @@ def compare(study: str, revisions: Sequence[str], *, place: Path) -> Comparison:
             progress(number, len(revisions), revision)
             try:
                 stages = (DATASET, TARGETS, PREDICTOR)
-                folder = fetch(revision, stages, into=place / str(number))
+                folder = fetch(revision, stages, into=copies / str(number))
                 read[revision] = _version(revision, folder)
-                # The bar shows revisions, not what a study does inside one.
+                # The progress bar counts revisions, not the steps inside a study.
                 results[revision] = result_of(
                     study, config, tolerance=tolerance, progress=silent, artifacts=folder
                 )
@@ -160,7 +166,7 @@ def _drifts(
 
 
 def _write(found: Comparison, folder: Path, *, value: str) -> None:
-    # Imported here: matplotlib takes half a second, and a revision may be missing.
+    # Imported late: matplotlib takes half a second, and reading may fail before.
     from modelpred.report.versions import write_figure  # noqa: PLC0415
 
     write_table(found.scores, folder / "scores")
@@ -174,7 +180,7 @@ def _write(found: Comparison, folder: Path, *, value: str) -> None:
 
 
 def _numbers(found: Comparison) -> dict[str, Any]:
-    """Everything but the long tables, for programs."""
+    """The results without the long tables, as JSON content."""
     return {
         "revisions": list(found.revisions),
         "missing": found.missing,
@@ -191,7 +197,7 @@ def _numbers(found: Comparison) -> dict[str, Any]:
 
 
 def _counts(found: Comparison) -> dict[str, dict[str, int]]:
-    """How many rows appeared, went, changed or moved, by pair of revisions."""
+    """Number of rows by kind of change, for each pair of revisions."""
     counts: dict[str, dict[str, int]] = {}
     for first, second in pairwise(found.revisions):
         rows = found.changes.filter(before=first, after=second)
@@ -200,15 +206,13 @@ def _counts(found: Comparison) -> dict[str, dict[str, int]]:
 
 
 def summary(study: str, found: Comparison) -> str:
-    """The findings in Markdown."""
+    """The results in Markdown."""
     lines = [f"# {study} over {', '.join(map(markdown, found.revisions))}"]
     lines += [f"- not read: {markdown(reason)}" for reason in found.missing.values()]
-    lines += ["", "## Model of one version, test rows of another", "", _table(found.scores)]
+    lines += ["", "## Scores of each model on each version's test rows", "", _table(found.scores)]
     for pair, counts in _counts(found).items():
-        told = (
-            ", ".join(f"{count} {change}" for change, count in counts.items()) or "no row differs"
-        )
-        lines += ["", f"## {markdown(pair)}", "", f"Rows: {told}."]
+        words = ", ".join(f"{count} {change}" for change, count in counts.items())
+        lines += ["", f"## {markdown(pair)}", "", f"Rows: {words or 'no row differs'}."]
         drifted = next((d for d in found.drifts if f"{d.before} to {d.after}" == pair), None)
         if drifted is not None:
             lines += ["", _drift_words(drifted), "", _table(drifted.rows.head(LARGEST_CHANGES))]
@@ -220,10 +224,10 @@ def summary(study: str, found: Comparison) -> str:
 def _drift_words(drifted: Drift) -> str:
     found = drifted.spearman
     if found is None:
-        return f"{drifted.shared} shared rows: too few, or all alike, for a rank correlation."
+        return f"{drifted.shared} shared rows: too few, or all equal, for a rank correlation."
     return (
         f"{drifted.shared} shared rows: rank correlation {found.mean:.3f} (95% interval "
-        f"{found.low:.3f} to {found.high:.3f}). Largest movers:"
+        f"{found.low:.3f} to {found.high:.3f}). Largest changes:"
     )
 
 
@@ -248,7 +252,7 @@ def _cell(cell: object) -> str:
 
 
 def _log(study: str, found: Comparison, folder: Path) -> None:
-    """The run, for MLflow; without a registry the comparison is still worth keeping."""
+    """Log the comparison to MLflow; a failure is only a warning, since the files are written."""
     from modelpred import registry  # noqa: PLC0415
 
     numbers: dict[str, float] = {}
@@ -265,7 +269,7 @@ def _log(study: str, found: Comparison, folder: Path) -> None:
             files=folder,
             root=Path(),
         )
-    except Exception as error:  # noqa: BLE001 - whatever the store does, the files are there
+    except Exception as error:  # noqa: BLE001 - any error of MLflow; the files are written already
         sys.stderr.write(
             f"versions: WARNING: written, but not logged to MLflow: {error}{os.linesep}"
         )
@@ -273,10 +277,10 @@ def _log(study: str, found: Comparison, folder: Path) -> None:
 
 def main(
     *,
-    rev: Annotated[list[str], typer.Option(help="A tag, branch or commit, or workspace.")],
-    study: Annotated[str, typer.Option(help="Which study to run on each.")] = "valuation",
+    rev: Annotated[list[str], typer.Option(help="A tag, branch, commit or workspace.")],
+    study: Annotated[str, typer.Option(help="The study to run on each version.")] = "valuation",
 ) -> None:
-    """Runs a study over several versions of the data and compares them."""
+    """Run a study on several versions of the data and compare the results."""
     end_with_owner()
     with one_line_errors("versions"):
         run(study, rev)

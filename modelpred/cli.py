@@ -1,4 +1,4 @@
-"""The `modelpred` command: a thin door to the library and to what the pipeline wrote."""
+"""The `modelpred` command: checks tables, prints results of the pipeline, serves predictors."""
 
 import json
 import sys
@@ -17,11 +17,11 @@ LISTED_ROWS = 5
 SHOWN_CELLS = 3
 
 app = typer.Typer(
-    help="Predict the model that training on other data would give.",
+    help="Predict the model that would be trained on other rows.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # which takes words in brackets for markup
+    rich_markup_mode=None,  # Rich would interpret words in brackets as markup
 )
 
 app.add_typer(registry_app, name="registry")
@@ -31,35 +31,35 @@ Project = Annotated[
 ]
 
 
-def _version(asked: bool) -> bool:  # noqa: FBT001 - typer calls it so
-    if asked:
+def _print_version(requested: bool) -> bool:  # noqa: FBT001 - typer passes it by position
+    if requested:
         from importlib.metadata import version  # noqa: PLC0415
 
         typer.echo(f"modelpred {version('modelpred')}")
         raise typer.Exit
-    return asked
+    return requested
 
 
 @app.callback()
-def door(
+def main(
     *,
     _: Annotated[
         bool,
         typer.Option(
             "--version",
-            callback=_version,
+            callback=_print_version,
             is_eager=True,
-            help="Print the version and end.",
+            help="Print the version and exit.",
         ),
     ] = False,
 ) -> None:
-    """Predict the model that training on other data would give."""
+    """Predict the model that would be trained on other rows."""
 
 
 @app.command("check-params")
 def check_params(project: Project = Path()) -> None:
-    """Check params.yaml: unknown keys, wrong types, values out of range."""
-    # Here and below, heavy imports wait until a command needs them: --help stays fast.
+    """Check params.yaml for unknown keys, wrong types and values out of range."""
+    # Commands import heavy modules inside, so that --help is fast.
     from modelpred.errors import InvalidInput  # noqa: PLC0415
     from modelpred.params import read_params  # noqa: PLC0415
 
@@ -67,39 +67,46 @@ def check_params(project: Project = Path()) -> None:
         read_params(project / "params.yaml")
     except InvalidInput as error:
         sys.exit(str(error))
-    typer.echo("params.yaml is well formed.")
+    typer.echo("params.yaml is valid.")
 
 
 @app.command()
 def check(
     source: Annotated[
-        str, typer.Argument(metavar="FILE", help="CSV or Parquet, a folder, a glob, openml:NAME.")
+        str,
+        typer.Argument(
+            metavar="FILE", help="A CSV or Parquet file, a folder, glob or openml:NAME."
+        ),
     ],
     *,
     label: Annotated[str | None, typer.Option(help="The column to predict.")] = None,
-    row_id: Annotated[str | None, typer.Option(help="The column that names the rows.")] = None,
-    group: Annotated[str | None, typer.Option(help="Rows of one group stay together.")] = None,
+    row_id: Annotated[str | None, typer.Option(help="The column with the ids of the rows.")] = None,
+    group: Annotated[
+        str | None,
+        typer.Option(help="A column whose groups are never split into training and test rows."),
+    ] = None,
     drop: Annotated[
-        list[str] | None, typer.Option(help="A column to leave out; repeat it.")
+        list[str] | None, typer.Option(help="A column to leave out; can be repeated.")
     ] = None,
     categories: Annotated[
-        list[str] | None, typer.Option(help="A column of categories, whatever it looks like.")
+        list[str] | None, typer.Option(help="A column to treat as categories; can be repeated.")
     ] = None,
     dates: Annotated[
-        list[str] | None, typer.Option(help="How dates are written: COLUMN=%d.%m.%Y; repeat it.")
+        list[str] | None,
+        typer.Option(help="The format of a date column: COLUMN=%d.%m.%Y; can be repeated."),
     ] = None,
     test: Annotated[
-        str, typer.Option(help="Test rows: a number, a share, a column, a second file.")
+        str, typer.Option(help="Test rows: a number, a share, a column or a second file.")
     ] = "auto",
-    max_points: Annotated[int, typer.Option(help="Most rows taken; 0: all.")] = 2000,
-    delimiter: Annotated[str, typer.Option(help="What separates the cells of a CSV.")] = ",",
-    subsets: Annotated[int, typer.Option(help="How many models would be trained.", min=20)] = 6500,
+    max_points: Annotated[int, typer.Option(help="Largest number of rows; 0: all.")] = 2000,
+    delimiter: Annotated[str, typer.Option(help="The separator of cells in a CSV.")] = ",",
+    subsets: Annotated[int, typer.Option(help="Number of models to train.", min=20)] = 6500,
     trial: Annotated[
-        bool, typer.Option(help="Train a few models on the rows to estimate time and disk.")
+        bool, typer.Option(help="Train a few models to estimate time and disk space.")
     ] = True,
 ) -> None:
-    """Say what the pipeline would make of a file, and print the section for params.yaml."""
-    from modelpred.check import check as look  # noqa: PLC0415
+    """Report how the pipeline would read a file, and print the section for params.yaml."""
+    from modelpred.check import check as check_source  # noqa: PLC0415
     from modelpred.check import config_of  # noqa: PLC0415
     from modelpred.errors import InvalidInput  # noqa: PLC0415
 
@@ -109,7 +116,7 @@ def check(
             categories=categories or (), dates=dates or (), test=test, max_points=max_points or None,
             delimiter=delimiter,
         )  # fmt: skip
-        checked = look(config)
+        checked = check_source(config)
     except InvalidInput as error:
         sys.exit(str(error))
     typer.echo(checked.found)
@@ -127,11 +134,11 @@ def check(
 
 @app.command()
 def summary(project: Project = Path()) -> None:
-    """Print what the last run trained, how good its predictor is, and which rows matter most."""
+    """Print the results of the last run: models, errors of the predictor, values of rows."""
     artifacts = project / "artifacts"
     report = artifacts / "report" / "index.html"
     if not report.is_file():
-        sys.exit(f"{report} is missing; run the pipeline first: make run")
+        sys.exit(f"{report} is missing; run the pipeline first with: make run")
     for part in (_trained(artifacts), _fidelity(artifacts), _values(artifacts)):
         typer.echo(part)
     typer.echo(f"Report: {report}")
@@ -139,14 +146,14 @@ def summary(project: Project = Path()) -> None:
 
 @app.command()
 def serve(
-    name: Annotated[str, typer.Argument(help="The registered model, as `registry list` names it.")],
+    name: Annotated[str, typer.Argument(help="Name of the registered model (see registry list).")],
     *,
-    version: Annotated[str, typer.Option(help="A number or an alias.")] = "champion",
-    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="The port to listen on.", min=1, max=65535)] = 5001,
+    version: Annotated[str, typer.Option(help="Version number or alias.")] = "champion",
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 5001,
     project: Project = Path(),
 ) -> None:
-    """Answer questions to a registered predictor over HTTP, until stopped."""
+    """Serve a registered predictor over HTTP, until stopped."""
     import uvicorn  # noqa: PLC0415
 
     from modelpred.errors import InvalidInput  # noqa: PLC0415
@@ -157,7 +164,7 @@ def serve(
         served = application_of(files_of(project, name, version))
     except InvalidInput as error:
         sys.exit(str(error))
-    typer.echo(f"{name} ({version}) answers at http://{host}:{port}/invocations; Ctrl-C ends it.")
+    typer.echo(f"Serving {name} ({version}) at http://{host}:{port}/invocations; Ctrl-C stops it.")
     uvicorn.run(
         served, host=host, port=port, log_level="warning", server_header=False,
         limit_concurrency=MOST_CONNECTIONS,
@@ -166,10 +173,11 @@ def serve(
 
 @app.command("lds")
 def score_attributions(files: list[Path], project: Project = Path()) -> None:
-    """Score attribution matrices [test rows, training rows] by the run's retrained subsets.
+    """Compute the LDS of attribution matrices [test rows, training rows] with the run's models.
 
-    A file is .npy, .csv or .parquet; rows and columns stand in the order of
-    artifacts/studies/lds/order.csv. Positive means that having the row raises the test row's margin.
+    A file is .npy, .csv or .parquet, with rows and columns in the order of
+    artifacts/studies/lds/order.csv. A positive entry means that the training row raises the margin
+    of the test row.
     """
     import polars as pl  # noqa: PLC0415
 
@@ -202,7 +210,7 @@ def score_attributions(files: list[Path], project: Project = Path()) -> None:
 
 
 def _trained(artifacts: Path) -> str:
-    """Which models were trained on what."""
+    """A sentence on the trained models."""
     dataset = _read_json(artifacts / "dataset" / "dataset.json")
     targets = _read_json(artifacts / "targets" / "metrics.json")
     predictor = _read_json(artifacts / "predictor" / "predictor.json")
@@ -215,7 +223,7 @@ def _trained(artifacts: Path) -> str:
 
 
 def _fidelity(artifacts: Path) -> str:
-    """Mean parameter error of every method by design, the best first."""
+    """Mean parameter error of each method and design as text, the best method first."""
     import polars as pl  # noqa: PLC0415
 
     table = pl.read_parquet(artifacts / "predictor" / "fidelity.parquet", glob=False)
@@ -227,17 +235,17 @@ def _fidelity(artifacts: Path) -> str:
     width = 2 + max(map(len, wide["method"]))
     lines = [
         "",
-        "Mean relative error of predicted parameters on held-out subsets, by how they were drawn:",
+        "Mean relative error of predicted parameters, by the way held-out subsets were drawn:",
         f"  {'':<{width}}" + "".join(f"{design:>12}" for design in designs) + f"{'us/subset':>12}",
     ]
-    for method, *found in wide.rows():
-        cells = "".join(f"{error:>12.4f}" for error in found)
+    for method, *errors in wide.rows():
+        cells = "".join(f"{error:>12.4f}" for error in errors)
         lines.append(f"  {method.replace('_', ' '):<{width}}{cells}{time[method]:>12.1f}")
     return "\n".join(lines)
 
 
 def _values(artifacts: Path) -> str:
-    """The rows that help the test loss most, and those that hurt it most."""
+    """The rows with the highest and the lowest values as text."""
     import polars as pl  # noqa: PLC0415
 
     label = str(_read_json(artifacts / "dataset" / "dataset.json")["label_name"])
@@ -253,9 +261,9 @@ def _values(artifacts: Path) -> str:
     return "\n".join(
         [
             "",
-            "Most valuable rows (value for the test score, +- standard error), and how they differ:",
+            "Most valuable rows: value +- standard error, and the most unusual cells",
             *_value_lines(most),
-            "Least valuable rows:",
+            "Least valuable rows",
             *_value_lines(least),
             "",
         ]
@@ -263,18 +271,18 @@ def _values(artifacts: Path) -> str:
 
 
 def _described(rows: "pl.DataFrame", label: str, *, only: "pl.Series") -> "pl.DataFrame":
-    """A few rows' labels and the cells that lie farthest from their column's mean, in words."""
+    """Labels of these rows and the cells that deviate most from their column's mean, as text."""
     import polars as pl  # noqa: PLC0415
 
     from modelpred.dataset.deviation import distances  # noqa: PLC0415
 
     names = [name for name in rows.columns if name not in ("row_id", label)]
-    apart = distances(rows, names)
-    places = {row_id: at for at, row_id in enumerate(rows["row_id"])}
+    deviations = distances(rows, names)
+    positions = {row_id: at for at, row_id in enumerate(rows["row_id"])}
     words: list[str] = []
     for row_id in only:
-        at = places[row_id]
-        farthest = sorted(range(len(names)), key=lambda column, at=at: -apart[at, column])[
+        at = positions[row_id]
+        farthest = sorted(range(len(names)), key=lambda column, at=at: -deviations[at, column])[
             :SHOWN_CELLS
         ]
         shown = [

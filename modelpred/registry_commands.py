@@ -1,4 +1,4 @@
-"""`modelpred registry`: which predictors are registered, what each follows from, and which one is champion."""
+"""`modelpred registry`: list, show, promote, roll back and rebuild registered predictors."""
 
 import json
 import sys
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     from modelpred.registry import VersionRecord
 
 registry_app = typer.Typer(
-    help="Registered predictors: list, show, promote, roll back, rebuild.", no_args_is_help=True
+    help="List, show, promote, roll back and rebuild registered predictors.", no_args_is_help=True
 )
 
 Project = Annotated[Path, typer.Option("--project", help="The folder with mlflow.db.")]
-Name = Annotated[str, typer.Argument(help="The registered model, as `list` names it.")]
+Name = Annotated[str, typer.Argument(help="Name of the registered model (see list).")]
 
 
 @contextmanager
 def _one_line_errors() -> Generator[None]:
-    # Heavy imports wait until a command needs them: --help stays fast.
+    # Commands import heavy modules inside, so that --help is fast.
     from modelpred.errors import InvalidInput  # noqa: PLC0415
 
     try:
@@ -39,17 +39,17 @@ def list_(
     *,
     made_of: Annotated[
         str | None,
-        typer.Option(help="Only versions made of this: a git commit, or a hash of the data."),
+        typer.Option(help="Only versions made from this git commit or hash of the data."),
     ] = None,
     project: Project = Path(),
 ) -> None:
-    """List registered versions, newest first, with alias and verdict."""
+    """List registered versions, newest first, with their alias and the result of the gates."""
     from modelpred.registry import list_versions  # noqa: PLC0415
 
     with _one_line_errors():
         records = list_versions(project, name, made_of=made_of)
     if not records:
-        typer.echo("No version is registered here.", err=True)
+        typer.echo("No version is registered.", err=True)
     for record in records:
         commit = record.tags.get("git_commit", "no commit")
         verdict = record.tags.get("gates", "not judged")
@@ -65,14 +65,14 @@ def list_(
 @registry_app.command()
 def show(
     name: Name,
-    version: Annotated[str, typer.Option(help="A number or an alias.")] = "champion",
+    version: Annotated[str, typer.Option(help="Version number or alias.")] = "champion",
     *,
     params: Annotated[
-        bool, typer.Option("--params", help="Only its params, as a params.yaml.")
+        bool, typer.Option("--params", help="Print only its params, as a params.yaml.")
     ] = False,
     project: Project = Path(),
 ) -> None:
-    """Show what a version follows from, its errors, and how to reproduce it."""
+    """Show the lineage of a version, its errors, and the commands that reproduce it."""
     from modelpred.registry import show_version  # noqa: PLC0415
 
     with _one_line_errors():
@@ -87,11 +87,11 @@ def show(
 @registry_app.command()
 def promote(
     name: Name,
-    version: Annotated[str, typer.Argument(help="A number or an alias.")],
+    version: Annotated[str, typer.Argument(help="Version number or alias.")],
     *,
     project: Project = Path(),
 ) -> None:
-    """Make a version champion by hand, whatever its gates said."""
+    """Make a version champion by hand, even if it failed the gates."""
     from modelpred import registry  # noqa: PLC0415
 
     with _one_line_errors():
@@ -101,17 +101,17 @@ def promote(
 
 @registry_app.command()
 def rollback(name: Name, *, project: Project = Path()) -> None:
-    """Make the champion before the present one champion again."""
+    """Make the previous champion champion again."""
     from modelpred import registry  # noqa: PLC0415
 
     with _one_line_errors():
         present, former = registry.rollback(project, name)
-    typer.echo(f"{name} version {former.version} is champion again, no longer {present.version}.")
+    typer.echo(f"{name} version {former.version} is champion again, in place of {present.version}.")
 
 
 @registry_app.command()
 def fingerprint(*, project: Project = Path()) -> None:
-    """Print the fingerprint of the predictor in artifacts/, by which versions are told apart."""
+    """Print the fingerprint of the predictor in artifacts/, which identifies its version."""
     from modelpred.predictor import predictor_fingerprint  # noqa: PLC0415
 
     with _one_line_errors():
@@ -120,7 +120,7 @@ def fingerprint(*, project: Project = Path()) -> None:
 
 @registry_app.command()
 def rebuild(*, project: Project = Path()) -> None:
-    """Make a lost mlflow.db again, from mlruns/registry.json and the files beside it."""
+    """Rebuild a lost mlflow.db from mlruns/registry.json and the files in mlruns/."""
     from modelpred import registry  # noqa: PLC0415
 
     with _one_line_errors():
@@ -139,10 +139,10 @@ def _described(record: "VersionRecord") -> str:
         f"  registered        {_when(record)} UTC by modelpred {tags.get('modelpred_version', '?')}",
         f"  gates             {tags.get('gates', 'not judged')}",
         *(f"    {reason}" for reason in tags.get("gates_reason", "").split("; ") if reason),
-        f"  beside champion   {tags.get('gates_champion', 'not compared')}",
+        f"  against champion  {tags.get('gates_champion', 'not compared')}",
         *([f"  by hand           {tags['moved_by_hand']}"] if "moved_by_hand" in tags else []),
         f"  fingerprint       {record.fingerprint}",
-        f"  git commit        {tags.get('git_commit', 'none: the project was under no git')}",
+        f"  git commit        {tags.get('git_commit', 'none: not in a git repository')}",
         f"  data set          {tags.get('dataset_fingerprint', '?')}",
         *(
             f"  {tag.removeprefix('dvc.'):<17} {value}"
@@ -161,22 +161,22 @@ def _described(record: "VersionRecord") -> str:
 
 
 def _reproduction(record: "VersionRecord") -> list[str]:
-    """The commands that make the same files again, and how to see that they did."""
+    """Commands that reproduce the version's files and print their fingerprint."""
     commit = record.tags.get("git_commit")
     if commit is None:
-        return ["It cannot be reproduced by git: it was registered outside of a repository."]
-    told = ["Reproduce it, from this project's folder, and compare the fingerprint:"]
+        return ["It cannot be reproduced: it was registered outside a git repository."]
+    words = ["To reproduce it, run these commands in the project and compare the fingerprint:"]
     if commit.endswith("-dirty"):
-        told = [
-            "Tracked files differed from the commit when it was made (-dirty): these commands give",
-            "the same files only where the change was in params.yaml.",
+        words = [
+            "Tracked files differed from the commit (-dirty). These commands give the same files",
+            "only if the differences were in params.yaml.",
         ]
-    place = f"../{record.name}-{record.version}"
+    folder = f"../{record.name}-{record.version}"
     params = f"modelpred registry show {record.name} --version {record.version} --params"
     return [
-        *told,
-        f"  git worktree add {place} {commit.removesuffix('-dirty')}",
-        f"  {params} > {place}/params.yaml",
-        f"  (cd {place} && dvc repro predictor)",
-        f"  modelpred registry fingerprint --project {place}",
+        *words,
+        f"  git worktree add {folder} {commit.removesuffix('-dirty')}",
+        f"  {params} > {folder}/params.yaml",
+        f"  (cd {folder} && dvc repro predictor)",
+        f"  modelpred registry fingerprint --project {folder}",
     ]

@@ -161,7 +161,9 @@ def test_metrics_and_plots_show(reproduced):
     )
     assert plots.returncode == 0, plots.stderr
     page = (reproduced / "page" / "index.html").read_text()
-    assert all(title in page for title in ("The predictor learns", "Reliability"))
+    assert all(
+        title in page for title in ("Validation error of the predictor", "Reliability diagram")
+    )
 
 
 def test_the_summary_names_the_predictor_its_rivals_and_the_report(reproduced):
@@ -227,7 +229,7 @@ def test_versions_are_compared_without_a_checkout_and_missing_ones_are_named(
     )  # fmt: skip
 
     assert said.returncode == 0, said.stderr
-    assert "versions: nowhere: git knows no such revision" in said.stderr
+    assert "versions: nowhere: git has no such revision" in said.stderr
     assert "67 shared rows: rank correlation 1.000" in said.stdout
     assert "no row differs" in said.stdout
     written = reproduced / "artifacts" / "versions"

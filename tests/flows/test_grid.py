@@ -48,7 +48,7 @@ def test_a_setting_of_one_table_is_not_another_ones():
     assert cells[1].settings[2:] == ("dataset.points=90", "dataset.file=openml:7")
 
 
-def test_higgs_lies_where_it_is_said_from_any_folder():
+def test_the_path_of_higgs_is_absolute():
     assert grid._file("spam", "table.csv") == []
     assert grid._file("higgs", "") == []
     assert grid._file("higgs", "openml:7") == ["dataset.file=openml:7"]
@@ -57,7 +57,7 @@ def test_higgs_lies_where_it_is_said_from_any_folder():
 
 
 def test_the_queue_is_read_from_what_dvc_says(monkeypatch):
-    monkeypatch.setattr(grid, "_said", lambda *_: QUEUE)
+    monkeypatch.setattr(grid, "_output", lambda *_: QUEUE)
     assert grid._status() == {
         "grid-iris-svm-00": "Failed",
         "grid-spam-svm-00": "Success",
@@ -67,14 +67,14 @@ def test_the_queue_is_read_from_what_dvc_says(monkeypatch):
 
 def test_a_failed_cell_is_told_by_its_own_last_words(monkeypatch):
     said = "> python -m flows.dataset\ndataset: no such table\nERROR: failed to reproduce\n\n"
-    monkeypatch.setattr(grid, "_said", lambda *_: said)
+    monkeypatch.setattr(grid, "_output", lambda *_: said)
     (cell,) = experiments(["irsi"], ["svm"], [], state="")
     assert grid._reason(cell) == "dataset: no such table"
 
 
 def test_a_command_that_fails_ends_the_grid_with_its_error():
     with pytest.raises(SystemExit, match="grid: git rev-parse nowhere: fatal"):
-        grid._said("git", "rev-parse", "nowhere")
+        grid._output("git", "rev-parse", "nowhere")
 
 
 @pytest.fixture

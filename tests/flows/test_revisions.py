@@ -54,7 +54,7 @@ def test_versions_are_read_from_cache_or_remote_and_nothing_is_checked_out(proje
 
 
 def test_what_is_no_revision_or_holds_nothing_is_told(project, tmp_path):
-    with pytest.raises(InvalidInput, match=r"^nowhere: git knows no such revision"):
+    with pytest.raises(InvalidInput, match=r"^nowhere: git has no such revision"):
         fetch("nowhere", (DATASET,), into=tmp_path)
     other = Path("artifacts/other")
     with pytest.raises(InvalidInput, match=r"^v1: its dvc.lock holds no artifacts/other"):

@@ -24,7 +24,7 @@ def test_deployments_have_the_times_of_the_file(tmp_path):
     planned = schedule.deployments(schedule.read_schedule(write(tmp_path, text)))
     assert list(planned) == [
         "pipeline/nightly: 30 2 * * 1 (Europe/Berlin)",
-        "evaluation/weekly: by hand only",
+        "evaluation/weekly: not scheduled",
     ]
     nightly, weekly = planned.values()
     (times,) = nightly.schedules
