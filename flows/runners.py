@@ -28,7 +28,7 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from flows.runtime import Progress
 from flows.server import prefect_api
 from modelpred.errors import InvalidInput
-from modelpred.targets.store import BlockJob
+from modelpred.targets.jobs import BlockJob, carry_inputs
 from modelpred.targets.worker import DevicePool, WorkerFailed, parse_devices
 
 THREADS, DASK, RAY = "threads", "dask", "ray"
@@ -82,20 +82,20 @@ _retries: dict[str, Any] = {
 
 @task(task_run_name="{job.block}", **_retries)
 def train_shard(job: BlockJob, pool: DevicePool) -> str:
-    """Train one block on the first free device; returns the path of its shard."""
-    return str(pool.train(job))
+    """Train one block on the first free device; returns its shard's name in the store."""
+    return pool.train(job)
 
 
 @task(task_run_name="{block}", **_retries)
 def train_shard_there(block: str, content: str, device: str) -> str:  # noqa: ARG001 - for the name of the run
-    """Train one block in the cluster worker that runs this task; returns the path of its shard.
+    """Train one block in the cluster worker that runs this task; returns its shard's name in the store.
 
     Args:
         block: name of the block.
         content: the job as JSON text, which the worker checks.
         device: cpu or cuda.
     """
-    return str(_own_pool(device).train(BlockJob.model_validate_json(content)))
+    return _own_pool(device).train(BlockJob.model_validate_json(content))
 
 
 @functools.lru_cache(maxsize=1)
@@ -119,7 +119,7 @@ def _submitted(jobs: Sequence[BlockJob]) -> Generator[list[Future]]:
     with _resources(device):
         spread: Any = train_shard_there.map(
             [job.block for job in jobs],
-            [job.model_dump_json() for job in jobs],
+            [job.model_dump_json() for job in carry_inputs(jobs)],
             unmapped(device),
         )
     yield list(spread)

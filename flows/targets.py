@@ -5,39 +5,41 @@ each as a task of a Prefect flow. MODELPRED_DEVICES names the devices (`auto`, `
 `cuda:0,1`), MODELPRED_RUNNER a cluster (flows/runners.py). The numbers do not depend on them.
 """
 
+from collections.abc import Sequence
+
 from flows.artifacts import DATASET, PARAMS, SUBSETS, TARGETS, shard_store, write_json, written
 from flows.runtime import run_stage
-from modelpred.dataset import read_dataset
 from modelpred.params import read_params
-from modelpred.targets.shards import read_bank
-from modelpred.targets.store import block_jobs, collect_shards, find_shard
+from modelpred.targets.jobs import BlockJob, read_inputs
+from modelpred.targets.store import block_jobs, collect_shards
 
 
 def main() -> None:
-    """Train the blocks that the store lacks, then link the shards of this version."""
+    """Collect the shards of this version, after training those that the store lacks."""
     params = read_params(PARAMS)
+    dataset = read_inputs(DATASET, SUBSETS, params.subsets.block).dataset
     jobs = block_jobs(
         dataset=DATASET,
         subsets=SUBSETS,
         store=shard_store(),
-        model=params.targets.build(classes=len(read_dataset(DATASET).classes)),
+        model=params.targets.build(classes=len(dataset.classes)),
         tolerance=params.targets.tolerance,
         block_size=params.subsets.block,
     )
-    missing = [job for job in jobs if find_shard(job) is None]
-    if missing:
+
+    def train(missing: Sequence[BlockJob]) -> None:
         # Imported here: without a block to train, the stage needs neither Prefect nor a server.
         from flows.runners import train_blocks  # noqa: PLC0415
 
         train_blocks(missing, finished=len(jobs) - len(missing))
+
     with written(TARGETS) as folder:
-        collect_shards(jobs, folder)
-        bank = read_bank(folder)
+        collected = collect_shards(jobs, folder, train=train)
         metrics = {
-            "subsets": len(bank.ids),
-            "parameters": bank.parameters.shape[1],
-            "not_converged": int((~bank.converged).sum()),
-            "degenerate": int(bank.degenerate.sum()),
+            "subsets": collected.subsets,
+            "parameters": collected.parameters,
+            "not_converged": collected.not_converged,
+            "degenerate": collected.degenerate,
         }
         write_json(metrics, folder / "metrics.json")
 

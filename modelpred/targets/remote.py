@@ -1,15 +1,16 @@
-"""A store of finished shards at any URL that fsspec knows (`s3://bucket/shards`, ...), shared by machines.
+"""Files at any URL that fsspec knows (`s3://bucket/shards`, ...), shared by machines.
 
-It keeps what `ShardStore` keeps in a folder, under the same names; hashes are checked whenever an entry is read. It
-also carries the inputs of a run, so that a machine with no copy of them can train its blocks:
+A store of shards at a URL also carries the inputs of a run, so that a machine with no copy of them can train its blocks:
 
     <url>/<first two>/<fingerprint>-<sha256>.parquet      finished shards
     <url>/inputs/<sha256 of the folder>/<file>            data set and subsets of a run
+    <url>/uploads/<time>-<random>.part                    files that are being written
 
 Credentials and endpoints are fsspec's own affair (its config files, or FSSPEC_S3_ENDPOINT_URL, AWS_ACCESS_KEY_ID ...).
 """
 
 import contextlib
+import functools
 import glob
 import hashlib
 import logging
@@ -17,21 +18,23 @@ import os
 import re
 import stat
 import tempfile
+import time
+import uuid
 from pathlib import Path
 from typing import Annotated, Any, final
 
 import fsspec
+from fsspec.spec import AbstractFileSystem
 from pydantic import Field
 
 from modelpred.errors import InvalidInput
-from modelpred.subsets import Subsets
-from modelpred.targets.parquet import ShardMetadata, shard_bytes
-from modelpred.targets.training import TrainedTargets
 
-INPUTS = "inputs"
+INPUTS, UPLOADS = "inputs", "uploads"
 # Plain names only: a name out of a store never becomes a path into another folder.
 INPUT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,100}")
 LARGEST_INPUT = 4 * 2**30
+STALE_SECONDS = 3600.0
+ATTEMPTS = 3  # at an upload that arrives cut short
 
 Url = Annotated[str, Field(pattern=r"^[a-z][a-z0-9+.-]*://.+")]
 
@@ -45,7 +48,7 @@ def is_url(where: object) -> bool:
 
 @final
 class UrlStore:
-    """Finished shards by fingerprint at a URL."""
+    """Files at a URL, by their names below it."""
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
@@ -54,59 +57,102 @@ class UrlStore:
         except (ImportError, ValueError) as error:
             raise InvalidInput(f"the shard store {url} cannot be used: {error}") from error
         self._files, self._root = found[0], found[1].rstrip("/")
+        # A file system that renames shows a file while it is written. Object stores, for which
+        # fsspec would copy and remove, show whole objects only.
+        self._renames = type(self._files).mv is not AbstractFileSystem.mv
 
-    def find(self, fingerprint: str) -> str | None:
-        """The finished shard of this fingerprint, its hash verified; None where there is none.
-
-        An entry whose content does not match its hash is named in the log and removed, so that it is made again.
-        """
+    def names(self, start: str) -> list[str]:
+        """The names of the Parquet files that start like this, sorted."""
         self._files.invalidate_cache()
-        root = glob.escape(self._root)  # a URL may hold brackets
-        for path in sorted(self._files.glob(f"{root}/{fingerprint[:2]}/{fingerprint}-*.parquet")):
-            try:
-                content = hashlib.sha256(self._files.cat_file(path)).hexdigest()
-            except FileNotFoundError:
-                continue
-            if path.rpartition("/")[2] == f"{fingerprint}-{content}.parquet":
-                return path
-            log.warning("%s: content does not match its hash; removed, to be made again", path)
-            self._files.rm_file(path)
-        return None
+        # A URL may hold brackets.
+        found = self._files.glob(f"{glob.escape(self._root)}/{start}*.parquet")
+        folder = start.rpartition("/")[0]
+        return sorted(f"{folder}/{path.rpartition('/')[2]}" for path in found)
 
-    def read(self, found: str) -> bytes:
-        """The content of an entry that `find` found."""
-        return self._files.cat_file(found)
+    def read(self, name: str) -> bytes:
+        """The content of a file.
 
-    def add(self, block: Subsets, trained: TrainedTargets, metadata: ShardMetadata) -> str:
-        """Keeps a finished shard. One that was cut short does not match its name and is made again."""
-        data = shard_bytes(block, trained, metadata)
-        name = f"{metadata.fingerprint}-{hashlib.sha256(data).hexdigest()}.parquet"
-        path = f"{self._root}/{metadata.fingerprint[:2]}/{name}"
-        self._put(path, data)
-        return path
+        Raises:
+            FileNotFoundError: there is no such file.
+        """
+        return self._files.cat_file(f"{self._root}/{name}")
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a file all or nothing.
+
+        Raises:
+            OSError: it cannot be written, or arrives cut short again and again.
+        """
+        path = f"{self._root}/{name}"
+        self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
+        for _ in range(ATTEMPTS):
+            if self._written(path, data):
+                return
+        raise OSError(f"{self.url}/{name}: only a part of {len(data):,} bytes arrives there")
+
+    def _written(self, path: str, data: bytes) -> bool:
+        """Write a file; False if it arrived cut short, in which case there is none."""
+        target = path
+        if self._renames:
+            target = f"{self._root}/{UPLOADS}/{int(time.time())}-{uuid.uuid4().hex}.part"
+            self._files.makedirs(target.rpartition("/")[0], exist_ok=True)
+        try:
+            self._files.pipe_file(target, data)
+            self._files.invalidate_cache()
+            whole = self._files.size(target) == len(data)
+            if whole and self._renames:
+                self._files.mv(target, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                self._files.rm_file(target)
+            raise
+        if not whole:
+            log.warning("%s: the upload arrived cut short", path)
+            self._files.rm_file(target)
+        return whole
+
+    def remove(self, name: str) -> None:
+        """Remove the file of this name."""
+        with contextlib.suppress(FileNotFoundError):
+            self._files.rm_file(f"{self._root}/{name}")
 
     def sweep(self) -> None:
-        """Nothing lies under temporary names here."""
+        """Remove uploads that killed writers began an hour ago or earlier."""
+        if not self._renames:
+            return
+        with contextlib.suppress(FileNotFoundError):
+            for path in map(str, self._files.ls(f"{self._root}/{UPLOADS}", detail=False)):
+                began = re.fullmatch(r"(\d{1,12})-[0-9a-f]{32}\.part", path.rpartition("/")[2])
+                if began and time.time() - int(began[1]) > STALE_SECONDS:
+                    self._files.rm_file(path)
 
-    def keep_folder(self, folder: Path) -> str:
-        """Carries a folder of inputs; returns where it lies, for `fetched`."""
+    def carry_folder(self, folder: Path) -> str:
+        """Upload a folder of inputs unless it is there already; returns its URL, for `fetched`.
+
+        Files that are there are read and compared, so that damaged ones are replaced.
+        """
         files = {
             path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.is_file()
         }
-        url = f"{self.url}/{INPUTS}/{_digest(files)}"
-        place = f"{self._root}/{INPUTS}/{_digest(files)}"
+        place = f"{INPUTS}/{_digest(files)}"
         for name, data in files.items():
-            if not self._files.exists(f"{place}/{name}"):
-                self._put(f"{place}/{name}", data)
-        return url
+            if not self._holds(f"{place}/{name}", data):
+                self.write(f"{place}/{name}", data)
+        return f"{self.url}/{place}"
 
-    def _put(self, path: str, data: bytes) -> None:
-        self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
-        self._files.pipe_file(path, data)
+    def _holds(self, name: str, data: bytes) -> bool:
+        """Whether the file of this name has this content."""
+        try:
+            same_size = self._files.size(f"{self._root}/{name}") == len(data)
+            return same_size and self.read(name) == data
+        except FileNotFoundError:
+            return False
 
 
 def fetched(url: str) -> Path:
-    """A local copy of a folder that `keep_folder` carried, fetched once.
+    """A local copy of a folder that `carry_folder` uploaded, downloaded once.
+
+    A copy that is damaged is downloaded again.
 
     Raises:
         InvalidInput: it is not there, or is not what its name says.
@@ -116,7 +162,7 @@ def fetched(url: str) -> Path:
     if re.fullmatch(r"[0-9a-f]{64}", digest) is None:
         raise InvalidInput(f"{url} is no folder of inputs")
     _make_private(place.parent)
-    if place.is_dir():
+    if place.is_dir() and _is_whole(place, file_stamp(place)):
         return place
     files = _downloaded(url)
     if _digest(files) != digest:
@@ -126,12 +172,36 @@ def fetched(url: str) -> Path:
         whole.mkdir()
         for name, data in files.items():
             (whole / name).write_bytes(data)
-        try:
-            whole.rename(place)
-        except OSError:  # another worker was faster
-            if not place.is_dir():
-                raise
+        _replace_folder(place, whole, unused=Path(folder) / "damaged")
     return place
+
+
+def _replace_folder(place: Path, whole: Path, *, unused: Path) -> None:
+    """Put a whole folder at a place, unless another worker has just done so."""
+    if os.path.lexists(place) and not (place.is_dir() and _is_whole(place, file_stamp(place))):
+        with contextlib.suppress(FileNotFoundError):
+            place.rename(unused)
+    try:
+        whole.rename(place)
+    except OSError:  # another worker was faster
+        if not place.is_dir():
+            raise
+
+
+def file_stamp(*folders: Path) -> tuple[int, ...]:
+    """Times and sizes of the files in these folders: the same as long as nobody writes to them."""
+    files = [path for folder in folders for path in sorted(folder.glob("*"))]
+    return tuple(value for s in map(Path.lstat, files) for value in (s.st_mtime_ns, s.st_size))
+
+
+@functools.lru_cache(maxsize=8)
+def _is_whole(place: Path, stamp: tuple[int, ...]) -> bool:
+    """Whether a local copy is what its name says; asked once for files that nobody writes to."""
+    del stamp  # only part of the key
+    try:
+        return _digest({path.name: path.read_bytes() for path in place.iterdir()}) == place.name
+    except OSError:
+        return False
 
 
 def _make_private(folder: Path) -> None:
@@ -150,9 +220,14 @@ def _make_private(folder: Path) -> None:
 
 
 def _downloaded(url: str) -> dict[str, bytes]:
-    """The files of a folder at a URL, by name."""
+    """The files of a folder at a URL, by name; none if there is no such folder."""
     found: Any = fsspec.url_to_fs(url)
-    entries = {str(one["name"]): int(one["size"]) for one in found[0].ls(found[1], detail=True)}
+    found[0].invalidate_cache()
+    try:
+        listed = found[0].ls(found[1], detail=True)
+    except FileNotFoundError:
+        return {}
+    entries = {str(one["name"]): int(one["size"]) for one in listed}
     return {
         path.rpartition("/")[2]: found[0].cat_file(path)
         for path, size in entries.items()

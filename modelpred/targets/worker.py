@@ -4,7 +4,7 @@ A worker (`python -m modelpred.targets.worker --device cpu:0`) reads one JSON li
 
     {"ready": "cpu:0"}                              once, when it can take jobs
     {"id": 3, "progress": [120, 250]}               subsets of the block that are finished, of all
-    {"id": 3, "shard": "<path in the store>"}       done
+    {"id": 3, "shard": "<name in the store>"}       done
     {"id": 3, "refused": "<what is wrong>"}         the job does not fit its data, or cannot be written
 
 No pickle, and nothing of any scheduler: results lie in the shard store. A worker ends as soon as its input closes, so
@@ -22,7 +22,6 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from queue import SimpleQueue
 from types import TracebackType
 from typing import IO, Any, TextIO, cast, final
@@ -31,7 +30,8 @@ import torch
 from pydantic import ValidationError
 
 from modelpred.errors import InvalidInput
-from modelpred.targets.store import BlockJob, find_shard, train_block
+from modelpred.targets.jobs import BlockJob
+from modelpred.targets.store import find_shard, train_block
 
 MODULE = "modelpred.targets.worker"
 STDERR_TAIL = 2000
@@ -115,7 +115,7 @@ def serve(device: str, requests: TextIO, answers: TextIO) -> None:
         ) as error:  # a full disk, or no permission to write: no other worker does better
             answer.send({"id": number, "refused": f"cannot write to the store: {error}"})
         else:
-            answer.send({"id": number, "shard": str(done)})
+            answer.send({"id": number, "shard": done})
 
 
 @final
@@ -176,7 +176,7 @@ class _Slot:
         self._stderr: IO[bytes] | None = None
         self._sent = 0
 
-    def train(self, job: BlockJob, progress: Progress | None) -> str | Path:
+    def train(self, job: BlockJob, progress: Progress | None) -> str:
         try:
             return self._exchange(job, progress)
         except BaseException as error:
@@ -185,7 +185,7 @@ class _Slot:
                 self.stop()
             raise
 
-    def _exchange(self, job: BlockJob, progress: Progress | None) -> str | Path:
+    def _exchange(self, job: BlockJob, progress: Progress | None) -> str:
         process = self._running()
         self._sent += 1
         request = {"id": self._sent, "job": job.model_dump(mode="json")}
@@ -208,7 +208,7 @@ class _Slot:
             else:
                 return self._finished(job)
 
-    def _finished(self, job: BlockJob) -> str | Path:
+    def _finished(self, job: BlockJob) -> str:
         found = find_shard(job)
         if found is None:
             raise self._failure(
@@ -306,8 +306,8 @@ class DevicePool:
     ) -> None:
         self.close()
 
-    def train(self, job: BlockJob, *, progress: Progress | None = None) -> str | Path:
-        """Trains one block on the first free device; returns its shard's verified path in the store.
+    def train(self, job: BlockJob, *, progress: Progress | None = None) -> str:
+        """Trains one block on the first free device; returns its shard's name in the store.
 
         Args:
             job: the block to train.

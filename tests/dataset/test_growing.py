@@ -13,7 +13,7 @@ from modelpred.errors import InvalidInput
 from modelpred.subsets import SubsetsConfig, blocks, draw_subsets, write_subsets
 from modelpred.targets import target_model
 from modelpred.targets.shards import read_bank
-from modelpred.targets.store import ShardStore, block_jobs, collect_shards, train_block
+from modelpred.targets.store import block_jobs, collect_shards, find_shard, train_block
 
 SUBSETS = SubsetsConfig(
     fit={"uniform": 40, "bootstrap": 10}, validation={"uniform": 10}, test={"uniform": 10},
@@ -168,9 +168,7 @@ def test_shards_of_unchanged_rows_are_not_trained_again(prepared, tmp_path):
             dataset=place / "dataset", subsets=place / "subsets", store=tmp_path / "store",
             model=target_model("logistic"), tolerance=1e-8, block_size=SUBSETS.block,
         )  # fmt: skip
-        missing = [
-            job for job in jobs if ShardStore(tmp_path / "store").find(job.fingerprint) is None
-        ]
+        missing = [job for job in jobs if find_shard(job) is None]
         for job in missing:
             train_block(job)
         collect_shards(jobs, place / "targets")

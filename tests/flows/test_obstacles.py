@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import subprocess
@@ -180,7 +181,7 @@ def test_inputs_that_others_could_plant_are_refused(tmp_path, monkeypatch, mode)
     from modelpred.targets import remote  # noqa: PLC0415
 
     monkeypatch.setattr(remote.tempfile, "gettempdir", lambda: str(tmp_path))
-    digest = "a" * 64
+    digest = hashlib.sha256(b"").hexdigest()  # of a folder without files
     planted = tmp_path / f"modelpred-inputs-{os.getuid()}" / digest
     planted.mkdir(parents=True)
     planted.parent.chmod(mode)

@@ -39,6 +39,7 @@ def test_a_shard_is_found_in_a_store_of_any_name(name):
         path.parent.mkdir(parents=True)
         path.write_bytes(content)
         store = UrlStore(f"file://{place}/{name}")
-        found = store.find(fingerprint)
-        assert found is not None
-        assert store.read(found) == content
+        assert store.names(f"ab/{fingerprint}-") == [f"ab/{shard}"]
+        assert store.read(f"ab/{shard}") == content
+        store.write("cd/new.parquet", content)
+        assert (Path(place) / name / "cd" / "new.parquet").read_bytes() == content

@@ -1,6 +1,5 @@
 """A store at a URL gives the bytes that a store in a folder gives, and carries what training needs."""
 
-import logging
 import shutil
 import uuid
 from pathlib import Path
@@ -12,8 +11,9 @@ from modelpred.dataset import DatasetConfig, prepare, write_dataset
 from modelpred.errors import InvalidInput
 from modelpred.subsets import SubsetsConfig, draw_subsets, write_subsets
 from modelpred.targets import target_model
+from modelpred.targets.jobs import BlockJob, carry_inputs
 from modelpred.targets.remote import UrlStore, fetched
-from modelpred.targets.store import BlockJob, block_jobs, collect_shards, find_shard, train_block
+from modelpred.targets.store import block_jobs, collect_shards, train_block
 
 MODEL = target_model("logistic", C=1.0)
 
@@ -55,7 +55,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_the_same_bytes_come_out_of_a_url_also_where_the_inputs_are_not(inputs, url):
     local = jobs_in(inputs, inputs / "store")
-    remote = [BlockJob.model_validate_json(job.model_dump_json()) for job in jobs_in(inputs, url)]
+    planned = jobs_in(inputs, url)
+    remote = [BlockJob.model_validate_json(job.model_dump_json()) for job in carry_inputs(planned)]
     assert not any(str(inputs) in job.model_dump_json() for job in remote)
     for folder in ("dataset", "subsets"):
         shutil.copytree(inputs / folder, inputs / "elsewhere" / folder)
@@ -72,23 +73,8 @@ def test_the_same_bytes_come_out_of_a_url_also_where_the_inputs_are_not(inputs, 
     assert contents(inputs / "remote") == contents(inputs / "local")
 
 
-def test_a_damaged_entry_is_named_removed_and_made_again(inputs, url, caplog):
-    job = jobs_in(inputs, url)[0]
-    path = train_block(job)
-    files, _ = fsspec.url_to_fs(url)
-    content = bytearray(files.cat_file(path))
-    content[len(content) // 2] ^= 1
-    files.pipe_file(path, bytes(content))
-
-    with caplog.at_level(logging.WARNING):
-        assert find_shard(job) is None
-    assert str(path) in caplog.text
-    assert train_block(job) == path
-    assert find_shard(job) == path
-
-
 def test_inputs_that_are_not_what_their_name_says_are_refused(inputs, url):
-    kept = UrlStore(url).keep_folder(inputs / "dataset")
+    kept = UrlStore(url).carry_folder(inputs / "dataset")
     files, place = fsspec.url_to_fs(kept)
     files.pipe_file(f"{place}/dataset.json", b"{}")
     with pytest.raises(InvalidInput, match="is not what its name says"):

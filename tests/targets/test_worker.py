@@ -18,7 +18,8 @@ from modelpred.dataset import DatasetConfig, prepare, write_dataset
 from modelpred.errors import InvalidInput
 from modelpred.subsets import SubsetsConfig, draw_subsets, write_subsets
 from modelpred.targets import target_model, worker
-from modelpred.targets.store import BlockJob, block_jobs, collect_shards, train_block
+from modelpred.targets.jobs import BlockJob
+from modelpred.targets.store import block_jobs, collect_shards, train_block
 from modelpred.targets.worker import DevicePool, WorkerFailed, parse_devices, worker_command
 
 PARENT = psutil.Process()
@@ -138,7 +139,7 @@ def test_a_job_that_does_not_fit_is_told_as_bad_input_and_the_worker_lives_on(tm
         ):
             pool.train(jobs[0].model_copy(update={"block": "fit-uniform-0099"}))
         (before,) = children()
-        assert pool.train(jobs[0]).is_file()
+        assert (tmp_path / "store" / pool.train(jobs[0])).is_file()
         assert children() == [before]
 
 
