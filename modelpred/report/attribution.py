@@ -1,4 +1,4 @@
-"""Attribution: the section on which rows are responsible for a coefficient and for a prediction."""
+"""The section on the rows that are responsible for coefficients and predictions."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from modelpred.report.blocks import (
     percent,
 )
 from modelpred.report.inputs import ReportInputs
-from modelpred.report.methods import in_order, is_ours, look
+from modelpred.report.methods import in_order, is_predictor, look
 from modelpred.studies.utility import StudyResult
 
 _LISTED = 3  # responsible rows shown for each coefficient
 
 
 def attribution_blocks(inputs: ReportInputs, result: StudyResult) -> list[Block]:
-    """Responsible rows of the largest coefficients, agreement with leaving one out, and flips."""
+    """Responsible rows of the largest coefficients, their agreement with retraining, and flips."""
     return [
         Text(_agreement(result), finding=True),
         _responsible_table(inputs, result),
         Text(
-            "A row's share in a coefficient is by how much the coefficient is predicted to fall "
-            "when the row is removed. Its derivative by the row's weight, by automatic "
-            "differentiation through the predictor, says the same to first order and without "
-            "asking for each row; the table below judges both."
+            "The share of a row in a coefficient is the predicted decrease of the coefficient when "
+            "the row is removed. The derivative of the coefficient by the row's weight is a "
+            "first-order approximation of it; one automatic differentiation through the predictor "
+            "gives the derivatives for all rows. The table below compares both with retraining."
         ),
         _method_table(result),
         *_flip_blocks(inputs, result),
@@ -44,15 +44,15 @@ def attribution_blocks(inputs: ReportInputs, result: StudyResult) -> list[Block]
 def _agreement(result: StudyResult) -> str:
     metrics = result.metrics
     influence = metrics["methods"].get("influence", {}).get("spearman")
-    beside = f"; influence functions reach {number(influence)}" if influence is not None else ""
+    others = f"; influence functions: {number(influence)}" if influence is not None else ""
     refined = metrics["methods"].get("predictor_refined", {}).get("spearman")
     if refined is not None:
-        beside += f", predicting each removal with some Newton steps {number(refined)}"
+        others += f"; predicted removals with Newton steps: {number(refined)}"
     return (
-        "Which rows move a coefficient, and how, the predictor's derivatives rank as leaving out "
-        f"each row and retraining does, with a Spearman correlation of {number(metrics['spearman'])} "
-        f"(median over coefficients{beside}); {percent(metrics['above'])} of the coefficients reach "
-        "0.95."
+        "The rank correlation between the predictor's derivatives and the effects of removing each "
+        f"row and retraining is {number(metrics['spearman'])} (Spearman, median over "
+        f"coefficients{others}). It is at least 0.95 for {percent(metrics['above'])} of the "
+        "coefficients."
     )
 
 
@@ -70,7 +70,7 @@ def _responsible_table(inputs: ReportInputs, result: StudyResult) -> Table:
         shares = [
             Cell(
                 f"Row {each['row_id']}",
-                f"{number(each['removal'], 2)}; left out {number(each['exact'], 2)}",
+                f"{number(each['removal'], 2)}; retrained {number(each['exact'], 2)}",
             )
             for each in own.iter_rows(named=True)
         ]
@@ -81,19 +81,19 @@ def _responsible_table(inputs: ReportInputs, result: StudyResult) -> Table:
         [
             Column("Coefficient", numeric=False),
             Column("Value"),
-            *(Column(f"{place}. row", numeric=False) for place in range(1, _LISTED + 1)),
+            *(Column(f"{rank}. row", numeric=False) for rank in range(1, _LISTED + 1)),
         ],
         body,
         stacked=True,
-        note="Below each row its share in the coefficient, predicted, and the change when it is "
-        "left out and the model is retrained.",
+        note="Below each row: its predicted share in the coefficient, and the share by removing it "
+        "and retraining.",
     )
 
 
 def _method_table(result: StudyResult) -> Table:
-    found = {row["method"]: row for row in result.tables["methods"].iter_rows(named=True)}
-    order = in_order(list(found))
-    highest = max((row["spearman"] for row in found.values() if row["spearman"]), default=None)
+    by_method = {row["method"]: row for row in result.tables["methods"].iter_rows(named=True)}
+    order = in_order(list(by_method))
+    highest = max((row["spearman"] for row in by_method.values() if row["spearman"]), default=None)
     rows = [
         [
             Cell(look(method).label),
@@ -105,30 +105,31 @@ def _method_table(result: StudyResult) -> Table:
             Cell(percent(row["above"])),
             Cell(microseconds(1e6 * row["seconds"])),
         ]
-        for method, row in ((method, found[method]) for method in order)
+        for method, row in ((method, by_method[method]) for method in order)
     ]
     return Table(
-        "Responsible rows by every method, beside leaving each out and retraining",
+        "Agreement of every method with removing each row and retraining",
         [
             Column("Method", numeric=False),
             Column("Spearman, median"),
-            Column("Coefficients of 0.95 or more"),
+            Column("Coefficients with 0.95 or more"),
             Column("Time for all"),
         ],
         rows,
-        note="Spearman over rows for each coefficient; below it the 5% and 95% quantiles over "
-        "coefficients. ModelPred: the derivatives of the refined answer; unrefined: of the prediction "
-        "alone; removals, refined: by predicting each removal, without and with Newton steps.",
-        ours=_ours(order),
+        note="Spearman: over rows, for each coefficient; the smaller numbers are the 5% and 95% "
+        "quantiles over coefficients. ModelPred: derivatives of the refined prediction. Unrefined: "
+        "derivatives of the plain prediction. Removals and refined: predictions without each row, "
+        "without and with Newton steps.",
+        highlighted=_predictor_rows(order),
     )
 
 
-def _ours(methods: list[str]) -> frozenset[int]:
-    return frozenset(index for index, method in enumerate(methods) if is_ours(method))
+def _predictor_rows(methods: list[str]) -> frozenset[int]:
+    return frozenset(index for index, method in enumerate(methods) if is_predictor(method))
 
 
 def _flip_blocks(inputs: ReportInputs, result: StudyResult) -> list[Block]:
-    """The smallest sets found whose removal flips a prediction; nothing for a regression."""
+    """Small sets of rows whose removal flips a prediction; empty for a regression."""
     methods = {row["method"]: row for row in result.tables["flip_methods"].iter_rows(named=True)}
     if not methods:
         return []
@@ -154,9 +155,9 @@ def _flip_blocks(inputs: ReportInputs, result: StudyResult) -> list[Block]:
             Column("Time for all"),
         ],
         rows,
-        note="Sets of rows are predicted jointly, and each found is retrained once. Rows removed: "
-        f"over the {count(common)} test rows that every method flipped with confirmation.",
-        ours=_ours(order),
+        note="The effect of each set of rows is predicted, and then checked by retraining once. Rows "
+        f"removed: mean over the {count(common)} test rows with a confirmed flip by every method.",
+        highlighted=_predictor_rows(order),
     )
     return [summary, *_flip_table(inputs, result, order[0])]
 
@@ -176,9 +177,9 @@ def _flip_table(inputs: ReportInputs, result: StudyResult, method: str) -> list[
         ]
         for row in flips.sort("size").head(inputs.config.rows).iter_rows(named=True)
     ]
-    heads = ("Test row", "Predicted", "Margin", "Rows removed", "Then, predicted")
+    heads = ("Test row", "Predicted", "Margin", "Rows removed", "Margin after, predicted")
     columns = [Column(head, numeric=head not in heads[:2]) for head in heads]
-    columns += [Column("Then, retrained"), Column("Flips", numeric=False)]
-    columns.append(Column("Which rows", numeric=False))
-    caption = f"The predictions that rest on the fewest rows, by {look(method).label}"
+    columns += [Column("Margin after, retrained"), Column("Flips", numeric=False)]
+    columns.append(Column("Removed rows", numeric=False))
+    caption = f"Predictions that flip after removing the fewest rows, by {look(method).label}"
     return [Table(caption, columns, body, folded=True)] if body else []

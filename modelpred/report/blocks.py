@@ -1,7 +1,7 @@
-"""The parts that a section is made of, and how numbers are written on the page.
+"""The parts of a section (texts, tables, figures), and the format of numbers on the page.
 
-Text in a block is plain and escaped by the template; only `Markup`, built with escaped arguments,
-passes through.
+The template escapes all text. Only `Markup`, which is built with escaped arguments, is inserted as
+it is.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Column:
-    """Head of a table column; numbers are set right-aligned."""
+    """Head of a table column; numeric columns are right-aligned."""
 
     title: str
     numeric: bool = True
@@ -32,7 +32,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell: its text, a smaller line below it, and whether it is the best of its column."""
+    """One cell: its text, a smaller note, and whether it is the best of its column."""
 
     text: str
     note: str = ""
@@ -41,10 +41,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """A table whose first cell of a row is the row's header.
+    """A table; the first cell of each row is the row's header.
 
-    `folded` hides it behind a click; `stacked` sets each row as a card on a narrow page; `ours`
-    are the rows to set off.
+    `folded` hides it until it is clicked; `stacked` shows each row as a card on a narrow page;
+    `highlighted` has the indices of the rows to highlight.
     """
 
     caption: str
@@ -53,13 +53,13 @@ class Table:
     note: str = ""
     folded: bool = False
     stacked: bool = False
-    ours: frozenset[int] = frozenset()
+    highlighted: frozenset[int] = frozenset()
     kind: str = "table"
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One drawing: inline SVG and what it shows in words, for those who do not see it."""
+    """One drawing: inline SVG, and a description for screen readers."""
 
     title: str
     svg: Markup
@@ -117,27 +117,27 @@ def percent(value: int | float | None, digits: int = 3) -> str:
 
 
 def percent_interval(low: int | float | None, high: int | float | None) -> str:
-    """The two ends of an interval of shares; empty where there is none."""
+    """The two ends of an interval of shares; empty if there is none."""
     if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
         return ""
     return f"{number(100 * low)} to {percent(high)}"
 
 
 def number_interval(low: int | float | None, high: int | float | None) -> str:
-    """The two ends of an interval of numbers; empty where there is none."""
+    """The two ends of an interval of numbers; empty if there is none."""
     if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
         return ""
     return f"{number(low)} to {number(high)}"
 
 
 def timing_words(*, busy: bool) -> str:
-    """How times of a table were measured, and a warning where other work on the machine made them longer."""
-    warning = " The machine was busy then (load average above its cores): they are too long."
+    """How times were measured, and a warning if other work on the machine made them longer."""
+    warning = " The machine was busy (load average above its number of cores): they are too long."
     return "Times are medians of repeats on this machine." + warning * busy
 
 
 def microseconds(value: int | float | None) -> str:
-    """A time given in microseconds, in the unit that reads best."""
+    """A time given in microseconds, in a suitable unit."""
     if value is None or not math.isfinite(value):
         return number(value)
     for unit, size in (("s", 1e6), ("ms", 1e3)):
@@ -156,7 +156,7 @@ def count(value: int | float) -> str:
 
 
 def plain(value: object) -> str:
-    """Any value of a params or metrics file as text."""
+    """A value of a params or metrics file as text."""
     if value is None:
         return "none"
     if isinstance(value, bool):
@@ -169,18 +169,18 @@ def plain(value: object) -> str:
 
 
 def flat(values: Mapping[str, object], prefix: str = "") -> list[tuple[str, str]]:
-    """A nested mapping as names joined by dots and their values as text."""
-    found: list[tuple[str, str]] = []
+    """A nested mapping as pairs of a dotted name and a value as text."""
+    pairs: list[tuple[str, str]] = []
     for name, value in values.items():
         if isinstance(value, Mapping):
-            found += flat(value, f"{prefix}{name}.")
+            pairs += flat(value, f"{prefix}{name}.")
         else:
-            found.append((f"{prefix}{name}", plain(value)))
-    return found
+            pairs.append((f"{prefix}{name}", plain(value)))
+    return pairs
 
 
 def facts_table(caption: str, values: Mapping[str, object], *, folded: bool = False) -> Table:
-    """Names and values, one a row."""
+    """A table of names and values."""
     return Table(
         caption,
         [Column("Name", numeric=False), Column("Value", numeric=False)],

@@ -1,4 +1,4 @@
-"""Calibration: the section on how sure the model is, and how sure it should be."""
+"""The section on calibration of the probabilities, and on intervals."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from modelpred.report.blocks import (
 )
 from modelpred.report.figures import reliability
 from modelpred.report.inputs import ReportInputs
-from modelpred.report.methods import in_order, is_ours, look
+from modelpred.report.methods import in_order, is_predictor, look
 from modelpred.studies.utility import StudyResult
 
 _QUALITIES = {
@@ -36,12 +36,12 @@ _QUALITIES = {
 
 
 def calibration_blocks(inputs: ReportInputs, result: StudyResult) -> list[Block]:
-    """Before, after, and the same with retrained models; intervals, and how often they hold."""
+    """Calibration before and after averaging, with predicted and retrained models, and intervals."""
     bins, summary = result.tables["reliability"], result.tables["summary"]
     figure = Figure(
-        "How often the model was right against how sure it was (probability of its most likely "
-        "class), with 95% Wilson intervals of each bin. Grey bars show how many test rows a bin "
-        "holds. A calibrated model lies on the line.",
+        "Accuracy against confidence (probability of the most likely class), with 95% Wilson "
+        "intervals of each bin. Grey bars show the number of test rows in a bin. The points of a "
+        "calibrated model are on the line.",
         [_panel(row, bins.filter(pl.col("method") == row["method"])) for row in _rows(summary)],
     )
     return [
@@ -65,7 +65,7 @@ def _panel(row: Mapping[str, Any], bins: pl.DataFrame) -> Panel:
 
 
 def _words(result: StudyResult) -> list[Text]:
-    """What averaging changed, and how near it came to retraining."""
+    """The log-likelihood before and after averaging, and with retrained models."""
     scores = {row["method"]: row["nll"] for row in _rows(result.tables["summary"])}
     before, after = scores.get("full_model"), scores.get("predicted_bootstrap")
     if before is None or after is None:
@@ -86,24 +86,24 @@ def _summary_table(summary: pl.DataFrame) -> Table:
         cells = [Cell(look(row["method"]).label)]
         for name in _QUALITIES:
             noise = row.get(name.replace("ece", "noise")) if name.startswith("ece") else None
-            note = f"chance alone: {number(noise, 2)}" if noise is not None else ""
+            note = f"expected by chance: {number(noise, 2)}" if noise is not None else ""
             digits = 3 if name.startswith("ece") else 4
             cells.append(Cell(number(row[name], digits), note, row[name] == best[name]))
         rows.append(cells)
     return Table(
-        "Quality of the probabilities on test rows, smaller is better",
+        "Quality of the probabilities on test rows (smaller is better)",
         [Column("Method", numeric=False), *map(Column, _QUALITIES.values())],
         rows,
-        note="Chance alone: about the expected calibration error (ECE) that a perfectly calibrated "
-        "model would show on so many rows. Temperature scaling needs labels: each half of the test "
-        "rows is tempered by what the other half asks for. Laplace: models drawn around the "
-        "full-data model by its Hessian.",
-        ours=_ours(summary["method"].to_list()),
+        note="Expected by chance: about the expected calibration error (ECE) that a perfectly "
+        "calibrated model would have on this number of rows. Temperature scaling needs labels: the "
+        "temperature of each half of the test rows is fitted to the other half. Laplace: models "
+        "drawn around the model of all rows by its Hessian.",
+        highlighted=_predictor_rows(summary["method"].to_list()),
     )
 
 
-def _ours(methods: list[str]) -> frozenset[int]:
-    return frozenset(index for index, method in enumerate(methods) if is_ours(method))
+def _predictor_rows(methods: list[str]) -> frozenset[int]:
+    return frozenset(index for index, method in enumerate(methods) if is_predictor(method))
 
 
 def _ratio(value: float | None) -> str:
@@ -111,11 +111,11 @@ def _ratio(value: float | None) -> str:
 
 
 def _spread_table(result: StudyResult) -> Table:
-    """Every method's bootstrap against retraining on the same resamples."""
-    found = {row["method"]: row for row in _rows(result.tables["refits"])}
-    order = in_order(list(found))
-    nearest = min((row["endpoint_error"] for row in found.values()), default=None)
-    lowest = min((row["nll"] for row in found.values()), default=None)
+    """The bootstrap of every method, compared with retraining on the same resamples."""
+    by_method = {row["method"]: row for row in _rows(result.tables["refits"])}
+    order = in_order(list(by_method))
+    nearest = min((row["endpoint_error"] for row in by_method.values()), default=None)
+    lowest = min((row["nll"] for row in by_method.values()), default=None)
     rows = [
         [
             Cell(look(method).label),
@@ -129,27 +129,28 @@ def _spread_table(result: StudyResult) -> Table:
             Cell(number(row["endpoint_error_95"], 2)),
             Cell(microseconds(1e6 * row["seconds"])),
         ]
-        for method, row in ((method, found[method]) for method in order)
+        for method, row in ((method, by_method[method]) for method in order)
     ]
-    heads = ("Log-likelihood, negative", "Spread over retrained", "Spreads within 5%")
+    heads = ("Negative log-likelihood", "Spread / retrained spread", "Spreads within 5%")
     return Table(
-        "The bootstrap by every method, beside retraining on the same resamples",
+        "The bootstrap of every method, compared with retraining on the same resamples",
         [
             Column("Method", numeric=False),
             *map(Column, heads),
             *map(Column, ("Endpoint error, median", "Endpoint error, 95%", "Time for all")),
         ],
         rows,
-        note="Spread: standard deviation over resamples of a test row's probability, median of its "
-        "ratio to the retrained one with the 5% and 95% quantiles over rows; 1 is right. Endpoint "
-        "error: distance in probability between the ends of predicted and retrained 90% intervals. "
+        note="Spread: standard deviation of a test row's probability over resamples. The table shows "
+        "the median of its ratio to the spread of retrained models, with the 5% and 95% quantiles "
+        "over rows; 1 is correct. Endpoint error: difference in probability between the ends of "
+        "predicted and retrained 90% intervals. "
         f"Retraining took {microseconds(1e6 * result.metrics['truth_seconds'])}.",
-        ours=_ours(order),
+        highlighted=_predictor_rows(order),
     )
 
 
 def _parameter_tables(inputs: ReportInputs, result: StudyResult) -> list[Table]:
-    """How sure the largest coefficients are, predicted and retrained."""
+    """Intervals of the largest coefficients, predicted and retrained."""
     parameters = result.tables["parameters"].filter(pl.col("feature") != "intercept")
     largest = parameters.sort(pl.col("before").abs(), descending=True).head(inputs.config.rows)
     rows = [
@@ -169,23 +170,23 @@ def _parameter_tables(inputs: ReportInputs, result: StudyResult) -> list[Table]:
             [
                 Column("Coefficient", numeric=False),
                 *map(Column, heads),
-                Column("Holds zero", numeric=False),
+                Column("Includes zero", numeric=False),
             ],
             rows,
             folded=True,
-            note="Resampling the rows changes a penalised coefficient by this much; the interval is "
-            "around penalised coefficients.",
+            note="The intervals show how resampling the rows changes the penalised coefficients. They "
+            "do not correct the bias of the penalty.",
         )
     ]
 
 
 def _coverage_tables(result: StudyResult) -> list[Table]:
-    """How often the intervals hold the truth where that is known; nothing if it was not asked."""
-    found = result.tables["coverage"]
-    if found.is_empty():
+    """Coverage of the intervals on simulated tables; empty if it was not measured."""
+    coverage = result.tables["coverage"]
+    if coverage.is_empty():
         return []
-    methods = in_order(found["method"].to_list())
-    by_name = {row["method"]: row for row in _rows(found)}
+    methods = in_order(coverage["method"].to_list())
+    by_name = {row["method"]: row for row in _rows(coverage)}
     rows = [
         [
             Cell(look(method).label),
@@ -201,18 +202,17 @@ def _coverage_tables(result: StudyResult) -> list[Table]:
         ]
         for method in methods
     ]
-    tables = count(found["tables"][0])
+    tables = count(coverage["tables"][0])
     return [
         Table(
-            "How often 90% intervals hold the truth",
+            "Coverage of 90% intervals on simulated tables",
             [Column("Method", numeric=False), Column("Probabilities"), Column("Coefficients")],
             rows,
-            note=f"The truth is known here: labels of {tables} tables were drawn from the full-data "
-            "model, and each table was bootstrapped; below each share its 95% band over tables. "
-            "Intervals of penalised models are around penalised models and hold the truth less "
-            "often than 90%, retrained or predicted: what counts is how near the two are. The "
-            "predictor was fitted to none of these tables, so that it is also asked for points that "
-            "it never saw.",
-            ours=_ours(methods),
+            note=f"Labels of {tables} tables were simulated from the model of all rows, so the true "
+            "values are known. Each table was bootstrapped. The smaller numbers are 95% intervals "
+            "over tables. Coverage is below 90% for retrained models, too, because penalised models "
+            "are biased; compare predicted with retrained. The predictor was not fitted to these "
+            "tables, so its inputs are rows that it has not seen.",
+            highlighted=_predictor_rows(methods),
         )
     ]

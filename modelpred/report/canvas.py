@@ -1,8 +1,9 @@
-"""The ground of every drawing: inline SVG whose text is text and whose colours follow the page.
+"""Draws panels as inline SVG with real text and with colours as CSS variables.
 
-matplotlib is used through its object-oriented interface only. It takes no date and a fixed salt for
-ids; afterwards each colour is replaced by its CSS variable (so that one file serves a light and a
-dark page) and ids get the panel's name, since many drawings share a page.
+matplotlib is used through its object-oriented interface, without a date and with a fixed salt for
+ids, so the output is reproducible. Afterwards each colour is replaced by its CSS variable, so that
+one file serves a light and a dark page, and ids get the panel's name as a prefix, since a page has
+many drawings.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from modelpred.report.blocks import Key, Panel
-from modelpred.report.methods import COLOURS, Look, is_ours, look
+from modelpred.report.methods import COLOURS, Look, is_predictor, look
 
-# Inches, of 72 units each, which the page shows at about one pixel: widths of panels that stand
-# in twos and in threes, so that their texts come out alike.
+# Widths of panels in rows of two and of three, in inches of 72 units. The page shows a unit as about
+# one pixel, so texts have the same size in both.
 HALF, THIRD = 5.9, 4.75
 _SETTINGS = {
     "svg.fonttype": "none",
@@ -58,12 +59,12 @@ _SHAPES = {
     "*": "<path d='M17 1l2 4 4 .5-3 3 .8 4.500-3.800-2-3.800 2 .8-4.500-3-3 4-.5z'/>",
     "": "",
 }
-_LEGEND, _ABREAST = 24, 6  # height of a line of a legend below several panels, entries in it
+_LEGEND_HEIGHT, _LEGEND_ENTRIES = 24, 6  # of a line of the legend of a standalone file
 _VIEW = re.compile(r' viewBox="([^"]*)"')
 
 
 def colour(name: str) -> str:
-    """The colour that stands for a CSS variable while a panel is drawn."""
+    """The colour that represents a CSS variable while a panel is drawn."""
     return COLOURS[name][0]
 
 
@@ -76,9 +77,9 @@ def draw(
     width: float = HALF,
     shape: float = 0.72,
 ) -> Panel:
-    """One panel: what `paint` puts on its axes, as inline SVG that follows the page's colours.
+    """A panel that `paint` draws, as inline SVG with colours of the page.
 
-    `shape` is height over width.
+    `shape` is the height divided by the width.
     """
     settings: dict[Any, Any] = {  # matplotlib types its keys as literals
         **_SETTINGS,
@@ -116,20 +117,20 @@ def _inline(svg: str, name: str) -> Markup:
 
 
 def standalone(panels: Sequence[Panel], *, columns: int, legend: Sequence[Key]) -> str:
-    """One SVG file of some panels with their titles, row by row, in the colours of light ground.
+    """Text of an SVG file with panels, their titles and a legend, in the colours of the light page.
 
     Args:
-        panels: of `draw`.
-        columns: panels in a row.
-        legend: what stands below them.
+        panels: results of `draw`.
+        columns: number of panels in a row.
+        legend: entries below the panels.
     """
     views = [[float(number) for number in _view(panel).split()] for panel in panels]
     width, height = max(view[2] for view in views), max(view[3] for view in views)
     head, rows = 26, -(-len(panels) // columns)
     parts: list[str] = []
-    for place, (panel, view) in enumerate(zip(panels, views, strict=True)):
-        x, y = width * (place % columns), (height + head) * (place // columns)
-        drawing = _VIEW.sub("", str(panel.svg), count=1)  # the first tag's, kept below
+    for index, (panel, view) in enumerate(zip(panels, views, strict=True)):
+        x, y = width * (index % columns), (height + head) * (index // columns)
+        drawing = _VIEW.sub("", str(panel.svg), count=1)  # inserted again below
         drawing = drawing.replace(
             "<svg ", f'<svg x="{x:g}" y="{y + head:g}" width="{view[2]:g}" height="{view[3]:g}" '
             f'viewBox="{_view(panel)}" ', 1,
@@ -141,7 +142,8 @@ def standalone(panels: Sequence[Panel], *, columns: int, legend: Sequence[Key]) 
     parts += _legend(legend, width=columns * width, top=rows * (height + head))
     text = (
         f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
-        f'viewBox="0 0 {columns * width:g} {rows * (height + head) + _LEGEND * _lines(legend):g}" '
+        f'viewBox="0 0 {columns * width:g} '
+        f'{rows * (height + head) + _LEGEND_HEIGHT * _lines(legend):g}" '
         f'font-family="Helvetica, Arial, sans-serif">'
         f'<rect width="100%" height="100%" fill="#ffffff"/>{"".join(parts)}</svg>\n'
     )
@@ -151,14 +153,14 @@ def standalone(panels: Sequence[Panel], *, columns: int, legend: Sequence[Key]) 
 
 
 def _lines(legend: Sequence[Key]) -> int:
-    return -(-len(legend) // _ABREAST)
+    return -(-len(legend) // _LEGEND_ENTRIES)
 
 
 def _legend(legend: Sequence[Key], *, width: float, top: float) -> list[str]:
     parts: list[str] = []
-    for place, key in enumerate(legend):
-        x = 12 + (width - 12) / _ABREAST * (place % _ABREAST)
-        y = top + _LEGEND * (place // _ABREAST)
+    for index, key in enumerate(legend):
+        x = 12 + (width - 12) / _LEGEND_ENTRIES * (index % _LEGEND_ENTRIES)
+        y = top + _LEGEND_HEIGHT * (index // _LEGEND_ENTRIES)
         drawing = str(key.swatch).replace(
             "<svg ", f'<svg x="{x:g}" y="{y + 4:g}" width="34" height="14" ', 1
         )
@@ -190,14 +192,14 @@ def keys(methods: Sequence[str]) -> tuple[Key, ...]:
 
 
 def curve_keys(methods: Sequence[str]) -> tuple[Key, ...]:
-    """The legend of methods of which the predictor's answers, with any Newton steps, are one curve."""
-    ours = Key("ModelPred, all answers", swatch(look("predictor")))
-    others = keys([method for method in methods if not is_ours(method)])
-    return (ours, *others) if len(others) < len(methods) else others
+    """The legend of some methods, with one entry for all variants of the predictor."""
+    predictor = Key("ModelPred, all settings", swatch(look("predictor")))
+    others = keys([method for method in methods if not is_predictor(method)])
+    return (predictor, *others) if len(others) < len(methods) else others
 
 
 def plain_log_ticks(axes: Axes, *, vertical: bool, percents: bool = False) -> None:
-    """Ticks written out, two or three in a decade where a range has few powers of ten in it."""
+    """Set ticks without exponents, two or three per decade if the range has few powers of ten."""
     axis = axes.yaxis if vertical else axes.xaxis
     low, high = sorted(axes.get_ylim() if vertical else axes.get_xlim())
     decades = math.log10(high / low)

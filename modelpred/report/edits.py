@@ -1,4 +1,4 @@
-"""Edits: the section on what happens to the model without some rows, or with some more."""
+"""The section on deletions and additions of rows."""
 
 from __future__ import annotations
 
@@ -30,66 +30,67 @@ from modelpred.report.figures import (
     size_classes,
 )
 from modelpred.report.inputs import ReportInputs
-from modelpred.report.methods import TRUTHS, by_size, in_order, is_ours, look
+from modelpred.report.methods import EXACT_METHODS, by_size, in_order, is_predictor, look
 from modelpred.studies.utility import StudyResult
 
 
 def edits_blocks(inputs: ReportInputs, result: StudyResult) -> list[Block]:
-    """Deletions and additions: errors by size, predicted against true test loss, break-even."""
+    """Errors by number of rows, predicted against true test loss, and break-even."""
     edits, truth = result.tables["edits"], result.tables["predicted_against_true"]
     methods = in_order(edits["method"].unique(maintain_order=True).to_list())
     _, sizes = size_classes(truth["size"].to_numpy())
     words = _loss_words(truth)
     scatter = Figure(
-        f"Each point is one subset of {inputs.dataset.name}: {words} On the lines predicted "
-        "and retrained model have the same test loss.",
+        f"Each point is one subset of {inputs.dataset.name}: {words} On the lines, the predicted "
+        "and the retrained model have the same test loss.",
         [
             predicted_against_true("loss", "Test loss, predicted against true", truth, words=words),
-            gap_by_size("gap", "What is left: predicted minus true", truth),
+            gap_by_size("gap", "Difference: predicted minus true", truth),
         ],
         sizes,
     )
     lines = Figure(
-        "Rows are removed at random and the model is predicted for what is left. Bands are 95% "
-        "intervals over repeats, one that reaches the bottom includes zero; axes are logarithmic. Where nothing is removed, the "
-        "rivals that start from the full-data model are exact and leave the axis.",
+        "Rows are removed at random, and the model is predicted for the remaining rows. Bands are "
+        "95% intervals over repeats; a band that reaches the bottom includes zero. Axes are "
+        "logarithmic. With all rows, methods that start from the model of all rows have no error and "
+        "are not shown.",
         [
             error_by_size("edits-parameters", "Parameter error", edits, column="parameter_error"),
             error_by_size("edits-loss", "Test-loss error", edits, column="test_loss_error"),
         ],
         keys(by_size(methods)),
     )
-    removed = _edits_table("Deletions: over all numbers of rows kept", result.metrics, methods)
+    removed = _edits_table("Deletions, mean over all sizes", result.metrics, methods)
     return [removed, lines, scatter, *_addition_blocks(result), *_break_even_blocks(result)]
 
 
 def _addition_blocks(result: StudyResult) -> list[Block]:
-    """The same for rows that no method was made with; nothing where none were added."""
+    """The same for added rows, which were not in the fit of any method."""
     added = result.tables.get("additions", pl.DataFrame())
     if added.is_empty() or "addition" not in result.metrics:
-        return [Text("No rows were added in this run: `edits.added` is 0, or test rows are few.")]
+        return [Text("No rows were added: `edits.added` is 0, or there are too few test rows.")]
     methods = in_order(added["method"].unique(maintain_order=True).to_list())
     lines = Figure(
-        "Test rows that no method was made with are added to all rows; models are scored on the "
-        "other test rows. The linear datamodel knows nothing of such rows.",
+        "Test rows, which no method was fitted to, are added to all training rows. Models are scored "
+        "on the other test rows. The linear datamodel cannot use added rows.",
         [
             error_by_size(
                 "additions-parameters", "Parameter error", added, column="parameter_error",
-                what="rows in all",
+                what="number of rows",
             ),
             error_by_size(
                 "additions-loss", "Test-loss error", added, column="test_loss_error",
-                what="rows in all",
+                what="number of rows",
             ),
         ],
         keys(by_size(methods)),
     )  # fmt: skip
-    title = "Additions: over all numbers of rows added"
+    title = "Additions, mean over all sizes"
     return [_edits_table(title, result.metrics["addition"], methods), lines]
 
 
 def _break_even_blocks(result: StudyResult) -> list[Block]:
-    """After how many queries predicting is the cheaper."""
+    """The number of queries after which predicting is cheaper than retraining."""
     table = result.tables.get("break_even", pl.DataFrame())
     if table.is_empty():
         return []
@@ -104,23 +105,22 @@ def _break_even_blocks(result: StudyResult) -> list[Block]:
     ]
     prepared = table["preparation_seconds"][0]
     spent = (
-        f"Before its first answer the predictor cost {number(prepared)} s: training its targets and "
-        "fitting. "
+        f"Training the models and fitting the predictor took {number(prepared)} s. "
         if prepared is not None
         else ""
     )
     return [
         Table(
-            "Break-even: after how many queries predicting is cheaper than retraining",
+            "Break-even: number of queries after which predicting is cheaper than retraining",
             [
-                Column("Way of retraining", numeric=False),
-                Column("A query by retraining"),
-                Column("A query by ModelPred"),
+                Column("Retraining", numeric=False),
+                Column("Time per query, retraining"),
+                Column("Time per query, ModelPred"),
                 Column("Queries until ModelPred is cheaper"),
             ],
             rows,
-            note=f"{spent}One query at a time, except in the last row: there all are asked at once, "
-            f"of both. {timing_words(busy=any(table['busy']) if 'busy' in table.columns else False)}",
+            note=f"{spent}Queries are answered one at a time; in the last row, all at once by both. "
+            f"{timing_words(busy=any(table['busy']) if 'busy' in table.columns else False)}",
         )
     ]
 
@@ -135,14 +135,14 @@ def _loss_words(truth: pl.DataFrame) -> str:
 
 
 def _edits_table(title: str, metrics: Mapping[str, Any], methods: list[str]) -> Table:
-    """The study's summary of each method, and what exact retraining of the same subsets cost."""
+    """The errors of each method, and the time of exact retraining."""
     columns = {
         "parameter_error": ("Parameter error", percent, percent_interval, min),
         "test_loss_error": ("Test-loss error", number, number_interval, min),
         "spearman_within_size": ("Spearman within size", number, number_interval, max),
         "accuracy_error": ("Error of the accuracy", percent, percent_interval, min),
     }
-    judged = [method for method in methods if method not in TRUTHS]
+    judged = [method for method in methods if method not in EXACT_METHODS]
     rows: list[list[Cell]] = []
     for method in methods:
         summary = metrics[method]
@@ -157,10 +157,10 @@ def _edits_table(title: str, metrics: Mapping[str, Any], methods: list[str]) -> 
     exact = metrics.get("retraining", {})
     if "microseconds" in exact:
         blank = [Cell("") for _ in columns]
-        label = Cell(look("retraining").label, "the truth, by this project's batched solver")
+        label = Cell(look("retraining").label, "the reference, with this project's batched solver")
         rows.append([label, *blank, Cell(microseconds(exact["microseconds"]))])
     subsets, failed = exact.get("subsets"), exact.get("not_converged")
-    left_out = f"; {count(failed)} that did not converge are left out" if failed else ""
+    left_out = f"; {count(failed)} that did not converge are excluded" if failed else ""
     return Table(
         title,
         [
@@ -170,10 +170,10 @@ def _edits_table(title: str, metrics: Mapping[str, Any], methods: list[str]) -> 
         ],
         rows,
         note=f"Means with 95% intervals over repeats, {count(subsets)} retrained subsets{left_out}. "
-        "The accuracy's error is the mean difference of the shares of test rows that predicted and "
-        "retrained model get right. "
+        "Error of the accuracy: mean absolute difference between the test accuracies of the "
+        "predicted and the retrained model. "
         + timing_words(busy=any(metrics[method].get("busy") for method in methods))
         if subsets
         else "",
-        ours=frozenset(index for index, method in enumerate(methods) if is_ours(method)),
+        highlighted=frozenset(index for index, method in enumerate(methods) if is_predictor(method)),
     )

@@ -1,7 +1,8 @@
-"""How good the predictor is beside every rival: the first sentences of the page, and their proof.
+"""Accuracy of the predictor and of the other methods: the headline of the page, and its tables.
 
-The words are made from the numbers. A method is called ahead only where the two 95% intervals of
-the mean do not overlap, which is careful, since both methods answer the same subsets.
+The sentences follow from the numbers. One method is called more accurate than another only if the
+95% intervals of their mean errors do not overlap. This is conservative, since both methods are
+evaluated on the same subsets.
 """
 
 from __future__ import annotations
@@ -31,43 +32,49 @@ from modelpred.report.canvas import curve_keys
 from modelpred.report.figures import fidelity_against_time
 from modelpred.report.frontier import Standing, standings
 from modelpred.report.inputs import ReportInputs
-from modelpred.report.methods import TRUTHS, design_words, in_order, is_ours, is_rival, look
+from modelpred.report.methods import (
+    EXACT_METHODS,
+    design_words,
+    in_order,
+    is_other,
+    is_predictor,
+    look,
+)
 
 _ORDER = ("uniform", "prefix", "deletion", "addition", "bootstrap", "leave_one_out")
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The predictor beside the rival with the smallest error, on one design."""
+    """Errors of the predictor and of the most accurate other method, on one design."""
 
     design: str
     subsets: int
-    ours: Mapping[str, Any]
-    rival: Mapping[str, Any]
-    rival_method: str
+    predictor: Mapping[str, Any]
+    other: Mapping[str, Any]
+    other_method: str
 
     @property
     def outcome(self) -> str:
-        """`ahead`, `behind`, or `even` where the intervals overlap."""
-        if _end(self.ours, "high") < _end(self.rival, "low"):
-            return "ahead"
-        return "behind" if _end(self.ours, "low") > _end(self.rival, "high") else "even"
+        """`better`, `worse`, or `equal` if the intervals overlap."""
+        if _end(self.predictor, "high") < _end(self.other, "low"):
+            return "better"
+        return "worse" if _end(self.predictor, "low") > _end(self.other, "high") else "equal"
 
     @property
     def ratio(self) -> float:
-        """How many times smaller the smaller error is."""
-        low, high = sorted((self.ours["parameter_error"], self.rival["parameter_error"]))
+        """The larger error divided by the smaller one."""
+        low, high = sorted((self.predictor["parameter_error"], self.other["parameter_error"]))
         return high / low if low > 0 else math.inf
 
     @property
     def sentence(self) -> str:
         """The comparison in words."""
-        rival = look(self.rival_method).label
-        if self.outcome == "even":
-            return f"no clear winner: the intervals of ModelPred and {rival} overlap"
-        ratio = f"{number(self.ratio, 2)} times less error"
-        winner, loser = ("ModelPred", rival) if self.outcome == "ahead" else (rival, "ModelPred")
-        return f"{winner} is ahead: {ratio} than {loser}"
+        other = look(self.other_method).label
+        if self.outcome == "equal":
+            return f"no significant difference: the intervals of ModelPred and {other} overlap"
+        best, second = ("ModelPred", other) if self.outcome == "better" else (other, "ModelPred")
+        return f"{best} is more accurate: {number(self.ratio, 2)} times less error than {second}"
 
 
 def _end(row: Mapping[str, Any], side: str) -> float:
@@ -77,40 +84,41 @@ def _end(row: Mapping[str, Any], side: str) -> float:
 
 def designs(fidelity: pl.DataFrame) -> list[str]:
     """The designs of a fidelity table in a fixed order, unknown ones last."""
-    found = fidelity["design"].unique().to_list()
+    present = fidelity["design"].unique().to_list()
     return sorted(
-        found, key=lambda design: (_ORDER.index(design) if design in _ORDER else 9, design)
+        present, key=lambda design: (_ORDER.index(design) if design in _ORDER else 9, design)
     )
 
 
 def verdicts(fidelity: pl.DataFrame | None) -> list[Verdict]:
-    """A verdict per design that has both the plain predictor and a rival."""
-    found: list[Verdict] = []
+    """One comparison for each design that has both the plain predictor and another method."""
+    comparisons: list[Verdict] = []
     for design in designs(fidelity) if fidelity is not None else []:
         rows = {
             row["method"]: row
             for row in fidelity.filter(pl.col("design") == design).iter_rows(named=True)  # pyright: ignore[reportOptionalMemberAccess]
         }
-        rivals = [row for method, row in rows.items() if is_rival(method)]
-        if "predictor" not in rows or not rivals:
+        others = [row for method, row in rows.items() if is_other(method)]
+        if "predictor" not in rows or not others:
             continue
-        best = min(rivals, key=lambda row: row["parameter_error"])
-        ours = rows["predictor"]
-        found.append(Verdict(design, int(ours["subsets"]), ours, best, best["method"]))
-    return found
+        best = min(others, key=lambda row: row["parameter_error"])
+        predictor = rows["predictor"]
+        subsets = int(predictor["subsets"])
+        comparisons.append(Verdict(design, subsets, predictor, best, best["method"]))
+    return comparisons
 
 
 def headline(inputs: ReportInputs) -> str:
-    """The answer as a title."""
-    found = verdicts(inputs.fidelity)
-    if not found:
+    """The title of the page: the error of the predictor and of the best other method."""
+    comparisons = verdicts(inputs.fidelity)
+    if not comparisons:
         return f"Predicted models of {inputs.dataset.name}: no held-out comparison was made"
-    first = found[0]
-    rival = look(first.rival_method).label
+    first = comparisons[0]
+    other = look(first.other_method).label
     return (
-        f"On unseen {_short(first.design)} of {inputs.dataset.name}, predicted parameters are "
-        f"{percent(first.ours['parameter_error'])} off; with the best rival, "
-        f"{rival[:1].lower() + rival[1:]}, {percent(first.rival['parameter_error'])}"
+        f"{inputs.dataset.name}: ModelPred predicts retrained models within "
+        f"{percent(first.predictor['parameter_error'])}; the best shortcut, "
+        f"{other[:1].lower() + other[1:]}, is within {percent(first.other['parameter_error'])}"
     )
 
 
@@ -119,30 +127,30 @@ def _short(design: str) -> str:
 
 
 def verdict_table(inputs: ReportInputs) -> Table | None:
-    """One row per design: the predictor, its best rival and who is ahead."""
-    found = verdicts(inputs.fidelity)
-    if not found:
+    """One row for each design: the predictor, the best other method, and the comparison."""
+    comparisons = verdicts(inputs.fidelity)
+    if not comparisons:
         return None
-    titles = ("Held-out subsets", "ModelPred", "Best rival", "Outcome", "Time per query")
+    titles = ("Held-out subsets", "ModelPred", "Best other method", "Comparison", "Time per query")
     rows = [
         (
             Cell(design_words(verdict.design).capitalize(), f"n = {count(verdict.subsets)}"),
-            _error_cell(verdict.ours, best=verdict.outcome == "ahead"),
+            _error_cell(verdict.predictor, best=verdict.outcome == "better"),
             _error_cell(
-                verdict.rival,
-                best=verdict.outcome == "behind",
-                prefix=look(verdict.rival_method).label + ", ",
+                verdict.other,
+                best=verdict.outcome == "worse",
+                prefix=look(verdict.other_method).label + ", ",
             ),
             Cell(verdict.sentence[:1].upper() + verdict.sentence[1:]),
             Cell(
-                microseconds(verdict.ours["microseconds"]),
-                f"rival {microseconds(verdict.rival['microseconds'])}",
+                microseconds(verdict.predictor["microseconds"]),
+                f"other method: {microseconds(verdict.other['microseconds'])}",
             ),
         )
-        for verdict in found
+        for verdict in comparisons
     ]
     return Table(
-        "Relative parameter error, mean and 95% interval over held-out subsets",
+        "Relative parameter error: mean over held-out subsets and its 95% interval",
         [Column(title, numeric=title not in (titles[0], titles[3])) for title in titles],
         rows,
         stacked=True,
@@ -155,8 +163,8 @@ def _error_cell(row: Mapping[str, Any], *, best: bool, prefix: str = "") -> Cell
 
 
 def fidelity_section(inputs: ReportInputs) -> Section:
-    """Every method on every design: error with interval, rank correlation, time per query."""
-    title = "Fidelity: predicted against retrained models"
+    """Errors with intervals, rank correlations and times of every method on every design."""
+    title = "Accuracy: predicted against retrained models"
     if inputs.fidelity is None or inputs.fidelity.is_empty():
         return Section("fidelity", title, [Text("No held-out comparison was made in this run.")])
     fidelity = inputs.fidelity
@@ -168,15 +176,15 @@ def fidelity_section(inputs: ReportInputs) -> Section:
         for design in designs(fidelity)
     ]
     figure = Figure(
-        "Error against time per query on each kind of held-out subset; bars are 95% intervals of "
-        "the mean, both axes are logarithmic, lower left is better. Numbers on the curve are Newton "
-        "steps from the prediction; a vertical line is exact retraining. Time is that of answering "
-        "alone: fitting and training the targets are listed under “What was run”.",
+        "Error against time per query, one panel for each kind of held-out subset. Both axes are "
+        "logarithmic; lower left is better. Bars are 95% intervals of the mean. Numbers on the curve "
+        "count correction (Newton) steps after the prediction. Vertical lines are exact retraining. "
+        "Times do not include training the models and fitting the predictor.",
         panels,
         curve_keys(in_order(fidelity["method"].unique(maintain_order=True).to_list())),
     )
     frontiers = [Text(standing.sentence) for standing in _standings(fidelity)]
-    return Section("fidelity", title, [_losses(fidelity), *tables, figure, *frontiers])
+    return Section("fidelity", title, [_better_figures(fidelity), *tables, figure, *frontiers])
 
 
 def _standings(fidelity: pl.DataFrame) -> list[Standing]:
@@ -184,8 +192,8 @@ def _standings(fidelity: pl.DataFrame) -> list[Standing]:
     return standings(pl.concat(ordered))
 
 
-def _losses(fidelity: pl.DataFrame) -> Text:
-    """Every figure of the tables where some rival is better than the plain predictor."""
+def _better_figures(fidelity: pl.DataFrame) -> Text:
+    """A sentence on the columns in which another method is better than the plain predictor."""
     columns = {
         "parameter_error": ("parameter error", 1.0),
         "test_loss_error": ("test-loss error", 1.0),
@@ -194,34 +202,34 @@ def _losses(fidelity: pl.DataFrame) -> Text:
     }
     lines: list[str] = []
     for column, (words, sign) in columns.items():
-        where: dict[str, list[str]] = {}  # the rivals that are better, as text -> designs
+        where: dict[str, list[str]] = {}  # designs by the methods that are better on them
         for design in designs(fidelity):
             better = _better(fidelity.filter(design=design), column, sign)
             if better:
                 where.setdefault(", ".join(better), []).append(design)
-        for rivals, found in where.items():
-            every = len(found) == len(designs(fidelity))
-            kinds = "every kind of subset" if every else ", ".join(map(_short, found))
-            lines.append(f"{words} on {kinds} ({rivals})")
+        for methods, kinds in where.items():
+            every = len(kinds) == len(designs(fidelity))
+            listed = "every kind of subset" if every else ", ".join(map(_short, kinds))
+            lines.append(f"{words} on {listed} ({methods})")
     if not lines:
-        return Text("No rival beats ModelPred in any column of the tables below.")
-    return Text(f"Rivals have the better figure in {'; '.join(lines)}.")
+        return Text("No other method is better than ModelPred in any column of the tables below.")
+    return Text(f"Other methods are better than ModelPred in: {'; '.join(lines)}.")
 
 
 def _better(rows: pl.DataFrame, column: str, sign: float) -> list[str]:
     values = dict(rows.select("method", column).iter_rows())
-    ours = values.get("predictor")
+    predictor = values.get("predictor")
     return [
         look(method).label
         for method, value in values.items()
-        if is_rival(method) and _before(value, ours, sign)
+        if is_other(method) and _is_better(value, predictor, sign)
     ]
 
 
-def _before(theirs: float | None, ours: float | None, sign: float) -> bool:
-    if theirs is None or ours is None or math.isnan(theirs):
+def _is_better(value: float | None, predictor: float | None, sign: float) -> bool:
+    if value is None or predictor is None or math.isnan(value):
         return False
-    return math.isnan(ours) or sign * theirs < sign * ours
+    return math.isnan(predictor) or sign * value < sign * predictor
 
 
 def _design_table(inputs: ReportInputs, design: str) -> Table:
@@ -229,16 +237,16 @@ def _design_table(inputs: ReportInputs, design: str) -> Table:
     rows = inputs.fidelity.filter(pl.col("design") == design)
     order = in_order(rows["method"].to_list())
     by_method = {row["method"]: row for row in rows.iter_rows(named=True)}
-    rivals = rows.filter(pl.col("method").is_in([m for m in order if m not in TRUTHS]))
+    compared = rows.filter(pl.col("method").is_in([m for m in order if m not in EXACT_METHODS]))
     best = {
-        "parameter_error": rivals["parameter_error"].min(),
-        "test_loss_error": rivals["test_loss_error"].min(),
-        "spearman_within_size": rivals["spearman_within_size"].drop_nans().max(),
+        "parameter_error": compared["parameter_error"].min(),
+        "test_loss_error": compared["test_loss_error"].min(),
+        "spearman_within_size": compared["spearman_within_size"].drop_nans().max(),
     }
     body: list[tuple[Cell, ...]] = []
     for method in order:
         row = by_method[method]
-        marks = {name: method not in TRUTHS and row[name] == best[name] for name in best}
+        marks = {name: method not in EXACT_METHODS and row[name] == best[name] for name in best}
         body.append(
             (
                 Cell(look(method).label),
@@ -260,7 +268,7 @@ def _design_table(inputs: ReportInputs, design: str) -> Table:
         [Column("Method", numeric=False), *(Column(head) for head in heads)],
         body,
         note=f"{_seen(inputs, design)} {timing_words(busy=busy)}".strip(),
-        ours=frozenset(index for index, method in enumerate(order) if is_ours(method)),
+        highlighted=frozenset(index for index, method in enumerate(order) if is_predictor(method)),
     )
 
 
@@ -271,4 +279,4 @@ def _seen(inputs: ReportInputs, design: str) -> str:
         return ""
     if fit.get(design):
         return f"The predictor was fitted to {count(fit[design])} other subsets of this kind."
-    return "The predictor never saw this kind of subset in fitting."
+    return "The fit had no subsets of this kind."

@@ -1,4 +1,4 @@
-"""The drawings of the report, one function each; a panel is told in words beside it."""
+"""The drawings of the report, one function each, with descriptions for screen readers."""
 
 from __future__ import annotations
 
@@ -12,11 +12,19 @@ from matplotlib.ticker import MaxNLocator
 
 from modelpred.report.blocks import Key, Panel
 from modelpred.report.canvas import THIRD, colour, draw, plain_log_ticks
-from modelpred.report.methods import OURS, SIZE_COLOURS, TRUTHS, by_size, is_early, is_ours, look
+from modelpred.report.methods import (
+    EXACT_METHODS,
+    PREDICTOR_PREFIXES,
+    SIZE_COLOURS,
+    by_size,
+    is_early,
+    is_predictor,
+    look,
+)
 
-# Relative errors below are those of the truth, which is trained to a tolerance, as much as anybody's.
+# Smaller relative errors are not meaningful: retraining itself ends within a tolerance.
 ERROR_FLOOR = 1e-7
-MOST_POINTS = 1500  # a scatter with more says less and weighs more
+MOST_POINTS = 1500  # a scatter plot with more is hard to read and large
 _DOT = Markup(
     "<svg class='dot' viewBox='0 0 14 14' aria-hidden='true'>"
     "<circle cx='7' cy='7' r='5' fill='var(--{})'/></svg>"
@@ -58,18 +66,19 @@ def _diagonal(axes: Axes, values: np.ndarray, *, floor: float | None = None) -> 
 def fidelity_against_time(name: str, title: str, frame: pl.DataFrame) -> Panel:
     """Parameter error (interval as bar) against time per query; lower left is better.
 
-    The predictor is a curve: answers stopped early, then points that tell their Newton steps;
-    retraining, which has no error, a line at its time; a legend tells the others (`keys`).
+    The predictor is a curve from early stops to refined predictions, labelled with their number of
+    Newton steps. Retraining has no error and is a vertical line. Other methods are points.
     """
     known = frame.drop_nulls(("parameter_error", "microseconds"))
-    rows = known.filter(~pl.col("method").is_in(TRUTHS))
-    exact = frame.filter(pl.col("method").is_in(TRUTHS))
+    rows = known.filter(~pl.col("method").is_in(EXACT_METHODS))
+    exact = frame.filter(pl.col("method").is_in(EXACT_METHODS))
 
     def paint(axes: Axes) -> None:
         axes.set(xscale="log", yscale="log")
-        ours = rows.filter(pl.col("method").str.starts_with(OURS[0])).sort("microseconds")
-        curve = ours["parameter_error"].clip(ERROR_FLOOR)
-        axes.plot(ours["microseconds"], curve, color=colour("predictor"), lw=1.2)
+        own = pl.col("method").str.starts_with(PREDICTOR_PREFIXES[0])
+        curve = rows.filter(own).sort("microseconds")
+        errors = curve["parameter_error"].clip(ERROR_FLOOR)
+        axes.plot(curve["microseconds"], errors, color=colour("predictor"), lw=1.2)
         labels: list[tuple[float, float, str, str]] = []
         for row in rows.iter_rows(named=True):
             style = look(row["method"])
@@ -79,7 +88,7 @@ def fidelity_against_time(name: str, title: str, frame: pl.DataFrame) -> Panel:
             axes.errorbar(
                 x, y, yerr=bars, fmt=style.marker, color=colour(style.colour), ms=8, elinewidth=1.4
             )
-            if is_ours(row["method"]) and not is_early(row["method"]):
+            if is_predictor(row["method"]) and not is_early(row["method"]):
                 labels.append((x, y, _steps(row["method"]), style.colour))
         for row in exact.iter_rows(named=True):
             style = look(row["method"])
@@ -101,13 +110,13 @@ def fidelity_against_time(name: str, title: str, frame: pl.DataFrame) -> Panel:
 
 
 def _steps(method: str) -> str:
-    """The Newton steps of a point of the curve: `predictor_refine_0.5` has 0.5, `predictor` 0."""
+    """The number of Newton steps as text: 0.5 for `predictor_refine_0.5`, 0 for `predictor`."""
     return method.rpartition("refine_")[2] if "refine_" in method else "0"
 
 
 def _place_labels(axes: Axes, labels: Sequence[tuple[float, float, str, str]]) -> None:
-    """Writes each label at the first place around its point that covers nothing placed before."""
-    taken: list[tuple[float, float, float, float]] = []
+    """Write each label at the position around its point that covers the least."""
+    occupied: list[tuple[float, float, float, float]] = []
     width, height = THIRD * 72 * 0.84, THIRD * 0.9 * 72 * 0.8
     to_axes = axes.transLimits
 
@@ -116,7 +125,7 @@ def _place_labels(axes: Axes, labels: Sequence[tuple[float, float, str, str]]) -
         return float(point[0]) * width, float(point[1]) * height
 
     points = [position(x, y) for x, y, _, _ in labels]
-    taken.extend((px - 5, py - 5, px + 5, py + 5) for px, py in points)
+    occupied.extend((px - 5, py - 5, px + 5, py + 5) for px, py in points)
     for (x, y, text, variable), (px, py) in zip(labels, points, strict=True):
         length = 6.1 * len(text)
         choices = (
@@ -130,10 +139,10 @@ def _place_labels(axes: Axes, labels: Sequence[tuple[float, float, str, str]]) -
             (-9, -17, "right", (px - 8 - length, px - 8), (py - 19, py - 6)),
         )
         boxes = [(left, low, right, high) for *_, (left, right), (low, high) in choices]
-        costs = [_cost(box, taken, width, height) for box in boxes]
+        costs = [_cost(box, occupied, width, height) for box in boxes]
         best = int(np.argmin(costs))
         dx, dy, side, *_ = choices[best]
-        taken.append(boxes[best])
+        occupied.append(boxes[best])
         axes.annotate(
             text, (x, y), (dx, dy), textcoords="offset points", ha=side, color=colour(variable)
         )
@@ -141,28 +150,30 @@ def _place_labels(axes: Axes, labels: Sequence[tuple[float, float, str, str]]) -
 
 def _cost(
     box: tuple[float, float, float, float],
-    taken: Sequence[tuple[float, float, float, float]],
+    occupied: Sequence[tuple[float, float, float, float]],
     width: float,
     height: float,
 ) -> float:
-    """Area that a label would cover or lose beyond the axes."""
+    """Area that a label would cover, plus a penalty for leaving the axes."""
     left, low, right, high = box
     outside = max(0, -left) + max(0, right - width) + max(0, -low) + max(0, high - height)
     covered = sum(
         max(0.0, min(right, r) - max(left, a)) * max(0.0, min(high, t) - max(low, b))
-        for a, b, r, t in taken
+        for a, b, r, t in occupied
     )
     return covered + 40 * outside
 
 
 def error_by_size(
-    name: str, title: str, frame: pl.DataFrame, *, column: str, what: str = "rows kept"
+    name: str, title: str, frame: pl.DataFrame, *, column: str, what: str = "rows remaining"
 ) -> Panel:
-    """One line per method: mean of `column` against the number of rows, with its interval."""
+    """One line per method: mean of `column` with its interval against the number of rows."""
     ends = ("low", "high") if column == "parameter_error" else (f"{column}_low", f"{column}_high")
-    # Without a deletion most rivals are exact: their error of nearly zero has no place on this axis.
+    # With all rows, most other methods are exact; an error near zero does not fit on a log axis.
     deleted = frame.filter(
-        pl.col(column) > 0, pl.col("size") < frame["size"].max(), ~pl.col("method").is_in(TRUTHS)
+        pl.col(column) > 0,
+        pl.col("size") < frame["size"].max(),
+        ~pl.col("method").is_in(EXACT_METHODS),
     )
     least = float(np.min(deleted[column].to_numpy(), initial=1.0))
     floor = max(0.1 * least, ERROR_FLOOR)
@@ -172,21 +183,22 @@ def error_by_size(
     def paint(axes: Axes) -> None:
         axes.set_yscale("log")
         methods = by_size(frame["method"].unique(maintain_order=True))
-        for method in sorted(methods, key=is_ours):  # ours last, on top
+        for method in sorted(methods, key=is_predictor):  # the predictor last, on top
             rows = frame.filter(pl.col("method") == method).sort("size")
             band = rows.drop_nulls(ends)
             style = look(method)
-            if style.dash == "-" or not is_ours(method):  # bands of refined answers hide the rest
+            # Bands of refined predictions would hide the others.
+            if style.dash == "-" or not is_predictor(method):
                 axes.fill_between(
                     band["size"], band[ends[0]].clip(floor), band[ends[1]],
-                    color=colour(style.colour), alpha=0.2 if is_ours(method) else 0.1, lw=0,
+                    color=colour(style.colour), alpha=0.2 if is_predictor(method) else 0.1, lw=0,
                 )  # fmt: skip
             axes.plot(
                 rows["size"], rows[column], color=colour(style.colour), ls=style.dash,
-                marker=style.marker, ms=4.5, lw=2.4 if is_ours(method) else 1.5,
+                marker=style.marker, ms=4.5, lw=2.4 if is_predictor(method) else 1.5,
                 markevery=max(1, rows.height // 8),
             )  # fmt: skip
-        if not frame.is_empty():  # no error is large enough to be one
+        if not frame.is_empty():  # empty if all errors are below the floor
             axes.set_ylim(bottom=0.6 * float(np.min(frame[column].to_numpy())))
         axes.set(xlabel=what, ylabel=f"{title.lower()} (log)")
         plain_log_ticks(axes, vertical=True, percents=column == "parameter_error")
@@ -233,14 +245,14 @@ def gap_by_size(name: str, title: str, frame: pl.DataFrame) -> Panel:
                 shown["size"].to_numpy()[classes == index], gap[classes == index], s=13,
                 color=colour(variable), alpha=0.75, linewidths=0,
             )  # fmt: skip
-        axes.set(xlabel="rows kept", ylabel="predicted minus true test loss")
+        axes.set(xlabel="rows remaining", ylabel="predicted minus true test loss")
 
-    words = f"{title} against rows kept: from {gap.min():.3g} to {gap.max():.3g}, "
+    words = f"{title} against rows remaining: from {gap.min():.3g} to {gap.max():.3g}, "
     return draw(name, title, f"{words}{gap.mean():.3g} on average.", paint, shape=0.9)
 
 
 def predicted_against_exact_values(name: str, title: str, frame: pl.DataFrame, words: str) -> Panel:
-    """A point per row of the pool: value from predicted against value from retrained models."""
+    """A point per training row: value from predicted against value from retrained models."""
     shown = _thinned(frame)
 
     def paint(axes: Axes) -> None:
@@ -261,17 +273,17 @@ def predicted_against_exact_values(name: str, title: str, frame: pl.DataFrame, w
 
 
 def ranked_values(name: str, title: str, frame: pl.DataFrame) -> Panel:
-    """All rows from the most to the least valuable, with two standard errors each way."""
+    """Values of all rows by rank, ± two standard errors."""
     rows = frame.sort("value", descending=True)
 
     def paint(axes: Axes) -> None:
-        place = np.arange(1, rows.height + 1)
+        rank = np.arange(1, rows.height + 1)
         value, spread = rows["value"].to_numpy(), 2 * rows["standard_error"].fill_null(0).to_numpy()
         axes.axhline(0, color=colour("muted"), lw=1)
         axes.fill_between(
-            place, value - spread, value + spread, color=colour("predictor"), alpha=0.2, lw=0
+            rank, value - spread, value + spread, color=colour("predictor"), alpha=0.2, lw=0
         )
-        axes.plot(place, value, color=colour("predictor"))
+        axes.plot(rank, value, color=colour("predictor"))
         axes.set(xlabel="rank, most valuable first", ylabel="value (± 2 standard errors)")
 
     most, least = rows["value"][0], rows["value"][-1]
@@ -280,7 +292,7 @@ def ranked_values(name: str, title: str, frame: pl.DataFrame) -> Panel:
 
 
 def reliability(name: str, method: str, frame: pl.DataFrame, words: str) -> Panel:
-    """How often right against how sure, per bin with its 95% interval and number of rows."""
+    """Accuracy against confidence, with the 95% interval and the number of rows of each bin."""
     rows = frame.filter(pl.col("count") > 0).sort("confidence")
     style = look(method)
 
@@ -293,7 +305,7 @@ def reliability(name: str, method: str, frame: pl.DataFrame, words: str) -> Pane
             x, rows["accuracy"], color=colour(style.colour), marker=style.marker, ls=style.dash
         )
         left = 0.45 if float(np.min(x.to_numpy(), initial=1.0)) > 0.45 else 0.0
-        axes.set(xlabel="how sure (confidence)", ylabel="how often right (accuracy)")
+        axes.set(xlabel="confidence", ylabel="accuracy")
         axes.set(xlim=(left, 1.02), ylim=(0, 1.02))
 
     words = f"Reliability of {style.label}: {words}."
@@ -301,7 +313,7 @@ def reliability(name: str, method: str, frame: pl.DataFrame, words: str) -> Pane
 
 
 def learning_curve(name: str, title: str, frame: pl.DataFrame, *, column: str) -> Panel:
-    """One column of the fitting history against the epoch, on a log axis where it is positive."""
+    """A column of the fit's history against the epoch, on a log axis if it is positive."""
     rows = frame.drop_nulls(column).sort("epoch")
     positive = rows.height > 0 and float(rows[column].min()) > 0  # pyright: ignore[reportArgumentType]
 

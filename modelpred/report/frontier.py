@@ -1,14 +1,14 @@
-"""Who is on the frontier of error against time, and how much faster is the predictor at equal error?
+"""The frontier of error against time, and the speed of the predictor at equal error.
 
-A method is on the frontier where no other answers with at most its error in at most its time, one
-of the two strictly less. Retraining, whose error is that of its tolerance, is always there unless
-something is as exact and faster.
+A method is on the frontier if no other method has at most its error and at most its time, one of the
+two strictly less. Retraining has the error of its tolerance, so it is on the frontier unless another
+method is as exact and faster.
 
-*At equal error.* The curve of the predictor starts at the pure prediction and goes on with Newton
-steps. Its cheapest point with at most the error of a rival answers what the rival answers; the
-rival's time over its time is how many times faster that is. It is a lower bound where that point
-has less error than the rival. The other way round, the fastest other method with at most the error
-of the pure prediction, in most cases retraining, is compared with the prediction.
+*Speed at equal error.* The predictor has several settings: the plain prediction, and the prediction
+after some Newton steps. The fastest setting with at most the error of the best other method is
+compared with that method; the ratio of their times is the speed-up. It is a lower bound if the
+setting has less error. Conversely, the plain prediction is compared with the fastest other method
+that has at most its error, in most cases retraining.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from typing import Any
 import polars as pl
 
 from modelpred.report.blocks import number, percent
-from modelpred.report.methods import design_words, is_ours, is_rival, look
+from modelpred.report.methods import design_words, is_other, is_predictor, look
 
 Row = Mapping[str, Any]
-GOAL = 5.0  # times faster at equal error: what the method should reach
+GOAL = 5.0  # the speed-up at equal error that the method should reach
 
 
 @dataclass(frozen=True)
@@ -34,99 +34,106 @@ class Standing:
     Attributes:
         design: how its subsets were drawn.
         frontier: names of the methods on it, the fastest first.
-        rival: the rival with the least error, retraining not counted; None if there is none.
-        answer: the predictor's cheapest setting with at most that error; None if none has.
-        equal: the fastest other method, retraining too, with at most the error of the pure
-            prediction; None if none has.
+        best_other: the other method with the least error, without retraining; None if there is none.
+        setting: the fastest setting of the predictor with at most that error; None if there is none.
+        prediction: the plain prediction; None if it was not measured.
+        equal: the fastest other method, including retraining, with at most the error of the plain
+            prediction; None if there is none.
     """
 
     design: str
     frontier: tuple[str, ...]
-    rival: Row | None
-    answer: Row | None
+    best_other: Row | None
+    setting: Row | None
     prediction: Row | None
     equal: Row | None
 
     @property
     def speedup(self) -> float:
-        """Time of the rival over that of the answer; nan without one of them."""
-        return _ratio(self.rival, self.answer)
+        """Time of the best other method over that of the setting; nan without one of them."""
+        return _ratio(self.best_other, self.setting)
 
     @property
     def gain(self) -> float:
-        """Time of the fastest other method that is as good as the prediction over its time."""
+        """Time of the fastest equally accurate other method over that of the plain prediction."""
         return _ratio(self.equal, self.prediction)
 
     @property
-    def ours(self) -> bool:
+    def has_predictor(self) -> bool:
         """Whether some setting of the predictor is on the frontier."""
-        return any(is_ours(method) for method in self.frontier)
+        return any(is_predictor(method) for method in self.frontier)
 
     @property
     def sentence(self) -> str:
-        """The standing in words, whoever is ahead."""
+        """The frontier and the comparisons at equal error, in words."""
         words = "; ".join(look(method).label for method in self.frontier)
-        text = f"{design_words(self.design).capitalize()}: on the frontier are {words}."
-        if self.rival is None:
-            return text
-        rival = f"{look(self.rival['method']).label} ({percent(self.rival['parameter_error'])})"
-        if self.answer is None:
-            return f"{text} No setting of ModelPred reaches the error of the best rival, {rival}."
-        answer = f"{look(self.answer['method']).label} ({percent(self.answer['parameter_error'])})"
         text = (
-            f"{text} With at most the error of the best rival, {rival}, {answer} is "
-            f"{_times(self.speedup)} it."
+            f"{design_words(self.design).capitalize()}: the best trade-offs of error and time "
+            f"are {words}."
+        )
+        if self.best_other is None:
+            return text
+        other = _words(self.best_other)
+        if self.setting is None:
+            return f"{text} No setting of ModelPred reaches the error of {other}."
+        text = (
+            f"{text} {_words(self.setting)} reaches the error of the best other method, {other}, "
+            f"and is {_times(self.speedup)}."
         )
         if self.equal is None:
-            return f"{text} Nobody else reaches the error of the pure prediction."
+            return f"{text} No other method reaches the error of the plain prediction."
         return (
-            f"{text} The fastest other method with at most the error of the pure prediction is "
-            f"{look(self.equal['method']).label}: the prediction is {_times(self.gain)} it."
+            f"{text} The fastest other method that reaches the error of the plain prediction is "
+            f"{look(self.equal['method']).label}; the prediction is {_times(self.gain)}."
         )
 
 
 def standings(fidelity: pl.DataFrame) -> list[Standing]:
-    """The frontier of each design of a fidelity table, in its order.
+    """The frontier of each design of a fidelity table, in the order of the table.
 
     Args:
         fidelity: columns method, design, parameter_error and microseconds.
     """
-    found: list[Standing] = []
+    frontiers: list[Standing] = []
     for design in fidelity["design"].unique(maintain_order=True):
         rows = fidelity.filter(pl.col("design") == design).to_dicts()
         known = [row for row in rows if _known(row)]
-        rivals = [row for row in known if is_rival(row["method"])]
-        best = min(rivals, key=lambda row: row["parameter_error"], default=None)
-        ours = [row for row in known if is_ours(row["method"])]
-        others = [row for row in known if not is_ours(row["method"])]
-        pure = next((row for row in ours if row["method"] == "predictor"), None)
-        found.append(
+        compared = [row for row in known if is_other(row["method"])]
+        best = min(compared, key=lambda row: row["parameter_error"], default=None)
+        settings = [row for row in known if is_predictor(row["method"])]
+        others = [row for row in known if not is_predictor(row["method"])]
+        plain = next((row for row in settings if row["method"] == "predictor"), None)
+        frontiers.append(
             Standing(
                 design,
                 frontier(known),
-                rival=best,
-                answer=_cheapest(ours, error=best["parameter_error"]) if best else None,
-                prediction=pure,
-                equal=_cheapest(others, error=pure["parameter_error"]) if pure else None,
+                best_other=best,
+                setting=_fastest(settings, error=best["parameter_error"]) if best else None,
+                prediction=plain,
+                equal=_fastest(others, error=plain["parameter_error"]) if plain else None,
             )
         )
-    return found
+    return frontiers
 
 
 def frontier(rows: Sequence[Row]) -> tuple[str, ...]:
     """Names of the methods that no other beats in both error and time, the fastest first."""
-    kept: list[str] = []
+    methods: list[str] = []
     least = math.inf
     for row in sorted(rows, key=lambda row: (row["microseconds"], row["parameter_error"])):
         if row["parameter_error"] < least:
-            kept.append(row["method"])
+            methods.append(row["method"])
             least = row["parameter_error"]
-    return tuple(kept)
+    return tuple(methods)
 
 
-def _cheapest(rows: Sequence[Row], *, error: float) -> Row | None:
-    enough = [row for row in rows if row["parameter_error"] <= error]
-    return min(enough, key=lambda row: row["microseconds"], default=None)
+def _fastest(rows: Sequence[Row], *, error: float) -> Row | None:
+    accurate = [row for row in rows if row["parameter_error"] <= error]
+    return min(accurate, key=lambda row: row["microseconds"], default=None)
+
+
+def _words(row: Row) -> str:
+    return f"{look(row['method']).label} ({percent(row['parameter_error'])})"
 
 
 def _ratio(slower: Row | None, faster: Row | None) -> float:
@@ -137,8 +144,8 @@ def _ratio(slower: Row | None, faster: Row | None) -> float:
 
 def _times(ratio: float) -> str:
     if ratio >= 1:
-        return f"{number(ratio, 2)} times as fast as"
-    return f"{number(1 / ratio, 2)} times slower than"
+        return f"{number(ratio, 2)} times as fast"
+    return f"{number(1 / ratio, 2)} times slower"
 
 
 def _known(row: Row) -> bool:

@@ -1,11 +1,11 @@
-"""Several tables and models side by side: one table of every method, and figures of error against time.
+"""Results of several tables and models: one table of all methods, and figures of error against time.
 
     grid.csv                     a row per table, model, design and method
-    grid.md                      the same to read, with who is on the frontier and the LDS
+    grid.md                      the same as a text, with frontiers and LDS
     frontier-<table>.svg         error against time per query, a panel per model and design
 
-Designs are those held out by the predictor stage and, from the study `edits`, its deletions and
-additions, whose intervals are over repeats.
+Designs are the held-out ones of the stage `predictor`, and the deletions and additions of the study
+`edits`, whose intervals are over repeats.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from modelpred.report.canvas import curve_keys, standalone
 from modelpred.report.fidelity import designs
 from modelpred.report.figures import fidelity_against_time
 from modelpred.report.frontier import GOAL, Standing, standings
-from modelpred.report.methods import TRUTHS, design_words, in_order, look
+from modelpred.report.methods import EXACT_METHODS, design_words, in_order, look
 
 REMOVED, ADDED = "edits_deletion", "edits_addition"
 FIGURED = ("uniform", "deletion", ADDED)
@@ -61,17 +61,17 @@ class GridCell:
 
     @property
     def title(self) -> str:
-        """The cell for a person."""
+        """Title of the cell."""
         return f"{self.source}, {self.model}"
 
     @property
     def features(self) -> int:
-        """How many features the points have: each has a constant of its own in the scaling."""
+        """Number of features; the scaling has one constant for each."""
         return len(self.dataset["scaling"]["offset"])
 
     @property
     def facts(self) -> str:
-        """What was trained on what."""
+        """Size of the data and number of subsets, in words."""
         fit = self.params["subsets"]["fit"]
         subsets = ", ".join(f"{number:,} {design}" for design, number in fit.items())
         scaling = self.dataset["scaling"]["name"]
@@ -112,13 +112,13 @@ def _edits_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
         for method, summary in summaries.items():
             if method != "addition":
                 rows.append({"design": design, "method": method, "subsets": subsets, **summary})
-                if method in TRUTHS:
+                if method in EXACT_METHODS:
                     rows[-1].setdefault("parameter_error", 0.0)
     return rows
 
 
 def write_grid(cells: Sequence[GridCell], folder: Path) -> list[Path]:
-    """Paths of the table, the page in Markdown and the figures, written into the folder."""
+    """Write the table, the Markdown page and the figures into the folder; returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     tables = [cell.table() for cell in cells]
     written = [folder / "grid.csv", folder / "grid.md"]
@@ -168,37 +168,38 @@ def _page(cells: Sequence[GridCell], tables: Sequence[pl.DataFrame]) -> str:
 
 
 def _goal(tables: Sequence[pl.DataFrame]) -> str:
-    """On how many designs the goal is met, and where it is not."""
-    found = [
+    """Number of designs in which the goal is met, and the designs in which it is not."""
+    cells = [
         (table["source"][0], table["model"][0], standing)
         for table in tables
         for standing in standings(table)
     ]
-    on = [standing for *_, standing in found if standing.ours]
-    fast = [standing for *_, standing in found if standing.speedup >= GOAL]
-    alone = [s for *_, s in found if s.equal is None or s.equal["method"] in TRUTHS]
-    gains = sorted(s.gain for *_, s in found if s.equal is not None)
-    off = _listed([(s, m, standing) for s, m, standing in found if not standing.ours])
-    behind = _listed([(s, m, standing) for s, m, standing in found if not standing.speedup >= 1])
-    missed = f" (not in {off})" if off else ""
-    told = (
+    on = [standing for *_, standing in cells if standing.has_predictor]
+    fast = [standing for *_, standing in cells if standing.speedup >= GOAL]
+    unmatched = [s for *_, s in cells if s.equal is None or s.equal["method"] in EXACT_METHODS]
+    gains = sorted(s.gain for *_, s in cells if s.equal is not None)
+    off = _listed([(s, m, standing) for s, m, standing in cells if not standing.has_predictor])
+    slower = _listed([(s, m, standing) for s, m, standing in cells if not standing.speedup >= 1])
+    exceptions = f" (not in {off})" if off else ""
+    text = (
         f"Some setting of ModelPred is on the frontier of error against time in {len(on)} of "
-        f"{len(found)} designs{missed}. With at most the error of the best rival other than "
-        f"retraining it is at least {GOAL:g} times as fast in {len(fast)} of {len(found)}"
+        f"{len(cells)} designs{exceptions}. At the error of the best other method, without "
+        f"retraining, it is at least {GOAL:g} times as fast in {len(fast)} of {len(cells)}"
     )
-    told = f"{told}, and slower, or never as good, in {behind}." if behind else f"{told}."
+    text = f"{text}, and slower or never as accurate in {slower}." if slower else f"{text}."
     if not gains:
-        return told
+        return text
     middle = gains[len(gains) // 2]
     return (
-        f"{told} In {len(alone)} of {len(found)} designs nothing but exact retraining reaches the "
-        f"error of the pure prediction, which is {number(gains[0], 2)} to {number(gains[-1], 2)} "
-        f"(median {number(middle, 2)}) times as fast as the fastest other method that does."
+        f"{text} In {len(unmatched)} of {len(cells)} designs only exact retraining reaches the "
+        f"error of the plain prediction. The prediction is {number(gains[0], 2)} to "
+        f"{number(gains[-1], 2)} (median {number(middle, 2)}) times as fast as the fastest other "
+        "method that reaches its error."
     )
 
 
-def _listed(places: Sequence[tuple[str, str, Standing]]) -> str:
-    return "; ".join(f"{source} {model}, {standing.design}" for source, model, standing in places)
+def _listed(cells: Sequence[tuple[str, str, Standing]]) -> str:
+    return "; ".join(f"{source} {model}, {standing.design}" for source, model, standing in cells)
 
 
 def _methods_table(cell: GridCell, table: pl.DataFrame) -> str:
@@ -216,8 +217,8 @@ def _methods_table(cell: GridCell, table: pl.DataFrame) -> str:
         lds = [_score(scores.get((method, form))) for form in ("direct", "additive")]
         lines.append(_line([look(method).label, *cells, microseconds(time["microseconds"]), *lds]))
     note = (
-        "Mean relative parameter error with its 95% interval; bold: on the frontier of error "
-        f"against time. Times are those of {design_words(drawn[0])}."
+        "Mean relative parameter error with its 95% interval. Bold: no other method is both more "
+        f"accurate and faster. Times are for {design_words(drawn[0])}."
     )
     return "\n".join(lines) + "\n\n" + note
 
@@ -229,7 +230,7 @@ def _line(cells: Sequence[str]) -> str:
 def _error(row: Mapping[str, Any] | None) -> str:
     if row is None:
         return ""
-    if row["method"] in TRUTHS:
+    if row["method"] in EXACT_METHODS:
         return "exact"
     low, high = row["parameter_error_low"], row["parameter_error_high"]
     text = percent(row["parameter_error"])
@@ -249,4 +250,4 @@ def _break_even_line(table: pl.DataFrame) -> str:
         queries = row["queries"]
         when = "never" if queries is None else f"after {queries:,} queries"
         parts.append(f"{look(row['way']).label} {when}")
-    return f"Preparing and predicting becomes cheaper than: {'; '.join(parts)}."
+    return f"Fitting and predicting becomes cheaper than: {'; '.join(parts)}."

@@ -1,4 +1,4 @@
-"""What a report is made from: plain results of the stages, nothing that knows where files lie."""
+"""The inputs of a report: results of the stages in memory, without file paths."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ class ReportConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     rows: int = Field(default=10, ge=1, le=100)
-    """How many of the most and of the least valuable rows the page lists."""
+    """Number of most and of least valuable rows to list."""
 
 
 @dataclass(frozen=True)
 class ReportInputs:
-    """Everything that the page shows; `None` or an absent study is told on the page, not an error.
+    """Everything that the page shows. `None` and missing studies are no error; the page says so.
 
     `fidelity` has a row per (method, design) and `history` a row per epoch, as the predictor stage
     writes them. `targets_metrics` and `predictor_metrics` are the stages' metrics.json. `lineage`
-    is free: a text or number per name, or a mapping of such per group (versions, fingerprints,
-    seconds per stage). `skipped` gives the reason for each study that was not run.
+    maps any names to texts or numbers, or to mappings of these (versions, fingerprints). `skipped`
+    gives the reason for each study that was not run.
     """
 
     params: Mapping[str, object]

@@ -1,4 +1,4 @@
-"""Labels that look wrong: the section with the suspects, and how well planted ones are found."""
+"""The section on labels that look wrong."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from modelpred.report.canvas import keys
 from modelpred.report.inputs import ReportInputs
 from modelpred.report.lines import Line, line_panel
 from modelpred.report.methods import look
-from modelpred.report.valuation import told_rows
+from modelpred.report.valuation import row_cells
 from modelpred.studies.utility import StudyResult
 
 
 def labels_blocks(inputs: ReportInputs, result: StudyResult) -> list[Block]:
-    """The most suspicious rows with their cells; with planted labels, who finds how many."""
+    """The most suspicious rows with their cells; with planted labels, the recall of every method."""
     suspects = _suspect_table(inputs, result)
     if not result.metrics["planted"]:
         words = (
-            "No wrong labels were planted in this run, so the suspects stand unchecked; set "
-            "dataset.flip to see how well they are found."
+            "No wrong labels were planted in this run, so the suspects were not checked. Set "
+            "dataset.flip to plant some and measure how many are found."
         )
         return [Text(words, finding=True), suspects]
     return [
@@ -42,39 +42,39 @@ def labels_blocks(inputs: ReportInputs, result: StudyResult) -> list[Block]:
 
 
 def _finding(result: StudyResult) -> str:
-    """The best of ours beside the best rival, in one sentence."""
+    """A sentence on the best method by predicted models, and the best other method."""
     metrics, table = result.metrics, result.tables["detection"]
-    rivals = table.filter(~pl.col("ours"), pl.col("method") != "random")
+    others = table.filter(~pl.col("ours"), pl.col("method") != "random")
     words = [
         f"{look(row['method']).label} has an AUROC of {number(row['auroc'])} (95% interval "
         f"{number_interval(row['auroc_low'], row['auroc_high'])}) and finds "
         f"{percent(row['recall'], 2)} among the lowest {percent(metrics['share'], 2)} of rows"
-        for row in [*table.filter("ours").head(1).to_dicts(), *rivals.head(1).to_dicts()]
+        for row in [*table.filter("ours").head(1).to_dicts(), *others.head(1).to_dicts()]
     ]
-    start = f"Of {metrics['planted']} planted wrong labels, by the best of ours: "
-    return start + "; by the best rival: ".join(words) + "."
+    start = f"{metrics['planted']} wrong labels were planted. With predicted models, the best is: "
+    return start + "; the best other method is: ".join(words) + "."
 
 
 def _suspect_table(inputs: ReportInputs, result: StudyResult) -> Table:
     by = result.metrics["best_of_ours"]
     rows = result.tables["suspects"].head(inputs.config.rows)
-    told = told_rows(inputs.dataset, rows["row_id"].cast(pl.String).to_list())
-    planted = {True: "planted", False: "as it came", None: "unknown"}
+    cells_of = row_cells(inputs.dataset, rows["row_id"].cast(pl.String).to_list())
+    planted = {True: "planted", False: "original", None: "unknown"}
     body = [
         [name, label, Cell(number(row[by])), Cell(planted[row["mislabelled"]]), cells]
-        for row, (name, label, cells) in zip(rows.iter_rows(named=True), told, strict=True)
+        for row, (name, label, cells) in zip(rows.iter_rows(named=True), cells_of, strict=True)
     ]
-    heads = ("Row of the table", inputs.dataset.label_name, look(by).label, "Label")
+    heads = ("Row", inputs.dataset.label_name, look(by).label, "Label")
     return Table(
         f"The {len(body)} rows whose label looks most wrong",
         [
             *(Column(head, numeric=head == heads[2]) for head in heads),
-            Column("What sets the row apart", numeric=False),
+            Column("Unusual cells", numeric=False),
         ],
         body,
         stacked=True,
-        note=f"Lowest {look(by).label.lower()} first. Held-out confidence is how sure models of a "
-        "tenth to a fifth of the rows, without this one, are of its label, on average."
+        note=f"Lowest {look(by).label.lower()} first. Held-out confidence: the mean log odds of the "
+        "row's label, over models of a tenth to a fifth of the rows without this row."
         if by == "held_out_confidence"
         else "",
     )
@@ -85,11 +85,11 @@ def _detection_table(result: StudyResult) -> Table:
     best = {name: table[name].max() for name in ("auroc", "recall")}
     share = percent(result.metrics["share"], 2)
     return Table(
-        "Finding the planted labels, by every method",
+        "Planted labels found by every method",
         [
             Column("Method", numeric=False),
             Column("AUROC"),
-            Column(f"Found in the lowest {share}"),
+            Column(f"Found among the lowest {share}"),
             Column("Time"),
         ],
         [
@@ -105,8 +105,8 @@ def _detection_table(result: StudyResult) -> Table:
             ]
             for row in table.iter_rows(named=True)
         ],
-        note="With 95% intervals over rows.",
-        ours=frozenset(index for index, ours in enumerate(table["ours"]) if ours),
+        note="Intervals are 95%, over rows.",
+        highlighted=frozenset(index for index, ours in enumerate(table["ours"]) if ours),
     )
 
 
@@ -123,5 +123,5 @@ def _recall_figure(result: StudyResult) -> Figure:
         x_label="share of rows inspected",
         y_label="share of planted labels found",
     )
-    words = "How many of the planted labels are found when the most suspicious rows are inspected."
+    words = "Share of the planted labels among the most suspicious rows."
     return Figure(words, [panel], keys([line.method for line in lines]))

@@ -1,10 +1,10 @@
-"""LDS: the section on how well margins of single test rows are ranked."""
+"""The section on the linear datamodelling score (LDS)."""
 
 from __future__ import annotations
 
 from modelpred.report.blocks import Block, Cell, Column, Table, Text, count, number, number_interval
 from modelpred.report.inputs import ReportInputs
-from modelpred.report.methods import TRUTHS, in_order, is_ours, look
+from modelpred.report.methods import EXACT_METHODS, in_order, is_predictor, look
 from modelpred.studies.utility import StudyResult
 
 FORMS = {"direct": "Directly", "additive": "As a sum over rows"}
@@ -19,7 +19,7 @@ def lds_blocks(_: ReportInputs, result: StudyResult) -> list[Block]:
         form: max(
             row["lds"]
             for (method, kind), row in rows.items()
-            if kind == form and method not in TRUTHS
+            if kind == form and method not in EXACT_METHODS
         )
         for form in {kind for _, kind in rows}
     }
@@ -28,31 +28,33 @@ def lds_blocks(_: ReportInputs, result: StudyResult) -> list[Block]:
         cells = [Cell(look(method).label)]
         for form in FORMS:
             row = rows.get((method, form))
-            if row is None:  # an attribution from elsewhere is a sum
+            if row is None:  # attributions of other tools have only the additive form
                 cells.append(Cell(""))
                 continue
-            marked = method not in TRUTHS and row["lds"] == best[form]
+            marked = method not in EXACT_METHODS and row["lds"] == best[form]
             cells.append(Cell(number(row["lds"]), number_interval(row["low"], row["high"]), marked))
         body.append(cells)
     first = table.row(0, named=True)
     note = (
         f"Over {count(first['subsets'])} retrained subsets; 95% intervals over "
-        f"{count(first['test_rows'])} test rows, which take the subsets as given."
+        f"{count(first['test_rows'])} test rows for these subsets."
     )
     return [
         Text(
-            "Half of the rows are drawn again and again, and a model is retrained on each half. For "
-            "each test row its margins under these models are ranked and compared with the predicted "
-            "ranking (Spearman); the mean over test rows is the linear datamodelling score. "
-            "“Directly” is the margin of the predicted model; “as a sum over rows” adds up the "
-            "method's own effect of leaving out each row alone, the form that attribution methods "
-            "have. `modelpred lds FILE` scores a matrix of another tool by the same models."
+            "The linear datamodelling score (LDS) measures how well a method ranks the margins of a "
+            "test row over models of random halves of the training rows. It is the rank correlation "
+            "(Spearman) of predicted margins with those of retrained models, averaged over test "
+            "rows. “Directly”: the margin of the predicted model. “As a sum over rows”: the sum of "
+            "the effects of removing single rows, as attribution methods assume. `modelpred lds "
+            "FILE` scores the attribution matrix of another tool with the same models."
         ),
         Table(
             "Linear datamodelling score",
             [Column("Method", numeric=False), *(Column(title) for title in FORMS.values())],
             body,
             note=note,
-            ours=frozenset(index for index, method in enumerate(methods) if is_ours(method)),
+            highlighted=frozenset(
+                index for index, method in enumerate(methods) if is_predictor(method)
+            ),
         ),
     ]

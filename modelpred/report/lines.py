@@ -1,4 +1,4 @@
-"""A panel of one line per method, some with a band."""
+"""A panel with one line per method, optionally with a band."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from modelpred.report.methods import look
 
 @dataclass(frozen=True)
 class Line:
-    """A method's numbers from left to right; `band` are the lower and the upper ends."""
+    """Points of a method's line; `band` has its lower and upper ends."""
 
     method: str
     x: Sequence[float]
@@ -25,7 +25,7 @@ class Line:
 def line_panel(
     name: str, title: str, lines: Sequence[Line], *, x_label: str, y_label: str
 ) -> Panel:
-    """All lines in one panel, each as its method is drawn elsewhere."""
+    """A panel of all lines, each in the style of its method."""
 
     def paint(axes: Axes) -> None:
         for line in lines:

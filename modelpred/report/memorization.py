@@ -1,4 +1,4 @@
-"""Memorization: the section on rows that the model knows only because it has seen them."""
+"""The section on memorized rows."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from modelpred.report.blocks import (
     percent,
 )
 from modelpred.report.inputs import ReportInputs
-from modelpred.report.methods import in_order, is_ours, look
-from modelpred.report.valuation import told_rows
+from modelpred.report.methods import in_order, is_predictor, look
+from modelpred.report.valuation import row_cells
 from modelpred.studies.utility import StudyResult
 
 _SOFT = {"probability": "the probability of its label", "loss": "minus its loss"}
 
 
 def memorization_blocks(inputs: ReportInputs, result: StudyResult) -> list[Block]:
-    """The most memorized rows, whom the strongest influences, and agreement with retraining."""
+    """The most memorized rows, the strongest influences, and the agreement with retraining."""
     metrics = result.metrics
     rows = result.tables["rows"].sort("rank").head(inputs.config.rows)
     what = _SOFT[metrics["soft"]]
@@ -35,11 +35,10 @@ def memorization_blocks(inputs: ReportInputs, result: StudyResult) -> list[Block
         Text(_agreement(metrics), finding=True),
         _row_table(inputs, rows, what),
         Text(
-            f"Memorization of a row is how much more often the model is right on it, or how much "
-            f"higher {what} is, when the row is in the training subset than when it is not: means "
-            f"over {count(metrics['subsets'])} random subsets of {percent(metrics['share'])} of "
-            "the pool. Near zero: the other rows tell the same. High: an outlier, a rare case or "
-            "a wrong label."
+            f"Memorization of a row: the increase of the accuracy on this row, or of {what}, if the "
+            f"row is in the training subset (mean over {count(metrics['subsets'])} random subsets of "
+            f"{percent(metrics['share'])} of the training rows). Near zero, the other rows suffice to "
+            "predict it. A high value points to an outlier, a rare case or a wrong label."
         ),
         *_influence_table(inputs, result.tables["influences"]),
         _method_table(result),
@@ -48,14 +47,14 @@ def memorization_blocks(inputs: ReportInputs, result: StudyResult) -> list[Block
 
 def _agreement(metrics: dict[str, Any]) -> str:
     return (
-        f"With retraining on other subsets the predicted memorization correlates at "
-        f"{number(metrics['different'])} (Pearson); retraining agrees with itself at "
-        f"{number(metrics['ceiling'])}, which is the ceiling."
+        f"The correlation of predicted memorization with that of retrained models on other subsets "
+        f"is {number(metrics['different'])} (Pearson). The best possible is the correlation between "
+        f"two sets of retrained models, {number(metrics['ceiling'])}."
     )
 
 
 def _row_table(inputs: ReportInputs, rows: pl.DataFrame, what: str) -> Table:
-    told = told_rows(inputs.dataset, rows["row_id"].to_list())
+    cells_of = row_cells(inputs.dataset, rows["row_id"].to_list())
     body = [
         [
             name,
@@ -68,25 +67,25 @@ def _row_table(inputs: ReportInputs, rows: pl.DataFrame, what: str) -> Table:
             Cell(number(row["true_soft"])),
             cells,
         ]
-        for row, (name, label, cells) in zip(rows.iter_rows(named=True), told, strict=True)
+        for row, (name, label, cells) in zip(rows.iter_rows(named=True), cells_of, strict=True)
     ]
-    heads = ("By right and wrong", f"By {what}", "The same, retrained")
+    heads = ("By accuracy", f"By {what}", "The same, retrained")
     return Table(
         f"The {len(body)} most memorized rows",
         [
-            Column("Row of the table", numeric=False),
+            Column("Row", numeric=False),
             Column(inputs.dataset.label_name, numeric=False),
             *map(Column, heads),
-            Column("What sets the row apart", numeric=False),
+            Column("Unusual cells", numeric=False),
         ],
         body,
         stacked=True,
-        note="With 95% intervals over subsets.",
+        note="Intervals are 95%, over subsets.",
     )
 
 
 def _influence_table(inputs: ReportInputs, influences: pl.DataFrame) -> list[Table]:
-    """The strongest influences on test rows."""
+    """The strongest influences of training rows on test rows."""
     rows = influences.head(inputs.config.rows)
     body = [
         [
@@ -105,26 +104,26 @@ def _influence_table(inputs: ReportInputs, influences: pl.DataFrame) -> list[Tab
 
 def _method_table(result: StudyResult) -> Table:
     soft = result.tables["methods"].filter(pl.col("form") == result.metrics["soft"])
-    found = {row["method"]: row for row in soft.iter_rows(named=True)}
-    order = in_order(list(found))
+    by_method = {row["method"]: row for row in soft.iter_rows(named=True)}
+    order = in_order(list(by_method))
     columns = ("same", "different", "top_different", "influence_different")
     best = {name: soft[name].max() for name in columns}
     rows = [
         [
             Cell(look(method).label),
             *(
-                Cell(number(found[method][name]), best=found[method][name] == best[name])
+                Cell(number(by_method[method][name]), best=by_method[method][name] == best[name])
                 for name in columns
             ),
-            Cell(microseconds(1e6 * found[method]["seconds"])),
+            Cell(microseconds(1e6 * by_method[method]["seconds"])),
         ]
         for method in order
     ]
-    ceiling = next(iter(found.values()))
+    ceiling = next(iter(by_method.values()))
     limits = ("ceiling", "top_ceiling", "influence_ceiling")
     rows.append(
         [
-            Cell("Exact retraining", "the ceiling"),
+            Cell("Exact retraining", "the best possible"),
             Cell("1"),
             *(Cell(number(ceiling[name])) for name in limits),
             Cell(microseconds(1e6 * result.metrics["truth_seconds"])),
@@ -132,10 +131,10 @@ def _method_table(result: StudyResult) -> Table:
     )
     heads = ("Same subsets", "Other subsets", "Same top tenth, other subsets", "Influence on tests")
     return Table(
-        "Memorization by every method, beside retraining",
+        "Correlation of memorization with retraining, by method",
         [Column("Method", numeric=False), *map(Column, heads), Column("Time for all")],
         rows,
-        note="Pearson correlation with retraining on the same subsets and on others; influence on "
-        "tests: over all pairs of a training and a test row, other subsets.",
-        ours=frozenset(index for index, method in enumerate(order) if is_ours(method)),
+        note="Pearson correlation with retraining on the same or on other subsets. Influence on "
+        "tests: over all pairs of a training and a test row, on other subsets.",
+        highlighted=frozenset(index for index, method in enumerate(order) if is_predictor(method)),
     )

@@ -1,8 +1,8 @@
-"""How each method is called and drawn, the same everywhere on the page.
+"""Names of methods, and their colours, markers and dashes in figures.
 
-A method keeps its colour, marker and dash in every figure, so no figure relies on colour alone.
-Colours are CSS variables with a light and a dark value; figures are drawn with the light one and
-`modelpred.report.canvas` puts the variable in its place.
+A method has the same colour, marker and dash in every figure, so no figure relies on colour alone.
+Colours are CSS variables with a light and a dark value. Figures are drawn with the light value, and
+`modelpred.report.canvas` replaces it by the variable.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from modelpred.refits import EXACT
 
 COLOURS: dict[str, tuple[str, str]] = {
-    # name: (on light ground, on dark ground); every pair has at least 3:1 against its ground
+    # name: (on a light page, on a dark page), each with a contrast of at least 3:1
     "ink": ("#1d232b", "#e6e8eb"),
     "muted": ("#5b6470", "#a3abb6"),
     "grid": ("#dfe3e8", "#353c46"),
@@ -35,7 +35,7 @@ SIZE_COLOURS = ("size1", "size2", "size3", "size4", "size5")
 
 @dataclass(frozen=True)
 class Look:
-    """Label of a method and how it is drawn."""
+    """Label, colour, marker and dash of a method."""
 
     label: str
     colour: str
@@ -44,7 +44,7 @@ class Look:
 
 
 _LOOKS = {
-    "full_model": Look("Full-data model", "full", "X", ":"),
+    "full_model": Look("Model of all rows", "full", "X", ":"),
     "influence": Look("Influence function", "influence", "s", "--"),
     "rescaled_influence": Look("Rescaled influence", "rescaled", "D", "-."),
     "newton_step": Look("One Newton step", "newton", "^", "--"),
@@ -65,11 +65,11 @@ _LOOKS = {
     "swapped": Look("Greedy with swaps", "size4", "o", "-"),
     "random": Look("Random order", "full", "X", ":"),
     "all_rows": Look("All rows", "ink", "*", "-"),
-    "refit_bootstrap": Look("Refit bootstrap", "ink", "D", "--"),
+    "refit_bootstrap": Look("Retrained bootstrap", "ink", "D", "--"),
 }
 _REFINED_DASHES = {"refine 0.5": "--", "refine 1": "-.", "refine 2": ":", "refine 4": ":"}
-OURS = ("predictor", "predicted")
-TRUTHS = (*EXACT, "refit_bootstrap")
+PREDICTOR_PREFIXES = ("predictor", "predicted")
+EXACT_METHODS = (*EXACT, "refit_bootstrap")
 
 DESIGNS = {
     "uniform": "random subsets of any size",
@@ -77,15 +77,15 @@ DESIGNS = {
     "deletion": "deletions of up to half of the rows",
     "addition": "additions of new rows",
     "bootstrap": "bootstrap resamples",
-    "leave_one_out": "one row left out",
+    "leave_one_out": "one row removed",
     "edits_deletion": "deletions of each size",
     "edits_addition": "additions of each size",
 }
 
 
-def is_ours(method: str) -> bool:
-    """Whether the method is the predictor, refined or not."""
-    return method.startswith(OURS)
+def is_predictor(method: str) -> bool:
+    """Whether the method is the predictor or one of its variants."""
+    return method.startswith(PREDICTOR_PREFIXES)
 
 
 def is_early(method: str) -> bool:
@@ -94,32 +94,41 @@ def is_early(method: str) -> bool:
 
 
 def by_size(methods: Iterable[str]) -> list[str]:
-    """The methods that figures over sizes show: neither retraining nor answers stopped early."""
-    return [method for method in methods if not (method in TRUTHS or is_early(method))]
+    """The methods in figures of error by size: without retraining and early-stopped predictions."""
+    return [method for method in methods if not (method in EXACT_METHODS or is_early(method))]
 
 
-def is_rival(method: str) -> bool:
-    """Whether the method competes with the predictor: neither the predictor nor the truth."""
-    return not is_ours(method) and method not in TRUTHS
+def is_other(method: str) -> bool:
+    """Whether the method is neither the predictor nor exact retraining."""
+    return not is_predictor(method) and method not in EXACT_METHODS
 
 
 def look(method: str) -> Look:
-    """How a method is called and drawn; a method that is not known here gets a readable name."""
+    """Label and style of a method; unknown methods get their own name and a default style."""
     if method in _LOOKS:
         return _LOOKS[method]
     words = method.replace("_", " ").replace("+", " + ").strip()
-    if is_ours(method):
-        rest = words.removeprefix("predictor").removeprefix("predicted").strip(" +,")
-        dash = _REFINED_DASHES.get(rest, "-")
-        return Look(f"ModelPred, {rest}" if rest else "ModelPred", "predictor", "o", dash)
+    if is_predictor(method):
+        variant = words.removeprefix("predictor").removeprefix("predicted").strip(" +,")
+        dash = _REFINED_DASHES.get(variant, "-")
+        variant = _variant_words(variant)
+        return Look(f"ModelPred, {variant}" if variant else "ModelPred", "predictor", "o", dash)
     return Look(words[:1].upper() + words[1:], "spare", "P", ":")
 
 
+def _variant_words(variant: str) -> str:
+    """A variant of the predictor in words: `refine 2` becomes `2 correction steps`."""
+    kind, _, steps = variant.partition(" ")
+    if kind == "refine":
+        return f"{steps} correction step{'' if steps == '1' else 's'}"
+    return f"early stop {steps}" if kind == "stage" else variant
+
+
 def in_order(methods: list[str]) -> list[str]:
-    """Methods as every table and legend lists them: ours, rivals as they come, the truth."""
-    return sorted(methods, key=lambda method: (not is_ours(method), method in TRUTHS))
+    """The methods in the order of tables and legends: predictor, others, exact retraining."""
+    return sorted(methods, key=lambda method: (not is_predictor(method), method in EXACT_METHODS))
 
 
 def design_words(design: str) -> str:
-    """What a design draws, in words."""
+    """Description of a design."""
     return DESIGNS.get(design, design.replace("_", " "))

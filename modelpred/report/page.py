@@ -1,7 +1,7 @@
-"""The page: sections in reading order, put into one template, written as one file.
+"""Writes the report: all sections in reading order in one HTML file.
 
-The file holds its style and drawings, asks for nothing from any network (its content policy
-forbids it) and carries no date, so the same inputs give the same bytes.
+The file contains its styles and drawings, and its content policy forbids network requests. It has no
+date, so the same inputs give the same bytes.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def write_page(inputs: ReportInputs, folder: Path) -> Path:
         lede=lede(inputs),
         verdicts=verdict_table(inputs),
         sections=sections(inputs),
-        # The style is a file of ours; as text it would be escaped.
+        # Our own style sheet; as plain text it would be escaped.
         style=Markup(_variables() + (_HERE / "page.css").read_text(encoding="utf-8")),
         inputs=inputs,
     )
@@ -73,53 +73,53 @@ def sections(inputs: ReportInputs) -> list[Section]:
 
 
 def lede(inputs: ReportInputs) -> list[str]:
-    """What was trained and what came out, in a few sentences with their numbers."""
+    """The introduction: what was trained, the errors of the predictor, and the time of retraining."""
     targets = _section(inputs, "targets")
     found = verdicts(inputs.fidelity)
     subsets = _section(inputs, "subsets").get("fit")
     fitted = sum(subsets.values()) if isinstance(subsets, Mapping) else None
     number_of = f"{count(fitted)} " if fitted else ""
     trained = (
-        f"{number_of}{plain(targets.get('model', 'target'))} models, each trained on a subset of "
-        f"{count(len(inputs.dataset.row_ids))} rows of {inputs.dataset.name} with "
-        f"{count(len(inputs.dataset.feature_names))} features, taught a predictor to give the "
-        "trained parameters from the subset alone."
+        f"The predictor maps a subset of the {count(len(inputs.dataset.row_ids))} training rows of "
+        f"{inputs.dataset.name} ({count(len(inputs.dataset.feature_names))} features) to the "
+        f"parameters of the model trained on it. It was fitted to {number_of}trained "
+        f"{plain(targets.get('model', 'target'))} models."
     )
     sentences = [trained]
     if found:
         first = found[0]
         interval = percent_interval(
-            first.ours["parameter_error_low"], first.ours["parameter_error_high"]
+            first.predictor["parameter_error_low"], first.predictor["parameter_error_high"]
         )
         sentences.append(
-            f"On {count(first.subsets)} held-out {design_words(first.design)} its parameters are "
-            f"{percent(first.ours['parameter_error'])} off (95% interval {interval}), at "
-            f"{time_words(first.ours['microseconds'])} a query. {_score(inputs)}"
+            f"On {count(first.subsets)} held-out subsets ({design_words(first.design)}), predicted "
+            f"parameters differ from retrained ones by {percent(first.predictor['parameter_error'])} "
+            f"on average (95% interval {interval}). A prediction takes "
+            f"{time_words(first.predictor['microseconds'])}. {_score(inputs)}"
         )
     edits = inputs.studies.get("edits")
     exact = edits.metrics.get("retraining", {}).get("microseconds") if edits else None
     if exact:
         sentences.append(
-            f"Exact retraining by this project's own batched solver takes {time_words(exact)} a "
-            "subset (in the deletion study)."
+            f"Exact retraining takes {time_words(exact)} per subset with this project's batched "
+            "solver (measured in the deletion study)."
         )
     return sentences
 
 
 def _score(inputs: ReportInputs) -> str:
-    """On how many designs the predictor is ahead, even or behind."""
+    """A sentence on the kinds of subsets where the predictor is better, equal or worse."""
     found = verdicts(inputs.fidelity)
     parts: list[str] = []
     for outcome, words in (
-        ("ahead", "It is ahead of every rival on"),
-        ("even", "level with the best rival on"),
-        ("behind", "behind the best rival on"),
+        ("better", "more accurate than every other method on"),
+        ("equal", "as accurate as the best other method on"),
+        ("worse", "less accurate than the best other method on"),
     ):
         names = [design_words(v.design) for v in found if v.outcome == outcome]
         if names:
             parts.append(f"{words} {_listed(names)}")
-    text = ", ".join(parts)
-    return f"{text if text.startswith('It') else 'It is ' + text}."
+    return f"The predictor is {', '.join(parts)}."
 
 
 def _listed(names: list[str]) -> str:
@@ -132,10 +132,10 @@ def _section(inputs: ReportInputs, name: str) -> Mapping[str, object]:
 
 
 def history_section(inputs: ReportInputs) -> Section:
-    """How fitting went, epoch by epoch."""
-    title = "Fitting: how the predictor learned"
+    """Loss and validation error by epoch."""
+    title = "Fit: loss and validation error by epoch"
     if inputs.history is None or inputs.history.is_empty():
-        return Section("history", title, [Text("No history of the fitting was kept in this run.")])
+        return Section("history", title, [Text("This run has no history of the fit.")])
     names = {"validation_error": "Validation error", "loss": "Fitting loss"}
     panels = [
         learning_curve(f"history-{column}", words, inputs.history, column=column)
@@ -146,7 +146,8 @@ def history_section(inputs: ReportInputs) -> Section:
     took = f" in {time_words(1e6 * float(np.max(seconds)))}" if len(seconds) else ""
     caption = (
         f"{count(inputs.history.height)} epochs{took}. The validation error is measured on subsets "
-        "that are neither in the fit nor in the held-out tables above; the best epoch by it is kept."
+        "that are neither in the fit nor in the held-out tables. The epoch with the lowest "
+        "validation error is used."
     )
     return Section("history", title, [Figure(caption, panels)])
 
@@ -155,7 +156,7 @@ def run_section(inputs: ReportInputs) -> Section:
     """Parameters, counts, fingerprints, versions and seconds of this run."""
     groups: dict[str, Mapping[str, object]] = {
         "Data": _data_facts(inputs),
-        "Trained targets": {
+        "Trained models": {
             name.replace("_", " "): value for name, value in inputs.targets_metrics.items()
         },
         "Lineage": inputs.lineage,
@@ -163,13 +164,13 @@ def run_section(inputs: ReportInputs) -> Section:
         "Parameters (params.yaml)": inputs.params,
         **{f"Study {name}": result.metrics for name, result in inputs.studies.items()},
     }
-    shown = ("Data", "Trained targets", "Lineage")
+    shown = ("Data", "Trained models", "Lineage")
     tables = [
         facts_table(caption, facts, folded=caption not in shown)
         for caption, facts in groups.items()
         if facts
     ]
-    return Section("run", "What was run", tables)
+    return Section("run", "Data, settings and versions of this run", tables)
 
 
 def _data_facts(inputs: ReportInputs) -> dict[str, object]:
@@ -180,57 +181,58 @@ def _data_facts(inputs: ReportInputs) -> dict[str, object]:
     )
     return {
         "table": dataset.name,
-        "rows to train on": len(dataset.row_ids),
-        "rows to test on": len(dataset.test_row_ids),
+        "training rows": len(dataset.row_ids),
+        "test rows": len(dataset.test_row_ids),
         "features": len(dataset.feature_names),
         "label": dataset.label_name,
         **({"training rows by class": classes} if classes else {}),
-        "scaling": f"{dataset.scaling.name}, constants from training rows only",
+        "scaling": f"{dataset.scaling.name}, computed from training rows only",
         "source": dataset.attribution,
         "fingerprint": dataset.fingerprint,
     }
 
 
 def notes_section() -> Section:
-    """How each number is measured, and what is not claimed."""
+    """Definitions of the numbers, and limits of what they show."""
     notes = [
         Text(
-            "Parameter error of one subset is the norm of the difference between predicted and "
-            "retrained parameters over the norm of the retrained ones. Tables give its mean over "
-            "held-out subsets, the 95% interval of that mean (Student's t) and the median. "
-            "Held-out subsets were used neither to fit nor to choose anything."
+            "Parameter error: the norm of the difference between predicted and retrained "
+            "parameters, divided by the norm of the retrained ones. Tables show its mean over "
+            "held-out subsets, the 95% interval of the mean (Student's t) and the median. Held-out "
+            "subsets were used neither for the fit nor for any choice of settings."
         ),
         Text(
-            "Test-loss error is the mean absolute difference between the mean test loss of the "
-            "predicted and of the retrained model. Spearman within size ranks only subsets of "
-            "about the same size against each other, since across sizes a rank correlation mostly "
-            "measures size."
+            "Test-loss error: the mean absolute difference between the test loss of the predicted "
+            "and of the retrained model. Spearman within size: the rank correlation of test losses "
+            "among subsets of similar size. Across sizes, a rank correlation mostly measures size."
         ),
         Text(
-            "Time per query is measured on the machine of the run, on blocks of subsets, and "
-            "leaves out what a method does once before its first query. Exact retraining is this "
-            "project's own batched solver, not a loop over a library's."
+            "Time per query: measured on this machine, on blocks of subsets, without the "
+            "preparation before the first query. Exact retraining uses this project's batched "
+            "solver."
         ),
         Text(
-            "A retrained model that did not converge and a subset that lacks a class are marked "
-            "when they are trained, counted under “What was run” and left out of the comparison; "
-            "neither ever counts as a score of zero."
+            "Models that did not converge, and subsets that lack a class, are marked during "
+            "training, counted in the table of trained models and excluded from all comparisons. "
+            "They never count as a score of zero."
         ),
         Text(
-            "Shapley values are those of the negative mean test loss, by sampling permutations. "
-            "Exact values come from the same estimator with every model retrained, on other "
-            "permutations; their own reliability between halves bounds what any method can show."
+            "Shapley values: the utility is the negative mean test loss; values are estimated from "
+            "random permutations. Exact values use the same estimator with retrained models and "
+            "other permutations. Their split-half reliability is an upper bound for the agreement "
+            "of any method."
         ),
         Text(
-            "Calibration: models are predicted for bootstrap resamples of the pool and their "
-            "probabilities averaged; the refit bootstrap retrains on the same resamples. The "
-            "expected calibration error (ECE) has bins of equal width or of equal mass."
+            "Calibration: models are predicted for bootstrap resamples of the training rows, and "
+            "their probabilities are averaged. The retrained bootstrap trains on the same "
+            "resamples. The expected calibration error (ECE) is the mean difference between "
+            "confidence and accuracy over bins of equal width or equal mass."
         ),
         Text(
-            "The protocols for selection, memorization and calibration are this project's own. The "
-            "method follows Zeng, Wang, Chen, Just, Jin and Jia, “ModelPred: A Framework for "
-            "Predicting Trained Model from Training Data” (SaTML 2023); no number of that paper "
-            "is claimed to be reproduced here."
+            "The method follows Zeng, Wang, Chen, Just, Jin and Jia, “ModelPred: A Framework for "
+            "Predicting Trained Model from Training Data” (SaTML 2023). The protocols for "
+            "selection, memorization and calibration are this project's own. The report does not "
+            "claim to reproduce numbers of that paper."
         ),
     ]
-    return Section("notes", "How each number is measured", notes)
+    return Section("notes", "Definitions", notes)

@@ -1,4 +1,4 @@
-"""Selection: the section on which rows to keep, and what their models are worth."""
+"""The section on selections of rows, and the test loss of models trained on them."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ _DRAWN = (
     *("leave_one_out", "random"),
 )
 _ORDERS = {
-    "most_valuable": "Most valuable rows kept first",
-    "least_valuable": "Least valuable rows kept first",
+    "most_valuable": "Most valuable rows selected first",
+    "least_valuable": "Least valuable rows selected first",
 }
 
 
 def selection_blocks(_: ReportInputs, result: StudyResult) -> list[Block]:
-    """Every way to choose at one size, and the curves over all sizes."""
+    """All methods at one size, and curves over all sizes."""
     metrics = result.metrics
     return [
         Text(_finding(result), finding=True),
         _method_table(result),
         Text(
-            f"Rows were chosen by {count(metrics['validation_rows'])} test rows and the models of "
-            f"the chosen rows, retrained exactly, judged by {count(metrics['test_rows'])} others. "
-            "The split and the ways to choose are this project's own protocol."
+            f"Methods selected rows with {count(metrics['validation_rows'])} test rows as validation "
+            f"rows. Models retrained on the selected rows were scored on the other "
+            f"{count(metrics['test_rows'])} test rows. This protocol is this project's own."
         ),
         _curves(result),
         _area_table(result),
@@ -52,20 +52,20 @@ def selection_blocks(_: ReportInputs, result: StudyResult) -> list[Block]:
 
 def _finding(result: StudyResult) -> str:
     metrics = result.metrics
-    found = metrics["methods"]
+    by_method = metrics["methods"]
     words = (
-        f"With {percent(metrics['share'], 2)} of the rows ({metrics['rows']}), chosen by predicted "
-        f"models, the retrained model has a test loss of {number(found['swapped']['loss'])}; with "
-        f"all rows it is {number(found['all_rows']['loss'])}, with random ones "
-        f"{number(found['random']['loss'])}"
+        f"With {percent(metrics['share'], 2)} of the rows ({metrics['rows']}), selected with predicted "
+        f"models, the retrained model has a test loss of {number(by_method['swapped']['loss'])}. "
+        f"With all rows it is {number(by_method['all_rows']['loss'])}, with as many random rows "
+        f"{number(by_method['random']['loss'])}"
     )
     if metrics.get("best_rival") is None:
         return f"{words}."
-    rival = metrics["best_rival"]
+    other = metrics["best_rival"]
     lead = number_interval(metrics["lead_low"], metrics["lead_high"])
     return (
-        f"{words}. The best rival, {look(rival).label.lower()}, has {number(found[rival]['loss'])}: "
-        f"{number(metrics['lead'])} more (95% interval {lead})."
+        f"{words}. The best other method, {look(other).label.lower()}, has "
+        f"{number(by_method[other]['loss'])}: {number(metrics['lead'])} more (95% interval {lead})."
     )
 
 
@@ -73,13 +73,13 @@ def _method_table(result: StudyResult) -> Table:
     table = result.tables["methods"]
     best = {"loss": table["loss"].min(), "accuracy": table["accuracy"].max()}
     return Table(
-        f"Ways to choose {result.metrics['rows']} rows, best first",
+        f"Methods that select {result.metrics['rows']} rows, best first",
         [
             Column("Method", numeric=False),
             Column("Rows"),
             Column("Test loss"),
             Column("Test accuracy"),
-            Column("Time to choose"),
+            Column("Time to select"),
         ],
         [
             [
@@ -98,9 +98,9 @@ def _method_table(result: StudyResult) -> Table:
             ]
             for row in table.iter_rows(named=True)
         ],
-        note="With 95% intervals over test rows; for random choices, nine in ten lie there. Greedy "
-        "choices took the time given for all sizes of the curves together.",
-        ours=frozenset(index for index, ours in enumerate(table["ours"]) if ours),
+        note="Intervals are 95%, over test rows; for random selections, they contain 90% of the "
+        "draws. The time of greedy selections is that of all sizes of the curves together.",
+        highlighted=frozenset(index for index, ours in enumerate(table["ours"]) if ours),
     )
 
 
@@ -112,23 +112,23 @@ def _curves(result: StudyResult) -> Figure:
             f"curves-{order.split('_')[0]}",
             title,
             [_line(table, method, order) for method in drawn if _shown(table, method, order)],
-            x_label="share of rows kept",
+            x_label="share of rows selected",
             y_label="test loss",
         )
         for order, title in _ORDERS.items()
     ]
     return Figure(
-        "Test loss of exactly retrained models by the share of rows kept; from right to left, what "
-        "happens as rows are removed. The band holds nine in ten random choices.",
+        "Test loss of retrained models by the share of rows selected. The band contains 90% of the "
+        "random selections.",
         panels,
         keys(drawn),
     )
 
 
 def _shown(table: pl.DataFrame, method: str, order: str) -> bool:
-    """Random order has no ends of its own and stands in both panels."""
-    here = table.filter(pl.col("method") == method)
-    return method == "random" or order in set(here["order"])
+    """Whether the panel of that order has a line of the method; both have the random order."""
+    rows = table.filter(pl.col("method") == method)
+    return method == "random" or order in set(rows["order"])
 
 
 def _line(table: pl.DataFrame, method: str, order: str) -> Line:
@@ -146,14 +146,14 @@ def _area_table(result: StudyResult) -> Table:
     for method in areas["method"].unique(maintain_order=True):
         cells = [Cell(look(method).label)]
         for order in _ORDERS:
-            found = areas.filter(pl.col("method") == method, pl.col("order") == order).to_dicts()
-            row = found[0] if found else {"gain": None, "low": None, "high": None}
+            matching = areas.filter(pl.col("method") == method, pl.col("order") == order).to_dicts()
+            row = matching[0] if matching else {"gain": None, "low": None, "high": None}
             cells.append(Cell(number(row["gain"]), number_interval(row["low"], row["high"])))
         rows.append(cells)
     return Table(
-        "Mean fall of the test loss below that of random order, over all shares",
+        "Test loss of the random order minus test loss of the method, mean over all shares",
         [Column("Method", numeric=False), *(Column(title) for title in _ORDERS.values())],
         rows,
-        note="With 95% intervals over test rows. Of the least valuable rows kept first, a loss "
-        "above that of random order, a negative number, is what good values show.",
+        note="Intervals are 95%, over test rows. If the least valuable rows are selected first, good "
+        "values give a larger loss than the random order, so a negative number.",
     )

@@ -1,7 +1,7 @@
-"""From the studies' results to sections; a new study adds a module and a line here.
+"""Sections of the studies. A new study adds a module and a line in SECTIONS.
 
-A study that was skipped or is missing gets a section that says why, and one without a section of
-its own shows its metrics, so nothing that was computed is left out.
+A study that was skipped or is missing gets a section with the reason. A study that is not in
+SECTIONS gets a table of its metrics.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from modelpred.studies.utility import StudyResult
 
 Write = Callable[[ReportInputs, StudyResult], list[Block]]
 SECTIONS: Mapping[str, tuple[str, Write]] = {
-    "edits": ("Deletion and addition: a model without these rows, or with those", edits_blocks),
-    "lds": ("Margins: which rows move which prediction (LDS)", lds_blocks),
-    "valuation": ("Values: what each row is worth", valuation_blocks),
-    "labels": ("Labels: which look wrong", labels_blocks),
-    "selection": ("Selection: which rows to keep", selection_blocks),
-    "memorization": ("Memorization: what is known only by heart", memorization_blocks),
-    "calibration": ("Calibration: how sure the model is", calibration_blocks),
-    "attribution": ("Attribution: which rows are responsible", attribution_blocks),
+    "edits": ("Deletions and additions: models without some rows, or with more", edits_blocks),
+    "lds": ("Margins: linear datamodelling score (LDS)", lds_blocks),
+    "valuation": ("Values: rows that help and rows that hurt", valuation_blocks),
+    "labels": ("Labels: labels that look wrong", labels_blocks),
+    "selection": ("Selection: rows to keep", selection_blocks),
+    "memorization": ("Memorization: rows that the model memorizes", memorization_blocks),
+    "calibration": ("Calibration: reliability of the probabilities", calibration_blocks),
+    "attribution": ("Attribution: rows behind coefficients and predictions", attribution_blocks),
 }
 
 
 def study_sections(inputs: ReportInputs) -> list[Section]:
-    """The sections of all studies that are known here, were run or were skipped."""
+    """The sections of all studies: those in SECTIONS, and others that were run or skipped."""
     names = dict.fromkeys([*SECTIONS, *inputs.studies, *inputs.skipped])
     return [_section(name, inputs) for name in names]
 
@@ -43,7 +43,7 @@ def _section(name: str, inputs: ReportInputs) -> Section:
     title, write = SECTIONS.get(name, (name.replace("_", " ").capitalize(), _any_blocks))
     result = inputs.studies.get(name)
     if result is None:
-        reason = inputs.skipped.get(name, "its results are not among the artifacts of this run")
+        reason = inputs.skipped.get(name, "its results are missing from the artifacts")
     elif "skipped" in result.metrics:
         reason = str(result.metrics["skipped"])
     else:
@@ -52,4 +52,4 @@ def _section(name: str, inputs: ReportInputs) -> Section:
 
 
 def _any_blocks(_: ReportInputs, result: StudyResult) -> list[Block]:
-    return [facts_table("What this study measured", result.metrics)]
+    return [facts_table("Metrics of this study", result.metrics)]

@@ -1,4 +1,4 @@
-"""What each row is worth: the section that shows the rows themselves beside their values."""
+"""The section on values of rows, with the rows themselves."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from modelpred.report.blocks import (
 )
 from modelpred.report.figures import predicted_against_exact_values, ranked_values
 from modelpred.report.inputs import ReportInputs
-from modelpred.report.methods import in_order, is_ours, look
+from modelpred.report.methods import in_order, is_predictor, look
 from modelpred.studies.utility import StudyResult
 
-_TELLING = 5  # how many cells of a row are shown beside its value
-_WIDEST = 80  # rows of more cells than this are not listed in full
+_SHOWN = 5  # number of cells of a row that are shown with its value
+_WIDEST = 80  # rows with more cells are not listed in full
 
 
 def valuation_blocks(inputs: ReportInputs, result: StudyResult) -> list[Block]:
-    """The most and least valuable rows with their cells, and how far the values can be trusted."""
+    """The most and least valuable rows with their cells, and the agreement with exact values."""
     values = result.tables["values"].with_columns(pl.col("row_id").cast(pl.String))
     ordered = values.sort("value", descending=True)
     rows = min(inputs.config.rows, ordered.height // 2 or 1)
@@ -44,10 +44,10 @@ def valuation_blocks(inputs: ReportInputs, result: StudyResult) -> list[Block]:
         value_table(inputs.dataset, best, f"The {rows} most valuable rows"),
         value_table(inputs.dataset, worst, f"The {rows} least valuable rows"),
         Text(
-            f"A value is the mean {_gain(inputs)} when the row joins a random part of the pool, so "
-            "a negative one says that the row did harm on average. Cells are the original ones: up "
-            "to five that lie more than one standard deviation from the pool's mean, farthest "
-            "first."
+            f"The value of a row is the {_gain(inputs)} when the row is added to a random part of "
+            "the training rows, on average. A negative value means that the row does harm on "
+            "average. For each row, up to five cells are listed that deviate by more than one "
+            "standard deviation from the mean of the training rows."
         ),
         _figure(values, words),
         *_groups(inputs, result),
@@ -60,13 +60,13 @@ def _gain(inputs: ReportInputs) -> str:
     config = inputs.params.get("valuation")
     utility = config.get("utility") if isinstance(config, Mapping) else "loss"
     return {
-        "accuracy": "rise of the test accuracy",
-        "squared_error": "fall of the mean squared error on test rows",
-    }.get(str(utility), "fall of the mean test loss")
+        "accuracy": "increase of the test accuracy",
+        "squared_error": "decrease of the mean squared error on test rows",
+    }.get(str(utility), "decrease of the test loss")
 
 
 def _groups(inputs: ReportInputs, result: StudyResult) -> list[Table]:
-    """Values of groups of rows, the most valuable first, where a column was named."""
+    """Values of groups of rows, the most valuable first; empty if no group column is set."""
     if "groups" not in result.tables:
         return []
     rows = result.tables["groups"].sort("rank").head(4 * inputs.config.rows)
@@ -82,59 +82,59 @@ def _groups(inputs: ReportInputs, result: StudyResult) -> list[Table]:
     heads = ("Group", "Rows", "Value", "Exact value")
     return [
         Table(
-            "Groups of rows that join together",
+            "Values of groups of rows",
             [Column(head, numeric=head != "Group") for head in heads],
             body,
-            note="± one standard error; a value without one was enumerated over all subsets.",
+            note="± one standard error. A value without one was computed from all subsets.",
         )
     ]
 
 
 def _figure(values: pl.DataFrame, words: str) -> Figure:
     ranked = ranked_values("ranked", "All rows by rank", values)
-    band = "The values of all rows by rank, with two standard errors each way."
+    band = "The values of all rows by rank, ± two standard errors."
     if values["true_value"].null_count():
         return Figure(band, [ranked])
     scatter = predicted_against_exact_values("values", "Predicted against exact", values, words)
     return Figure(
-        "Left: value from predicted models against that from exactly retrained models on other "
-        "random orders; bars are one standard error, the line is where both agree. Right: "
+        "Left: values from predicted models against values from retrained models on other random "
+        "orders. Bars are one standard error; on the line, both are equal. Right: "
         f"{band[:1].lower()}{band[1:]}",
         [scatter, ranked],
     )
 
 
 def agreement(result: StudyResult) -> str:
-    """How well the values agree with the truth, and the truth with itself, in one sentence."""
+    """The agreement of the values with exact values, in words."""
     metrics = result.metrics
     if metrics.get("spearman") is None:
-        return "No exact values were computed in this run, so the values stand unchecked."
+        return "No exact values were computed in this run, so the values were not checked."
     interval = number_interval(metrics["spearman_low"], metrics["spearman_high"])
     words = (
-        f"Predicted values rank the rows as exact retraining does with Spearman "
-        f"{number(metrics['spearman'])} (95% interval {interval})"
+        f"The rank correlation of predicted and exact values is {number(metrics['spearman'])} "
+        f"(Spearman, 95% interval {interval})"
     )
     if metrics.get("truth_reliability") is not None:
         words += (
-            "; the exact values' own split-half reliability, the ceiling for any method, is "
-            f"{number(metrics['truth_reliability'])}"
+            "; the best possible is the reliability of the exact values, "
+            f"{number(metrics['truth_reliability'])} between halves"
         )
     return (
-        f"{words}. Of the most valuable tenth of rows {number(100 * metrics['top_overlap'], 2)}% are "
-        f"the same, of the least valuable {number(100 * metrics['bottom_overlap'], 2)}%."
+        f"{words}. {number(100 * metrics['top_overlap'], 2)}% of the most valuable tenth of rows and "
+        f"{number(100 * metrics['bottom_overlap'], 2)}% of the least valuable tenth are the same."
     )
 
 
 def _methods(result: StudyResult) -> list[Table]:
-    """Agreement with the exact values and seconds, for the predictor and every rival."""
+    """Agreement with the exact values, and time, of every method."""
     table, metrics = result.tables["methods"], result.metrics
-    found = {row["method"]: row for row in table.iter_rows(named=True)}
-    order = in_order(list(found))
+    by_method = {row["method"]: row for row in table.iter_rows(named=True)}
+    order = in_order(list(by_method))
     columns = ("spearman", "top_overlap", "bottom_overlap")
     best = {name: table[name].max() for name in columns}
     rows: list[list[Cell]] = []
     for method in order:
-        row = found[method]
+        row = by_method[method]
         marks = [row[name] is not None and row[name] == best[name] for name in columns]
         interval = number_interval(row["spearman_low"], row["spearman_high"])
         rows.append(
@@ -152,7 +152,7 @@ def _methods(result: StudyResult) -> list[Table]:
         halves = metrics.get("truth_top_overlap")
         overlap = Cell("") if halves is None else Cell(percent(halves, 2), "between its halves")
         rows.append(
-            [Cell("Exact retraining", "the truth"), reliability, overlap, Cell(""), seconds]
+            [Cell("Exact retraining", "the reference"), reliability, overlap, Cell(""), seconds]
         )
     heads = ("Spearman with exact values", "Same top tenth", "Same bottom tenth", "Time for all")
     return [
@@ -160,26 +160,28 @@ def _methods(result: StudyResult) -> list[Table]:
             f"Values by every method, {plain(metrics.get('permutations'))} random orders each",
             [Column("Method", numeric=False), *map(Column, heads)],
             rows,
-            note="The time is that of valuing all rows once the method is there.",
-            ours=frozenset(index for index, method in enumerate(order) if is_ours(method)),
+            note="Time: to value all rows, without the preparation of the method.",
+            highlighted=frozenset(
+                index for index, method in enumerate(order) if is_predictor(method)
+            ),
         )
     ]
 
 
 def value_table(dataset: Dataset, values: pl.DataFrame, caption: str) -> Table:
-    """Rows with their label, value, exact value and the cells that set them apart."""
-    told = told_rows(dataset, values["row_id"].to_list())
+    """Rows with their label, value, exact value and most unusual cells."""
+    rows = row_cells(dataset, values["row_id"].to_list())
     body: list[list[Cell]] = []
-    for row, (name, label, cells) in zip(values.iter_rows(named=True), told, strict=True):
+    for row, (name, label, cells) in zip(values.iter_rows(named=True), rows, strict=True):
         value = _value_cell(row["value"], row["standard_error"])
         true = _value_cell(row["true_value"], row["true_standard_error"])
         body.append([name, label, value, true, cells])
     heads = (
-        "Row of the table",
+        "Row",
         dataset.label_name,
         "Value",
         "Exact value",
-        "What sets the row apart",
+        "Unusual cells",
     )
     return Table(
         caption,
@@ -190,56 +192,56 @@ def value_table(dataset: Dataset, values: pl.DataFrame, caption: str) -> Table:
     )
 
 
-def told_rows(dataset: Dataset, row_ids: list[str]) -> list[tuple[Cell, Cell, Cell]]:
-    """Each row's name, its label, and the cells that set it apart from the pool."""
-    places = {row_id: place for place, row_id in enumerate(dataset.row_ids)}
-    apart = distances(dataset.rows, dataset.column_names)
-    told: list[tuple[Cell, Cell, Cell]] = []
+def row_cells(dataset: Dataset, row_ids: list[str]) -> list[tuple[Cell, Cell, Cell]]:
+    """Id, label and most unusual cells of each row."""
+    positions = {row_id: position for position, row_id in enumerate(dataset.row_ids)}
+    deviations = distances(dataset.rows, dataset.column_names)
+    rows: list[tuple[Cell, Cell, Cell]] = []
     for row_id in row_ids:
-        place = places[row_id]
-        cells = dataset.rows.row(place, named=True)
-        telling = np.argsort(-apart[place], kind="stable")[:_TELLING]
-        telling = telling[apart[place][telling] > 1]
-        words = _cell_words(dataset, cells, telling)
-        told.append((Cell(f"Row {row_id}"), Cell(plain(cells[dataset.label_name])), Cell(words)))
-    return told
+        position = positions[row_id]
+        cells = dataset.rows.row(position, named=True)
+        unusual = np.argsort(-deviations[position], kind="stable")[:_SHOWN]
+        unusual = unusual[deviations[position][unusual] > 1]
+        words = _cell_words(dataset, cells, unusual)
+        rows.append((Cell(f"Row {row_id}"), Cell(plain(cells[dataset.label_name])), Cell(words)))
+    return rows
 
 
 def _value_cell(value: float | None, spread: float | None) -> Cell:
-    """A value and its standard error, with the decimals that the error allows."""
+    """A value and its standard error, with decimals according to the error."""
     if value is None:
         return Cell(number(value))
     if spread is None or spread <= 0:
         return Cell(number(value))
-    places = max(0, 1 - math.floor(math.log10(spread)))
-    text = f"{value:.{places}f}".replace("-", "\N{MINUS SIGN}")
-    return Cell(text, f"± {spread:.{places}f}")
+    decimals = max(0, 1 - math.floor(math.log10(spread)))
+    text = f"{value:.{decimals}f}".replace("-", "\N{MINUS SIGN}")
+    return Cell(text, f"± {spread:.{decimals}f}")
 
 
-def _cell_words(dataset: Dataset, cells: dict[str, object], telling: np.ndarray) -> str:
-    names = [dataset.column_names[index] for index in telling]
-    return " · ".join(f"{name} {_told(cells[name])}" for name in names) or "nothing"
+def _cell_words(dataset: Dataset, cells: dict[str, object], unusual: np.ndarray) -> str:
+    names = [dataset.column_names[index] for index in unusual]
+    return " · ".join(f"{name} {_cell_text(cells[name])}" for name in names) or "none"
 
 
-def _told(cell: object) -> str:
+def _cell_text(cell: object) -> str:
     return "missing" if cell is None else plain(cell)
 
 
 def full_rows(dataset: Dataset, best: pl.DataFrame, worst: pl.DataFrame) -> list[Table]:
-    """Every cell of the listed rows, folded; nothing for tables too wide to read."""
+    """All cells of the listed rows, folded; empty for tables that are too wide to read."""
     if len(dataset.column_names) > _WIDEST:
         return []
-    places = {row_id: place for place, row_id in enumerate(dataset.row_ids)}
+    positions = {row_id: position for position, row_id in enumerate(dataset.row_ids)}
     names = (dataset.label_name, *dataset.column_names)
     tables: list[Table] = []
     for which, chosen in (("most", best), ("least", worst)):
         ids = chosen["row_id"].to_list()
-        rows = [dataset.rows.row(places[row_id], named=True) for row_id in ids]
+        rows = [dataset.rows.row(positions[row_id], named=True) for row_id in ids]
         tables.append(
             Table(
                 f"All cells of the {which} valuable rows",
                 [Column("Column", numeric=False), *(Column(f"Row {row_id}") for row_id in ids)],
-                [[Cell(name), *(Cell(_told(row[name])) for row in rows)] for name in names],
+                [[Cell(name), *(Cell(_cell_text(row[name])) for row in rows)] for name in names],
                 folded=True,
             )
         )

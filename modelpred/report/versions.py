@@ -1,4 +1,4 @@
-"""The figure of versions side by side: scores of each model on each version's test rows, and drift."""
+"""The figure of a comparison of versions: scores of each model on each version's test rows, and drift."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from modelpred.wording import one_line
 PANEL = 4.4  # inches
 SHOWN_MOVERS = 3
 LONGEST_NAME = 24  # characters of a row or version that are shown
-INK, OURS, MOVED = "#222222", "#1f5fa8", "#b5482a"
+INK, PREDICTED, MOVED = "#222222", "#1f5fa8", "#b5482a"
 
 
 def write_figure(
     scores: pl.DataFrame, drifts: Sequence[Drift], folder: Path, *, value: str
 ) -> None:
-    """Writes versions.svg and versions.png: one panel of scores, and one for each drift."""
+    """Write versions.svg and versions.png: one panel of scores, and one for each drift."""
     settings: dict[Any, Any] = {  # matplotlib types its keys as literals
         "svg.hashsalt": "modelpred",
         "text.parse_math": False,  # names of rows and classes are data
@@ -52,38 +52,39 @@ def write_figure(
 
 
 def _paint_scores(axes: Axes, scores: pl.DataFrame) -> None:
-    """Mean loss of each model, a mark for each version's test rows."""
+    """Mean loss of each model on the test rows of each version."""
     models = scores["model_of"].unique(maintain_order=True).to_list()
     tested = scores["test_rows_of"].unique(maintain_order=True).to_list()
     for at, name in enumerate(tested):
         chosen = scores.filter(pl.col("test_rows_of") == name)
         shade = 0.25 + 0.75 * (at + 1) / len(tested)
-        places = [
+        positions = [
             models.index(model) + 0.5 * ((at + 0.5) / len(tested) - 0.5)
             for model in chosen["model_of"]
         ]
         axes.scatter(
-            places,
+            positions,
             chosen["loss"].to_list(),
-            color=OURS,
+            color=PREDICTED,
             alpha=shade,
             label=f"test rows of {_shown(name)}",
         )
-        axes.scatter(places, chosen["exact_loss"].to_list(), marker="_", s=90, color=INK)
+        axes.scatter(positions, chosen["exact_loss"].to_list(), marker="_", s=90, color=INK)
     axes.set_xticks(range(len(models)), [f"model of {_shown(name)}" for name in models])
-    axes.set_ylabel("mean test loss (bar: exactly retrained)")
+    axes.set_ylabel("mean test loss (bar: retrained)")
     axes.margins(y=0.25)
     axes.legend(frameon=False, fontsize=8, loc="upper right")
     axes.set_title("Each model on each version's test rows", fontsize=10)
 
 
 def _paint_drift(axes: Axes, drifted: Drift, value: str) -> None:
-    """Values of the shared rows before and after, the largest movers named."""
+    """Values of the shared rows before and after, with names at the largest changes."""
     rows = drifted.rows
-    axes.scatter(rows["before"].to_list(), rows["after"].to_list(), s=9, color=OURS, alpha=0.6)
+    axes.scatter(rows["before"].to_list(), rows["after"].to_list(), s=9, color=PREDICTED, alpha=0.6)
     for at, row in enumerate(rows.head(SHOWN_MOVERS).iter_rows(named=True)):
         axes.scatter(row["before"], row["after"], s=22, color=MOVED)
-        # In a column of their own, since movers may lie on one another.
+        # The names are in one column, since the points may overlap.
+
         axes.annotate(
             f"row {_shown(row['row_id'])}", (row["before"], row["after"]), fontsize=8, color=MOVED,
             textcoords="axes fraction", xytext=(0.74, 0.05 + 0.06 * at),

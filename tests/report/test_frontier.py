@@ -47,18 +47,20 @@ def test_the_frontier_is_what_no_other_beats_in_both():
 
 def test_speed_at_equal_error_is_that_of_the_cheapest_setting_that_is_as_good():
     (standing,) = standings(table(*EVERYBODY))
-    assert (standing.rival["method"], standing.answer["method"]) == ("newton_step", "predictor")
+    methods = (standing.best_other["method"], standing.setting["method"])
+    assert methods == ("newton_step", "predictor")
     assert standing.equal["method"] == "retraining"
     assert standing.gain == pytest.approx(30)
     assert standing.speedup == pytest.approx(4)
-    assert standing.ours
+    assert standing.has_predictor
     assert (
-        "One Newton step (20.0%), ModelPred (5.00%) is 4.0 times as fast as it" in standing.sentence
+        "ModelPred (5.00%) reaches the error of the best other method, One Newton step (20.0%), "
+        "and is 4.0 times as fast." in standing.sentence
     )
-    assert "Exact retraining: the prediction is 30 times as fast as it" in standing.sentence
+    assert "is Exact retraining; the prediction is 30 times as fast." in standing.sentence
 
 
-def test_where_the_prediction_is_worse_a_refined_one_answers():
+def test_a_refined_prediction_is_compared_if_the_plain_one_is_worse():
     (standing,) = standings(
         table(
             ("newton_step", 0.03, 15.0),
@@ -66,20 +68,21 @@ def test_where_the_prediction_is_worse_a_refined_one_answers():
             ("predictor_refine_1", 0.01, 30.0),
         )
     )
-    assert standing.answer["method"] == "predictor_refine_1"
+    assert standing.setting["method"] == "predictor_refine_1"
     assert standing.speedup == pytest.approx(0.5)
-    assert "ModelPred, refine 1 (1.00%) is 2.0 times slower than it" in standing.sentence
+    assert "ModelPred, 1 correction step (1.00%) reaches" in standing.sentence
+    assert "and is 2.0 times slower." in standing.sentence
     assert standing.speedup < GOAL
 
 
-def test_a_loss_is_told():
+def test_the_sentence_says_if_no_setting_is_accurate_enough():
     (standing,) = standings(table(("newton_step", 0.01, 5.0), ("predictor", 0.05, 10.0)))
-    assert not standing.ours
+    assert not standing.has_predictor
     assert math.isnan(standing.speedup)
-    assert "No setting of ModelPred reaches the error of the best rival" in standing.sentence
+    assert "No setting of ModelPred reaches the error of One Newton step" in standing.sentence
 
 
-def test_designs_stand_apart_and_missing_numbers_are_left_out():
+def test_designs_are_separate_and_missing_numbers_are_left_out():
     both = pl.concat(
         [
             table(("influence", 0.4, 2.0), ("predictor", None, 1.0)),
@@ -88,7 +91,7 @@ def test_designs_stand_apart_and_missing_numbers_are_left_out():
     )
     first, second = standings(both)
     assert first.frontier == ("influence",)
-    assert (second.design, second.rival) == ("deletion", None)
+    assert (second.design, second.best_other) == ("deletion", None)
     assert second.sentence == (
-        "Deletions of up to half of the rows: on the frontier are ModelPred."
+        "Deletions of up to half of the rows: the best trade-offs of error and time are ModelPred."
     )

@@ -131,16 +131,16 @@ def test_the_verdict_follows_the_intervals(example: ReportInputs):
         )
         return verdicts(table)[0]
 
-    assert verdict(0.19, 0.21).outcome == "behind"
+    assert verdict(0.19, 0.21).outcome == "worse"
     assert verdict(0.19, 0.21).ratio == 2
     assert verdict(0.19, 0.21).sentence == (
-        "One Newton step is ahead: 2.0 times less error than ModelPred"
+        "One Newton step is more accurate: 2.0 times less error than ModelPred"
     )
-    assert verdict(0.11, 0.21).outcome == "even"
-    assert verdict(0.01, 0.05).outcome == "ahead"
+    assert verdict(0.11, 0.21).outcome == "equal"
+    assert verdict(0.01, 0.05).outcome == "better"
 
 
-def test_a_rival_that_wins_is_named_first(example: ReportInputs, tmp_path: Path):
+def test_a_more_accurate_other_method_is_named_first(example: ReportInputs, tmp_path: Path):
     newton = pl.col("method") == "newton_step"
     columns = ("parameter_error", "parameter_error_low", "parameter_error_high")
     table = example.fidelity.with_columns(
@@ -151,12 +151,12 @@ def test_a_rival_that_wins_is_named_first(example: ReportInputs, tmp_path: Path)
             replace(example, fidelity=table, studies={}, history=None), tmp_path
         ).read_text("utf-8")
     ).text
-    assert "It is behind the best rival on" in text
-    assert "One Newton step is ahead: 29 times less error than ModelPred" in text
-    assert "Rivals have the better figure in parameter error on every kind of subset" in text
+    assert "The predictor is less accurate than the best other method on" in text
+    assert "One Newton step is more accurate: 29 times less error than ModelPred" in text
+    assert "better than ModelPred in: parameter error on every kind of subset" in text
 
 
-def test_retraining_is_the_truth_and_no_rival(example: ReportInputs, tmp_path: Path):
+def test_retraining_is_not_one_of_the_other_methods(example: ReportInputs, tmp_path: Path):
     exact = example.fidelity.filter(method="predictor").with_columns(
         method=pl.lit("retraining"),
         parameter_error=0.0,
@@ -165,7 +165,7 @@ def test_retraining_is_the_truth_and_no_rival(example: ReportInputs, tmp_path: P
         microseconds=150.0,
     )
     changed = replace(example, fidelity=pl.concat([example.fidelity, exact]), studies={})
-    assert {v.rival_method for v in verdicts(changed.fidelity)} == {"newton_step"}
+    assert {v.other_method for v in verdicts(changed.fidelity)} == {"newton_step"}
     assert "Exact retraining" in Page(write_report(changed, tmp_path).read_text("utf-8")).text
 
 
@@ -194,7 +194,7 @@ def test_missing_and_skipped_studies_say_why(example: ReportInputs, tmp_path: Pa
     text = Page(write_report(bare, tmp_path).read_text(encoding="utf-8")).text
     assert "This study was not run: svm has no probabilities." in text
     assert "This study was not run: no validation rows." in text
-    assert text.count("its results are not among the artifacts of this run") == 6
+    assert text.count("its results are missing from the artifacts") == 6
     assert "agreement.spearman 0.5" in text
     assert "No held-out comparison was made" in text
 

@@ -1,4 +1,4 @@
-"""Sections from what the studies really return: names that a reader knows, numbers that stand there."""
+"""Sections of the report from real results of the studies: names of rows and columns, and numbers."""
 
 from dataclasses import replace
 
@@ -70,7 +70,7 @@ def inputs_of(example, family, source):
 def test_every_section_shows_what_was_found(example, tmp_path, family, source):
     inputs = inputs_of(example, family, source)
     page = write_report(inputs, tmp_path).read_text(encoding="utf-8")
-    assert "retraining agrees with itself" in page
+    assert "correlation between two sets of retrained models" in page
     rows = inputs.studies["memorization"].tables["rows"].sort("rank")
     assert f"Row {rows['row_id'][0]}" in page
     largest = max(
@@ -81,15 +81,15 @@ def test_every_section_shows_what_was_found(example, tmp_path, family, source):
     flips = "Rows whose removal flips a prediction" in page
     assert flips == (family != "ridge")
     assert ("Temperature scaling" in page) == (family != "ridge")
-    assert ("How often 90% intervals hold the truth" in page) == (family != "ridge")
-    assert ("planted wrong labels, by the best of ours" in page) == (source == "wine")
+    assert ("Coverage of 90% intervals on simulated tables" in page) == (family != "ridge")
+    assert ("wrong labels were planted. With predicted models" in page) == (source == "wine")
     assert ("No wrong labels were planted" in page) == (source != "wine")
     suspect = inputs.studies["labels"].tables["suspects"]["row_id"][0]
     assert f"Row {suspect}" in page
-    assert "chosen by predicted models" in page
-    assert "Least valuable rows kept first" in page
-    assert "Groups of rows that join together" in page
-    assert "Additions: over all numbers of rows added" in page
+    assert "selected with predicted models" in page
+    assert "Least valuable rows selected first" in page
+    assert "Values of groups of rows" in page
+    assert "Additions, mean over all sizes" in page
     assert "Queries until ModelPred is cheaper" in page
     assert "Linear datamodelling score" in page
-    assert "on the frontier are" in page
+    assert "the best trade-offs of error and time are" in page

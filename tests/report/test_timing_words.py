@@ -3,6 +3,7 @@
 from modelpred.report.blocks import timing_words
 
 
-def test_a_busy_machine_is_told():
+def test_a_busy_machine_is_reported():
+
     assert timing_words(busy=False) == "Times are medians of repeats on this machine."
     assert "busy" in timing_words(busy=True)
