@@ -175,5 +175,7 @@ def _edits_table(title: str, metrics: Mapping[str, Any], methods: list[str]) -> 
         + timing_words(busy=any(metrics[method].get("busy") for method in methods))
         if subsets
         else "",
-        highlighted=frozenset(index for index, method in enumerate(methods) if is_predictor(method)),
+        highlighted=frozenset(
+            index for index, method in enumerate(methods) if is_predictor(method)
+        ),
     )
