@@ -1,5 +1,6 @@
 # make run         install what is missing, run the stages that changed, print a summary
 # make test        format, lint, import layers, types and tests
+# make dist        build the sdist and the wheel into dist/, and try both in a clean environment
 # make sanitize    run the C kernels on random shapes under the compiler's sanitizers
 
 PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
@@ -9,7 +10,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 INSTALL = pip install --quiet --constraint constraints.txt --editable
 
-.PHONY: run test sanitize
+.PHONY: run test dist sanitize
 .DEFAULT_GOAL := run
 
 run: .venv/installed
@@ -25,6 +26,9 @@ test: .venv/installed-dev
 	pyright
 	OMP_NUM_THREADS=1 pytest --numprocesses auto
 
+dist:
+	$(PYTHON) -m tests.distributions
+
 sanitize: .venv/installed-dev
 	python -m tests.benchmarks.sanitize
 
@@ -32,7 +36,7 @@ KERNELS = $(wildcard modelpred/targets/compiled/*.[ch])
 
 .venv/installed: .venv/bin/pip pyproject.toml setup.py constraints.txt $(KERNELS)
 	@echo "Installing into .venv (about 2 GB, some minutes the first time) ..."
-	@$(INSTALL) .
+	@$(INSTALL) '.[pipeline]'
 	@touch $@
 
 .venv/installed-dev: .venv/bin/pip pyproject.toml setup.py constraints.txt $(KERNELS)

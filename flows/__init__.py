@@ -4,6 +4,14 @@ Importing this package sets the environment variables that Prefect, DVC and MLfl
 imported.
 """
 
-from flows import runtime
+import sys
+
+from modelpred.extras import EXTRAS, MissingExtra, require
+
+try:
+    require(EXTRAS["pipeline"])
+    from flows import runtime
+except MissingExtra as error:
+    sys.exit(f"flows: {error}")
 
 runtime.settle_environment()

@@ -28,6 +28,7 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from flows.runtime import Progress
 from flows.server import prefect_api
 from modelpred.errors import InvalidInput
+from modelpred.extras import optional_imports
 from modelpred.targets.jobs import BlockJob, carry_inputs
 from modelpred.targets.worker import DevicePool, WorkerFailed, parse_devices
 
@@ -165,13 +166,8 @@ def runner() -> TaskRunner[Any]:
             "set it to the address of the scheduler, such as tcp://host:8786"
         )
     _cluster_device()
-    try:
+    with optional_imports():
         return _dask(address) if chosen == DASK else _ray(address)
-    except ImportError as error:
-        raise InvalidInput(
-            f"MODELPRED_RUNNER is {chosen}, which is not installed ({error}); "
-            f"install it: pip install 'modelpred[{chosen}]'"
-        ) from error
 
 
 def _dask(address: str) -> TaskRunner[Any]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from modelpred.extras import MissingExtra, require
 from modelpred.registry_commands import registry_app
 from modelpred.wording import one_line
 
@@ -154,6 +155,7 @@ def serve(
     project: Project = Path(),
 ) -> None:
     """Serve a registered predictor over HTTP, until stopped."""
+    require(("mlflow", "starlette", "uvicorn"))
     import uvicorn  # noqa: PLC0415
 
     from modelpred.errors import InvalidInput  # noqa: PLC0415
@@ -311,5 +313,13 @@ def _read_json(path: Path) -> dict[str, object]:
     return json.loads(path.read_text())
 
 
+def run() -> None:
+    """Run the command; a package that is not installed ends it with one line."""
+    try:
+        app()
+    except MissingExtra as error:
+        sys.exit(str(error))
+
+
 if __name__ == "__main__":
-    app()
+    run()

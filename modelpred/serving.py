@@ -18,13 +18,9 @@ from typing import NoReturn
 
 import numpy as np
 import torch
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
-from starlette.routing import Route
 
 from modelpred.errors import InvalidInput
+from modelpred.extras import optional_imports
 from modelpred.predictor import read_predictor
 from modelpred.predictor.request_handler import (
     ALL_STAGES,
@@ -32,6 +28,13 @@ from modelpred.predictor.request_handler import (
     RequestHandler,
     read_test_points,
 )
+
+with optional_imports():
+    from starlette.applications import Starlette
+    from starlette.exceptions import HTTPException
+    from starlette.requests import ClientDisconnect, Request
+    from starlette.responses import Response
+    from starlette.routing import Route
 
 LARGEST_BODY = 16 * 2**20
 BODY_SECONDS = 60.0  # for a client to send its body

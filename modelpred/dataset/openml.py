@@ -13,6 +13,7 @@ from typing import Any
 import polars as pl
 
 from modelpred.errors import InvalidInput
+from modelpred.extras import require
 
 PREFIX = "openml:"
 CACHE = Path(".modelpred/openml")
@@ -41,8 +42,9 @@ def fetch_openml_table(table: str, *, cache: Path = CACHE) -> Fetched:
     """The OpenML table of that number (`1590`) or name (`adult`), from the cache where it is there.
 
     Raises:
-        InvalidInput: no such table, no connection, or no table of rows and columns.
+        InvalidInput: no such table, no connection, or no table of rows and columns; pandas is missing.
     """
+    require(("pandas",))  # scikit-learn parses with it
     # A second to import, which only who asks for such a table pays.
     from sklearn.datasets import fetch_openml  # noqa: PLC0415
 

@@ -6,6 +6,8 @@ Names are loaded when they are used: listing versions does not wait for what jud
 import importlib
 from typing import TYPE_CHECKING
 
+from modelpred.extras import require
+
 if TYPE_CHECKING:
     from modelpred.registry.gates import (
         Calibration,
@@ -90,7 +92,10 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 def __getattr__(name: str) -> object:
     if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    home = _HOME_OF[name]
+    if home != "gates":  # judging needs no MLflow, and params.yaml is read with the gates' config
+        require(("mlflow",))
+    return getattr(importlib.import_module(f"{__name__}.{home}"), name)
 
 
 def __dir__() -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from modelpred.extras import optional_imports
 from modelpred.report.inputs import ReportConfig, ReportInputs
 
 __all__ = ["ReportConfig", "ReportInputs", "write_report"]
@@ -12,6 +13,7 @@ __all__ = ["ReportConfig", "ReportInputs", "write_report"]
 def write_report(inputs: ReportInputs, folder: Path) -> Path:
     """Path of `index.html`, written into the folder; the same inputs give the same bytes."""
     # Drawing needs matplotlib, 0.6 s that only a report should pay.
-    from modelpred.report.page import write_page  # noqa: PLC0415
+    with optional_imports():
+        from modelpred.report.page import write_page  # noqa: PLC0415
 
     return write_page(inputs, folder)

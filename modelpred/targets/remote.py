@@ -28,6 +28,7 @@ from fsspec.spec import AbstractFileSystem
 from pydantic import Field
 
 from modelpred.errors import InvalidInput
+from modelpred.extras import require
 
 INPUTS, UPLOADS = "inputs", "uploads"
 # Plain names only: a name out of a store never becomes a path into another folder.
@@ -52,6 +53,8 @@ class UrlStore:
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
+        if self.url.startswith("s3://"):
+            require(("s3fs",))
         try:
             found: Any = fsspec.url_to_fs(self.url)
         except (ImportError, ValueError) as error:

@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import cache
-from importlib.machinery import EXTENSION_SUFFIXES
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import ClassVar
@@ -43,12 +42,15 @@ def source_digest() -> str:
 def loaded(kind: str) -> ctypes.CDLL | None:
     """The kernels of that kind, or None if they were not built from this source."""
     for folder in _folders():
-        for suffix in EXTENSION_SUFFIXES:
-            path = folder / f"kernels_{kind}{suffix}"
-            # Those of an older source lie there when a later installation could not compile.
-            if path.exists() and (found := ctypes.CDLL(str(path))).modelpred_version() == VERSION:
+        # Those of an older source remain when a later installation could not compile.
+        for path in sorted(folder.glob(f"kernels_{kind}.*"), key=_written, reverse=True):
+            if (found := ctypes.CDLL(str(path))).modelpred_version() == VERSION:
                 return found
     return None
+
+
+def _written(path: Path) -> float:
+    return path.stat().st_mtime
 
 
 def _folders() -> Iterator[Path]:
