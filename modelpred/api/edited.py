@@ -183,6 +183,7 @@ class EditedModel:
             torch.from_numpy(self.weights)[None],
             tolerance=self.reference.tolerance,
             classes=points.classes,
+            sample_weight=points.sample_weight,
         )
         if not bool(trained.converged[0]):
             raise RuntimeError(

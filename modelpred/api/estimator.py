@@ -394,11 +394,7 @@ class ModelPred:
         row_ids = unique_ids(
             [*self.row_ids, *unique_ids(named, rows=count)], rows=len(old.labels) + count
         )
-        extended = Points(
-            torch.cat([old.features, new.features]),
-            torch.cat([old.labels, new.labels]),
-            old.classes,
-        )
+        extended = old.joined(new)
         return EditedModel.predicted(
             f"With {count} row{'s'[: count != 1]} added to {len(old.labels)} training rows:",
             torch.ones(len(extended.labels), dtype=torch.float64),
@@ -734,4 +730,5 @@ def _trained(
         tolerance=tolerance,
         classes=points.classes,
         progress=progress,
+        sample_weight=points.sample_weight,
     )

@@ -183,7 +183,13 @@ def full_model(
     """
     ones = torch.ones(1, len(points.labels), dtype=torch.float64)
     trained = train_targets(
-        model, points.features, points.labels, ones, tolerance=tolerance, classes=points.classes
+        model,
+        points.features,
+        points.labels,
+        ones,
+        tolerance=tolerance,
+        classes=points.classes,
+        sample_weight=points.sample_weight,
     )
     if not bool(trained.converged[0]):
         raise InvalidInput(

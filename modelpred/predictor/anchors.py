@@ -199,7 +199,13 @@ def fit_size_path(model: TargetModel, points: Points, *, tolerance: float = 1e-6
     shares = shares.to(points.features)
     weights = shares[:, None].expand(-1, len(points.features)).contiguous()
     path = train_targets(
-        model, points.features, points.labels, weights, tolerance=tolerance, classes=points.classes
+        model,
+        points.features,
+        points.labels,
+        weights,
+        tolerance=tolerance,
+        classes=points.classes,
+        sample_weight=points.sample_weight,
     ).parameters
     blocks = 1 if path.shape[1] <= JOINT_BLOCK else path.shape[1] // (points.features.shape[1] + 1)
     middle = _blocks(model.hessian(path[LEVELS // 2], weights[LEVELS // 2], points), blocks)

@@ -95,9 +95,13 @@ def write_predictor(predictor: Predictor, folder: Path) -> None:
     tensors |= {f"anchors.{name}": v for name, v in predictor.anchors.tensors().items()}
     tensors |= {"points.features": predictor.points.features}
     tensors |= {"points.labels": predictor.points.labels}
+    if predictor.points.sample_weight is not None:
+        tensors |= {"points.sample_weight": predictor.points.sample_weight}
     if predictor.known is not None:  # copies: a file holds no tensor twice
         tensors |= {"known.features": predictor.known.features.clone()}
         tensors |= {"known.labels": predictor.known.labels.clone()}
+        if predictor.known.sample_weight is not None:
+            tensors |= {"known.sample_weight": predictor.known.sample_weight.clone()}
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     description = PredictorDescription(
         schema_version=SCHEMA_VERSION,
@@ -162,6 +166,9 @@ def _read_points(
         _take(tensors, f"{name}.features", (count, description.features)),
         _take(tensors, f"{name}.labels", (count,)),
         description.classes,
+        sample_weight=_take(tensors, f"{name}.sample_weight", (count,))
+        if f"{name}.sample_weight" in tensors
+        else None,
     )
 
 

@@ -209,6 +209,7 @@ class Predictor:
             weights,
             tolerance=self.tolerance,
             classes=points.classes,
+            sample_weight=points.sample_weight,
         )
         return torch.where(trained.converged[:, None], trained.parameters, torch.nan)
 

@@ -290,7 +290,7 @@ def _rank_one_factors(
     nothing = torch.zeros(1, dtype=torch.float64)
     factors: list[Tensor] = []
     for row in range(len(points.labels)):
-        point = Points(points.features[row : row + 1], points.labels[row : row + 1], points.classes)
+        point = points.take(torch.tensor([row]))
         penalty = model.hessian(full_parameters, nothing, point)
         curvature = model.hessian(full_parameters, nothing + 1, point) - penalty
         rounding = 1e-13 * penalty.abs().max()

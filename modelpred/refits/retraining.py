@@ -131,6 +131,7 @@ class Retraining:
             start=self.start,
             progress=lambda done, total: progress(done, total, "retraining"),
             classes=self.points.classes,
+            sample_weight=self.points.sample_weight,
         )
 
 

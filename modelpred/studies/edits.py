@@ -103,11 +103,7 @@ def with_candidates(config: EditsConfig, context: StudyContext) -> StudyContext 
     count = min(config.added, len(test.labels) // 2)
     if count < config.step:
         return None
-    longer = Points(
-        torch.cat([points.features, test.features[:count]]),
-        torch.cat([points.labels, test.labels[:count]]),
-        points.classes,
-    )
+    longer = points.joined(test.take(torch.arange(count)))
     refits = {
         name: refit.for_points(longer)
         for name, refit in context.refits.items()

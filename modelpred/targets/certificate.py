@@ -59,8 +59,13 @@ FEWEST = 16
 class Bounded(Protocol):
     """What the bound needs of a linear family; scores lie as [outputs, subsets, points]."""
 
-    intercept_penalty: ClassVar[float]
     curvature_drift: ClassVar[float]
+    shift_free: ClassVar[bool]
+
+    @property
+    def intercept_penalty(self) -> float:
+        """1 if intercepts are penalised like coefficients, else 0."""
+        ...
 
     @property
     def C(self) -> float:  # noqa: N802 - the field's own name for it
@@ -120,7 +125,7 @@ def _profiled(model: Bounded, parameters: Tensor, weights: Tensor, points: Point
     features = points.features
     theta = parameters.unflatten(1, (-1, features.shape[1] + 1)).transpose(0, 1)
     coefficients, given = theta[..., :-1], theta[..., -1]
-    scale = model.C * weights
+    scale = model.C * points.weighted(weights)
     moved = coefficients @ features.T
     best, left = _best_intercepts(model, moved, given, scale, points)
     scores = moved + best[..., None]
@@ -128,7 +133,7 @@ def _profiled(model: Bounded, parameters: Tensor, weights: Tensor, points: Point
     error = ((slopes @ features) + coefficients).square().sum((0, 2)).sqrt()
     curvature = model.score_curvature(scores, points.labels, scale)
     stiffness, coupling = _intercept_curvature(model, curvature, features)
-    least, most = _extremes(stiffness)
+    least, most = _extremes(stiffness, shift_free=model.shift_free)
     # The best intercepts are found up to a gradient: twice its Newton step covers what is left, as
     # long as that step is short (self-concordance again); where it is not, nothing is known.
     missing = 2 * left / least
@@ -142,7 +147,7 @@ def _profiled(model: Bounded, parameters: Tensor, weights: Tensor, points: Point
         outputs=len(given),
     )  # fmt: skip
     move = torch.minimum(local, _global_move(model, error, reach, outputs=len(given)))
-    if len(best) > 1:
+    if model.shift_free:
         best = best - best.mean(0)
     intercepts = (given - best).norm(dim=0) + missing + move
     return torch.where(found, (error.square() + intercepts.square()).sqrt(), math.inf)
@@ -163,7 +168,7 @@ def _best_intercepts(
         if bool((gradient.norm(dim=0) <= goal).all()):
             return best, gradient.norm(dim=0)
         curvature = model.score_curvature(scores, points.labels, scale)
-        step = _newton_step(_stiffness(model, curvature), gradient)
+        step = _newton_step(_stiffness(model, curvature), gradient, shift_free=model.shift_free)
         apart = model.curvature_drift * (step.amax(0) - step.amin(0) if len(step) > 1 else step[0])
         apart = apart.abs().clamp(min=1e-9)
         share = torch.where(apart > 1e-8, apart.log1p() / apart, 1.0)
@@ -172,11 +177,13 @@ def _best_intercepts(
     return best, (model.score_slopes(scores, points.labels) * scale).sum(2).norm(dim=0)
 
 
-def _newton_step(stiffness: Tensor, gradient: Tensor) -> Tensor:
+def _newton_step(stiffness: Tensor, gradient: Tensor, *, shift_free: bool) -> Tensor:
     """L^-1 g, [outputs, subsets]; equal shifts of several outputs, which change nothing, stay."""
     outputs = len(gradient)
     if outputs == 1:
         return gradient / stiffness[:, 0, 0].clamp(min=1e-30)
+    if not shift_free:
+        return torch.linalg.solve(stiffness, gradient.T).T
     size = stiffness.diagonal(dim1=1, dim2=2).sum(1)[:, None, None]
     eye = torch.eye(outputs).to(stiffness)
     lifted = stiffness + size / outputs + (1e-12 * size + 1e-30) * eye
@@ -211,13 +218,13 @@ def _intercept_curvature(
     return torch.stack(columns, 2), square.sqrt()
 
 
-def _extremes(stiffness: Tensor) -> tuple[Tensor, Tensor]:
-    """Smallest and largest eigenvalue of L, without that of equal shifts where outputs are many."""
+def _extremes(stiffness: Tensor, *, shift_free: bool) -> tuple[Tensor, Tensor]:
+    """Smallest and largest eigenvalue of L, without that of equal shifts that change nothing."""
     if stiffness.shape[1] == 1:
         only = stiffness[:, 0, 0].clamp(min=1e-300)
         return only, only
     values = torch.linalg.eigvalsh(stiffness)
-    return values[:, 1].clamp(min=1e-300), values[:, -1]
+    return values[:, int(shift_free)].clamp(min=1e-300), values[:, -1]
 
 
 def _local_move(

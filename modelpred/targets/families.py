@@ -7,13 +7,13 @@ from typing import Any, Literal, get_type_hints
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from modelpred.errors import InvalidInput
-from modelpred.targets.linear_families import Logistic, Ridge, Softmax
+from modelpred.targets.linear_families import Logistic, Ridge, RidgeClassifier, Softmax
 from modelpred.targets.mlp import Mlp
 from modelpred.targets.model import TargetModel
 from modelpred.targets.svm import Svm
 
 FAMILIES: dict[str, type[TargetModel]] = {
-    family.name: family for family in (Logistic, Softmax, Svm, Ridge, Mlp)
+    family.name: family for family in (Logistic, Softmax, Svm, Ridge, RidgeClassifier, Mlp)
 }
 
 

@@ -2,7 +2,12 @@
 
 With design rows a_i = [x_i, 1] and one row of theta per output, scores m = theta a and
 
-    F_w(theta) = 1/2 sum of squares of theta (without intercepts, except SVM) + C sum_i w_i loss_i
+    F_w(theta) = 1/2 sum of squares of theta (without free intercepts) + C sum_i w_i loss_i
+
+The setting `intercept` says what the last entry of each row of theta is: `free`, without a penalty;
+`penalised` like a coefficient; or `none`, where the design has 0 in place of 1, so that the entry is
+0 at the optimum. By default it is penalised for SVM and free for the others. w_i includes the sample
+weight of the point, if it has one.
 
 Gradient: C sum_i w_i (dloss/dm)_i a_i + penalised theta. Hessian on V: C sum_i w_i H_i (V a_i) a_i'
 + penalised V, with H_i the second derivative of the loss in the scores. The families, each a loss
@@ -13,10 +18,10 @@ Inside, scores lie as [outputs, subsets, points], so that one matrix product ser
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float, Num
@@ -31,6 +36,7 @@ from modelpred.targets.model import Points, Solution, Solver, TargetModel
 from modelpred.targets.newton import SURE, newton_solver
 
 Curvature = tuple[Tensor, ...]
+Intercept = Literal["default", "free", "penalised", "none"]
 
 LARGEST = 1e50  # C: times the largest weight, its square is still a float
 DENSE = 64  # parameters up to which Hessians are made and inverted
@@ -41,9 +47,10 @@ class Linear(TargetModel):
     """What all linear families share; a family adds its loss as a function of the scores."""
 
     C: Annotated[float, Field(gt=0)] = 1.0
+    intercept: Intercept = "default"
 
     convex: ClassVar[bool] = True
-    intercept_penalty: ClassVar[float] = 0.0
+    default_intercept: ClassVar[Intercept] = "free"
     compiled: ClassVar[Loss | None] = None  # its name in compiled/newton.py, if C has the loss
     smooth: ClassVar[bool] = True  # the loss has a second derivative everywhere
     shift_free: ClassVar[bool] = False  # equal shifts of all intercepts change nothing
@@ -55,6 +62,32 @@ class Linear(TargetModel):
             raise InvalidInput(
                 f"C is {self.C}; expected a positive number, {1 / LARGEST:g} to {LARGEST:g}"
             )
+        if self.intercept not in get_args(Intercept):
+            raise InvalidInput(
+                f"intercept is {self.intercept!r}; expected one of {', '.join(get_args(Intercept))}"
+            )
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All settings; the kind of intercept only where it is not the family's own."""
+        known = asdict(self)
+        if self._kind == self.default_intercept:
+            del known["intercept"]
+        return known
+
+    @property
+    def intercept_penalty(self) -> float:
+        """Factor of an intercept's square in the penalty, as 1 is of a coefficient's."""
+        return float(self._kind != "free")
+
+    @property
+    def _kind(self) -> Intercept:
+        return self.default_intercept if self.intercept == "default" else self.intercept
+
+    def design(self, features: Float[Tensor, "points features"]) -> Float[Tensor, "points columns"]:
+        """[features, 1], or [features, 0] for models without an intercept."""
+        last = features.new_full((len(features), 1), float(self._kind != "none"))
+        return torch.cat([features, last], 1)
 
     @abstractmethod
     def outputs(self, classes: int) -> int:
@@ -121,6 +154,7 @@ class Linear(TargetModel):
     ) -> Float[Tensor, " subsets"]:
         """1/2 sum of squares + C sum_i w_i loss_i."""
         losses = self.score_losses(self._scores(parameters, points.features), points.labels)
+        weights = points.weighted(weights)
         penalised = self._penalty(points, like=parameters) * parameters
         return (penalised * parameters).sum(1) / 2 + self.C * (weights * losses).sum(1)
 
@@ -139,7 +173,7 @@ class Linear(TargetModel):
         points: Points,
     ) -> Callable[[Tensor], Tensor]:
         """Two products with the points for each call."""
-        design, scale = _design(points.features), self.C * weights
+        design, scale = self.design(points.features), self.C * points.weighted(weights)
         penalty = self._penalty(points, like=weights)
 
         outputs = self.outputs(points.classes)
@@ -167,10 +201,12 @@ class Linear(TargetModel):
     ) -> Float[Tensor, "subsets parameters"]:
         """Penalised V + C sum_i w_i H_i (V a_i) a_i'."""
         curvature = self.score_curvature(
-            self._scores(parameters, points.features), points.labels, self.C * weights
+            self._scores(parameters, points.features),
+            points.labels,
+            self.C * points.weighted(weights),
         )
         directions = self._scores(vectors, points.features)
-        data = self.curvature_product(curvature, directions) @ _design(points.features)
+        data = self.curvature_product(curvature, directions) @ self.design(points.features)
         return data.transpose(0, 1).flatten(1) + self._penalty(points, like=parameters) * vectors
 
     def hessian_product(
@@ -180,9 +216,11 @@ class Linear(TargetModel):
         points: Points,
     ) -> Callable[[Tensor], Tensor]:
         """Two products with the points for each call; the curvature is computed once."""
-        design = _design(points.features)
+        design = self.design(points.features)
         curvature = self.score_curvature(
-            self._scores(parameters, points.features), points.labels, self.C * weights
+            self._scores(parameters, points.features),
+            points.labels,
+            self.C * points.weighted(weights),
         )
         penalty = self._penalty(points, like=parameters)
         outputs = self.outputs(points.classes)
@@ -213,10 +251,12 @@ class Linear(TargetModel):
         if self.smooth or self.outputs(points.classes) > 1 or parameters.shape[1] > DENSE:
             return None
         curvature = self.score_curvature(
-            self._scores(parameters, points.features), points.labels, self.C * weights
+            self._scores(parameters, points.features),
+            points.labels,
+            self.C * points.weighted(weights),
         )[0][0]
         penalty = self._penalty(points, like=parameters).expand(len(parameters), -1)
-        return OuterProducts.of(_design(points.features)).inverses(curvature, penalty)
+        return OuterProducts.of(self.design(points.features)).inverses(curvature, penalty)
 
     def correct(
         self,
@@ -243,7 +283,8 @@ class Linear(TargetModel):
     ) -> Float[Tensor, "points parameters"]:
         """C (dloss/dm)_i a_i of each point."""
         slopes = self.score_slopes(self._scores(parameters[None], points.features), points.labels)
-        terms = self.C * slopes[:, 0].T[:, :, None] * _design(points.features)[:, None, :]
+        slopes = points.weighted(slopes[:, 0])
+        terms = self.C * slopes.T[:, :, None] * self.design(points.features)[:, None, :]
         return terms.flatten(1)
 
     def bytes_per_subset(self, points: Points) -> int:
@@ -251,7 +292,9 @@ class Linear(TargetModel):
         return 4 * len(points.features) * self.outputs(points.classes)
 
     def without_optimum(self, counts: Float[Tensor, "subsets groups"]) -> Bool[Tensor, " subsets"]:
-        """Empty subsets; for logistic and softmax any class missing lets intercepts run away."""
+        """Empty subsets; for free intercepts of logistic and softmax also those that miss a class."""
+        if self.probabilistic and not self.intercept_penalty:
+            return (counts == 0).any(1)  # the intercept would run away
         return counts.sum(1) == 0
 
     def prior(
@@ -286,7 +329,8 @@ class Linear(TargetModel):
 
     def _scores(self, parameters: Tensor, features: Tensor) -> Tensor:
         theta = parameters.unflatten(1, (-1, features.shape[1] + 1)).transpose(0, 1)
-        return theta[..., :-1] @ features.T + theta[..., -1:]
+        scores = theta[..., :-1] @ features.T
+        return scores if self._kind == "none" else scores + theta[..., -1:]
 
     def _penalty(self, points: Points, *, like: Tensor) -> Tensor:
         penalty = like.new_ones(self.outputs(points.classes), points.features.shape[1] + 1)
@@ -302,6 +346,26 @@ def linear_solver(model: Linear, points: Points) -> Solver:
         return newton_solver(model, points)
     general = partial(newton_solver, model, points)
     return compiled_solver(model.compiled, model, points, otherwise=general) or general()
+
+
+def one_by_one(solvers: Sequence[Solver]) -> Solver:
+    """The solver of outputs that have nothing in common but the points, from one for each."""
+
+    def solve(weights: Tensor, *, start: Tensor | None, tolerance: float) -> Solution:
+        starts = [None] * len(solvers) if start is None else start.chunk(len(solvers), 1)
+        parts = [
+            solver(weights, start=begin, tolerance=tolerance)
+            for solver, begin in zip(solvers, starts, strict=True)
+        ]
+        return Solution(
+            parameters=torch.cat([part.parameters for part in parts], 1),
+            gradient_norm=torch.stack([part.gradient_norm for part in parts]).amax(0),
+            objective=torch.stack([part.objective for part in parts]).sum(0),
+            iterations=torch.stack([part.iterations for part in parts]).amax(0),
+            converged=torch.stack([part.converged for part in parts]).all(0),
+        )
+
+    return solve
 
 
 def _row_space_solver(model: Linear, points: Points) -> Solver:
@@ -349,11 +413,6 @@ def _turned(parameters: Tensor, by: Tensor) -> Tensor:
     """Parameters whose coefficients are multiplied with a matrix [old, new]."""
     theta = parameters.unflatten(1, (-1, len(by) + 1))
     return torch.cat([theta[..., :-1] @ by, theta[..., -1:]], 2).flatten(1)
-
-
-def _design(features: Tensor) -> Tensor:
-    """[features, 1]."""
-    return torch.cat([features, features.new_ones(len(features), 1)], 1)
 
 
 def signs_of(labels: Tensor, like: Tensor) -> Tensor:

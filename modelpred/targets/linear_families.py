@@ -1,12 +1,14 @@
 """Logistic and softmax regression and ridge: losses of linear scores.
 
-| family   | outputs         | loss of a point                                             |
-|----------|-----------------|-------------------------------------------------------------|
-| logistic | 1               | log(1 + exp(-s m)), s = +1 for class 1, -1 for class 0      |
-| softmax  | classes         | logsumexp(m) - m_y                                          |
-| ridge    | 1               | (y - m)^2 / 2                                               |
+| family           | outputs         | loss of a point                                          |
+|------------------|-----------------|----------------------------------------------------------|
+| logistic         | 1               | log(1 + exp(-s m)), s = +1 for class 1, -1 for class 0   |
+| softmax          | classes         | logsumexp(m) - m_y                                       |
+| ridge            | 1               | (y - m)^2 / 2                                            |
+| ridge_classifier | 1, or classes   | sum of (s - m)^2 / 2, s = +1 for the own class, else -1  |
 
-With linear.py's penalty these are scikit-learn's LogisticRegression and Ridge(alpha=1/C).
+With linear.py's penalty these are scikit-learn's LogisticRegression, Ridge(alpha=1/C) and
+RidgeClassifier(alpha=1/C).
 """
 
 import math
@@ -20,7 +22,7 @@ from torch.nn.functional import softplus
 
 from modelpred.errors import InvalidInput
 from modelpred.targets.compiled.newton import Loss
-from modelpred.targets.linear import Curvature, Linear, linear_solver, signs_of
+from modelpred.targets.linear import Curvature, Linear, linear_solver, one_by_one, signs_of
 from modelpred.targets.model import Points, Solution, Solver
 
 
@@ -71,14 +73,12 @@ class Logistic(Linear):
         """[1 - p, p], each computed without cancellation."""
         return torch.cat([torch.sigmoid(-scores), torch.sigmoid(scores)], 2)
 
-    def without_optimum(self, counts: Float[Tensor, "subsets groups"]) -> Bool[Tensor, " subsets"]:
-        """Subsets with a class missing: the intercept would run away."""
-        return (counts == 0).any(1)
-
     def prior(
         self, counts: Float[Tensor, "subsets groups"], features: int
     ) -> Float[Tensor, "subsets parameters"]:
-        """Intercept log((n_1 + 1/2) / (n_0 + 1/2))."""
+        """Intercept log((n_1 + 1/2) / (n_0 + 1/2)); zero where it is penalised."""
+        if self.intercept_penalty:
+            return counts.new_zeros(len(counts), features + 1)
         logs = (counts + 0.5).log()
         intercepts = logs[:, 1:] - logs[:, :1]
         return torch.cat([counts.new_zeros(len(counts), features), intercepts], 1)
@@ -146,14 +146,12 @@ class Softmax(Linear):
         """Softmax of the scores."""
         return torch.softmax(scores, 2)
 
-    def without_optimum(self, counts: Float[Tensor, "subsets groups"]) -> Bool[Tensor, " subsets"]:
-        """Subsets with a class missing: its intercept would run away."""
-        return (counts == 0).any(1)
-
     def prior(
         self, counts: Float[Tensor, "subsets groups"], features: int
     ) -> Float[Tensor, "subsets parameters"]:
-        """Intercepts log(n_k + 1/2) with zero mean."""
+        """Intercepts log(n_k + 1/2) with zero mean; zero where they are penalised."""
+        if self.intercept_penalty:
+            return counts.new_zeros(len(counts), counts.shape[1] * (features + 1))
         logs = (counts + 0.5).log()
         intercepts = logs - logs.mean(1, keepdim=True)
         coefficients = counts.new_zeros(*counts.shape, features)
@@ -175,9 +173,10 @@ class Ridge(Linear):
     def solver(self, points: Points) -> Solver:
         """The solver for labels near one about zero: their unit and place change no answer.
 
-        Labels are moved by their mean and divided by a power of two, which rounds nothing.
+        Labels are divided by a power of two, which rounds nothing, and moved by their mean where
+        the intercept is free.
         """
-        place = points.labels.mean()
+        place = 0 if self.intercept_penalty else points.labels.mean()
         moved = points.labels - place
         unit = math.ldexp(1, int(torch.frexp(moved.abs().max())[1]))
         solver = linear_solver(self, replace(points, labels=moved / unit))
@@ -251,3 +250,67 @@ class Ridge(Linear):
     ) -> Float[Tensor, "subsets points"]:
         """Minus the residual: m - y."""
         return scores[..., 0] - labels
+
+
+@final
+@dataclass(frozen=True)
+class RidgeClassifier(Linear):
+    """Least squares on the signs of the classes; one against the rest beyond two classes."""
+
+    name: ClassVar[str] = "ridge_classifier"
+    quadratic: ClassVar[bool] = True
+    curvature_drift: ClassVar[float] = 0.0
+    regression: ClassVar[bool] = False
+    probabilistic: ClassVar[bool] = False
+
+    def outputs(self, classes: int) -> int:
+        """One for two classes, else one a class."""
+        if classes < 2:
+            raise InvalidInput(
+                f"ridge_classifier is for 2 or more classes, got {classes}; use ridge"
+            )
+        return 1 if classes == 2 else classes
+
+    def score_losses(
+        self, scores: Float[Tensor, "outputs subsets points"], labels: Num[Tensor, " points"]
+    ) -> Float[Tensor, "subsets points"]:
+        """Sum over outputs of (s - m)^2 / 2."""
+        return (scores - signs_of(labels, scores)).square().sum(0) / 2
+
+    def score_slopes(
+        self,
+        scores: Float[Tensor, "outputs subsets points"],
+        labels: Num[Tensor, " points"],
+        out: Tensor | None = None,
+    ) -> Float[Tensor, "outputs subsets points"]:
+        """Score minus sign."""
+        return torch.sub(scores, signs_of(labels, scores), out=out)
+
+    def score_curvature(
+        self,
+        scores: Float[Tensor, "outputs subsets points"],
+        labels: Num[Tensor, " points"],  # noqa: ARG002 - shared signature
+        scale: Float[Tensor, "subsets points"],
+    ) -> Curvature:
+        """1."""
+        return (scale.expand(len(scores), -1, -1),)
+
+    def probabilities(
+        self,
+        scores: Float[Tensor, "subsets points outputs"],  # noqa: ARG002 - shared signature
+    ) -> Float[Tensor, "subsets points classes"]:
+        """It has none: InvalidInput."""
+        raise InvalidInput("ridge_classifier has no probabilities; use logistic, softmax or mlp")
+
+    def solver(self, points: Points) -> Solver:
+        """One ridge regression of signs for each output."""
+        regression = Ridge(self.C, self.intercept)
+        owns = [1] if points.classes == 2 else range(points.classes)
+        return one_by_one(
+            [
+                regression.solver(
+                    Points(points.features, (points.labels == own).to(points.features) * 2 - 1, 0)
+                )
+                for own in owns
+            ]
+        )

@@ -34,11 +34,19 @@ HESSIAN_BYTES = 64 * 2**20
 
 @dataclasses.dataclass(frozen=True)
 class Points:
-    """The pool: one row of features and one label a point; `classes` is 0 for regression."""
+    """The pool: one row of features and one label a point; `classes` is 0 for regression.
+
+    Attributes:
+        features: of each point.
+        labels: of each point.
+        classes: how many there are.
+        sample_weight: factor of each point's loss in every subset; None is 1 for all.
+    """
 
     features: Float[Tensor, "points features"]
     labels: Num[Tensor, " points"]
     classes: int
+    sample_weight: Float[Tensor, " points"] | None = None
 
     def to(
         self, *, dtype: torch.dtype | None = None, device: torch.device | str | None = None
@@ -49,10 +57,46 @@ class Points:
             features=self.features.to(dtype=dtype, device=device),
             labels=labels.to(dtype=dtype) if labels.is_floating_point() else labels,
             classes=self.classes,
+            sample_weight=None
+            if self.sample_weight is None
+            else self.sample_weight.to(dtype=dtype, device=device),
         )
 
+    def take(self, rows: Int[Tensor, " rows"]) -> "Points":
+        """Only some points, by their positions."""
+        factors = None if self.sample_weight is None else self.sample_weight[rows]
+        return Points(self.features[rows], self.labels[rows], self.classes, factors)
 
-def points_of(features: Array, labels: Array, classes: int | None = None) -> Points:
+    def joined(self, other: "Points") -> "Points":
+        """These points, then the others; a point without a sample weight has 1."""
+        factors = None
+        if self.sample_weight is not None or other.sample_weight is not None:
+            factors = torch.cat([each.factors for each in (self, other)])
+        return Points(
+            torch.cat([self.features, other.features]),
+            torch.cat([self.labels, other.labels]),
+            self.classes,
+            factors,
+        )
+
+    @property
+    def factors(self) -> Float[Tensor, " points"]:
+        """The sample weights, 1 where there are none."""
+        ones = self.features.new_ones(len(self.features))
+        return ones if self.sample_weight is None else self.sample_weight
+
+    def weighted(self, weights: Float[Tensor, "subsets points"]) -> Float[Tensor, "subsets points"]:
+        """The factor of each loss: how often a subset takes the point, times its sample weight."""
+        return weights if self.sample_weight is None else weights * self.sample_weight
+
+
+def points_of(
+    features: Array,
+    labels: Array,
+    classes: int | None = None,
+    *,
+    sample_weight: Array | None = None,
+) -> Points:
     """Checked points in float64 from arrays.
 
     Args:
@@ -60,9 +104,11 @@ def points_of(features: Array, labels: Array, classes: int | None = None) -> Poi
         labels: [points]; class indices 0..classes-1, or real numbers for regression.
         classes: number of classes, 0 for regression. Default: 0 for floating labels, else the
             highest label + 1 (at least 2).
+        sample_weight: [points], finite and above zero.
 
     Raises:
-        InvalidInput: a wrong shape, a value that is not finite, or a label outside the classes.
+        InvalidInput: a wrong shape, a value that is not finite, a label outside the classes, or a
+            sample weight that is not above zero.
     """
     features = torch.as_tensor(features)
     labels = torch.as_tensor(labels).to(features.device)
@@ -83,9 +129,23 @@ def points_of(features: Array, labels: Array, classes: int | None = None) -> Poi
             "numbers, so fill or drop missing cells first"
         )
     if classes is None:
-        inferred = 0 if labels.is_floating_point() else max(2, int(labels.max()) + 1)
-        return Points(features, _checked_labels(labels, inferred), inferred)
-    return Points(features, _checked_labels(labels, classes), classes)
+        classes = 0 if labels.is_floating_point() else max(2, int(labels.max()) + 1)
+    factors = None if sample_weight is None else _checked_sample_weight(sample_weight, features)
+    return Points(features, _checked_labels(labels, classes), classes, factors)
+
+
+def _checked_sample_weight(sample_weight: Array, features: Tensor) -> Tensor:
+    factors = torch.as_tensor(sample_weight).to(features)
+    if factors.shape != features.shape[:1]:
+        raise InvalidInput(
+            f"sample_weight has shape {list(factors.shape)}, expected one number for each of "
+            f"{len(features)} points"
+        )
+    if not bool(((factors > 0) & torch.isfinite(factors)).all()):
+        raise InvalidInput(
+            "sample_weight has values that are not finite and above zero; leave out rows of weight 0"
+        )
+    return factors
 
 
 def _checked_labels(labels: Tensor, classes: int) -> Tensor:
@@ -111,6 +171,7 @@ def class_counts(
     weights: Float[Tensor, "subsets points"], points: Points
 ) -> Float[Tensor, "subsets groups"]:
     """Total weight of each class in each subset; for regression one group holds all points."""
+    weights = points.weighted(weights)
     if points.classes == 0:
         return weights.sum(1, keepdim=True)
     rows = torch.nn.functional.one_hot(points.labels, points.classes).to(weights.dtype).T

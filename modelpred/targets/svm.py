@@ -13,8 +13,15 @@ from torch import Tensor
 
 from modelpred.errors import InvalidInput
 from modelpred.targets.compiled.newton import Loss
-from modelpred.targets.linear import Curvature, Linear, linear_solver, signs_of
-from modelpred.targets.model import Points, Solution, Solver
+from modelpred.targets.linear import (
+    Curvature,
+    Intercept,
+    Linear,
+    linear_solver,
+    one_by_one,
+    signs_of,
+)
+from modelpred.targets.model import Points, Solver
 
 LINE_STEPS = 3  # of Newton's method along a line
 LONGEST = 4.0
@@ -30,7 +37,7 @@ class Svm(Linear):
     compiled: ClassVar[Loss | None] = "squared hinge"
     regression: ClassVar[bool] = False
     probabilistic: ClassVar[bool] = False
-    intercept_penalty: ClassVar[float] = 1.0
+    default_intercept: ClassVar[Intercept] = "penalised"
 
     def outputs(self, classes: int) -> int:
         """One for two classes, else one a class."""
@@ -81,10 +88,11 @@ class Svm(Linear):
     ) -> Float[Tensor, " subsets"]:
         """By Newton's method along the line, on margins alone."""
         scores, along = (self._scores(each, points.features) for each in (parameters, directions))
-        signs, scale = signs_of(points.labels, scores), 2 * self.C * weights
+        signs, scale = signs_of(points.labels, scores), 2 * self.C * points.weighted(weights)
         short, along = scores.mul_(signs).sub_(1), along.mul_(signs)
-        linear = (parameters * directions).sum(1)
-        square = directions.square().sum(1)
+        penalty = self._penalty(points, like=parameters)
+        linear = (penalty * parameters * directions).sum(1)
+        square = (penalty * directions.square()).sum(1)
         lengths = parameters.new_ones(len(parameters))
         for _ in range(LINE_STEPS):
             here = torch.addcmul(short, lengths[:, None], along)
@@ -99,23 +107,9 @@ class Svm(Linear):
         """Newton's method; one against the rest is that many problems of two classes."""
         if points.classes == 2:
             return linear_solver(self, points)
-        solvers = [
-            linear_solver(self, Points(points.features, (points.labels == own).long(), 2))
-            for own in range(points.classes)
-        ]
-
-        def solve(weights: Tensor, *, start: Tensor | None, tolerance: float) -> Solution:
-            starts = [None] * points.classes if start is None else start.chunk(points.classes, 1)
-            parts = [
-                solver(weights, start=begin, tolerance=tolerance)
-                for solver, begin in zip(solvers, starts, strict=True)
+        return one_by_one(
+            [
+                linear_solver(self, Points(points.features, (points.labels == own).long(), 2))
+                for own in range(points.classes)
             ]
-            return Solution(
-                parameters=torch.cat([part.parameters for part in parts], 1),
-                gradient_norm=torch.stack([part.gradient_norm for part in parts]).amax(0),
-                objective=torch.stack([part.objective for part in parts]).sum(0),
-                iterations=torch.stack([part.iterations for part in parts]).amax(0),
-                converged=torch.stack([part.converged for part in parts]).all(0),
-            )
-
-        return solve
+        )

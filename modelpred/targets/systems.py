@@ -33,9 +33,13 @@ DAMPING = 1e-3  # of a free intercept, times the gradient norm so that it fades 
 class ScoreLoss(Protocol):
     """What Newton's method needs of a linear family; scores lie as [outputs, subsets, points]."""
 
-    intercept_penalty: ClassVar[float]  # 1 if intercepts are penalised like coefficients, else 0
     quadratic: ClassVar[bool]  # whether one exact Newton step is all
     shift_free: ClassVar[bool]  # whether equal shifts of all intercepts change nothing
+
+    @property
+    def intercept_penalty(self) -> float:
+        """1 if intercepts are penalised like coefficients, else 0."""
+        ...
 
     @property
     def C(self) -> float:  # noqa: N802 - the field's own name for it
@@ -44,6 +48,10 @@ class ScoreLoss(Protocol):
 
     def outputs(self, classes: int) -> int:
         """Scores a point."""
+        ...
+
+    def design(self, features: Tensor) -> Tensor:
+        """[features, 1], or [features, 0] for models without an intercept."""
         ...
 
     def score_losses(self, scores: Tensor, labels: Tensor) -> Tensor:
@@ -149,7 +157,7 @@ def shared_problem(loss: ScoreLoss, points: Points, curvature: Tensor) -> Proble
     diagonal: m = c' Q' (x - centre) + b. Penalised ones turn like any other coefficient.
     """
     features = points.features
-    design = torch.cat([features, features.new_ones(len(features), 1)], 1)
+    design = loss.design(features)
     size = design.shape[1]
     penalty = design.new_ones(size)
     if loss.intercept_penalty > 0:

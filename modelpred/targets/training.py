@@ -11,7 +11,7 @@ no minimiser they get the family's prior-only model, which is their definition, 
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -76,6 +76,7 @@ def train_targets(
     progress: Callable[[int, int], None] | None = None,
     classes: int | None = None,
     block: int | None = None,
+    sample_weight: Array | None = None,
 ) -> TrainedTargets:
     """Trained parameters of every subset.
 
@@ -90,13 +91,14 @@ def train_targets(
         progress: called with (subsets done, subsets in all) after each block.
         classes: number of classes, if labels may lack the highest.
         block: subsets trained at once; default: by bytes.
+        sample_weight: [points], factor of each point's loss in every subset; default: 1.
 
     Raises:
         InvalidInput: weights, features, labels or start that do not fit.
     """
     as_numpy = isinstance(features, np.ndarray)
     known = 0 if model.regression else _classes(labels, classes)
-    points = points_of(features, labels, known)
+    points = points_of(features, labels, known, sample_weight=sample_weight)
     size = model.parameter_count(points.features.shape[1], points.classes)
     table = weights_of(weights, points=len(points.features))
     begin = None if start is None else _checked_start(start, len(table), size, points)
@@ -108,7 +110,8 @@ def train_targets(
     finished = 0
     with _threads_for(model, points) as threads:
         with torch.no_grad():
-            trainer = Trainer(model, points, model.solver(points), tolerance)
+            solver = model.solver(replace(points, sample_weight=None))
+            trainer = Trainer(model, points, solver, tolerance)
         order = _by_size(table)
         parts = order.split(block or _sizes(len(table), _block_size(model, points), threads))
         # Closed here, so that what it has set is back whatever happens to this loop.
@@ -125,7 +128,10 @@ def train_targets(
 
 @dataclass(frozen=True)
 class Trainer:
-    """One family on one pool of points."""
+    """One family on one pool of points.
+
+    The solver takes weights that are multiplied with the sample weights of the points already.
+    """
 
     model: TargetModel
     points: Points
@@ -140,13 +146,15 @@ class Trainer:
         degenerate = (counts == 0).any(1)
         solved = ~self.model.without_optimum(counts)
         if bool(solved.all()):
-            return self.solver(weights, start=start, tolerance=self.tolerance), degenerate
+            factors = self.points.weighted(weights)
+            return self.solver(factors, start=start, tolerance=self.tolerance), degenerate
         parameters = self.model.prior(counts, self.points.features.shape[1])
         converged = torch.ones_like(solved)
         iterations = torch.zeros_like(solved, dtype=torch.int64)
         if bool(solved.any()):
             own = None if start is None else start[solved]
-            solution = self.solver(weights[solved], start=own, tolerance=self.tolerance)
+            factors = self.points.weighted(weights[solved])
+            solution = self.solver(factors, start=own, tolerance=self.tolerance)
             parameters[solved] = solution.parameters
             converged[solved] = solution.converged
             iterations[solved] = solution.iterations

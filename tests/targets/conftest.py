@@ -13,6 +13,12 @@ FAMILIES = {
     "svm": (2, {"C": 0.7}),
     "svm-many": (4, {"C": 0.7}),
     "ridge": (0, {"C": 0.7}),
+    "ridge_classifier": (2, {"C": 0.7}),
+    "ridge_classifier-many": (4, {"C": 0.7}),
+    "logistic-penalised": (2, {"C": 0.7, "intercept": "penalised"}),
+    "softmax-none": (4, {"C": 0.7, "intercept": "none"}),
+    "svm-none": (4, {"C": 0.7, "intercept": "none"}),
+    "ridge-none": (0, {"C": 0.7, "intercept": "none"}),
     "mlp": (3, {"hidden": 5, "weight_decay": 0.01, "steps": 60, "learning_rate": 0.3}),
 }
 

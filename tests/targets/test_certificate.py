@@ -18,10 +18,10 @@ CONVEX = tuple(name for name in FAMILIES if name != "mlp")
 
 def trained(name, *, spread=1.0, strength=0.7, seed=0, subsets=12):
     """A family, its points stretched by `spread`, and weights 0..3 with parameters to 1e-10."""
-    classes, _ = FAMILIES[name]
+    classes, given = FAMILIES[name]
     points = pool(classes, seed=seed)
     points = Points(spread * points.features, points.labels, classes)
-    model = target_model(name.split("-")[0], C=strength)
+    model = target_model(name.split("-")[0], **{**given, "C": strength})
     generator = torch.Generator().manual_seed(seed)
     weights = torch.randint(0, 4, (subsets, 40), generator=generator).double()
     weights[:, : max(classes, 1)] = 1

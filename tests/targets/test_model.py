@@ -3,10 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from modelpred.errors import InvalidInput
-from modelpred.targets import TargetsConfig, points_of, target_model
+from modelpred.targets import TargetsConfig, points_of, target_model, train_targets
+from tests.targets.conftest import FAMILIES, pool
 
 
 def random_parameters(model, points, subsets, seed=2):
@@ -174,9 +177,11 @@ def test_margins_and_correctness_agree_with_the_scores(family):
         torch.testing.assert_close(margins.square() / 2, model.losses(scores, points.labels))
         return
     correct = model.correct(scores, points.labels)
-    if scores.shape[2] == 1 or model.name == "svm":  # a log-odds margin is positive above 1/2 only
+    if (
+        scores.shape[2] == 1 or not model.probabilistic
+    ):  # a log-odds margin is positive above 1/2 only
         assert torch.equal(correct, margins > 0)
-    if model.name == "svm":
+    if not model.probabilistic:
         return
     probabilities = model.probabilities(scores)
     torch.testing.assert_close(probabilities.sum(2), torch.ones_like(margins))
@@ -210,14 +215,14 @@ def test_unknown_names_and_settings_are_refused():
         target_model("logit")
     with pytest.raises(InvalidInput, match="logistic has no setting 'hidden'; known: C"):
         target_model("logistic", hidden=3)
-    for name, settings in (
+    for name, wrong in (
         ("ridge", {"C": 0.0}),
         ("svm", {"C": float("nan")}),
         ("mlp", {"hidden": 0}),
         ("mlp", {"momentum": 1.0}),
     ):
         with pytest.raises(InvalidInput, match=r"[Ee]xpect"):
-            target_model(name, **settings)
+            target_model(name, **wrong)
 
 
 def test_the_configuration_builds_its_family():
@@ -234,9 +239,18 @@ def test_the_configuration_builds_its_family():
         (
             2,
             "logistic",
-            {"ridge": "has 2 classes; expected one of auto, logistic, softmax, svm, mlp"},
+            {
+                "ridge": "has 2 classes; expected one of auto, logistic, softmax, svm, ridge_classifier, mlp"
+            },
         ),
-        (3, "softmax", {"logistic": "has 3 classes; expected one of auto, softmax, svm, mlp"}),
+        (
+            3,
+            "softmax",
+            {
+                "logistic": "has 3 classes; expected one of auto, softmax, svm, ridge_classifier, "
+                "mlp"
+            },
+        ),
         (0, "ridge", {"svm": "is a number; expected one of auto, ridge"}),
     ],
 )
@@ -274,3 +288,44 @@ def test_points_change_precision_and_keep_class_labels(make_pool):
     assert points.features.dtype == torch.float32
     assert points.labels.dtype == torch.int64
     assert make_pool(0).to(dtype=torch.float32).labels.dtype == torch.float32
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    name=st.sampled_from([name for name in FAMILIES if name != "mlp"]),
+    seed=st.integers(0, 10**6),
+)
+def test_a_sample_weight_is_a_factor_of_its_row_in_every_subset(name, seed):
+    classes, given_settings = FAMILIES[name]
+    model, plain = target_model(name.split("-")[0], **given_settings), pool(classes, seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    factors = torch.rand(40, generator=generator, dtype=torch.float64) + 0.1
+    weights = torch.randint(0, 4, (3, 40), generator=generator).double()
+    weights[:, : max(classes, 1)] = 1
+    weighted = points_of(plain.features, plain.labels, classes, sample_weight=factors)
+    theta = random_parameters(model, plain, 3)
+    for function in (model.objective, model.gradient, model.distance_bound):
+        torch.testing.assert_close(
+            function(theta, weights, weighted), function(theta, weights * factors, plain)
+        )
+    torch.testing.assert_close(
+        model.hessian_product(theta, weights, weighted)(theta),
+        model.hessian_vector_product(theta, weights * factors, plain, theta),
+    )
+    torch.testing.assert_close(
+        model.point_gradients(theta[0], weighted),
+        factors[:, None] * model.point_gradients(theta[0], plain),
+    )
+    inputs = model, plain.features, plain.labels
+    torch.testing.assert_close(
+        train_targets(*inputs, weights, classes=classes, sample_weight=factors).parameters,
+        train_targets(*inputs, weights * factors, classes=classes).parameters,
+    )
+
+
+def test_sample_weights_are_checked():
+    good = np.zeros((3, 2)), np.array([0, 1, 1])
+    with pytest.raises(InvalidInput, match="one number for each of 3 points"):
+        points_of(*good, sample_weight=np.ones(2))
+    with pytest.raises(InvalidInput, match="above zero; leave out rows of weight 0"):
+        points_of(*good, sample_weight=np.array([1, 0, 1]))

@@ -51,11 +51,18 @@ FAINT = 1e-3  # share of the mean curvature that a point has at least in the bas
 class LinearModel(Protocol):
     """What the kernels need to know of a family."""
 
-    intercept_penalty: ClassVar[float]
+    @property
+    def intercept_penalty(self) -> float:
+        """1 if intercepts are penalised like coefficients, else 0."""
+        ...
 
     @property
     def C(self) -> float:  # noqa: N802 - the field's own name for it
         """Factor of the losses."""
+        ...
+
+    def design(self, features: Tensor) -> Tensor:
+        """[features, 1], or [features, 0] for models without an intercept."""
         ...
 
 
@@ -76,6 +83,8 @@ def compiled_solver(
         return None
     if width > WIDEST if loss in ONE_SCORE else points.classes > MOST_CLASSES:
         return None
+    if loss == "softmax" and model.intercept_penalty:
+        return None  # softmax.c is written for free intercepts
     pool = (_OneScore if loss in ONE_SCORE else _Softmax)(loss, model, points)
     if not pool.start_at_own_optimum():
         return None
@@ -105,7 +114,7 @@ class _Pool(ABC):
         self.size = features.shape[1] + 1
         self.width = widened(self.size)
         self.shared = self.shared_type(len(features), self.size, self.width, number, model.C)
-        design = torch.cat([features, features.new_ones(len(features), 1)], 1)
+        design = model.design(features)
         self.design = pad(design, (0, self.width - self.size))
         penalty = pad(features.new_ones(self.size - 1), (0, self.width - self.size + 1))
         penalty[self.size - 1] = model.intercept_penalty
