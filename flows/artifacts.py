@@ -21,18 +21,21 @@ if TYPE_CHECKING:
 
 
 # In pipeline order. One word is the stage's name in dvc.yaml, its section in params.yaml, its flow,
-# its module and its folder; `studies` has a section and a folder for each study.
+# its module and its folder; `studies` has a section and a folder for each of STUDIES
+# (modelpred/studies).
 STAGES = ("dataset", "subsets", "targets", "predictor", "studies", "report")
-STUDIES = (
-    *("edits", "lds", "valuation", "labels", "selection"),
-    *("memorization", "calibration", "attribution"),
-)
 
 ARTIFACTS = Path("artifacts")
 DATASET, SUBSETS, TARGETS, PREDICTOR, STUDIES_FOLDER, REPORT = (
     ARTIFACTS / stage for stage in STAGES
 )
 PARAMS = Path("params.yaml")
+SETTINGS = "settings.json"  # the section of params.yaml that a study ran with, in its folder
+
+
+def headline_file(study: str) -> Path:
+    """The few numbers of a study that `dvc metrics` compares."""
+    return STUDIES_FOLDER / f"{study}.json"
 
 
 def shard_store() -> str:

@@ -27,7 +27,7 @@ from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
 from prefect.states import Cancelled, Completed, Failed
 
-from flows.artifacts import ARTIFACTS
+from flows.artifacts import ARTIFACTS, headline_file
 from flows.run_lock import AlreadyRunning, Holder, run_lock
 from flows.runtime import OWNER, end_with_owner, one_line_errors, this_process
 from flows.server import prefect_api
@@ -35,7 +35,6 @@ from flows.stale_runs import close_stale_runs, remove_stale_locks
 
 # What `dvc repro` writes when it comes to a stage.
 HEADER = re.compile(r"(Running stage|Stage) '([^']+)'(?:|:|.* skipping.*|.* checking out outputs)$")
-HEADLINES = ("headline.json", "metrics.json")
 SHOWN_NUMBERS = 6
 # Runs a command that the kernel kills (prctl's PR_SET_PDEATHSIG is 1) when the thread that started it
 # ends. That thread waits for the command, so it ends early only if the whole process is killed.
@@ -132,15 +131,14 @@ def stage(name: str, reproduction: Reproduction, *, runs: bool) -> State[str]:
 
 def headline(name: str) -> str:
     """The first numbers of a stage's metrics as one line; empty if it writes none."""
-    folder = ARTIFACTS.joinpath(*name.split("@"))
-    for path in (folder / file for file in HEADLINES):
-        try:
-            content = json.loads(path.read_text())
-            numbers = {k: v for k, v in content.items() if isinstance(v, (int, float))}
-        except (OSError, ValueError, AttributeError):
-            continue
-        return ", ".join(f"{k} {v:.4g}" for k, v in list(numbers.items())[:SHOWN_NUMBERS])
-    return ""
+    stage_name, _, study = name.partition("@")
+    path = headline_file(study) if study else ARTIFACTS / stage_name / "metrics.json"
+    try:
+        content = json.loads(path.read_text())
+        numbers = {k: v for k, v in content.items() if isinstance(v, (int, float))}
+    except (OSError, ValueError, AttributeError):
+        return ""
+    return ", ".join(f"{k} {v:.4g}" for k, v in list(numbers.items())[:SHOWN_NUMBERS])
 
 
 @task(cache_policy=NO_CACHE)

@@ -10,7 +10,7 @@ from flows.artifacts import (
     PARAMS,
     PREDICTOR,
     REPORT,
-    STUDIES,
+    SETTINGS,
     STUDIES_FOLDER,
     TARGETS,
     lineage,
@@ -21,6 +21,7 @@ from modelpred.dataset import read_dataset
 from modelpred.params import read_params
 from modelpred.predictor import predictor_fingerprint
 from modelpred.report import ReportInputs, write_report
+from modelpred.studies import STUDIES
 from modelpred.studies.utility import read_result
 
 
@@ -28,19 +29,21 @@ def main() -> None:
     """Read the results of all stages and write the page."""
     params, dataset = read_params(PARAMS), read_dataset(DATASET)
     # Without the gates: they are checked at publication, which is not part of the report.
-    shown = params.model_dump(mode="json", exclude={"gates"})
+    shown = params.model_dump(mode="json", exclude={"gates", "report", *STUDIES})
     # The family that was trained, in place of `auto`.
     shown["targets"]["model"] = params.targets.build(classes=len(dataset.classes)).name
+    folders = {
+        study: STUDIES_FOLDER / study for study in STUDIES if (STUDIES_FOLDER / study).is_dir()
+    }
+    for study, folder in folders.items():
+        shown[study] = json.loads((folder / SETTINGS).read_text())
+    shown["report"] = params.report.model_dump(mode="json")
     inputs = ReportInputs(
         params=shown,
         dataset=dataset,
         fidelity=pl.read_parquet(PREDICTOR / "fidelity.parquet", glob=False),
         history=pl.read_parquet(PREDICTOR / "history.parquet", glob=False),
-        studies={
-            study: read_result(STUDIES_FOLDER / study)
-            for study in STUDIES
-            if (STUDIES_FOLDER / study).is_dir()
-        },
+        studies={study: read_result(folder) for study, folder in folders.items()},
         targets_metrics=json.loads((TARGETS / "metrics.json").read_text()),
         predictor_metrics=json.loads((PREDICTOR / "metrics.json").read_text()),
         lineage={

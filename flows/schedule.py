@@ -22,11 +22,11 @@ from prefect.schedules import Cron
 from prefect.server.schemas.schedules import CronSchedule
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from flows.artifacts import STUDIES
 from flows.evaluation import evaluation
 from flows.pipeline import pipeline
 from flows.runtime import one_line_errors
 from flows.server import prefect_api
+from modelpred.studies import STUDIES
 
 CONFIG = Path("schedule.yaml")
 FIELDS = 5

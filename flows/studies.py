@@ -3,18 +3,21 @@
 import os
 import sys
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import polars as pl
+from pydantic import BaseModel
 
 from flows.artifacts import (
     ARTIFACTS,
     DATASET,
     PARAMS,
     PREDICTOR,
+    SETTINGS,
     STUDIES_FOLDER,
     TARGETS,
+    headline_file,
     write_json,
     written,
 )
@@ -25,29 +28,25 @@ from modelpred.params import read_params
 from modelpred.predictor import Predictor, answer_curve, read_predictor
 from modelpred.refits import Retraining, retrainings, rivals
 from modelpred.refits.retraining import Progress as Report
-from modelpred.studies import (
-    attribution,
-    calibration,
-    edits,
-    labels,
-    lds,
-    memorization,
-    selection,
-    valuation,
+from modelpred.studies import STUDIES
+from modelpred.studies.utility import (
+    Preparation,
+    StudyContext,
+    StudyResult,
+    full_model,
+    write_result,
 )
-from modelpred.studies.costs import Preparation
-from modelpred.studies.utility import StudyContext, StudyResult, full_model, write_result
 from modelpred.targets import points_of
-from modelpred.targets.shards import read_bank
+from modelpred.targets.shards import Bank, read_bank
 
 
-def _preparation(artifacts: Path) -> Preparation:
-    """Cost of the predictor before its first prediction."""
-    roles = read_bank(artifacts / TARGETS.name).roles
-    history = pl.read_parquet(artifacts / PREDICTOR.name / "history.parquet", glob=False)
+def _preparation(bank: Bank, predictor: Predictor) -> Preparation | None:
+    """Cost of the predictor before its first prediction; None for one without its history."""
+    if not predictor.history:
+        return None
     return Preparation(
-        targets=sum(role != "test" for role in roles),
-        fit_seconds=float(history["seconds"].to_numpy().max()),
+        targets=sum(role != "test" for role in bank.roles),
+        fit_seconds=max(epoch["seconds"] for epoch in predictor.history),
     )
 
 
@@ -64,72 +63,34 @@ def _with_all_variants(context: StudyContext) -> StudyContext:
     )
 
 
-RUNS = {
-    "edits": edits.run,
-    "lds": lds.run,
-    "valuation": valuation.run,
-    "labels": labels.run,
-    "selection": selection.run,
-    "memorization": memorization.run,
-    "calibration": calibration.run,
-    "attribution": attribution.run,
-}
-JUDGING = ("edits", "lds")  # studies that also compare refined predictors and warm starts
-# `dvc plots` draws a line for each file: these tables are also written one file for each method.
-PLOTTED = {"edits": "edits", "calibration": "reliability"}
-
-# The few numbers of each study that `dvc metrics` compares, with their keys in its metrics.
-HEADLINES = {
-    "edits": {"edits.parameter_error": ("predictor", "parameter_error")},
-    "lds": {"lds.direct": ("predictor", "direct"), "lds.additive": ("predictor", "additive")},
-    "valuation": {
-        "valuation.spearman": ("spearman",),
-        "valuation.ceiling": ("truth_reliability",),
-    },
-    "labels": {"labels.auroc": ("best_auroc",)},
-    "selection": {
-        "selection.loss": ("methods", "swapped", "loss"),
-        "selection.lead": ("lead",),
-    },
-    "memorization": {
-        "memorization.agreement": ("different",),
-        "memorization.ceiling": ("ceiling",),
-    },
-    "calibration": {
-        "calibration.ece": ("predicted_bootstrap", "ece_width"),
-        "calibration.std_ratio": ("std_ratio",),
-    },
-    "attribution": {
-        "attribution.spearman": ("spearman",),
-        "attribution.confirmed": ("flips", "predictor", "confirmed"),
-    },
-}
-
-
 def run(study: str) -> None:
     """Run one study with the predictor, the other methods, and retraining as the truth; write it."""
-    if study not in RUNS:
-        raise InvalidInput(f"unknown study {study!r}; known: {', '.join(RUNS)}")
+    if study not in STUDIES:
+        raise InvalidInput(f"unknown study {study!r}; known: {', '.join(STUDIES)}")
     params = read_params(PARAMS)
+    config: BaseModel = getattr(params, study)
     with Progress(study) as progress:
-        result = result_of(
-            study, getattr(params, study), tolerance=params.targets.tolerance, progress=progress
-        )
+        result = result_of(study, config, tolerance=params.targets.tolerance, progress=progress)
     if result.metrics["failed"]:
         sys.stderr.write(f"{study}: WARNING: {result.metrics['failed_told']}{os.linesep}")
     with written(STUDIES_FOLDER / study) as folder:
         write_result(result, folder)
-        write_json(headline(study, result.metrics), folder / "headline.json")
-        if study in PLOTTED:
-            table = result.tables[PLOTTED[study]]
+        write_json(settings_of(config), folder / SETTINGS)
+        if (plotted := STUDIES[study].get("plotted")) is not None:
+            table = result.tables[plotted]
             for method, rows in table.partition_by("method", as_dict=True).items():
-                rows.write_csv(folder / f"{PLOTTED[study]}-{method[0]}.csv")
+                rows.write_csv(folder / f"{plotted}-{method[0]}.csv")
+    write_json(headline(study, result.metrics), headline_file(study))
 
 
-# Any: each study has a configuration of its own.
+def settings_of(config: BaseModel) -> dict[str, Any]:
+    """The section of params.yaml that the study ran with, for the report."""
+    return config.model_dump(mode="json")
+
+
 def result_of(
     study: str,
-    config: Any,  # noqa: ANN401
+    config: BaseModel,
     *,
     tolerance: float,
     progress: Report,
@@ -137,12 +98,9 @@ def result_of(
 ) -> StudyResult:
     """The result of a study on a folder of artifacts, with the number of models that failed."""
     known = context(progress, tolerance=tolerance, artifacts=artifacts)
-    if study in JUDGING:
+    if STUDIES[study].get("curve"):
         known = _with_all_variants(known)
-    if study == "edits":
-        found = edits.run(config, known, preparation=_preparation(artifacts))
-    else:
-        found = RUNS[study](config, known)
+    found: StudyResult = import_module(f"modelpred.studies.{study}").run(config, known)
     failed = {"failed": known.failures.counts(), "failed_told": str(known.failures)}
     return replace(found, metrics={**found.metrics, **failed})
 
@@ -150,9 +108,9 @@ def result_of(
 def headline(study: str, metrics: dict[str, Any]) -> dict[str, float | None]:
     """A study's headline numbers; None for a number that the params left out."""
     numbers: dict[str, float | None] = {}
-    for name, keys in HEADLINES[study].items():
+    for name, place in STUDIES[study]["headline"].items():
         value: Any = metrics
-        for key in keys:
+        for key in place.split("."):
             value = value.get(key) if isinstance(value, dict) else None
         numbers[name] = value
     return numbers
@@ -162,7 +120,8 @@ def context(progress: Report, *, tolerance: float, artifacts: Path = ARTIFACTS) 
     """The input of a study, read from artifacts; other methods and retraining use the tolerance."""
     dataset = read_dataset(artifacts / DATASET.name)
     predictor = read_predictor(artifacts / PREDICTOR.name)
-    weights, parameters = read_bank(artifacts / TARGETS.name).usable(role="fit")
+    bank = read_bank(artifacts / TARGETS.name)
+    weights, parameters = bank.usable(role="fit")
     model, points = predictor.model, predictor.points
     cheap = rivals(model, points, weights, parameters, tolerance=tolerance)
     return StudyContext(
@@ -178,6 +137,7 @@ def context(progress: Report, *, tolerance: float, artifacts: Path = ARTIFACTS) 
         feature_names=dataset.feature_names,
         class_names=dataset.classes,
         test_row_ids=dataset.test_row_ids,
+        preparation=_preparation(bank, predictor),
     )
 
 

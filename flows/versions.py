@@ -27,7 +27,6 @@ from flows.artifacts import (
     DATASET,
     PARAMS,
     PREDICTOR,
-    STUDIES,
     TARGETS,
     write_json,
     write_table,
@@ -41,6 +40,7 @@ from modelpred.errors import InvalidInput
 from modelpred.params import read_params
 from modelpred.predictor import read_predictor
 from modelpred.refits.retraining import silent
+from modelpred.studies import STUDIES
 from modelpred.studies.utility import StudyResult
 from modelpred.studies.versions import Drift, Version, cross_scores, drift, row_changes
 from modelpred.wording import markdown

@@ -8,12 +8,13 @@ in one line each, with what was expected.
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from modelpred.dataset import DatasetConfig
 from modelpred.dataset.sources import require_plain_paths
@@ -21,14 +22,7 @@ from modelpred.errors import InvalidInput
 from modelpred.predictor import PredictorConfig
 from modelpred.registry import GatesConfig
 from modelpred.report import ReportConfig
-from modelpred.studies.attribution import AttributionConfig
-from modelpred.studies.calibration import CalibrationConfig
-from modelpred.studies.edits import EditsConfig
-from modelpred.studies.labels import LabelsConfig
-from modelpred.studies.lds import LdsConfig
-from modelpred.studies.memorization import MemorizationConfig
-from modelpred.studies.selection import SelectionConfig
-from modelpred.studies.valuation import ValuationConfig
+from modelpred.studies import STUDIES
 from modelpred.subsets import SubsetsConfig
 from modelpred.targets import TargetsConfig
 
@@ -46,8 +40,8 @@ WORDS: dict[str, Content] = {
 }
 
 
-class Params(BaseModel):
-    """The whole of params.yaml; a section that is left out keeps its defaults."""
+class _Stages(BaseModel):
+    """The sections before those of the studies."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -55,14 +49,20 @@ class Params(BaseModel):
     subsets: SubsetsConfig = SubsetsConfig()
     targets: TargetsConfig = TargetsConfig()
     predictor: PredictorConfig = PredictorConfig()
-    edits: EditsConfig = EditsConfig()
-    lds: LdsConfig = LdsConfig()
-    valuation: ValuationConfig = ValuationConfig()
-    labels: LabelsConfig = LabelsConfig()
-    selection: SelectionConfig = SelectionConfig()
-    memorization: MemorizationConfig = MemorizationConfig()
-    calibration: CalibrationConfig = CalibrationConfig()
-    attribution: AttributionConfig = AttributionConfig()
+
+
+def _with_studies(names: Iterable[str]) -> type[_Stages]:
+    """The sections with one for each study: class `EditsConfig` in module `edits`."""
+    sections: dict[str, Any] = {}
+    for name in names:
+        config = getattr(import_module(f"modelpred.studies.{name}"), f"{name.capitalize()}Config")
+        sections[name] = (config, config())
+    return create_model("_Studies", __base__=_Stages, **sections)
+
+
+class Params(_with_studies(STUDIES)):
+    """The whole of params.yaml; a section that is left out keeps its defaults."""
+
     report: ReportConfig = ReportConfig()
     gates: GatesConfig = GatesConfig()
 

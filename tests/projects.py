@@ -32,8 +32,8 @@ def small_project(
         else:
             shutil.copy(ROOT / name, target)
     if stages:
-        graph = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-        kept = {"stages": {name: graph[name] for name in stages}}
+        graph = yaml.safe_load((ROOT / "dvc.yaml").read_text())
+        kept = {"vars": graph["vars"], "stages": {name: graph["stages"][name] for name in stages}}
         (place / "dvc.yaml").write_text(yaml.safe_dump(kept, sort_keys=False))
     write_params(place, params)
     for command in ("init", "add .", "-c user.name=t -c user.email=t@example.org commit -m small"):

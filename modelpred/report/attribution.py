@@ -6,20 +6,10 @@ from typing import Any
 
 import polars as pl
 
-from modelpred.report.blocks import (
-    Block,
-    Cell,
-    Column,
-    Table,
-    Text,
-    count,
-    microseconds,
-    number,
-    number_interval,
-    percent,
-)
+from modelpred.report.blocks import Block, Cell, Column, Table, Text
 from modelpred.report.inputs import ReportInputs
 from modelpred.report.methods import in_order, is_predictor, look
+from modelpred.report.words import count, microseconds, number, number_interval, percent
 from modelpred.studies.utility import StudyResult
 
 _LISTED = 3  # responsible rows shown for each coefficient

@@ -7,14 +7,11 @@ from typing import Any
 
 import polars as pl
 
-from modelpred.report.blocks import (
-    Block,
-    Cell,
-    Column,
-    Figure,
-    Panel,
-    Table,
-    Text,
+from modelpred.report.blocks import Block, Cell, Column, Figure, Panel, Table, Text
+from modelpred.report.figures import reliability
+from modelpred.report.inputs import ReportInputs
+from modelpred.report.methods import in_order, is_predictor, look
+from modelpred.report.words import (
     count,
     microseconds,
     number,
@@ -22,9 +19,6 @@ from modelpred.report.blocks import (
     percent,
     percent_interval,
 )
-from modelpred.report.figures import reliability
-from modelpred.report.inputs import ReportInputs
-from modelpred.report.methods import in_order, is_predictor, look
 from modelpred.studies.utility import StudyResult
 
 _QUALITIES = {

@@ -7,21 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from modelpred.report.blocks import (
-    Block,
-    Cell,
-    Column,
-    Figure,
-    Table,
-    Text,
-    count,
-    microseconds,
-    number,
-    number_interval,
-    percent,
-    percent_interval,
-    timing_words,
-)
+from modelpred.report.blocks import Block, Cell, Column, Figure, Table, Text
 from modelpred.report.canvas import keys
 from modelpred.report.figures import (
     error_by_size,
@@ -31,6 +17,15 @@ from modelpred.report.figures import (
 )
 from modelpred.report.inputs import ReportInputs
 from modelpred.report.methods import EXACT_METHODS, by_size, in_order, is_predictor, look
+from modelpred.report.words import (
+    count,
+    microseconds,
+    number,
+    number_interval,
+    percent,
+    percent_interval,
+    timing_words,
+)
 from modelpred.studies.utility import StudyResult
 
 

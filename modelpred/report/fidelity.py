@@ -14,20 +14,7 @@ from typing import Any
 
 import polars as pl
 
-from modelpred.report.blocks import (
-    Cell,
-    Column,
-    Figure,
-    Section,
-    Table,
-    Text,
-    count,
-    microseconds,
-    number,
-    percent,
-    percent_interval,
-    timing_words,
-)
+from modelpred.report.blocks import Cell, Column, Figure, Section, Table, Text
 from modelpred.report.canvas import curve_keys
 from modelpred.report.figures import fidelity_against_time
 from modelpred.report.frontier import Standing, standings
@@ -39,6 +26,14 @@ from modelpred.report.methods import (
     is_other,
     is_predictor,
     look,
+)
+from modelpred.report.words import (
+    count,
+    microseconds,
+    number,
+    percent,
+    percent_interval,
+    timing_words,
 )
 
 _ORDER = ("uniform", "prefix", "deletion", "addition", "bootstrap", "leave_one_out")

@@ -20,8 +20,8 @@ from typing import Any
 
 import polars as pl
 
-from modelpred.report.blocks import number, percent
 from modelpred.report.methods import design_words, is_other, is_predictor, look
+from modelpred.report.words import number, percent
 
 Row = Mapping[str, Any]
 GOAL = 5.0  # the speed-up at equal error that the method should reach

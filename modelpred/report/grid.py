@@ -17,12 +17,13 @@ from typing import Any
 
 import polars as pl
 
-from modelpred.report.blocks import Panel, microseconds, number, percent, percent_interval
+from modelpred.report.blocks import Panel
 from modelpred.report.canvas import curve_keys, standalone
 from modelpred.report.fidelity import designs
 from modelpred.report.figures import fidelity_against_time
 from modelpred.report.frontier import GOAL, Standing, standings
 from modelpred.report.methods import EXACT_METHODS, design_words, in_order, look
+from modelpred.report.words import microseconds, number, percent, percent_interval
 
 REMOVED, ADDED = "edits_deletion", "edits_addition"
 FIGURED = ("uniform", "deletion", ADDED)

@@ -4,23 +4,13 @@ from __future__ import annotations
 
 import polars as pl
 
-from modelpred.report.blocks import (
-    Block,
-    Cell,
-    Column,
-    Figure,
-    Table,
-    Text,
-    microseconds,
-    number,
-    number_interval,
-    percent,
-)
+from modelpred.report.blocks import Block, Cell, Column, Figure, Table, Text
 from modelpred.report.canvas import keys
 from modelpred.report.inputs import ReportInputs
 from modelpred.report.lines import Line, line_panel
 from modelpred.report.methods import look
 from modelpred.report.valuation import row_cells
+from modelpred.report.words import microseconds, number, number_interval, percent
 from modelpred.studies.utility import StudyResult
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from modelpred.report.blocks import Block, Cell, Column, Table, Text, count, number, number_interval
+from modelpred.report.blocks import Block, Cell, Column, Table, Text
 from modelpred.report.inputs import ReportInputs
 from modelpred.report.methods import EXACT_METHODS, in_order, is_predictor, look
+from modelpred.report.words import count, number, number_interval
 from modelpred.studies.utility import StudyResult
 
 FORMS = {"direct": "Directly", "additive": "As a sum over rows"}

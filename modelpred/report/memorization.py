@@ -6,21 +6,11 @@ from typing import Any
 
 import polars as pl
 
-from modelpred.report.blocks import (
-    Block,
-    Cell,
-    Column,
-    Table,
-    Text,
-    count,
-    microseconds,
-    number,
-    number_interval,
-    percent,
-)
+from modelpred.report.blocks import Block, Cell, Column, Table, Text
 from modelpred.report.inputs import ReportInputs
 from modelpred.report.methods import in_order, is_predictor, look
 from modelpred.report.valuation import row_cells
+from modelpred.report.words import count, microseconds, number, number_interval, percent
 from modelpred.studies.utility import StudyResult
 
 _SOFT = {"probability": "the probability of its label", "loss": "minus its loss"}

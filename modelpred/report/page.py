@@ -13,22 +13,14 @@ import numpy as np
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from modelpred.report.blocks import (
-    Figure,
-    Section,
-    Text,
-    count,
-    facts_table,
-    percent,
-    percent_interval,
-    plain,
-)
-from modelpred.report.blocks import microseconds as time_words
+from modelpred.report.blocks import Figure, Section, Text, facts_table
 from modelpred.report.fidelity import fidelity_section, headline, verdict_table, verdicts
 from modelpred.report.figures import learning_curve
 from modelpred.report.inputs import ReportInputs
 from modelpred.report.methods import COLOURS, design_words
 from modelpred.report.studies import study_sections
+from modelpred.report.words import count, percent, percent_interval, plain
+from modelpred.report.words import microseconds as time_words
 
 _HERE = Path(__file__).parent
 

@@ -4,23 +4,12 @@ from __future__ import annotations
 
 import polars as pl
 
-from modelpred.report.blocks import (
-    Block,
-    Cell,
-    Column,
-    Figure,
-    Table,
-    Text,
-    count,
-    microseconds,
-    number,
-    number_interval,
-    percent,
-)
+from modelpred.report.blocks import Block, Cell, Column, Figure, Table, Text
 from modelpred.report.canvas import keys
 from modelpred.report.inputs import ReportInputs
 from modelpred.report.lines import Line, line_panel
 from modelpred.report.methods import look
+from modelpred.report.words import count, microseconds, number, number_interval, percent
 from modelpred.studies.utility import StudyResult
 
 # More lines than these hide each other; the table has all.

@@ -10,22 +10,11 @@ import polars as pl
 
 from modelpred.dataset import Dataset
 from modelpred.dataset.deviation import distances
-from modelpred.report.blocks import (
-    Block,
-    Cell,
-    Column,
-    Figure,
-    Table,
-    Text,
-    microseconds,
-    number,
-    number_interval,
-    percent,
-    plain,
-)
+from modelpred.report.blocks import Block, Cell, Column, Figure, Table, Text
 from modelpred.report.figures import predicted_against_exact_values, ranked_values
 from modelpred.report.inputs import ReportInputs
 from modelpred.report.methods import in_order, is_predictor, look
+from modelpred.report.words import microseconds, number, number_interval, percent, plain
 from modelpred.studies.utility import StudyResult
 
 _SHOWN = 5  # number of cells of a row that are shown with its value

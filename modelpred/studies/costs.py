@@ -37,19 +37,6 @@ BREAK_EVEN_SCHEMA = {
 
 
 @dataclass(frozen=True)
-class Preparation:
-    """What was done before the first query.
-
-    Attributes:
-        targets: subsets that were trained, to fit on and to watch the fit with.
-        fit_seconds: what fitting took.
-    """
-
-    targets: int
-    fit_seconds: float
-
-
-@dataclass(frozen=True)
 class Seconds:
     """Measured seconds a query."""
 
@@ -87,26 +74,25 @@ def break_even(
     weights: Num[Tensor, "subsets points"],
     *,
     timings: int,
-    preparation: Preparation | None,
 ) -> pl.DataFrame:
     """A row per way of retraining.
 
     Args:
-        context: its subject is the predictor that is compared.
+        context: its subject is the predictor that is compared. Without its `preparation`,
+            `preparation_seconds` and `queries` are null.
         weights: the queries.
         timings: calls whose median counts.
-        preparation: what the predictor cost before; without, `preparation_seconds` and `queries`
-            are null. `queries` is null, too, where retraining is the cheaper for any number.
 
     Returns:
         Columns way, retraining_microseconds and predictor_microseconds (a query),
-        preparation_seconds, queries, busy (whether the machine was, so that times are too long).
+        preparation_seconds, queries (null, too, where retraining is the cheaper for any number),
+        busy (whether the machine was, so that times are too long).
     """
     model, points, tolerance = context.model, context.points, context.truth.tolerance
     cold = seconds_of(Retraining(model, points, tolerance=tolerance), weights, timings=timings)
     predictor = seconds_of(context.refits[context.subject], weights, timings=timings)
     prepared = None
-    if preparation is not None:
+    if (preparation := context.preparation) is not None:
         prepared = preparation.targets * cold.batched + preparation.fit_seconds
     ways = {"retraining": (cold.alone, predictor.alone)}
     if model.convex:

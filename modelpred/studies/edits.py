@@ -29,7 +29,7 @@ from torch import Tensor
 from modelpred.metrics import Array, Interval, Vector, mean_interval, relative_errors, spearman
 from modelpred.refits.retraining import Extendable, Refit
 from modelpred.refits.timing import machine_busy, timed_answer
-from modelpred.studies.costs import Preparation, break_even
+from modelpred.studies.costs import break_even
 from modelpred.studies.utility import (
     StudyContext,
     StudyResult,
@@ -153,9 +153,7 @@ def _scored(context: StudyContext, parameters: Tensor, seconds: float) -> _Model
     return _Models(parameters, losses, right, seconds)
 
 
-def run(
-    config: EditsConfig, context: StudyContext, *, preparation: Preparation | None = None
-) -> StudyResult:
+def run(config: EditsConfig, context: StudyContext) -> StudyResult:
     """Return what deleting and adding rows does, and a summary of every refit.
 
     Tables:
@@ -166,7 +164,7 @@ def run(
         additions: the same for additions, without rows where no rows were added.
         predicted_against_true: a row per deletion of the study's subject: method, size, true_loss,
             predicted_loss, parameter_error.
-        break_even: see `costs.break_even`; without `preparation` its queries are null.
+        break_even: see `costs.break_even`; without a `preparation` its queries are null.
 
     The metrics are a summary for each method, and the same for additions under `addition`.
     """
@@ -185,9 +183,7 @@ def run(
         added = _protocol(config, longer, more, base=base, whole=longer.pool)
         tables["additions"] = added.tables["edits"]
         metrics["addition"] = added.metrics
-    tables["break_even"] = break_even(
-        context, weights, timings=config.timings, preparation=preparation
-    )
+    tables["break_even"] = break_even(context, weights, timings=config.timings)
     return StudyResult(metrics, tables)
 
 

@@ -71,6 +71,19 @@ class Failures:
 
 
 @dataclass(frozen=True)
+class Preparation:
+    """What was done before the first query.
+
+    Attributes:
+        targets: subsets that were trained, to fit on and to watch the fit with.
+        fit_seconds: what fitting took.
+    """
+
+    targets: int
+    fit_seconds: float
+
+
+@dataclass(frozen=True)
 class StudyContext:
     """What a study works on.
 
@@ -89,6 +102,7 @@ class StudyContext:
         feature_names: what the features are called; empty if nobody said.
         class_names: what the classes are called; empty if nobody said.
         test_row_ids: a name for each test row; empty if nobody said.
+        preparation: what the predictor cost before its first query; None if nobody said.
         failures: what failed so far; copies of the context share it.
     """
 
@@ -105,6 +119,7 @@ class StudyContext:
     feature_names: tuple[str, ...] = ()
     class_names: tuple[str, ...] = ()
     test_row_ids: tuple[str, ...] = ()
+    preparation: Preparation | None = None
     failures: Failures = field(default_factory=Failures, repr=False, compare=False)
 
     @property

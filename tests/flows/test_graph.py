@@ -13,13 +13,17 @@ import yaml
 from pydantic import BaseModel
 
 from flows import artifacts, runners
-from flows.artifacts import STAGES, STUDIES
+from flows.artifacts import STAGES
 from modelpred.params import Params, read_params
+from modelpred.studies import STUDIES
 from modelpred.targets.store import train_block
 from tests.projects import ROOT
 from tests.test_pipeline import TINY
 
-GRAPH = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+GRAPH = {
+    name: stage.get("do", stage)
+    for name, stage in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].items()
+}
 CODE = ("flows", "modelpred")
 PARAMS_READER = "modelpred.params"  # imports the sections of all stages, and no stage's work
 
@@ -68,6 +72,14 @@ def lazy_names(package: str) -> dict[str, str]:
     }
 
 
+def modules_of_studies(call: ast.Call) -> set[str]:
+    """What `import_module(f"modelpred.studies.{study}")` imports: a module for each study."""
+    match call.args:
+        case [ast.JoinedStr(values=[ast.Constant(value=str(package)), ast.FormattedValue()])]:
+            return {f"{package}{study}" for study in STUDIES}
+    raise AssertionError(f"cannot tell what line {call.lineno} imports")
+
+
 @cache
 def imported(path: Path) -> frozenset[str]:
     """Modules of this project that a file imports, at once or inside its functions."""
@@ -80,6 +92,8 @@ def imported(path: Path) -> frozenset[str]:
             base = node.module or ""
             for alias in node.names:
                 names |= {base, f"{base}.{alias.name}", lazy_names(base).get(alias.name, base)}
+        elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == "import_module":
+            names |= modules_of_studies(node)
     return frozenset(name for name in names if name.split(".")[0] in CODE)
 
 
@@ -169,6 +183,10 @@ def expanded(listed: list[str]) -> dict[str, set[str]]:
     }
 
 
+def fresh_settings(config: BaseModel) -> dict[str, object]:
+    return type(config)().model_dump(mode="json")
+
+
 @pytest.fixture(scope="module")
 def used(tmp_path_factory):
     """The fields of params.yaml that each stage read in a small project, by stage or study."""
@@ -192,6 +210,8 @@ def used(tmp_path_factory):
                 with pytest.MonkeyPatch.context() as inner:
                     uses = Uses(params := read_params(artifacts.PARAMS), inner)
                     inner.setattr(module, "read_params", lambda _, params=params: params)
+                    # The record of all settings is no use of them.
+                    inner.setattr(module, "settings_of", fresh_settings, raising=False)
                     module.run(study) if study else module.main()
                 found[study or stage] = uses.found
     return found
@@ -199,7 +219,7 @@ def used(tmp_path_factory):
 
 def listed_params(name: str) -> list[str]:
     stage = name if name in GRAPH else "studies"
-    return [key.replace("${item.study}", name) for key in GRAPH[stage]["params"]]
+    return [key.replace("${key}", name) for key in GRAPH[stage]["params"]]
 
 
 @pytest.mark.parametrize("name", [*STAGES[:4], *STUDIES, "report"])

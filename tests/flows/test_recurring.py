@@ -43,9 +43,9 @@ def test_an_unchanged_run_says_so(project, prefect_api):
 
 
 def test_each_stage_is_a_task_with_its_numbers(project, prefect_api, tmp_path):
-    folder = tmp_path / "artifacts" / "studies" / "edits"
+    folder = tmp_path / "artifacts" / "studies"
     folder.mkdir(parents=True)
-    (folder / "headline.json").write_text('{"edits.parameter_error": 0.0125, "other": null}')
+    (folder / "edits.json").write_text('{"edits.parameter_error": 0.0125, "other": null}')
     project["dvc"] = ["Running stage 'dataset':", "> x", "Running stage 'studies@edits':", "> y"]
 
     state = recurring.pipeline(return_state=True)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelpred.report.blocks import microseconds, number, percent, percent_interval, plain
+from modelpred.report.words import microseconds, number, percent, percent_interval, plain
 
 
 @given(st.floats(1e-300, 1e14) | st.floats(-1e14, -1e-300))

@@ -9,34 +9,16 @@ import torch
 from modelpred.dataset import DatasetConfig, prepare
 from modelpred.refits import Influence, Retraining
 from modelpred.report import write_report
-from modelpred.studies import (
-    attribution,
-    calibration,
-    edits,
-    labels,
-    lds,
-    memorization,
-    selection,
-    valuation,
-)
+from modelpred.studies import STUDIES
 from modelpred.studies.utility import StudyContext
 from modelpred.targets import points_of, target_model
+from tests.studies.small import run_small
 
-CONFIGS = {
-    "edits": (edits, edits.EditsConfig(step=10, repeats=2, added=10, timings=1)),
-    "lds": (lds, lds.LdsConfig(subsets=10)),
-    "memorization": (memorization, memorization.MemorizationConfig(subsets=20)),
-    "valuation": (
-        valuation,
-        valuation.ValuationConfig(permutations=4, truth_permutations=4, group="half"),
-    ),
-    "labels": (labels, labels.LabelsConfig(permutations=4)),
-    "selection": (
-        selection,
-        selection.SelectionConfig(step=0.2, permutations=4, swaps=1, random=3),
-    ),
-    "calibration": (calibration, calibration.CalibrationConfig(resamples=5, tables=1)),
-    "attribution": (attribution, attribution.AttributionConfig(explained=4)),
+CHANGED = {
+    "valuation": {"group": "half"},
+    "selection": {"random": 3},
+    "calibration": {"resamples": 5},
+    "attribution": {"explained": 4},
 }
 
 
@@ -60,7 +42,7 @@ def inputs_of(example, family, source):
         rows=dataset.rows.with_columns(half=pl.int_range(pl.len()) % 2),
         mislabelled=dataset.mislabelled,
     )
-    studies = {name: module.run(config, context) for name, (module, config) in CONFIGS.items()}
+    studies = {name: run_small(name, context, **CHANGED.get(name, {})) for name in STUDIES}
     return replace(example, dataset=dataset, studies=studies)
 
 

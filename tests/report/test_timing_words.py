@@ -1,6 +1,6 @@
 """A report says how its times were measured, and warns of a machine that was busy."""
 
-from modelpred.report.blocks import timing_words
+from modelpred.report.words import timing_words
 
 
 def test_a_busy_machine_is_reported():

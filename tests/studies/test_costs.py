@@ -1,12 +1,14 @@
 """Break-even from measured seconds: the closed form, and what each row is made of."""
 
 import time
+from dataclasses import replace
 
 import pytest
 import torch
 
 from modelpred.studies import costs
-from modelpred.studies.costs import Preparation, Seconds, break_even, break_even_queries, seconds_of
+from modelpred.studies.costs import Seconds, break_even, break_even_queries, seconds_of
+from modelpred.studies.utility import Preparation
 from tests.studies.conftest import make_context
 
 
@@ -51,9 +53,8 @@ def test_rows_are_made_of_what_was_measured(monkeypatch, context):
     }
     monkeypatch.setattr(costs, "seconds_of", lambda refit, *_, **__: measured[refit.name])
     weights = torch.ones(4, context.pool)
-    table = break_even(
-        context, weights, timings=1, preparation=Preparation(targets=80, fit_seconds=5.0)
-    )
+    known = replace(context, preparation=Preparation(targets=80, fit_seconds=5.0))
+    table = break_even(known, weights, timings=1)
     ways = ["retraining", "warm_retraining", "batched_retraining"]
     assert table["way"].to_list() == ways
     assert table["preparation_seconds"].to_list() == [80 * 0.125 + 5] * 3
@@ -64,6 +65,6 @@ def test_rows_are_made_of_what_was_measured(monkeypatch, context):
 
 def test_without_a_preparation_nothing_is_said_of_it():
     context = make_context("ridge")
-    table = break_even(context, torch.ones(4, context.pool), timings=1, preparation=None)
+    table = break_even(context, torch.ones(4, context.pool), timings=1)
     assert table["queries"].null_count() == table["preparation_seconds"].null_count() == 3
     assert table["retraining_microseconds"].min() > 0

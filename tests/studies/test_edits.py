@@ -12,9 +12,8 @@ from pydantic import ValidationError
 
 from modelpred.metrics import mean_interval, relative_errors
 from modelpred.studies import edits
-from modelpred.studies.costs import Preparation
 from modelpred.studies.edits import EditsConfig, additions, deletions, with_candidates
-from modelpred.studies.utility import mean_test_losses, write_result
+from modelpred.studies.utility import Preparation, mean_test_losses, write_result
 
 SMALL = EditsConfig(step=6, repeats=5, timings=1)
 
@@ -101,7 +100,8 @@ def test_every_row_of_additions_is_a_plain_computation(context):
 
 
 def test_the_break_even_is_a_table(logistic):
-    table = edits.run(SMALL, logistic, preparation=Preparation(targets=100, fit_seconds=2.0))
+    preparation = Preparation(targets=100, fit_seconds=2.0)
+    table = edits.run(SMALL, replace(logistic, preparation=preparation))
     rows = table.tables["break_even"]
     assert rows.height == 3
     assert rows["preparation_seconds"].min() > 2

@@ -14,39 +14,28 @@ from hypothesis import strategies as st
 from modelpred import ModelPred
 from modelpred.errors import InvalidInput
 from modelpred.refits import Retraining
-from modelpred.studies import (
-    attribution,
-    calibration,
-    edits,
-    labels,
-    lds,
-    memorization,
-    selection,
-    valuation,
-)
+from modelpred.studies import STUDIES
 from modelpred.studies.greedy_selection import backwards, no_quota, with_swaps
 from modelpred.studies.sampling import UndefinedUtility
 from modelpred.studies.semivalues import Semivalue, estimate_values
 from modelpred.studies.utility import Failures
 from tests import games
 from tests.studies.conftest import make_context
+from tests.studies.small import run_small
 
-RUNS = {
-    "edits": lambda c: edits.run(edits.EditsConfig(step=15, repeats=2, added=5, timings=1), c),
-    "lds": lambda c: lds.run(lds.LdsConfig(subsets=8), c),
-    "valuation": lambda c: valuation.run(
-        valuation.ValuationConfig(permutations=6, truth_permutations=6, refine=0), c
-    ),
-    "labels": lambda c: labels.run(labels.LabelsConfig(permutations=4), c),
-    "selection": lambda c: selection.run(
-        selection.SelectionConfig(step=0.5, permutations=4, swaps=1, random=2), c
-    ),
-    "memorization": lambda c: memorization.run(memorization.MemorizationConfig(subsets=20), c),
-    "calibration": lambda c: calibration.run(
-        calibration.CalibrationConfig(resamples=10, tables=1), c
-    ),
-    "attribution": lambda c: attribution.run(attribution.AttributionConfig(explained=2), c),
+# Settings that differ from those of the other tests: more draws where few would all fail.
+CHANGED = {
+    "edits": {"step": 15, "added": 5},
+    "lds": {"subsets": 8},
+    "valuation": {"permutations": 6, "truth_permutations": 6, "refine": 0},
+    "selection": {"step": 0.5},
 }
+
+
+def run(study, context):
+    return run_small(study, context, **CHANGED.get(study, {}))
+
+
 CONTEXTS = {family: make_context(family) for family in ("logistic", "softmax", "svm", "ridge")}
 
 
@@ -128,7 +117,7 @@ few = settings(
 )
 
 
-@pytest.mark.parametrize("study", RUNS)
+@pytest.mark.parametrize("study", STUDIES)
 @few
 @given(family=st.sampled_from(sorted(CONTEXTS)), **draws)
 def test_what_a_failed_training_ended_with_is_nowhere(study, family, one_in, which, garbages):
@@ -137,11 +126,11 @@ def test_what_a_failed_training_ended_with_is_nowhere(study, family, one_in, whi
     for garbage in garbages:
         context = replace(known, refits={"predictor": known.truth, **known.refits})
         with training_that_fails(garbage, one_in=one_in, which=which):
-            found.append(outcome(lambda context=context: told(RUNS[study](context))))
+            found.append(outcome(lambda context=context: told(run(study, context))))
     assert found[0] == found[1]
 
 
-@pytest.mark.parametrize("study", RUNS)
+@pytest.mark.parametrize("study", STUDIES)
 @few
 @given(family=st.sampled_from(sorted(CONTEXTS)), **draws)
 def test_what_is_not_finite_is_nowhere(study, family, one_in, which, garbages):
@@ -151,7 +140,7 @@ def test_what_is_not_finite_is_nowhere(study, family, one_in, which, garbages):
         how = {"one_in": one_in, "which": which}
         broken = _Broken(known.truth, garbage, how)
         context = replace(known, refits={"predictor": broken, **known.refits})
-        found.append(outcome(lambda context=context: told(RUNS[study](context))))
+        found.append(outcome(lambda context=context: told(run(study, context))))
     assert found[0] == found[1]
 
 
