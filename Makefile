@@ -1,5 +1,6 @@
 # make run         install what is missing, run the stages that changed, print a summary
 # make test        format, lint, import layers, types and tests
+# make test-slow, test-oldest, test-newest: slow tests, oldest and newest versions of what is depended on
 # make dist        build the sdist and the wheel into dist/, and try both in a clean environment
 # make sanitize    run the C kernels on random shapes under the compiler's sanitizers
 
@@ -8,9 +9,10 @@ PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-INSTALL = pip install --quiet --constraint constraints.txt --editable
+CONSTRAINTS ?= constraints.txt
+INSTALL = pip install --quiet $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS),--upgrade --upgrade-strategy eager) --editable
 
-.PHONY: run test dist sanitize
+.PHONY: run test test-slow test-oldest test-newest dist sanitize
 .DEFAULT_GOAL := run
 
 run: .venv/installed
@@ -25,6 +27,16 @@ test: .venv/installed-dev
 	lint-imports
 	pyright
 	OMP_NUM_THREADS=1 pytest --numprocesses auto
+
+test-slow: .venv/installed-dev
+	OMP_NUM_THREADS=1 pytest --numprocesses auto -m slow
+
+test-oldest: .venv/bin/pip
+	python tests/oldest.py > .venv/oldest.txt
+	$(MAKE) --always-make --assume-old .venv/bin/pip test CONSTRAINTS=.venv/oldest.txt
+
+test-newest: .venv/bin/pip
+	$(MAKE) --always-make --assume-old .venv/bin/pip test CONSTRAINTS=
 
 dist:
 	$(PYTHON) -m tests.distributions
