@@ -220,7 +220,8 @@ def _trained(artifacts: Path) -> str:
         f"Trained: {targets['subsets']:,} {predictor['model']} models on subsets of the "
         f"{predictor['points']} training rows of {dataset['name']}, {targets['parameters']} "
         f"parameters each; {targets['not_converged']} did not converge, "
-        f"{targets['degenerate']} had no optimum."
+        f"{targets['degenerate']} had no optimum, {targets.get('redrawn', 0)} were drawn again because "
+        "they lacked a class."
     )
 
 

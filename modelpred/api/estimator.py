@@ -70,6 +70,7 @@ from modelpred.targets import (
     train_targets,
 )
 from modelpred.targets.families import FAMILIES
+from modelpred.targets.outcomes import bank_counts, lost, outcomes
 from modelpred.targets.shards import Bank
 
 SCALINGS: dict[str, ScalingName] = {name: name for name in get_args(ScalingName)}
@@ -199,7 +200,11 @@ class ModelPred:
         points = points_of(dataset.features, dataset.labels, len(dataset.classes))
         model.parameter_count(points.features.shape[1], points.classes)  # or says what is wrong
         full = full_model(model, points, tolerance=config.tolerance)
-        drawn = draw_subsets(self._subsets, points=len(points.labels))
+        drawn = draw_subsets(
+            self._subsets,
+            points=len(points.labels),
+            labels=points.labels if points.classes else None,
+        )
         trained = _trained(
             model,
             points,
@@ -211,6 +216,8 @@ class ModelPred:
         if failed:
             log.warning("%d of %d models did not converge and are left out", failed, len(drawn))
         targets = Targets(drawn, trained)
+        if message := lost(outcomes(bank_counts(targets.bank), drawn.redrawn)):
+            log.warning("%s", message)
         predictor = fit_predictor(
             self._predictor_config,
             model,
@@ -257,6 +264,15 @@ class ModelPred:
     def bank(self) -> Bank:
         """Every subset that was trained, with its parameters."""
         return self._ready.targets.bank
+
+    @property
+    def outcomes(self) -> pl.DataFrame:
+        """How many subsets were trained, by role and design, and how many of them are of no use.
+
+        Columns role, design, subsets, redrawn (they lacked a class and were drawn again), degenerate
+        (a class is still missing, so that there is no optimum) and not_converged.
+        """
+        return outcomes(bank_counts(self.bank), self._ready.targets.subsets.redrawn)
 
     @property
     def scaling(self) -> Scaling:

@@ -127,6 +127,7 @@ class Description(BaseModel):
     dataset: str
     targets: str
     predictor: str
+    redrawn: dict[str, int] = Field(default_factory=dict)
 
 
 def write_fitted(fitted: Fitted, asked: Asked, folder: Path) -> None:
@@ -145,6 +146,7 @@ def write_fitted(fitted: Fitted, asked: Asked, folder: Path) -> None:
         dataset=fitted.dataset.fingerprint,
         targets=_manifest_hash(folder / "targets"),
         predictor=predictor_fingerprint(folder / "predictor"),
+        redrawn=dict(fitted.targets.subsets.redrawn),
     )
     write_atomically(seal, (json.dumps(description.model_dump(), indent=2) + "\n").encode())
 
@@ -166,7 +168,7 @@ def read_fitted(folder: Path) -> tuple[Fitted, Asked]:
     levels = levels_of(dataset.encoding, dataset.rows)
     reading = Reading(dataset.encoding, description.named_columns, dataset.scaling, labels, levels)
     full = full_model(predictor.model, predictor.points, tolerance=description.tolerance)
-    targets = _read_targets(folder / "targets")
+    targets = _read_targets(folder / "targets", description.redrawn)
     if not torch.equal(predictor.points.features, dataset.features):
         raise _unusable(folder / "predictor", "it was fitted to other rows than those of dataset/")
     fitted = Fitted(dataset, reading, targets, predictor, full, description.tolerance)
@@ -239,7 +241,7 @@ def _rows(trained: TrainedTargets, rows: list[int]) -> TrainedTargets:
     return TrainedTargets(**{name: getattr(trained, name)[rows] for name in COLUMNS})
 
 
-def _read_targets(folder: Path) -> Targets:
+def _read_targets(folder: Path, redrawn: dict[str, int]) -> Targets:
     shards = list(read_shards(folder))
     if len({(s.block.weights.shape[1], s.trained.parameters.shape[1]) for s in shards}) != 1:
         raise _unusable(folder, "its shards differ in width, or there are none")
@@ -250,6 +252,7 @@ def _read_targets(folder: Path) -> Targets:
         tuple(role for shard in shards for role in shard.block.roles),
         tuple(design for shard in shards for design in shard.block.designs),
         torch.cat([shard.block.weights.to(kind) for shard in shards]),
+        redrawn,
     )
     columns = {
         name: torch.cat([torch.as_tensor(getattr(shard.trained, name)) for shard in shards])

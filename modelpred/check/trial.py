@@ -138,7 +138,11 @@ def _trained(
     for count in (FIRST, BLOCK):
         began = clock()
         few = scaled(asked, count)
-        drawn = draw_subsets(few, points=len(points.labels))
+        drawn = draw_subsets(
+            few,
+            points=len(points.labels),
+            labels=points.labels if points.classes else None,
+        )
         drawing = (clock() - began) / blocks_drawn(few)
         began = clock()
         with torch_threads(1):

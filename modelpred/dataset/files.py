@@ -51,6 +51,7 @@ class _Description(BaseModel):
 
         points: int
         places: tuple[int, ...]
+        labels: tuple[int, ...] | None = None
 
     schema_version: Literal[2]
     name: str
@@ -90,7 +91,9 @@ def write_dataset(dataset: Dataset, folder: Path) -> None:
         attribution=dataset.attribution,
         mislabelled=None if dataset.mislabelled is None else int(dataset.mislabelled.sum()),
         earlier=tuple(
-            _Description.EarlierEntry(points=each.points, places=each.places)
+            _Description.EarlierEntry(
+                points=each.points, places=each.places, labels=each.labels or None
+            )
             for each in dataset.earlier
         )
         or None,
@@ -212,7 +215,10 @@ def _assemble(
         scaling=Scaling(scaling.name, scaling.offset, scaling.divisor),
         attribution=description.attribution,
         original_labels=original,
-        earlier=tuple(Earlier(each.points, each.places) for each in description.earlier or ()),
+        earlier=tuple(
+            Earlier(each.points, each.places, each.labels or ())
+            for each in description.earlier or ()
+        ),
     )
 
 

@@ -8,7 +8,7 @@ cells or label changed, then the new ones; and remembers where the rows of each 
 """
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -32,10 +32,12 @@ class Earlier:
     Attributes:
         points: how many it had.
         places: where each of them is now; -1 where it went or changed.
+        labels: the class of each of them then, as an index; empty for numbers.
     """
 
     points: int
     places: tuple[int, ...]
+    labels: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -156,7 +158,8 @@ def earlier_versions(
         places.append(now if same else -1)
     # Of the versions before the last one: their places there, then from there to here.
     moved = [
-        Earlier(each.points, tuple(-1 if at < 0 else places[at] for at in each.places))
+        replace(each, places=tuple(-1 if at < 0 else places[at] for at in each.places))
         for each in known.earlier
     ]
-    return (*moved, Earlier(len(known.row_ids), tuple(places)))
+    classes = () if known.labels.is_floating_point() else tuple(known.labels.tolist())
+    return (*moved, Earlier(len(known.row_ids), tuple(places), classes))

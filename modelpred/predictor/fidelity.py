@@ -14,6 +14,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from modelpred.errors import InvalidInput
 from modelpred.metrics import mean_interval, relative_errors, spearman_within
 from modelpred.refits import Refit
 from modelpred.refits.timing import machine_busy, timed_answer
@@ -65,6 +66,8 @@ def fidelity(
 ) -> pl.DataFrame:
     """The table of methods by designs.
 
+    A design of which no subset can be judged has no rows.
+
     Args:
         refits: by the name shown.
         held_out: subsets never used in fitting.
@@ -73,10 +76,14 @@ def fidelity(
         test_points: rows whose mean loss is compared.
 
     Returns:
-        Columns method, design, subsets, parameter_error (mean), parameter_error_low,
+        Columns method, design, subsets (that are judged), left_out (that have no trained model to
+        judge by: a class is missing, or training did not converge), parameter_error (mean), parameter_error_low,
         parameter_error_high, parameter_error_median, test_loss_error (mean absolute),
         spearman_within_size, microseconds (per subset, median of up to three batched answers; see
         `modelpred.refits.timing`), busy (whether the machine was, so that times are too long).
+
+    Raises:
+        InvalidInput: no subset at all can be judged.
     """
     usable = held_out.converged & ~held_out.degenerate
     designs = np.array(held_out.designs)
@@ -99,6 +106,7 @@ def fidelity(
                     "method": name,
                     "design": design,
                     "subsets": len(weights),
+                    "left_out": int((designs == design).sum()) - len(weights),
                     "parameter_error": interval.mean,
                     "parameter_error_low": interval.low,
                     "parameter_error_high": interval.high,
@@ -109,6 +117,11 @@ def fidelity(
                     "busy": machine_busy(),
                 }
             )
+    if not rows:
+        raise InvalidInput(
+            f"none of the {len(designs):,} held-out subsets has a trained model to judge by: each "
+            "lacks a class or did not converge; ask for larger subsets.test, or leave out rare classes"
+        )
     return pl.DataFrame(rows)
 
 

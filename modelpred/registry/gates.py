@@ -1,5 +1,6 @@
 """What makes a new version the champion: the gates, and the evidence that they judge.
 
+    judged subsets      few of the held-out subsets lack a trained model to judge by
     held-out error      the upper end of its 95% interval lies below a bound
     rivals              that end lies below the lower end of each rival's interval
     calibration         the excess of its bootstrap's log loss over that of retrained models, the mean over
@@ -39,6 +40,8 @@ class GatesConfig(BaseModel):
 
     Attributes:
         designs: the kinds of held-out subsets that it is judged by.
+        judged: smallest share of the held-out subsets that have a trained model to judge by; the others lack a
+            class or did not converge; None: any.
         parameter_error: largest mean relative error; None: any.
         beats: methods that must be worse on every one of the designs.
         calibration: largest excess of the bootstrap's log loss over that of retrained models; None: any, and no
@@ -49,6 +52,7 @@ class GatesConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     designs: tuple[str, ...] = Field(default=("uniform",), min_length=1)
+    judged: float | None = Field(default=0.9, gt=0, le=1)
     parameter_error: float | None = Field(default=0.25, gt=0)
     beats: tuple[str, ...] = ("full_model", "influence", "linear_datamodel")
     calibration: float | None = Field(default=0.05, gt=0)
@@ -91,6 +95,7 @@ class Evidence:
                 for method in (METHOD, *gates.beats)
                 for end in ("low", "high")
             ],
+            "judged": [_judged_share(self.held_out, design) for design in gates.designs],
             "calibration": excess.high if excess else self.calibration and self.calibration.skipped,
         }
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
@@ -193,7 +198,7 @@ def _errors(metrics: HeldOut, gates: GatesConfig, design: str) -> list[str]:
                 f"in subsets.test.{design}, and see in the report which of its answers failed"
             )
         ]
-    reasons: list[str] = []
+    reasons = _judged(metrics, gates, design)
     if gates.parameter_error is not None and high > gates.parameter_error:
         reasons.append(
             f"on held-out {design} subsets the predictor's mean relative parameter error may be as "
@@ -214,6 +219,25 @@ def _errors(metrics: HeldOut, gates: GatesConfig, design: str) -> list[str]:
                 f"as {low:.4g} (ends of 95% intervals), gates.beats wants the first below the second"
             )
     return reasons
+
+
+def _judged(metrics: HeldOut, gates: GatesConfig, design: str) -> list[str]:
+    share = _judged_share(metrics, design)
+    if gates.judged is None or share >= gates.judged:
+        return []
+    asks = f"gates.judged asks for {gates.judged:.1%}"
+    if math.isnan(share):
+        told = f"how many held-out {design} subsets could not be judged is not known, and {asks}"
+        return [f"{told}, run dvc repro, then publish again"]
+    told = f"only {share:.1%} of the held-out {design} subsets have a trained model to judge by"
+    return [f"{told}, the others lack a class or did not converge, {asks}"]
+
+
+def _judged_share(metrics: HeldOut, design: str) -> float:
+    judged, left_out = (
+        _measure(metrics, METHOD, design, measure) for measure in ("subsets", "left_out")
+    )
+    return judged / (judged + left_out) if judged + left_out else math.nan
 
 
 def _calibration(calibration: Calibration | None, gates: GatesConfig) -> list[str]:

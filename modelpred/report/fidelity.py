@@ -48,6 +48,7 @@ class Verdict:
     predictor: Mapping[str, Any]
     other: Mapping[str, Any]
     other_method: str
+    left_out: int = 0
 
     @property
     def outcome(self) -> str:
@@ -99,8 +100,13 @@ def verdicts(fidelity: pl.DataFrame | None) -> list[Verdict]:
         best = min(others, key=lambda row: row["parameter_error"])
         predictor = rows["predictor"]
         subsets = int(predictor["subsets"])
-        comparisons.append(Verdict(design, subsets, predictor, best, best["method"]))
+        left_out = _left_out(predictor)
+        comparisons.append(Verdict(design, subsets, predictor, best, best["method"], left_out))
     return comparisons
+
+
+def _left_out(row: Mapping[str, Any]) -> int:
+    return int(row.get("left_out") or 0)
 
 
 def headline(inputs: ReportInputs) -> str:
@@ -129,7 +135,10 @@ def verdict_table(inputs: ReportInputs) -> Table | None:
     titles = ("Held-out subsets", "ModelPred", "Best other method", "Comparison", "Time per query")
     rows = [
         (
-            Cell(design_words(verdict.design).capitalize(), f"n = {count(verdict.subsets)}"),
+            Cell(
+                design_words(verdict.design).capitalize(),
+                _judged(verdict.subsets, verdict.left_out),
+            ),
             _error_cell(verdict.predictor, best=verdict.outcome == "better"),
             _error_cell(
                 verdict.other,
@@ -150,6 +159,11 @@ def verdict_table(inputs: ReportInputs) -> Table | None:
         rows,
         stacked=True,
     )
+
+
+def _judged(subsets: int, left_out: int) -> str:
+    """How many subsets a figure rests on, and how many had no trained model to compare with."""
+    return f"n = {count(subsets)}" + (f", {count(left_out)} left out" if left_out else "")
 
 
 def _error_cell(row: Mapping[str, Any], *, best: bool, prefix: str = "") -> Cell:
@@ -262,8 +276,20 @@ def _design_table(inputs: ReportInputs, design: str) -> Table:
         f"{design_words(design).capitalize()}: {count(rows['subsets'].max() or 0)} held-out subsets",  # pyright: ignore[reportArgumentType]
         [Column("Method", numeric=False), *(Column(head) for head in heads)],
         body,
-        note=f"{_seen(inputs, design)} {timing_words(busy=busy)}".strip(),
+        note=" ".join(
+            filter(None, (_missing(rows), _seen(inputs, design), timing_words(busy=busy)))
+        ),
         highlighted=frozenset(index for index, method in enumerate(order) if is_predictor(method)),
+    )
+
+
+def _missing(rows: pl.DataFrame) -> str:
+    left_out = max(map(_left_out, rows.iter_rows(named=True)), default=0)
+    if not left_out:
+        return ""
+    verb = "is" if left_out == 1 else "are"
+    return (
+        f"{count(left_out)} more {verb} left out: a class is missing, or training did not converge."
     )
 
 

@@ -1,7 +1,7 @@
 """Jobs for workers: one block of subsets to train, and the data set and subsets that it is made of."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -43,11 +43,13 @@ class JobInputs:
         dataset: the rows to train on.
         contents: what training sees of each of them.
         blocks: subsets by the name of their block.
+        redrawn: how many lacked a class and were drawn again (`Subsets.redrawn`).
     """
 
     dataset: Dataset
     contents: RowContents
     blocks: dict[str, Subsets]
+    redrawn: Mapping[str, int]
 
 
 def read_inputs(dataset: Path, subsets: Path, block_size: int) -> JobInputs:
@@ -63,7 +65,8 @@ def _read_inputs(
 ) -> JobInputs:
     del stamp  # only part of the key
     read = read_dataset(dataset)
-    return JobInputs(read, row_contents(read), dict(blocks(read_subsets(subsets), block_size)))
+    drawn = read_subsets(subsets)
+    return JobInputs(read, row_contents(read), dict(blocks(drawn, block_size)), drawn.redrawn)
 
 
 def job_inputs(job: BlockJob) -> tuple[JobInputs, Subsets]:

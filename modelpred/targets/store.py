@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import polars as pl
 import torch
 
 from modelpred.subsets import Subsets
@@ -149,6 +150,7 @@ class Collected:
         parameters: number of parameters of each.
         not_converged: subsets whose training did not converge.
         degenerate: subsets that lack a class or have no weight.
+        counts: role, design, subsets, degenerate and not_converged of each shard.
     """
 
     entries: tuple[ManifestEntry, ...]
@@ -156,6 +158,7 @@ class Collected:
     parameters: int
     not_converged: int
     degenerate: int
+    counts: pl.DataFrame
 
 
 def collect_shards(
@@ -208,12 +211,26 @@ def collect_shards(
         parameters=max((one.parameters for one in found), default=0),
         not_converged=sum(one.not_converged for one in found),
         degenerate=sum(one.degenerate for one in found),
+        counts=pl.DataFrame(
+            [
+                {
+                    "role": one.role,
+                    "design": one.design,
+                    "subsets": one.entry.rows,
+                    "degenerate": one.degenerate,
+                    "not_converged": one.not_converged,
+                }
+                for one in found
+            ]
+        ),
     )
 
 
 @dataclass(frozen=True)
 class _Copy:
     entry: ManifestEntry
+    role: str
+    design: str
     parameters: int
     not_converged: int
     degenerate: int
@@ -232,6 +249,8 @@ def _copy(shard: Shard, data: bytes, job: BlockJob, folder: Path) -> _Copy:
     write_file(folder / entry.file, data)
     return _Copy(
         entry,
+        role=shard.block.roles[0],  # a block is of one role and design
+        design=shard.block.designs[0],
         parameters=shard.trained.parameters.shape[1],
         not_converged=int((~shard.trained.converged).sum()),
         degenerate=int(shard.trained.degenerate.sum()),

@@ -42,7 +42,7 @@ def test_it_is_the_pipelines_own_steps(logistic):
     cells, labels = make_rows(2)
     features = fit_scaling("standardise", torch.from_numpy(cells))(torch.from_numpy(cells))
     points, model = points_of(features, labels, 2), target_model("logistic")
-    drawn = draw_subsets(subsets_config(150, 0), points=ROWS)
+    drawn = draw_subsets(subsets_config(150, 0), points=ROWS, labels=points.labels)
     trained = train_targets(model, points.features, points.labels, drawn.weights, classes=2)
     roles = np.array(drawn.roles)
     fit, watch = (torch.from_numpy(roles == role) for role in ("fit", "validation"))

@@ -9,7 +9,7 @@ import pytest
 
 from modelpred import InvalidInput, ModelPred
 from modelpred.sealed import SEAL
-from tests.api.conftest import ROWS, fitted, make_rows
+from tests.api.conftest import ROWS, SMALL, fitted, make_rows
 
 # The network answers in single precision, whose rounding depends on where tensors lie in memory;
 # its steps along the directions that softmax hardly determines make 2e-4 of that.
@@ -49,6 +49,26 @@ def test_everything_comes_back(family, request, tmp_path):
     polars.testing.assert_frame_equal(*tables, rel_tol=1e-2)
     assert loaded.classes.tolist() == estimator.classes.tolist()
     assert loaded.row_ids == estimator.row_ids
+
+
+@pytest.mark.parametrize("rare", [1, 3])
+def test_subsets_that_were_drawn_again_for_a_rare_class_are_told(rare, caplog, tmp_path):
+    cells, _ = make_rows(2)
+    labels = np.where(np.arange(ROWS) < rare, "rare", "usual")
+    estimator = ModelPred("logistic", subsets=60, predictor=SMALL, progress=False).fit(
+        cells, labels
+    )
+    found, bank = estimator.outcomes, estimator.bank
+    assert found["subsets"].sum() == len(bank.ids)
+    lacking = sum(not row[:rare].any() or not row[rare:].any() for row in bank.weights)
+    assert found["degenerate"].sum() == lacking == 0
+    redrawn = found["redrawn"].sum()
+    assert 5 < redrawn < len(bank.ids)
+    told = f"{redrawn} of {len(bank.ids)} subsets lacked a class and were drawn again, none lacks one now"
+    assert told in caplog.messages
+    estimator.save(tmp_path)
+    polars.testing.assert_frame_equal(ModelPred.load(tmp_path).outcomes, found)
+    assert estimator.fidelity()["left_out"].sum() == 0
 
 
 def test_a_loaded_one_saves_the_same_bytes(saved, tmp_path):

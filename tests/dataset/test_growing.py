@@ -32,6 +32,12 @@ def people(count):
     )
 
 
+def subsets_of(dataset):
+    return draw_subsets(
+        SUBSETS, points=len(dataset.row_ids), labels=dataset.labels, earlier=dataset.earlier
+    )
+
+
 @pytest.fixture
 def prepared(tmp_path, monkeypatch):
     """Prepares a table, as a continuation of another data set where one is given."""
@@ -126,8 +132,8 @@ def test_columns_that_were_no_features_are_none_later_and_told(prepared, caplog)
 def test_the_fit_keeps_its_subsets_and_new_ones_take_new_rows(prepared):
     first = prepared(people(80))
     second = prepared(people(110), first)
-    old = draw_subsets(SUBSETS, points=len(first.row_ids)).select(role="fit")
-    new = draw_subsets(SUBSETS, points=len(second.row_ids), earlier=second.earlier)
+    old = subsets_of(first).select(role="fit")
+    new = subsets_of(second)
     fit = new.select(role="fit")
     assert len({bytes(row.numpy()) for row in new.weights}) == len(new)
     place = {name: at for at, name in enumerate(fit.ids)}
@@ -138,17 +144,40 @@ def test_the_fit_keeps_its_subsets_and_new_ones_take_new_rows(prepared):
     assert len(grown) == 25  # half of 50
     assert fit.weights[grown][:, len(first.row_ids) :].any(dim=0).all()
     third = prepared(people(130), second)
-    last = draw_subsets(SUBSETS, points=len(third.row_ids), earlier=third.earlier)
+    last = subsets_of(third)
     assert {*fit.ids} < {*last.ids}
     of_grown = last.weights[[last.ids.index(fit.ids[at]) for at in grown]]
     assert torch.equal(of_grown[:, : len(second.row_ids)], fit.weights[grown])
 
 
+@pytest.mark.parametrize("rare", [2, 3, 5])
+def test_subsets_drawn_again_for_a_rare_class_are_kept_as_they_were(prepared, rare):
+    def with_rare(count):
+        rich = pl.when(pl.int_range(pl.len()) < rare).then(pl.lit("maybe")).otherwise("rich")
+        return people(count).with_columns(rich=rich)
+
+    first = prepared(with_rare(80))
+    second = prepared(with_rare(110), first)
+    third = prepared(with_rare(130), second)
+    assert second.earlier[0].labels == tuple(first.labels.tolist())
+    old, new, last = (subsets_of(each) for each in (first, second, third))
+    assert old.redrawn["fit-uniform"] > 5
+    assert new.redrawn["fit-uniform"] > old.redrawn["fit-uniform"]
+    for before, after in ((old, new), (new, last)):
+        kept = before.select(role="fit")
+        place = {name: at for at, name in enumerate(after.ids)}
+        weights = after.weights[[place[name] for name in kept.ids]]
+        assert torch.equal(weights[:, : kept.weights.shape[1]], kept.weights)
+    for drawn, dataset in ((old, first), (new, second), (last, third)):
+        for label in range(len(dataset.classes)):
+            assert (drawn.weights[:, dataset.labels == label] > 0).any(dim=1).all()
+
+
 def test_subsets_that_take_a_row_that_went_go_with_it(prepared):
     first = prepared(people(80))
     second = prepared(people(90).filter(pl.col("person") != first.row_ids[0]), first)
-    old = draw_subsets(SUBSETS, points=len(first.row_ids)).select(role="fit")
-    new = draw_subsets(SUBSETS, points=len(second.row_ids), earlier=second.earlier)
+    old = subsets_of(first).select(role="fit")
+    new = subsets_of(second)
     kept = {name for name in new.select(role="fit").ids if "grown" not in name}
     without = [name for name, row in zip(old.ids, old.weights, strict=True) if row[0] == 0]
     assert kept == {*without}
@@ -162,7 +191,7 @@ def test_shards_of_unchanged_rows_are_not_trained_again(prepared, tmp_path):
         """The bank of a version, and how many of its blocks the store did not hold."""
         place = tmp_path / name
         write_dataset(dataset, place / "dataset")
-        drawn = draw_subsets(SUBSETS, points=len(dataset.row_ids), earlier=dataset.earlier)
+        drawn = subsets_of(dataset)
         write_subsets(drawn, place / "subsets")
         jobs = block_jobs(
             dataset=place / "dataset", subsets=place / "subsets", store=tmp_path / "store",

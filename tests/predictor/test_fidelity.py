@@ -2,8 +2,10 @@
 
 from types import SimpleNamespace
 
+import pytest
 import torch
 
+from modelpred.errors import InvalidInput
 from modelpred.predictor import fidelity
 from modelpred.refits import Retraining
 
@@ -44,3 +46,14 @@ def test_rows_that_did_not_converge_are_left_out(logistic):
         model=logistic.model, points=logistic.points, test_points=logistic.points,
     )  # fmt: skip
     assert table["subsets"].sum() == len(converged) - 10
+    assert table["left_out"].to_list() == [10, 0]
+
+
+def test_subsets_without_an_optimum_judge_nothing(logistic):
+    bank = _bank(logistic)
+    bank.degenerate[:] = True
+    with pytest.raises(InvalidInput, match=r"none of the .* held-out subsets has a trained model"):
+        fidelity(
+            {"predictor": logistic.predictor}, bank,
+            model=logistic.model, points=logistic.points, test_points=logistic.points,
+        )  # fmt: skip

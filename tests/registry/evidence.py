@@ -18,6 +18,8 @@ def errors(low: float, high: float) -> dict[str, dict[str, float]]:
         "parameter_error": middle,
         "parameter_error_low": low,
         "parameter_error_high": high,
+        "subsets": 50.0,
+        "left_out": 0.0,
     }
     return {"uniform": measures}
 
