@@ -29,9 +29,12 @@ ORDERED = ("prefix",)
 
 @st.composite
 def pools(draw, most=40):
-    """Labels of a pool whose rarest class has 1 to 5 rows, in any order."""
+    """Labels of a pool whose rarest class has 1 to 5 rows, in any order.
+
+    Of 24 rows each design has over 500 subsets with every class, more than a config asks for.
+    """
     rare = draw(st.lists(st.integers(1, 5), min_size=1, max_size=3))
-    points = draw(st.integers(max(14, sum(rare) + 3), most))
+    points = draw(st.integers(max(24, sum(rare) + 3), most))
     labels = [0] * (points - sum(rare)) + [
         at + 1 for at, count in enumerate(rare) for _ in range(count)
     ]
