@@ -20,6 +20,7 @@ from torch import Tensor
 from modelpred.api.inputs import ArrayLike
 from modelpred.api.reading import Reading
 from modelpred.errors import InvalidInput
+from modelpred.estimators import Adapted, Estimator, coefficient_table, fitted_estimator
 from modelpred.numbers import Number
 from modelpred.predictor import Predictor
 from modelpred.targets import Points, TargetModel, train_targets
@@ -192,6 +193,38 @@ class EditedModel:
             )
         return replace(self, exact=True, parameters=trained.parameters[0].numpy(), certificate=None)
 
+    def to_sklearn(self) -> Estimator:
+        """The model as a fitted estimator of scikit-learn, of the class that `ModelPred` was given.
+
+        Of a pipeline, with its preprocessing, which was fitted once on all rows.
+
+        Raises:
+            InvalidInput: the ModelPred was made with the name of a family.
+        """
+        return fitted_estimator(self._adapted, self.parameters, self.reference.reading.labels.names)
+
+    def coefficients(self) -> pl.DataFrame:
+        """Coefficients before and after the edit, in the units of the original columns.
+
+        Columns: class (of classifiers), column, before (the model of all rows), after. The last row
+        of a class is the intercept.
+
+        Raises:
+            InvalidInput: the ModelPred was made with the name of a family.
+        """
+        models = {"before": self.reference.full_parameters.numpy(), "after": self.parameters}
+        return coefficient_table(self._adapted, models, self.reference.reading.labels.names)
+
+    @property
+    def _adapted(self) -> Adapted:
+        adapted = self.reference.reading.adapted
+        if adapted is None:
+            raise InvalidInput(
+                f"this ModelPred was made with the name {self._model.name!r}; make it with an "
+                "estimator of scikit-learn, such as ModelPred(LogisticRegression())"
+            )
+        return adapted
+
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Predicted labels [rows], of the type that the fit's labels had."""
         return self._named(self._scores(self._theta, self.reference.reading.features(X, what="X")))
@@ -204,6 +237,11 @@ class EditedModel:
         """
         scores = self._scores(self._theta, self.reference.reading.features(X, what="X"))
         return self._model.probabilities(scores)[0].numpy()
+
+    def decision_function(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Scores [rows] of the second of two classes or of numbers, else [rows, classes]."""
+        scores = self._scores(self._theta, self.reference.reading.features(X, what="X"))[0]
+        return (scores[:, 0] if scores.shape[1] == 1 else scores).numpy()
 
     def loss(self, X: ArrayLike, y: ArrayLike) -> float:
         """Mean loss over the rows (logistic and softmax: in nats; ridge: the RMSE, in label units)."""

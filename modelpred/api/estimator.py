@@ -8,7 +8,7 @@ the same numbers. `save` writes what the stages write, in the same formats.
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, final, get_args
+from typing import Any, final
 
 import numpy as np
 import polars as pl
@@ -20,11 +20,12 @@ from modelpred.api.attribution import Attribution, Explanation, attributed, expl
 from modelpred.api.contexts import context_of
 from modelpred.api.edited import EditedModel
 from modelpred.api.files import Fitted, Targets, full_model, read_fitted, write_fitted
-from modelpred.api.forgetting import Forgotten, remaining
+from modelpred.api.forgetting import Forgotten, Given, remaining
 from modelpred.api.frames import is_frame, judged, require_same_rows, row_names
 from modelpred.api.inputs import (
     ArrayLike,
     RowNames,
+    array_of,
     frame_of,
     one_row,
     positions_of,
@@ -37,10 +38,12 @@ from modelpred.api.progress import Report, progress_bar
 from modelpred.api.reading import Reading, dataset_of, encoded_cells, encoding_of, levels_of
 from modelpred.api.settings import (
     AUTO,
-    AUTO_TARGETS,
+    SCALINGS,
     Asked,
+    families_of,
     family_of,
     plain_settings,
+    require_target,
     subsets_config,
     targets_config,
 )
@@ -55,6 +58,7 @@ from modelpred.dataset import Dataset
 from modelpred.dataset.config import ScalingName
 from modelpred.dataset.scaling import Scaling, fit_scaling, require_apart
 from modelpred.errors import InvalidInput
+from modelpred.estimators import Adapted, Estimator, adapted, weight_column
 from modelpred.numbers import Number, seed_number
 from modelpred.predictor import Predictor, PredictorConfig, answer_curve, fit_predictor
 from modelpred.predictor import fidelity as fidelity_table
@@ -73,8 +77,6 @@ from modelpred.targets.families import FAMILIES
 from modelpred.targets.outcomes import bank_counts, lost, outcomes
 from modelpred.targets.shards import Bank
 
-SCALINGS: dict[str, ScalingName] = {name: name for name in get_args(ScalingName)}
-
 log = logging.getLogger(__name__)
 
 
@@ -83,20 +85,24 @@ class ModelPred:
     """Predicts the model that training on any subset of the rows would give.
 
     Args:
-        target: the family of models: logistic, softmax, svm, ridge or mlp; `auto` takes ridge for
-            labels that are floating numbers or more than 20 different whole numbers, logistic for
-            two classes and softmax for more.
+        target: an estimator of scikit-learn, or a Pipeline that ends in one: LogisticRegression,
+            LinearSVC, Ridge, RidgeClassifier, or one of these with CV in its name. Its preprocessing
+            is fitted once, on all rows, and so is what it chooses by cross-validation. Or the name
+            of a family: logistic, softmax, svm, ridge, ridge_classifier or mlp; `auto` takes ridge
+            for labels that are floating numbers or more than 20 different whole numbers, logistic
+            for two classes and softmax for more.
         subsets: models to train for the fit, four fifths of them on subsets of any size and the
             rest on bootstrap resamples; up to 1,500 more are trained to watch and judge it. A
             `SubsetsConfig` says all of it.
-        scaling: standardise, largest_row_norm or none, with constants from the rows of the fit;
-            **parameters refer to the scaled features** (`scaling` has the constants).
+        scaling: of a family by name: standardise (the default), largest_row_norm or none, with
+            constants from the rows of the fit; **parameters refer to the scaled features**
+            (`scaling` has the constants). An estimator takes the columns as they are.
         tolerance: a model counts as trained when its parameters are this near to the optimum,
             relative to their size.
         seed: decides the subsets, the network's start, and where an mlp's training starts.
         predictor: settings of the network, with their own seed.
         progress: whether a terminal shows how far the fit is.
-        settings: the family's own, such as `C=1.0`, or `hidden=16` for mlp.
+        settings: of a family by name, such as `C=1.0`, or `hidden=16` for mlp.
 
     Raises:
         InvalidInput: an unknown family, scaling or setting, or a value out of range.
@@ -104,32 +110,28 @@ class ModelPred:
 
     def __init__(
         self,
-        target: str = AUTO,
+        target: str | Estimator = AUTO,
         *,
         subsets: Number | SubsetsConfig = 8000,
-        scaling: str = "standardise",
+        scaling: str | None = None,
         tolerance: Number = 1e-6,
         seed: Number = 0,
         predictor: PredictorConfig | None = None,
         progress: bool = True,
         **settings: Number | str,
     ) -> None:
-        if target != AUTO and target not in FAMILIES:
-            raise InvalidInput(
-                f"unknown target model {target!r}; known: {AUTO}, {', '.join(FAMILIES)}"
-            )
-        if scaling not in SCALINGS:
-            raise InvalidInput(f"unknown scaling {scaling!r}; known: {', '.join(SCALINGS)}")
+        require_target(target, scaling=scaling, settings=settings)
         self._target = target
         self._settings = plain_settings({"tolerance": tolerance, **settings})
-        self._scaling: ScalingName = SCALINGS[scaling]
+        self._scaling: ScalingName = SCALINGS[scaling or "standardise"]
         self._seed = seed_number(seed)
         self._subsets = subsets_config(subsets, self._seed)
         self._predictor_config = predictor or PredictorConfig(seed=self._seed)
         self._progress = progress
         self._fitted: Fitted | None = None
         self._fidelity: pl.DataFrame | None = None
-        for family in AUTO_TARGETS if target == AUTO else (target,):
+        self._given: Given | None = None
+        for family in families_of(target):
             targets_config(family, self._settings, self._seed)
 
     def fit(
@@ -137,6 +139,7 @@ class ModelPred:
         X: ArrayLike,
         y: ArrayLike,
         *,
+        sample_weight: ArrayLike | None = None,
         ids: RowNames | None = None,
         test: tuple[ArrayLike, ArrayLike] | None = None,
     ) -> "ModelPred":
@@ -148,6 +151,7 @@ class ModelPred:
                 cells are filled. Its columns are judged as those of a file.
             y: a label for each row, of any type; numbers, or more than 20 different whole numbers,
                 are predicted as such.
+            sample_weight: factor of each row's loss in every subset, above zero; default: 1.
             ids: a name for each row; by default its label in the index of pandas, or its position.
             test: rows with labels that training never sees: `fidelity` and `compare` score models
                 on them, and without them on the rows of X.
@@ -155,17 +159,43 @@ class ModelPred:
         Raises:
             InvalidInput: tables or labels that cannot be used; the message says why.
         """
-        rows, named = frame_of(X, what="X")
+        named = is_frame(X)
         if named:
-            rows = judged(rows, what="X")
             require_same_rows(X, y, what="y", of="X")
         if ids is None:
             ids = row_names(X, what="X") if named else None
+        if not isinstance(self._target, str):
+            self._fit_estimator(Given(X, y, sample_weight, ids, test))
+            return self
+        rows, named = frame_of(X, what="X")
+        if named:
+            rows = judged(rows, what="X")
         row_ids = unique_ids(range(len(rows)) if ids is None else ids, rows=len(rows))
         regression = None if self._target == AUTO else FAMILIES[self._target].regression
         labels = learn_labels(y, what="y", regression=regression)
-        self._fit(rows, y, row_ids, named=named, labels=labels, test=test)
+        factors = weight_column(sample_weight, rows=len(rows))
+        self._fit(rows, y, row_ids, named=named, labels=labels, test=test, sample_weight=factors)
         return self
+
+    def _fit_estimator(self, given: Given) -> None:
+        """Fit to the rows as the estimator's preprocessing gives them."""
+        found, features = adapted(
+            self._target, given.table, given.labels, sample_weight=given.sample_weight, what="X"
+        )
+        rows = pl.DataFrame(features, schema=list(found.preprocessing.names))
+        ids = range(len(rows)) if given.ids is None else given.ids
+        self._fit(
+            rows,
+            given.labels,
+            unique_ids(ids, rows=len(rows)),
+            named=False,
+            labels=learn_labels(given.labels, what="y", regression=found.mapped.regression),
+            test=given.test,
+            test_ids=given.test_ids,
+            sample_weight=found.mapped.sample_weight,
+            adapted=found,
+        )
+        self._given = given
 
     def _fit(
         self,
@@ -177,27 +207,47 @@ class ModelPred:
         labels: Labels,
         test: tuple[ArrayLike, ArrayLike] | None,
         test_ids: tuple[str, ...] | None = None,
+        sample_weight: NDArray[np.float64] | None = None,
+        adapted: Adapted | None = None,
     ) -> None:
         encoding = encoding_of(rows, what="X")
         cells = encoded_cells(encoding, rows, what="X")
-        scaling = fit_scaling(self._scaling, cells)
-        reading = Reading(encoding, named, scaling, labels, levels_of(encoding, rows))
+        if adapted is None:
+            scaling = fit_scaling(self._scaling, cells)
+        else:
+            columns = len(rows.columns)
+            scaling = Scaling("none", (0.0,) * columns, (adapted.mapped.divisor,) * columns)
+        levels = levels_of(encoding, rows)
+        reading = Reading(encoding, named, scaling, labels, levels, adapted)
         features = reading.scaled(cells, what="X")
         require_apart(reading.scaling, cells, columns=encoding.feature_names, what="X")
         encoded = labels.encode(y, what="y", rows=len(features))
-        config = targets_config(family_of(self._target, labels), self._settings, self._seed)
+        if adapted is None:
+            config = targets_config(family_of(self._target, labels), self._settings, self._seed)
+        else:
+            own = {**self._settings, **adapted.mapped.settings}
+            config = targets_config(adapted.mapped.family, own, self._seed)
         dataset = dataset_of(
             reading, rows, (features, encoded), row_ids, test=test, test_ids=test_ids
         )
         with progress_bar(shown=self._progress) as report:
-            self._fitted = self._train(dataset, reading, config, report)
+            self._fitted = self._train(dataset, reading, config, report, sample_weight)
         self._fidelity = None
 
     def _train(
-        self, dataset: Dataset, reading: Reading, config: TargetsConfig, report: Report
+        self,
+        dataset: Dataset,
+        reading: Reading,
+        config: TargetsConfig,
+        report: Report,
+        sample_weight: NDArray[np.float64] | None,
     ) -> Fitted:
         model = config.build(classes=len(dataset.classes))
-        points = points_of(dataset.features, dataset.labels, len(dataset.classes))
+        if sample_weight is not None and not model.convex:
+            raise InvalidInput(f"{model.name} takes no sample_weight; leave it out")
+        points = points_of(
+            dataset.features, dataset.labels, len(dataset.classes), sample_weight=sample_weight
+        )
         model.parameter_count(points.features.shape[1], points.classes)  # or says what is wrong
         full = full_model(model, points, tolerance=config.tolerance)
         drawn = draw_subsets(
@@ -235,8 +285,9 @@ class ModelPred:
         if self._fitted is None:
             return f"ModelPred({self._target!r}), not fitted"
         bank, dataset = self.bank, self._fitted.dataset
+        source = self._fitted.reading.adapted
         return (
-            f"ModelPred({self.model.name!r}), fitted to {len(bank.ids):,} subsets of "
+            f"ModelPred({repr(self.model.name) if source is None else source}), fitted to {len(bank.ids):,} subsets of "
             f"{len(dataset.row_ids):,} rows with {len(dataset.feature_names):,} features"
         )
 
@@ -381,6 +432,48 @@ class ModelPred:
         gone = [str(name) for index, name in enumerate(labels.classes) if index not in left]
         what = "class" if len(gone) == 1 else "classes"
         return [f"no row of {what} {', '.join(gone)} is left to learn from"] if gone else []
+
+    def model_for(self, weights: ArrayLike, *, refine: Number = 0) -> EditedModel:
+        """The model that a subset of the training rows would give.
+
+        Args:
+            weights: [points], how often the subset takes each row.
+            refine: as `predict_parameters`.
+
+        Raises:
+            InvalidInput: not one number for each row.
+        """
+        table = weights if is_frame(weights) else np.atleast_2d(array_of(weights))
+        rows = read_weights(table, self.row_ids)
+        if len(rows) != 1:
+            raise InvalidInput(
+                f"weights have {len(rows)} rows; model_for takes those of one subset"
+            )
+        held = int((rows[0] > 0).sum()) if rows.shape[1] == len(self.row_ids) else 0
+        return EditedModel.predicted(
+            f"Of a subset with {held} of {len(self.row_ids)} training rows:",
+            rows[0],
+            predictor=self.predictor,
+            reference=self._ready.reference,
+            refine=refine,
+        )
+
+    def full_model(self) -> EditedModel:
+        """The model of all rows, trained exactly."""
+        ready = self._ready
+        return EditedModel(
+            f"Of all {len(self.row_ids)} training rows:",
+            self.full_parameters,
+            None,
+            np.ones(len(self.row_ids)),
+            ready.predictor,
+            ready.reference,
+            exact=True,
+        )
+
+    def to_sklearn(self) -> Estimator:
+        """The model of all rows as a fitted estimator, as `EditedModel.to_sklearn`."""
+        return self.full_model().to_sklearn()
 
     def with_points(
         self,
@@ -679,6 +772,11 @@ class ModelPred:
         """
         named = self._ready.reading.named
         left = remaining(self._ready, rows)
+        places = left.training.places
+        if self._ready.reading.adapted is not None:
+            self._fit_estimator(self._raw.take(places, left))
+            return left.forgotten
+        factors = self.predictor.points.sample_weight
         self._fit(
             left.training.rows,
             left.training.labels,
@@ -687,11 +785,17 @@ class ModelPred:
             labels=left.labels,
             test=None if left.test is None else (left.test.rows, left.test.labels),
             test_ids=None if left.test is None else left.test.ids,
+            sample_weight=None if factors is None else factors[list(places)].numpy(),
         )
         return left.forgotten
 
     def save(self, folder: str | Path) -> None:
         """Write dataset/, targets/, predictor/ and modelpred.json: Parquet, safetensors, JSON."""
+        if not isinstance(self._target, str):
+            raise InvalidInput(
+                "a ModelPred of an estimator is not saved: scikit-learn's objects have no safe file "
+                "format; save what you need of it, such as bank, values or coefficients"
+            )
         asked = Asked(
             target=self._target,
             settings=self._settings,
@@ -722,6 +826,12 @@ class ModelPred:
         )
         loaded._fitted = fitted
         return loaded
+
+    @property
+    def _raw(self) -> Given:
+        if self._given is None:
+            raise InvalidInput("this ModelPred is not fitted; call fit(X, y) first")
+        return self._given
 
     @property
     def _ready(self) -> Fitted:

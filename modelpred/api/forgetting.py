@@ -5,6 +5,7 @@ trained models and the predictor. So nothing is cut out of these: the same setti
 the rows that remain, as if the others had never been there.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from modelpred.api.files import Fitted
+from modelpred.api.frames import Table
 from modelpred.api.inputs import RowNames, listed, positions_of
 from modelpred.api.labels import Labels, learn_labels
 from modelpred.errors import InvalidInput
@@ -33,6 +35,50 @@ ELSEWHERE = (
         "delete the versions, then mlflow gc",
     ),
 )
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the fit of an estimator was given: its preprocessing is fitted anew to what remains.
+
+    Attributes:
+        table: the rows, before preprocessing.
+        labels: of the rows.
+        sample_weight: of the rows, or None.
+        ids: of the rows, or None.
+        test: rows with labels, or None.
+        test_ids: of the test rows, or None.
+    """
+
+    table: Table
+    labels: Table
+    sample_weight: Table
+    ids: RowNames | None
+    test: tuple[Table, Table] | None
+    test_ids: tuple[str, ...] | None = None
+
+    def take(self, places: Sequence[int], left: "Remaining") -> "Given":
+        """What remains of it: training rows by position, and the test rows that are left."""
+        factors = None if self.sample_weight is None else _taken(self.sample_weight, places)
+        test, test_ids = None, None
+        if self.test is not None and left.test is not None:
+            test_ids = left.test.ids
+            test = (_taken(self.test[0], left.test.places), _taken(self.test[1], left.test.places))
+        rows, labels = _taken(self.table, places), _taken(self.labels, places)
+        return Given(rows, labels, factors, left.training.ids, test, test_ids)
+
+
+def _taken(values: Table, places: Sequence[int]) -> Table:
+    """Some rows of a table or column of any library."""
+    if hasattr(values, "iloc"):
+        return values.iloc[list(places)]
+    if hasattr(values, "take") and hasattr(values, "schema"):
+        return values.take(list(places))  # pyarrow
+    if hasattr(values, "collect"):
+        values = values.collect()
+    if isinstance(values, (list, tuple)):
+        return [values[place] for place in places]
+    return values[list(places)]
 
 
 @dataclass(frozen=True)
@@ -68,6 +114,7 @@ class Part:
     rows: pl.DataFrame
     labels: NDArray[Any]
     ids: tuple[str, ...]
+    places: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -124,4 +171,5 @@ def _without(fitted: Fitted, gone: NDArray[np.int64], *, test: bool) -> Part:
         rows[list(dataset.column_names)].filter(pl.Series(kept)),
         labels.names[numbers] if labels.classes else numbers,
         tuple(row_id for row_id, left in zip(ids, kept, strict=True) if left),
+        tuple(np.flatnonzero(kept).tolist()),
     )

@@ -18,6 +18,7 @@ from modelpred.dataset.encoding import CategoryColumn, Encoding, fit_encoding
 from modelpred.dataset.preparation import content_fingerprint
 from modelpred.dataset.scaling import Scaling, scaled_features
 from modelpred.errors import InvalidInput
+from modelpred.estimators import Adapted
 from modelpred.targets import Points, points_of
 
 LEVELS = 20  # of a category; the others share one feature
@@ -36,6 +37,7 @@ class Reading:
         scaling: from cells to features, with the constants of the fit's rows.
         labels: how labels are written.
         levels: of each category, what the rows of the fit held.
+        adapted: the estimator whose preprocessing makes the columns; None where there is none.
     """
 
     encoding: Encoding
@@ -43,6 +45,7 @@ class Reading:
     scaling: Scaling
     labels: Labels
     levels: Mapping[str, frozenset[str]] = field(default_factory=dict[str, frozenset[str]])
+    adapted: Adapted | None = None
 
     def features(self, table: ArrayLike, *, what: str) -> Tensor:
         """Scaled features [rows, features]; InvalidInput as `rows` and `cells`."""
@@ -78,6 +81,8 @@ class Reading:
             InvalidInput: other columns than those of the fit.
         """
         names = self.encoding.column_names
+        if self.adapted is not None:
+            table = self.adapted.preprocessing(table, what=what)
         frame, named = frame_of(table, what=what)
         if named and not self.named and set(frame.columns) == set(map(str, range(len(names)))):
             frame = frame.rename({name: f"x{name}" for name in frame.columns})

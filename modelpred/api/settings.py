@@ -1,12 +1,13 @@
 """What ModelPred is told, as the configurations that the pipeline's stages take."""
 
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict
 
 from modelpred.api.labels import Labels
 from modelpred.dataset.config import ScalingName
 from modelpred.errors import InvalidInput
+from modelpred.estimators import Estimator
 from modelpred.numbers import MOST_DRAWS, Number, checked_section, plain, whole_number
 from modelpred.predictor import PredictorConfig
 from modelpred.subsets import Counts, SubsetsConfig
@@ -16,6 +17,7 @@ from modelpred.targets.families import FAMILIES, fitting_families
 AUTO = "auto"
 AUTO_TARGETS = ("logistic", "softmax", "ridge")  # what it may stand for
 FEWEST_SUBSETS = 20
+SCALINGS: dict[str, ScalingName] = {name: name for name in get_args(ScalingName)}
 
 
 class Asked(BaseModel):
@@ -30,6 +32,47 @@ class Asked(BaseModel):
     subsets: SubsetsConfig
     predictor: PredictorConfig
     progress: bool
+
+
+def require_target(
+    target: str | Estimator, *, scaling: str | None, settings: dict[str, Number | str]
+) -> None:
+    """Check what is to be fitted.
+
+    Raises:
+        InvalidInput: an unknown name, a class in place of an estimator, or settings that belong to
+            the estimator.
+    """
+    if scaling is not None and scaling not in SCALINGS:
+        raise InvalidInput(f"unknown scaling {scaling!r}; known: {', '.join(SCALINGS)}")
+    if isinstance(target, str):
+        if target != AUTO and target not in FAMILIES:
+            raise InvalidInput(
+                f"unknown target model {target!r}; known: {AUTO}, {', '.join(FAMILIES)}, or an "
+                "estimator of scikit-learn"
+            )
+        return
+    name = type(target).__name__
+    if isinstance(target, type) or not hasattr(target, "fit") or not hasattr(target, "get_params"):
+        raise InvalidInput(
+            f"target is {target!r}; expected the name of a family or an estimator, such as "
+            "LogisticRegression()"
+        )
+    if settings:
+        first = next(iter(settings))
+        raise InvalidInput(f"{first} is a setting of the estimator; pass it to {name}({first}=...)")
+    if scaling is not None:
+        raise InvalidInput(
+            f"{name} takes the columns as they are; put a scaler before it in a Pipeline in place of "
+            "scaling"
+        )
+
+
+def families_of(target: str | Estimator) -> tuple[str, ...]:
+    """The families that a name may stand for; none for an estimator, whose family the fit finds."""
+    if not isinstance(target, str):
+        return ()
+    return AUTO_TARGETS if target == AUTO else (target,)
 
 
 def family_of(target: str, labels: Labels) -> str:
