@@ -120,13 +120,13 @@ def check(
         checked = check_source(config)
     except InvalidInput as error:
         sys.exit(str(error))
-    typer.echo(checked.found)
+    typer.echo(checked.description)
     if trial and checked.table is not None:
         from modelpred.api.progress import progress_bar  # noqa: PLC0415
-        from modelpred.check.trial import tried  # noqa: PLC0415
+        from modelpred.check.trial import trial_text  # noqa: PLC0415
 
         with progress_bar(shown=True) as report:
-            estimated = tried(checked.table, checked.config, subsets=subsets, report=report)
+            estimated = trial_text(checked.table, checked.config, subsets=subsets, report=report)
         typer.echo(f"\n{estimated}")
     typer.echo(f"\n{checked.section}")
     if checked.problems:

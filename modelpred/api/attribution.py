@@ -19,11 +19,11 @@ from modelpred.errors import InvalidInput
 from modelpred.metrics import Vector
 from modelpred.numbers import Number, plain, real_number
 from modelpred.predictor import Predictor, Refined
-from modelpred.studies.counterfactuals import Question, leave_one_out, smallest_flip
+from modelpred.studies.counterfactuals import ExplainedPrediction, leave_one_out, smallest_flip
 from modelpred.studies.parameter_attribution import (
-    Place,
+    ParameterName,
     derivatives,
-    places,
+    parameter_names,
     whole,
     with_tolerance,
 )
@@ -150,7 +150,7 @@ def attributed(
         InvalidInput: a parameter that the model does not have.
     """
     context = with_tolerance(context)
-    named = places(context)
+    named = parameter_names(context)
     position = _position(parameter, named)
     refit = context.refits[context.subject]
     alone, everything = leave_one_out(refit, context), whole(refit, context)
@@ -165,11 +165,11 @@ def attributed(
     )
 
 
-def _called(place: Place) -> str:
+def _called(place: ParameterName) -> str:
     return f"{place.feature} (class {place.class_name})" if place.class_name else place.feature
 
 
-def _position(parameter: Number | str | tuple[Any, str], named: list[Place]) -> int:
+def _position(parameter: Number | str | tuple[Any, str], named: list[ParameterName]) -> int:
     place = plain(parameter)
     if isinstance(place, int):
         if not 0 <= place < len(named):
@@ -237,22 +237,24 @@ def explained(
     context = with_tolerance(context)
     refit = context.refits[context.subject]
     label = predicted_class(context, full[None], features[0])
-    question = Question(refit, context, features[0], label=label)
-    effects = effects_of(question, leave_one_out(refit, context), whole(refit, context))
-    margin = float(question.judged(full[None])[0][0])
+    prediction = ExplainedPrediction(refit, context, features[0], label=label)
+    effects = effects_of(prediction, leave_one_out(refit, context), whole(refit, context))
+    margin = float(prediction.margins(full[None])[0][0])
     rows = _row_table(context, labels, order=effects, effect=effects)
     if context.model.regression:
         return Explanation(margin, margin, rows, None)
-    flip = _flipping(question, effects, labels, largest=max(1, int(largest * context.pool)))
+    flip = _flipping(prediction, effects, labels, largest=max(1, int(largest * context.pool)))
     return Explanation(labels.names[label], margin, rows, flip)
 
 
-def _flipping(question: Question, effects: Vector, labels: Labels, *, largest: int) -> FlippingRows:
-    flip = smallest_flip(question, effects, largest=largest)
-    context = question.context
+def _flipping(
+    prediction: ExplainedPrediction, effects: Vector, labels: Labels, *, largest: int
+) -> FlippingRows:
+    flip = smallest_flip(prediction, effects, largest=largest)
+    context = prediction.context
     becomes = None
     if flip.retrained is not None:
-        features = question.row.features[0]
+        features = prediction.row.features[0]
         becomes = labels.names[predicted_class(context, flip.retrained[None], features)]
     return FlippingRows(
         tuple(context.row_ids[row] for row in flip.removed),

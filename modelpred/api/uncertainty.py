@@ -31,7 +31,7 @@ from modelpred.studies.memorization import (
     influence_table,
     row_table,
 )
-from modelpred.studies.parameter_attribution import places
+from modelpred.studies.parameter_attribution import parameter_names
 from modelpred.studies.utility import SCORE_BYTES, StudyContext, finished, refitted
 from modelpred.targets import Points, TargetModel
 
@@ -151,7 +151,7 @@ def _models(context: StudyContext, weights: Tensor) -> Tensor:
 
 
 def _parameter_table(context: StudyContext, found: Predictive) -> pl.DataFrame:
-    named = places(context)
+    named = parameter_names(context)
     table = pl.DataFrame(
         {
             "parameter": np.arange(len(named)),

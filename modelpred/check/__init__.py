@@ -1,7 +1,7 @@
-"""`modelpred check`: what the pipeline would make of a file, and what that would cost.
+"""`modelpred check`: reports how the pipeline would read a file, and estimates the time of a run.
 
-`looking` reads the table and waits for nothing that computes; `trial` trains a few models on its
-rows and says from that how long the stages will take. Imported on its own, where it is wanted.
+`inspection` reads the table without importing torch. `trial` trains a few models on its rows to
+estimate the time of the stages; it is imported only when it is used.
 """
 
 from modelpred.check.inspection import Checked, check, config_of, family

@@ -1,4 +1,4 @@
-"""How long the stages up to the predictor will take on this machine, and how much disk, from a trial.
+"""Estimates time and disk space of the stages up to the predictor on this machine from a trial.
 
 With n subsets for each role, blocks of b on c cores and the trial's seconds t (`Speeds`):
 
@@ -9,9 +9,9 @@ With n subsets for each role, blocks of b on c cores and the trial's seconds t (
                       + the sum over methods and designs of calls n_design t_answering, and judging
     disk              COPIES n bytes of a shard's row + 2 n bytes of a subset's row
 
-A stage starts Python and Prefect, and `targets` its workers. An answer is asked for once to four
-times, the slower the fewer (refits/timing.py). A shard lies in the store, in
-artifacts/ and in DVC's cache. Studies and the report are not in it.
+A stage starts Python and Prefect, and `targets` starts its workers. A prediction is timed one to
+four times, fewer if it is slow (refits/timing.py). A shard is stored in the shard store, in
+artifacts/ and in DVC's cache. Studies and the report are not included.
 """
 
 import math
@@ -23,28 +23,28 @@ from modelpred.predictor.fidelity import REPEATS
 from modelpred.refits.timing import calls_of
 from modelpred.subsets import DESIGNS, DRAWN_TOGETHER, ROLES, Counts, SubsetsConfig
 
-STARTS = 2.0  # times that of a worker: Python with torch, then Prefect
-SERVER = 2.0  # as many more, once: DVC and Prefect's server
+STARTS = 2.0  # start of a stage over the start of a worker: Python with torch, then Prefect
+SERVER = 2.0  # additional starts, once: DVC and Prefect's server
 COPIES = 3
-LOWEST, HIGHEST = 0.7, 1.6  # of the estimate: how far the stages were from it
+LOWEST, HIGHEST = 0.7, 1.6  # measured time over estimated time
 
 
 @dataclass(frozen=True)
 class Speeds:
-    """Seconds and bytes of a trial; a subset's, except where it says otherwise.
+    """Seconds and bytes that a trial measured, per subset if not stated otherwise.
 
     Attributes:
-        subsets: how many were trained.
-        start: of a process.
-        drawing: of drawing a block of one design, always a whole one.
-        training: of training it, on one thread.
-        preparing: of the fit before its first epoch, in all.
-        epoch: of an epoch.
-        compared: of making the methods to compare with, in all.
-        answering: of each method's answer.
-        judging: of judging one answer by the test rows.
-        shard_bytes: of its row in a shard.
-        subset_bytes: of its row in the table of subsets.
+        subsets: number of subsets that were trained.
+        start: seconds to start a process.
+        drawing: seconds to draw a whole block of one design.
+        training: seconds to train, on one thread.
+        preparing: total seconds of the fit before its first epoch.
+        epoch: seconds of an epoch.
+        compared: total seconds to fit the methods of the comparison.
+        answering: seconds of each method's prediction.
+        judging: seconds to score a prediction on the test rows.
+        shard_bytes: bytes of a row in a shard.
+        subset_bytes: bytes of a row in the table of subsets.
     """
 
     subsets: int
@@ -72,12 +72,12 @@ class Estimate:
 
 
 def usual_subsets(total: int) -> SubsetsConfig:
-    """The subsets that params.yaml asks for as it ships, made more or fewer in proportion."""
+    """The default numbers of subsets, scaled to a total."""
     return scaled(SubsetsConfig(), total)
 
 
 def scaled(config: SubsetsConfig, total: int) -> SubsetsConfig:
-    """The config with about so many subsets in all, and two of each design that it asks for."""
+    """The config scaled to about `total` subsets, with at least two of each design in use."""
     share = total / sum(_counts(config))
 
     def of(counts: Counts) -> Counts:
@@ -87,23 +87,23 @@ def scaled(config: SubsetsConfig, total: int) -> SubsetsConfig:
 
 
 def blocks_drawn(config: SubsetsConfig) -> int:
-    """How many blocks are drawn for that many subsets."""
+    """Number of blocks that are drawn for these subsets."""
     return sum(math.ceil(count / DRAWN_TOGETHER) for count in _counts(config))
 
 
-def estimate(speeds: Speeds, asked: SubsetsConfig, *, cores: int, epochs: int) -> Estimate:
-    """What the stages would take with these subsets on so many cores."""
-    total, stage = sum(_counts(asked)), STARTS * speeds.start
-    blocks = sum(math.ceil(count / asked.block) for count in _counts(asked))
-    fitted, tested = sum(asked.fit.values()), list(asked.test.values())
+def estimate(speeds: Speeds, config: SubsetsConfig, *, cores: int, epochs: int) -> Estimate:
+    """Estimated time and disk space of the stages with these subsets and this number of cores."""
+    total, stage = sum(_counts(config)), STARTS * speeds.start
+    blocks = sum(math.ceil(count / config.block) for count in _counts(config))
+    fitted, tested = sum(config.fit.values()), list(config.test.values())
     answers = sum(
-        _asked_for(count * seconds) + count * speeds.judging
+        _timed(count * seconds) + count * speeds.judging
         for count in tested
         for seconds in speeds.answering
     )
     return Estimate(
         dataset=stage + SERVER * speeds.start,
-        subsets=stage + blocks_drawn(asked) * speeds.drawing,
+        subsets=stage + blocks_drawn(config) * speeds.drawing,
         targets=stage + speeds.start + total * speeds.training / min(cores, blocks),
         predictor=stage
         + speeds.preparing
@@ -115,35 +115,35 @@ def estimate(speeds: Speeds, asked: SubsetsConfig, *, cores: int, epochs: int) -
 
 
 def usual_epochs() -> int:
-    """Passes of the fit as params.yaml ships."""
+    """The default number of epochs of the fit."""
     return PredictorConfig().schedule().epochs
 
 
-def _asked_for(seconds: float) -> float:
-    """Seconds in all of an answer that is timed."""
+def _timed(seconds: float) -> float:
+    """Total seconds of the repeated timing of a prediction that takes `seconds`."""
     return calls_of(seconds, timings=REPEATS) * seconds
 
 
 def _counts(config: SubsetsConfig) -> list[int]:
-    """How many of each role and design."""
+    """Number of subsets of each role and design."""
     named: Iterable[Counts] = (getattr(config, role) for role in ROLES)
     return [counts[design] for counts in named for design in DESIGNS if counts.get(design)]
 
 
-def told(speeds: Speeds, asked: SubsetsConfig, *, cores: int, epochs: int) -> str:
-    """The estimate as a person reads it, each figure as a range."""
-    found = estimate(speeds, asked, cores=cores, epochs=epochs)
+def estimate_text(speeds: Speeds, config: SubsetsConfig, *, cores: int, epochs: int) -> str:
+    """The estimate as text, with a range for each time."""
+    estimated = estimate(speeds, config, cores=cores, epochs=epochs)
     stages = ("dataset", "subsets", "targets", "predictor")
-    seconds = [getattr(found, stage) for stage in stages]
+    seconds = [getattr(estimated, stage) for stage in stages]
     head = (
-        f"{sum(_counts(asked)):,} subsets, estimated from {speeds.subsets} that were trained here "
-        f"on these rows, {cores} core{'s'[: cores != 1]}:"
+        f"{sum(_counts(config)):,} subsets, estimated from {speeds.subsets} that were trained on "
+        f"these rows, {cores} core{'s'[: cores != 1]}:"
     )
     lines = [
         head,
         *(f"  {stage:<10} {_range(one)}" for stage, one in zip(stages, seconds, strict=True)),
-        f"  {'together':<10} {_range(sum(seconds))}, studies and report come on top",
-        f"  {'disk':<10} about {found.disk / 1e6:,.0f} MB",
+        f"  {'total':<10} {_range(sum(seconds))}, without studies and report",
+        f"  {'disk':<10} about {estimated.disk / 1e6:,.0f} MB",
     ]
     return "\n".join(lines)
 

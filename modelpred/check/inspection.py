@@ -1,7 +1,7 @@
-"""What the pipeline would make of a file: `modelpred check FILE --label COLUMN`, as text.
+"""Describes how the pipeline would read a file, as text for `modelpred check FILE --label COLUMN`.
 
-Looks at the table with the code of the dataset stage and computes nothing further, so that the
-answer comes in a second. What it would cost is measured in trial.py.
+It reads the table with the code of the stage `dataset` and takes about a second. trial.py estimates
+the time of a run.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from modelpred.dataset.config import AUTO, DatasetConfig
 from modelpred.dataset.encoding import Encoding, fit_encoding
 from modelpred.dataset.holding_out import says_test
 from modelpred.dataset.labels import labels_of
-from modelpred.dataset.own import Looked, own_table
+from modelpred.dataset.own import OwnTable, own_table
 from modelpred.dataset.sources import is_own, known_sources, places_of, require_plain_paths
 from modelpred.dataset.splitting import split
 from modelpred.dataset.tables import Table
@@ -33,17 +33,17 @@ WIDEST_CELL = 44
 
 @dataclass(frozen=True)
 class Checked:
-    """What was found.
+    """Result of a check.
 
     Attributes:
-        found: the table, its columns and the model, as text.
-        section: the section of params.yaml that reads the table so, as text.
-        problems: what must be mended first, a line each.
-        table: the table without the columns to be mended; None where nothing can be trained on it.
-        config: what the section says.
+        description: the table, its columns and the model, as text.
+        section: the section `dataset` of params.yaml for this table, as text.
+        problems: one line for each problem that must be fixed.
+        table: the table without the columns that have problems; None if no column remains.
+        config: the config that `section` writes.
     """
 
-    found: str
+    description: str
     section: str
     problems: tuple[str, ...]
     table: Table | None
@@ -59,24 +59,24 @@ def config_of(
     dates: Sequence[str] = (),
     **keys: Any,  # noqa: ANN401
 ) -> DatasetConfig:
-    """The section `dataset` that options of the command line ask for.
+    """The config from the options of the command line.
 
     Raises:
-        InvalidInput: a value out of range.
+        InvalidInput: a value is out of range.
     """
     number: int | float | str = test
     for kind in (float, int):
         with contextlib.suppress(ValueError):
             number = kind(test)
-    unclear = [told for told in dates if "=" not in told]
-    if unclear:
+    invalid = [option for option in dates if "=" not in option]
+    if invalid:
         raise InvalidInput(
-            f"dates: expected COLUMN=FORMAT, such as born=%d.%m.%Y, got {unclear[0]}"
+            f"dates: expected COLUMN=FORMAT, such as born=%d.%m.%Y, got {invalid[0]}"
         )
-    forms = dict(told.split("=", maxsplit=1) for told in dates)
+    formats = dict(option.split("=", maxsplit=1) for option in dates)
     try:
         return DatasetConfig(
-            test=number, drop=tuple(drop), categories=tuple(categories), dates=forms, **keys
+            test=number, drop=tuple(drop), categories=tuple(categories), dates=formats, **keys
         )
     except ValidationError as error:
         first = error.errors()[0]
@@ -84,13 +84,13 @@ def config_of(
 
 
 def check(config: DatasetConfig) -> Checked:
-    """What the pipeline would make of the config's table.
+    """Check the table of the config.
 
     Args:
-        config: names a file, a folder, a glob or a table of OpenML.
+        config: with a source that is a file, a folder, a glob or a table of OpenML.
 
     Raises:
-        InvalidInput: the table cannot be looked at; one line that says why.
+        InvalidInput: the table cannot be read; one line with the reason.
     """
     if not is_own(config.source):
         known = ", ".join(known_sources())
@@ -98,31 +98,29 @@ def check(config: DatasetConfig) -> Checked:
             f"{config.source}: there is no such file; tables that need no check: {known}"
         )
     require_plain_paths(config)
-    looked = own_table(config)
-    label = looked.table.label
+    own = own_table(config)
+    label = own.table.label
     config = config.model_copy(update={"label": label, "watch": _watched(config)})
-    parts = [_head(looked, config), _columns(looked), *_notes(looked)]
-    if looked.table.feature_names:
-        parts.append(_outlook(looked, config))
-    elif not looked.inspection.problems:
-        raise InvalidInput(
-            f"{config.source} has no column beside the label {label!r} to learn from"
-        )
-    refused = tuple(_names_in(looked.inspection.problems))
-    mended = config.model_copy(update={"drop": (*config.drop, *refused)})
+    parts = [_head(own, config), _columns(own), *_notes(own)]
+    if own.table.feature_names:
+        parts.append(_outlook(own, config))
+    elif not own.inspection.problems:
+        raise InvalidInput(f"{config.source} has no column besides the label {label!r}")
+    refused = tuple(_names_in(own.inspection.problems))
+    usable = config.model_copy(update={"drop": (*config.drop, *refused)})
     return Checked(
-        found="\n\n".join(parts),
-        section=_section(mended, refused),
-        problems=looked.inspection.problems,
-        table=looked.table if looked.table.feature_names else None,
-        config=mended,
+        description="\n\n".join(parts),
+        section=_section(usable, refused),
+        problems=own.inspection.problems,
+        table=own.table if own.table.feature_names else None,
+        config=usable,
     )
 
 
 def _watched(config: DatasetConfig) -> str:
-    """What DVC is to watch: the file, or the folder that holds all that is read.
+    """The path for DVC to watch: the file, or the folder of all files that are read.
 
-    Never the project's own folder: it holds what the stages write.
+    The project's own folder is never watched, since the stages write into it.
     """
     places = [str(place) for place in places_of(config)]
     if not places:
@@ -130,42 +128,42 @@ def _watched(config: DatasetConfig) -> str:
     return os.path.commonpath(places) or places[0]
 
 
-def _head(looked: Looked, config: DatasetConfig) -> str:
-    table, taken = looked.table, len(looked.table.rows)
-    words = f"{config.source}: {looked.rows:,} rows"
-    if taken < looked.rows:
+def _head(own: OwnTable, config: DatasetConfig) -> str:
+    table, used = own.table, len(own.table.rows)
+    words = f"{config.source}: {own.rows:,} rows"
+    if used < own.rows:
         most = f"{config.max_points:,}{_of_each_part(config)}"
-        words += f", of which {taken:,} are taken (dataset.max_points: {most})"
+        words += f", of which {used:,} are used (dataset.max_points: {most})"
     cells = column_of(table.rows, table.label)
     if not table.classes:
         return f"{words}\nlabel {table.label}: a number, {cells.min():,.6g} to {cells.max():,.6g}"
     counts = cells.cast(pl.String).value_counts(sort=True).rows()
-    shown = [f"{name} {count / taken:.1%}" for name, count in counts[:SHOWN_CLASSES]]
+    shown = [f"{name} {count / used:.1%}" for name, count in counts[:SHOWN_CLASSES]]
     more = f" and {len(counts) - SHOWN_CLASSES} more" if len(counts) > SHOWN_CLASSES else ""
-    told = f"{words}\nlabel {table.label}: {len(counts)} classes, {', '.join(shown)}{more}"
+    words += f"\nlabel {table.label}: {len(counts)} classes, {', '.join(shown)}{more}"
     fewest, count = counts[-1]
-    return f"{told}\n  only {count} rows of class {fewest}" if count < 10 else told
+    return f"{words}\n  only {count} rows of class {fewest}" if count < 10 else words
 
 
 def _of_each_part(config: DatasetConfig) -> str:
-    """Words for a limit that holds for training and for test rows that a column or file tells apart."""
-    told_apart = isinstance(config.test, str) and config.test != AUTO
-    return " of the training rows and as many of the test rows" if told_apart else ""
+    """Words for a limit on training rows and on test rows, if a column or a file separates them."""
+    separate = isinstance(config.test, str) and config.test != AUTO
+    return " of the training rows and as many of the test rows" if separate else ""
 
 
-def _columns(looked: Looked) -> str:
-    """Every column that becomes features, as a table."""
-    rows = [("column", "type", "missing", "distinct", "what it holds")]
+def _columns(own: OwnTable) -> str:
+    """All columns that become features, as a table."""
+    rows = [("column", "type", "missing", "distinct", "values")]
     rows += [
-        (column.name, column.kind, f"{column.missing:,}", f"{column.distinct:,}", column.told)
-        for column in looked.inspection.columns
+        (column.name, column.kind, f"{column.missing:,}", f"{column.distinct:,}", column.summary)
+        for column in own.inspection.columns
     ]
     rows = [(*(_short(cell, WIDEST_CELL) for cell in row[:4]), _short(row[4], 66)) for row in rows]
     widths = [max(len(row[at]) for row in rows) for at in range(4)]
     return "\n".join(
         f"  {name:<{widths[0]}}  {kind:<{widths[1]}}  {missing:>{widths[2]}}  "
-        f"{distinct:>{widths[3]}}  {told}"
-        for name, kind, missing, distinct, told in rows
+        f"{distinct:>{widths[3]}}  {summary}"
+        for name, kind, missing, distinct, summary in rows
     )
 
 
@@ -173,15 +171,19 @@ def _short(cell: str, width: int) -> str:
     return cell if len(cell) <= width else cell[: width - 3] + "..."
 
 
-def _notes(looked: Looked) -> list[str]:
-    """What is left out, and what must be mended."""
-    found = looked.inspection
+def _notes(own: OwnTable) -> list[str]:
+    """Notes on dropped columns, problems to fix, and hints."""
+    inspection = own.inspection
     hints = [
-        f"column {name!r} says which rows are for training and testing: dataset.test: {name} uses it"
-        for name in looked.table.feature_names
-        if says_test(column_of(looked.table.rows, name))
+        f"column {name!r} marks training and test rows; set dataset.test: {name} to use it"
+        for name in own.table.feature_names
+        if says_test(column_of(own.table.rows, name))
     ]
-    parts = {"Left out:": found.notes, "To be mended first:": found.problems, "Hint:": hints}
+    parts = {
+        "Dropped columns:": inspection.notes,
+        "Problems to fix:": inspection.problems,
+        "Hint:": hints,
+    }
     return [
         "\n".join([head, *(f"  {line}" for line in lines)])
         for head, lines in parts.items()
@@ -189,9 +191,9 @@ def _notes(looked: Looked) -> list[str]:
     ]
 
 
-def _outlook(looked: Looked, config: DatasetConfig) -> str:
-    """Sizes and the model."""
-    table = looked.table
+def _outlook(own: OwnTable, config: DatasetConfig) -> str:
+    """Numbers of rows and features, and the model."""
+    table = own.table
     labels, classes = labels_of(table)
     pool, test = split(table, labels, classes, config)
     encoding = fit_encoding(
@@ -200,19 +202,19 @@ def _outlook(looked: Looked, config: DatasetConfig) -> str:
     features, points = len(encoding.feature_names), len(pool)
     model = family(len(classes))
     parameters = (features + 1) * (len(classes) if model == "softmax" else 1)
-    made = f"{features} feature{'s'[: features != 1]}"
-    told = [
-        f"{points:,} rows to train on, {len(test):,} to test on, {made} {_from(encoding)}",
+    count = f"{features} feature{'s'[: features != 1]}"
+    lines = [
+        f"{points:,} training rows, {len(test):,} test rows, {count} {_from(encoding)}",
         f"targets.model: auto is {model}, {parameters:,} parameters",
     ]
     absent = [name for at, name in enumerate(classes) if not np.any(labels[test] == at)]
     if absent:
-        told.append(f"no test row of class {', '.join(absent[:SHOWN_CLASSES])}")
-    return "\n".join(told)
+        lines.append(f"no test row of class {', '.join(absent[:SHOWN_CLASSES])}")
+    return "\n".join(lines)
 
 
 def family(classes: int) -> str:
-    """The family that `auto` stands for, without waiting for what trains it."""
+    """The family that `auto` selects; does not import torch."""
     return {0: "ridge", 2: "logistic"}.get(classes, "softmax")
 
 
@@ -228,24 +230,21 @@ def _from(encoding: Encoding) -> str:
 
 
 def _names_in(problems: tuple[str, ...]) -> list[str]:
-    """The columns that the problems name."""
+    """Names of the columns with problems."""
     return [match[1] for line in problems if (match := re.search(r": column '(.*?)' ", line))]
 
 
 def _section(config: DatasetConfig, refused: tuple[str, ...]) -> str:
-    """The section of params.yaml that reads the table so."""
+    """The section of params.yaml with a heading."""
     lines = ["The section for params.yaml:", "", "dataset:"]
     for key, value in config.model_dump().items():
-        told = _yaml(value)
-        reason = (
-            "  # the columns to be mended are dropped here" if key == "drop" and refused else ""
-        )
-        lines.append(f"  {key}: {told}{reason}")
+        comment = "  # includes the columns with problems" if key == "drop" and refused else ""
+        lines.append(f"  {key}: {_yaml(value)}{comment}")
     return "\n".join(lines)
 
 
 def _yaml(value: object) -> str:
-    """A value as YAML, plain where that is safe."""
+    """A value as YAML, without quotes if that is safe."""
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(_yaml(item) for item in value)}]"
     if isinstance(value, str) and re.fullmatch(r"[A-Za-z_][\w./-]*", value):

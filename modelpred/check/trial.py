@@ -1,8 +1,8 @@
-"""A little of what the stages up to the predictor do, on the table's own rows, and how long it took.
+"""Times a small part of the stages up to the predictor on the rows of a table.
 
-Timed in this process, on one thread: starting Python with what a worker needs, training up to one
-block of subsets, a few epochs of the fit on them, and one answer of every method that the predictor
-is compared with. What follows for the whole is counted in estimate.py.
+Timed in this process, on one thread: starting Python with the imports of a worker, training up to
+one block of subsets, a few epochs of the fit, and one prediction of every method in the comparison.
+estimate.py computes the estimate for the whole run.
 """
 
 import subprocess
@@ -17,8 +17,8 @@ import torch
 from modelpred.check.estimate import (
     Speeds,
     blocks_drawn,
+    estimate_text,
     scaled,
-    told,
     usual_epochs,
     usual_subsets,
 )
@@ -42,30 +42,30 @@ from modelpred.targets.shards import Bank
 from modelpred.targets.threads import torch_threads
 from modelpred.targets.worker import parse_devices
 
-FIRST, BLOCK = 50, 250  # subsets: those of the first look; of the trial, where these were fast
-PATIENT = 4.0  # seconds that training the trial's block may take
-QUICK = 0.15  # seconds of an answer to the few held-out subsets, up to which all are asked about
-EPOCHS = 4  # of which the first warms up
+FIRST, BLOCK = 50, 250  # number of subsets trained first, and if these were fast
+PATIENT = 4.0  # most seconds to train BLOCK subsets
+QUICK = 0.15  # most seconds for the held-out subsets to time the prediction of all subsets
+EPOCHS = 4  # the first one warms up
 STARTED = "import modelpred.targets.worker"
 
 Clock = Callable[[], float]
 Report = Callable[[int, int, str], None]
 
 
-def tried(table: Table, config: DatasetConfig, *, subsets: int, report: Report) -> str:
-    """What so many subsets of the table would cost, as text; or why they cannot be had."""
-    asked = usual_subsets(subsets)
+def trial_text(table: Table, config: DatasetConfig, *, subsets: int, report: Report) -> str:
+    """The estimate for this number of subsets as text, or the reason why it is impossible."""
+    planned = usual_subsets(subsets)
     cores = len(parse_devices("cpu"))
     try:
         dataset = prepare_table(table, config)
-        measured = speeds(dataset, asked, start=start_seconds(), report=report)
+        measured = speeds(dataset, planned, start=start_seconds(), report=report)
     except InvalidInput as error:
         return f"{subsets:,} subsets cannot be trained: {error}"
-    return told(measured, asked, cores=cores, epochs=usual_epochs())
+    return estimate_text(measured, planned, cores=cores, epochs=usual_epochs())
 
 
 def start_seconds(clock: Clock = time.perf_counter) -> float:
-    """Seconds in which a process starts that can train."""
+    """Seconds to start a process that can train."""
     began = clock()
     subprocess.run([sys.executable, "-c", STARTED], check=True, capture_output=True)
     return clock() - began
@@ -73,20 +73,20 @@ def start_seconds(clock: Clock = time.perf_counter) -> float:
 
 def speeds(
     dataset: Dataset,
-    asked: SubsetsConfig,
+    planned: SubsetsConfig,
     *,
     start: float,
     clock: Clock = time.perf_counter,
     report: Report = silent,
 ) -> Speeds:
-    """What each part of the stages takes on these rows.
+    """Measure the time of each part of the stages on these rows.
 
     Args:
-        dataset: the rows, as the pipeline would make them.
-        asked: the subsets that the pipeline would draw.
-        start: seconds in which a process starts.
-        clock: what tells the seconds.
-        report: called with (steps done, steps, what comes).
+        dataset: the data set of the pipeline.
+        planned: the subsets that the pipeline would draw.
+        start: seconds to start a process.
+        clock: returns the time in seconds.
+        report: called with (steps done, steps, next step).
 
     Raises:
         InvalidInput: the rows cannot be trained on, or have too few distinct subsets.
@@ -96,7 +96,7 @@ def speeds(
     model = targets.build(classes=points.classes)
     report(0, 3, "training")
     drawn, trained, drawing, training = _trained(
-        model, points, asked, targets.tolerance, clock=clock
+        model, points, planned, targets.tolerance, clock=clock
     )
     bank = Bank.of(drawn, trained)
     report(1, 3, "fitting")
@@ -132,12 +132,12 @@ def speeds(
 
 
 def _trained(
-    model: TargetModel, points: Points, asked: SubsetsConfig, tolerance: float, *, clock: Clock
+    model: TargetModel, points: Points, planned: SubsetsConfig, tolerance: float, *, clock: Clock
 ) -> tuple[Subsets, TrainedTargets, float, float]:
-    """One block of subsets, few where training is slow, trained; seconds to draw and to train."""
+    """Subsets, their models, and the seconds to draw and to train; few subsets if training is slow."""
     for count in (FIRST, BLOCK):
         began = clock()
-        few = scaled(asked, count)
+        few = scaled(planned, count)
         drawn = draw_subsets(
             few,
             points=len(points.labels),
@@ -177,7 +177,7 @@ def _shard_size(
 def _fitted(
     bank: Bank, model: TargetModel, points: Points, *, tolerance: float, clock: Clock
 ) -> tuple[Predictor, float, float]:
-    """A predictor after a few epochs; seconds until the first of them, and an epoch's a subset."""
+    """A predictor after a few epochs, the seconds before the first one, and those of one per subset."""
     ends: list[float] = []
 
     def ended(_done: int, _total: int, _what: str) -> None:
@@ -204,7 +204,7 @@ def _fitted(
 def _answers(
     refits: Mapping[str, Refit], bank: Bank, model: TargetModel, tested: Points, *, clock: Clock
 ) -> tuple[tuple[float, ...], float]:
-    """Seconds a subset of each refit's answer, and of judging one answer by the test rows."""
+    """Seconds per subset of each refit's prediction, and of scoring a prediction on the test rows."""
     few, _ = bank.usable(role="test")
     rows = few.to(tested.features)
     all_rows = bank.weights.to(tested.features)
@@ -213,11 +213,11 @@ def _answers(
     for refit in refits.values():
         began = clock()
         refit(rows)
-        # The first answer warms up; a batch as large as the stage's says more where it is cheap.
-        asked = all_rows if clock() - began < QUICK else rows
+        # The first prediction warms up. If it is fast, a batch of the stage's size is more precise.
+        batch = all_rows if clock() - began < QUICK else rows
         began = clock()
-        predicted = refit(asked)
-        seconds.append((clock() - began) / len(asked))
+        predicted = refit(batch)
+        seconds.append((clock() - began) / len(batch))
     began = clock()
     mean_losses(model, predicted, tested)
     return tuple(seconds), (clock() - began) / len(predicted)

@@ -54,14 +54,14 @@ class Column:
         kind: number, boolean, category or date.
         missing: how many cells it misses.
         distinct: how many different values it has.
-        told: its range or its levels, in words.
+        summary: its range or its levels, in words.
     """
 
     name: str
     kind: str
     missing: int
     distinct: int
-    told: str
+    summary: str
 
 
 @dataclass(frozen=True)
@@ -129,12 +129,12 @@ def describe(name: str, cells: pl.Series) -> Column:
     if kind == "category":
         counts = present.cast(pl.String).value_counts(sort=True)
         shown = [str(level) for level in counts["cells"].head(SHOWN_LEVELS)]
-        told = ", ".join(shown) + (", ..." if distinct > SHOWN_LEVELS else "")
+        summary = ", ".join(shown) + (", ..." if distinct > SHOWN_LEVELS else "")
     elif kind == "boolean":
-        told = f"true in {int(present.sum()):,}"
+        summary = f"true in {int(present.sum()):,}"
     else:
-        told = f"{_short(present.min())} to {_short(present.max())}"
-    return Column(name, kind, cells.null_count(), distinct, told)
+        summary = f"{_short(present.min())} to {_short(present.max())}"
+    return Column(name, kind, cells.null_count(), distinct, summary)
 
 
 def kind_of(cells: pl.Series) -> str:

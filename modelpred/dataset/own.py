@@ -36,13 +36,13 @@ FEW_NUMBERS = 20  # different whole numbers up to which a label is a class
 
 
 @dataclass(frozen=True)
-class Looked:
-    """A table of the user's own, looked at.
+class OwnTable:
+    """A user's table and the inspection of its columns.
 
     Attributes:
-        table: as the pipeline takes it.
-        inspection: its columns, what must be mended, what was left out.
-        rows: how many rows the source has, test rows in a second file among them.
+        table: the table for the pipeline.
+        inspection: its columns, problems to fix, and dropped columns.
+        rows: number of rows of the source, with the test rows of a second file.
     """
 
     table: Table
@@ -50,13 +50,13 @@ class Looked:
     rows: int
 
 
-def own_table(config: DatasetConfig) -> Looked:
-    """The table that `config.source` names in files or at OpenML.
+def own_table(config: DatasetConfig) -> OwnTable:
+    """Read the table of `config.source` from files or from OpenML.
 
-    Problems with its columns are told, not raised: the caller decides.
+    Problems with columns are returned, not raised.
 
     Raises:
-        InvalidInput: the source or a named column is not there, or a label or row id is missing.
+        InvalidInput: the source or a named column does not exist, or a label or row id is missing.
     """
     raw, config, attribution = _opened(config)
     require_roles(raw.columns, config, source=raw.name, text=raw.text)
@@ -100,7 +100,7 @@ def own_table(config: DatasetConfig) -> Looked:
         unused=tuple(unused),
         held_out=None if held_out is None else tuple(held_out.tolist()),
     )
-    return Looked(table, inspection, height)
+    return OwnTable(table, inspection, height)
 
 
 def _opened(config: DatasetConfig) -> tuple[RawTable, DatasetConfig, str]:

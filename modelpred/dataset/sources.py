@@ -70,17 +70,17 @@ def source_table(config: DatasetConfig) -> Table:
             f"dataset.file is {config.file}, but dataset.source is a table of its own; set "
             "dataset.file to null"
         )
-    looked = own_table(config)
-    if config.since is not None and len(looked.table.rows) < looked.rows:
+    own = own_table(config)
+    if config.since is not None and len(own.table.rows) < own.rows:
         raise InvalidInput(
             f"dataset.since is {config.since}, which needs every row, but dataset.max_points takes "
-            f"{len(looked.table.rows):,} of {looked.rows:,}; set it to null"
+            f"{len(own.table.rows):,} of {own.rows:,}; set it to null"
         )
-    if looked.inspection.problems:
-        raise InvalidInput("\n".join(looked.inspection.problems))
-    for note in looked.inspection.notes:
+    if own.inspection.problems:
+        raise InvalidInput("\n".join(own.inspection.problems))
+    for note in own.inspection.notes:
         log.warning("%s", note)
-    return looked.table
+    return own.table
 
 
 def _require_no_own_keys(config: DatasetConfig) -> None:

@@ -1,7 +1,7 @@
-"""Studies: what predicted models are for. Each takes any refit and is judged by exact retraining.
+"""Studies: applications of predicted models, for any refit, compared with exact retraining.
 
-`STUDIES` is the one list of them. The sections of params.yaml, the stages of dvc.yaml, the flows,
-the metrics and the sections of the report follow from it; docs/studies.md says how to add a study.
+`STUDIES` lists them. The sections of params.yaml, the stages of dvc.yaml, the flows, the metrics and
+the sections of the report follow from it; docs/studies.md says how to add a study.
 DVC reads the dict as text, so it holds literals only.
 """
 
@@ -9,14 +9,14 @@ from typing import NotRequired, TypedDict
 
 
 class Study(TypedDict):
-    """What the pipeline says of the study in the module `modelpred.studies.NAME`.
+    """Settings of the pipeline for the study in the module `modelpred.studies.NAME`.
 
     Attributes:
         title: of its section in the report.
-        headline: the few numbers that `dvc metrics` compares, by name, and the place of each in the
-            study's metrics: its keys, joined by dots.
-        curve: whether it compares the predictor at every stage and refinement, and warm retraining.
-        plotted: the table that is also written as one CSV file a method, for `dvc plots`.
+        headline: the few numbers that `dvc metrics` compares: by name, the keys of each in the study's
+            metrics, joined by dots.
+        curve: whether it also compares early stops and refinements of the predictor, and warm starts.
+        plotted: the table that is also written as one CSV file per method, for `dvc plots`.
     """
 
     title: str

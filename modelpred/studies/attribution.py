@@ -1,17 +1,17 @@
-"""Which rows are responsible for a coefficient, and which for a prediction?
+"""Attribution of coefficients and predictions to training rows.
 
-Derivatives of the predictor (parameter_attribution.py) against exact leave-one-out differences by
-retraining. Methods are compared by the Spearman correlation over rows, parameter by parameter:
+Derivatives of the predictor (parameter_attribution.py) are compared with exact leave-one-out
+differences by retraining, as the Spearman correlation over rows for each parameter:
 
     predictor             its derivative, through `refine` Newton steps
-    predictor_unrefined   its derivative without them
+    predictor_unrefined   its derivative without Newton steps
     predictor_removals    predictor(1) - predictor(1 - e_i), no derivative
-    predictor_refined     the same of the predictor with some Newton steps
-    rivals                the same difference; for influence it is the derivative of retraining
+    predictor_refined     the same difference of the predictor with Newton steps
+    other refits          the same difference; for influence, it is the derivative of retraining
 
-For predictions of some test rows, the rows whose removal moves the margin most are listed, and the
-smallest sets whose removal flips the class are sought (prediction_explanation.py). Comparison and search are
-this project's own protocol.
+For predictions of some test rows, the study lists the rows whose removal changes the margin most, and
+searches for small sets of rows whose removal flips the class (prediction_explanation.py). Comparison
+and search are this project's own protocol.
 """
 
 import time
@@ -27,10 +27,10 @@ from torch import Tensor
 from modelpred.metrics import Vector, spearman
 from modelpred.predictor import Predictor, Refined
 from modelpred.studies.parameter_attribution import (
-    Place,
+    ParameterName,
     derivatives,
     exact_removals,
-    places,
+    parameter_names,
     removals_of,
     with_tolerance,
 )
@@ -39,21 +39,21 @@ from modelpred.studies.utility import StudyContext, StudyResult, full_model, wri
 
 STUDY = "attribution"
 UNREFINED = "predictor_unrefined"
-RESOLVED = 1e-8  # changes of a parameter that retraining tells from its own rounding
-ROUNDED = 1e-6  # share of a parameter's largest change that a prediction tells from its own
+RESOLVED = 1e-8  # smallest change of a parameter above the rounding error of retraining
+ROUNDED = 1e-6  # the same for predictions, as a share of the parameter's largest change
 
 
 class AttributionConfig(BaseModel):
     """Section `attribution` of params.yaml.
 
     Attributes:
-        rows: responsible rows that are listed for each parameter and each prediction.
-        explained: test rows whose predictions are explained.
-        largest: share of the pool that may be removed to flip a prediction.
-        refine: Newton steps of the derivative, and of the refined predictor beside the plain one, for
-            convex families; 0 leaves both out. What one row changes is small, so exactness pays.
-        methods: refits that search for such sets, of those there are.
-        seed: decides which test rows.
+        rows: number of responsible rows to list for each parameter and each prediction.
+        explained: number of test rows whose predictions are explained.
+        largest: largest share of the training rows that is removed to flip a prediction.
+        refine: Newton steps of the derivative and of the refined predictor, for convex families; 0:
+            none. The effect of one row is small, so exact predictions are useful.
+        methods: refits that search for flips; names without a refit are ignored.
+        seed: of the draw of test rows.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -68,7 +68,7 @@ class AttributionConfig(BaseModel):
 
 @dataclass(frozen=True)
 class Shares:
-    """What each row adds to each parameter, [parameters, points]: first order, predicted, exact."""
+    """Effect of each row on each parameter, [parameters, points]: first order, predicted, exact."""
 
     derivative: Tensor
     removal: Tensor
@@ -81,29 +81,29 @@ def run(config: AttributionConfig, context: StudyContext) -> StudyResult:
     Tables:
         methods: method, spearman (median over parameters), spearman_low, spearman_high (5% and 95%
             quantiles), above (share of parameters with 0.95 or more), seconds.
-        parameters: parameter, class, feature, value (full-data model), spearman (of the subject),
-            spearman_influence (null where there is no influence function).
-        responsible: the rows that add most to each parameter, either way, by predicted removal
-            (refined, where there is a refined predictor): parameter, class, feature, place from 1,
+        parameters: parameter, class, feature, value (model of all rows), spearman (of the subject),
+            spearman_influence (null without an influence function).
+        responsible: the rows with the largest effect on each parameter, by predicted removal
+            (refined, if there is a refined predictor): parameter, class, feature, place from 1,
             row_id, derivative, removal, exact (leave-one-out difference).
-        effects: for each explained test row the training rows whose removal moves its margin most:
-            test_row, place, row_id, effect (predicted change of the margin), exact.
-        flips: method, test_row, predicted (class), margin (of the full-data model), size, found,
+        effects: for each explained test row, the training rows whose removal changes its margin
+            most: test_row, place, row_id, effect (predicted change of the margin), exact.
+        flips: method, test_row, predicted (class), margin (model of all rows), size, found,
             predicted_margin, retrained_margin, confirmed, removed (ids, comma-separated).
-        flip_methods: method, rows, found, confirmed, size (mean over the rows that every method
-            flipped with confirmation), common (how many those are), seconds.
+        flip_methods: method, rows, found, confirmed, size (mean over the test rows with a confirmed
+            flip by every method), common (number of these), seconds.
     """
     context = _refined(config, with_tolerance(context))
-    alone = exact_removals(context)
+    leave_one_out = exact_removals(context)
     full = full_model(context)
-    exact = (full - alone).T
+    exact = (full - leave_one_out).T
     attributions, seconds = _attributions(context)
-    correlations = {name: _spearmans(found, exact) for name, found in attributions.items()}
+    correlations = {name: _spearmans(effects, exact) for name, effects in attributions.items()}
     methods = [
         {"method": name, **_spread(values), "seconds": seconds[name]}
         for name, values in correlations.items()
     ]
-    named = places(context)
+    named = parameter_names(context)
     subject = next(iter(attributions))
     removal = next(
         name for name in (Refined.name, f"{subject}_removals", subject) if name in attributions
@@ -115,7 +115,7 @@ def run(config: AttributionConfig, context: StudyContext) -> StudyResult:
         "responsible": _responsible_table(config, context, named, shares),
         **explanations(
             context,
-            Exact(full, alone),
+            Exact(full, leave_one_out),
             test_rows=_chosen(config, context),
             methods=config.methods,
             rows=config.rows,
@@ -123,7 +123,7 @@ def run(config: AttributionConfig, context: StudyContext) -> StudyResult:
         ),
     }
     metrics: dict[str, Any] = {
-        "truth_not_converged": int(alone.isnan().any(1).sum()),
+        "truth_not_converged": int(leave_one_out.isnan().any(1).sum()),
         "explained": min(config.explained, len(context.test_points.labels)),
         **{name: methods[0][name] for name in _SPREAD},
         "methods": {row["method"]: {name: row[name] for name in _SPREAD} for row in methods},
@@ -151,7 +151,7 @@ _RESPONSIBLE = {
 
 
 def _refined(config: AttributionConfig, context: StudyContext) -> StudyContext:
-    """The context with the refined predictor among the refits, where it is defined."""
+    """The context with the refined predictor added to the refits, if the family allows it."""
     subject = context.refits[context.subject]
     if not (config.refine and context.model.convex and isinstance(subject, Predictor)):
         return context
@@ -161,8 +161,8 @@ def _refined(config: AttributionConfig, context: StudyContext) -> StudyContext:
 
 
 def _attributions(context: StudyContext) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """[parameters, points] of every method, the subject's first, and the seconds they took."""
-    found: dict[str, Tensor] = {}
+    """Effects [parameters, points] by every method, the subject's first, and the seconds they took."""
+    effects: dict[str, Tensor] = {}
     seconds: dict[str, float] = {}
     subject = context.refits[context.subject]
     if isinstance(subject, Predictor):
@@ -172,37 +172,37 @@ def _attributions(context: StudyContext) -> tuple[dict[str, Tensor], dict[str, f
             derived = {context.subject: refined, UNREFINED: subject}
         for name, refit in derived.items():
             began = time.perf_counter()
-            found[name] = derivatives(refit)
+            effects[name] = derivatives(refit)
             seconds[name] = time.perf_counter() - began
     names = [context.subject, *(name for name in context.refits if name != context.subject)]
     for done, name in enumerate(names, start=1):
-        label = f"{name}_removals" if name in found else name
+        label = f"{name}_removals" if name in effects else name
         began = time.perf_counter()
-        found[label] = removals_of(context.refits[name], context)
+        effects[label] = removals_of(context.refits[name], context)
         seconds[label] = time.perf_counter() - began
         context.progress(done, len(names), f"{STUDY}: {name}")
-    return found, seconds
+    return effects, seconds
 
 
-def _spearmans(found: Tensor, exact: Tensor) -> Vector:
-    """Correlation over rows for each parameter; nan for one that no row moves, but by rounding.
+def _spearmans(effects: Tensor, exact: Tensor) -> Vector:
+    """Correlation over rows for each parameter; nan if no row changes it by more than rounding.
 
-    Most rows of an SVM move nothing: those are ties, not in the order of their rounding.
+    Most rows of an SVM change nothing. They count as ties and are not ranked by rounding errors.
     """
     known = ~exact.isnan().any(0)
     if not bool(known.any()):
         return np.full(len(exact), np.nan)
-    pairs = zip(found[:, known], exact[:, known], strict=True)
+    pairs = zip(effects[:, known], exact[:, known], strict=True)
     return np.array(
         [
-            spearman(_resolved(mine), _resolved(true)) if true.abs().max() > RESOLVED else np.nan
-            for mine, true in pairs
+            spearman(_resolved(own), _resolved(true)) if true.abs().max() > RESOLVED else np.nan
+            for own, true in pairs
         ]
     )
 
 
 def _resolved(changes: Tensor) -> Tensor:
-    """Zero where a change is rounding."""
+    """The changes, with those within the rounding error set to zero."""
     least = max(RESOLVED, ROUNDED * float(changes.abs().max()))
     return torch.where(changes.abs() > least, changes, 0)
 
@@ -222,20 +222,20 @@ def _spread(values: Vector) -> dict[str, float | None]:
 
 
 def _parameter_table(
-    named: list[Place], full: Tensor, correlations: dict[str, Vector]
+    named: list[ParameterName], full: Tensor, correlations: dict[str, Vector]
 ) -> pl.DataFrame:
-    mine = next(iter(correlations.values()))
+    subject = next(iter(correlations.values()))
     influence = correlations.get("influence", np.full(len(named), np.nan))
     rows = [
         {
             "parameter": number,
-            "class": place.class_name,
-            "feature": place.feature,
+            "class": name.class_name,
+            "feature": name.feature,
             "value": float(full[number]),
-            "spearman": written_number(float(mine[number])),
+            "spearman": written_number(float(subject[number])),
             "spearman_influence": written_number(float(influence[number])),
         }
-        for number, place in enumerate(named)
+        for number, name in enumerate(named)
     ]
     return pl.DataFrame(rows, schema=_PARAMETERS)
 
@@ -243,21 +243,21 @@ def _parameter_table(
 def _responsible_table(
     config: AttributionConfig,
     context: StudyContext,
-    named: list[Place],
+    named: list[ParameterName],
     shares: Shares,
 ) -> pl.DataFrame:
     rows = [
         {
             "parameter": number,
-            "class": place.class_name,
-            "feature": place.feature,
+            "class": name.class_name,
+            "feature": name.feature,
             "place": rank,
             "row_id": context.row_ids[point],
             "derivative": written_number(float(shares.derivative[number, point])),
             "removal": written_number(float(shares.removal[number, point])),
             "exact": written_number(float(shares.exact[number, point])),
         }
-        for number, place in enumerate(named)
+        for number, name in enumerate(named)
         for rank, point in enumerate(
             strongest(shares.removal[number].numpy(), config.rows), start=1
         )

@@ -1,17 +1,17 @@
-"""What many models of one pool say together: resamples and predictive distributions.
+"""Bootstrap resamples, predictive distributions and the Laplace approximation.
 
-A resample of N draws with replacement is a row of counts. For a test row the models of B resamples
-give B probabilities of each class; their mean, standard deviation and 5% and 95% quantiles (a
-percentile interval, Efron 1979) are kept, in blocks of rows, so that memory does not grow with the
-number of test rows.
+A resample of N draws with replacement is a row of counts. For a test row, the models of B resamples
+give B probabilities of each class. Their mean, standard deviation and 5% and 95% quantiles (a
+percentile interval, Efron 1979) are computed in blocks of rows, so that memory does not grow with
+the number of test rows.
 
-Laplace approximation (MacKay 1992). With C times the losses and 1/2 ‖theta‖² as penalty, F/C is
-minus the log posterior under a normal prior of variance C, so that around the full-data optimum
+Laplace approximation (MacKay 1992): with C times the losses and the penalty 1/2 ‖theta‖², F/C is
+minus the log posterior under a normal prior of variance C. Around the optimum for all rows,
 
     theta ~ N(theta_full, C H^-1),    H the Hessian of F with all weights 1.
 
-Directions without curvature (the common shift of softmax intercepts) change no probability and are
-left where they are.
+Directions without curvature (the common shift of softmax intercepts) change no probability; the
+draws do not vary in them.
 """
 
 from collections.abc import Callable
@@ -28,28 +28,28 @@ from modelpred.targets.model import Points, TargetModel
 from modelpred.targets.threads import threads_for
 
 ENDS = (0.05, 0.95)  # of a 90% interval
-BLOCK = 2048  # resamples drawn and asked at once
-# Probabilities [resamples, rows, classes] held at once.
+BLOCK = 2048  # resamples that are drawn and refitted at once
+# Memory of the probabilities [resamples, rows, classes] of a block of rows.
 PROBABILITY_BYTES = 32 * 2**20
-# Curvatures below this share of the largest are none.
+# Curvatures below this share of the largest count as zero.
 FLAT = 1e-12
 
 
 def resampled(
     *, resamples: int, points: int, generator: np.random.Generator
 ) -> Num[Tensor, "resamples points"]:
-    """Return how often each point was drawn in each resample of N draws with replacement."""
+    """Return the count of each point in each resample of N draws with replacement."""
     counts = generator.multinomial(points, np.full(points, 1 / points), size=resamples)
     return torch.from_numpy(counts)
 
 
 @dataclass(frozen=True)
 class Predictive:
-    """What many models say of the test rows; or, [parameters], of their own parameters.
+    """Distribution over models of the probabilities of test rows, or of parameters ([parameters]).
 
     Attributes:
-        mean: [rows, classes], averaged probabilities.
-        spread: [rows, classes], their standard deviation over models; nan of one model.
+        mean: [rows, classes], mean probabilities.
+        spread: [rows, classes], standard deviation over models; nan with one model.
         low: [rows, classes], 5% quantile.
         high: [rows, classes], 95% quantile.
     """
@@ -67,7 +67,7 @@ def resampled_models(
     points: int,
     generator: np.random.Generator,
 ) -> Float[Tensor, "resamples parameters"]:
-    """Return a refit's models of bootstrap resamples, drawn and asked in blocks."""
+    """Return a refit's models of bootstrap resamples, computed in blocks."""
     counts = [min(BLOCK, resamples - done) for done in range(0, resamples, BLOCK)]
     return torch.cat(
         [refit(resampled(resamples=n, points=points, generator=generator)) for n in counts]
@@ -87,13 +87,13 @@ def predictive(
         table = model.probabilities(model.scores(parameters, features))
         if table.shape[2] > 2:
             return summary(table)
-        # Of two classes the other's probability mirrors the one's.
-        one = summary(table[..., 1:])
+        # With two classes, the first class's probability is one minus the second's.
+        second = summary(table[..., 1:])
         return Predictive(
             table.mean(0).numpy(),
-            one.spread.repeat(2, axis=1),
-            np.concatenate([1 - one.high, one.low], axis=1),
-            np.concatenate([1 - one.low, one.high], axis=1),
+            second.spread.repeat(2, axis=1),
+            np.concatenate([1 - second.high, second.low], axis=1),
+            np.concatenate([1 - second.low, second.high], axis=1),
         )
 
     return _in_row_blocks(block, points.features, models=len(parameters), classes=points.classes)
@@ -114,23 +114,23 @@ def predicted_numbers(
 
 
 def _in_row_blocks(
-    found: Callable[[Tensor], Predictive], features: Tensor, *, models: int, classes: int
+    compute: Callable[[Tensor], Predictive], features: Tensor, *, models: int, classes: int
 ) -> Predictive:
     row_bytes = 8 * max(1, models) * max(2, classes)
     rows_at_once = max(1, PROBABILITY_BYTES // row_bytes)
     with threads_for(min(len(features), rows_at_once) * row_bytes):
-        blocks = [found(rows) for rows in features.split(rows_at_once)]
+        blocks = [compute(rows) for rows in features.split(rows_at_once)]
     columns = ("mean", "spread", "low", "high")
     return Predictive(*(np.concatenate([getattr(b, name) for b in blocks]) for name in columns))
 
 
 def summary(values: Float[Tensor, "models *columns"]) -> Predictive:
-    """Return mean, spread and ends of each column over models; InvalidInput without any model."""
+    """Return mean, spread and quantiles of each column over models; InvalidInput without a model."""
     if not len(values):
         raise InvalidInput(
             "no model to average; expected at least one resample whose training converged"
         )
-    # Quantiles are found much faster along contiguous memory.
+    # Quantiles are computed much faster along contiguous memory.
     table = np.ascontiguousarray(np.moveaxis(values.numpy(), 0, -1))
     mean = table.mean(axis=-1)
     spread = np.full_like(mean, np.nan) if len(values) == 1 else table.std(axis=-1, ddof=1)
@@ -146,14 +146,14 @@ def laplace(
     draws: int,
     generator: np.random.Generator,
 ) -> Float[Tensor, "draws parameters"]:
-    """Return draws from the Laplace approximation at the full-data optimum.
+    """Return draws from the Laplace approximation at the optimum for all rows.
 
     Raises:
-        InvalidInput: a family that is not convex, whose Hessian need not be positive.
+        InvalidInput: the family is not convex, so its Hessian need not be positive definite.
     """
     if not model.convex:
         raise InvalidInput(
-            f"{model.name} has no Laplace approximation here: its training stops before an optimum"
+            f"{model.name} has no Laplace approximation: its training stops before an optimum"
         )
     hessian = model.hessian(full_parameters, points.features.new_ones(len(points.labels)), points)
     values, vectors = torch.linalg.eigh(hessian)

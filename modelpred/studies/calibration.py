@@ -1,24 +1,24 @@
-"""How sure should the model be? Averaging the models of bootstrap resamples, predicted or refitted.
+"""Calibration of probabilities by averaging the models of bootstrap resamples.
 
-A refit gives the models of B bootstrap resamples of the pool; the mean of their class probabilities
-is the bootstrap's answer (bagging, Breiman 1996), and their spread for a test row says how much it
-depends on the data at hand (bootstrap.py). On test rows are compared
+A refit gives the models of B bootstrap resamples of the training rows. The mean of their class
+probabilities is the bootstrap prediction (bagging, Breiman 1996). Their spread for a test row shows
+how much the prediction depends on the training data (bootstrap.py). Compared on test rows are
 
     full_model            before: one model, trained on all rows
     predicted_bootstrap   after: models predicted for the resamples
-    refit_bootstrap       the truth: models retrained on the *same* resamples
-    temperature_scaling   the full model with one number fitted (Guo et al. 2017). It needs labels
-                          that training has not seen: of the test rows, two random halves, each
-                          tempered with what the other half asks for
-    laplace               models drawn around the full one by its Hessian
+    refit_bootstrap       the reference: models retrained on the *same* resamples
+    temperature_scaling   the model of all rows with a fitted temperature (Guo et al. 2017). It needs
+                          labels that were not trained on: the temperature of each random half of
+                          the test rows is fitted to the other half
+    laplace               models drawn around the model of all rows by its Hessian
 
-    negative log-likelihood, Brier score, expected calibration error by equal width and equal mass
-    std ratio and endpoint error of the intervals against the refit bootstrap (calibration_tables.py)
+by negative log-likelihood, Brier score and expected calibration error (equal width and equal mass),
+and by standard deviation ratio and endpoint error of the intervals against the refit bootstrap
+(calibration_tables.py).
 
-A predictor smooths what varies from resample to resample, so its spread is too small; `refine`
-lets every prediction take some Newton steps on its resample. Where the full-data model is the truth
-and tables are drawn from it, the intervals that hold the truth are counted (coverage.py). This
-protocol is this project's own.
+A predictor smooths the differences between resamples, so its spread is too small; `refine` adds
+Newton steps on each resample. Coverage of the intervals is measured on tables that are simulated
+from the model of all rows (coverage.py). This protocol is this project's own.
 """
 
 import time
@@ -46,7 +46,7 @@ from modelpred.studies.calibration_tables import (
     refit_table,
 )
 from modelpred.studies.coverage import KnownModel, RefitOf, simulated_coverage
-from modelpred.studies.parameter_attribution import places
+from modelpred.studies.parameter_attribution import parameter_names
 from modelpred.studies.refining import with_refined
 from modelpred.studies.utility import (
     PREDICTOR,
@@ -59,7 +59,7 @@ from modelpred.studies.utility import (
 )
 
 STUDY = "calibration"
-# Resamples of each table that is drawn from the full-data model: 5% of them lie beyond an end.
+# Resamples of each simulated table: 5 of them are below the 5% quantile.
 TABLE_RESAMPLES = 100
 
 
@@ -69,8 +69,8 @@ class CalibrationConfig(BaseModel):
     Attributes:
         resamples: bootstrap resamples.
         bins: of the reliability diagram and the calibration errors.
-        refine: Newton steps that each prediction takes; 0 for the predictions as they are.
-        tables: drawn from the full-data model, to count how often intervals hold the truth; 0: none.
+        refine: Newton steps of each prediction; 0: none.
+        tables: number of simulated tables that measure the coverage of intervals; 0: none.
         seed: of the draws.
     """
 
@@ -84,25 +84,24 @@ class CalibrationConfig(BaseModel):
 
 
 def run(config: CalibrationConfig, context: StudyContext) -> StudyResult:
-    """Return calibration before, after and beside the refit bootstrap and its rivals.
+    """Return the calibration before and after averaging, for all methods.
 
     Tables:
         summary: a row per method above: nll, brier, ece_width, ece_mass, and noise_width,
-            noise_mass, the calibration errors to expect of a calibrated model on so many rows.
+            noise_mass, the calibration errors of a calibrated model expected on this number of rows.
         reliability: method and the columns of `modelpred.metrics.reliability_table`, equal width.
-        refits: the bootstrap of every refit, rivals and Laplace too: method, nll, brier,
-            ece_width, ece_mass, std_ratio, std_ratio_low, std_ratio_high, within,
-            parameter_ratio, endpoint_error, endpoint_error_95 (calibration_tables.py), seconds.
-        predictions: a row per test row for the probability of its label: test_row, label,
-            before, and mean, spread, low, high of the predicted bootstrap, and the same of the
-            refit bootstrap with true_ before it.
+        refits: the bootstrap of every refit and Laplace: method, nll, brier, ece_width, ece_mass,
+            std_ratio, std_ratio_low, std_ratio_high, within, parameter_ratio, endpoint_error,
+            endpoint_error_95 (calibration_tables.py), seconds.
+        predictions: a row per test row for the probability of its label: test_row, label, before,
+            mean, spread, low, high of the predicted bootstrap, and the same of the refit bootstrap
+            with the prefix true_.
         parameters: the same columns for every parameter: parameter, class, feature, before, ...
-        coverage: how often 90% intervals hold the truth on tables drawn from the full-data model,
-            by retraining and by the subject: method, tables, probabilities and parameters, each
-            with _low and _high (95% band over tables).
+        coverage: coverage of 90% intervals on simulated tables, by retraining and by the subject:
+            method, tables, probabilities and parameters, each with _low and _high (95% over tables).
 
-    A family without probabilities has no calibration: the reason is then the only metric,
-    `skipped`, and the tables are empty.
+    A family without probabilities has no calibration: the only metric is then `skipped`, the reason,
+    and the tables are empty.
     """
     full = full_model(context)
     try:
@@ -113,8 +112,8 @@ def run(config: CalibrationConfig, context: StudyContext) -> StudyResult:
     weights = resampled(resamples=config.resamples, points=context.pool, generator=generator)
     began = time.perf_counter()
     exact = retrained(weights, context, progress=context.progress)
-    kept = finished(exact)
-    models = exact[kept]
+    converged = finished(exact)
+    models = exact[converged]
     rows = predictive(context.model, models, context.test_points)
     truth = Answer(models, rows, time.perf_counter() - began)
 
@@ -122,7 +121,7 @@ def run(config: CalibrationConfig, context: StudyContext) -> StudyResult:
     refits = with_it.refits
     answers: dict[str, Answer] = {}
     for done, (name, refit) in enumerate(refits.items(), start=1):
-        answers[name] = _answer(refit, weights, kept, context)
+        answers[name] = _answer(refit, weights[converged], context)
         context.progress(done, len(refits), f"{STUDY}: {name}")
     shown = {
         "full_model": before.mean,
@@ -141,12 +140,12 @@ def run(config: CalibrationConfig, context: StudyContext) -> StudyResult:
         labels.numpy(), before=before, predicted=answers[subject].rows, truth=truth.rows
     )
     tables["parameters"] = parameter_table(
-        places(context), full=full[0], predicted=answers[subject].parameters, true=models
+        parameter_names(context), full=full[0], predicted=answers[subject].parameters, true=models
     )
     tables["coverage"] = _coverage_table(config, with_it, full[0], subject)
     return StudyResult(
         _metrics(config, tables, truth, subject=subject)
-        | {"truth_not_converged": int((~kept).sum()), "temperatures": temperatures},
+        | {"truth_not_converged": int((~converged).sum()), "temperatures": temperatures},
         tables,
     )
 
@@ -158,10 +157,9 @@ def _bootstrap(refit: str) -> str:
 def _coverage_table(
     config: CalibrationConfig, context: StudyContext, full: Tensor, subject: str
 ) -> pl.DataFrame:
-    """How often intervals hold the truth, where that is the full-data model.
+    """Coverage of intervals on tables that are simulated from the model of all rows.
 
-    The subject answers for the drawn tables as it does for any other points: it was fitted to none
-    of them.
+    The subject predicts for the simulated tables as for any other points, without a new fit.
     """
     if not config.tables:
         return empty_tables()["coverage"]
@@ -172,7 +170,7 @@ def _coverage_table(
     refit = context.refits[subject]
     if isinstance(refit, (Predictor, Refined)):
         refits_of[subject] = lambda _, table: refit.for_points(table)
-    found = simulated_coverage(
+    coverage = simulated_coverage(
         KnownModel(
             context.model, full, points.features, context.test_points.features, points.classes
         ),
@@ -181,12 +179,12 @@ def _coverage_table(
         generator=context.generator(seed=config.seed, study=STUDY, block=3),
         refits_of=refits_of,
     )
-    return coverage_table(found)
+    return coverage_table(coverage)
 
 
-def _answer(refit: Refit, weights: Tensor, kept: Tensor, context: StudyContext) -> Answer:
+def _answer(refit: Refit, weights: Tensor, context: StudyContext) -> Answer:
     began = time.perf_counter()
-    parameters = refitted(refit, weights[kept], context)
+    parameters = refitted(refit, weights, context)
     parameters = parameters[finished(parameters)]
     rows = predictive(context.model, parameters, context.test_points)
     return Answer(parameters, rows, time.perf_counter() - began)
@@ -205,7 +203,7 @@ def _laplace(config: CalibrationConfig, context: StudyContext, full: Tensor) -> 
 def _temperature_scaling(
     config: CalibrationConfig, context: StudyContext, probabilities: Vector
 ) -> tuple[list[float], dict[str, Vector]]:
-    """Both halves' temperatures and the tempered probabilities; none of a single test row."""
+    """The temperatures of both halves and the tempered probabilities; empty for one test row."""
     labels = context.test_points.labels
     if len(labels) < 2:
         return [], {}

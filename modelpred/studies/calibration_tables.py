@@ -1,8 +1,8 @@
-"""How good bootstrap distributions are: quality of their means, and nearness to retraining's.
+"""Tables of the calibration study: quality of bootstrap means, and comparison with retraining.
 
-std ratio        spread over resamples of a probability, predicted over retrained
+std ratio        spread of a probability over resamples, predicted divided by retrained
 within           share of the probabilities whose ratio is between 0.95 and 1.05
-parameter ratio  the same ratio of parameters, median
+parameter ratio  the same ratio for parameters, median
 endpoint error   |predicted - retrained| of the 5% and 95% quantiles of a probability
 """
 
@@ -29,12 +29,12 @@ from modelpred.metrics import (
 )
 from modelpred.studies.bootstrap import ENDS, Predictive, summary
 from modelpred.studies.coverage import Coverage
-from modelpred.studies.parameter_attribution import Place
+from modelpred.studies.parameter_attribution import ParameterName
 from modelpred.studies.utility import written_number
 
-# A retrained number that varies less than this over resamples has no ratio worth a number.
+# Retrained numbers with a smaller spread over resamples are excluded from the ratios.
 LEAST_SPREAD = 1e-4
-NEAR = 0.05  # how far from 1 a ratio may be to count as `within`
+NEAR = 0.05  # largest distance of a ratio from 1 to count as `within`
 
 Chosen: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int64]] | slice
 
@@ -70,7 +70,7 @@ _COVERAGE = {"method": pl.String, "tables": pl.Int64, **dict.fromkeys(_COVERED, 
 
 @dataclass(frozen=True)
 class Answer:
-    """A refit's models of the resamples, what they say, and what it took to find both."""
+    """A refit's models of the resamples, their predictive distribution, and the time for both."""
 
     parameters: Float[Tensor, "resamples parameters"]
     rows: Predictive
@@ -78,7 +78,7 @@ class Answer:
 
 
 def empty_tables() -> dict[str, pl.DataFrame]:
-    """Return the tables of a family without probabilities: their columns, and no row."""
+    """Return the tables without rows, for a family without probabilities."""
     schemas: dict[str, dict[str, Any]] = {
         "summary": _SUMMARY,
         "reliability": _RELIABILITY,
@@ -93,7 +93,7 @@ def empty_tables() -> dict[str, pl.DataFrame]:
 def quality_tables(
     shown: Mapping[str, Vector], labels: Array, *, bins: int
 ) -> dict[str, pl.DataFrame]:
-    """Return `summary` and `reliability` of the probabilities that each method gives."""
+    """Return the tables `summary` and `reliability` from the probabilities of each method."""
     rows: list[dict[str, Any]] = []
     reliable: list[pl.DataFrame] = []
     for name, probabilities in shown.items():
@@ -115,7 +115,7 @@ def quality_tables(
 def refit_table(
     answers: Mapping[str, Answer], truth: Answer, labels: Array, *, bins: int
 ) -> pl.DataFrame:
-    """Return a row per refit: quality of its mean, and how near its bootstrap is to retraining's."""
+    """Return a row per refit: quality of its mean, and comparison with the retrained bootstrap."""
     rows = [
         {"method": name, **_against_truth(answer, truth), "seconds": answer.seconds}
         | _quality(answer.rows.mean, labels, bins)
@@ -142,7 +142,7 @@ def prediction_table(
 
 
 def parameter_table(
-    named: list[Place],
+    named: list[ParameterName],
     *,
     full: Float[Tensor, " parameters"],
     predicted: Float[Tensor, "resamples parameters"],
@@ -162,8 +162,8 @@ def parameter_table(
     return table.with_columns(pl.col(pl.Float64).fill_nan(None))
 
 
-def coverage_table(found: Mapping[str, Coverage]) -> pl.DataFrame:
-    """Return a row per refit: shares of intervals that hold a known truth, with their bands."""
+def coverage_table(by_refit: Mapping[str, Coverage]) -> pl.DataFrame:
+    """Return a row per refit: coverage of its intervals, with 95% intervals over tables."""
     rows = [
         {
             "method": name,
@@ -174,7 +174,7 @@ def coverage_table(found: Mapping[str, Coverage]) -> pl.DataFrame:
                 for end, value in _with_ends(getattr(coverage, part))
             },
         }
-        for name, coverage in found.items()
+        for name, coverage in by_refit.items()
     ]
     return pl.DataFrame(rows, schema=_COVERAGE)
 
@@ -192,22 +192,22 @@ def _both_sides(predicted: Predictive, truth: Predictive, chosen: Chosen) -> dic
 
 
 def _quality(probabilities: Vector, labels: Array, bins: int) -> dict[str, float | None]:
-    found = {
+    numbers = {
         "nll": negative_log_likelihood(probabilities, labels),
         "brier": brier(probabilities, labels),
     }
     for scheme in get_args(Scheme):
-        found[f"ece_{scheme}"] = expected_calibration_error(
+        numbers[f"ece_{scheme}"] = expected_calibration_error(
             probabilities, labels, bins=bins, scheme=scheme
         )
-    return {name: written_number(value) for name, value in found.items()}
+    return {name: written_number(value) for name, value in numbers.items()}
 
 
 def _against_truth(answer: Answer, truth: Answer) -> dict[str, float | None]:
-    """Spread and interval ends against the retrained ones, over test rows and classes.
+    """Spreads and interval ends compared with the retrained ones, over test rows and classes.
 
-    The ratio is the median, with the 5% and 95% quantiles over those probabilities that vary. Of
-    two classes only one is counted: the other's probability mirrors it.
+    The ratio is the median, with the 5% and 95% quantiles over those probabilities that vary. With
+    two classes only one is counted, since the other's probability is its complement.
     """
     predicted, true = answer.rows, truth.rows
     columns = slice(1, None) if true.mean.shape[1] == 2 else slice(None)
@@ -215,7 +215,7 @@ def _against_truth(answer: Answer, truth: Answer) -> dict[str, float | None]:
     ends = np.abs(np.stack([predicted.low - true.low, predicted.high - true.high])[..., columns])
     middle, low, high = np.quantile(ratio, (0.5, *ENDS)) if ratio.size else np.full(3, np.nan)
     own = _ratios(summary(answer.parameters).spread, summary(truth.parameters).spread)
-    found = {
+    numbers = {
         "std_ratio": middle,
         "std_ratio_low": low,
         "std_ratio_high": high,
@@ -224,7 +224,7 @@ def _against_truth(answer: Answer, truth: Answer) -> dict[str, float | None]:
         "endpoint_error": float(np.median(ends)),
         "endpoint_error_95": float(np.quantile(ends, 0.95)),
     }
-    return {name: written_number(value) for name, value in found.items()}
+    return {name: written_number(value) for name, value in numbers.items()}
 
 
 def _ratios(predicted: Vector, true: Vector) -> Vector:

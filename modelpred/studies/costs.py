@@ -1,15 +1,14 @@
-"""After how many queries is predicting cheaper than retraining?
+"""Break-even: the number of queries after which predicting is cheaper than retraining.
 
-The predictor costs its preparation P (training its targets, then fitting) and q seconds a query;
-retraining costs r a query and no preparation. They break even after P / (r - q) queries. All of
-it is measured on this machine: q and r as the median of several calls, the training of targets as
-their number times the batched retraining of one. Three ways of retraining are compared:
+The predictor has a preparation time P (training models and fitting) and takes q seconds per query;
+retraining takes r seconds per query and no preparation. They break even after P / (r - q) queries.
+q and r are measured on this machine as medians of several calls; the training time is the number of
+trained models times the batched time of one. Three kinds of retraining are compared with the
+predictor:
 
-    retraining           one query at a time, from the family's own start
-    warm_retraining      one query at a time, from the full-data model (convex families)
-    batched_retraining   all queries at once, by this project's solver
-
-against the predictor's answer to one query at a time, and in the last row to all at once.
+    retraining           one query at a time, from the family's initial parameters
+    warm_retraining      one query at a time, from the model of all rows (convex families)
+    batched_retraining   all queries at once; so are the predictor's
 """
 
 import math
@@ -24,7 +23,7 @@ from modelpred.refits.retraining import Refit, Retraining
 from modelpred.refits.timing import machine_busy, median_seconds
 from modelpred.studies.utility import StudyContext
 
-ALONE = 10  # queries that are asked one at a time
+SINGLE_QUERIES = 10  # queries that are timed one at a time
 
 BREAK_EVEN_SCHEMA = {
     "way": pl.String,
@@ -38,18 +37,19 @@ BREAK_EVEN_SCHEMA = {
 
 @dataclass(frozen=True)
 class Seconds:
-    """Measured seconds a query."""
+    """Measured seconds per query, one at a time and in a batch."""
 
-    alone: float
+    single: float
     batched: float
 
 
 def seconds_of(refit: Refit, weights: Num[Tensor, "subsets points"], *, timings: int) -> Seconds:
-    """Seconds a query, asked one at a time and all at once; the median of `timings` calls."""
-    alone = weights[torch.linspace(0, len(weights) - 1, min(ALONE, len(weights))).long()]
+    """Seconds per query, one at a time and all at once, as medians of `timings` calls."""
+    chosen = torch.linspace(0, len(weights) - 1, min(SINGLE_QUERIES, len(weights))).long()
+    single = weights[chosen]
 
     def one_by_one() -> None:
-        for row in alone:
+        for row in single:
             refit(row[None])
 
     def together() -> None:
@@ -58,13 +58,13 @@ def seconds_of(refit: Refit, weights: Num[Tensor, "subsets points"], *, timings:
     for warm_up in (one_by_one, together):
         warm_up()
     return Seconds(
-        median_seconds(one_by_one, timings=timings) / len(alone),
+        median_seconds(one_by_one, timings=timings) / len(single),
         median_seconds(together, timings=timings) / len(weights),
     )
 
 
 def break_even_queries(*, preparation: float, retraining: float, predictor: float) -> int | None:
-    """Queries after which preparing and predicting is the cheaper; None if it never is."""
+    """Number of queries after which the predictor is cheaper in total; None if it never is."""
     gain = retraining - predictor
     return math.ceil(preparation / gain) if gain > 0 else None
 
@@ -75,18 +75,18 @@ def break_even(
     *,
     timings: int,
 ) -> pl.DataFrame:
-    """A row per way of retraining.
+    """The table of break-even points, with a row for each kind of retraining.
 
     Args:
-        context: its subject is the predictor that is compared. Without its `preparation`,
-            `preparation_seconds` and `queries` are null.
+        context: its subject is the predictor. Without its `preparation`, `preparation_seconds` and
+            `queries` are null.
         weights: the queries.
-        timings: calls whose median counts.
+        timings: number of calls to take the median of.
 
     Returns:
-        Columns way, retraining_microseconds and predictor_microseconds (a query),
-        preparation_seconds, queries (null, too, where retraining is the cheaper for any number),
-        busy (whether the machine was, so that times are too long).
+        Columns way, retraining_microseconds and predictor_microseconds (per query),
+        preparation_seconds, queries (null also if retraining is always cheaper), busy (whether the
+        machine was busy, so that times are too long).
     """
     model, points, tolerance = context.model, context.points, context.truth.tolerance
     cold = seconds_of(Retraining(model, points, tolerance=tolerance), weights, timings=timings)
@@ -94,13 +94,13 @@ def break_even(
     prepared = None
     if (preparation := context.preparation) is not None:
         prepared = preparation.targets * cold.batched + preparation.fit_seconds
-    ways = {"retraining": (cold.alone, predictor.alone)}
+    ways = {"retraining": (cold.single, predictor.single)}
     if model.convex:
         start = context.truth(torch.ones(1, context.pool))[0]
         warm = Retraining(model, points, tolerance=tolerance, start=start)
         ways["warm_retraining"] = (
-            seconds_of(warm, weights, timings=timings).alone,
-            predictor.alone,
+            seconds_of(warm, weights, timings=timings).single,
+            predictor.single,
         )
     ways["batched_retraining"] = (cold.batched, predictor.batched)
     busy = machine_busy()

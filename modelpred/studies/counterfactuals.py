@@ -1,22 +1,20 @@
-"""Which rows does a prediction rest on, and which few must go for it to change?
+"""Counterfactual explanations: small sets of training rows whose removal flips a prediction.
 
-The margin of a row x for class k is how far the model is on the side of k. Removing training row i
-moves it by
+The margin of a row x for class k is positive if the model predicts k. Removing training row i changes
+it by
 
     effect(i) = margin of the model without i - margin of the model of all rows
 
-and the smallest set of rows whose removal flips the prediction is sought among subsets whose
-models are predicted jointly: effects are not summed, since rows stand in for each other (Yang et
-al. 2023, "How many and which training points would need to be removed to flip this prediction?",
-sum influences). The search is greedy in three parts, and finds a set that flips, not surely the
-smallest:
+The search predicts the model without each candidate set. It does not add up effects of single rows,
+because similar rows can replace each other (Yang et al. 2023, "How many and which training points
+would need to be removed to flip this prediction?", add up influences). The search is greedy, so the
+set that it returns flips the prediction but need not be the smallest:
 
-1. Rows in the order of their effects; the first prefix of that order that flips.
-2. The same again, but effects are predicted anew, given what is removed, after every eighth part
-   of that prefix.
-3. Rows that are not needed are put back, one at a time.
+1. Rows are sorted by their effects; take the shortest prefix that flips.
+2. Repeat, but predict the effects again after every eighth of this prefix, given the removed rows.
+3. Put rows back that are not needed, one at a time.
 
-What is found is confirmed, or not, by retraining once.
+The result is checked by retraining once.
 """
 
 from dataclasses import dataclass
@@ -36,7 +34,7 @@ from modelpred.targets.model import Points
 Positions: TypeAlias = NDArray[np.int64]
 Flags: TypeAlias = NDArray[np.bool_]
 
-# Subsets asked about at once.
+# Subsets that are predicted at once.
 BLOCK = 250
 PARTS = 8
 
@@ -46,12 +44,12 @@ class Flip:
     """A set of rows whose removal is predicted to flip a prediction.
 
     Attributes:
-        removed: positions of the rows in the pool; empty if none was found.
-        margin: of the predicted model without them; nan if none was found.
-        retrained_margin: of the retrained model without them; nan if none was found, or if training
-            did not converge.
-        confirmed: whether the retrained model's prediction flips, too.
-        retrained: parameters of the retrained model without them; None where there is none.
+        removed: positions of the training rows; empty if there is no such set.
+        margin: of the predicted model without them; nan if there is no such set.
+        retrained_margin: of the retrained model without them; nan if there is no such set, or
+            training did not converge.
+        confirmed: whether the retrained model's prediction also flips.
+        retrained: parameters of the retrained model without them, or None.
     """
 
     removed: tuple[int, ...]
@@ -64,27 +62,27 @@ class Flip:
 def without(
     rows: Num[Tensor, "subsets removed"], *, points: int
 ) -> Float[Tensor, "subsets points"]:
-    """Return weights of 1, and 0 for the rows of each subset that are removed."""
+    """Return weights of 1, with 0 for the removed rows of each subset."""
     weights = torch.ones(len(rows), points, dtype=torch.float64)
     return weights.scatter_(1, rows, 0.0)
 
 
 def leave_one_out(refit: Refit, context: StudyContext) -> Float[Tensor, "points parameters"]:
-    """Return the parameters without each row of the pool in turn."""
+    """Return the parameters without each single training row."""
     rows = torch.arange(context.pool)[:, None]
     blocks = (without(block, points=context.pool) for block in rows.split(BLOCK))
     return torch.cat([refitted(refit, weights, context) for weights in blocks])
 
 
-class Question:
-    """One row whose predicted class stands or falls with the training rows.
+class ExplainedPrediction:
+    """The prediction for one row, as a function of the training rows.
 
     Args:
-        refit: which models to ask.
-        context: the pool and the family.
+        refit: gives the models.
+        context: the training rows and the family.
         features: of the row, [features].
-        label: the class that is predicted with all rows; 0 for a regression, whose margin is then
-            the predicted number.
+        label: the class that the model of all rows predicts; 0 for a regression, whose margin is the
+            predicted number.
     """
 
     def __init__(
@@ -100,10 +98,10 @@ class Question:
         kind = torch.float64 if context.model.regression else torch.int64
         self.row = Points(features[None], torch.tensor([label], dtype=kind), context.points.classes)
 
-    def judged(self, parameters: Float[Tensor, "subsets parameters"]) -> tuple[Vector, Flags]:
-        """Return the margins of models, and whether each still predicts the class.
+    def margins(self, parameters: Float[Tensor, "subsets parameters"]) -> tuple[Vector, Flags]:
+        """Return the margins of models, and whether each predicts the label.
 
-        A model that failed has the margin nan, and predicts no other class.
+        A failed model has the margin nan, and does not count as predicting another class.
         """
         model, row = self.context.model, self.row
 
@@ -117,33 +115,33 @@ class Question:
         return margins, right != 0  # nan is not 0
 
     def removed(self, rows: Num[Tensor, "subsets removed"]) -> tuple[Vector, Flags]:
-        """Return what the models without those rows say."""
+        """Return the margins of the models without these rows, and whether they predict the label."""
         weights = without(rows, points=self.context.pool)
-        return self.judged(refitted(self.refit, weights, self.context))
+        return self.margins(refitted(self.refit, weights, self.context))
 
 
-def smallest_flip(question: Question, effects: Vector, *, largest: int) -> Flip:
-    """Return a small set of rows whose removal flips the prediction, and what retraining says.
+def smallest_flip(prediction: ExplainedPrediction, effects: Vector, *, largest: int) -> Flip:
+    """Return a small set of rows whose removal flips the prediction, checked by retraining.
 
     Args:
-        question: the row and the refit that is asked.
-        effects: of removing each row alone; the search starts from the lowest.
-        largest: rows that may be removed at most.
+        prediction: the row and the refit.
+        effects: of removing each single row; the search starts with the lowest.
+        largest: most rows to remove.
     """
     order = np.argsort(effects, kind="stable")[:largest]
-    found = _first_prefix(question, order, kept=0)
-    if found is None:
+    removed = _first_prefix(prediction, order, longer_than=0)
+    if removed is None:
         return Flip((), float("nan"), float("nan"), confirmed=False)
-    again = _greedy(question, order, length=len(found))
-    if again is not None and len(again) < len(found):
-        found = again
-    found = _needed(question, found)
-    rows = torch.from_numpy(found)[None]
-    margins, _ = question.removed(rows)
-    exact = retrained(without(rows, points=question.context.pool), question.context)
-    true, holds = question.judged(exact)
+    greedy = _greedy(prediction, order, length=len(removed))
+    if greedy is not None and len(greedy) < len(removed):
+        removed = greedy
+    removed = _needed(prediction, removed)
+    rows = torch.from_numpy(removed)[None]
+    margins, _ = prediction.removed(rows)
+    exact = retrained(without(rows, points=prediction.context.pool), prediction.context)
+    true, holds = prediction.margins(exact)
     return Flip(
-        tuple(found.tolist()),
+        tuple(removed.tolist()),
         float(margins[0]),
         float(true[0]),
         confirmed=not bool(holds[0]),
@@ -151,53 +149,55 @@ def smallest_flip(question: Question, effects: Vector, *, largest: int) -> Flip:
     )
 
 
-def _first_prefix(question: Question, order: Positions, *, kept: int) -> Positions | None:
-    """The shortest prefix, longer than `kept`, whose removal flips; None if none does."""
+def _first_prefix(
+    prediction: ExplainedPrediction, order: Positions, *, longer_than: int
+) -> Positions | None:
+    """The shortest prefix with more than `longer_than` rows whose removal flips, or None."""
     rows = torch.from_numpy(order)
-    for start in range(kept + 1, len(order) + 1, BLOCK):
+    for start in range(longer_than + 1, len(order) + 1, BLOCK):
         sizes = torch.arange(start, min(start + BLOCK, len(order) + 1))
-        # A row is removed from the subset of every prefix that reaches it; others repeat the first.
-        reached = torch.arange(len(order)) < sizes[:, None]
-        _, holds = question.removed(torch.where(reached, rows, rows[0]))
+        # Each subset removes a prefix; the first row is repeated to fill up the tensor.
+        in_prefix = torch.arange(len(order)) < sizes[:, None]
+        _, holds = prediction.removed(torch.where(in_prefix, rows, rows[0]))
         if not holds.all():
             return order[: int(sizes[int(np.argmin(holds))])]
     return None
 
 
-def _greedy(question: Question, order: Positions, *, length: int) -> Positions | None:
-    """Effects anew after every part of the prefix: a set that flips, at most `length` long."""
+def _greedy(prediction: ExplainedPrediction, order: Positions, *, length: int) -> Positions | None:
+    """A set of at most `length` rows that flips, with effects predicted again after every part."""
     part = -(-length // PARTS)
     removed = order[:0]
     while len(removed) < length:
-        others = np.setdiff1d(np.arange(question.context.pool), removed)
+        others = np.setdiff1d(np.arange(prediction.context.pool), removed)
         margins = np.concatenate(
             [
-                question.removed(_joined(removed, block))[0]
+                prediction.removed(_joined(removed, block))[0]
                 for block in np.array_split(others, -(-len(others) // BLOCK))
             ]
         )
         best = others[np.argsort(margins, kind="stable")][: min(part, length - len(removed))]
         candidate = np.concatenate([removed, best])
-        found = _first_prefix(question, candidate, kept=len(removed))
-        if found is not None:
-            return found
+        flipping = _first_prefix(prediction, candidate, longer_than=len(removed))
+        if flipping is not None:
+            return flipping
         removed = candidate
     return None
 
 
 def _joined(removed: Positions, others: Positions) -> Tensor:
-    """A subset for each of the others: it and what is removed already."""
+    """For each of the others, the set of it and all removed rows."""
     return torch.from_numpy(
         np.concatenate([np.tile(removed, (len(others), 1)), others[:, None]], axis=1)
     )
 
 
-def _needed(question: Question, found: Positions) -> Positions:
-    """The set without rows that it does not need to flip the prediction."""
-    while len(found) > 1:
-        rows = torch.from_numpy(np.stack([np.delete(found, place) for place in range(len(found))]))
-        margins, holds = question.removed(rows)
+def _needed(prediction: ExplainedPrediction, removed: Positions) -> Positions:
+    """The set without rows that are not needed to flip the prediction."""
+    while len(removed) > 1:
+        smaller = np.stack([np.delete(removed, at) for at in range(len(removed))])
+        margins, holds = prediction.removed(torch.from_numpy(smaller))
         if holds.all():
-            return found
-        found = np.delete(found, int(np.argmin(np.where(holds, np.inf, margins))))
-    return found
+            return removed
+        removed = np.delete(removed, int(np.argmin(np.where(holds, np.inf, margins))))
+    return removed

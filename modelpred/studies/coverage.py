@@ -1,10 +1,10 @@
-"""How often intervals hold the truth, where the truth is known.
+"""Coverage of bootstrap intervals on simulated tables.
 
-Labels of given features are drawn from a known model, so that the true probability of every row and
-the true parameters are known. Every table is bootstrapped, and the share of 90% intervals that hold
-their truth is counted. Percentile intervals of a penalised model are centred on penalised models:
-with few rows and a strong penalty they cover less than they say, whoever computes them; so a
-predictor is judged by the coverage that retraining has on the same tables and resamples.
+Labels are drawn from a known model, so the true probability of every row and the true parameters are
+known. Every table is bootstrapped, and the share of 90% intervals that contain the true value is
+counted. Percentile intervals of a penalised model are centred on penalised parameters: with few rows
+and a strong penalty their coverage is below 90% even with exact retraining. Compare the predictor's
+coverage with that of retraining on the same tables and resamples.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,12 +21,12 @@ from modelpred.studies.bootstrap import Predictive, predictive, resampled, summa
 from modelpred.targets.model import Points, TargetModel
 
 RefitOf = Callable[[TargetModel, Points], Refit]
-"""makes the refit of a table, from the family and the points"""
+"""(family, points of a table) -> the refit of that table"""
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """Shares of 90% intervals that hold the truth: means over tables with their 95% bands."""
+    """Shares of 90% intervals that contain the true value: means over tables with 95% intervals."""
 
     probabilities: Interval
     parameters: Interval
@@ -34,14 +34,14 @@ class Coverage:
 
 @dataclass(frozen=True)
 class KnownModel:
-    """A model that tables are drawn from.
+    """A model to simulate tables from.
 
     Attributes:
         model: a family with probabilities.
-        parameters: the truth.
+        parameters: the true parameters.
         features: of the points of every table.
-        test_features: of the rows whose probabilities are asked for.
-        classes: of the labels.
+        test_features: of the rows whose probabilities are predicted.
+        classes: number of classes.
     """
 
     model: TargetModel
@@ -59,9 +59,9 @@ class KnownModel:
 
     def draw(self, generator: np.random.Generator) -> Points:
         """Return a table: the features, with labels drawn from the model."""
-        chances = self.probabilities(self.features).cumsum(1)
+        cumulative = self.probabilities(self.features).cumsum(1)
         uniform = torch.from_numpy(generator.random((len(self.features), 1)))
-        return Points(self.features, (uniform > chances[:, :-1]).sum(1), self.classes)
+        return Points(self.features, (uniform > cumulative[:, :-1]).sum(1), self.classes)
 
 
 def simulated_coverage(
@@ -72,24 +72,24 @@ def simulated_coverage(
     generator: np.random.Generator,
     refits_of: Mapping[str, RefitOf] | None = None,
 ) -> dict[str, Coverage]:
-    """Return how often the bootstrap intervals of each refit hold the truth.
+    """Return the coverage of the bootstrap intervals of each refit.
 
-    Every table is resampled and the refits are asked for 90% intervals of the test rows'
-    probabilities and of the parameters, all on the same tables and resamples. Rows of one table
-    share their models, so a table gives one value of each share.
+    The intervals are 90% intervals of the test rows' probabilities and of the parameters. All refits
+    use the same tables and resamples. Rows of one table share their models, so a table contributes
+    one value of each share.
 
     Args:
-        known: the truth.
-        tables: how many are drawn.
-        resamples: of each table.
+        known: the true model.
+        tables: number of simulated tables.
+        resamples: bootstrap resamples of each table.
         generator: draws labels and resamples.
-        refits_of: what is asked, by name; default: retraining.
+        refits_of: refits by name; default: retraining.
     """
     makers: Mapping[str, RefitOf] = refits_of or {"retraining": Retraining}
     truth = known.probabilities(known.test_features).numpy()
-    none = torch.zeros(len(known.test_features), dtype=torch.int64)
-    asked = Points(known.test_features, none, known.classes)
-    held: dict[str, list[tuple[float, float]]] = {name: [] for name in makers}
+    no_labels = torch.zeros(len(known.test_features), dtype=torch.int64)
+    test_points = Points(known.test_features, no_labels, known.classes)
+    covered: dict[str, list[tuple[float, float]]] = {name: [] for name in makers}
     for _ in range(tables):
         table = known.draw(generator)
         weights = resampled(resamples=resamples, points=len(table.labels), generator=generator)
@@ -97,14 +97,14 @@ def simulated_coverage(
             models = refit_of(known.model, table)(weights)
             models = known.model.with_prior(models, weights.double(), table)
             models = models[models.isfinite().all(dim=1)]
-            rows = predictive(known.model, models, asked)
-            own = _inside(known.parameters.numpy(), summary(models))
-            held[name].append((_inside(truth, rows), own))
+            rows = predictive(known.model, models, test_points)
+            parameters = _covered(known.parameters.numpy(), summary(models))
+            covered[name].append((_covered(truth, rows), parameters))
     return {
         name: Coverage(*(mean_interval(np.array(side)) for side in zip(*shares, strict=True)))
-        for name, shares in held.items()
+        for name, shares in covered.items()
     }
 
 
-def _inside(truth: Vector, found: Predictive) -> float:
-    return float(((found.low <= truth) & (truth <= found.high)).mean())
+def _covered(truth: Vector, intervals: Predictive) -> float:
+    return float(((intervals.low <= truth) & (truth <= intervals.high)).mean())

@@ -1,17 +1,18 @@
-"""Without these rows, or with those added, what model? Every refit against exact retraining.
+"""Deletions and additions of rows: errors of every refit against exact retraining.
 
-Deletion: from half of the pool to all of it in steps of five rows, that many rows are kept at
-random, ten times each. Addition: 5 to 145 rows in steps of five are added to the whole pool, ten
-times each; they are test rows, which no refit was made with, and models are then scored on the
-other test rows. For every refit and size, as means over the repeats:
+Deletions: random subsets of every size from half of the training rows to all rows, in steps of five
+rows, ten of each size. Additions: 5 to 145 test rows, in steps of five, are added to all training
+rows, ten times each. No refit was fitted to the added rows; models are scored on the other test rows.
+For every refit and size, as means over the repeats:
 
     parameter error    ‖predicted - true‖ / ‖true‖
-    test-loss error    |test loss of the predicted model - that of the true model|, of numbers the
-                       root mean squared error in the label's units
-    Spearman           of predicted and true test losses among subsets of one size; across sizes
+    test-loss error    |test loss of the predicted model - test loss of the true model|; for a
+                       regression, of the root mean squared error in the label's units
+    Spearman           of predicted and true test losses among subsets of one size; across sizes,
                        it would mostly measure the size
 
-and the queries after which the predictor is cheaper than retraining (`costs`). Subsets whose exact retraining did not converge are left out and counted.
+`costs` adds the number of queries after which the predictor is cheaper than retraining. Subsets whose
+exact retraining did not converge are excluded and counted.
 """
 
 import time
@@ -51,11 +52,11 @@ class EditsConfig(BaseModel):
     """Section `edits` of params.yaml.
 
     Attributes:
-        smallest: share of the pool that the largest deletion leaves.
-        step: rows between two sizes.
+        smallest: smallest share of the training rows that remains.
+        step: difference between successive sizes, in rows.
         repeats: random subsets of each size.
-        added: rows that the largest addition adds, at most half of the test rows; 0: none.
-        timings: most calls of each refit, whose median counts as its time.
+        added: largest number of rows to add, at most half of the test rows; 0: none.
+        timings: most timings of each refit; their median is reported.
         seed: of the draws.
     """
 
@@ -94,10 +95,10 @@ def additions(
 
 
 def with_candidates(config: EditsConfig, context: StudyContext) -> StudyContext | None:
-    """The study over a pool with rows at its end that no refit was made with.
+    """The context with the first test rows appended to the training points, as candidates to add.
 
-    They are the first test rows; the others are left to score models on. Refits that cannot answer
-    for another pool are left out. None where too few test rows are there, or none are to be added.
+    The other test rows remain for scoring. Refits that cannot be used with other points are excluded.
+    None if there are too few test rows, or `added` is 0.
     """
     points, test = context.points, context.test_points
     count = min(config.added, len(test.labels) // 2)
@@ -123,7 +124,7 @@ def with_candidates(config: EditsConfig, context: StudyContext) -> StudyContext 
 
 
 def _names(context: StudyContext, count: int) -> tuple[str, ...]:
-    """Ids of the first test rows: the table's own, unless it has none or they name other rows."""
+    """Ids of the first test rows; new names if they have none or these are ids of training rows."""
     known = context.test_row_ids[:count]
     if len(known) == count and not set(known) & set(context.row_ids):
         return known
@@ -132,17 +133,17 @@ def _names(context: StudyContext, count: int) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class _Models:
-    """Parameters and test scores of one answer for every subset."""
+    """Parameters and test scores of a refit's models of all subsets."""
 
     parameters: Tensor
     losses: Vector
     accuracies: Vector | None
     seconds: float
 
-    def rows(self, kept: Tensor) -> "_Models":
-        chosen = kept.numpy()
-        right = None if self.accuracies is None else self.accuracies[chosen]
-        return _Models(self.parameters[kept], self.losses[chosen], right, self.seconds)
+    def rows(self, chosen: Tensor) -> "_Models":
+        mask = chosen.numpy()
+        right = None if self.accuracies is None else self.accuracies[mask]
+        return _Models(self.parameters[chosen], self.losses[mask], right, self.seconds)
 
 
 def _scored(context: StudyContext, parameters: Tensor, seconds: float) -> _Models:
@@ -154,19 +155,19 @@ def _scored(context: StudyContext, parameters: Tensor, seconds: float) -> _Model
 
 
 def run(config: EditsConfig, context: StudyContext) -> StudyResult:
-    """Return what deleting and adding rows does, and a summary of every refit.
+    """Return the errors of every refit for deletions and additions.
 
     Tables:
         edits: deletions, a row per method and size: method, size, subsets, parameter_error, low,
             high (95% over repeats), parameter_error_median, test_loss_error, test_loss_error_low,
-            test_loss_error_high, spearman, accuracy_change, true_accuracy_change (against the
-            full-data model; null for a regression), accuracy_error.
-        additions: the same for additions, without rows where no rows were added.
-        predicted_against_true: a row per deletion of the study's subject: method, size, true_loss,
+            test_loss_error_high, spearman, accuracy_change, true_accuracy_change (from the model of
+            all rows; null for a regression), accuracy_error.
+        additions: the same for additions; empty if no rows were added.
+        predicted_against_true: a row per deletion by the study's subject: method, size, true_loss,
             predicted_loss, parameter_error.
-        break_even: see `costs.break_even`; without a `preparation` its queries are null.
+        break_even: see `costs.break_even`; without a `preparation`, its queries are null.
 
-    The metrics are a summary for each method, and the same for additions under `addition`.
+    The metrics are a summary of each method, and the same for additions under `addition`.
     """
     generator = context.generator(seed=config.seed, study=STUDY, block=0)
     weights = deletions(config, points=context.pool, generator=generator)
@@ -190,19 +191,19 @@ def run(config: EditsConfig, context: StudyContext) -> StudyResult:
 def _protocol(
     config: EditsConfig, context: StudyContext, weights: Tensor, *, base: Tensor, whole: int
 ) -> StudyResult:
-    """Every refit on these subsets; changes of accuracy are against the model of weights `base`."""
+    """Errors of every refit on these subsets, and changes of accuracy from the model of `base`."""
     began = time.perf_counter()
     exact = retrained(weights, context, progress=context.progress)
     seconds = time.perf_counter() - began
-    kept = finished(exact)
-    sizes = weights.sum(dim=1)[kept].numpy()
-    truth = _scored(context, exact, seconds).rows(kept)
+    converged = finished(exact)
+    sizes = weights.sum(dim=1)[converged].numpy()
+    truth = _scored(context, exact, seconds).rows(converged)
     full = _scored(context, full_model(context, base), 0.0)
     tables: list[pl.DataFrame] = []
     metrics: dict[str, Any] = {}
     scatter = pl.DataFrame()
     for done, (name, refit) in enumerate(context.refits.items(), start=1):
-        models = _answered(refit, weights, context, timings=config.timings).rows(kept)
+        models = _timed(refit, weights, context, timings=config.timings).rows(converged)
         subsets = _subset_table(name, sizes, models, pool=whole, truth=truth, full=full)
         tables.append(_size_table(subsets))
         queries = len(weights)
@@ -214,12 +215,12 @@ def _protocol(
         context.progress(done, len(context.refits), f"{STUDY}: {name}")
     metrics["retraining"] = _clock(seconds, len(weights)) | {
         "subsets": len(weights),
-        "not_converged": int((~kept).sum()),
+        "not_converged": int((~converged).sum()),
     }
     return StudyResult(metrics, {"edits": pl.concat(tables), "predicted_against_true": scatter})
 
 
-def _answered(refit: Refit, weights: Tensor, context: StudyContext, *, timings: int) -> _Models:
+def _timed(refit: Refit, weights: Tensor, context: StudyContext, *, timings: int) -> _Models:
     answer, seconds = timed_answer(partial(refit, weights), timings=timings)
     return _scored(context, recorded(answer, weights, context, refit.name), seconds)
 
@@ -241,7 +242,7 @@ def _subset_table(
     }
     table = pl.DataFrame(columns).with_columns(
         pl.lit(name).alias("method"),
-        # The same number of subsets of each size were drawn: the n-th of each makes a repeat.
+        # Each size has the same number of subsets: the n-th subsets of all sizes are repeat n.
         pl.int_range(pl.len()).over("size").alias("repeat"),
         (pl.col("size") == pool).alias("whole"),
     )
@@ -302,13 +303,13 @@ _SIZE_SCHEMA = {
 
 
 def _mean(column: pl.Series) -> float | None:
-    """None for a regression, which has no accuracies, and where a model failed."""
+    """The mean; None for a regression, which has no accuracies, and if a model failed."""
     numbers = column.drop_nulls().to_numpy()
     return written_number(float(numbers.mean())) if len(numbers) else None
 
 
 def _rank_correlation(group: pl.DataFrame) -> float | None:
-    """Spearman of the losses; None for the whole pool, whose repeats differ in rounding only."""
+    """Spearman of the losses; None for all rows, where repeats differ only by rounding."""
     if group["whole"].all():
         return None
     losses = group.select("predicted_loss", "true_loss").to_numpy()
@@ -316,7 +317,7 @@ def _rank_correlation(group: pl.DataFrame) -> float | None:
 
 
 def _summary(subsets: pl.DataFrame, by_size: pl.DataFrame) -> dict[str, float | None]:
-    """Means with 95% intervals over repeats; of the Spearman correlation, over sizes."""
+    """Means with 95% intervals over repeats; for the Spearman correlation, over sizes."""
     gap = (pl.col("accuracy_change") - pl.col("true_accuracy_change")).abs()
     measures = ("parameter_error", "test_loss_error", "accuracy_error")
     known = subsets.with_columns(gap.alias("accuracy_error"))

@@ -1,22 +1,22 @@
-"""Memorization of training rows and their influence on others, from the models of random subsets.
+"""Feldman's estimator of memorization and influence from models of random subsets.
 
-With S a random subset of a fixed share of the pool and h_S its model, Feldman (2020; Feldman and
-Zhang 2020) defines, for training row i and any row z,
+With S a random subset of a fixed share of the training rows and h_S its model, Feldman (2020;
+Feldman and Zhang 2020) defines, for training row i and any row z,
 
     memorization(i)   = P[h_S right on x_i | i in S] - P[h_S right on x_i | i not in S]
     influence(i, z)   = P[h_S right on z   | i in S] - P[h_S right on z   | i not in S]
 
-A learner without randomness of its own makes "right" coarse, so a soft form replaces it by the mean
-probability of the true label, or, for a family without probabilities, by minus the loss:
+For a deterministic learner, right or wrong is a coarse measure. The soft form replaces it by the
+mean probability of the true label or, for a family without probabilities, by minus the loss:
 
     family                    hard form   soft form
     logistic, softmax, mlp    yes         probability
     svm                       yes         loss
-    ridge                     no          loss: here the absolute residual, in the label's units
+    ridge                     no          loss: the absolute residual, in the label's units
 
-All rows share the same subsets: with values c [subsets, rows] both are differences of two means,
-found from W'c, W'c² and the column sums alone (W [subsets, points] of 0 and 1), block by block.
-Intervals treat subsets as independent: Welch's t for the soft form, Newcombe's for the hard one.
+All rows use the same subsets. With values c [subsets, rows], both are differences of two means,
+computed block by block from W'c, W'c² and the column sums (W [subsets, points] of 0 and 1).
+Intervals treat subsets as independent: Welch's t for the soft form, Newcombe's for the hard form.
 """
 
 from collections.abc import Callable
@@ -36,21 +36,21 @@ HARD = "correct"
 ROUNDING = 1e-12
 
 Measure = Callable[[Tensor, Tensor], Tensor]
-"""(scores [subsets, rows, outputs], labels [rows]) -> how well it does, [subsets, rows]"""
+"""(scores [subsets, rows, outputs], labels [rows]) -> a score of each row, [subsets, rows]"""
 
 
 @dataclass(frozen=True)
 class Memorization:
-    """Both forms for every pair of rows, estimated from one set of subsets.
+    """Memorization and influence in both forms, estimated from one set of subsets.
 
     Attributes:
         soft_name: `probability` or `loss`.
         soft: memorization of every training row [points].
-        hard: the same by right and wrong; None for a regression.
-        influence: soft influence of training on test rows [points, test rows].
-        hard_influence: the same by right and wrong; None for a regression.
-        inside: subsets that hold each row [points].
-        subsets: how many there were.
+        hard: memorization by right and wrong; None for a regression.
+        influence: soft influence of training rows on test rows [points, test rows].
+        hard_influence: influence by right and wrong; None for a regression.
+        inside: number of subsets with each row [points].
+        subsets: number of subsets.
     """
 
     soft_name: str
@@ -65,23 +65,23 @@ class Memorization:
 def draw_share(
     *, subsets: int, points: int, share: float, generator: np.random.Generator
 ) -> Num[Tensor, "subsets points"]:
-    """Return 0/1 weights of random subsets that hold that share of the points, rounded.
+    """Return 0/1 weights of random subsets with this share of the points, rounded.
 
     Raises:
-        InvalidInput: so small a pool that every point, or none, is in every subset.
+        InvalidInput: the rounded size is 0 or all points.
     """
     size = round(share * points)
     if not 0 < size < points:
         raise InvalidInput(
             f"a share of {share} of {points} points is {size} of them; expected at least one in "
-            "each subset and one left out, so choose another memorization.share or more points"
+            "each subset and one outside; set another memorization.share or use more points"
         )
     orders = np.argsort(generator.random((subsets, points)), axis=1)
     return torch.from_numpy((orders < size).astype(np.uint8))
 
 
 def measures(model: TargetModel, *, classes: int) -> dict[str, Measure]:
-    """Return what of the family is measured, by name: the soft form, and the hard one if any."""
+    """Return the measures of the family by name: the soft form, and the hard form if it has one."""
 
     def correct(scores: Tensor, labels: Tensor) -> Tensor:
         return model.correct(scores, labels).to(torch.float64)
@@ -106,7 +106,7 @@ def measures(model: TargetModel, *, classes: int) -> dict[str, Measure]:
 
 
 class _Sums:
-    """Sums over subsets of one measure: inside and in all, of values and squares."""
+    """Sums of a measure and of its square, over subsets with each point and over all subsets."""
 
     def __init__(self, points: int, test: int) -> None:
         self.own = torch.zeros(2, 2, points, dtype=torch.float64)  # [power, inside or all, points]
@@ -115,18 +115,18 @@ class _Sums:
 
     def add(self, weights: Tensor, own: Tensor, test: Tensor) -> None:
         for power in (0, 1):
-            values, seen = own ** (power + 1), test ** (power + 1)
-            self.own[power, 0] += (weights * values).sum(0)
-            self.own[power, 1] += values.sum(0)
-            self.test_inside[power] += weights.T @ seen
-            self.test_all[power] += seen.sum(0)
+            own_values, test_values = own ** (power + 1), test ** (power + 1)
+            self.own[power, 0] += (weights * own_values).sum(0)
+            self.own[power, 1] += own_values.sum(0)
+            self.test_inside[power] += weights.T @ test_values
+            self.test_all[power] += test_values.sum(0)
 
 
 class Estimator:
     """Collects models of subsets block by block; memory does not grow with their number.
 
     Args:
-        context: the pool, the test rows and the family.
+        context: the training rows, the test rows and the family.
     """
 
     def __init__(self, context: StudyContext) -> None:
@@ -143,9 +143,9 @@ class Estimator:
         weights: Num[Tensor, "subsets points"],
         parameters: Float[Tensor, "subsets parameters"],
     ) -> None:
-        """Take in the models of a block of subsets (weights of 0 and 1); those that failed are left out."""
-        kept = finished(parameters)
-        weights, parameters = weights[kept], parameters[kept]
+        """Add the models of a block of subsets (weights of 0 and 1), without failed models."""
+        usable = finished(parameters)
+        weights, parameters = weights[usable], parameters[usable]
         member = weights.to(torch.float64)
         model = self.context.model
         for name, measure in self.measures.items():
@@ -158,7 +158,7 @@ class Estimator:
         self.subsets += len(weights)
 
     def estimate(self) -> Memorization:
-        """Return what the subsets so far say; nan for a row that was hardly ever in or out."""
+        """Return the estimate from all subsets so far; nan for a row that is almost always in or out."""
         soft = next(name for name in self.measures if name != HARD)
         own, test = self._differences(soft)
         hard = self._differences(HARD) if HARD in self.measures else (None, None)
@@ -192,12 +192,12 @@ def _measured(model: TargetModel, measure: Measure, parameters: Tensor, points: 
 def _difference(
     inside: Vector, total: Vector, count: Vector, subsets: int, *, hard: bool
 ) -> Differences:
-    """Mean inside minus mean outside, from sums of values (first) and of squares (second)."""
+    """Mean over subsets with the row minus mean over the others, from sums of values and squares."""
     counts = count, subsets - count
     with np.errstate(divide="ignore", invalid="ignore"):
         sums = [(inside[power], total[power] - inside[power]) for power in (0, 1)]
         first, second = (value / n for value, n in zip(sums[0], counts, strict=True))
-        # Means that differ by the rounding of their sums alone do not differ.
+        # Differences within the rounding error of the sums are zero.
         second = np.where(np.abs(first - second) <= ROUNDING * np.abs(first), first, second)
         if hard:
             return proportion_differences((first.clip(0, 1), second.clip(0, 1)), counts)

@@ -1,18 +1,18 @@
-"""How well are margins of single test rows ranked? The linear datamodelling score (LDS).
+"""The linear datamodelling score (LDS): how well methods rank the margins of single test rows.
 
-m random subsets of half of the points are retrained. For each test row, Spearman's correlation over
-the subsets between its true margin and a predicted one; the score is the mean over test rows (Park
-et al. 2023, "TRAK"), with a 95% interval over test rows that takes the subsets as given. Margins
-are predicted in two forms:
+Models of m random subsets of half of the points are retrained. For each test row, the score is
+Spearman's correlation over subsets between its true and its predicted margin. The LDS is the mean
+over test rows (Park et al. 2023, "TRAK"), with a 95% interval over test rows for these subsets.
+Margins are predicted in two forms:
 
-    direct     the margin of the model that a refit gives for the subset
-    additive   Σ_{i in subset} a[t, i], where a[t, i] is the refit's own effect of leaving i out of
-               the whole pool, margin_t(all) - margin_t(all but i); or an attribution from outside
+    direct     the margin of the refit's model of the subset
+    additive   Σ_{i in subset} a[t, i], where a[t, i] = margin_t(all) - margin_t(all but i) by the
+               refit, or an external attribution
 
-An attribution from outside (TRAK, dattri, captum) is a matrix [test rows, points] that is positive
-where having the point raises the margin of the test row. The retrained subsets are a bank that is
-written as Parquet, so that one ground truth scores all: `modelpred lds FILE` scores a matrix in a
-file, `score_attribution` one in memory.
+An external attribution (TRAK, dattri, captum) is a matrix [test rows, points]; an entry is positive
+if the point raises the margin of the test row. The retrained models are stored as a bank in a
+Parquet file, which scores all methods: `modelpred lds FILE` scores a matrix in a file,
+`score_attribution` one in memory.
 """
 
 import io
@@ -53,11 +53,11 @@ LDS_SCHEMA = {
 
 
 class LdsConfig(BaseModel):
-    """Section `lds` of params.yaml: what is retrained.
+    """Section `lds` of params.yaml.
 
     Attributes:
-        subsets: random subsets that are retrained.
-        share: of the points that each of them holds.
+        subsets: number of random subsets that are retrained.
+        share: size of each subset, as a share of the points.
         seed: of the draws.
     """
 
@@ -74,8 +74,8 @@ class MarginBank:
 
     Attributes:
         weights: 0/1, [subsets, points].
-        margins: [subsets, test rows]; nan where training did not converge.
-        converged: whether training converged; the others are left out of every score.
+        margins: [subsets, test rows]; nan if training did not converge.
+        converged: whether training converged; other subsets are excluded from all scores.
     """
 
     weights: UInt8[Tensor, "subsets points"]
@@ -84,7 +84,7 @@ class MarginBank:
 
 
 def retrained_bank(config: LdsConfig, context: StudyContext) -> MarginBank:
-    """The ground truth: margins under exact retraining of random subsets."""
+    """The margins of models retrained on random subsets."""
     generator = context.generator(seed=config.seed, study=STUDY, block=0)
     size = max(1, round(config.share * context.pool))
     weights = torch.zeros(config.subsets, context.pool, dtype=torch.uint8)
@@ -101,47 +101,48 @@ def run(
     attributions: Mapping[str, Tensor | NDArray[Any]] | None = None,
     bank: MarginBank | None = None,
 ) -> StudyResult:
-    """Return how well every method ranks margins.
+    """Return the LDS of every method.
 
     Tables:
         lds: method, form, lds, low, high (95%), test_rows, subsets.
-        bank: the retrained bank, as `bank_table` gives it.
+        bank: the result of `bank_table`.
         order: split (pool or test), position and row_id of the columns of weights and margins.
 
     Args:
-        config: what is retrained.
+        config: the subsets to retrain.
         context: its refits are scored in both forms.
-        attributions: matrices from outside, [test rows, points], by name.
-        bank: what was retrained before; by default it is retrained now.
+        attributions: external attributions [test rows, points], by name.
+        bank: a bank from an earlier run; by default the models are retrained.
 
     Raises:
-        InvalidInput: an attribution or a bank of other rows.
+        InvalidInput: an attribution or the bank is for other rows.
     """
     truth = retrained_bank(config, context) if bank is None else _checked_bank(bank, context)
     for name in attributions or ():
         if name in context.refits:
             raise InvalidInput(f"attribution {name!r} has the name of a method; rename it")
-    outside = [
+    external = [
         score_attribution(truth, matrix, name=name) for name, matrix in (attributions or {}).items()
     ]
-    kept = truth.converged
-    if int(kept.sum()) < FEWEST:
+    converged = truth.converged
+    if int(converged.sum()) < FEWEST:
         raise InvalidInput(
-            f"training converged on {int(kept.sum())} of {len(kept)} subsets; expected {FEWEST} or "
-            "more to rank: scale the features, or change targets.C, targets.tolerance or lds.subsets"
+            f"training converged on {int(converged.sum())} of {len(converged)} subsets; expected "
+            f"{FEWEST} or more: scale the features, or change targets.C, targets.tolerance or "
+            "lds.subsets"
         )
-    weights, margins = truth.weights[kept], truth.margins[kept]
+    weights, margins = truth.weights[converged], truth.margins[converged]
     rows: list[dict[str, Any]] = []
     for done, (name, refit) in enumerate(context.refits.items(), start=1):
         direct = margins_of(refitted(refit, weights, context), context)
         additive = summed(weights, leave_one_out_effects(refit, context))
         rows += [_row(name, "direct", direct, margins), _row(name, "additive", additive, margins)]
         context.progress(done, len(context.refits), f"{STUDY}: {name}")
-    rows += outside
+    rows += external
     metrics: dict[str, Any] = {row["method"]: {} for row in rows}
     for row in rows:
         metrics[row["method"]][row["form"]] = written_number(row["lds"])
-    metrics |= {"subsets": len(kept), "not_converged": int((~kept).sum())}
+    metrics |= {"subsets": len(converged), "not_converged": int((~converged).sum())}
     tables = {
         "lds": pl.DataFrame(rows, schema=LDS_SCHEMA),
         "bank": bank_table(truth),
@@ -153,47 +154,47 @@ def run(
 def score_attribution(
     bank: MarginBank, matrix: Tensor | NDArray[Any], *, name: str = "attribution"
 ) -> dict[str, Any]:
-    """The row of table `lds` for an attribution from outside.
+    """The row of the table `lds` for an external attribution.
 
     Args:
-        bank: what was retrained.
-        matrix: [test rows, points], positive where having the point raises the margin.
-        name: what the row calls it.
+        bank: the retrained margins.
+        matrix: [test rows, points], positive if the point raises the margin.
+        name: name of the attribution.
 
     Raises:
-        InvalidInput: other rows than the bank's, or values that are not finite.
+        InvalidInput: the shape is not the bank's, or values are not finite.
     """
     values = torch.as_tensor(matrix).to(torch.float64)
     expected = [bank.margins.shape[1], bank.weights.shape[1]]
     if list(values.shape) != expected:
-        turned = "; transpose it" if list(values.shape) == expected[::-1] else ""
+        hint = "; transpose it" if list(values.shape) == expected[::-1] else ""
         raise InvalidInput(
             f"attribution {name!r} has shape {list(values.shape)}, expected [test rows, points] = "
-            f"{expected}{turned}"
+            f"{expected}{hint}"
         )
     if not bool(values.isfinite().all()):
         raise InvalidInput(f"attribution {name!r} has values that are not finite")
-    kept = bank.converged
-    return _row(name, "additive", summed(bank.weights[kept], values), bank.margins[kept])
+    used = bank.converged
+    return _row(name, "additive", summed(bank.weights[used], values), bank.margins[used])
 
 
 def read_attribution(path: Path) -> NDArray[Any]:
-    """The matrix in a .npy, .csv or .parquet file (columns are points); nothing is unpickled.
+    """Read a matrix from a .npy, .csv or .parquet file (columns are points) without unpickling.
 
     Raises:
-        InvalidInput: no such file, another kind of file, or no matrix of numbers.
+        InvalidInput: the file does not exist, has another type, or is not a matrix of numbers.
     """
     readers = {".npy": _read_npy, ".csv": _read_csv, ".parquet": _read_parquet}
     if path.suffix not in readers:
         known = ", ".join(readers)
-        raise InvalidInput(f"{path} is no attribution; expected a file that ends in {known}")
+        raise InvalidInput(f"{path} is not an attribution; expected a file that ends in {known}")
     if not path.is_file():
         raise InvalidInput(f"{path} is missing")
     try:
         return readers[path.suffix](path)
     except (pl.exceptions.PolarsError, ValueError, OSError) as error:
         reason = str(error).splitlines()[0]
-        raise InvalidInput(f"{path} holds no matrix of numbers: {reason}") from error
+        raise InvalidInput(f"{path} is not a matrix of numbers: {reason}") from error
 
 
 def _read_npy(path: Path) -> NDArray[Any]:
@@ -209,12 +210,12 @@ def _read_parquet(path: Path) -> NDArray[Any]:
 
 
 def _row(method: str, form: str, predicted: Tensor, margins: Tensor) -> dict[str, Any]:
-    # Equal models differ by rounding, which is nothing to rank.
+    # Rounded, so that equal models are ties and are not ranked by their rounding errors.
     scale = predicted.abs().max().clamp(min=torch.finfo(predicted.dtype).tiny)
-    found = lds((predicted / scale).round(decimals=10), margins)
+    score = lds((predicted / scale).round(decimals=10), margins)
     return {
-        "method": method, "form": form, "lds": found.mean, "low": found.low, "high": found.high,
-        "test_rows": found.n, "subsets": len(margins),
+        "method": method, "form": form, "lds": score.mean, "low": score.low, "high": score.high,
+        "test_rows": score.n, "subsets": len(margins),
     }  # fmt: skip
 
 
@@ -229,7 +230,7 @@ def _order(context: StudyContext) -> pl.DataFrame:
 def margins_of(
     parameters: Float[Tensor, "subsets parameters"], context: StudyContext
 ) -> Float[Tensor, "subsets test_rows"]:
-    """Margins of the test rows under each model; nan under one that failed."""
+    """Margins of the test rows by each model; nan for a failed model."""
     model, test = context.model, context.test_points
     return scored(
         lambda scores: model.margins(scores, test.labels),
@@ -241,10 +242,10 @@ def margins_of(
 
 
 def leave_one_out_effects(refit: Refit, context: StudyContext) -> Float[Tensor, "test_rows points"]:
-    """What each point adds to each margin when it is the last to join the pool."""
-    everything = torch.ones(1, context.pool, dtype=torch.float64)
+    """The margins with all points minus the margins without each point."""
+    all_points = torch.ones(1, context.pool, dtype=torch.float64)
     without = 1 - torch.eye(context.pool, dtype=torch.float64)
-    parameters = refitted(refit, torch.cat([everything, without]), context)
+    parameters = refitted(refit, torch.cat([all_points, without]), context)
     margins = margins_of(parameters, context)
     return (margins[0] - margins[1:]).T
 
@@ -252,7 +253,7 @@ def leave_one_out_effects(refit: Refit, context: StudyContext) -> Float[Tensor, 
 def summed(
     weights: UInt8[Tensor, "subsets points"], attribution: Float[Tensor, "test_rows points"]
 ) -> Float[Tensor, "subsets test_rows"]:
-    """Σ_i w_i a[t, i]: what an attribution predicts, up to a constant of each test row."""
+    """Σ_i w_i a[t, i]: margins by an attribution, up to a constant for each test row."""
     return weights.to(attribution.dtype) @ attribution.T
 
 
@@ -273,7 +274,7 @@ def write_bank(bank: MarginBank, path: Path) -> None:
 
 
 def read_bank(path: Path) -> MarginBank:
-    """The bank written there; InvalidInput where the file is not one."""
+    """Read a bank; InvalidInput if the file is not one."""
     if not path.is_file():
         raise InvalidInput(f"{path} is missing; run the {STUDY} study first")
     try:
@@ -284,15 +285,17 @@ def read_bank(path: Path) -> MarginBank:
             torch.from_numpy(table["converged"].to_numpy(writable=True).astype(np.bool_)),
         )
     except (pl.exceptions.PolarsError, TypeError, ValueError) as error:
-        raise InvalidInput(f"{path} is no bank of margins: {error}; run the study again") from error
+        raise InvalidInput(
+            f"{path} is not a bank of margins: {error}; run the study again"
+        ) from error
 
 
 def _checked_bank(bank: MarginBank, context: StudyContext) -> MarginBank:
     expected = (len(bank.weights), context.pool, len(context.test_points.labels))
-    found = (len(bank.margins), bank.weights.shape[1], bank.margins.shape[1])
-    if found != expected:
+    actual = (len(bank.margins), bank.weights.shape[1], bank.margins.shape[1])
+    if actual != expected:
         raise InvalidInput(
-            f"the bank has (subsets, points, test rows) {found}, expected {expected}; "
+            f"the bank has (subsets, points, test rows) {actual}, expected {expected}; "
             "was it retrained for another data set?"
         )
     return bank

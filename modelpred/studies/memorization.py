@@ -1,9 +1,9 @@
-"""Which rows does a model only know because it has seen them?
+"""Memorization of training rows and their influence on test rows, predicted and retrained.
 
-Memorization and influence (feldman.py) by the predictor and its rivals, judged by exact
-retraining on the same subsets and on others. Retraining on the same against retraining on the
-others is the ceiling: no method agrees better with what it has not seen, but by chance. Subsets
-whose retraining did not converge are left out of both and counted. Subsets and comparison are this
+Memorization and influence (feldman.py) by the predictor and the other methods are compared with
+exact retraining on the same subsets and on other subsets. The agreement between the two sets of
+retrained models is the ceiling: the best expected agreement of any method with the other subsets.
+Subsets whose retraining did not converge are excluded and counted. Subsets and comparison are this
 project's own protocol.
 """
 
@@ -28,7 +28,7 @@ from modelpred.studies.utility import (
 )
 
 STUDY = "memorization"
-# Subsets answered at once; also the block of a generator, so part of what is drawn.
+# Subsets that are refitted at once. Each block has its own generator, so it also affects the draws.
 BLOCK = 250
 
 
@@ -36,10 +36,10 @@ class MemorizationConfig(BaseModel):
     """Section `memorization` of params.yaml.
 
     Attributes:
-        subsets: random subsets; as many others for the comparison with retraining.
-        share: of the pool in each subset.
-        strongest: influences on test rows that are written, the largest first.
-        rivals: whether every refit is asked, or only the study's subject.
+        subsets: number of random subsets, and of others for the comparison with retraining.
+        share: size of each subset, as a share of the training rows.
+        strongest: number of influences on test rows to write, the strongest first.
+        rivals: whether to use every refit, or only the study's subject.
         seed: of the draws.
     """
 
@@ -58,7 +58,7 @@ def run(config: MemorizationConfig, context: StudyContext) -> StudyResult:
     Tables:
         rows: a row per training row: row_id, memorization (hard; null for a regression), soft, each
             with _low and _high, true_memorization and true_soft by retraining on the same subsets,
-            inside (subsets that hold it), rank (1: most memorized, by the soft form).
+            inside (number of subsets with the row), rank (1: most memorized, by the soft form).
         influences: the strongest soft influences on test rows: row_id, test_row, influence, low,
             high, true_influence.
         methods: a row per refit and form: method, form, same, different (Pearson with retraining
@@ -75,23 +75,23 @@ def run(config: MemorizationConfig, context: StudyContext) -> StudyResult:
     for half, weights in _drawn(config, context):
         began = time.perf_counter()
         exact = retrained(weights, context)
-        kept = finished(exact)
-        unfinished += int((~kept).sum())
-        truths[half].add(weights[kept], exact[kept])
+        converged = finished(exact)
+        unfinished += int((~converged).sum())
+        truths[half].add(weights[converged], exact[converged])
         seconds["truth"] += (time.perf_counter() - began) * (half == 0)
         for name in names if half == 0 else ():
             began = time.perf_counter()
-            parameters = refitted(context.refits[name], weights[kept], context)
-            collected[name].add(weights[kept], parameters)
+            parameters = refitted(context.refits[name], weights[converged], context)
+            collected[name].add(weights[converged], parameters)
             seconds[name] += time.perf_counter() - began
     same, different = (truth.estimate() for truth in truths)
-    found = {name: estimator.estimate() for name, estimator in collected.items()}
+    estimates = {name: estimator.estimate() for name, estimator in collected.items()}
     rows = [
         {"method": name, **row, "seconds": seconds[name]}
-        for name, estimate in found.items()
+        for name, estimate in estimates.items()
         for row in _agreement(estimate, same, different)
     ]
-    subject = found[context.subject]
+    subject = estimates[context.subject]
     metrics: dict[str, Any] = {
         "subsets": config.subsets,
         "share": config.share,
@@ -127,7 +127,7 @@ def _numbers_of(row: dict[str, Any]) -> dict[str, Any]:
 def _drawn(
     config: MemorizationConfig, context: StudyContext, *, halves: int = 2
 ) -> Iterator[tuple[int, Tensor]]:
-    """Blocks of subsets: those of the estimate (0) and those of the comparison (1)."""
+    """Yield blocks of subsets, each with 0 (for the estimate) or 1 (for the comparison)."""
     blocks = -(-config.subsets // BLOCK)
     for block in range(halves * blocks):
         half, number = divmod(block, blocks)
@@ -141,9 +141,9 @@ def _drawn(
 
 
 def estimated(config: MemorizationConfig, context: StudyContext) -> Memorization:
-    """Return memorization and influence by the context's subject, judged by nothing.
+    """Return memorization and influence by the context's subject, without a comparison.
 
-    The subsets are those of the study. Models that failed are left out.
+    The subsets are those of the study. Failed models are excluded.
     """
     estimator = Estimator(context)
     refit = context.refits[context.subject]
@@ -155,40 +155,40 @@ def estimated(config: MemorizationConfig, context: StudyContext) -> Memorization
 def _agreement(
     estimate: Memorization, same: Memorization, different: Memorization
 ) -> list[dict[str, Any]]:
-    """One row per form: agreement with both truths, and of the truths with each other."""
+    """One row per form: agreement with both retrained estimates, and between these two."""
     rows: list[dict[str, Any]] = []
     for form, own, influence in (
         (estimate.soft_name, "soft", "influence"),
         (HARD, "hard", "hard_influence"),
     ):
-        mine, first, second = (getattr(side, own) for side in (estimate, same, different))
-        if mine is None:
+        predicted, first, second = (getattr(side, own) for side in (estimate, same, different))
+        if predicted is None:
             continue
         pairs = [getattr(side, influence) for side in (estimate, same, different)]
-        found = {
-            "same": _pearson(mine, first),
-            "different": _pearson(mine, second),
+        numbers = {
+            "same": _pearson(predicted, first),
+            "different": _pearson(predicted, second),
             "ceiling": _pearson(first, second),
-            "top_same": _top(mine, first),
-            "top_different": _top(mine, second),
+            "top_same": _top(predicted, first),
+            "top_different": _top(predicted, second),
             "top_ceiling": _top(first, second),
             "influence_same": _pearson(pairs[0], pairs[1]),
             "influence_different": _pearson(pairs[0], pairs[2]),
             "influence_ceiling": _pearson(pairs[1], pairs[2]),
         }
-        for share, ours, limit in (
+        for share, agreement, limit in (
             ("of_ceiling", "different", "ceiling"),
             ("top_of_ceiling", "top_different", "top_ceiling"),
         ):
-            found[share] = found[ours] / found[limit] if found[limit] else float("nan")
+            numbers[share] = numbers[agreement] / numbers[limit] if numbers[limit] else float("nan")
         rows.append(
-            {"form": form, **{name: written_number(value) for name, value in found.items()}}
+            {"form": form, **{name: written_number(value) for name, value in numbers.items()}}
         )
     return [{**dict.fromkeys(_COMPARED), **row} for row in rows]
 
 
 def _known(first: Differences, second: Differences) -> tuple[Vector, Vector]:
-    """Values that both sides know."""
+    """The values of rows for which both are finite."""
     known = np.isfinite(first.mean) & np.isfinite(second.mean)
     return first.mean[known], second.mean[known]
 
@@ -203,49 +203,53 @@ def _top(first: Differences, second: Differences) -> float:
     return top_overlap(left, right) if left.size else float("nan")
 
 
-def row_table(context: StudyContext, found: Memorization) -> pl.DataFrame:
+def row_table(context: StudyContext, estimate: Memorization) -> pl.DataFrame:
     """Return a row per training row: row_id, both forms with their intervals, inside, rank."""
     unknown = np.full(context.pool, np.nan)
-    hard = found.hard or Differences(unknown, unknown, unknown)
-    place = np.empty(context.pool, dtype=np.int64)
-    order = np.argsort(-np.nan_to_num(found.soft.mean, nan=-np.inf), kind="stable")
-    place[order] = np.arange(1, context.pool + 1)
+    hard = estimate.hard or Differences(unknown, unknown, unknown)
+    rank = np.empty(context.pool, dtype=np.int64)
+    order = np.argsort(-np.nan_to_num(estimate.soft.mean, nan=-np.inf), kind="stable")
+    rank[order] = np.arange(1, context.pool + 1)
     table = pl.DataFrame(
         {
             "row_id": list(context.row_ids),
             "memorization": hard.mean,
             "memorization_low": hard.low,
             "memorization_high": hard.high,
-            "soft": found.soft.mean,
-            "soft_low": found.soft.low,
-            "soft_high": found.soft.high,
-            "inside": found.inside.astype(np.int64),
-            "rank": place,
+            "soft": estimate.soft.mean,
+            "soft_low": estimate.soft.low,
+            "soft_high": estimate.soft.high,
+            "inside": estimate.inside.astype(np.int64),
+            "rank": rank,
         }
     )
     return table.with_columns(pl.col(pl.Float64).fill_nan(None))
 
 
 def _true_columns(context: StudyContext, truth: Memorization) -> list[pl.Series]:
-    """What retraining on the same subsets says of every row, in both forms."""
+    """Memorization by retraining on the same subsets, in both forms."""
     true = row_table(context, truth)
     return [true["memorization"].alias("true_memorization"), true["soft"].alias("true_soft")]
 
 
 def influence_table(
-    context: StudyContext, found: Memorization, *, strongest: int, truth: Memorization | None = None
+    context: StudyContext,
+    estimate: Memorization,
+    *,
+    strongest: int,
+    truth: Memorization | None = None,
 ) -> pl.DataFrame:
-    """Return the strongest soft influences, either way: row_id, test_row, influence, low, high.
+    """Return the strongest soft influences: row_id, test_row, influence, low, high.
 
-    With a truth also true_influence.
+    With `truth`, there is also a column true_influence.
     """
-    strength = np.nan_to_num(np.abs(found.influence.mean), nan=-1).ravel()
+    strength = np.nan_to_num(np.abs(estimate.influence.mean), nan=-1).ravel()
     order = np.argsort(-strength, kind="stable")[:strongest]
-    points, tests = np.unravel_index(order, found.influence.mean.shape)
+    points, tests = np.unravel_index(order, estimate.influence.mean.shape)
     columns = {
-        "influence": found.influence.mean,
-        "low": found.influence.low,
-        "high": found.influence.high,
+        "influence": estimate.influence.mean,
+        "low": estimate.influence.low,
+        "high": estimate.influence.high,
     }
     if truth is not None:
         columns["true_influence"] = truth.influence.mean

@@ -1,15 +1,16 @@
-"""How each row moves each parameter: derivatives of a predictor, and differences of any refit.
+"""Effects of each row on each parameter: derivatives of a predictor, and differences of any refit.
 
-A predictor is a differentiable function of the weights, so the derivative of every parameter by
-every row's weight is there by automatic differentiation at the full data,
+A predictor is a differentiable function of the weights. Automatic differentiation gives the derivative
+of every parameter by every row's weight at the full data,
 
     d theta_j / d w_i  at  w = 1.
 
-A fit looks at values, not at slopes: where single rows hardly matter the slopes of the network
-alone rank rows less well than those of its answer after some Newton steps, which are differentiated
-with it. (The level of the size path at which a prediction starts is a discrete choice, constant around
-w = 1; so is cutting a step that would be wild.) Removing row i moves theta_j by about minus that.
-The truth is the exact leave-one-out difference theta_j(1) - theta_j(1 - e_i) by retraining.
+Removing row i changes theta_j by about minus this derivative. The fit of the network matches values,
+not slopes. If single rows have little effect, the slopes of the plain prediction rank rows less well
+than the slopes after some Newton steps, which are differentiated, too. (The level of the size path
+at which a prediction starts, and the step-size limit, are discrete choices that are constant around
+w = 1.) The reference is the exact leave-one-out difference theta_j(1) - theta_j(1 - e_i) by
+retraining.
 """
 
 from dataclasses import dataclass, replace
@@ -25,36 +26,36 @@ from modelpred.studies.counterfactuals import BLOCK, leave_one_out, without
 from modelpred.studies.utility import StudyContext, refitted, retrained
 from modelpred.targets.linear import Linear
 
-# Weights and what is kept of each step for the way back, held at once.
+# Number of parameters that are differentiated at once; limits the memory of the backward pass.
 DERIVATIVE_ROWS = 64
-# Leave-one-out differences are small: retraining must be with_tolerance than they are.
+# Leave-one-out differences are small, so retraining needs a smaller tolerance.
 TRUTH_TOLERANCE = 1e-9
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a parameter stands in its model.
+class ParameterName:
+    """Name of a parameter.
 
     Attributes:
-        class_name: whose score it belongs to; empty for a family with one score.
-        feature: what it multiplies, or `intercept`; for a network `parameter 17`.
+        class_name: the class whose score it is part of; empty for a family with one score.
+        feature: the feature that it multiplies, or `intercept`; for a network `parameter 17`.
     """
 
     class_name: str
     feature: str
 
 
-def places(context: StudyContext) -> list[Place]:
-    """Return the place of every parameter, in the order of the parameters."""
+def parameter_names(context: StudyContext) -> list[ParameterName]:
+    """Return the name of every parameter, in order."""
     features = context.points.features.shape[1]
     size = context.model.parameter_count(features, context.points.classes)
     if not isinstance(context.model, Linear):
-        return [Place("", f"parameter {number}") for number in range(size)]
+        return [ParameterName("", f"parameter {number}") for number in range(size)]
     names = context.feature_names or tuple(f"feature {number}" for number in range(features))
     outputs = size // (features + 1)
     classes = context.class_names or tuple(f"class {number}" for number in range(outputs))
     return [
-        Place(classes[output] if outputs > 1 else "", name)
+        ParameterName(classes[output] if outputs > 1 else "", name)
         for output in range(outputs)
         for name in (*names, "intercept")
     ]
@@ -66,12 +67,12 @@ def derivatives(
     """Return d theta_j / d w_i of the predictor at w = 1 by automatic differentiation.
 
     Args:
-        refit: whose parameters; those of a refined one are differentiated through its Newton steps,
-            if its family is convex.
-        parameters: which of them; default: all.
+        refit: the predictor. A refined one is differentiated through its Newton steps, if its family
+            is convex.
+        parameters: positions of the parameters; default: all.
 
     Raises:
-        InvalidInput: a parameter that the model does not have.
+        InvalidInput: the model does not have such a parameter.
     """
     predictor, refine = (
         (refit.predictor, refit.refine) if isinstance(refit, Refined) else (refit, 0)
@@ -91,7 +92,7 @@ def derivatives(
 
 
 def _derivatives(predictor: Predictor, chosen: Tensor, *, refine: float | int) -> Tensor:
-    """One copy of w = 1 for each parameter, so that one way back serves all of them."""
+    """Derivatives with one copy of w = 1 for each parameter, so that one backward pass suffices."""
     features = predictor.points.features
     precision = next(predictor.network.parameters()).dtype
     weights = features.new_ones(len(chosen), len(features), dtype=torch.float64)
@@ -103,29 +104,29 @@ def _derivatives(predictor: Predictor, chosen: Tensor, *, refine: float | int) -
 
 
 def removals_of(refit: Refit, context: StudyContext) -> Float[Tensor, "parameters points"]:
-    """Return theta_j(1) - theta_j(1 - e_i): what row i adds to each parameter."""
+    """Return theta_j(1) - theta_j(1 - e_i), the effect of row i on each parameter."""
     return whole(refit, context).sub(leave_one_out(refit, context)).T
 
 
 def whole(refit: Refit, context: StudyContext) -> Float[Tensor, "one parameters"]:
-    """Return the parameters that a refit gives all rows."""
+    """Return a refit's parameters for all rows."""
     return refitted(refit, torch.ones(1, context.pool), context)
 
 
 def exact_removals(context: StudyContext) -> Float[Tensor, "points parameters"]:
-    """Return retrained parameters without each row; nan where training did not converge."""
+    """Return retrained parameters without each row; nan if training did not converge."""
     blocks = torch.arange(context.pool)[:, None].split(BLOCK)
     return torch.cat([retrained(without(rows, points=context.pool), context) for rows in blocks])
 
 
 def with_tolerance(context: StudyContext) -> StudyContext:
-    """Return the context with a truth that resolves what one row of many changes."""
+    """Return the context with retraining to a tolerance below the effects of single rows."""
     truth = context.truth
     if truth.tolerance <= TRUTH_TOLERANCE:
         return context
-    better = Retraining(truth.model, truth.points, tolerance=TRUTH_TOLERANCE, start=truth.start)
+    precise = Retraining(truth.model, truth.points, tolerance=TRUTH_TOLERANCE, start=truth.start)
     refits = {
-        name: better if isinstance(refit, Retraining) else refit
+        name: precise if isinstance(refit, Retraining) else refit
         for name, refit in context.refits.items()
     }
-    return replace(context, truth=better, refits=refits)
+    return replace(context, truth=precise, refits=refits)

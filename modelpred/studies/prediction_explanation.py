@@ -1,8 +1,8 @@
-"""Explanations of single predictions: what each row does to a margin, and which few rows flip it.
+"""Explanations of single predictions: effects of rows on the margin, and small sets that flip it.
 
-For some test rows the training rows whose removal moves the margin most, beside exact leave-one-out
-differences; and by several methods the smallest sets whose removal flips the predicted class
-(counterfactuals.py), each confirmed, or not, by retraining once.
+For some test rows, it lists the training rows whose removal changes the margin most, with exact
+leave-one-out differences. Several methods search for small sets of rows whose removal flips the
+predicted class (counterfactuals.py); each set is checked by retraining once.
 """
 
 import time
@@ -17,7 +17,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from modelpred.metrics import Vector
-from modelpred.studies.counterfactuals import Flip, Question, leave_one_out, smallest_flip
+from modelpred.studies.counterfactuals import (
+    ExplainedPrediction,
+    Flip,
+    leave_one_out,
+    smallest_flip,
+)
 from modelpred.studies.parameter_attribution import whole
 from modelpred.studies.utility import StudyContext, written_number
 
@@ -50,21 +55,21 @@ FLIP_METHODS = {
 
 @dataclass(frozen=True)
 class Exact:
-    """What retraining says, which explanations are judged by.
+    """Retrained parameters, as the reference for explanations.
 
     Attributes:
         full: parameters with all rows, [1, parameters].
-        alone: parameters without each row; nan where training did not converge.
+        leave_one_out: parameters without each row; nan if training did not converge.
     """
 
     full: Float[Tensor, "one parameters"]
-    alone: Float[Tensor, "points parameters"]
+    leave_one_out: Float[Tensor, "points parameters"]
 
 
 def predicted_class(
     context: StudyContext, full: Float[Tensor, "one parameters"], features: Float[Tensor, " n"]
 ) -> int:
-    """Return the class that the full-data model predicts; 0 for a regression."""
+    """Return the class that the model of all rows predicts; 0 for a regression."""
     if context.model.regression:
         return 0
     classes = context.points.classes
@@ -73,16 +78,16 @@ def predicted_class(
 
 
 def effects_of(
-    question: Question,
+    prediction: ExplainedPrediction,
     single: Float[Tensor, "points parameters"],
-    everything: Float[Tensor, "one parameters"],
+    full: Float[Tensor, "one parameters"],
 ) -> Vector:
-    """Return the change of the margin when each row alone is removed."""
-    return question.judged(single)[0] - question.judged(everything)[0]
+    """Return the change of the margin when each single row is removed."""
+    return prediction.margins(single)[0] - prediction.margins(full)[0]
 
 
 def strongest(values: Vector, count: int) -> list[int]:
-    """Return the positions of the values that are largest either way, the largest first."""
+    """Return the positions of the values with the largest magnitudes, the largest first."""
     return np.argsort(-np.abs(values), kind="stable")[:count].tolist()
 
 
@@ -95,20 +100,20 @@ def explanations(
     rows: int,
     largest: float,
 ) -> dict[str, pl.DataFrame]:
-    """Return tables on single predictions: effects by the subject, flips by all that are asked.
+    """Return tables on single predictions: effects by the subject, and flips by all methods.
 
     Args:
-        context: the pool, the test rows and the refits.
-        exact: what retraining says.
+        context: the training rows, the test rows and the refits.
+        exact: retrained parameters.
         test_rows: positions of the rows to explain.
-        methods: refits that search for flips, of those there are; the subject always does.
-        rows: effects that are listed for each test row.
-        largest: share of the pool that may be removed.
+        methods: refits that search for flips, besides the subject.
+        rows: number of effects to list for each test row.
+        largest: largest share of the training rows to remove.
     """
     names = [context.subject, *(name for name in methods if name != context.subject)]
     names = [name for name in names if name in context.refits]
     single = {name: leave_one_out(context.refits[name], context) for name in names}
-    everything = {name: whole(context.refits[name], context) for name in names}
+    full = {name: whole(context.refits[name], context) for name in names}
     effects: list[dict[str, Any]] = []
     flips: list[dict[str, Any]] = []
     seconds = dict.fromkeys(names, 0.0)
@@ -117,14 +122,16 @@ def explanations(
         label = predicted_class(context, exact.full, features)
         for name in names:
             began = time.perf_counter()
-            question = Question(context.refits[name], context, features, label=label)
-            effect = effects_of(question, single[name], everything[name])
+            prediction = ExplainedPrediction(context.refits[name], context, features, label=label)
+            effect = effects_of(prediction, single[name], full[name])
             if name == context.subject:
-                true = effects_of(question, exact.alone, exact.full)
+                true = effects_of(prediction, exact.leave_one_out, exact.full)
                 effects += _effect_rows(context, test_row, effect, true, rows=rows)
             if not context.model.regression:
-                flip = smallest_flip(question, effect, largest=max(1, int(largest * context.pool)))
-                margin = float(question.judged(exact.full)[0][0])
+                flip = smallest_flip(
+                    prediction, effect, largest=max(1, int(largest * context.pool))
+                )
+                margin = float(prediction.margins(exact.full)[0][0])
                 flips.append(
                     {"method": name, "test_row": test_row, "predicted": label, "margin": margin}
                     | _flip_row(context, flip)
@@ -166,7 +173,7 @@ def _flip_row(context: StudyContext, flip: Flip) -> dict[str, Any]:
 
 
 def _flip_methods(flips: pl.DataFrame, seconds: dict[str, float]) -> pl.DataFrame:
-    """How many flips each method found and retraining confirmed, and how large the sets are."""
+    """Number of flips and of confirmed flips by each method, and mean size of the sets."""
     confirmed = flips.filter("confirmed").group_by("test_row").len()
     common = confirmed.filter(pl.col("len") == len(seconds))["test_row"].to_list()
     rows: list[dict[str, Any]] = []

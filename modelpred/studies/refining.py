@@ -1,4 +1,4 @@
-"""Studies whose subject is the predictor with some Newton steps from each of its predictions."""
+"""Adds the predictor refined by Newton steps to the refits of a study."""
 
 from dataclasses import replace
 
@@ -7,10 +7,10 @@ from modelpred.studies.utility import StudyContext
 
 
 def with_refined(context: StudyContext, *, refine: float) -> tuple[str, StudyContext]:
-    """Return the name of the refit that a study is about, and the context that has it.
+    """Return the name of the refit to evaluate, and the context with it.
 
-    That is the refined predictor, put before the other refits; the context's own subject where
-    `refine` is 0 or the subject is no predictor.
+    This is the refined predictor, as the first refit. If `refine` is 0 or the context's subject is
+    not a predictor, it is the context's own subject.
     """
     subject = context.refits[context.subject]
     if not (refine and isinstance(subject, Predictor)):

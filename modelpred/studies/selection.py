@@ -1,9 +1,9 @@
-"""Which k rows to keep, and how good is the model that they train?
+"""Selections of k rows, and the test loss of models trained on them.
 
-Rows are chosen by what refits predict on validation rows, one half of the test rows drawn at random
-(greedy_selection.py): `greedy`, `swapped` (greedy, then swaps, the few best of which retraining confirms) and the k rows of the highest value by every
-method of valuation_methods.py. What was chosen is retrained exactly and judged on the other half of the test
-rows, beside random choices and the whole pool (curves.py).
+Rows are selected with validation rows, a random half of the test rows (greedy_selection.py):
+`greedy`, `swapped` (greedy, then swaps that retraining confirms) and the k rows of the highest value
+by every method of valuation_methods.py. Models are retrained exactly on the selected rows and scored
+on the other half of the test rows, together with random selections and all rows (curves.py).
 
 The split of the test rows, the sizes and the quotas are this project's own protocol.
 """
@@ -20,7 +20,14 @@ from torch import Tensor
 
 from modelpred.errors import InvalidInput
 from modelpred.metrics import mean_interval
-from modelpred.studies.curves import RANDOM, Judged, Kept, area_table, curve_table, judged
+from modelpred.studies.curves import (
+    RANDOM,
+    ScoredSelection,
+    Selected,
+    area_table,
+    curve_table,
+    scored_selections,
+)
 from modelpred.studies.greedy_selection import (
     Quota,
     backwards,
@@ -36,7 +43,7 @@ from modelpred.studies.utility import (
     groups_of,
     written_number,
 )
-from modelpred.studies.valuation_methods import OURS, Worth, all_worths
+from modelpred.studies.valuation_methods import OURS, MethodValues, values_by_method
 from modelpred.targets.model import Points
 
 STUDY = "selection"
@@ -49,13 +56,13 @@ class SelectionConfig(BaseModel):
 
     Attributes:
         share: share of the rows to keep that is reported first.
-        step: of the shares on the curves.
-        quota: `class`, or a column of the table: each class or group keeps its share of the pool;
+        step: distance between the shares on the curves.
+        quota: `class`, or a column of the table: each class or group keeps its share of the rows;
             None: no quotas.
-        permutations: budget of the Shapley and of the Banzhaf values, in random orders of the rows.
-        stride: one in so many of the kept rows goes before the rest is scored again.
-        swaps: swaps that may improve a greedy choice.
-        random: random choices of each size.
+        permutations: budget of the Shapley and Banzhaf values, in random orders of the rows.
+        stride: of the remaining rows, one in this many is removed before they are scored again.
+        swaps: most swaps that improve a greedy selection.
+        random: random selections of each size.
         seed: of the split of the test rows and of the draws.
     """
 
@@ -72,41 +79,41 @@ class SelectionConfig(BaseModel):
 
 
 def run(config: SelectionConfig, context: StudyContext) -> StudyResult:
-    """Return how good the model of the chosen rows is, by every way to choose.
+    """Return the scores of models trained on the rows that each method selects.
 
     Tables: `curves` (method, order, share, rows, loss, low, high, accuracy: see curves.py), `areas`
-    (method, order, area, gain, low, high), `methods` with a row per way to choose `config.share` of
-    the rows, best first (method, ours, rows, loss, low, high, accuracy, seconds) and `chosen` with a
-    row per point: row_id and, for every method, whether it keeps the row then.
+    (method, order, area, gain, low, high), `methods` with a row per method at `config.share` of the
+    rows, best first (method, ours, rows, loss, low, high, accuracy, seconds) and `chosen` with a row
+    per point: row_id and, for every method, whether it selects the row at this share.
     """
-    choosing, judging = split_test(context, seed=config.seed)
+    validation, test = split_test(context, seed=config.seed)
     quota = _quota(config, context)
     generator = context.generator(seed=config.seed, study=STUDY, block=1)
     sizes = _sizes(config, context.pool)
     seconds: dict[str, float] = {}
-    kept = _greedy(config, choosing, quota, sizes, seconds)
-    worths = all_worths(choosing, permutations=config.permutations, generator=generator)
-    worths.pop(RANDOM)
-    kept += [
-        Kept(name, order, torch.stack([_top(worth, size, quota, order) for size in sizes]))
-        for name, worth in worths.items()
+    selections = _greedy(config, validation, quota, sizes, seconds)
+    values = values_by_method(validation, permutations=config.permutations, generator=generator)
+    values.pop(RANDOM)
+    selections += [
+        Selected(name, order, torch.stack([_top(of_rows, size, quota, order) for size in sizes]))
+        for name, of_rows in values.items()
         for order in (MOST, LEAST)
     ]
-    seconds |= {name: worth.seconds for name, worth in worths.items()}
-    kept.append(Kept(RANDOM, MOST, _random(config, sizes, quota, generator)))
-    curves, unfinished = judged(kept, judging)
+    seconds |= {name: of_rows.seconds for name, of_rows in values.items()}
+    selections.append(Selected(RANDOM, MOST, _random(config, sizes, quota, generator)))
+    curves, unfinished = scored_selections(selections, test)
     methods = _methods(config, context, curves, seconds)
     tables = {
         "curves": curve_table(curves, pool=context.pool),
         "areas": area_table(curves, pool=context.pool),
         "methods": methods,
-        "chosen": _chosen(config, context, kept),
+        "chosen": _chosen(config, context, selections),
     }
     metrics: dict[str, Any] = {
         "share": config.share,
         "rows": headline_size(config, context.pool),
-        "validation_rows": len(choosing.test_points.labels),
-        "test_rows": len(judging.test_points.labels),
+        "validation_rows": len(validation.test_points.labels),
+        "test_rows": len(test.test_points.labels),
         "not_converged": unfinished,
         "methods": {row.pop("method"): row for row in methods.to_dicts()},
         **_lead(config, context, curves),
@@ -115,15 +122,15 @@ def run(config: SelectionConfig, context: StudyContext) -> StudyResult:
 
 
 def split_test(context: StudyContext, *, seed: int) -> tuple[StudyContext, StudyContext]:
-    """Return the context with one half of the test rows to choose by, and with the other to judge.
+    """Return two contexts: with one half of the test rows as validation rows, and with the other.
 
     Raises:
-        InvalidInput: fewer than four test rows.
+        InvalidInput: there are fewer than four test rows.
     """
     rows = len(context.test_points.labels)
     if rows < 4:
         raise InvalidInput(
-            f"{rows} test rows are too few to choose by one half and judge by the other"
+            f"{rows} test rows are too few to use one half for validation and the other for testing"
         )
     order = context.generator(seed=seed, study=STUDY, block=0).permutation(rows)
     halves = torch.from_numpy(order).tensor_split(2)
@@ -136,7 +143,7 @@ def split_test(context: StudyContext, *, seed: int) -> tuple[StudyContext, Study
 
 
 def headline_size(config: SelectionConfig, pool: int) -> int:
-    """Return how many rows `config.share` is."""
+    """Return the number of rows of `config.share`."""
     return max(1, round(config.share * pool))
 
 
@@ -164,8 +171,8 @@ def _greedy(
     quota: Quota,
     sizes: list[int],
     seconds: dict[str, float],
-) -> list[Kept]:
-    """The greedy choices of all sizes, and the same after swaps."""
+) -> list[Selected]:
+    """The greedy selections of all sizes, and the same after swaps."""
     game, truth = (
         game_of(refit, context) for refit in (context.refits[context.subject], context.truth)
     )
@@ -178,20 +185,20 @@ def _greedy(
         context.progress(done, len(sizes), f"{STUDY}: swaps")
     seconds[SWAPPED] = time.perf_counter() - began
     return [
-        Kept(GREEDY, MOST, torch.stack([path[size] for size in sizes])),
-        Kept(SWAPPED, MOST, torch.stack(swapped)),
+        Selected(GREEDY, MOST, torch.stack([path[size] for size in sizes])),
+        Selected(SWAPPED, MOST, torch.stack(swapped)),
     ]
 
 
-def _top(worth: Worth, size: int, quota: Quota, order: str) -> Tensor:
-    signed = worth.values if order == MOST else -worth.values
+def _top(of_rows: MethodValues, size: int, quota: Quota, order: str) -> Tensor:
+    signed = of_rows.values if order == MOST else -of_rows.values
     return top_by_value(signed, size=size, quota=quota)
 
 
 def _random(
     config: SelectionConfig, sizes: list[int], quota: Quota, generator: np.random.Generator
 ) -> Tensor:
-    """Nested random choices, `config.random` of each size."""
+    """Nested random selections, `config.random` of each size."""
     pool = len(quota.group)
     orders = [generator.permutation(pool).astype(np.float64) for _ in range(config.random)]
     return torch.stack(
@@ -200,14 +207,18 @@ def _random(
 
 
 def _methods(
-    config: SelectionConfig, context: StudyContext, curves: list[Judged], seconds: dict[str, float]
+    config: SelectionConfig,
+    context: StudyContext,
+    curves: list[ScoredSelection],
+    seconds: dict[str, float],
 ) -> pl.DataFrame:
-    """Every way to choose at the headline size, and the whole pool."""
+    """All methods at the headline size, and the model of all rows."""
     size = headline_size(config, context.pool)
-    table = curve_table([curve for curve in curves if curve.kept.order == MOST], pool=context.pool)
+    most = [curve for curve in curves if curve.selected.order == MOST]
+    table = curve_table(most, pool=context.pool)
     whole = table.filter(pl.col("method") == GREEDY, pl.col("rows") == context.pool)
-    here = table.filter(pl.col("rows") == size)
-    both = pl.concat([here, whole.with_columns(pl.lit("all_rows").alias("method"))])
+    of_size = table.filter(pl.col("rows") == size)
+    both = pl.concat([of_size, whole.with_columns(pl.lit("all_rows").alias("method"))])
     ours = [name in (*OURS, GREEDY, SWAPPED) for name in both["method"]]
     return (
         both.with_columns(
@@ -220,21 +231,23 @@ def _methods(
 
 
 def _lead(
-    config: SelectionConfig, context: StudyContext, curves: list[Judged]
+    config: SelectionConfig, context: StudyContext, curves: list[ScoredSelection]
 ) -> dict[str, float | str | None]:
-    """By how much the swapped choice beats the best of the rivals', paired by test rows."""
+    """Loss of the best other method minus that of `swapped`, paired by test rows."""
     size = headline_size(config, context.pool)
     losses = {
-        curve.kept.method: curve.mean_losses()[size] for curve in curves if curve.kept.order == MOST
+        curve.selected.method: curve.mean_losses()[size]
+        for curve in curves
+        if curve.selected.order == MOST
     }
-    rivals = {
+    others = {
         name: rows.mean()
         for name, rows in losses.items()
         if name not in (*OURS, GREEDY, SWAPPED) and np.isfinite(rows).all()
     }
-    if not rivals:
+    if not others:
         return {"best_rival": None}
-    best = min(rivals, key=lambda name: rivals[name])
+    best = min(others, key=lambda name: others[name])
     lead = mean_interval(losses[best] - losses[SWAPPED])
     return {
         "best_rival": best,
@@ -244,11 +257,13 @@ def _lead(
     }
 
 
-def _chosen(config: SelectionConfig, context: StudyContext, kept: list[Kept]) -> pl.DataFrame:
+def _chosen(
+    config: SelectionConfig, context: StudyContext, selections: list[Selected]
+) -> pl.DataFrame:
     size = headline_size(config, context.pool)
     columns = {
-        choice.method: choice.weights[choice.weights.sum(dim=1) == size][0].numpy()
-        for choice in kept
-        if choice.order == MOST and choice.method != RANDOM
+        each.method: each.weights[each.weights.sum(dim=1) == size][0].numpy()
+        for each in selections
+        if each.order == MOST and each.method != RANDOM
     }
     return pl.DataFrame({"row_id": list(context.row_ids), **columns})

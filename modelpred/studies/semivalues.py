@@ -1,7 +1,7 @@
-"""What is each point worth in a game? One estimator for all semi-values.
+"""Estimates semi-values of the players of any game: Shapley, Banzhaf, beta-Shapley, leave-one-out.
 
-A semi-value is the mean of what the utility v gains when point i joins a random subset of the
-others, whose size k has the chance q_k (Dubey, Neyman and Weber 1981):
+The semi-value of point i is the mean gain of the utility v when i joins a random subset of the
+others, whose size k has the probability q_k (Dubey, Neyman and Weber 1981):
 
     value_i = Σ_k q_k  E_{S without i, |S| = k} [ v(S + i) - v(S) ]
 
@@ -11,22 +11,22 @@ others, whose size k has the chance q_k (Dubey, Neyman and Weber 1981):
                      (Kwon and Zou 2022): (1, 1) is Shapley; a larger alpha favours small subsets
     leave_one_out    q_{N-1} = 1
 
-Leave-one-out needs N + 1 evaluations and has no error. The others are sampled (sampling.py) or, for
-up to 16 points, enumerated.
+Leave-one-out needs N + 1 evaluations and is exact. The others are sampled (sampling.py) or, for up
+to 16 points, enumerated.
 
-*Efficiency.* Shapley values add up to v(all) - v(none). What the sample misses of that sum is given
-to the points in proportion to their squared standard errors.
+*Efficiency.* Shapley values add up to v(all) - v(none). The difference of the sampled sum from this
+is distributed over the points in proportion to their squared standard errors.
 
 *Stopping.* The mean of n independent estimates has the standard errors s_i = spread / √n. With V
 the variance of the values over points,
 
     reliability = 1 - mean(s_i²) / V
 
-is the correlation to expect with a second, independent estimate of the same length: how far the
-ranking would repeat itself. Sampling ends at the first check where every demand is met (largest s_i
-at most `error`; reliability at least `reliability`) or else with the budget. Checks come after 10
-rounds and then every time there are a quarter more: few enough that the early luck of one of them
-matters little. The estimates drawn until then are those that a budget of that length would draw.
+is the expected correlation with a second, independent estimate of the same length. Sampling stops
+at the first check that meets all stopping rules (largest s_i at most `error`; reliability at least
+`reliability`), or when the budget is used. Checks are made after 10 rounds and then whenever the
+number of rounds has grown by a quarter; few checks limit the bias of stopping at a lucky one. The
+estimates are the same as those of a budget of that length.
 """
 
 from dataclasses import dataclass
@@ -55,7 +55,7 @@ FIRST_CHECK = 10
 
 
 class Semivalue(BaseModel):
-    """Which semi-value; alpha and beta matter to `beta_shapley` alone."""
+    """Which semi-value to estimate; alpha and beta are used only by `beta_shapley`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -63,7 +63,7 @@ class Semivalue(BaseModel):
     alpha: float = Field(default=4.0, gt=0)
     beta: float = Field(default=1.0, gt=0)
 
-    def chances(self, points: int) -> Vector:
+    def size_probabilities(self, points: int) -> Vector:
         """Return q_k for k = 0..points-1; they add up to 1."""
         others = points - 1
         sizes = np.arange(points, dtype=np.float64)
@@ -79,39 +79,39 @@ class Semivalue(BaseModel):
 
 
 @dataclass(frozen=True)
-class Enough:
-    """When sampling may end before its budget; None makes no demand.
+class StoppingRule:
+    """When sampling may stop before the budget is used; None: no such rule.
 
     Attributes:
         error: largest standard error of any point.
-        reliability: correlation to expect with a second estimate.
+        reliability: expected correlation with a second estimate.
     """
 
     error: float | None = None
     reliability: float | None = None
 
     @property
-    def asked(self) -> bool:
-        """Whether there is any demand."""
+    def is_active(self) -> bool:
+        """Whether there is any rule."""
         return self.error is not None or self.reliability is not None
 
-    def reached(self, values: "Values") -> bool:
-        """Whether all demands are met."""
-        exact = self.error is None or float(values.standard_errors.max()) <= self.error
-        ranked = self.reliability is None or values.reliability >= self.reliability
-        return exact and ranked
+    def is_met(self, values: "Values") -> bool:
+        """Whether all rules are met."""
+        precise = self.error is None or float(values.standard_errors.max()) <= self.error
+        reliable = self.reliability is None or values.reliability >= self.reliability
+        return precise and reliable
 
 
 @dataclass(frozen=True)
 class Values:
-    """Values with what their uncertainty is made from.
+    """Values with their uncertainty.
 
     Attributes:
         values: [points].
-        standard_errors: [points]; 0 where nothing was sampled, nan from a single estimate.
-        estimates: [estimates, points], independent, each with the value as its expectation.
-        evaluations: subsets whose utility was asked for.
-        failed: how many of them have none, because their models failed.
+        standard_errors: [points]; 0 if nothing was sampled, nan from a single estimate.
+        estimates: [estimates, points], independent and unbiased.
+        evaluations: number of subsets whose utility was evaluated.
+        failed: number of these with an undefined utility, because their models failed.
     """
 
     values: Vector
@@ -122,7 +122,7 @@ class Values:
 
     @cached_property
     def reliability(self) -> float:
-        """Correlation to expect with a second, independent estimate; nan when it is not known."""
+        """Expected correlation with a second, independent estimate; nan if it is unknown."""
         spread = float(self.values.var())
         noise = float(np.mean(self.standard_errors**2))
         if noise == 0:
@@ -131,7 +131,7 @@ class Values:
 
     @property
     def halves(self) -> tuple[Vector, Vector]:
-        """Two independent estimates from half of the rows each; a single row is both."""
+        """Two independent estimates from half of the rows each; a single row is used for both."""
         second = self.estimates[1::2] if len(self.estimates) > 1 else self.estimates
         return self.estimates[::2].mean(axis=0), second.mean(axis=0)
 
@@ -145,31 +145,33 @@ def estimate_values(
     semivalue: Semivalue | None = None,
     sampler: SamplerName = "stratified",
     small: float | None = None,
-    enough: Enough | None = None,
+    stopping: StoppingRule | None = None,
     progress: Progress = silent,
 ) -> Values:
     """Return the semi-values of any game by sampling.
 
     Args:
-        utility: the game; from 0/1 weights [subsets, points] to a number per subset.
-        points: its players.
-        permutations: the budget in random orders, of about one evaluation a point each; even for
-            samplers of pairs. Stratified ones cost twice as much, for orders of small subsets.
+        utility: the game; maps 0/1 weights [subsets, points] to a number per subset.
+        points: number of players.
+        permutations: the budget in random orders, with about one evaluation per point each; an even
+            number except for the sampler `permutation`. The sampler `stratified` uses twice as many
+            evaluations, for short orders.
         generator: draws the subsets.
         semivalue: default Shapley.
-        sampler: how subsets are drawn, see sampling.py; `reuse` for Banzhaf alone.
-        small: share of the places that short orders cover when stratified, see `make_sampler`.
-        enough: when to stop earlier.
-        progress: called with (evaluations done, in all, "values").
+        sampler: how subsets are drawn, see sampling.py; `reuse` only for Banzhaf.
+        small: share of positions with short orders if stratified, see `make_sampler`.
+        stopping: when to stop before the budget is used.
+        progress: called with (evaluations done, total, "values").
 
     Raises:
-        InvalidInput: a budget or a sampler that does not fit.
-        UndefinedUtility: no utility of none or of all, or of too many other subsets.
+        InvalidInput: an invalid budget, or a sampler that the semi-value cannot use.
+        UndefinedUtility: the utility of the empty subset, of all points, or of too many other
+            subsets is undefined.
     """
     kind = semivalue or Semivalue()
-    demands = enough or Enough()
+    rule = stopping or StoppingRule()
     if kind.name == "leave_one_out":
-        return left_out(utility, points=points, progress=progress)
+        return leave_one_out_values(utility, points=points, progress=progress)
     if sampler == "reuse" and kind.name != "banzhaf":
         raise InvalidInput(
             f"the sampler reuse is for banzhaf, not for {kind.name}; use stratified, antithetic or "
@@ -178,7 +180,11 @@ def estimate_values(
     game = Game(utility, points=points, total=0, progress=silent)
     ends = game.ends()
     source = make_sampler(
-        sampler, chances=kind.chances(points), ends=ends, small=small, generator=generator
+        sampler,
+        size_probabilities=kind.size_probabilities(points),
+        ends=ends,
+        small=small,
+        generator=generator,
     )
     each = source.orders_a_round
     if permutations < each or permutations % each:
@@ -191,20 +197,20 @@ def estimate_values(
     total = float(ends[1] - ends[0]) if kind.name == "shapley" else None
     drawn = 0
     while True:
-        more = max(FIRST_CHECK, drawn // 4) if demands.asked else rounds
+        more = max(FIRST_CHECK, drawn // 4) if rule.is_active else rounds
         more = min(more, rounds - drawn)
         source.draw(more, game)
         drawn += more
-        if drawn == rounds or demands.reached(_summarised(source.estimates(), total, game)):
+        if drawn == rounds or rule.is_met(_summarised(source.estimates(), total, game)):
             return _summarised(source.estimates(), total, game)
 
 
-def left_out(utility: Utility, *, points: int, progress: Progress = silent) -> Values:
+def leave_one_out_values(utility: Utility, *, points: int, progress: Progress = silent) -> Values:
     """Return v(all) - v(all but i) for every point: exact, from points + 1 evaluations."""
     game = Game(utility, points=points, total=points + 1, progress=progress)
-    worths = game(points + 1, lambda rows: rows[:, None] != torch.arange(points))
-    game.require(worths, "all points or of all but one")
-    return _exact((worths[-1] - worths[:-1]).numpy(), game)
+    utilities = game(points + 1, lambda rows: rows[:, None] != torch.arange(points))
+    game.require(utilities, "all points or of all but one")
+    return _exact((utilities[-1] - utilities[:-1]).numpy(), game)
 
 
 def enumerate_values(
@@ -217,8 +223,8 @@ def enumerate_values(
     """Return the exact semi-values of a game of up to 16 points from all its 2^points subsets.
 
     Raises:
-        InvalidInput: more points than that.
-        UndefinedUtility: a subset has no utility.
+        InvalidInput: there are more than 16 points.
+        UndefinedUtility: the utility of a subset is undefined.
     """
     if points > ENUMERABLE:
         raise InvalidInput(
@@ -227,20 +233,20 @@ def enumerate_values(
         )
     game = Game(utility, points=points, total=2**points, progress=progress)
     members = torch.arange(points)
-    found = game(2**points, lambda rows: (rows[:, None] >> members) & 1)
-    game.require(found, "all subsets")
-    worths = found.numpy()
+    evaluated = game(2**points, lambda rows: (rows[:, None] >> members) & 1)
+    game.require(evaluated, "all subsets")
+    utilities = evaluated.numpy()
     numbers = np.arange(2**points)
     sizes = np.bitwise_count(numbers)
     # A subset of k others is one of (points - 1 choose k).
     others = np.arange(points)
     choices = gammaln(points) - gammaln(others + 1) - gammaln(points - others)
-    chance = (semivalue or Semivalue()).chances(points) / np.exp(choices)
+    probability = (semivalue or Semivalue()).size_probabilities(points) / np.exp(choices)
     values = np.empty(points)
     for point in range(points):
         without = numbers[(numbers >> point) & 1 == 0]
-        gains = worths[without + 2**point] - worths[without]
-        values[point] = gains @ chance[sizes[without]]
+        gains = utilities[without + 2**point] - utilities[without]
+        values[point] = gains @ probability[sizes[without]]
     return _exact(values, game)
 
 
@@ -249,7 +255,7 @@ def _exact(values: Vector, game: Game) -> Values:
 
 
 def _summarised(estimates: Vector, total: float | None, game: Game) -> Values:
-    """Mean and standard error; with a total, values that add up to it."""
+    """Means and standard errors; with a total, the values are corrected to add up to it."""
     if not np.isfinite(estimates).all():
         raise UndefinedUtility(
             f"{game.failed} of {game.done} subsets have no score, because their models failed: too "

@@ -1,11 +1,11 @@
-"""What all studies share: what they are given, what they return, and how good a model is.
+"""The input and the result of a study, and scores of models, shared by all studies.
 
-A study asks refits about subsets and scores the models that come back on test rows. Scores
-[subsets, test rows, outputs] are formed in blocks of bounded size and reduced at once.
+A study gets models of subsets from refits and scores them on test rows. Scores [subsets, test rows,
+outputs] are computed in blocks of bounded size, and each block is reduced at once.
 
-**A model that failed has no number.** Where training did not converge, or a prediction is not
-finite, the parameters are nan (`refitted`, `retrained`), and so is whatever is computed from them
-(`scored`). Both count what failed, by refit, in `StudyContext.failures`.
+**Failed models are nan.** If training did not converge, or a prediction is not finite, the parameters
+are nan (`refitted`, `retrained`), and so are all numbers computed from them (`scored`). Failures are
+counted for each refit in `StudyContext.failures`.
 """
 
 import json
@@ -29,54 +29,54 @@ from modelpred.refits.retraining import Progress, Refit, Retraining, checked_wei
 from modelpred.targets.model import Points, TargetModel
 from modelpred.targets.threads import threads_for
 
-# Scores formed at once: small enough for the processor's cache, large enough for its products.
+# Bytes of a block of scores: fits into the processor's cache, and is large enough for fast products.
 SCORE_BYTES = 4 * 2**20
 PREDICTOR = "predictor"
 
 UtilityName = Literal["loss", "accuracy", "squared_error"]
 Scoring = Callable[[Tensor, Tensor], Tensor]
-"""(scores [subsets, rows, outputs], labels [rows]) -> a number per subset, the higher the better"""
+"""(scores [subsets, rows, outputs], labels [rows]) -> a number per subset; higher is better"""
 
 
 class Failures:
-    """How many models each refit was asked for, and how many of them failed."""
+    """Counts the models and the failed models of each refit."""
 
     def __init__(self) -> None:
-        self.asked: Counter[str] = Counter()
+        self.models: Counter[str] = Counter()
         self.failed: Counter[str] = Counter()
 
     def record(self, name: str, failed: Bool[Tensor, " subsets"]) -> None:
-        """Count the answers of one call."""
-        self.asked[name] += len(failed)
+        """Count the models of one call."""
+        self.models[name] += len(failed)
         self.failed[name] += int(failed.sum())
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Models and failures of each refit that had any failure."""
         return {
-            name: {"models": self.asked[name], "failed": count}
+            name: {"models": self.models[name], "failed": count}
             for name, count in self.failed.items()
             if count
         }
 
     def __str__(self) -> str:
-        """One line for a person; empty where nothing failed."""
+        """One line with all failures; empty if there are none."""
         parts = [
-            f"{count:,} of {self.asked[name]:,} models of {name.replace('_', ' ')}"
+            f"{count:,} of {self.models[name]:,} models of {name.replace('_', ' ')}"
             for name, count in self.failed.items()
             if count
         ]
         if not parts:
             return ""
-        return f"{', '.join(parts)} did not converge or were not finite and are left out"
+        return f"{', '.join(parts)} did not converge or were not finite and are excluded"
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """What was done before the first query.
+    """Preparation of the predictor before its first query.
 
     Attributes:
-        targets: subsets that were trained, to fit on and to watch the fit with.
-        fit_seconds: what fitting took.
+        targets: number of models trained for the fit and for its validation.
+        fit_seconds: seconds of the fit.
     """
 
     targets: int
@@ -85,25 +85,25 @@ class Preparation:
 
 @dataclass(frozen=True)
 class StudyContext:
-    """What a study works on.
+    """The input of a study.
 
     Attributes:
         model: the family of the target models.
-        points: the pool that weights refer to.
+        points: the training points that weights refer to.
         test_points: the rows on which models are scored.
-        refits: the fitted predictor and its rivals, by name.
+        refits: the fitted predictor and the other methods, by name.
         truth: exact retraining.
-        row_ids: a name for each point of the pool.
-        seed: goes into every draw, together with the study's own.
+        row_ids: id of each training point.
+        seed: combined with the study's own seed in every draw.
         progress: called with (done, total, what).
-        rows: the original cells of the pool's points, where a study can find groups.
-        mislabelled: [points], where wrong labels were planted; None where none were. A study may
-            judge methods by it and must show it to none.
-        feature_names: what the features are called; empty if nobody said.
-        class_names: what the classes are called; empty if nobody said.
-        test_row_ids: a name for each test row; empty if nobody said.
-        preparation: what the predictor cost before its first query; None if nobody said.
-        failures: what failed so far; copies of the context share it.
+        rows: the original cells of the training points, for groups of rows.
+        mislabelled: [points], whether a wrong label was planted; None if none was. Studies use it to
+            evaluate methods and never pass it to a method.
+        feature_names: names of the features; may be empty.
+        class_names: names of the classes; may be empty.
+        test_row_ids: id of each test row; may be empty.
+        preparation: cost of the predictor before its first query; may be None.
+        failures: counts of failed models, shared by copies of the context.
     """
 
     model: TargetModel
@@ -124,12 +124,12 @@ class StudyContext:
 
     @property
     def subject(self) -> str:
-        """The refit that the study is about: the predictor, or else the first there is."""
+        """Name of the refit that the study evaluates: the predictor, or the first refit."""
         return PREDICTOR if PREDICTOR in self.refits else next(iter(self.refits))
 
     @property
     def pool(self) -> int:
-        """Number of points that weights refer to."""
+        """Number of training points."""
         return len(self.points.labels)
 
     def generator(self, *, seed: int, study: str, block: int) -> np.random.Generator:
@@ -139,7 +139,7 @@ class StudyContext:
 
 @dataclass(frozen=True)
 class StudyResult:
-    """What a study found: numbers for people and gates, tables for figures."""
+    """The result of a study: numbers and tables."""
 
     metrics: dict[str, Any]
     tables: dict[str, pl.DataFrame]
@@ -148,11 +148,10 @@ class StudyResult:
 def refitted(
     refit: Refit, weights: Num[Tensor, "subsets points"], context: StudyContext
 ) -> Float[Tensor, "subsets parameters"]:
-    """Return a refit's parameters, the family's prior-only model where no optimum exists.
+    """Return a refit's parameters, with the family's prior-only model if there is no optimum.
 
-    A subset without some class has no logistic optimum; its model is then given by definition
-    (see `TargetModel.without_optimum`), which no refit has to guess. A model that failed is nan,
-    and counted.
+    A subset that lacks a class has no logistic optimum. Its model is given by definition (see
+    `TargetModel.without_optimum`). A failed model is nan and counted.
     """
     return recorded(refit(weights), weights, context, refit.name)
 
@@ -163,7 +162,7 @@ def recorded(
     context: StudyContext,
     name: str,
 ) -> Float[Tensor, "subsets parameters"]:
-    """Return the answers of a refit to these weights as `refitted` does."""
+    """Return a refit's parameters for these weights, treated as in `refitted`."""
     rows = checked_weights(weights, points=context.pool)
     return _counted(context.model.with_prior(answers, rows, context.points), context, name)
 
@@ -171,7 +170,7 @@ def recorded(
 def retrained(
     weights: Num[Tensor, "subsets points"], context: StudyContext, *, progress: Progress = silent
 ) -> Float[Tensor, "subsets parameters"]:
-    """Return the parameters of exact retraining; nan where it did not converge, and counted."""
+    """Return the parameters of exact retraining; nan and counted if training did not converge."""
     return _counted(context.truth(weights, progress=progress), context, context.truth.name)
 
 
@@ -181,20 +180,20 @@ def full_model(
     """Return the exactly trained parameters of all rows, or of these weights.
 
     Raises:
-        InvalidInput: training did not converge, so that there is nothing to compare to.
+        InvalidInput: training did not converge.
     """
-    everything = torch.ones(context.pool) if weights is None else weights
-    full = retrained(everything[None], context)
+    all_rows = torch.ones(context.pool) if weights is None else weights
+    full = retrained(all_rows[None], context)
     if not bool(finished(full)[0]):
         raise InvalidInput(
-            f"the {context.model.name} model of all {context.pool} rows did not converge, so there "
-            "is nothing to compare to; scale the features, or change targets.tolerance or targets.C"
+            f"the {context.model.name} model of all {context.pool} rows did not converge; scale the "
+            "features, or change targets.tolerance or targets.C"
         )
     return full
 
 
 def finished(parameters: Float[Tensor, "subsets parameters"]) -> Bool[Tensor, " subsets"]:
-    """Return which models did not fail."""
+    """Return whether each model is finite, that is, did not fail."""
     return parameters.isfinite().all(dim=1)
 
 
@@ -207,7 +206,7 @@ def _counted(answers: Tensor, context: StudyContext, name: str) -> Tensor:
 def score_blocks(
     model: TargetModel, parameters: Float[Tensor, "subsets parameters"], points: Points
 ) -> Iterator[Float[Tensor, "block points outputs"]]:
-    """Return the scores of consecutive subsets on all points, a bounded number at once."""
+    """Return the scores of consecutive blocks of subsets on all points."""
     return model.score_blocks(parameters, points, limit=SCORE_BYTES)
 
 
@@ -221,10 +220,10 @@ def mean_test_losses(
 def row_losses(
     model: TargetModel, parameters: Float[Tensor, "subsets parameters"], points: Points
 ) -> Float[Tensor, "subsets points"]:
-    """Return each point's part in `mean_test_losses`, which is their mean.
+    """Return the contribution of each point to `mean_test_losses`, which is their mean.
 
-    Of a regression, whose loss is the root of a mean, the parts are its linearisation by the squared
-    residuals r², rmse + (r² - rmse²) / (2 rmse): their spread gives its standard error.
+    For a regression, whose loss is a root mean squared error, the contributions are its linearisation
+    in the squared residuals r², rmse + (r² - rmse²) / (2 rmse). Their spread gives the standard error.
     """
 
     def reduce(scores: Tensor) -> Tensor:
@@ -241,7 +240,7 @@ def row_losses(
 def accuracies(
     model: TargetModel, parameters: Float[Tensor, "subsets parameters"], points: Points
 ) -> Float[Tensor, " subsets"]:
-    """Return the share of points that every subset's model gets right; InvalidInput for ridge."""
+    """Return the accuracy of every subset's model on the points; InvalidInput for ridge."""
     return scored(
         lambda scores: model.correct(scores, points.labels).double().mean(dim=1),
         model,
@@ -264,17 +263,18 @@ def squared_errors(
     return scored(reduce, model, parameters, points)
 
 
-def goodness(
+def utilities_of(
     model: TargetModel,
     parameters: Float[Tensor, "subsets parameters"],
     points: Points,
     *,
     utility: UtilityName | Scoring,
 ) -> Float[Tensor, " subsets"]:
-    """Return how good every subset's model is on the points: the higher the better; nan if it failed.
+    """Return the utility of every subset's model on the points; higher is better, nan if it failed.
 
-    Minus the mean loss (of a regression the root mean squared error, in label units), the accuracy, minus the mean squared error, or what a function of scores
-    [subsets, rows, outputs] and labels [rows] says, called with a bounded number of subsets.
+    The utility is minus the mean loss (for a regression the root mean squared error, in the label's
+    units), the accuracy, minus the mean squared error, or the value of a function of scores [subsets,
+    rows, outputs] and labels [rows], which is called with a bounded number of subsets.
     """
     if utility == "loss":
         return -mean_test_losses(model, parameters, points)
@@ -282,38 +282,38 @@ def goodness(
         return accuracies(model, parameters, points)
     if utility == "squared_error":
         return -squared_errors(model, parameters, points)
-    return scored(lambda scores: _scored(utility, scores, points), model, parameters, points)
+    return scored(lambda scores: _checked(utility, scores, points), model, parameters, points)
 
 
-def _scored(scoring: Scoring, scores: Tensor, points: Points) -> Tensor:
-    found = torch.as_tensor(scoring(scores, points.labels))
-    if found.shape != scores.shape[:1]:
+def _checked(scoring: Scoring, scores: Tensor, points: Points) -> Tensor:
+    utilities = torch.as_tensor(scoring(scores, points.labels))
+    if utilities.shape != scores.shape[:1]:
         raise InvalidInput(
-            f"the utility returned {list(found.shape)} for scores {list(scores.shape)}; expected a "
-            f"number for each of {len(scores)} subsets"
+            f"the utility returned {list(utilities.shape)} for scores {list(scores.shape)}; expected "
+            f"a number for each of {len(scores)} subsets"
         )
-    return found.to(torch.float64)
+    return utilities.to(torch.float64)
 
 
 def game_of(
     refit: Refit, context: StudyContext, *, utility: UtilityName | Scoring = "loss"
 ) -> Callable[[Num[Tensor, "subsets points"]], Float[Tensor, " subsets"]]:
-    """Return the utility of subsets: how good their models by this refit are on the test rows."""
+    """Return the game of this refit: a function from weights to the utility of their models."""
 
-    def worth(weights: Num[Tensor, "subsets points"]) -> Float[Tensor, " subsets"]:
+    def game(weights: Num[Tensor, "subsets points"]) -> Float[Tensor, " subsets"]:
         parameters = refitted(refit, weights, context)
-        return goodness(context.model, parameters, context.test_points, utility=utility)
+        return utilities_of(context.model, parameters, context.test_points, utility=utility)
 
-    return worth
+    return game
 
 
 def groups_of(context: StudyContext, *, column: str, key: str) -> tuple[list[str], Tensor]:
     """Return the names of a column's groups and their members, uint8 [groups, points].
 
-    `key` is what the user has to change, for errors.
+    `key` is the setting that error messages name.
 
     Raises:
-        InvalidInput: no such column, a missing cell, or fewer than two groups.
+        InvalidInput: there is no such column, a cell is missing, or there is only one group.
     """
     rows = pl.DataFrame() if context.rows is None else context.rows
     if column not in rows.columns:
@@ -330,7 +330,7 @@ def groups_of(context: StudyContext, *, column: str, key: str) -> tuple[list[str
 
 
 def require_utility(context: StudyContext, *, utility: UtilityName, key: str) -> None:
-    """Raise InvalidInput when the family has no such score."""
+    """Raise InvalidInput if the family does not have this utility."""
     model = context.model
     if utility == "accuracy" and model.regression:
         raise InvalidInput(f"{model.name} has no accuracy; set {key} to loss")
@@ -346,15 +346,15 @@ def scored(
     *,
     columns: tuple[int, ...] = (),
 ) -> Float[Tensor, "subsets *columns"]:
-    """Return what `reduce` makes of the scores of every subset's model; nan for one that failed.
+    """Return `reduce` of the scores of every subset's model; nan for a failed model.
 
     Args:
-        reduce: from scores [subsets, points, outputs] to numbers [subsets, *columns]; it never sees
-            the scores of a model that failed.
+        reduce: maps scores [subsets, points, outputs] to numbers [subsets, *columns]; it is not
+            called with scores of failed models.
         model: the family.
         parameters: of the models.
         points: the rows to score.
-        columns: the shape of what is said of one model.
+        columns: the shape of the result for one model.
     """
     with threads_for(model.largest_scored(parameters, points, limit=SCORE_BYTES)):
         blocks = score_blocks(model, parameters, points)
@@ -365,26 +365,26 @@ def scored(
 def _reduced(
     reduce: Callable[[Tensor], Tensor], scores: Tensor, columns: tuple[int, ...]
 ) -> Tensor:
-    """What `scored` says of a block."""
-    kept = scores.sum(dim=(1, 2)).isfinite()
-    if bool(kept.all()):
+    """The result of `scored` for a block."""
+    finite = scores.sum(dim=(1, 2)).isfinite()
+    if bool(finite.all()):
         return reduce(scores).to(torch.float64)
     part = torch.full((len(scores), *columns), torch.nan, dtype=torch.float64)
-    if bool(kept.any()):
-        part[kept] = reduce(scores[kept]).to(torch.float64)
+    if bool(finite.any()):
+        part[finite] = reduce(scores[finite]).to(torch.float64)
     return part
 
 
 def written_number(value: float | Tensor) -> float | None:
-    """Return a finite number as it is, and None for what JSON and tables cannot hold."""
+    """Return the number, or None if it is not finite (JSON and tables have no nan)."""
     number = float(value)
     return number if math.isfinite(number) else None
 
 
 def write_result(result: StudyResult, folder: Path) -> None:
-    """Write metrics.json and every table as Parquet and, for plots and spreadsheets, as CSV.
+    """Write metrics.json, and every table as Parquet and CSV.
 
-    A table with lists in its cells has no place in a CSV file and is Parquet alone.
+    A table with lists in its cells is written only as Parquet.
     """
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(result.metrics, indent=2, allow_nan=False)
@@ -396,7 +396,7 @@ def write_result(result: StudyResult, folder: Path) -> None:
 
 
 def read_result(folder: Path) -> StudyResult:
-    """Return the result that `write_result` wrote."""
+    """Return the result that `write_result` wrote into the folder."""
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     tables = {
         path.stem: pl.read_parquet(path, glob=False) for path in sorted(folder.glob("*.parquet"))

@@ -1,21 +1,20 @@
-"""What is each row worth? Semi-values of the pool's points over the test score.
+"""Values of rows: semi-values of the training points with the test score as utility.
 
-With v(S) the test score of the model of subset S, a point's value is the mean of what v gains when
-the point joins a random subset of the others (Ghorbani and Zou 2019 for data): see semivalues.py
-for which subsets, and sampling.py for how they are drawn. Any refit can answer for v; exact
-retraining on other draws is the truth that the answers are judged by.
+Let v(S) be the test score of the model of subset S. The value of a point is the mean gain of v when
+the point joins a random subset of the others (Ghorbani and Zou 2019); semivalues.py defines the
+subsets, sampling.py draws them. The models can come from any refit. Values are compared with those
+of exact retraining on other draws.
 
-The predictor's models are refined by default: of a subset of a few rows its plain answer is the
-least certain, and those are the subsets that most of the differences between values come from
-(docs/values.md).
+The predictor is refined by default: its plain predictions are least accurate for subsets of a few
+rows, and these subsets contribute most to the differences between values (docs/values.md).
 
-v(none) is the score of the family's prior-only model: for K classes a log loss of log K. Values
-have the units of the score: those of the label where numbers are predicted (root mean squared error).
+v(none) is the score of the family's prior-only model: for K classes, a log loss of log K. Values
+have the units of the score; for a regression these are the label's units (root mean squared error).
 
-With `group`, a column of the table, whole groups of rows (all of one vendor, one source, one day)
-are the players of a second game: a group's value is what its rows gain when they join together.
+With `group`, a column of the table, groups of rows (all of one vendor, one source, one day) are the
+players of a second game: the value of a group is the gain when all of its rows join.
 
-Games of up to 16 players whose subsets are no more than the budget are enumerated, not sampled.
+Games of up to 16 players are enumerated if they have no more subsets than the budget.
 """
 
 import time
@@ -34,9 +33,9 @@ from modelpred.studies.refining import with_refined
 from modelpred.studies.sampling import SamplerName, UndefinedUtility, Utility
 from modelpred.studies.semivalues import (
     ENUMERABLE,
-    Enough,
     Semivalue,
     SemivalueName,
+    StoppingRule,
     Values,
     enumerate_values,
     estimate_values,
@@ -60,22 +59,22 @@ class ValuationConfig(BaseModel):
     """Section `valuation` of params.yaml.
 
     Attributes:
-        semivalue: which mean over subsets: shapley, banzhaf, beta_shapley or leave_one_out.
-        alpha: of beta_shapley; the larger, the more small subsets count.
-        beta: of beta_shapley; the larger, the more large subsets count.
+        semivalue: shapley, banzhaf, beta_shapley or leave_one_out.
+        alpha: of beta_shapley; larger values give small subsets more weight.
+        beta: of beta_shapley; larger values give large subsets more weight.
         sampler: how subsets are drawn; reuse is for banzhaf.
-        permutations: budget in random orders; one costs one or two evaluations per point.
-        truth_permutations: as many other orders with exact retraining; 0 leaves the truth out.
-        error: stop before the budget once no standard error is larger; None: do not.
-        reliability: stop before the budget once the ranking would repeat itself so well, as the
-            correlation with a second estimate; None: do not. With both, both must hold.
-        small: share of the places that get short orders of their own (stratified); None: a
-            twentieth, but ten places at least, as far as that is no more than a third.
-        utility: minus the mean test loss (of numbers the root mean squared error), the test
+        permutations: budget in random orders, of one or two evaluations per point each.
+        truth_permutations: number of other orders with exact retraining; 0: none.
+        error: stop early when no standard error is larger; None: no such rule.
+        reliability: stop early when the expected correlation with a second estimate is at least
+            this; None: no such rule. If both rules are set, both must be met.
+        small: share of positions that are sampled with short orders (stratified); None: a twentieth,
+            at least ten positions, and at most a third.
+        utility: minus the mean test loss (for a regression, the root mean squared error), the test
             accuracy, or minus the mean squared error.
-        group: a column of the table whose groups of rows are valued, too; None: none.
-        refine: Newton steps that each prediction takes; 0 for the predictions as they are.
-        rivals: whether every refit is valued, or only the study's subject.
+        group: a column of the table whose groups are also valued; None: none.
+        refine: Newton steps of each prediction; 0: none.
+        rivals: whether to value the rows with every refit, or only with the study's subject.
         seed: of the draws.
     """
 
@@ -106,7 +105,7 @@ def values_of(
     generator: np.random.Generator,
     progress: Callable[[int, int, str], None],
 ) -> Values:
-    """Return the values that the config asks for, of any game; exact ones where that is cheap."""
+    """Return the values of any game with these settings; exact values if the game is small."""
     kind = Semivalue(name=config.semivalue, alpha=config.alpha, beta=config.beta)
     sampled = kind.name != "leave_one_out"
     if sampled and points <= ENUMERABLE and 2**points <= permutations * points:
@@ -119,7 +118,7 @@ def values_of(
         semivalue=kind,
         sampler=config.sampler,
         small=config.small,
-        enough=Enough(error=config.error, reliability=config.reliability),
+        stopping=StoppingRule(error=config.error, reliability=config.reliability),
         progress=progress,
     )
 
@@ -127,45 +126,47 @@ def values_of(
 def run(
     config: ValuationConfig, context: StudyContext, *, scoring: Scoring | None = None
 ) -> StudyResult:
-    """Return every row's value by the study's subject, beside the truth and the rivals.
+    """Return the value of every row, with exact values and those of the other methods.
 
     Tables: `values` with a row per point (row_id, value, standard_error, rank from 1 for the most
-    valuable, true_value, true_standard_error; null without truth), `methods` with a row per refit
-    (method, spearman, spearman_low, spearman_high, top_overlap, bottom_overlap, seconds; null
-    where too many of a rival's models failed) and, with `config.group`, `groups`: a row per group
+    valuable, true_value, true_standard_error; null without exact values), `methods` with a row per
+    refit (method, spearman, spearman_low, spearman_high, top_overlap, bottom_overlap, seconds; null
+    if too many of the refit's models failed) and, with `config.group`, `groups`: a row per group
     (group, rows, and the columns of `values` from value on).
-    The truth is the same estimator with exact retraining on other draws; `truth_reliability`, its
-    split-half reliability by Spearman-Brown, is the ceiling for any method's Spearman, and
-    `truth_top_overlap` the overlap of its own halves.
+
+    Exact values are those of the same estimator with exact retraining on other draws.
+    `truth_reliability`, their split-half reliability by Spearman-Brown, is an upper bound for the
+    Spearman correlation of any method; `truth_top_overlap` is the overlap of their halves.
 
     Args:
-        config: which values, how many draws.
+        config: the semi-value and the budget.
         context: models, points and refits.
-        scoring: a score of the user's own instead of `config.utility`: from scores [subsets, test
-            rows, outputs] and labels to a number per subset, the higher the better.
+        scoring: a utility in place of `config.utility`: maps scores [subsets, test rows, outputs]
+            and labels to a number per subset; higher is better.
     """
     require_utility(context, utility=config.utility, key="valuation.utility")
     scored = scoring or config.utility
     players = torch.eye(context.pool, dtype=torch.uint8)
     truth, truth_metrics = _true_values(config, context, scored, players)
-    about, context = with_refined(context, refine=config.refine)
+    subject_name, context = with_refined(context, refine=config.refine)
     estimates: dict[str, tuple[Values | None, float]] = {}
-    for name in context.refits if config.rivals else [about]:
+    for name in context.refits if config.rivals else [subject_name]:
         began = time.perf_counter()
-        values = _values_or_none(name, config, context, scored, players, needed=name == about)
+        required = name == subject_name
+        values = _values_or_none(name, config, context, scored, players, required=required)
         estimates[name] = values, time.perf_counter() - began
     comparisons = {
         name: _comparison(values, truth) | {"seconds": seconds}
         for name, (values, seconds) in estimates.items()
     }
-    subject, _ = estimates[about]
+    subject, _ = estimates[subject_name]
     assert subject is not None
     metrics: dict[str, Any] = {
         "semivalue": config.semivalue,
         "permutations": config.permutations,
         "refine": config.refine,
         "evaluations": subject.evaluations,
-        **comparisons[about],
+        **comparisons[subject_name],
         "mean_standard_error": written_number(float(subject.standard_errors.mean())),
         "reliability": written_number(subject.reliability),
         **truth_metrics,
@@ -178,7 +179,7 @@ def run(
     names = pl.DataFrame({"row_id": list(context.row_ids)})
     tables = {"values": value_table(names, subject, truth), "methods": methods}
     if config.group is not None:
-        tables["groups"] = group_values(config, context, scored, about=about)
+        tables["groups"] = group_values(config, context, scored, subject=subject_name)
     return StudyResult(metrics, tables)
 
 
@@ -193,14 +194,14 @@ def group_values(
     context: StudyContext,
     scored: UtilityName | Scoring,
     *,
-    about: str,
+    subject: str,
 ) -> pl.DataFrame:
-    """Return the table `groups`: what each group of rows is worth to the subject and in truth."""
+    """Return the table `groups`: the value of each group of rows, predicted and exact."""
     names, members = groups_of(context, column=config.group or "", key="valuation.group")
-    subject = _values(context.refits[about], config, context, scored, members)
+    values = _values(context.refits[subject], config, context, scored, members)
     truth, _ = _true_values(config, context, scored, members)
     sizes = members.sum(dim=1, dtype=torch.int64).numpy()
-    return value_table(pl.DataFrame({"group": names, "rows": sizes}), subject, truth)
+    return value_table(pl.DataFrame({"group": names, "rows": sizes}), values, truth)
 
 
 def _values(
@@ -210,17 +211,17 @@ def _values(
     scored: UtilityName | Scoring,
     members: Tensor,
 ) -> Values:
-    """Values of players who bring the given members each, by a refit; None: by the truth."""
+    """Values of players, each with the given member rows, by a refit; None: by retraining."""
     game = game_of(refit or context.truth, context, utility=scored)
-    alone = len(members) == context.pool
-    whose = "retraining" if refit is None else refit.name
+    single_rows = len(members) == context.pool
+    name = "retraining" if refit is None else refit.name
     return values_of(
-        game if alone else lambda weights: game(weights.double() @ members.double()),
+        game if single_rows else lambda weights: game(weights.double() @ members.double()),
         config,
         points=len(members),
         permutations=config.permutations if refit else config.truth_permutations,
         generator=context.generator(seed=config.seed, study=STUDY, block=int(refit is None)),
-        progress=lambda done, total, what: context.progress(done, total, f"{what}: {whose}"),
+        progress=lambda done, total, what: context.progress(done, total, f"{what}: {name}"),
     )
 
 
@@ -231,13 +232,13 @@ def _values_or_none(
     scored: UtilityName | Scoring,
     players: Tensor,
     *,
-    needed: bool,
+    required: bool,
 ) -> Values | None:
-    """Values by one refit; None for a rival of whose models too many failed."""
+    """Values by one refit; None if too many of its models failed and it is not required."""
     try:
         return _values(context.refits[name], config, context, scored, players)
     except UndefinedUtility:
-        if needed:
+        if required:
             raise
         return None
 
@@ -245,9 +246,9 @@ def _values_or_none(
 def _true_values(
     config: ValuationConfig, context: StudyContext, scored: UtilityName | Scoring, members: Tensor
 ) -> tuple[Values | None, dict[str, Any]]:
-    """Values by exact retraining, and what is known of them: models that failed, ceiling.
+    """Values by exact retraining, and metrics on them: failed models, reliability, time.
 
-    None where too many of them did not converge: then there is nothing to judge by.
+    The values are None if too many models did not converge.
     """
     if config.truth_permutations == 0:
         return None, {}
@@ -259,7 +260,7 @@ def _true_values(
     reliability = float("nan")
     if len(values.estimates) > 1:
         reliability = split_half_reliability(*values.halves)
-    elif not values.standard_errors.any():  # nothing was sampled
+    elif not values.standard_errors.any():  # exact values
         reliability = 1.0
     return values, {
         "truth_permutations": config.truth_permutations,
@@ -272,7 +273,7 @@ def _true_values(
 
 
 def _comparison(estimate: Values | None, truth: Values | None) -> dict[str, float | None]:
-    """Agreement with the truth; None throughout without one."""
+    """Agreement with the exact values; all None without them."""
     if truth is None or estimate is None:
         return dict.fromkeys(_COMPARED[:-1])
     agreement = spearman_interval(estimate.values, truth.values)
@@ -286,21 +287,21 @@ def _comparison(estimate: Values | None, truth: Values | None) -> dict[str, floa
 
 
 def _overlap(first: Vector, second: Vector) -> float:
-    """Share of the highest tenth of one that is among the highest tenth of the other."""
+    """Share of the highest tenth of one vector that is in the highest tenth of the other."""
     count = max(1, round(TOP_SHARE * len(first)))
     highest = [set(np.argsort(-side, kind="stable")[:count]) for side in (first, second)]
     return len(highest[0] & highest[1]) / count
 
 
 def value_table(players: pl.DataFrame, values: Values, truth: Values | None = None) -> pl.DataFrame:
-    """Return the players' columns, then value, error, rank and true value; null without truth."""
+    """Return the players' columns with value, error, rank and exact value (null without truth)."""
     unknown = np.full(players.height, np.nan)
-    place = np.empty(players.height, dtype=np.int64)
-    place[np.argsort(-values.values, kind="stable")] = np.arange(1, players.height + 1)
+    rank = np.empty(players.height, dtype=np.int64)
+    rank[np.argsort(-values.values, kind="stable")] = np.arange(1, players.height + 1)
     table = players.with_columns(
         pl.Series("value", values.values),
         pl.Series("standard_error", values.standard_errors),
-        pl.Series("rank", place),
+        pl.Series("rank", rank),
         pl.Series("true_value", unknown if truth is None else truth.values),
         pl.Series("true_standard_error", unknown if truth is None else truth.standard_errors),
     )

@@ -1,14 +1,14 @@
-"""Versions of the data side by side: what each version's model scores, which rows changed, how values drift.
+"""Comparison of versions of the data: scores of their models, changed rows, and drift of values.
 
-A version is a data set with the predictor that was fitted to it. Rows are the same row when their
-ids are equal, so a table whose rows have no id of their own is compared by row number.
+A version is a data set with the predictor that was fitted to it. Rows with equal ids are the same
+row; a table without ids is compared by row number.
 
-    scores    the model of all rows of one version, predicted and exactly retrained, on the test rows
-              of another: encoded and scaled as the first version's rows were, and without those that
-              it was trained on
-    changes   rows that appeared, went, changed a cell or the label, or moved between pool and test
-    drift     rank correlation of what a study found for the rows that two versions share, and the
-              rows whose rank moved most
+    scores    of the model of all rows of one version, predicted and exactly retrained, on the test
+              rows of another version. The test rows are encoded and scaled like the first version's
+              rows, and rows that the model was trained on are excluded
+    changes   rows that were added, removed, changed, or moved between training and test rows
+    drift     rank correlation of a study's values of the rows that two versions share, and the rows
+              with the largest changes of rank
 """
 
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ _CHANGES = {"row_id": pl.String, "change": pl.String, "columns": pl.String}
 
 @dataclass(frozen=True)
 class Version:
-    """A data set and the predictor that was fitted to it, under the name of the revision."""
+    """A data set and the predictor that was fitted to it, with the name of the revision."""
 
     name: str
     dataset: Dataset
@@ -41,13 +41,13 @@ class Version:
 
 @dataclass(frozen=True)
 class Drift:
-    """How what was found for the rows of one version compares to another.
+    """Change of the rows' values between two versions.
 
     Attributes:
         before: name of the earlier version.
-        after: name of the later one.
-        shared: number of rows that both have.
-        spearman: rank correlation over those, with its interval; None for fewer than three.
+        after: name of the later version.
+        shared: number of rows in both.
+        spearman: rank correlation over the shared rows, with its interval; None for too few rows.
         rows: row_id, value and rank in both, move (rank after - rank before), largest moves first.
     """
 
@@ -59,18 +59,18 @@ class Drift:
 
 
 def cross_scores(versions: Sequence[Version], *, tolerance: float = 1e-6) -> pl.DataFrame:
-    """Loss and accuracy of each version's full-data model on each version's test rows.
+    """Loss and accuracy of each version's model of all rows on each version's test rows.
 
-    One row a pair: `model_of`, `test_rows_of`, `rows` that were scored, `seen` that were left out
-    because the model was trained on them, `loss` of the predicted and `exact_loss` of the retrained
-    model (`TargetModel.test_loss`; null where a model failed), `accuracy` (null for numbers),
-    `problem` where the rows cannot be read.
+    One row for each pair: `model_of`, `test_rows_of`, `rows` (number scored), `seen` (number excluded
+    because the model was trained on them), `loss` of the predicted and `exact_loss` of the retrained
+    model (`TargetModel.test_loss`; null if a model failed), `accuracy` (null for a regression),
+    `problem` if the rows cannot be used.
 
     Args:
-        versions: whose models and rows.
+        versions: the versions to compare.
         tolerance: of retraining.
     """
-    found: list[dict[str, object]] = []
+    scores: list[dict[str, object]] = []
     for version in versions:
         model, points = version.predictor.model, version.predictor.points
         ones = torch.ones(1, len(points.labels), dtype=torch.float64)
@@ -81,7 +81,7 @@ def cross_scores(versions: Sequence[Version], *, tolerance: float = 1e-6) -> pl.
             try:
                 test, seen = _test_points(version, other)
             except InvalidInput as error:
-                found.append({**row, "problem": str(error)})
+                scores.append({**row, "problem": str(error)})
                 continue
             row |= {"rows": len(test.labels), "seen": seen}
             if len(test.labels):
@@ -90,8 +90,8 @@ def cross_scores(versions: Sequence[Version], *, tolerance: float = 1e-6) -> pl.
                 row["exact_loss"] = written_number(mean_test_losses(model, exact, test)[0])
                 if test.classes:
                     row["accuracy"] = written_number(accuracies(model, predicted, test)[0])
-            found.append(row)
-    return pl.DataFrame(found, schema=_SCORES)
+            scores.append(row)
+    return pl.DataFrame(scores, schema=_SCORES)
 
 
 _SCORES = {
@@ -107,62 +107,62 @@ _SCORES = {
 
 
 def _test_points(version: Version, other: Version) -> tuple[Points, int]:
-    """The other's test rows as points of this version, and how many were left out as known to it."""
-    ours, theirs = version.dataset, other.dataset
-    known = set(ours.row_ids) if version is not other else set[str]()
-    kept = [at for at, row_id in enumerate(theirs.test_row_ids) if row_id not in known]
-    cells = torch.from_numpy(ours.encoding.encode(theirs.test_rows[kept]))
-    labels = theirs.test_labels[kept]
-    if bool(ours.classes) != bool(theirs.classes):
+    """Test rows of `other` as points of `version`, and the number excluded as its training rows."""
+    own, tested = version.dataset, other.dataset
+    trained = set(own.row_ids) if version is not other else set[str]()
+    new = [at for at, row_id in enumerate(tested.test_row_ids) if row_id not in trained]
+    cells = torch.from_numpy(own.encoding.encode(tested.test_rows[new]))
+    labels = tested.test_labels[new]
+    if bool(own.classes) != bool(tested.classes):
         raise InvalidInput("the label is a number in one version and a class in the other")
-    if ours.classes:
-        unknown = [name for name in theirs.classes if name not in ours.classes]
+    if own.classes:
+        unknown = [name for name in tested.classes if name not in own.classes]
         if unknown:
             raise InvalidInput(f"class {unknown[0]!r} is not in {version.name}")
-        places = torch.tensor([ours.classes.index(name) for name in theirs.classes])
-        labels = places[labels]
-    if not kept:
-        return Points(ours.scaling(cells), labels, len(ours.classes)), len(theirs.test_row_ids)
-    points = points_of(ours.scaling(cells), labels, len(ours.classes))
-    return points, len(theirs.test_row_ids) - len(kept)
+        positions = torch.tensor([own.classes.index(name) for name in tested.classes])
+        labels = positions[labels]
+    if not new:
+        return Points(own.scaling(cells), labels, len(own.classes)), len(tested.test_row_ids)
+    points = points_of(own.scaling(cells), labels, len(own.classes))
+    return points, len(tested.test_row_ids) - len(new)
 
 
 def row_changes(before: Dataset, after: Dataset) -> pl.DataFrame:
     """Rows that differ: `row_id`, `change` (appeared, went, changed, to test, to pool), `columns`."""
-    old, new = _told(before), _told(after)
-    found = [{"row_id": row_id, "change": "went"} for row_id in old if row_id not in new]
+    old, new = _rows_by_id(before), _rows_by_id(after)
+    changes = [{"row_id": row_id, "change": "went"} for row_id in old if row_id not in new]
     for row_id, (split, cells) in new.items():
         if row_id not in old:
-            found.append({"row_id": row_id, "change": "appeared"})
+            changes.append({"row_id": row_id, "change": "appeared"})
             continue
         old_split, old_cells = old[row_id]
         names = [name for name in {**old_cells, **cells} if old_cells.get(name) != cells.get(name)]
         if names:
-            found.append({"row_id": row_id, "change": "changed", "columns": ", ".join(names)})
+            changes.append({"row_id": row_id, "change": "changed", "columns": ", ".join(names)})
         elif split != old_split:
-            found.append({"row_id": row_id, "change": f"to {split}"})
-    return pl.DataFrame(found, schema=_CHANGES)
+            changes.append({"row_id": row_id, "change": f"to {split}"})
+    return pl.DataFrame(changes, schema=_CHANGES)
 
 
-def _told(dataset: Dataset) -> dict[str, tuple[str, dict[str, str]]]:
-    """Of each row, where it is and what its cells say."""
-    told: dict[str, tuple[str, dict[str, str]]] = {}
+def _rows_by_id(dataset: Dataset) -> dict[str, tuple[str, dict[str, str]]]:
+    """Split and cells of each row by its id."""
+    by_id: dict[str, tuple[str, dict[str, str]]] = {}
     for split, rows in zip(SPLITS, (dataset.rows, dataset.test_rows), strict=True):
         for cells in rows.iter_rows(named=True):
             row_id = cells.pop("row_id")
-            told[row_id] = (split, {name: _word(cell) for name, cell in cells.items()})
-    return told
+            by_id[row_id] = (split, {name: _cell_text(cell) for name, cell in cells.items()})
+    return by_id
 
 
-def _word(cell: object) -> str:
-    """A cell as text; 40 and 40.0 are the same number, whatever type a file gives them."""
+def _cell_text(cell: object) -> str:
+    """A cell as text; equal for 40 and 40.0, whose type may differ between files."""
     return repr(float(cell)) if isinstance(cell, (int, float)) else str(cell)
 
 
 def drift(
     before: tuple[str, pl.DataFrame], after: tuple[str, pl.DataFrame], *, value: str
 ) -> Drift:
-    """How a study's findings for the shared rows moved.
+    """Compare a study's values of the shared rows.
 
     Args:
         before: a version's name and its table with `row_id` and the column `value`.

@@ -35,7 +35,7 @@ from modelpred.studies import labels as labels_study
 from modelpred.studies import selection, valuation
 from modelpred.studies.semivalues import Values, estimate_values
 from modelpred.studies.utility import StudyContext, game_of
-from modelpred.studies.valuation_methods import Worth
+from modelpred.studies.valuation_methods import MethodValues
 from modelpred.subsets import SubsetsConfig, draw_subsets
 from modelpred.targets import points_of, target_model, train_targets
 from tests.benchmarks.results import read_section, write_part
@@ -414,7 +414,7 @@ def _detections(pool: Pool, permutations: int, pydvl: str | None) -> dict[str, t
 
 def _pydvl_labels(pydvl: str, context: StudyContext) -> pl.DataFrame:
     kept = child(pydvl, "knn", context)
-    worth = Worth(kept["values"][0], float(kept["seconds"][0]))
+    worth = MethodValues(kept["values"][0], float(kept["seconds"][0]))
     assert context.mislabelled is not None
     return labels_study.detection_table({"knn_shapley (pyDVL)": worth}, context.mislabelled.numpy())
 

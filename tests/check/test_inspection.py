@@ -48,10 +48,10 @@ def test_the_answer_names_what_a_person_asks_for(people):
         "label rich: 2 classes, no 66.7%, yes 33.3%",
         "age     number          1 ",
         "column 'planet' is 'earth' in every row; left out",
-        "column 'part' says which rows are for training and testing",
+        "column 'part' marks training and test rows",
         "targets.model: auto is logistic",
     ):
-        assert told in found.found
+        assert told in found.description
     assert found.problems == ()
 
 
@@ -65,10 +65,10 @@ def test_the_section_to_paste_reads_the_table(people):
     dataset = prepare(DatasetConfig.model_validate(pasted))
     assert dataset.column_names == ("age", "work", "part")
     assert (
-        f"{len(dataset.row_ids)} rows to train on, {len(dataset.test_row_ids)} to test"
-        in found.found
+        f"{len(dataset.row_ids)} training rows, {len(dataset.test_row_ids)} test rows"
+        in found.description
     )
-    assert f"{len(dataset.feature_names)} features" in found.found
+    assert f"{len(dataset.feature_names)} features" in found.description
 
 
 @pytest.mark.parametrize("classes", [0, 2, 3, 10])
@@ -103,7 +103,7 @@ def test_the_command_exits_with_1_where_something_must_be_mended(people):
 
     refused = said("--label", "rich")
     assert refused.returncode == 1
-    assert "To be mended first:" in refused.stdout
+    assert "Problems to fix:" in refused.stdout
     assert "subsets" not in refused.stdout
     wrong = said("--label", "rihc")
     assert wrong.returncode == 1

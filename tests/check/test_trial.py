@@ -12,14 +12,13 @@ from modelpred.check.estimate import (
     LOWEST,
     Speeds,
     estimate,
+    estimate_text,
     scaled,
-    told,
     usual_subsets,
 )
-from modelpred.check.trial import BLOCK, FIRST, speeds, tried
+from modelpred.check.trial import BLOCK, FIRST, speeds, trial_text
 from modelpred.dataset import prepare_table
-from modelpred.subsets import ROLES, SubsetsConfig, draw_subsets
-from modelpred.targets.store import blocks
+from modelpred.subsets import ROLES, SubsetsConfig, blocks, draw_subsets
 
 NOTHING = Speeds(
     subsets=250,
@@ -37,12 +36,12 @@ NOTHING = Speeds(
 
 
 def counting(step: float):
-    """A clock that says one more step each time that it is asked."""
+    """A clock that advances by one step at each call."""
     return map(step.__mul__, itertools.count()).__next__
 
 
 @pytest.fixture(scope="module")
-def looked(tmp_path_factory):
+def checked(tmp_path_factory):
     place = tmp_path_factory.mktemp("check") / "people.csv"
     generator = np.random.default_rng(0)
     age = generator.integers(18, 90, 80)
@@ -52,9 +51,9 @@ def looked(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def measured(looked):
+def measured(checked):
     """A trial in which every timed step takes 6 seconds."""
-    dataset = prepare_table(looked.table, looked.config)
+    dataset = prepare_table(checked.table, checked.config)
     return speeds(dataset, usual_subsets(6500), start=1.0, clock=counting(6.0))
 
 
@@ -64,8 +63,8 @@ def test_a_slow_machine_tries_few_subsets(measured):
     assert measured.training == 6 / measured.subsets
 
 
-def test_a_fast_machine_tries_a_whole_block(looked):
-    dataset = prepare_table(looked.table, looked.config)
+def test_a_fast_machine_tries_a_whole_block(checked):
+    dataset = prepare_table(checked.table, checked.config)
     found = speeds(dataset, usual_subsets(6500), start=1.0, clock=counting(1e-3))
     assert abs(found.subsets - BLOCK) <= 10
     assert found.training == pytest.approx(1e-3 / found.subsets)
@@ -77,9 +76,9 @@ def test_a_table_of_numbers_has_no_epochs_to_time(tmp_path):
     pl.DataFrame({"size": cells[:, 0], "price": 3e8 + 1e8 * cells.sum(axis=1)}).write_csv(place)
     found = check(config_of(source=str(place), label="price", test="auto", drop=(), categories=()))
     dataset = prepare_table(found.table, found.config)
-    told = speeds(dataset, usual_subsets(6500), start=1.0, clock=counting(6.0))
-    assert told.epoch == 0
-    assert told.preparing == 6
+    trial = speeds(dataset, usual_subsets(6500), start=1.0, clock=counting(6.0))
+    assert trial.epoch == 0
+    assert trial.preparing == 6
 
 
 def test_each_part_has_seconds_of_its_own(measured):
@@ -93,7 +92,7 @@ def test_each_part_has_seconds_of_its_own(measured):
 
 
 def test_the_estimate_adds_the_parts_as_the_stages_do():
-    asked = SubsetsConfig()  # 5,000 to fit, 250 to validate, 1,250 to test; 8 kinds, 27 blocks
+    planned = SubsetsConfig()  # 5,000 to fit, 250 to validate, 1,250 to test; 8 kinds, 27 blocks
     parts = {
         "start": (1.0, {"dataset": 4, "subsets": 2, "targets": 3, "predictor": 2}),
         "drawing": (1.0, {"subsets": 16 + 4 + 1 + 1 + 2 + 2 + 1}),
@@ -108,19 +107,19 @@ def test_the_estimate_adds_the_parts_as_the_stages_do():
         "subset_bytes": (1.0, {"disk": 2 * 6500}),
     }
     for part, (value, expected) in parts.items():
-        alone = Speeds(**{**NOTHING.__dict__, part: value})
-        found = estimate(alone, asked, cores=4, epochs=20)
+        single = Speeds(**{**NOTHING.__dict__, part: value})
+        found = estimate(single, planned, cores=4, epochs=20)
         for stage in ("dataset", "subsets", "targets", "predictor", "disk"):
             whole = expected.get(stage, 0)
             assert getattr(found, stage) == pytest.approx(whole), (part, stage)
 
 
 def test_no_more_cores_help_than_there_are_blocks():
-    asked = scaled(SubsetsConfig(block=10_000), 700)
-    count = len(draw_subsets(asked, points=40))
-    alone = Speeds(**{**NOTHING.__dict__, "training": 1.0})
-    found = estimate(alone, asked, cores=64, epochs=20)
-    kinds = len(blocks(draw_subsets(asked, points=40), 10_000))
+    planned = scaled(SubsetsConfig(block=10_000), 700)
+    count = len(draw_subsets(planned, points=40))
+    single = Speeds(**{**NOTHING.__dict__, "training": 1.0})
+    found = estimate(single, planned, cores=64, epochs=20)
+    kinds = len(blocks(draw_subsets(planned, points=40), 10_000))
     assert found.targets == pytest.approx(count / kinds)
 
 
@@ -133,7 +132,7 @@ def test_more_subsets_keep_their_proportions():
 
 
 def test_the_text_is_a_range_for_each_stage():
-    text = told(
+    text = estimate_text(
         Speeds(**{**NOTHING.__dict__, "training": 0.1, "shard_bytes": 1000.0}),
         SubsetsConfig(),
         cores=2,
@@ -145,10 +144,10 @@ def test_the_text_is_a_range_for_each_stage():
     assert "disk       about 20 MB" in text
 
 
-def test_more_subsets_than_there_are_is_said_so(looked):
-    few = looked.table.rows.head(8)
-    table = looked.table.__class__(
-        **{**looked.table.__dict__, "rows": few, "held_out": looked.table.held_out[:8]}
+def test_more_subsets_than_there_are_is_said_so(checked):
+    few = checked.table.rows.head(8)
+    table = checked.table.__class__(
+        **{**checked.table.__dict__, "rows": few, "held_out": checked.table.held_out[:8]}
     )
-    text = tried(table, looked.config, subsets=6500, report=lambda *_: None)
+    text = trial_text(table, checked.config, subsets=6500, report=lambda *_: None)
     assert text.startswith("6,500 subsets cannot be trained: ")

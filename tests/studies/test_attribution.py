@@ -15,7 +15,7 @@ from modelpred.predictor import Refined
 from modelpred.refits import Influence, Retraining
 from modelpred.studies import attribution, parameter_attribution
 from modelpred.studies.attribution import AttributionConfig
-from modelpred.studies.parameter_attribution import derivatives, places, removals_of
+from modelpred.studies.parameter_attribution import derivatives, parameter_names, removals_of
 from modelpred.studies.utility import write_result
 from modelpred.targets import target_model
 
@@ -162,19 +162,22 @@ def test_responsible_rows_are_the_strongest_by_exhaustion(exact):
 
 def test_places_have_names(context):
     named = replace(context, feature_names=("a", "b", "c"), class_names=("x", "y", "z"))
-    found = [(place.class_name, place.feature) for place in places(named)]
+    found = [(place.class_name, place.feature) for place in parameter_names(named)]
     names = ["a", "b", "c", "intercept"]
     if context.model.name == "softmax":
         assert found == [(label, name) for label in "xyz" for name in names]
     else:
         assert found == [("", name) for name in names]
-    assert places(context)[1].feature == "feature 1"
+    assert parameter_names(context)[1].feature == "feature 1"
 
 
 def test_parameters_of_a_network_have_numbers(logistic):
     network = replace(logistic, model=target_model("mlp", hidden=2))
-    assert [place.feature for place in places(network)][:2] == ["parameter 0", "parameter 1"]
-    assert len(places(network)) == 2 * 4 + 2 * 3
+    assert [place.feature for place in parameter_names(network)][:2] == [
+        "parameter 0",
+        "parameter 1",
+    ]
+    assert len(parameter_names(network)) == 2 * 4 + 2 * 3
 
 
 def test_tables_and_metrics(context, tmp_path):
@@ -182,7 +185,7 @@ def test_tables_and_metrics(context, tmp_path):
     json.dumps(result.metrics, allow_nan=False)
     write_result(result, tmp_path)
     tables = result.tables
-    size = len(places(context))
+    size = len(parameter_names(context))
     assert len(tables["responsible"]) == 3 * size
     assert len(tables["effects"]) == 9
     assert tables["parameters"]["spearman_influence"].min() > 0.8

@@ -38,18 +38,18 @@ def test_preparation_is_paid_back_by_what_each_query_saves(
         assert cost - predictor > (queries - 1) * retraining - 1e-9
 
 
-def test_a_query_alone_and_in_a_batch():
+def test_a_single_query_and_a_batch():
     found = seconds_of(Sleeping(), torch.ones(20, 3), timings=2)
     # Sleeping is never short, and on a busy machine it may be late.
-    assert 0.011 <= found.alone < 0.1
+    assert 0.011 <= found.single < 0.1
     assert 0.0015 <= found.batched < 0.02
 
 
 def test_rows_are_made_of_what_was_measured(monkeypatch, context):
     measured = {
-        "retraining": Seconds(alone=0.5, batched=0.125),
-        "warm_retraining": Seconds(alone=0.25, batched=0.0625),
-        context.refits[context.subject].name: Seconds(alone=0.0, batched=0.0625),
+        "retraining": Seconds(single=0.5, batched=0.125),
+        "warm_retraining": Seconds(single=0.25, batched=0.0625),
+        context.refits[context.subject].name: Seconds(single=0.0, batched=0.0625),
     }
     monkeypatch.setattr(costs, "seconds_of", lambda refit, *_, **__: measured[refit.name])
     weights = torch.ones(4, context.pool)
@@ -63,7 +63,7 @@ def test_rows_are_made_of_what_was_measured(monkeypatch, context):
     assert table["queries"].to_list() == [30, 60, 240]
 
 
-def test_without_a_preparation_nothing_is_said_of_it():
+def test_without_a_preparation_its_columns_are_null():
     context = make_context("ridge")
     table = break_even(context, torch.ones(4, context.pool), timings=1)
     assert table["queries"].null_count() == table["preparation_seconds"].null_count() == 3

@@ -9,22 +9,28 @@ import torch
 
 from modelpred.refits import Influence
 from modelpred.studies import counterfactuals
-from modelpred.studies.counterfactuals import Flip, Question, leave_one_out, smallest_flip, without
+from modelpred.studies.counterfactuals import (
+    ExplainedPrediction,
+    Flip,
+    leave_one_out,
+    smallest_flip,
+    without,
+)
 
 POOL = 30
 
 
 def question_of(context, test_row, refit=None):
-    """A question about a test row, with the class that all rows predict and each row's effect."""
+    """A prediction about a test row, with the class that all rows predict and each row's effect."""
     refit = refit or context.truth
     features = context.test_points.features[test_row]
     full = context.truth(torch.ones(1, context.pool))
     classes = context.points.classes
     scores = context.model.scores(full, features.expand(classes, -1))
     label = int(context.model.correct(scores, torch.arange(classes))[0].int().argmax())
-    question = Question(refit, context, features, label=label)
-    single = question.judged(leave_one_out(refit, context))[0]
-    return question, single - question.judged(full)[0]
+    prediction = ExplainedPrediction(refit, context, features, label=label)
+    single = prediction.margins(leave_one_out(refit, context))[0]
+    return prediction, single - prediction.margins(full)[0]
 
 
 def test_rows_are_removed_once_however_often_they_are_named():
@@ -41,10 +47,10 @@ def test_leave_one_out_is_a_plain_loop(context, monkeypatch):
         assert found[row].tolist() == pytest.approx(context.truth(weights)[0].tolist(), abs=1e-7)
 
 
-def smallest_by_enumeration(question, *, largest):
+def smallest_by_enumeration(prediction, *, largest):
     for size in range(1, largest + 1):
         rows = torch.tensor(list(itertools.combinations(range(POOL), size)))
-        if not question.removed(rows)[1].all():
+        if not prediction.removed(rows)[1].all():
             return size
     return None
 
@@ -55,9 +61,9 @@ def test_no_set_of_fewer_rows_flips_where_all_were_tried(logistic):
     margins = logistic.model.scores(full, logistic.test_points.features)[0, :, 0].abs()
     compared = 0
     for test_row in margins.argsort()[:6].tolist():
-        question, effects = question_of(logistic, test_row)
-        smallest = smallest_by_enumeration(question, largest=2)
-        found = smallest_flip(question, effects, largest=15)
+        prediction, effects = question_of(logistic, test_row)
+        smallest = smallest_by_enumeration(prediction, largest=2)
+        found = smallest_flip(prediction, effects, largest=15)
         if smallest is not None:
             assert len(found.removed) == smallest
             compared += 1
@@ -68,25 +74,25 @@ def test_no_set_of_fewer_rows_flips_where_all_were_tried(logistic):
 def test_what_is_found_flips_and_needs_every_row(context, test_row):
     if context.model.regression:
         return
-    question, effects = question_of(context, test_row)
-    found = smallest_flip(question, effects, largest=20)
+    prediction, effects = question_of(context, test_row)
+    found = smallest_flip(prediction, effects, largest=20)
     if not found.removed:
         return
     # The exact refit predicts what retraining confirms.
     assert found.confirmed
     assert found.margin == pytest.approx(found.retrained_margin, abs=1e-6)
     rows = torch.tensor([found.removed])
-    assert not question.removed(rows)[1].any()
+    assert not prediction.removed(rows)[1].any()
     if len(found.removed) > 1:
         one_back = torch.tensor(list(itertools.combinations(found.removed, rows.shape[1] - 1)))
-        assert question.removed(one_back)[1].all()
+        assert prediction.removed(one_back)[1].all()
 
 
 def test_nothing_is_found_where_too_few_may_go(logistic):
     full = logistic.truth(torch.ones(1, POOL))
     surest = logistic.model.scores(full, logistic.test_points.features)[0, :, 0].abs().argmax()
-    question, effects = question_of(logistic, int(surest))
-    found = smallest_flip(question, effects, largest=1)
+    prediction, effects = question_of(logistic, int(surest))
+    found = smallest_flip(prediction, effects, largest=1)
     assert (found.removed, found.confirmed) == ((), False)
     assert np.isnan([found.margin, found.retrained_margin]).all()
 
@@ -95,19 +101,22 @@ def test_a_rival_that_errs_is_not_confirmed(logistic):
     """The influence function is asked; retraining answers whether its sets flip."""
     influence = Influence(logistic.model, logistic.points, logistic.truth(torch.ones(1, POOL))[0])
     for test_row in range(8):
-        question, effects = question_of(logistic, test_row, influence)
-        found = smallest_flip(question, effects, largest=15)
+        prediction, effects = question_of(logistic, test_row, influence)
+        found = smallest_flip(prediction, effects, largest=15)
         if found.removed:
             rows = torch.tensor([found.removed])
-            holds = Question(
-                logistic.truth, logistic, question.row.features[0], label=int(question.row.labels)
+            holds = ExplainedPrediction(
+                logistic.truth,
+                logistic,
+                prediction.row.features[0],
+                label=int(prediction.row.labels),
             ).removed(rows)[1]
             assert found.confirmed == (not holds[0])
 
 
 def test_a_training_that_does_not_converge_confirms_nothing(logistic, monkeypatch):
-    question, effects = question_of(logistic, 0)
-    assert smallest_flip(question, effects, largest=20).confirmed
+    prediction, effects = question_of(logistic, 0)
+    assert smallest_flip(prediction, effects, largest=20).confirmed
     train = type(logistic.truth).train
 
     def unfinished(self, weights, **extra):
@@ -115,6 +124,6 @@ def test_a_training_that_does_not_converge_confirms_nothing(logistic, monkeypatc
         return replace(trained, converged=torch.zeros_like(trained.converged))
 
     monkeypatch.setattr(type(logistic.truth), "train", unfinished)
-    assert isinstance(found := smallest_flip(question, effects, largest=20), Flip)
+    assert isinstance(found := smallest_flip(prediction, effects, largest=20), Flip)
     assert found.removed
     assert not found.confirmed

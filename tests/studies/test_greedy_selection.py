@@ -34,9 +34,9 @@ def best_subset(game, points, size):
 def test_additive_utilities_keep_their_best_rows(stride):
     worths = np.random.default_rng(0).normal(size=10)
     path = backwards(games.additive(worths), sizes=[10, 6, 3, 1], quota=no_quota(10), stride=stride)
-    for size, kept in path.items():
-        assert torch.equal(kept, top_by_value(worths, size=size, quota=no_quota(10)))
-        assert set(kept.nonzero()[:, 0].tolist()) == set(np.argsort(-worths)[:size])
+    for size, selected in path.items():
+        assert torch.equal(selected, top_by_value(worths, size=size, quota=no_quota(10)))
+        assert set(selected.nonzero()[:, 0].tolist()) == set(np.argsort(-worths)[:size])
 
 
 def test_backwards_is_a_plain_loop_over_removals():
@@ -99,35 +99,35 @@ def test_swaps_end_where_no_single_swap_helps(seed):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_quotas_are_kept_by_every_way_to_choose(seed):
+def test_every_selection_meets_its_quota(seed):
     quota = own_shares(GROUPS)
     game = games.random_game(10, seed=seed)
     values = np.random.default_rng(seed).normal(size=10)
     path = backwards(game, sizes=range(1, 11), quota=quota, stride=3)
     for size in range(1, 11):
-        promised = torch.tensor([6 * size // 10, 3 * size // 10, size // 10])
-        assert torch.equal(quota.promised(size), promised)
+        guaranteed = torch.tensor([6 * size // 10, 3 * size // 10, size // 10])
+        assert torch.equal(quota.guaranteed(size), guaranteed)
         top = top_by_value(values, size=size, quota=quota)
         for kept in (path[size], top, with_swaps(game, top, swaps=20, quota=quota)):
             assert kept.sum() == size
-            assert (quota.members(kept) >= promised).all()
+            assert (quota.members(kept) >= guaranteed).all()
 
 
 def test_a_quota_brings_in_rows_that_value_alone_leaves_out():
     values = np.arange(10.0)[::-1].copy()
     alone = top_by_value(values, size=5, quota=no_quota(10))
-    promised = Quota(GROUPS, torch.tensor([0.0, 0.2, 0.0], dtype=torch.float64))
+    guaranteed = Quota(GROUPS, torch.tensor([0.0, 0.2, 0.0], dtype=torch.float64))
     assert alone.nonzero()[:, 0].tolist() == [0, 1, 2, 3, 4]
-    found = top_by_value(values, size=5, quota=promised)
+    found = top_by_value(values, size=5, quota=guaranteed)
     assert found.nonzero()[:, 0].tolist() == [0, 1, 2, 3, 6]
 
 
-def test_impossible_wishes():
-    for shares, told in (
+def test_invalid_values_are_refused():
+    for shares, message in (
         ([0.5, 0.3, 0.3], "add up to 1.1"),
-        ([0, 0, 0.5], "of all rows to groups"),
+        ([0, 0, 0.5], "rows to groups of"),
     ):
-        with pytest.raises(InvalidInput, match=told):
+        with pytest.raises(InvalidInput, match=message):
             Quota(GROUPS, torch.tensor(shares, dtype=torch.float64))
-    with pytest.raises(InvalidInput, match="cannot choose 11 of 10 rows"):
+    with pytest.raises(InvalidInput, match="cannot select 11 of 10 rows"):
         backwards(games.random_game(10), sizes=[11], quota=no_quota(10))

@@ -102,7 +102,7 @@ def test_a_written_bank_scores_the_same(logistic, tmp_path):
     first, second = (lds.run(SMALL, logistic, bank=side) for side in (bank, again))
     assert first.tables["lds"].equals(second.tables["lds"])
     (tmp_path / "bank.parquet").write_bytes(b"PAR1 no table")
-    with pytest.raises(InvalidInput, match="is no bank of margins"):
+    with pytest.raises(InvalidInput, match="is not a bank of margins"):
         lds.read_bank(tmp_path / "bank.parquet")
     with pytest.raises(InvalidInput, match="is missing"):
         lds.read_bank(tmp_path / "none.parquet")
@@ -163,22 +163,22 @@ def test_the_command_scores_a_matrix_from_any_of_three_kinds_of_file(project):
     assert "newton step" in said.output
 
 
-def test_files_that_hold_no_matrix_are_refused_in_one_line(project):
+def test_files_without_a_matrix_are_refused_in_one_line(project):
     place, effects = project
     np.save(place / "objects.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
     np.save(place / "turned.npy", effects.T)
     (place / "words.csv").write_text("a,b\nx,y\n")
     (place / "notes.txt").write_text("1")
-    for name, told in {
-        "objects.npy": "holds no matrix of numbers",
+    for name, message in {
+        "objects.npy": "is not a matrix of numbers",
         "turned.npy": "transpose it",
-        "words.csv": "holds no matrix of numbers",
+        "words.csv": "is not a matrix of numbers",
         "notes.txt": "expected a file that ends in .npy, .csv, .parquet",
         "none.npy": "is missing",
     }.items():
         said = CliRunner().invoke(app, ["lds", str(place / name), "--project", str(place)])
         assert said.exit_code == 1
-        assert told in said.output
+        assert message in said.output
         assert len(said.output.splitlines()) == 1
     elsewhere = CliRunner().invoke(app, ["lds", str(place / "turned.npy"), "--project", "none"])
     assert "run the lds study first" in elsewhere.output

@@ -39,7 +39,7 @@ def test_every_subset_has_the_share_and_every_point_the_same_chance():
 
 @pytest.mark.parametrize(("share", "points"), [(0.7, 1), (0.1, 3), (0.9, 4)])
 def test_a_share_that_leaves_nothing_in_or_out_is_refused(share, points):
-    with pytest.raises(InvalidInput, match="one left out"):
+    with pytest.raises(InvalidInput, match="one outside"):
         drawn(3, points, share=share)
 
 

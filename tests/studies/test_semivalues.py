@@ -9,11 +9,11 @@ from modelpred.errors import InvalidInput
 from modelpred.studies import sampling
 from modelpred.studies.sampling import UndefinedUtility, short_orders
 from modelpred.studies.semivalues import (
-    Enough,
     Semivalue,
+    StoppingRule,
     enumerate_values,
     estimate_values,
-    left_out,
+    leave_one_out_values,
 )
 from tests import games
 
@@ -59,13 +59,15 @@ def assert_within_four_standard_errors(estimated, exact):
 def test_chances_of_sizes_are_those_of_the_definition(kind, players):
     exact = [float(chance) for chance in games.size_chances(kind, players)]
     # Logarithms of factorials of 300 are near 1,400: 1e-13 of that is lost in a chance.
-    assert kind.chances(players) == pytest.approx(exact, rel=1e-10)
-    assert kind.chances(players).sum() == pytest.approx(1, abs=1e-10)
+    assert kind.size_probabilities(players) == pytest.approx(exact, rel=1e-10)
+    assert kind.size_probabilities(players).sum() == pytest.approx(1, abs=1e-10)
 
 
 def test_beta_shapley_of_one_and_one_is_shapley():
     even = Semivalue(name="beta_shapley", alpha=1.0, beta=1.0)
-    assert even.chances(20) == pytest.approx(SHAPLEY.chances(20), rel=ROUNDING)
+    assert even.size_probabilities(20) == pytest.approx(
+        SHAPLEY.size_probabilities(20), rel=ROUNDING
+    )
 
 
 @pytest.mark.parametrize("kind", [*SEMIVALUES, Semivalue(name="leave_one_out")])
@@ -94,7 +96,7 @@ def test_closed_forms_of_banzhaf_and_leave_one_out():
     # right one when the left is there alone (1 of 4).
     found = enumerate_values(games.glove(1, 2), points=3, semivalue=BANZHAF)
     assert found.values == pytest.approx([3 / 4, 1 / 4, 1 / 4], abs=ROUNDING)
-    assert left_out(games.glove(1, 2), points=3).values.tolist() == [1, 0, 0]
+    assert leave_one_out_values(games.glove(1, 2), points=3).values.tolist() == [1, 0, 0]
 
 
 @pytest.mark.parametrize(("kind", "sampler"), SAMPLED, ids=NAMES)
@@ -125,7 +127,7 @@ def test_stated_errors_are_the_spread_whatever_the_sampler(kind, sampler):
 
 
 @pytest.mark.parametrize(("kind", "sampler"), SAMPLED, ids=NAMES)
-def test_additive_games_have_their_worths_as_values(kind, sampler):
+def test_additive_games_have_their_summands_as_values(kind, sampler):
     worths = [3.0, -1.0, 0.5, 0.0, 7.0]
     estimated = estimate(
         games.additive(worths, base=2.0), 5, semivalue=kind, sampler=sampler, permutations=2000
@@ -203,11 +205,11 @@ def test_reuse_is_the_difference_of_two_means():
 def test_reuse_serves_banzhaf_only_and_not_from_too_few_subsets():
     with pytest.raises(InvalidInput, match="reuse is for banzhaf, not for shapley"):
         estimate(games.majority(5), 5, sampler="reuse")
-    with pytest.raises(InvalidInput, match="ask for more permutations"):
+    with pytest.raises(InvalidInput, match="set more permutations"):
         estimate(games.majority(1), 1, permutations=1, semivalue=BANZHAF, sampler="reuse")
 
 
-def test_places_of_no_chance_are_not_asked_for():
+def test_positions_without_probability_are_not_evaluated():
     sizes = []
 
     def watched(weights):
@@ -233,7 +235,7 @@ def test_leave_one_out_needs_one_evaluation_a_point_and_one_more():
 
 
 @pytest.mark.parametrize("sampler", ["permutation", "antithetic", "stratified"])
-def test_sampling_stops_when_the_demand_is_met_and_not_before(sampler):
+def test_sampling_stops_as_soon_as_the_rule_is_met(sampler):
     worths = np.linspace(-1, 1, 8).tolist()
     noise = games.random_game(8)
 
@@ -242,25 +244,28 @@ def test_sampling_stops_when_the_demand_is_met_and_not_before(sampler):
 
     budget = {"permutations": 4000, "sampler": sampler}
     whole = estimate(game, 8, **budget)
-    for demand in (
-        Enough(error=0.02),
-        Enough(reliability=0.99),
-        Enough(error=0.02, reliability=0.5),
+    for rule in (
+        StoppingRule(error=0.02),
+        StoppingRule(reliability=0.99),
+        StoppingRule(error=0.02, reliability=0.5),
     ):
-        stopped = estimate(game, 8, enough=demand, **budget)
+        stopped = estimate(game, 8, stopping=rule, **budget)
         rows = len(stopped.estimates)
         assert 10 <= rows < len(whole.estimates)
         # Stopping changes how many are drawn, and not which.
         assert stopped.estimates == pytest.approx(whole.estimates[:rows], abs=ROUNDING)
-        assert demand.reached(stopped)
+        assert rule.is_met(stopped)
         checks = [10]
         while checks[-1] < rows:
             checks.append(checks[-1] + max(10, checks[-1] // 4))
         assert checks[-1] == rows
-        if demand.error is not None:
+        if rule.error is not None:
             before = whole.estimates[: checks[-2]]
-            assert before.std(axis=0, ddof=1).max() / np.sqrt(len(before)) > demand.error
-    assert estimate(game, 8, enough=Enough(error=1e-9), **budget).evaluations == whole.evaluations
+            assert before.std(axis=0, ddof=1).max() / np.sqrt(len(before)) > rule.error
+    assert (
+        estimate(game, 8, stopping=StoppingRule(error=1e-9), **budget).evaluations
+        == whole.evaluations
+    )
 
 
 def test_reliability_is_the_correlation_of_two_estimates():
@@ -394,24 +399,24 @@ def test_a_long_order_costs_an_evaluation_a_point_and_a_short_round_as_much():
 
 
 @pytest.mark.parametrize(("points", "places"), [(2, 0), (8, 2), (67, 10), (300, 15)])
-def test_ten_places_or_a_twentieth_have_orders_of_their_own(points, places):
-    unasked = estimate(games.additive(np.ones(points)), points, permutations=2, small=None)
-    asked = estimate(
+def test_ten_positions_or_a_twentieth_have_short_orders(points, places):
+    by_default = estimate(games.additive(np.ones(points)), points, permutations=2, small=None)
+    explicit = estimate(
         games.additive(np.ones(points)), points, permutations=2, small=(places + 0.5) / points
     )
-    assert unasked.evaluations == asked.evaluations
+    assert by_default.evaluations == explicit.evaluations
     if places:
         windows, long = -(-points // places), points - places
-        assert unasked.evaluations == 2 * (long + windows * places) + 2
+        assert by_default.evaluations == 2 * (long + windows * places) + 2
 
 
 @pytest.mark.parametrize("points", [7, 10, 11])
-def test_short_orders_are_home_to_every_player_once_at_a_uniform_place(points):
+def test_short_orders_count_every_player_once_at_a_uniform_position(points):
     generator = np.random.default_rng(0)
     orders = short_orders(points, 3, 2000, generator=generator)
-    members = (orders.places < points).sum(dim=1)
+    members = (orders.positions < points).sum(dim=1)
     assert (members == 3).all()
-    place = orders.places.gather(0, orders.home)
+    place = orders.positions.gather(0, orders.counted_in)
     assert (place < 3).all()
     shares = torch.stack([(place[:2000] == step).double().mean(dim=0) for step in range(3)])
     # 2,000 draws of a chance of 1/3: a standard error of 0.0105, four and a half of them.

@@ -18,8 +18,8 @@ from modelpred.studies.sampling import UndefinedUtility
 from modelpred.studies.semivalues import Semivalue, enumerate_values
 from modelpred.studies.utility import (
     game_of,
-    goodness,
     mean_test_losses,
+    utilities_of,
     write_result,
     written_number,
 )
@@ -103,7 +103,7 @@ def test_other_utilities(context, utility):
         return
     values = valuation.run(config, context).tables["values"]["true_value"]
     ends = context.truth(torch.stack([torch.zeros(context.pool), torch.ones(context.pool)]))
-    score = goodness(context.model, ends, context.test_points, utility=utility)
+    score = utilities_of(context.model, ends, context.test_points, utility=utility)
     assert values.sum() == pytest.approx(float(score[1] - score[0]), abs=1e-9)
 
 

@@ -10,11 +10,11 @@ from modelpred.studies.semivalues import enumerate_values
 from modelpred.studies.utility import game_of
 from modelpred.studies.valuation_methods import (
     OURS,
-    all_worths,
     confidence,
     evidence,
     held_out_confidence,
     knn_shapley,
+    values_by_method,
 )
 from modelpred.targets import points_of
 
@@ -44,7 +44,7 @@ def test_knn_shapley_is_the_enumerated_value_of_its_utility(neighbours):
 
 
 def test_the_worths_of_a_study(context):
-    found = all_worths(context, permutations=20, generator=np.random.default_rng(0))
+    found = values_by_method(context, permutations=20, generator=np.random.default_rng(0))
     rivals = {"knn_shapley"} if not context.model.regression else set()
     rivals |= {"influence", "newton_step", "self_confidence", "out_of_fold", "random"}
     assert set(found) == {*OURS, *rivals}
@@ -120,7 +120,7 @@ def test_confidence_of_an_impossible_label_is_finite():
 
 
 def test_out_of_fold_confidence_is_of_exact_models_that_never_saw_the_row(exact):
-    found = all_worths(exact, permutations=2, generator=np.random.default_rng(5))
+    found = values_by_method(exact, permutations=2, generator=np.random.default_rng(5))
     fold = np.random.default_rng(5).spawn(5)[4].permutation(exact.pool) % 10
     for row in (0, 7):
         weights = torch.from_numpy(fold != fold[row]).double()[None]
@@ -139,6 +139,6 @@ def test_a_mislabelled_row_is_worth_little(exact):
     points = points_of(exact.points.features, labels, 2)
     truth = type(exact.truth)(exact.model, points)
     context = replace(exact, points=points, truth=truth, refits={"predictor": truth})
-    found = all_worths(context, permutations=100, generator=np.random.default_rng(0))
+    found = values_by_method(context, permutations=100, generator=np.random.default_rng(0))
     for name in ("shapley", "held_out_confidence", "self_confidence", "leave_one_out"):
         assert found[name].values.argsort().argsort()[surest] < 3, name
