@@ -1,7 +1,9 @@
 # make run         install what is missing, run the stages that changed, print a summary
 # make test        format, lint, import layers, types and tests
 # make test-slow, test-oldest, test-newest: slow tests, oldest and newest versions of what is depended on
+# make docs        build the pages and the reference into docs/_build/html, with warnings as errors
 # make dist        build the sdist and the wheel into dist/, and try both in a clean environment
+# make aarch64     run kernels that are compiled for aarch64 under qemu, and compare their results
 # make sanitize    run the C kernels on random shapes under the compiler's sanitizers
 
 PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
@@ -12,7 +14,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 CONSTRAINTS ?= constraints.txt
 INSTALL = pip install --quiet $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS),--upgrade --upgrade-strategy eager) --editable
 
-.PHONY: run test test-slow test-oldest test-newest dist sanitize
+.PHONY: run test test-slow test-oldest test-newest docs dist sanitize aarch64
 .DEFAULT_GOAL := run
 
 run: .venv/installed
@@ -38,11 +40,17 @@ test-oldest: .venv/bin/pip
 test-newest: .venv/bin/pip
 	$(MAKE) --always-make --assume-old .venv/bin/pip test CONSTRAINTS=
 
+docs: .venv/installed-docs
+	python -m sphinx --builder html --quiet --fresh-env --fail-on-warning --keep-going docs docs/_build/html
+
 dist:
 	$(PYTHON) -m tests.distributions
 
 sanitize: .venv/installed-dev
 	python -m tests.benchmarks.sanitize
+
+aarch64: .venv/installed-dev
+	python -m tests.benchmarks.aarch64
 
 KERNELS = $(wildcard modelpred/targets/compiled/*.[ch])
 
@@ -54,6 +62,10 @@ KERNELS = $(wildcard modelpred/targets/compiled/*.[ch])
 .venv/installed-dev: .venv/bin/pip pyproject.toml setup.py constraints.txt $(KERNELS)
 	@echo "Installing with the development tools into .venv (about 2 GB, some minutes the first time) ..."
 	@$(INSTALL) '.[dev]'
+	@touch .venv/installed $@
+
+.venv/installed-docs: .venv/bin/pip pyproject.toml setup.py constraints.txt $(KERNELS)
+	@$(INSTALL) '.[docs]'
 	@touch .venv/installed $@
 
 .venv/bin/pip:

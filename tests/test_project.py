@@ -15,7 +15,7 @@ from tests.oldest import LOWEST, oldest, requirements
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
-TARGETS = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+TARGETS = set(re.findall(r"^([a-z][a-z0-9-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 # Links of Markdown to files, without an address of the web.
 LINK = re.compile(r"\]\((?![a-z]+:)([^)#\s]*)(#[^)\s]*)?\)")
 
@@ -118,3 +118,27 @@ def test_importing_warns_of_nothing(code):
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_every_page_is_in_the_contents():
+    contents = (ROOT / "docs" / "index.md").read_text()
+    listed = re.findall(r"^([a-z-]+)$", contents, re.MULTILINE)
+    pages = {path.stem for path in (ROOT / "docs").glob("*.md")} - {"index"}
+
+    assert sorted(listed) == sorted(pages)
+
+
+def test_the_reference_covers_every_package_with_public_names():
+    reference = (ROOT / "docs" / "api.md").read_text()
+    documented = re.findall(r"^\.\. automodule:: modelpred\.(\w+)$", reference, re.MULTILINE)
+    public = {
+        path.parent.name
+        for path in (ROOT / "modelpred").glob("*/__init__.py")
+        if "__all__" in path.read_text()
+    }
+
+    assert public - {"report"} <= set(documented)  # the report is the pipeline's
+    assert all(
+        (ROOT / "modelpred" / name).is_dir() or (ROOT / "modelpred" / f"{name}.py").is_file()
+        for name in documented
+    )

@@ -1,29 +1,20 @@
 """What the pipeline costs beyond its work: imports, the command, a stage, a run that finds nothing changed.
 
-    python -m tests.benchmarks.overhead               the table, into RESULTS.md's section (about 2 min)
-    python -m tests.benchmarks.overhead --no-write    prints it only
-
 A stage's overhead is the wall time of `dvc repro` of one stage that has next to nothing to do (subsets: 60 subsets of
 67 rows, under 0.05 s). It starts no server. Every number is the median of the repeats, lowest to highest.
 """
 
-import argparse
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-import numpy as np
-
-from tests.benchmarks.results import write_section
+from tests.benchmarks.figures import Benchmark, Figure, median
 from tests.projects import small_project
 
-ROOT = Path(__file__).parents[2]
-SECTION = "## Overhead"
 REPEATS = 3
 PARAMS = {
     "dataset": {"source": "iris", "watch": "data"},
@@ -50,62 +41,35 @@ def seconds(place: Path, *command: str) -> float:
     return time.perf_counter() - began
 
 
-def measured(place: Path) -> dict[str, tuple[str, list[float]]]:
-    """What is measured -> its goal and its seconds."""
+def works(place: Path) -> dict[str, Callable[[], float]]:
+    """What is measured -> a function that does it once and returns its seconds."""
     python = sys.executable
     seconds(place, "dvc", "repro")
     seconds(place, python, "-m", "flows.publish")
 
     def stages(*names: str) -> Callable[[], float]:
-        def run() -> float:
-            return seconds(place, "dvc", "repro", "--force", "--single-item", *names)
-
-        return run
+        return lambda: seconds(place, "dvc", "repro", "--force", "--single-item", *names)
 
     one, two = stages("subsets"), stages("dataset", "subsets")
-    timed: dict[str, tuple[str, Callable[[], float]]] = {
-        "python -c pass": ("", lambda: seconds(place, python, "-c", "pass")),
-        "import modelpred": ("0.3", lambda: seconds(place, python, "-c", "import modelpred")),
-        "modelpred --help": (
-            "0.5",
-            lambda: seconds(place, python, "-m", "modelpred.cli", "--help"),
-        ),
-        "dvc repro, nothing changed": ("1.5", lambda: seconds(place, "dvc", "repro")),
-        "one stage": ("", one),
-        "a further stage": ("5", lambda: two() - one()),
-        "recurring run, nothing changed": (
-            "20",
-            lambda: seconds(place, python, "-m", "flows.pipeline"),
-        ),
+    return {
+        "python -c pass": lambda: seconds(place, python, "-c", "pass"),
+        "import modelpred": lambda: seconds(place, python, "-c", "import modelpred"),
+        "modelpred --help": lambda: seconds(place, python, "-m", "modelpred.cli", "--help"),
+        "dvc repro, nothing changed": lambda: seconds(place, "dvc", "repro"),
+        "one stage": one,
+        "a further stage": lambda: two() - one(),
+        "recurring run, nothing changed": lambda: seconds(place, python, "-m", "flows.pipeline"),
     }
-    return {what: (goal, [run() for _ in range(REPEATS)]) for what, (goal, run) in timed.items()}
 
 
-def section() -> str:
-    """Measures; the text of the section."""
+def measure(quick: bool) -> Iterable[Figure]:
+    """The seconds of each work; a quick run repeats none."""
     with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder)
-        small_project(place, PARAMS, stages=STAGES)
-        found = measured(place)
-    rows = [
-        f"| {what} | {goal} | **{np.median(times):.2f}** ({min(times):.2f} to {max(times):.2f}) |"
-        for what, (goal, times) in found.items()
-    ]
-    machine = (
-        f"`python -m tests.benchmarks.overhead`: {os.cpu_count()} cores ({platform.machine()}), "
-        f"Python {platform.python_version()}, n = {REPEATS},"
-    )
-    load = f"load average at the end {os.getloadavg()[0]:.1f}. Wall seconds, median (lowest to highest)."
-    return "\n".join(
-        [SECTION, "", machine, load, "", "| what | goal | s |", "|---|---|---|", *rows, ""]
-    )
+        place = small_project(Path(folder), PARAMS, stages=STAGES)
+        for name, work in works(place).items():
+            yield median(name, [work() for _ in range(1 if quick else REPEATS)])
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--no-write", action="store_true")
-    asked = parser.parse_args()
-    told = section()
-    print(told)
-    if not asked.no_write:
-        write_section(told)
+BENCHMARK = Benchmark(
+    "seconds of imports, commands, stages and runs with nothing to do", 2, measure
+)

@@ -1,0 +1,78 @@
+"""Numbers that README.md claims, and the figures that support them.
+
+A test checks that each claim is in its page word for word and agrees with its figures, and that no other line of
+the README has a measured number.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A line with measured numbers.
+
+    Attributes:
+        page: where it is.
+        text: the line, or the part with the numbers.
+        figures: `benchmark/figure` -> the number as the line writes it.
+    """
+
+    page: str
+    text: str
+    figures: dict[str, str]
+
+
+README = "README.md"
+# The columns of the README's table, and the method of each of its rows.
+COLUMNS = ("uniform", "deletion", "edits_addition", "time")
+ROWS = {
+    "| **ModelPred** | 2.1% | 0.92% | 6.4% | 14 µs |": "predictor",
+    "| **ModelPred, stopped early** (`stages=2`) | 16% | 10% | 18% | 4.5 µs |": "predictor_stage_2",
+    "| **ModelPred, refined by one Newton step** | 0.28% | 0.07% | 0.76% | 27 µs |": (
+        "predictor_refine_1"
+    ),
+    "| one Newton step from the full-data model | 17% | 10% | 43% | 17 µs |": "newton_step",
+    "| linear datamodel | 28% | 20% | 31% | 0.6 µs |": "linear_datamodel",
+    "| influence function | 42% | 26% | 111% | 0.7 µs |": "influence",
+    "| exact retraining, in C | 0 | 0 | 0 | 47 µs |": "retraining",
+}
+
+
+def _row(text: str, method: str) -> Claim:
+    """A row of the README's table."""
+    cells = text.strip("| ").split(" | ")[1:]
+    figures = zip(COLUMNS, cells, strict=True)
+    return Claim(README, text, {f"spam/{method}, {column}": cell for column, cell in figures})
+
+
+CLAIMS = (
+    *(_row(text, method) for text, method in ROWS.items()),
+    Claim(README, "is half of it | 1.6 GB |", {"sizes/the library": "1580 MB"}),
+    Claim(
+        README,
+        "MLflow, matplotlib | + 0.6 GB |",
+        {"sizes/openml": "88 MB", "sizes/page": "5 MB", "sizes/pipeline": "470 MB"},
+    ),
+    Claim(README, "together with `pipeline` | + 5 MB |", {"sizes/page": "5 MB"}),
+    Claim(README, "part of `pipeline` | + 88 MB |", {"sizes/openml": "88 MB"}),
+    Claim(README, "| + 34 MB, + 290 MB |", {"sizes/dask": "34 MB", "sizes/ray": "290 MB"}),
+    Claim(README, "| a store of shards on S3 | + 46 MB |", {"sizes/s3": "46 MB"}),
+)
+
+# Lines with measured numbers whose benchmarks are not in the list yet, by a part of each.
+WITHOUT_FIGURE = (
+    "a loop over scikit-learn | 0 | 0 | 0 | 3,100 µs",
+    "training is 1.5 to 50 times faster",
+    "the tools of `make test` | + 0.3 GB",
+)
+
+
+def pages_by_figure(benchmark: str) -> dict[str, list[str]]:
+    """The pages that claim a figure of the benchmark, by the figure's name."""
+    pages: dict[str, list[str]] = {}
+    for claim in CLAIMS:
+        for key in claim.figures:
+            name, _, figure = key.partition("/")
+            if name == benchmark and claim.page not in pages.setdefault(figure, []):
+                pages[figure].append(claim.page)
+    return pages
