@@ -1,6 +1,6 @@
-"""Tables become points: load, encode, split, scale, write, read.
+"""Data sets: load, encode, split, scale, write and read tables.
 
-Names are loaded when they are used: looking at a table does not wait for what computes with it.
+Names are imported when they are first used, so that inspecting a table does not import torch.
 """
 
 import importlib
@@ -37,7 +37,7 @@ __all__ = [
     "write_dataset",
 ]
 
-_HOMES = {
+_MODULES = {
     "config": ("DatasetConfig",),
     "encoding": ("Encoding",),
     "files": ("read_dataset", "write_dataset"),
@@ -50,7 +50,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    for module, names in _HOMES.items():
+    for module, names in _MODULES.items():
         if name in names:
             return getattr(importlib.import_module(f"modelpred.dataset.{module}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -99,13 +99,13 @@ def _are_exact(cells: pl.Series) -> bool:
 
 
 def names_of(cells: pl.Series) -> pl.Series:
-    """What each cell is called, as text; null where it is missing.
+    """The cells as text; null for missing cells.
 
     Raises:
-        Unusable: cells that have no name, such as lists.
+        Unusable: cells that cannot be converted to text, such as lists.
     """
     if isinstance(cells.dtype, pl.Decimal):
-        return cells.cast(pl.String)  # with all its decimals, as it is written
+        return cells.cast(pl.String)  # with all decimals, as written
     cells = known(cells)
     kind = cells.dtype
     if kind.is_nested() or kind in NAMELESS:
@@ -116,7 +116,7 @@ def names_of(cells: pl.Series) -> pl.Series:
 
 
 def numbers_of(cells: pl.Series) -> pl.Series:
-    """The cells as numbers; a day is none."""
+    """The cells as numbers; Unusable for dates."""
     kind = cells.dtype
     if not (kind.is_numeric() or kind in TRUTHS or kind == pl.String):
         raise Unusable(_first_present(cells), "a number")
@@ -124,20 +124,20 @@ def numbers_of(cells: pl.Series) -> pl.Series:
 
 
 def truths_of(cells: pl.Series) -> pl.Series:
-    """The cells as true and false; of numbers, 1 and 0."""
+    """The cells as booleans; the numbers 1 and 0 are true and false."""
     kind = cells.dtype
     if kind in TRUTHS:
         return cells.cast(pl.Boolean)
     if not (kind.is_numeric() or kind == pl.String):
         raise Unusable(_first_present(cells), "true or false")
     words = cells.str.to_lowercase() if kind == pl.String else cells.cast(pl.Float64)
-    told = {"true": True, "false": False} if kind == pl.String else {1.0: True, 0.0: False}
-    found = words.replace_strict(told, default=None, return_dtype=pl.Boolean)
-    return _all_of(cells, found, "true or false")
+    values = {"true": True, "false": False} if kind == pl.String else {1.0: True, 0.0: False}
+    truths = words.replace_strict(values, default=None, return_dtype=pl.Boolean)
+    return _all_of(cells, truths, "true or false")
 
 
 def moments_of(cells: pl.Series, *, form: str | None = None) -> pl.Series:
-    """The cells as moments without zone; numbers are none unless a format reads them."""
+    """The cells as datetimes without zone; Unusable for numbers, unless there is a format."""
     kind = cells.dtype
     if kind in DAYS:
         if isinstance(kind, pl.Datetime) and kind.time_zone:
@@ -152,7 +152,7 @@ def moments_of(cells: pl.Series, *, form: str | None = None) -> pl.Series:
 
 
 def day_numbers(cells: pl.Series) -> pl.Series:
-    """The days of dates or moments, counted from 1970, whatever year they are in."""
+    """The days of dates or datetimes, counted from 1970, for any year."""
     days = cells.to_physical().cast(pl.Int64)
     if isinstance(cells.dtype, pl.Datetime):
         return days // PER_DAY[cells.dtype.time_unit]
@@ -160,20 +160,20 @@ def day_numbers(cells: pl.Series) -> pl.Series:
 
 
 def are_days(cells: pl.Series) -> pl.Series:
-    """Whether each date or moment is a day that could have been, or is missing."""
+    """Whether each date or datetime is plausible or missing."""
     days = day_numbers(cells)
     odd = (days <= FIRST_YEAR) | (days >= LAST_YEAR) | days.is_in(NANOSECOND_DAYS)
     return ~odd.fill_null(value=False)
 
 
 def _all_of(cells: pl.Series, converted: pl.Series, expected: str) -> pl.Series:
-    """The converted cells, once every cell that is there could be converted."""
+    """The converted cells; Unusable if a cell that is not missing could not be converted."""
     require(converted.is_not_null() | cells.is_null(), expected)
     return converted
 
 
 def require(usable: pl.Series, expected: str) -> None:
-    """Raises Unusable for the first cell that is not."""
+    """Raise Unusable for the first unusable cell."""
     if not usable.all():
         raise Unusable(usable.to_list().index(False), expected)
 
@@ -184,16 +184,16 @@ def _first_present(cells: pl.Series) -> int:
 
 
 def read_moments(words: pl.Series, *, form: str | None = None) -> pl.Series:
-    """The texts as moments without zone, as UTC tells them; null where one is none.
+    """The texts as datetimes in UTC without zone; null for texts that are none.
 
     Args:
-        words: texts; a day is its first moment, and a time without zone is taken as UTC.
-        form: how they are written, as datetime.strptime has it; None: ISO 8601.
+        words: texts; a day becomes its first moment, and a time without zone is treated as UTC.
+        form: a format of datetime.strptime; None: ISO 8601.
     """
     texts = words.unique().drop_nulls().to_list()
-    told = {text: _moment(text, form) for text in texts}
-    found = [None if text is None else told[text] for text in words.to_list()]
-    return pl.Series(words.name, found, dtype=pl.Datetime("us"))
+    moments = {text: _moment(text, form) for text in texts}
+    values = [None if text is None else moments[text] for text in words.to_list()]
+    return pl.Series(words.name, values, dtype=pl.Datetime("us"))
 
 
 def _moment(text: str, form: str | None) -> datetime | None:

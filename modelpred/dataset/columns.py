@@ -1,9 +1,9 @@
-"""What the columns of a table are, and what about them cannot be used or deserves a word.
+"""Infers the types of columns, and reports columns that cannot be used.
 
-Refused, each by name: a column without any value, numbers or dates mixed with words, numbers written
-with commas, units or the digits of another script, infinite numbers, dates that are not ISO or that
-stand for a missing one, times of day, free text, and ids. Left out, and told: a constant column, and
-one that repeats another.
+Reported as problems: columns without values, numbers or dates mixed with words, numbers with commas,
+units or the digits of another script, infinite numbers, dates that are not ISO or that stand for
+missing ones, times of day, free text, and ids. Dropped with a note: constant columns, and columns that
+repeat another.
 """
 
 from collections.abc import Iterable, Sequence
@@ -37,23 +37,23 @@ OTHER_DATES = (
     r"([\sT:0-9].*)?$"
 )
 TIMES = r"^[0-9]{1,2}:[0-9]{2}(:[0-9]{2}([.,][0-9]+)?)?$"
-MIXED = 0.5  # share of numbers or dates from which text is taken for such a column gone wrong
-MANY = 0.5  # share of distinct values from which text is an id or free text
-CERTAIN = 7  # a chance of exp(-7) is none
-FEWEST_TO_JUDGE = 20  # values; with fewer, distinct ones say nothing
+MIXED = 0.5  # smallest share of numbers or dates to report a text column as mixed
+MANY = 0.5  # smallest share of distinct values to report a text column as ids or free text
+CERTAIN = 7  # probabilities below exp(-7) count as zero
+FEWEST_TO_JUDGE = 20  # values; with fewer, the number of distinct values shows nothing
 LONG_TEXT = 60  # characters on average: sentences, not categories
 SHOWN_LEVELS = 4
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column as a person would describe it.
+    """Description of a column.
 
     Attributes:
         name: its name.
         kind: number, boolean, category or date.
-        missing: how many cells it misses.
-        distinct: how many different values it has.
+        missing: number of missing cells.
+        distinct: number of different values.
         summary: its range or its levels, in words.
     """
 
@@ -66,13 +66,13 @@ class Column:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What looking at the columns found.
+    """Result of the inspection of columns.
 
     Attributes:
-        columns: those that become features, in order.
-        problems: what must be mended, a line each.
-        notes: what was left out and why, a line each.
-        left_out: the names of those columns.
+        columns: columns that become features, in order.
+        problems: one line for each problem that must be fixed.
+        notes: one line for each column that is dropped.
+        left_out: names of the dropped columns.
     """
 
     columns: tuple[Column, ...]
@@ -81,7 +81,7 @@ class Inspection:
     left_out: tuple[str, ...]
 
     def with_notes(self, notes: Iterable[str]) -> "Inspection":
-        """The same with these notes before its own."""
+        """A copy with these notes before its own."""
         return replace(self, notes=(*notes, *self.notes))
 
 
@@ -93,14 +93,14 @@ def inspect_columns(
     categories: Sequence[str],
     where: Sequence[str],
 ) -> Inspection:
-    """What these columns are.
+    """Inspect columns.
 
     Args:
         rows: typed rows.
-        names: the columns that are to become features.
-        source: what messages call the table.
-        categories: columns that the user calls categories, whatever they look like.
-        where: each row as messages name it.
+        names: columns that should become features.
+        source: name of the table in messages.
+        categories: columns that the user set as categories.
+        where: name of each row in messages.
     """
     columns: list[Column] = []
     problems: list[str] = []
@@ -122,7 +122,7 @@ def inspect_columns(
 
 
 def describe(name: str, cells: pl.Series) -> Column:
-    """One column in words."""
+    """Describe one column."""
     kind = kind_of(cells)
     present = cells.drop_nulls()
     distinct = present.n_unique()
@@ -138,7 +138,7 @@ def describe(name: str, cells: pl.Series) -> Column:
 
 
 def kind_of(cells: pl.Series) -> str:
-    """number, boolean, category, date, or the type that has no kind."""
+    """number, boolean, category, date, or the name of another type."""
     kind = cells.dtype
     if kind.is_numeric():
         return "number"
@@ -210,16 +210,16 @@ def _date_problem(cells: pl.Series, where: Sequence[str]) -> str:
     first = odd.to_list().index(True)
     day = int(day_numbers(cells)[first])
     within = FIRST_YEAR - 365 < day < LAST_YEAR + 365
-    told = str(date(1970, 1, 1) + timedelta(day)) if within else "a day beyond the years 1 to 9999"
-    return f"holds {told} in {where[first]}, which stands for no day; leave the cell empty"
+    words = str(date(1970, 1, 1) + timedelta(day)) if within else "a day beyond the years 1 to 9999"
+    return f"holds {words} in {where[first]}, which stands for no day; leave the cell empty"
 
 
 def _text_problem(name: str, cells: pl.Series, where: Sequence[str]) -> str:
     words = cells.cast(pl.String)
     present = words.drop_nulls()
-    told = _written_otherwise(present) or _mixed(words, where)
-    if told:
-        return f"{told}, or name it in dataset.categories"
+    problem = _written_otherwise(present) or _mixed(words, where)
+    if problem:
+        return f"{problem}, or name it in dataset.categories"
     distinct = present.n_unique()
     if len(present) < FEWEST_TO_JUDGE:
         return ""

@@ -1,4 +1,4 @@
-"""params.yaml's `dataset`: which table, what its columns are for, which rows are taken."""
+"""Section `dataset` of params.yaml: the table, the roles of its columns, and the rows to use."""
 
 from typing import Annotated, Literal
 
@@ -11,17 +11,17 @@ ScalingName = Literal["standardise", "largest_row_norm", "none"]
 
 
 def _delimiter(sign: str) -> str:
-    """The sign, if it can stand between cells."""
+    """The sign, if it can separate cells."""
     if not sign.isascii() or sign.isalnum() or sign in "\"'\r\n\0.+-":
         raise ValueError("expected a sign such as , ; | or a tab")
     return sign
 
 
 class DatasetConfig(BaseModel):
-    """Which rows the study is about.
+    """The table and its settings; params.yaml describes each key.
 
-    `label` to `max_points` speak of a table of the user's own, in a file or from OpenML; a built-in
-    table has its own answers to them.
+    `label` to `max_points` are for a user's table in files or from OpenML; built-in tables have these
+    settings themselves.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)

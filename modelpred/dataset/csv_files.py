@@ -84,10 +84,11 @@ def _frame(columns: Sequence[str], records: list[Any]) -> pl.DataFrame:
 
 
 def look_through(path: Path, delimiter: str) -> CsvFile:
-    """Read every record of the file and return what it holds.
+    """Check every record of the file; returns the file's columns and lines.
 
     Raises:
-        InvalidInput: bytes that are not UTF-8, another delimiter, names that are missing or repeated, a record with more or fewer cells than the header, or no record at all.
+        InvalidInput: bytes are not UTF-8, the delimiter is another one, column names are missing or
+            repeated, a record has more or fewer cells than the header, or there are no records.
     """
     if path.name.lower().endswith((".tsv", ".tsv.gz")):
         delimiter = "\t"

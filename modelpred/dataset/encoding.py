@@ -1,14 +1,15 @@
-"""From the cells of a table to numbers: what each column becomes, fixed on the training rows.
+"""Encodes the columns of a table as features, with rules fitted to the training rows.
 
-    number    itself; a missing cell the median of the training rows
-    boolean   0 or 1; a missing cell 0
-    category  a column of 0 and 1 for each level: the most frequent of the training rows, up to a
-              cap. The rest share the level `(other)`. Of two levels alone only the second is told
-    date      days since the first of the training rows, and month and weekday where they vary
+    number    the number; missing cells become the median of the training rows
+    boolean   0 or 1; missing cells become 0
+    category  a 0/1 column for each level: the most frequent levels of the training rows, up to a
+              limit. The others share the level `(other)`. With two levels, only the second has a
+              column
+    date      days since the first date of the training rows; month and weekday if they vary
 
-Where training rows miss cells, one more column says so (`age is missing`). A level that no training
-row had is `(other)`, or none at all where there is no such level. The encoding is JSON: the same one
-serves for rows that come later.
+If cells are missing in training rows, an additional column marks them (`age is missing`). A level
+that is not in the training rows is `(other)`; without such a level, all columns are 0. The encoding
+is stored as JSON and applied to later rows.
 """
 
 import math
@@ -41,7 +42,7 @@ DAY_MICROSECONDS = 86_400_000_000
 
 
 class _Column(BaseModel):
-    """What every encoded column has."""
+    """Attributes of all encoded columns."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -49,14 +50,14 @@ class _Column(BaseModel):
     missing: bool = False
 
     def _with_missing(self, cells: pl.Series, parts: list[pl.Series]) -> list[pl.Series]:
-        """The parts, and the indicator of missing cells where there is one."""
+        """The parts, with the indicator of missing cells if the column has one."""
         if self.missing:
             parts.append(cells.is_null().cast(pl.Float64).alias(f"{self.name} is missing"))
         return parts
 
 
 class NumberColumn(_Column):
-    """A number; `fill` stands in for a missing one."""
+    """A number; `fill` replaces missing cells."""
 
     kind: Literal["number"] = "number"
     fill: FiniteFloat = 0.0
@@ -80,7 +81,7 @@ class BooleanColumn(_Column):
 
 
 class CategoryColumn(_Column):
-    """One of some levels; `other` where the training rows had more of them."""
+    """A category; `other` if the training rows had more levels."""
 
     kind: Literal["category"] = "category"
     levels: tuple[str, ...]
@@ -89,14 +90,14 @@ class CategoryColumn(_Column):
     def encoded(self, cells: pl.Series) -> list[pl.Series]:
         """The features that these cells become."""
         words = names_of(cells)
-        told = self.levels
-        if len(told) == 2 and not self.other and not self.missing:
-            told = told[1:]
-        elif len(told) == 1 and not self.other:
-            told = ()  # every training row has it
+        levels = self.levels
+        if len(levels) == 2 and not self.other and not self.missing:
+            levels = levels[1:]
+        elif len(levels) == 1 and not self.other:
+            levels = ()  # the column is constant
         parts = [
             (words == level).fill_null(value=False).cast(pl.Float64).alias(f"{self.name}={level}")
-            for level in told
+            for level in levels
         ]
         if self.other:
             rest = words.is_not_null() & ~words.is_in(self.levels)
@@ -105,9 +106,9 @@ class CategoryColumn(_Column):
 
 
 class DateColumn(_Column):
-    """A day or a moment; `fill` holds the medians of the parts, for a missing one.
+    """A date or datetime; `fill` has the medians of the parts, for missing cells.
 
-    `form` is how texts write it, where the user says so; otherwise they are ISO.
+    `form` is the format of texts that the user set; None: ISO.
     """
 
     kind: Literal["date"] = "date"
@@ -118,13 +119,13 @@ class DateColumn(_Column):
 
     def encoded(self, cells: pl.Series) -> list[pl.Series]:
         """The features that these cells become."""
-        told = moments_of(cells, form=self.form)
-        require(are_days(told), "a day that could be, or an empty cell")
-        found = [
-            _DATE_PARTS[part](told, self.start).fill_null(fill).alias(_date_name(self, part))
+        moments = moments_of(cells, form=self.form)
+        require(are_days(moments), "a day that could be, or an empty cell")
+        features = [
+            _DATE_PARTS[part](moments, self.start).fill_null(fill).alias(_date_name(self, part))
             for part, fill in zip(self.parts, self.fill, strict=True)
         ]
-        return self._with_missing(told, found)
+        return self._with_missing(moments, features)
 
 
 EncodedColumn = Annotated[
@@ -133,7 +134,7 @@ EncodedColumn = Annotated[
 
 
 class Encoding(BaseModel):
-    """What the columns of a table become, in order."""
+    """The encoding of the columns of a table, in order."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -147,7 +148,7 @@ class Encoding(BaseModel):
 
     @property
     def feature_names(self) -> tuple[str, ...]:
-        """What the features are called: `age`, `work=office`, `age is missing`."""
+        """Names of the features, such as `age`, `work=office`, `age is missing`."""
         return tuple(self._features(self.empty()).columns)
 
     def empty(self) -> pl.DataFrame:
@@ -155,10 +156,10 @@ class Encoding(BaseModel):
         return pl.DataFrame(schema=dict.fromkeys(self.column_names, pl.Null()))
 
     def encode(self, rows: pl.DataFrame) -> NDArray[np.float64]:
-        """Features [rows, features] of rows with these columns, unscaled.
+        """Unscaled features [rows, features] of rows with these columns.
 
         Raises:
-            InvalidInput: a column is not there, or holds another kind of cell.
+            InvalidInput: a column is missing, or a cell has another type.
         """
         missing = [name for name in self.column_names if name not in rows.columns]
         if missing:
@@ -195,16 +196,16 @@ def fit_encoding(
     levels: int,
     dates: Mapping[str, str] | None = None,
 ) -> Encoding:
-    """What these columns become, from the training rows alone.
+    """Fit the encoding of these columns to the training rows.
 
     Args:
         rows: the training rows.
-        columns: those to encode, in order.
-        levels: most levels of a category that have a column of their own.
-        dates: how texts write the dates of some columns, for rows that come later.
+        columns: names of the columns to encode, in order.
+        levels: largest number of levels of a category that get a column each.
+        dates: date formats of some columns, for later rows.
 
     Raises:
-        InvalidInput: a column of another type than numbers, booleans, text and dates.
+        InvalidInput: a column is neither number, boolean, text nor date.
     """
     forms = dates or {}
     return Encoding(
@@ -226,9 +227,9 @@ def _fitted(name: str, cells: pl.Series, levels: int, form: str | None) -> Encod
     if kind in WORDS:
         counts = cells.drop_nulls().alias("level").value_counts()
         ranked = counts.sort(["count", "level"], descending=[True, False])["level"]
-        kept = tuple(sorted(ranked.head(levels)))
+        frequent = tuple(sorted(ranked.head(levels)))
         return CategoryColumn(
-            name=name, missing=missing, levels=kept, other=len(ranked) > len(kept)
+            name=name, missing=missing, levels=frequent, other=len(ranked) > len(frequent)
         )
     if kind in DAYS:
         return _fitted_date(name, cells, form, missing=missing)
@@ -239,16 +240,16 @@ def _fitted(name: str, cells: pl.Series, levels: int, form: str | None) -> Encod
 
 
 def _fitted_date(name: str, cells: pl.Series, form: str | None, *, missing: bool) -> DateColumn:
-    told = moments_of(cells)
-    first = told.min()
+    moments = moments_of(cells)
+    first = moments.min()
     start = first if isinstance(first, datetime) else datetime(1970, 1, 1)  # noqa: DTZ001 - no zone
     began = start.isoformat()
     varying: tuple[Literal["month", "weekday"], ...] = ("month", "weekday")
     varied: tuple[Literal["month", "weekday"], ...] = tuple(
-        p for p in varying if _DATE_PARTS[p](told, began).n_unique() > 1 + missing
+        p for p in varying if _DATE_PARTS[p](moments, began).n_unique() > 1 + missing
     )
     parts: tuple[Literal["days", "month", "weekday"], ...] = ("days", *varied)
-    fill = tuple(_median(_DATE_PARTS[part](told, began)) for part in parts)
+    fill = tuple(_median(_DATE_PARTS[part](moments, began)) for part in parts)
     return DateColumn(name=name, missing=missing, start=began, parts=parts, fill=fill, form=form)
 
 

@@ -1,11 +1,14 @@
-"""The data set on disk: points.parquet, rows.parquet, test_rows.parquet, encoding.json, dataset.json.
+"""Writes and reads a data set.
 
-points.parquet: row_id, split (pool or test), label, features (one fixed-size list a row), training
-rows first; where wrong labels were planted, original_label, too. rows.parquet and test_rows.parquet:
-the original cells of the training and of the test rows. encoding.json: what each column became, for
-rows that come later. dataset.json: names, classes, scaling, attribution, how many labels are wrong if
-some were planted, the fingerprint of the content and the SHA-256 of the other files. Reading executes
-nothing from the files and refuses what does not match.
+    points.parquet      row_id, split (pool or test), label, features (a fixed-size list per row), with
+                        training rows first; original_label if wrong labels were planted
+    rows.parquet        original cells of the training rows
+    test_rows.parquet   original cells of the test rows
+    encoding.json       encoding of each column, for later rows
+    dataset.json        names, classes, scaling, attribution, number of planted labels, fingerprint of
+                        the content and SHA-256 of the other files
+
+Reading executes nothing from the files and refuses files that do not match.
 """
 
 import hashlib
@@ -45,7 +48,7 @@ class _Description(BaseModel):
         divisor: tuple[Annotated[FiniteFloat, Field(gt=0)], ...]
 
     class EarlierEntry(BaseModel):
-        """Where the training rows of a version before are."""
+        """Positions of the training rows of an earlier version."""
 
         model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -102,13 +105,13 @@ def write_dataset(dataset: Dataset, folder: Path) -> None:
     )
     for name, content in contents.items():
         write_atomically(folder / name, content)
-    # Last: it seals the others, so that a killed write is never taken for a finished one.
-    told = description.model_dump_json(indent=2, exclude_none=True)
-    write_atomically(folder / "dataset.json", (told + "\n").encode())
+    # Last, because it has the hashes of the others: an interrupted write is not a valid data set.
+    text = description.model_dump_json(indent=2, exclude_none=True)
+    write_atomically(folder / "dataset.json", (text + "\n").encode())
 
 
 def read_dataset(folder: Path) -> Dataset:
-    """The data set written there.
+    """Read a data set.
 
     Raises:
         InvalidInput: a file is missing, damaged, or belongs to another data set.
@@ -163,7 +166,7 @@ def _points_table(dataset: Dataset) -> pl.DataFrame:
 def _assemble(
     description: _Description, tables: dict[str, pl.DataFrame], encoding: Encoding, folder: Path
 ) -> Dataset:
-    """The data set without its fingerprint, with shapes checked."""
+    """The data set without its fingerprint, after checking shapes."""
     points, rows = tables["points.parquet"], tables["rows.parquet"]
     kinds: dict[str, pl.DataType] = {
         "row_id": pl.String(),

@@ -1,10 +1,10 @@
-"""A table that grew: its rows in the order of the version before, its encoding and scaling kept.
+"""Continues an earlier version of a table that grew, with the order of its rows, encoding and scaling.
 
-Models trained on subsets of rows that did not change stay right as long as the rows mean the same
-numbers. So a data set that continues another (`dataset.since`) takes over its encoding and its
-scaling, however the new rows are spread; keeps its training rows in their places, then those whose
-cells or label changed, then the new ones; and remembers where the rows of each version before are
-(`Earlier`), for the subsets that were drawn of them.
+Models trained on subsets of unchanged rows remain valid if the features of these rows do not change.
+Therefore a data set that continues another (`dataset.since`) uses its encoding and scaling, even if
+the distribution of the new rows differs. Its training rows keep their order, and new rows follow.
+`Earlier` records the positions of the rows of each earlier version, for the subsets that were drawn
+from them.
 """
 
 import logging
@@ -27,12 +27,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Earlier:
-    """The training rows of a version before.
+    """The training rows of an earlier version.
 
     Attributes:
-        points: how many it had.
-        places: where each of them is now; -1 where it went or changed.
-        labels: the class of each of them then, as an index; empty for numbers.
+        points: their number.
+        places: current position of each; -1 if it was removed or changed.
+        labels: the class index of each in that version; empty for a regression.
     """
 
     points: int
@@ -42,14 +42,14 @@ class Earlier:
 
 @dataclass(frozen=True)
 class Known:
-    """What a data set is continued from: of each row its id, its features and its label.
+    """The version that a data set continues.
 
     Attributes:
         row_ids: of the training rows.
         test_row_ids: of the test rows.
         features: of the training rows, scaled.
         labels: of the training rows.
-        earlier: the versions before that one.
+        earlier: the versions before this one.
     """
 
     row_ids: tuple[str, ...]
@@ -67,10 +67,10 @@ def require_continuable(
     columns: tuple[str, ...],
     known_classes: tuple[str, ...],
 ) -> None:
-    """Refuses a table that cannot continue one with these columns and classes.
+    """Check that a table can continue one with these columns and classes.
 
     Raises:
-        InvalidInput: planted labels, exact sizes, a column that went, or other classes.
+        InvalidInput: labels are planted, sizes are exact, a column is missing, or classes differ.
     """
     since = f"dataset.since is {config.since}"
     if config.flip:
@@ -96,16 +96,16 @@ def require_continuable(
 def grown_split(
     table: Table, known: Known, *, seed: int
 ) -> tuple[Int64[np.ndarray, " points"], Int64[np.ndarray, " test_points"]]:
-    """Row numbers of the pool and of the test rows: those of the version before first, in its order."""
+    """Row numbers of the training and test rows: first those of the earlier version, in its order."""
     ids = table.rows["row_id"].to_list()
-    place = {row_id: at for at, row_id in enumerate(ids)}
-    pool = [place[row_id] for row_id in known.row_ids if row_id in place]
-    test = [place[row_id] for row_id in known.test_row_ids if row_id in place]
+    position = {row_id: at for at, row_id in enumerate(ids)}
+    pool = [position[row_id] for row_id in known.row_ids if row_id in position]
+    test = [position[row_id] for row_id in known.test_row_ids if row_id in position]
     held_out: Bool[np.ndarray, " rows"] = np.array(table.held_out, dtype=bool)
     held_out[pool], held_out[test] = False, True
     new = np.ones(len(ids), dtype=bool)
     new[pool + test] = False
-    for name in table.kept:
+    for name in table.extra:
         held_out = _with_their_groups(column_of(table.rows, name), held_out, new, name=name)
     generator = seeded_generator(seed, "grown", len(known.earlier))
     return (
@@ -125,10 +125,10 @@ def _with_their_groups(
     *,
     name: str,
 ) -> Bool[np.ndarray, " rows"]:
-    """Which rows are for testing, new rows of a group that is known being where it is.
+    """Whether each row is a test row, with new rows of a known group on the side of the group.
 
     Raises:
-        InvalidInput: the version before has a group on both sides.
+        InvalidInput: the earlier version has a group on both sides.
     """
     side: dict[str, bool] = {}
     for group, tested in zip(groups.filter(pl.Series(~new)), held_out[~new].tolist(), strict=True):
@@ -147,16 +147,16 @@ def earlier_versions(
     features: Float64[Tensor, "points features"],
     labels: Tensor,
 ) -> tuple[Earlier, ...]:
-    """Where the training rows of every version before are in this one."""
-    place = {row_id: at for at, row_id in enumerate(row_ids)}
+    """Positions in this version of the training rows of every earlier version."""
+    position = {row_id: at for at, row_id in enumerate(row_ids)}
     places: list[int] = []
     for old, row_id in enumerate(known.row_ids):
-        now = place.get(row_id, -1)
+        now = position.get(row_id, -1)
         same = now >= 0 and bool(
             torch.equal(features[now], known.features[old]) and labels[now] == known.labels[old]
         )
         places.append(now if same else -1)
-    # Of the versions before the last one: their places there, then from there to here.
+    # Positions in the last version are mapped to positions in this one.
     moved = [
         replace(each, places=tuple(-1 if at < 0 else places[at] for at in each.places))
         for each in known.earlier

@@ -1,11 +1,11 @@
-"""The ATLAS Higgs challenge of 2014, prepared as the published experiments prepared it.
+"""The table of the ATLAS Higgs challenge of 2014, prepared as in the published experiments.
 
-The first 1,100 events by their number, each missing value (-999) replaced by the most frequent
-value of its column, and the five angles `*_phi` left out: 25 features and the label s (signal) or b
-(background). The split and the scaling are those of every other table.
+It has the first 1,100 events by number. Missing values (-999) are replaced by the most frequent value
+of the column, and the five angles `*_phi` are dropped. This gives 25 features and the label s (signal)
+or b (background). Split and scaling are those of the other tables.
 
-The table does not ship. `dataset.file` names it: a CSV or Parquet file with the columns of the
-challenge (record 328 of CERN's open data portal), or `openml:` with a number; by default OpenML's.
+The table is not included. `dataset.file` is a CSV or Parquet file with the columns of the challenge
+(record 328 of CERN's open data portal), or `openml:` with a number; by default OpenML's.
 """
 
 from pathlib import Path
@@ -38,7 +38,7 @@ def higgs_table(file: str | None = None) -> Table:
         file: a path to CSV or Parquet, or `openml:` with a number or name; by default OpenML's.
 
     Raises:
-        InvalidInput: no such file, or one without the challenge's columns.
+        InvalidInput: there is no such file, or it lacks columns of the challenge.
     """
     named = file or OPENML
     rows = _read(named)
@@ -69,7 +69,7 @@ def higgs_table(file: str | None = None) -> Table:
 
 
 def _complete(name: str) -> pl.Expr:
-    """The column with each missing value replaced by the most frequent one, the least of several."""
+    """The column with missing values replaced by the most frequent value (the smallest of several)."""
     column = pl.col(name).cast(pl.Float64)
     known = pl.when(column == MISSING).then(None).otherwise(column)
     usual = known.drop_nulls().mode().min()

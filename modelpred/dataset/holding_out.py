@@ -1,4 +1,4 @@
-"""Which rows of a table of the user's own are for testing, as `dataset.test` and `dataset.group` say."""
+"""Selects the test rows of a user's table according to `dataset.test` and `dataset.group`."""
 
 from collections.abc import Callable, Sequence
 
@@ -19,7 +19,7 @@ TEST_WORDS = {
 
 
 def says_test(cells: pl.Series) -> bool:
-    """Whether a column holds the words train and test, and nothing else."""
+    """Whether all cells of a column are the words train and test."""
     if cells.dtype not in WORDS:
         return False
     words = set(cells.cast(pl.String).str.to_lowercase().unique().to_list())
@@ -29,14 +29,14 @@ def says_test(cells: pl.Series) -> bool:
 def marked_rows(
     cells: pl.Series, *, name: str, source: str, where: Callable[[int], str]
 ) -> Bool[np.ndarray, " rows"]:
-    """Which rows a column marks as test rows."""
+    """Whether a column marks each row as a test row."""
     try:
         words = names_of(cells).str.to_lowercase()
     except Unusable:
         words = pl.Series([None], dtype=pl.String).new_from_index(0, len(cells))
-    said = words.is_in(list(TEST_WORDS)).fill_null(value=False)
-    if not said.all():
-        first = said.to_list().index(False)
+    valid = words.is_in(list(TEST_WORDS)).fill_null(value=False)
+    if not valid.all():
+        first = valid.to_list().index(False)
         raise InvalidInput(
             f"{source}: column {name!r} (dataset.test) holds {cells[first]!r} in "
             f"{where(first)}; expected train and test, true and false, or 1 and 0"
@@ -47,7 +47,7 @@ def marked_rows(
 def test_rows(
     rows: pl.DataFrame, config: DatasetConfig, classes: tuple[str, ...], source: str
 ) -> Bool[np.ndarray, " rows"] | None:
-    """Which rows are for testing; None where the number of them is asked for."""
+    """Whether each row is a test row; None if `dataset.test` is a number of rows."""
     if isinstance(config.test, int):
         if config.group:
             raise InvalidInput(
@@ -79,7 +79,7 @@ def require_whole_groups(
     source: str,
     where: Sequence[str],
 ) -> None:
-    """Refuses test rows that the user names where their group is trained on, too."""
+    """Raise InvalidInput if the group of a test row that the user named also has training rows."""
     trained = set(groups.filter(pl.Series(~held_out)))
     for row in np.flatnonzero(held_out).tolist():
         if groups[row] in trained:

@@ -1,12 +1,12 @@
-"""MNIST as a small network sees it: 128 numbers an image, before the ReLU of its last hidden layer.
+"""MNIST as features of a small network: the 128 inputs of the ReLU of its last hidden layer.
 
     features(x) = A flatten(pool(relu(conv64(relu(conv32(x / 255)))))) + b
 
-with 3 x 3 convolutions, pooling of 2 x 2, and ten outputs on relu(features) to train it by. The
-network is trained on the first 8,000 images of the file alone and the table holds the others, so
-that neither a row to train on nor a row to test on has been seen by it, whatever the split. Its
-start and its batches come from a generator of their own and it runs on one thread, because the sums
-of a convolution depend on how many there are: one machine, one table. That takes half a minute.
+with 3 x 3 convolutions, 2 x 2 pooling, and ten outputs on relu(features) for training. The network is
+trained on the first 8,000 images of the file, and the table has the others, so the network has seen
+neither training nor test rows. Its initial parameters and batches have their own generator. It runs
+on one thread, because the sums of a convolution depend on the number of threads; the table is
+reproducible on one machine. This takes half a minute.
 """
 
 from collections.abc import Generator
@@ -26,18 +26,18 @@ SIDE = 28
 FEATURES = 128
 CLASSES = 10
 TRAINED_ON = 8000
-ANSWERED_AT_ONCE = 500
+IMAGES_AT_ONCE = 500
 
 
 @dataclass(frozen=True)
 class Training:
-    """How the network is trained.
+    """Settings of the training.
 
     Attributes:
         epochs: passes over the images.
-        batch: images a step.
-        learning_rate: the highest of a one-cycle schedule of Adam.
-        seed: of the start and of the order.
+        batch: images per step.
+        learning_rate: highest learning rate of a one-cycle schedule of Adam.
+        seed: of the initial parameters and the order of images.
     """
 
     epochs: int = 2
@@ -75,11 +75,11 @@ class Network(nn.Module):
 def mnist_table(
     *, path: Path = BUILTIN_FOLDER / "mnist.parquet", trained_on: int = TRAINED_ON
 ) -> Table:
-    """The images that the network was not trained on, as its features, labelled by the digit.
+    """The features of the images that the network was not trained on, with the digit as label.
 
     Args:
         path: a Parquet file with columns image and label.
-        trained_on: how many of its first images the network is trained on.
+        trained_on: number of first images that the network is trained on.
     """
     rows = pl.read_parquet(path, glob=False)
     images = torch.from_numpy(rows["image"].to_numpy(writable=True)).reshape(-1, 1, SIDE, SIDE)
@@ -134,10 +134,10 @@ def trained_network(
 def answers(
     network: Network, images: Float32[Tensor, "images 1 28 28"], digits: Int64[Tensor, " images"]
 ) -> tuple[np.ndarray, float]:
-    """The features [images, 128], float64, and the share of digits that the network gets right."""
-    found = torch.cat([network.features(block) for block in images.split(ANSWERED_AT_ONCE)])
-    right = network.above(torch.relu(found)).argmax(1) == digits
-    return found.to(torch.float64).numpy(), float(right.double().mean())
+    """The features [images, 128] in float64, and the accuracy of the network."""
+    features = torch.cat([network.features(block) for block in images.split(IMAGES_AT_ONCE)])
+    right = network.above(torch.relu(features)).argmax(1) == digits
+    return features.to(torch.float64).numpy(), float(right.double().mean())
 
 
 @contextmanager

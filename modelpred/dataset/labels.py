@@ -13,7 +13,7 @@ from modelpred.errors import InvalidInput
 def labels_of(
     table: Table,
 ) -> tuple[Int64[np.ndarray, " rows"] | Float64[np.ndarray, " rows"], tuple[str, ...]]:
-    """Labels as class index with the names of the classes, or as numbers with none."""
+    """Labels as class indices with the names of the classes, or as numbers without classes."""
     column = column_of(table.rows, table.label)
     if not table.classes:
         values = column.cast(pl.Float64)
@@ -45,10 +45,10 @@ def labels_of(
 
 
 def require_usable_labels(labels: Float64[np.ndarray, " rows"], *, what: str) -> None:
-    """Refuses numbers to predict that are too large, or of which one hides all others.
+    """Check that numbers to predict are not too large, and that no number makes all others equal.
 
     Raises:
-        InvalidInput: `what` with the number.
+        InvalidInput: the message has `what` and the number.
     """
     largest = float(labels[np.abs(labels).argmax()])
     unit = abs(largest) or 1.0

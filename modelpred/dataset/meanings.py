@@ -1,7 +1,7 @@
-"""Text becomes what it means, column by column: numbers, true and false, dates; the rest are categories.
+"""Converts text columns to numbers, booleans or dates; other text columns are categories.
 
-A number with a leading zero (007) is a name, not a number, and so are whole numbers beyond 2^53, which
-no number holds exactly.
+Numbers with a leading zero (007) are text, and so are whole numbers beyond 2^53, which float64 cannot
+represent exactly.
 """
 
 import polars as pl
@@ -27,16 +27,16 @@ DAY_LENGTH = len("2024-12-31")
 def typed(
     cells: pl.Series, *, category: bool = False, numbers: bool = False, form: str | None = None
 ) -> pl.Series:
-    """A column as what it means; text where it is a category.
+    """A column converted to its type; text if it is a category.
 
     Args:
         cells: of any type.
-        category: whether the user calls it one.
-        numbers: whether text may be numbers, as in a CSV; other tables say themselves what is one.
-        form: how its dates are written, where the user says so.
+        category: whether the user set it as a category.
+        numbers: whether text may be numbers, as in a CSV; other tables have types of their own.
+        form: the date format that the user set, if any.
 
     Raises:
-        Unusable: a cell that is no date in that form.
+        Unusable: a cell is not a date of this format.
     """
     if category:
         try:
@@ -51,33 +51,33 @@ def typed(
 
 
 def _read(words: pl.Series, *, numbers: bool) -> pl.Series:
-    """What the words are, if all of them are one thing."""
+    """The words as numbers, booleans or dates if all can be converted; otherwise unchanged."""
     present = words.drop_nulls()
     if not len(present):
         return words
-    found = _numbers(words, present) if numbers else None
-    if found is not None:
-        return found
+    converted = _numbers(words, present) if numbers else None
+    if converted is not None:
+        return converted
     if present.str.to_lowercase().is_in(["true", "false"]).all():
         return truths_of(words)
     return _dates(words, present)
 
 
 def _numbers(words: pl.Series, present: pl.Series) -> pl.Series | None:
-    """The numbers that the words are; None where they are none, or names."""
+    """The words as numbers; None if they are not numbers, or must stay text."""
     if present.str.contains(PADDED).any():
         return None
     if present.str.contains(WHOLE).all():
         whole = words.cast(pl.Int128, strict=False)
-        told = known(whole) if whole.null_count() == words.null_count() else words
-        return told if told.dtype.is_integer() else None
+        exact = known(whole) if whole.null_count() == words.null_count() else words
+        return exact if exact.dtype.is_integer() else None
     if (present.str.contains(NUMBER) | present.str.contains(INFINITE)).all():
         return words.cast(pl.Float64)
     return None
 
 
 def _dates(words: pl.Series, present: pl.Series) -> pl.Series:
-    """Dates where every cell is one in ISO form, or the words themselves."""
+    """Dates if every cell is an ISO date; otherwise the words."""
     if not present.str.contains(MOMENT).all():
         return words
     moments = read_moments(words)

@@ -1,6 +1,6 @@
-"""A table of the user's own, in files or from OpenML, as a Table: its rows chosen and its columns known.
+"""Reads a user's table from files or from OpenML, selects rows and inspects columns.
 
-The label column is read for all rows, everything else only for the rows that are taken.
+The label column is read for all rows, the other columns only for the selected rows.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ from modelpred.dataset.roles import names_test_column, require_roles
 from modelpred.dataset.seeds import seeded_generator
 from modelpred.dataset.splitting import (
     MOST_CLASSES,
-    taken_rows,
+    selected_rows,
 )
 from modelpred.dataset.tables import Table
 from modelpred.errors import InvalidInput
@@ -63,17 +63,17 @@ def own_table(config: DatasetConfig) -> OwnTable:
     index = _unused_index(raw, config)
     raw = raw.without((*config.drop, *index))
     second = _second_file(raw, config)
-    taken, height = _taken(raw, config, part="")
+    selected, height = _selected(raw, config, part="")
     in_second = None
     if second is not None:
-        test, test_height = _taken(second, config, part="test")
-        in_second = np.repeat([False, True], [len(taken), len(test)])
-        taken, height = pl.concat([taken, test]), height + test_height
-    where = _names_of_rows(raw, second, taken)
-    rows = _typed(taken, config, raw, where)
+        test, test_height = _selected(second, config, part="test")
+        in_second = np.repeat([False, True], [len(selected), len(test)])
+        selected, height = pl.concat([selected, test]), height + test_height
+    where = _names_of_rows(raw, second, selected)
+    rows = _typed(selected, config, raw, where)
     if config.row_id is not None:
         _require_unique(config.row_id, column_of(rows, config.row_id), raw.name, where)
-    ids = _row_numbers(taken, second) if config.row_id is None else rows[config.row_id]
+    ids = _row_numbers(selected, second) if config.row_id is None else rows[config.row_id]
     rows = rows.with_columns(ids.alias("row_id"))
     label = str(config.label)
     rows, classes = _with_label(rows, label, raw.name, where)
@@ -87,16 +87,16 @@ def own_table(config: DatasetConfig) -> OwnTable:
     ).with_notes(map(_index_note, index))
     features = [column.name for column in inspection.columns]
     unused = [name for name in names if name in inspection.left_out]
-    kept = [config.group] if config.group else []
+    group = [config.group] if config.group else []
     table = Table(
         name=_name(config.source),
-        rows=rows[["row_id", *features, *unused, *kept, label]],
+        rows=rows[["row_id", *features, *unused, *group, label]],
         label=label,
         classes=classes,
         points=len(rows),
         test=max(1, round(TEST_SHARE * len(rows))),
         attribution=attribution,
-        kept=tuple(kept),
+        extra=tuple(group),
         unused=tuple(unused),
         held_out=None if held_out is None else tuple(held_out.tolist()),
     )
@@ -104,7 +104,7 @@ def own_table(config: DatasetConfig) -> OwnTable:
 
 
 def _opened(config: DatasetConfig) -> tuple[RawTable, DatasetConfig, str]:
-    """The source, with the label that it declares itself where none is asked for."""
+    """The source, the config with the source's own label if none is set, and the attribution."""
     if config.source.startswith(PREFIX):
         fetched = fetch_openml_table(config.source.removeprefix(PREFIX))
         raw = table_of(config.source, fetched.rows)
@@ -114,7 +114,7 @@ def _opened(config: DatasetConfig) -> tuple[RawTable, DatasetConfig, str]:
 
 
 def _name(source: str) -> str:
-    """A short name for titles and for the registry: `people` of data/people.csv."""
+    """A short name for titles and for the registry, such as `people` for data/people.csv."""
     if source.startswith(PREFIX):
         return source.removeprefix(PREFIX)
     name = Path(source).name.partition(".")[0]
@@ -123,7 +123,7 @@ def _name(source: str) -> str:
 
 
 def _test_column(raw: RawTable, config: DatasetConfig) -> str | None:
-    """The column that says which rows are for testing; None where there is none."""
+    """The column that marks test rows, or None."""
     if not isinstance(config.test, str) or config.test == AUTO:
         return None
     if names_test_column(raw.columns, config):
@@ -137,21 +137,19 @@ def _test_column(raw: RawTable, config: DatasetConfig) -> str | None:
 
 
 def _second_file(raw: RawTable, config: DatasetConfig) -> RawTable | None:
-    """The table of test rows in a file of its own; None where dataset.test names none."""
+    """The file of test rows that dataset.test names, or None."""
     if not isinstance(config.test, str) or config.test == AUTO or _test_column(raw, config):
         return None
     second = open_table(config.test, delimiter=config.delimiter)
     missing = [name for name in raw.columns if name not in second.columns]
     if missing or second.text != raw.text:
-        what = f"has no column {missing[0]!r}" if missing else "is another kind of file"
-        raise InvalidInput(
-            f"dataset.test: {second.name} {what} than {raw.name} has; make them alike"
-        )
+        what = f"has no column {missing[0]!r}, other" if missing else "is another kind of file"
+        raise InvalidInput(f"dataset.test: {second.name} {what} than {raw.name}; make them equal")
     return replace(second, columns=raw.columns)
 
 
-def _taken(raw: RawTable, config: DatasetConfig, *, part: str) -> tuple[pl.DataFrame, int]:
-    """The rows that are taken, with their number in the source, and how many there are in all."""
+def _selected(raw: RawTable, config: DatasetConfig, *, part: str) -> tuple[pl.DataFrame, int]:
+    """The selected rows with their number in the source, and the total number of rows."""
     label = str(config.label)
     named = [label, *filter(None, [_test_column(raw, config) if not part else None])]
     read = raw.read(named, None)
@@ -175,7 +173,9 @@ def _taken(raw: RawTable, config: DatasetConfig, *, part: str) -> tuple[pl.DataF
     chosen = np.sort(
         np.concatenate(
             [
-                taken_rows(np.flatnonzero(parts == of_test), words, ranks, most=config.max_points)
+                selected_rows(
+                    np.flatnonzero(parts == of_test), words, ranks, most=config.max_points
+                )
                 for of_test in (False, True)
             ]
         )
@@ -185,7 +185,7 @@ def _taken(raw: RawTable, config: DatasetConfig, *, part: str) -> tuple[pl.DataF
 
 
 def _unused_index(raw: RawTable, config: DatasetConfig) -> tuple[str, ...]:
-    """Columns that pandas wrote for an index, unless the config gives them a role."""
+    """Columns that pandas wrote for an unnamed index, unless the config uses them."""
     roles = (config.label, config.row_id, config.group, config.test)
     named = {*roles, *config.drop, *config.categories, *config.dates}
     return tuple(name for name in raw.index if name not in named)
@@ -193,55 +193,55 @@ def _unused_index(raw: RawTable, config: DatasetConfig) -> tuple[str, ...]:
 
 def _index_note(name: str) -> str:
     return (
-        f"column {name!r} is left out: pandas wrote it for an index; if it names the rows, set "
-        f"dataset.row_id to {name!r}"
+        f"column {name!r} is left out: it is an index that pandas wrote; if it has the ids of the "
+        f"rows, set dataset.row_id to {name!r}"
     )
 
 
-def _names_of_rows(raw: RawTable, second: RawTable | None, taken: pl.DataFrame) -> list[str]:
-    """Each row as messages name it; those of a second file with its name."""
-    numbers = taken[ROW].to_list()
+def _names_of_rows(raw: RawTable, second: RawTable | None, selected: pl.DataFrame) -> list[str]:
+    """Name of each row for messages, with the file's name for rows of a second file."""
+    numbers = selected[ROW].to_list()
     if second is None:
         return [raw.where(row) for row in numbers]
-    first = _first_of_second(taken)
+    first = _first_of_second(selected)
     return [
         raw.where(row) if at < first else f"{second.where(row)} of {second.name}"
         for at, row in enumerate(numbers)
     ]
 
 
-def _first_of_second(taken: pl.DataFrame) -> int:
-    """Where the rows of the second file begin: there the numbers fall back."""
-    numbers = taken[ROW].to_numpy().astype(np.int64)
+def _first_of_second(selected: pl.DataFrame) -> int:
+    """Position of the first row of the second file, where the row numbers decrease."""
+    numbers = selected[ROW].to_numpy().astype(np.int64)
     falls = np.flatnonzero(np.diff(numbers) <= 0)
     return int(falls[0]) + 1 if len(falls) else len(numbers)
 
 
-def _row_numbers(taken: pl.DataFrame, second: RawTable | None) -> pl.Series:
-    """The number of each row in its file, as text; `test-3` in a second file."""
-    numbers = taken[ROW].cast(pl.String)
+def _row_numbers(selected: pl.DataFrame, second: RawTable | None) -> pl.Series:
+    """The number of each row in its file as text, such as `test-3` in a second file."""
+    numbers = selected[ROW].cast(pl.String)
     if second is None:
         return numbers
-    first = _first_of_second(taken)
+    first = _first_of_second(selected)
     return pl.concat([numbers[:first], "test-" + numbers[first:]])
 
 
 def _typed(
-    taken: pl.DataFrame, config: DatasetConfig, raw: RawTable, where: Sequence[str]
+    selected: pl.DataFrame, config: DatasetConfig, raw: RawTable, where: Sequence[str]
 ) -> pl.DataFrame:
-    """The rows with every column as what it means; categories and names as text."""
+    """The rows with typed columns; categories, ids and groups are text."""
     named = {config.row_id: "row id", config.group: "group"}
     columns: list[pl.Series] = []
-    for name in taken.columns[1:]:  # the first is ROW
-        cells = column_of(taken, name)
+    for name in selected.columns[1:]:  # the first is ROW
+        cells = column_of(selected, name)
         form = config.dates.get(name)
         try:
             if name in named:
-                meant = _names(name, cells, named[name], raw.name, where)
+                column = _names(name, cells, named[name], raw.name, where)
             else:
                 category = name in config.categories
-                meant = typed(cells, category=category, numbers=raw.text, form=form)
-            columns.append(meant.alias(name))
+                column = typed(cells, category=category, numbers=raw.text, form=form)
+            columns.append(column.alias(name))
         except Unusable as error:
             raise InvalidInput(
                 f"{raw.name}: column {name!r} holds {cells[error.row]!r} in {where[error.row]}, "
@@ -251,11 +251,11 @@ def _typed(
 
 
 def _names(name: str, cells: pl.Series, role: str, source: str, where: Sequence[str]) -> pl.Series:
-    """What rows or their groups are called.
+    """The ids or groups of rows as text.
 
     Raises:
-        InvalidInput: a name is missing.
-        Unusable: cells that cannot be names.
+        InvalidInput: one is missing.
+        Unusable: a cell cannot be converted to text.
     """
     names = names_of(cells)
     if names.null_count():
@@ -265,12 +265,12 @@ def _names(name: str, cells: pl.Series, role: str, source: str, where: Sequence[
 
 
 def _require_unique(name: str, ids: pl.Series, source: str, where: Sequence[str]) -> None:
-    twice = ids.is_duplicated()
-    if twice.any():
-        told = ids[twice.to_list().index(True)]
-        first, second = [at for at, row_id in enumerate(ids) if row_id == told][:2]
+    repeated = ids.is_duplicated()
+    if repeated.any():
+        row_id = ids[repeated.to_list().index(True)]
+        first, second = [at for at, each in enumerate(ids) if each == row_id][:2]
         raise InvalidInput(
-            f"{source}: the row id {told!r} ({name!r}) stands in {where[first]} and in "
+            f"{source}: the row id {row_id!r} ({name!r}) is in {where[first]} and in "
             f"{where[second]}; ids must be unique"
         )
 
@@ -278,7 +278,7 @@ def _require_unique(name: str, ids: pl.Series, source: str, where: Sequence[str]
 def _with_label(
     rows: pl.DataFrame, label: str, source: str, where: Sequence[str]
 ) -> tuple[pl.DataFrame, tuple[str, ...]]:
-    """The rows with a usable label, and its classes in order; none where it is a number to predict.
+    """The rows with the label as classes or numbers, and the classes in order (empty for numbers).
 
     Text, true and false, and up to FEW_NUMBERS different whole numbers are classes.
     """

@@ -17,7 +17,7 @@ from modelpred.errors import InvalidInput
 CSV_ENDINGS = (".csv", ".tsv", ".txt", ".csv.gz")
 PARQUET_ENDINGS = (".parquet", ".pq")
 MOST_FILES = 10_000
-MOST_LOOKED_AT = 200_000  # names in folders, before a source is taken for a mistake
+MOST_NAMES = 200_000  # most names in the folders of a source
 HIVE_MISSING = "__HIVE_DEFAULT_PARTITION__"
 
 
@@ -35,7 +35,7 @@ class Places:
 
 
 def looks_like_path(source: str) -> bool:
-    """Whether the text names files rather than a table that ships."""
+    """Whether the text is a path or glob, and not the name of a built-in table."""
     return (
         "/" in source
         or has_magic(source)
@@ -81,36 +81,36 @@ def _exists(source: str) -> bool:
 
 def _parquet_below(folder: Path) -> list[Path]:
     """The Parquet files in the folder and below it, but for hidden ones; links are followed."""
-    found: list[Path] = []
-    looked_at, seen = 0, set[str]()
-    for place, folders, names in os.walk(folder, followlinks=True):
-        real = os.path.realpath(place)
-        looked_at += len(folders) + len(names)
-        if looked_at > MOST_LOOKED_AT or len(found) > MOST_FILES:
+    files: list[Path] = []
+    count, visited = 0, set[str]()
+    for path, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(path)
+        count += len(folders) + len(names)
+        if count > MOST_NAMES or len(files) > MOST_FILES:
             raise InvalidInput(f"{folder} holds too many files; name the folder of the table alone")
-        if real in seen:  # a link to a folder above
+        if real in visited:  # a link to a folder above
             folders.clear()
             continue
-        seen.add(real)
+        visited.add(real)
         folders[:] = [name for name in folders if not name.startswith((".", "_"))]
-        found += [
-            Path(place) / name
+        files += [
+            Path(path) / name
             for name in names
             if name.lower().endswith(PARQUET_ENDINGS) and not name.startswith((".", "_"))
         ]
-    return sorted(found)
+    return sorted(files)
 
 
 def _matching(source: str) -> tuple[Path, list[Path]]:
-    """The folder that a glob looks in, and the files that it matches there."""
+    """The folder that a glob searches, and the files that it matches."""
     root, pattern = _split(source)
-    found: list[Path] = []
+    files: list[Path] = []
     for name in _names(root, pattern):
-        if len(found) == MOST_FILES:
+        if len(files) == MOST_FILES:
             raise InvalidInput(f"{source} matches more than {MOST_FILES:,} files; name fewer")
         if not (root / name).is_dir():
-            found.append(root / name)
-    return root, sorted(found)
+            files.append(root / name)
+    return root, sorted(files)
 
 
 def _names(root: Path, pattern: str) -> Iterator[str]:
@@ -118,7 +118,7 @@ def _names(root: Path, pattern: str) -> Iterator[str]:
 
 
 def _split(source: str) -> tuple[Path, str]:
-    """The folder of a glob that is there as it is written, and the pattern below it."""
+    """The part of a glob that exists as a folder, and the pattern below it."""
     folder, parts = Path(), Path(source).parts
     for at, part in enumerate(parts):
         if not _exists(str(folder / part)):

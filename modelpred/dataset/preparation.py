@@ -1,12 +1,10 @@
-"""From a source table to points: split, encode, scale.
+"""Prepares a data set from a source table: splits, encodes and scales it.
 
-Encodings and scalings see training rows
-only.
+Encodings and scalings are fitted to the training rows only.
 
-`flip` plants wrong labels: that share of the training rows, drawn by a generator of their own so
-that the split stays as it is, gets another class at random. They are for judging how well a method
-finds them. The data set remembers the labels as they were; methods see the planted ones alone, and
-test rows stay clean.
+`flip` plants wrong labels, to evaluate methods that find them: this share of the training rows gets
+another random class. They are drawn with a separate generator, so the split does not change. The data
+set also stores the original labels; methods get only the planted ones. Test rows are not changed.
 """
 
 import hashlib
@@ -47,19 +45,18 @@ class Dataset:
         labels: [points], int64 class index, or float64 for regression.
         test_features: the same for the test rows.
         test_labels: the same for the test rows.
-        row_ids: the id of each point in the source table, or else its row number, as text.
+        row_ids: id of each point in the source table, or its row number, as text.
         test_row_ids: the same for the test rows.
-        encoding: what each column of the table became.
+        encoding: encoding of the table's columns.
         classes: original label names in the order of their index; empty for regression.
-        rows: the original cells of the points, `row_id` first and the label last; the label is
-            the planted one where one was.
-        test_rows: the original cells of the test rows, likewise.
-        fingerprint: SHA-256 over all of the above and below.
+        rows: original cells of the points, with `row_id` first and the label (with planted ones) last.
+        test_rows: original cells of the test rows, in the same form.
+        fingerprint: SHA-256 of all other attributes.
         label_name: name of the label column.
-        scaling: how features came from the cells.
-        attribution: who made the table.
-        original_labels: [points] before wrong labels were planted; None when none were.
-        earlier: where the training rows of the versions are that this one continues, oldest first.
+        scaling: scaling of the features.
+        attribution: authors of the table.
+        original_labels: [points], before wrong labels were planted; None if none were.
+        earlier: positions of the training rows of earlier versions, oldest first.
     """
 
     name: str
@@ -82,7 +79,7 @@ class Dataset:
 
     @property
     def feature_names(self) -> tuple[str, ...]:
-        """What the features are called: a column, or a part of one such as `work=office`."""
+        """Names of the features: a column, or a part of one such as `work=office`."""
         return self.encoding.feature_names
 
     @property
@@ -92,29 +89,29 @@ class Dataset:
 
     @property
     def mislabelled(self) -> Bool[Tensor, " points"] | None:
-        """Which points have a planted label; None when none have. Never for a method to see."""
+        """Whether each point has a planted label; None if none has. Methods must not use it."""
         return None if self.original_labels is None else self.labels != self.original_labels
 
 
 def prepare(config: DatasetConfig, *, since: Dataset | None = None) -> Dataset:
-    """The data set that the config describes.
+    """Prepare the data set of a config.
 
     Args:
-        config: which table, which rows.
-        since: the data set of the version that `config.since` names; this one continues it.
+        config: the table and its settings.
+        since: the data set of the version `config.since`, which this one continues.
 
     Raises:
-        InvalidInput: unknown table, too few rows, unusable cells or labels.
+        InvalidInput: the table is unknown, has too few rows, or unusable cells or labels.
     """
     return prepare_table(source_table(config), config, since=since)
 
 
 def prepare_table(table: Table, config: DatasetConfig, *, since: Dataset | None = None) -> Dataset:
-    """The data set made of that table, whatever `config.source` says.
+    """Prepare the data set of a table; `config.source` is ignored.
 
     Raises:
-        InvalidInput: too few rows, unusable cells or labels, or a table that cannot continue
-            `since`.
+        InvalidInput: there are too few rows, or unusable cells or labels, or the table cannot
+            continue `since`.
     """
     if not table.feature_names:
         raise InvalidInput(f"{table.name} has no feature columns beside the label {table.label!r}")
@@ -133,7 +130,7 @@ def prepare_table(table: Table, config: DatasetConfig, *, since: Dataset | None 
     if since is None:
         require_apart(scaling, cells, columns=names, what=table.name)
     pool_labels = torch.from_numpy(labels[pool_rows])
-    shown = ("row_id", *encoding.column_names, *table.kept, table.label)
+    shown = ("row_id", *encoding.column_names, *table.extra, table.label)
     dataset = Dataset(
         name=table.name,
         features=features,

@@ -64,7 +64,7 @@ def table_of(name: str, frame: pl.DataFrame) -> RawTable:
 
 
 def open_table(source: str, *, delimiter: str) -> RawTable:
-    """The table in a file, in a folder of Parquet files, or in the files that match a glob.
+    """Open a table: a file, a folder of Parquet files, or the files that match a glob.
 
     Raises:
         InvalidInput: the source does not exist, is not readable, or is not one table.
@@ -136,15 +136,13 @@ def _open_parquet(source: str, places: Places) -> RawTable:
 def _differing(path: Path, schema: dict[str, Any], first: Path, like: dict[str, Any]) -> str:
     for name in (*like, *schema):
         if like.get(name) != schema.get(name):
-            there, here = like.get(name, "no such column"), schema.get(name, "no such column")
-            return (
-                f"{path}: column {name!r} is {here}, but in {first} it is {there}; make them equal"
-            )
-    return f"{path}: its columns stand in another order than those of {first}; make them equal"
+            expected, got = like.get(name, "no such column"), schema.get(name, "no such column")
+            return f"{path}: column {name!r} is {got}, but in {first} it is {expected}; make them equal"
+    return f"{path}: the order of its columns differs from {first}; make them equal"
 
 
 def _pandas_index(path: Path, columns: Sequence[str]) -> tuple[str, ...]:
-    """The columns that hold an index of pandas without a name of its own."""
+    """The columns that pandas wrote for an unnamed index."""
     try:
         metadata = pl.read_parquet_metadata(path.absolute())
         stored = json.loads(metadata.get("pandas", "{}")).get("index_columns", [])

@@ -1,7 +1,7 @@
-"""What the columns of a table of the user's own are for: each role names a column, each column one role.
+"""Checks the roles of the columns of a user's table. Each column has at most one role.
 
-label, row_id, group, test   one column each, four different ones
-drop                         none of these; columns that are dropped are nothing else
+label, row_id, group, test   one column each, all different
+drop                         columns without another role
 categories                   features, or the label
 dates                        features
 """
@@ -19,12 +19,12 @@ FIRST_SHOWN = 10
 def require_roles(
     columns: Sequence[str], config: DatasetConfig, *, source: str, text: bool
 ) -> None:
-    """Refuses a role of a column that is not there, two roles of one column, and no label at all.
+    """Raise InvalidInput for a missing column, two roles of one column, or a missing label.
 
     Args:
-        columns: all that the table has.
-        config: says what they are for.
-        source: what messages call the table.
+        columns: all columns of the table.
+        config: sets the roles.
+        source: name of the table in messages.
         text: whether it is a CSV.
     """
     if not text and config.delimiter != ",":
@@ -56,16 +56,16 @@ def require_roles(
 
 
 def names_test_column(columns: Sequence[str], config: DatasetConfig) -> bool:
-    """Whether dataset.test is a column, and no share, number or file."""
+    """Whether dataset.test is a column, and not a share, a number or a file."""
     return isinstance(config.test, str) and config.test != AUTO and config.test in columns
 
 
 def _roles(columns: Sequence[str], config: DatasetConfig) -> dict[str, str]:
-    """The column of each role that one column has."""
-    asked = {"label": config.label, "row_id": config.row_id, "group": config.group}
+    """The column of each role that has a single column."""
+    roles = {"label": config.label, "row_id": config.row_id, "group": config.group}
     if names_test_column(columns, config):
-        asked["test"] = str(config.test)
-    return {key: name for key, name in asked.items() if name is not None}
+        roles["test"] = str(config.test)
+    return {key: name for key, name in roles.items() if name is not None}
 
 
 def _require_column(name: str, key: str, columns: Sequence[str], *, source: str) -> None:
@@ -76,7 +76,7 @@ def _require_column(name: str, key: str, columns: Sequence[str], *, source: str)
 
 
 def _require_free(name: str, key: str, roles: dict[str, str], config: DatasetConfig) -> None:
-    """Refuses a column that a list names and that has another role."""
+    """Raise InvalidInput if a column of a list has another role."""
     role = roles.get(name)
     if key == "drop" and role == "label":
         raise InvalidInput(f"dataset.drop: {name!r} is the label; drop another column")

@@ -1,13 +1,12 @@
-"""Cells become features, with constants from the training rows alone.
+"""Scales features with constants of the training rows.
 
     standardise        (x - mean of the column) / standard deviation of the column
     largest_row_norm   x / max_i ‖x_i‖, the published setting
     none               x
 
-The constants are computed in a unit near the largest cell, a power of two: what neither overflows nor
-underflows there is the same to the bit. Refused are cells whose squares float64 does not hold, and a
-number so far from the others (-1.8e308 for "no data") that dividing by its distance makes one number of
-most of them.
+The constants are computed in a unit near the largest cell, a power of two, which avoids overflow and
+underflow without changing the results. Refused are cells whose squares overflow float64, and numbers so
+far from the others (-1.8e308 for "no data") that scaling makes most of the others equal.
 """
 
 from collections.abc import Sequence
@@ -21,13 +20,13 @@ from modelpred.dataset.config import ScalingName
 from modelpred.dataset.magnitudes import LARGEST_CELL, are_one
 from modelpred.errors import InvalidInput
 
-LARGEST_FEATURE = 1e18  # the same in float32, in which some solvers and the predictor compute
-UNIT = 1000  # largest power of two by which cells are divided; its inverse is a number, too
+LARGEST_FEATURE = 1e18  # its square does not overflow float32, which the predictor uses
+UNIT = 1000  # largest exponent of the unit; its inverse is also a float64
 
 
 @dataclass(frozen=True)
 class Scaling:
-    """How cells became features: (cell - offset) / divisor, column by column."""
+    """Scaling of each column: (cell - offset) / divisor."""
 
     name: ScalingName
     offset: tuple[float, ...]
@@ -36,15 +35,15 @@ class Scaling:
     def __call__(
         self, cells: Float64[Tensor, "points features"]
     ) -> Float64[Tensor, "points features"]:
-        """Features from unscaled cells."""
+        """Scaled features of unscaled cells."""
         offset = torch.tensor(self.offset, dtype=torch.float64)
         return (cells - offset) / torch.tensor(self.divisor, dtype=torch.float64)
 
 
 def fit_scaling(name: ScalingName, cells: Float64[Tensor, "points features"]) -> Scaling:
-    """The scaling with constants from these cells alone.
+    """Fit the scaling to these cells.
 
-    A column with one value is shifted, not divided; cells that are all zero stay as they are.
+    A constant column is shifted but not divided; an all-zero table is unchanged.
     """
     features = cells.shape[1]
     if name == "standardise":
@@ -53,7 +52,7 @@ def fit_scaling(name: ScalingName, cells: Float64[Tensor, "points features"]) ->
         mean, deviation = (cells / unit).mean(dim=0) * unit, (cells / unit).std(0, correction=0)
         deviation = deviation * unit
         constant = (smallest == largest) | (deviation == 0)
-        # The value itself, not its mean: summing 300 equal numbers may round.
+        # The value itself, since the mean of equal numbers has a rounding error.
         offset = torch.where(constant, smallest, mean)
         divisor = torch.where(constant, torch.ones_like(deviation), deviation)
         return Scaling(name, tuple(offset.tolist()), tuple(divisor.tolist()))
@@ -65,7 +64,7 @@ def fit_scaling(name: ScalingName, cells: Float64[Tensor, "points features"]) ->
 
 
 def _unit(largest: Tensor) -> Tensor:
-    """The power of two next to each number."""
+    """The nearest power of two of each number."""
     exponent = torch.frexp(largest).exponent.clamp(-UNIT, UNIT)
     return torch.ldexp(torch.ones_like(largest), exponent)
 
@@ -77,13 +76,13 @@ def scaled_features(
     columns: Sequence[str],
     what: str,
 ) -> Float64[Tensor, "rows features"]:
-    """The features, in numbers that can be computed with.
+    """The scaled features, checked for size.
 
     Args:
         scaling: with the constants of the training rows.
         cells: unscaled.
-        columns: what the features are called.
-        what: what messages call the table.
+        columns: names of the features.
+        what: name of the table in messages.
 
     Raises:
         InvalidInput: a cell is too large; the message names the column.
@@ -107,16 +106,16 @@ def require_apart(
     columns: Sequence[str],
     what: str,
 ) -> None:
-    """Refuses training rows where one far number makes one of most others, column by column.
+    """Check that no number in a column of the training rows makes most others equal after scaling.
 
     Raises:
         InvalidInput: the message names the column and the number.
     """
     for at, (column, divisor) in enumerate(zip(columns, scaling.divisor, strict=True)):
         if are_one(cells[:, at].numpy(), divisor):
-            # Of a norm, the number may stand in another column.
-            held = cells[:, at] if scaling.name == "standardise" else cells.flatten()
-            value = float(held[held.abs().argmax()])
+            # The largest norm may come from another column.
+            candidates = cells[:, at] if scaling.name == "standardise" else cells.flatten()
+            value = float(candidates[candidates.abs().argmax()])
             raise InvalidInput(
                 f"column {column!r} of {what}: {value:g} is so far from the other cells that scaling "
                 "makes one number of them; leave cells empty that stand for no value, or take "

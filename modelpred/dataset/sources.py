@@ -1,4 +1,4 @@
-"""What `dataset.source` names: a built-in table, a table of OpenML, or files of the user's own.
+"""Loads the table of `dataset.source`: a built-in table, a table of OpenML, or a user's files.
 
 SHIPPED and FROM_FILES list the built-in tables. To add one, write a function that returns a Table
 and enter it there; the module of the table imports only tables.py.
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 def _mnist() -> Table:
-    # Imports torch, which looking at other tables does not need.
+    # Imported late: it imports torch, which other tables do not need.
     from modelpred.dataset.images import mnist_table  # noqa: PLC0415
 
     return mnist_table()
@@ -30,7 +30,7 @@ def _mnist() -> Table:
 
 SHIPPED: dict[str, Callable[[], Table]] = {**PACKAGED, "mnist": _mnist}
 FROM_FILES: dict[str, Callable[[str | None], Table]] = {"higgs": higgs_table}
-"""Tables that do not ship, read from the place that dataset.file names."""
+"""Tables that are read from the path dataset.file."""
 
 
 def known_sources() -> tuple[str, ...]:
@@ -39,10 +39,10 @@ def known_sources() -> tuple[str, ...]:
 
 
 def load_table(source: str, *, file: str | None = None) -> Table:
-    """The built-in table of that name; `file` is the place of one that does not ship.
+    """The built-in table of that name; `file` is the path of a table that is not included.
 
     Raises:
-        InvalidInput: no such table; the message lists the known ones.
+        InvalidInput: there is no such table; the message lists the known ones.
     """
     if source in FROM_FILES:
         return FROM_FILES[source](file)
@@ -57,10 +57,10 @@ def load_table(source: str, *, file: str | None = None) -> Table:
 
 
 def source_table(config: DatasetConfig) -> Table:
-    """The table that the config's source names, its rows chosen; what was left out is logged.
+    """The table of the config's source with its rows selected; dropped columns are logged.
 
     Raises:
-        InvalidInput: no such source, or a table that cannot be used: a line for each reason.
+        InvalidInput: there is no such source, or the table cannot be used (a line for each reason).
     """
     if not is_own(config.source):
         _require_no_own_keys(config)
@@ -84,7 +84,7 @@ def source_table(config: DatasetConfig) -> Table:
 
 
 def _require_no_own_keys(config: DatasetConfig) -> None:
-    """Refuses an unknown table, and keys that mean nothing for one that ships."""
+    """Raise InvalidInput for an unknown table, and for keys that built-in tables do not have."""
     if config.source not in known_sources():
         raise InvalidInput(
             f"dataset.source: unknown table {config.source!r}; known: {', '.join(known_sources())}, "
@@ -104,7 +104,7 @@ def _require_no_own_keys(config: DatasetConfig) -> None:
 
 
 def places_of(config: DatasetConfig) -> tuple[Path, ...]:
-    """The files or folders that the config reads, beside tables that ship or come from OpenML."""
+    """The files or folders that the config reads, without built-in tables and tables of OpenML."""
     named = [config.source, config.test if isinstance(config.test, str) else AUTO, config.file]
     files = [
         name
@@ -137,7 +137,7 @@ def require_plain_paths(config: DatasetConfig) -> None:
 
 
 def is_own(source: str) -> bool:
-    """Whether the source is the user's own: files, or a table of OpenML."""
+    """Whether the source is a user's table: files, or a table of OpenML."""
     if source in known_sources():
         return False
     return source.startswith(PREFIX) or looks_like_path(source)

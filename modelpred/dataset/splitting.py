@@ -1,12 +1,12 @@
-"""Which rows of a table are taken, which are trained on, and which are for testing.
+"""Selects rows of a table and splits them into training rows (the pool) and test rows.
 
-A table that ships is shuffled by a generator seeded by (seed, "dataset") and cut. Classes keep
-their shares in the training rows (the pool) and every class has at least one row there.
+A built-in table is shuffled with a generator seeded by (seed, "dataset") and cut. Classes keep their
+shares in the training rows, and every class has at least one training row.
 
-A table of the user's own grows: what happens to a row depends on the seed and on the rows before
-it alone, so that rows appended later change nothing. Test rows are drawn of every class in the
-order of the table, one of each 1/share rows, and never the first of all; where rows belong to
-groups, whole groups are drawn so, whatever their classes.
+A user's table may grow: the role of a row depends only on the seed and on the rows before it, so
+appended rows do not change it. Test rows are drawn from every class in the order of the table, one
+from every 1/share rows, and never the first row. If rows belong to groups, whole groups are drawn in
+the same way, regardless of classes.
 """
 
 import numpy as np
@@ -27,10 +27,10 @@ Places = Int64[np.ndarray, " places"]
 def split(
     table: Table, labels: Labels, classes: tuple[str, ...], config: DatasetConfig
 ) -> tuple[Int64[np.ndarray, " points"], Int64[np.ndarray, " test_points"]]:
-    """Row numbers of the pool and of the test rows, disjoint and in random order.
+    """Row numbers of the training rows and of the test rows, disjoint and in random order.
 
     Raises:
-        InvalidInput: too few rows, or a class without a row to train on.
+        InvalidInput: there are too few rows, or a class has no training row.
     """
     generator = seeded_generator(config.seed, "dataset")
     if table.held_out is None:
@@ -43,8 +43,8 @@ def split(
     if config.points != AUTO:
         if config.points > len(pool):
             raise InvalidInput(
-                f"{table.name} has {len(pool)} rows beside its test rows, but dataset.points asks "
-                f"for {config.points}; ask for fewer"
+                f"{table.name} has {len(pool)} rows beside its test rows, but dataset.points is "
+                f"{config.points}; set it to fewer"
             )
         _require_places(config.points, classes, table.name)
         sizes = np.bincount(labels[pool]) if classes else np.array([len(pool)])
@@ -61,8 +61,8 @@ def split(
 def _require_places(points: int, classes: tuple[str, ...], name: str) -> None:
     if points < len(classes):
         raise InvalidInput(
-            f"{points} training rows (dataset.points) cannot hold the {len(classes)} classes of "
-            f"{name}; ask for at least {len(classes)}"
+            f"{points} training rows (dataset.points) are fewer than the {len(classes)} classes of "
+            f"{name}; set at least {len(classes)}"
         )
 
 
@@ -80,16 +80,16 @@ def _require_rows(table: Table, labels: Labels, classes: tuple[str, ...], *, tes
             )
 
 
-def taken_rows(
+def selected_rows(
     rows: Places, labels: pl.Series, ranks: Float64[np.ndarray, " rows"], *, most: int | None
-) -> Int64[np.ndarray, " taken"]:
-    """At most `most` of these rows: of each class its share and one at least, of the lowest ranks.
+) -> Int64[np.ndarray, " selected"]:
+    """At most `most` of these rows: each class's share, at least one, with the lowest ranks.
 
     Args:
         rows: numbers of rows.
         labels: of all rows of the table.
         ranks: of all rows of the table.
-        most: None takes all.
+        most: None: all.
     """
     if most is None or len(rows) <= most:
         return rows
@@ -107,66 +107,66 @@ def taken_rows(
 def held_out_rows(
     labels: pl.Series | None, *, rows: int, share: float, seed: int
 ) -> Bool[np.ndarray, " rows"]:
-    """Which rows are for testing: that share of each class; labels are None for numbers."""
+    """Whether each row is a test row, for this share of each class; labels None for a regression."""
     if labels is None:
         return _one_of_each(rows, share, seed, "")
     held_out = np.zeros(rows, dtype=bool)
     words = labels.to_numpy()
     for name in labels.unique().sort():
-        places = np.flatnonzero(words == name)
-        held_out[places] = _one_of_each(len(places), share, seed, name)
+        of_class = np.flatnonzero(words == name)
+        held_out[of_class] = _one_of_each(len(of_class), share, seed, name)
     return held_out
 
 
 def held_out_groups(groups: pl.Series, *, share: float, seed: int) -> Bool[np.ndarray, " rows"]:
-    """Which rows are for testing: those of that share of the groups, of one at least.
+    """Whether each row is a test row, for this share of the groups and at least one group.
 
-    Of groups too few to draw one of each 1/share, one is drawn that is not the first.
+    If there are fewer than 1/share groups, one of them is drawn, but not the first.
     """
     numbers = groups.rank("dense").to_numpy().astype(np.int64) - 1
-    first_seen = np.unique(numbers, return_index=True)[1]
-    order = np.argsort(np.argsort(first_seen))[numbers]  # groups by their first row
-    drawn = _one_of_each(len(first_seen), share, seed, "groups")
+    first_rows = np.unique(numbers, return_index=True)[1]
+    order = np.argsort(np.argsort(first_rows))[numbers]  # groups by their first row
+    drawn = _one_of_each(len(first_rows), share, seed, "groups")
     if not drawn.any() and len(drawn) > 1:
         drawn[seeded_generator(seed, "few groups").integers(1, len(drawn))] = True
     return drawn[order]
 
 
 def _one_of_each(count: int, share: float, seed: int, name: str) -> Bool[np.ndarray, " places"]:
-    """One place of each 1/share in a row, which one by chance, never the first of all.
+    """One random position of every 1/share positions, never the first of all.
 
-    Places added at the end change nothing before them.
+    Positions added at the end do not change earlier ones.
     """
     generator = seeded_generator(seed, "held out", name)
     drawn = np.zeros(count, dtype=bool)
     for stratum in range(int(np.ceil(count * share)) + 1):
         start = int(np.ceil(stratum / share - 1e-9))
         end = int(np.ceil((stratum + 1) / share - 1e-9))
-        place = start + int(generator.random() * (end - start))
-        if 0 < place < count:
-            drawn[place] = True
+        position = start + int(generator.random() * (end - start))
+        if 0 < position < count:
+            drawn[position] = True
     return drawn
 
 
 def _split_sizes(table: Table, config: DatasetConfig) -> tuple[int, int]:
-    """Number of training and of test rows; `auto` is the custom, or what is left of it."""
+    """Number of training and of test rows; `auto` is the usual number, or fewer if there are fewer."""
     rows = len(table.rows)
-    asked = config.test
-    if isinstance(asked, float):
-        asked = max(1, round(asked * rows))
-    asked_test = asked if isinstance(asked, int) else 1
-    points = min(table.points, rows - asked_test) if config.points == AUTO else config.points
-    test = asked if isinstance(asked, int) else min(table.test, rows - points)
+    setting = config.test
+    if isinstance(setting, float):
+        setting = max(1, round(setting * rows))
+    least_test = setting if isinstance(setting, int) else 1
+    points = min(table.points, rows - least_test) if config.points == AUTO else config.points
+    test = setting if isinstance(setting, int) else min(table.test, rows - points)
     if points < SMALLEST_POOL:
         raise InvalidInput(
-            f"{table.name} has {rows} rows: with {asked_test} for testing (dataset.test) fewer "
-            f"than {SMALLEST_POOL} are left to train on; ask for fewer test rows"
+            f"{table.name} has {rows} rows: with {least_test} for testing (dataset.test) fewer "
+            f"than {SMALLEST_POOL} are left to train on; set fewer test rows"
         )
     if test < 1 or points + test > rows:
-        told = "at least 1" if test < 1 else str(test)
+        number = "at least 1" if test < 1 else str(test)
         raise InvalidInput(
-            f"{table.name} has {rows} rows, but dataset.points asks for {points} to train on and "
-            f"dataset.test for {told} to test on; ask for fewer"
+            f"{table.name} has {rows} rows, but dataset.points sets {points} training rows and "
+            f"dataset.test {number} test rows; set fewer"
         )
     return points, test
 
@@ -180,7 +180,7 @@ def _split(
     test: int,
     generator: np.random.Generator,
 ) -> tuple[Int64[np.ndarray, " points"], Int64[np.ndarray, " test_points"]]:
-    """Row numbers of the pool and of the test rows, disjoint and in random order."""
+    """Row numbers of the training rows and of the test rows, disjoint and in random order."""
     order = generator.permutation(len(labels))
     if not classes:
         return order[:points], order[points : points + test]
@@ -201,7 +201,7 @@ def _split(
 def shares_of(
     total: int, sizes: Int64[np.ndarray, " classes"], *, at_least: int
 ) -> Int64[np.ndarray, " classes"]:
-    """`total` places split over classes by size, largest remainders first, none over its size."""
+    """Split `total` over classes by size, largest remainders first, at most the size of each."""
     exact = total * sizes / sizes.sum()
     shares = np.clip(np.floor(exact).astype(np.int64), at_least, sizes)
     while shares.sum() != total:

@@ -1,7 +1,7 @@
-"""Source tables: rows of features and a label, and the tables that come with the installed packages.
+"""Source tables: the class Table, and the tables that come with this package and scikit-learn.
 
-A table also declares how many rows people usually train and test on, which is what `auto` means in
-the parameters. sources.py lists every table, also those of other modules.
+A table also declares the usual numbers of training and test rows, which `auto` stands for in
+params.yaml. sources.py lists all tables.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,16 +21,16 @@ class Table:
     """A source table before any split or scaling.
 
     Attributes:
-        name: what the user calls it, as in `dataset.source`.
+        name: its name in `dataset.source`.
         rows: `row_id` (zero-based row number in the source, as text), the features, the label.
         label: name of the label column.
         classes: label names in the order of their class index; empty for regression.
-        points: customary number of training rows.
-        test: customary number of test rows.
-        attribution: who made the table and under which licence.
-        kept: columns that stay with the rows but are no features, such as a group.
-        unused: columns that say nothing in these rows, but may in others.
-        held_out: which rows are for testing; None where the number of them decides.
+        points: usual number of training rows.
+        test: usual number of test rows.
+        attribution: authors and licence.
+        extra: columns that are stored with the rows but are not features, such as a group.
+        unused: columns without information in these rows; they may have some in later rows.
+        held_out: whether each row is a test row; None if test rows are drawn by number.
     """
 
     name: str
@@ -40,14 +40,14 @@ class Table:
     points: int
     test: int
     attribution: str
-    kept: tuple[str, ...] = ()
+    extra: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
     held_out: tuple[bool, ...] | None = None
 
     @property
     def feature_names(self) -> tuple[str, ...]:
         """Names of the columns that become features, in order."""
-        others = ("row_id", self.label, *self.kept, *self.unused)
+        others = ("row_id", self.label, *self.extra, *self.unused)
         return tuple(name for name in self.rows.columns if name not in others)
 
 
@@ -69,10 +69,10 @@ def _spam() -> Table:
 
 @dataclass(frozen=True)
 class _ScikitLearn:
-    """A table of scikit-learn's, and what a Table says beside its rows.
+    """A table of scikit-learn, with the attributes of its Table.
 
-    `load` names the function of sklearn.datasets, `options` are its arguments. Of the classes only
-    the first `classes` are taken; None takes all.
+    `load` is the function of sklearn.datasets, `options` are its arguments. Only the first `classes`
+    classes are used; None: all.
     """
 
     load: str
@@ -123,7 +123,7 @@ _SCIKIT_LEARN = {
     "diabetes": _ScikitLearn(
         "load_diabetes",
         "progression",
-        # Unscaled, so that a person recognises age and blood pressure in the report.
+        # Unscaled, so that age and blood pressure are recognisable in the report.
         options={"scaled": False},
         points=295,
         test=147,
@@ -137,7 +137,7 @@ _SCIKIT_LEARN = {
 
 def _from_scikit_learn(name: str) -> Table:
     """The table with the label column last, classes by their names."""
-    # A second to import, which only the user of such a table pays.
+    # Imported late: takes a second.
     from sklearn import datasets  # noqa: PLC0415
 
     known = _SCIKIT_LEARN[name]

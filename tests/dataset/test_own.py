@@ -9,7 +9,7 @@ import pytest
 
 from modelpred.dataset import DatasetConfig, prepare, read_dataset, write_dataset
 from modelpred.dataset.own import own_table
-from modelpred.dataset.splitting import held_out_groups, held_out_rows, taken_rows
+from modelpred.dataset.splitting import held_out_groups, held_out_rows, selected_rows
 from modelpred.errors import InvalidInput
 
 ADULT = Path(__file__).parents[3] / "shared" / "data" / "adult.parquet"
@@ -146,12 +146,12 @@ def test_rows_appended_later_change_nothing_before_them():
     )
 
 
-def test_taken_rows_are_those_of_the_lowest_ranks_of_each_class():
+def test_selected_rows_are_those_of_the_lowest_ranks_of_each_class():
     labels = pl.Series(["a"] * 8 + ["b"] * 4)
     ranks = np.arange(12)[::-1] / 12
-    taken = taken_rows(np.arange(12), labels, ranks, most=6)
-    assert sorted(taken) == [4, 5, 6, 7, 10, 11]
-    assert list(taken_rows(np.arange(12), labels, ranks, most=None)) == list(range(12))
+    selected = selected_rows(np.arange(12), labels, ranks, most=6)
+    assert sorted(selected) == [4, 5, 6, 7, 10, 11]
+    assert list(selected_rows(np.arange(12), labels, ranks, most=None)) == list(range(12))
 
 
 @pytest.mark.parametrize(
@@ -282,7 +282,7 @@ def test_constant_and_repeated_columns_are_left_out_and_told(write, caplog):
         ({"drop": ("rich",)}, "dataset.drop: 'rich' is the label; drop another column"),
         (
             {"row_id": "home"},
-            "a.csv: the row id 'h0' ('home') stands in row 0 (line 2) and in row 1",
+            "a.csv: the row id 'h0' ('home') is in row 0 (line 2) and in row 1",
         ),
         (
             {"test": "split"},

@@ -207,29 +207,28 @@ def test_generators_of_different_scopes_differ():
         pytest.param(
             table_of([0, 1] * 10),
             DatasetConfig(points=18, test=5),
-            "mine has 20 rows, but dataset.points asks for 18 to train on and dataset.test for 5 "
-            "to test on; ask for fewer",
+            "mine has 20 rows, but dataset.points sets 18 training rows and dataset.test 5 "
+            "test rows; set fewer",
             id="too many",
         ),
         pytest.param(
             table_of([0, 1] * 10),
             DatasetConfig(points=20),
-            "mine has 20 rows, but dataset.points asks for 20 to train on and dataset.test for "
-            "at least 1 to test on; ask for fewer",
+            "mine has 20 rows, but dataset.points sets 20 training rows and dataset.test "
+            "at least 1 test rows; set fewer",
             id="none left to test on",
         ),
         pytest.param(
             table_of([0, 1] * 10),
             DatasetConfig(test=18),
             "mine has 20 rows: with 18 for testing (dataset.test) fewer than 3 are left to train "
-            "on; ask for fewer test rows",
+            "on; set fewer test rows",
             id="none left to train on",
         ),
         pytest.param(
             table_of(list("abcd") * 5, classes=("a", "b", "c", "d")),
             DatasetConfig(points=3, test=3),
-            "3 training rows (dataset.points) cannot hold the 4 classes of mine; "
-            "ask for at least 4",
+            "3 training rows (dataset.points) are fewer than the 4 classes of mine; set at least 4",
             id="more classes than points",
         ),
     ],
