@@ -18,6 +18,7 @@ from torch import Tensor
 
 from modelpred.api.attribution import Attribution, Explanation, attributed, explained
 from modelpred.api.contexts import context_of
+from modelpred.api.conventions import changed, score, tags, with_nested
 from modelpred.api.edited import EditedModel
 from modelpred.api.files import Fitted, Targets, full_model, read_fitted, write_fitted
 from modelpred.api.forgetting import Forgotten, Given, remaining
@@ -77,6 +78,9 @@ from modelpred.targets.families import FAMILIES
 from modelpred.targets.outcomes import bank_counts, lost, outcomes
 from modelpred.targets.shards import Bank
 
+ARGUMENTS = ("target", "subsets", "scaling", "tolerance", "seed", "predictor", "progress")
+"""Of the constructor; others are settings of the family."""
+
 log = logging.getLogger(__name__)
 
 
@@ -120,19 +124,68 @@ class ModelPred:
         progress: bool = True,
         **settings: Number | str,
     ) -> None:
-        require_target(target, scaling=scaling, settings=settings)
-        self._target = target
-        self._settings = plain_settings({"tolerance": tolerance, **settings})
-        self._scaling: ScalingName = SCALINGS[scaling or "standardise"]
-        self._seed = seed_number(seed)
-        self._subsets = subsets_config(subsets, self._seed)
-        self._predictor_config = predictor or PredictorConfig(seed=self._seed)
-        self._progress = progress
+        self.target = target
+        self.subsets = subsets
+        self.tolerance = tolerance
+        self.seed = seed
+        self.progress = progress
+        self.settings = settings
+        self._others = scaling, predictor  # `scaling` and `predictor` are what was fitted
         self._fitted: Fitted | None = None
         self._fidelity: pl.DataFrame | None = None
         self._given: Given | None = None
-        for family in families_of(target):
+        self._configure()
+
+    def _configure(self) -> None:
+        """Read the arguments; InvalidInput where they cannot be used."""
+        scaling, predictor = self._others
+        require_target(self.target, scaling=scaling, settings=self.settings)
+        self._target = self.target
+        self._settings = plain_settings({"tolerance": self.tolerance, **self.settings})
+        self._scaling: ScalingName = SCALINGS[scaling or "standardise"]
+        self._seed = seed_number(self.seed)
+        self._subsets = subsets_config(self.subsets, self._seed)
+        self._predictor_config = predictor or PredictorConfig(seed=self._seed)
+        self._progress = self.progress
+        for family in families_of(self.target):
             targets_config(family, self._settings, self._seed)
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:  # noqa: FBT001, FBT002 - scikit-learn's
+        """The arguments of the constructor; with `deep` those of an estimator as `target__C`."""
+        scaling, predictor = self._others
+        own = {
+            "target": self.target,
+            "subsets": self.subsets,
+            "scaling": scaling,
+            "tolerance": self.tolerance,
+            "seed": self.seed,
+            "predictor": predictor,
+            "progress": self.progress,
+            **self.settings,
+        }
+        return with_nested(own) if deep else own
+
+    def set_params(self, **params: Any) -> "ModelPred":  # noqa: ANN401 - those of the constructor
+        """Change arguments of the constructor, for the next fit.
+
+        Raises:
+            InvalidInput: an unknown name, or a value that cannot be used; then nothing has changed.
+        """
+        new = changed(self.get_params(deep=False), params, known=ARGUMENTS)
+        ModelPred(**new)  # or says what is wrong
+        for name in ("target", "subsets", "tolerance", "seed", "progress"):
+            setattr(self, name, new[name])
+        self._others = new["scaling"], new["predictor"]
+        self.settings = {name: value for name, value in new.items() if name not in ARGUMENTS}
+        return self
+
+    def __sklearn_is_fitted__(self) -> bool:
+        """Whether `fit` has been called."""
+        return self._fitted is not None
+
+    def __sklearn_tags__(self) -> Any:  # noqa: ANN401 - scikit-learn's Tags, without stubs
+        """What scikit-learn asks an estimator about itself."""
+        return tags(self.target)
 
     def fit(
         self,
@@ -159,6 +212,7 @@ class ModelPred:
         Raises:
             InvalidInput: tables or labels that cannot be used; the message says why.
         """
+        self._configure()
         named = is_frame(X)
         if named:
             require_same_rows(X, y, what="y", of="X")
@@ -295,6 +349,51 @@ class ModelPred:
     def classes(self) -> NDArray[Any]:
         """The classes as the labels named them, in the order of their index; none for numbers."""
         return self._ready.reading.labels.names
+
+    @property
+    def classes_(self) -> NDArray[Any]:
+        """As `classes`, by scikit-learn's name."""
+        return self._reading.labels.names
+
+    @property
+    def n_features_in_(self) -> int:
+        """How many columns the table of the fit had that count."""
+        reading = self._reading
+        own = reading.adapted
+        return len(reading.encoding.column_names) if own is None else own.preprocessing.count
+
+    @property
+    def feature_names_in_(self) -> NDArray[Any]:
+        """Names of these columns.
+
+        Raises:
+            AttributeError: the table of the fit did not name its columns.
+        """
+        reading = self._reading
+        names = reading.encoding.column_names if reading.named else None
+        if reading.adapted is not None:
+            names = reading.adapted.preprocessing.columns
+        if names is None:
+            raise AttributeError("the table of the fit did not name its columns")
+        return np.array(names, dtype=object)
+
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
+        """Labels [rows] that the model of all rows predicts."""
+        return self.full_model().predict(X)
+
+    def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Class probabilities [rows, classes] of the model of all rows; InvalidInput without any."""
+        return self.full_model().predict_proba(X)
+
+    def decision_function(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Scores of the model of all rows, as `EditedModel.decision_function`."""
+        return self.full_model().decision_function(X)
+
+    def score(self, X: ArrayLike, y: ArrayLike, sample_weight: NDArray[Any] | None = None) -> float:
+        """Accuracy of the model of all rows, or for numbers R^2."""
+        predicted = self.predict(X)
+        classes = bool(len(self.classes))
+        return score(predicted, array_of(y), classes=classes, weights=sample_weight)
 
     @property
     def row_ids(self) -> tuple[str, ...]:
@@ -826,6 +925,13 @@ class ModelPred:
         )
         loaded._fitted = fitted
         return loaded
+
+    @property
+    def _reading(self) -> Reading:
+        """That of the fit, for attributes that an unfitted estimator does not have."""
+        if self._fitted is None:
+            raise AttributeError("this ModelPred is not fitted; call fit(X, y) first")
+        return self._fitted.reading
 
     @property
     def _raw(self) -> Given:

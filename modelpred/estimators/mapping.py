@@ -95,11 +95,6 @@ def mapped(
     return replace(found, sample_weight=_row_weights(estimator, labels, sample_weight))
 
 
-def is_known(estimator: Estimator) -> bool:
-    """Whether the class is one that a family of target models stands for."""
-    return _class_name(estimator) in _RULES
-
-
 def unfitted(estimator: Estimator) -> Estimator:
     """A copy with the same settings, without what fitting left."""
     from sklearn.base import clone  # noqa: PLC0415 - the caller has it
@@ -120,16 +115,14 @@ def _unknown(estimator: Estimator) -> InvalidInput:
     else:
         why = f"{name} has no family of target models with its optimum"
     return InvalidInput(
-        f"{why}; known: {', '.join(_RULES)}, or a Pipeline that ends in one of them. "
-        'engine="exact" retrains any other estimator'
+        f"{why}; known: {', '.join(_RULES)}, or a Pipeline that ends in one of them"
     )
 
 
 def _refused(estimator: Estimator, setting: str, why: str) -> InvalidInput:
     value = getattr(estimator, setting)
     return InvalidInput(
-        f"{type(estimator).__name__}({setting}={value!r}) is not mapped: {why}. "
-        'engine="exact" retrains it as it is'
+        f"{type(estimator).__name__}({setting}={value!r}) has no family with its optimum: {why}"
     )
 
 

@@ -154,6 +154,8 @@ def numbers(table: Table, *, what: str) -> NDArray[np.float64]:
             f"{what} has shape {list(array.shape)}, expected [rows, columns] with one or more of both"
         )
     names = column_names(table)
+    if np.iscomplexobj(array):
+        raise InvalidInput(f"{what} holds complex numbers, expected real ones; pass its parts")
     try:
         found = np.array(array, dtype=np.float64, order="C")
     except (ValueError, TypeError) as error:
@@ -166,7 +168,7 @@ def numbers(table: Table, *, what: str) -> NDArray[np.float64]:
         row, column = wrong[0]
         called = names[column] if names else column
         raise InvalidInput(
-            f"{what} has {len(wrong)} missing or not finite cells (first in row {row}, column "
+            f"{what} has {len(wrong)} missing (NaN) or infinite cells (first in row {row}, column "
             f"{called}); fill them by a step of a Pipeline, such as SimpleImputer"
         )
     return found
