@@ -1,7 +1,7 @@
-"""Which rows are responsible for a parameter, and for a prediction? For a fitted ModelPred.
+"""Attribution of parameters and predictions to training rows for a fitted ModelPred.
 
 The estimators are those of the study `attribution` (studies/parameter_attribution.py,
-studies/counterfactuals.py), asked with a caller's own tables.
+studies/counterfactuals.py).
 """
 
 from dataclasses import dataclass
@@ -35,14 +35,15 @@ SHOWN = 5  # rows that a printed result lists
 
 @dataclass(frozen=True, repr=False)
 class Attribution:
-    """Which training rows move a parameter; `print` it to read it.
+    """Effects of training rows on a parameter; `print` shows a summary.
 
     Attributes:
-        parameter: what it is called.
-        position: where it stands among the parameters.
-        value: of the full-data model, trained exactly.
-        rows: a row each, the largest change first: row_id, label, derivative (of the predicted
-            parameter by the row's weight), change (of the parameter when the row is removed).
+        parameter: its name.
+        position: its position among the parameters.
+        value: its value in the model of all rows, trained exactly.
+        rows: a row per training row, the largest change first: row_id, label, derivative (of the
+            predicted parameter by the row's weight), change (of the parameter when the row is
+            removed).
     """
 
     parameter: str
@@ -51,7 +52,7 @@ class Attribution:
     rows: pl.DataFrame
 
     def __str__(self) -> str:
-        """A few lines for a person."""
+        """The rows with the largest effects."""
         lines = [f"{self.parameter} is {self.value:.4g}; without one row it changes by"]
         lines += [
             f"  {row['change']:+.3g}  {row['row_id']} (label {row['label']})"
@@ -67,12 +68,12 @@ class FlippingRows:
     """A small set of training rows whose removal changes a prediction.
 
     Attributes:
-        removed: their ids; none where no set was found.
-        margin: that the predicted model has without them; nan if none was found.
-        retrained_margin: that the retrained model has without them; nan if none was found.
-        becomes: what the retrained model predicts instead; None if none was found, or if training
-            did not converge.
-        confirmed: whether that is another class, so that the flip is real.
+        removed: their ids; empty if there is no such set.
+        margin: of the predicted model without them; nan if there is no such set.
+        retrained_margin: of the retrained model without them; nan if there is no such set.
+        becomes: prediction of the retrained model; None if there is no such set, or training did not
+            converge.
+        confirmed: whether the retrained model predicts another class.
     """
 
     removed: tuple[str, ...]
@@ -84,14 +85,14 @@ class FlippingRows:
 
 @dataclass(frozen=True, repr=False)
 class Explanation:
-    """The training rows that a prediction rests on; `print` it to read it.
+    """Effects of training rows on a prediction; `print` shows a summary.
 
     Attributes:
-        predicted: by the full-data model: a class, or a number.
-        margin: how far the full-data model is on that side; for numbers the prediction.
-        rows: a row each, the largest effect first: row_id, label, effect (change of the margin when
-            this row alone is removed).
-        flip: a small set whose removal changes the class; None for numbers.
+        predicted: prediction of the model of all rows: a class, or a number.
+        margin: margin of the predicted class; for a regression, the prediction.
+        rows: a row per training row, the largest effect first: row_id, label, effect (change of the
+            margin when this single row is removed).
+        flip: a small set whose removal changes the class; None for a regression.
     """
 
     predicted: Any
@@ -100,9 +101,9 @@ class Explanation:
     flip: FlippingRows | None
 
     def __str__(self) -> str:
-        """A few lines for a person."""
+        """The rows with the largest effects, and the flip."""
         lines = [
-            f"Predicted {self.predicted}, margin {self.margin:.4g}; without one row it moves by"
+            f"Predicted {self.predicted}, margin {self.margin:.4g}; without one row it changes by"
         ]
         lines += [
             f"  {row['effect']:+.3g}  {row['row_id']} (label {row['label']})"
@@ -120,12 +121,12 @@ def _flip_line(flip: FlippingRows) -> str:
         return "No set of rows was found whose removal changes the class."
     count = len(flip.removed)
     rows = ", ".join(flip.removed[: 2 * SHOWN]) + (", ..." if count > 2 * SHOWN else "")
-    said = f"retraining does not confirm: still {flip.becomes}"
+    outcome = f"retraining does not confirm: still {flip.becomes}"
     if flip.confirmed:
-        said = f"retraining confirms: {flip.becomes}, margin {flip.retrained_margin:.3g}"
+        outcome = f"retraining confirms: {flip.becomes}, margin {flip.retrained_margin:.3g}"
     elif flip.becomes is None:
-        said = "retraining did not converge, so nothing confirms it"
-    return f"Without {count} {'row' if count == 1 else 'rows'} ({rows}) it flips; {said}"
+        outcome = "retraining did not converge, so it is not confirmed"
+    return f"Without {count} {'row' if count == 1 else 'rows'} ({rows}) it flips; {outcome}"
 
 
 def attributed(
@@ -136,25 +137,25 @@ def attributed(
     parameter: Number | str | tuple[Any, str],
     full: Float[Tensor, " parameters"],
 ) -> Attribution:
-    """Return how every training row moves one parameter.
+    """Return the effect of every training row on one parameter.
 
     Args:
-        context: with the refit that predicts, or retrains, without each row as its subject.
-        predictor: whose derivative is taken, refined as the context's subject is.
-        labels: how labels are written.
-        parameter: its position; or a feature's name, with its class before it where parameters
-            belong to classes.
-        full: parameters of the full-data model.
+        context: the fit; its subject gives the models without each row.
+        predictor: is differentiated, refined like the context's subject.
+        labels: the label encoding.
+        parameter: its position; or a feature's name, or (class, feature) if there are parameters for
+            each class.
+        full: parameters of the model of all rows.
 
     Raises:
-        InvalidInput: a parameter that the model does not have.
+        InvalidInput: the model does not have this parameter.
     """
     context = with_tolerance(context)
     named = parameter_names(context)
     position = _position(parameter, named)
     refit = context.refits[context.subject]
-    alone, everything = leave_one_out(refit, context), whole(refit, context)
-    change = (alone - everything)[:, position].numpy()
+    without_each, with_all = leave_one_out(refit, context), whole(refit, context)
+    change = (without_each - with_all)[:, position].numpy()
     differentiated = refit if isinstance(refit, Refined) else predictor
     slope = derivatives(differentiated, torch.tensor([position]))[0].numpy()
     return Attribution(
@@ -165,38 +166,38 @@ def attributed(
     )
 
 
-def _called(place: ParameterName) -> str:
-    return f"{place.feature} (class {place.class_name})" if place.class_name else place.feature
+def _called(name: ParameterName) -> str:
+    return f"{name.feature} (class {name.class_name})" if name.class_name else name.feature
 
 
 def _position(parameter: Number | str | tuple[Any, str], named: list[ParameterName]) -> int:
-    place = plain(parameter)
-    if isinstance(place, int):
-        if not 0 <= place < len(named):
+    number = plain(parameter)
+    if isinstance(number, int):
+        if not 0 <= number < len(named):
             raise InvalidInput(
-                f"there is no parameter {place}; positions run from 0 to {len(named) - 1}"
+                f"there is no parameter {number}; positions run from 0 to {len(named) - 1}"
             )
-        return place
+        return number
     if not isinstance(parameter, str) and not (
         isinstance(parameter, tuple) and len(parameter) == 2
     ):
         raise InvalidInput(f"parameter is {parameter!r}; expected a position or a name")
     name = parameter[1] if isinstance(parameter, tuple) else parameter
     of_class = str(parameter[0]) if isinstance(parameter, tuple) else None
-    found = [
+    matching = [
         position
-        for position, place in enumerate(named)
-        if place.feature == name and of_class in (None, place.class_name)
+        for position, each in enumerate(named)
+        if each.feature == name and of_class in (None, each.class_name)
     ]
-    if not found:
+    if not matching:
         first, last = _called(named[0]), _called(named[-1])
         raise InvalidInput(f"no parameter is called {parameter!r}; they run from {first} to {last}")
-    if len(found) > 1:
-        classes = ", ".join(named[position].class_name for position in found)
+    if len(matching) > 1:
+        classes = ", ".join(named[position].class_name for position in matching)
         raise InvalidInput(
             f"{name!r} has a parameter for each class ({classes}); pass (class, {name!r})"
         )
-    return found[0]
+    return matching[0]
 
 
 def _row_table(
@@ -218,17 +219,17 @@ def explained(
     full: Float[Tensor, " parameters"],
     largest: Number,
 ) -> Explanation:
-    """Return which training rows the prediction of one row rests on.
+    """Return the effects of training rows on the prediction for one row.
 
     Args:
-        context: with the refit that is asked as its subject.
-        labels: how labels are written.
+        context: the fit; its subject gives the models.
+        labels: the label encoding.
         features: of the row, [1, features].
-        full: parameters of the full-data model.
-        largest: share of the training rows that may be removed to flip the prediction.
+        full: parameters of the model of all rows.
+        largest: largest share of the training rows to remove to flip the prediction.
 
     Raises:
-        InvalidInput: more than one row, or a share that is none.
+        InvalidInput: there is more than one row, or the share is not between 0 and 1.
     """
     if len(features) != 1:
         raise InvalidInput(f"x has {len(features)} rows; pass the one whose prediction to explain")

@@ -1,4 +1,4 @@
-"""A fit as a study takes it: the pool, the rows to score on, and one refit that is asked."""
+"""The input of a study from a fit: the training rows, the rows to score on, and one refit."""
 
 import logging
 from collections.abc import Generator
@@ -23,7 +23,7 @@ def context_of(
     refine: Number,
     progress: Progress = silent,
 ) -> Generator[StudyContext]:
-    """The fit as a study takes it, with the predictor or retraining as its subject.
+    """The input of a study, with the predictor or retraining as its subject.
 
     Afterwards a warning says how many models failed, if any did.
     """

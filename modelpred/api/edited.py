@@ -1,7 +1,6 @@
-"""The model after an edit of its training rows, as an object, and what the edit changes.
+"""The model after an edit of the training rows, and its comparison with the model of all rows.
 
-Everything is said in the caller's own terms: labels as they went in, unscaled features, counts of
-rows whose prediction flips, loss and accuracy before and after.
+Methods take and return the caller's labels and unscaled features.
 """
 
 import contextlib
@@ -28,21 +27,21 @@ from modelpred.targets import Points, TargetModel, train_targets
 
 @dataclass(frozen=True, repr=False)
 class Comparison:
-    """What an edit changes, on rows that both models answer; `print` it to read it.
+    """Comparison of the models before and after an edit on some rows; `print` shows a summary.
 
     Attributes:
-        edit: what was done to the training rows.
-        on: which rows the models answer.
-        rows: how many those are.
-        predictions: a row each: row, label, before, after, and for classifiers flips, for
-            families with probabilities the probability of the label before and after.
-        loss_before: mean loss of the full-data model on them; for numbers the root mean squared
-            error, in the label's units.
-        loss_after: the same of the edited model.
-        accuracy_before: share of them that the full-data model gets right; None for numbers.
-        accuracy_after: share of them that the edited model gets right; None for numbers.
-        distance: norm of the change of the parameters relative to the full-data model's.
-        certificate: how far at most the parameters are from retraining; None if unknown.
+        edit: the edit, in words.
+        on: the kind of rows, in words.
+        rows: number of rows.
+        predictions: a row per row: row, label, before, after; for classifiers, flips; for families
+            with probabilities, the probability of the label before and after.
+        loss_before: mean loss of the model of all rows; for a regression, the root mean squared error
+            in the label's units.
+        loss_after: the same for the edited model.
+        accuracy_before: accuracy of the model of all rows; None for a regression.
+        accuracy_after: accuracy of the edited model; None for a regression.
+        distance: norm of the change of the parameters, relative to the model of all rows.
+        certificate: upper bound on the distance of the parameters to retraining; None if unknown.
     """
 
     edit: str
@@ -58,13 +57,13 @@ class Comparison:
 
     @property
     def flips(self) -> pl.DataFrame:
-        """The rows of `predictions` whose predicted class changes; none for numbers."""
+        """The rows of `predictions` whose predicted class changes; empty for a regression."""
         if "flips" not in self.predictions.columns:
             return self.predictions.head(0)
         return self.predictions.filter("flips")
 
     def __str__(self) -> str:
-        """A few lines for a person."""
+        """A summary in a few lines."""
         lines = [self.edit, self._predictions_line()]
         if self.accuracy_before is not None and self.accuracy_after is not None:
             gain = 100 * (self.accuracy_after - self.accuracy_before)
@@ -75,9 +74,9 @@ class Comparison:
         share = _change(self.loss_before, self.loss_after)
         name = "mean loss" if "flips" in self.predictions.columns else "RMSE"
         lines.append(f"  {name:<12} {self.loss_before:.4g} -> {self.loss_after:.4g}{share}")
-        lines.append(f"  parameters   move by {self.distance:.2%} of their size")
+        lines.append(f"  parameters   change by {self.distance:.2%} of their norm")
         if self.certificate is not None and math.isfinite(self.certificate):
-            lines.append(f"  certificate  retraining ends at most {self.certificate:.3g} from here")
+            lines.append(_certificate_line(self.certificate))
         return "\n".join(lines)
 
     __repr__ = __str__
@@ -89,9 +88,15 @@ class Comparison:
         moved = (self.predictions["after"] - self.predictions["before"]).abs()
         largest = float(moved.to_numpy().max())
         return (
-            f"  predictions  move by {float(moved.to_numpy().mean()):.4g} on average, at most "
+            f"  predictions  change by {float(moved.to_numpy().mean()):.4g} on average, at most "
             f"{largest:.4g}, over {self.rows} {self.on}"
         )
+
+
+def _certificate_line(certificate: float) -> str:
+    return (
+        f"  certificate  exact retraining differs by at most {certificate:.3g} (norm of parameters)"
+    )
 
 
 def _change(before: float, after: float) -> str:
@@ -100,13 +105,13 @@ def _change(before: float, after: float) -> str:
 
 @dataclass(frozen=True)
 class Reference:
-    """What edited models are read with and compared to.
+    """The model of all rows, and the default rows for comparisons.
 
     Attributes:
-        reading: how tables and labels become points.
-        full_parameters: of the full-data model, trained exactly, [parameters].
-        on: what the compared rows are called.
-        points: the rows that both models answer when the caller names none.
+        reading: encoding of tables and labels.
+        full_parameters: of the model of all rows, trained exactly, [parameters].
+        on: the kind of the default rows, in words.
+        points: the default rows for comparisons.
         ids: their ids.
         tolerance: of exact training.
     """
@@ -122,15 +127,15 @@ class Reference:
 @final
 @dataclass(frozen=True, repr=False)
 class EditedModel:
-    """The model that an edit of the training rows gives, predicted or retrained.
+    """The model after an edit of the training rows, predicted or retrained.
 
     Attributes:
-        edit: what was done to the training rows, in words.
+        edit: the edit, in words.
         parameters: [parameters], for scaled features.
-        certificate: upper bound on their distance to retraining's; None where none is known.
-        weights: how often each row of the predictor's pool is taken, [points].
-        predictor: over the pool with old and new rows.
-        reference: what the model is read with and compared to.
+        certificate: upper bound on their distance to retraining; None if unknown.
+        weights: count of each of the predictor's points, [points].
+        predictor: for the training rows and any added rows.
+        reference: the model of all rows, and the default rows for comparisons.
         exact: whether the parameters come from retraining.
     """
 
@@ -152,26 +157,26 @@ class EditedModel:
         reference: Reference,
         refine: Number,
     ) -> "EditedModel":
-        """The predictor's answer for one row of weights over its own points."""
+        """Predict the edited model from the weights of the predictor's points."""
         parameters = predictor.predict(weights[None], refine=refine)
         bound = predictor.certificate(weights[None], parameters)
         certificate = None if bound is None else float(bound[0])
         return cls(edit, parameters[0].numpy(), certificate, weights.numpy(), predictor, reference)
 
     def __str__(self) -> str:
-        """What was done, and how exact the parameters are; `compare` says what it changes."""
+        """The edit and the certificate; `compare` shows the changes."""
         how = "retrained" if self.exact else "predicted"
         lines = [
-            f"{self.edit} {len(self.parameters)} parameters, {how}; compare() says what changes"
+            f"{self.edit} {len(self.parameters)} parameters, {how}; compare() shows the changes"
         ]
         if self.certificate is not None and math.isfinite(self.certificate):
-            lines.append(f"  certificate  retraining ends at most {self.certificate:.3g} from here")
+            lines.append(_certificate_line(self.certificate))
         return "\n".join(lines)
 
     __repr__ = __str__
 
     def retrained(self) -> "EditedModel":
-        """The same edit by exact training, to check the prediction with.
+        """Return the model of the same edit by exact retraining.
 
         Raises:
             RuntimeError: training did not converge.
@@ -226,7 +231,7 @@ class EditedModel:
         return adapted
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
-        """Predicted labels [rows], of the type that the fit's labels had."""
+        """Predicted labels [rows], in the type of the fit's labels."""
         return self._named(self._scores(self._theta, self.reference.reading.features(X, what="X")))
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
@@ -248,10 +253,10 @@ class EditedModel:
         return self._loss(self._theta, self.reference.reading.points(X, y, what=""))
 
     def compare(self, X: ArrayLike | None = None, y: ArrayLike | None = None) -> Comparison:
-        """What the edit changes beside the full-data model, which is trained exactly.
+        """Compare with the model of all rows, which is trained exactly.
 
         Args:
-            X: rows to answer; by default the test rows of the fit, or else the training rows.
+            X: rows to predict; by default the test rows of the fit, or the training rows.
             y: their labels.
         """
         if (X is None) != (y is None):
@@ -288,7 +293,7 @@ class EditedModel:
         return self._model.scores(parameters[None], features)
 
     def _named(self, scores: Tensor) -> NDArray[Any]:
-        """What scores [1, rows, outputs] predict, in the caller's labels."""
+        """The caller's labels that scores [1, rows, outputs] predict."""
         if self._model.regression:
             return scores[0, :, 0].numpy()
         one = scores.shape[2] == 1

@@ -22,7 +22,7 @@ from modelpred.api.conventions import changed, score, tags, with_nested
 from modelpred.api.edited import EditedModel
 from modelpred.api.files import Fitted, Targets, full_model, read_fitted, write_fitted
 from modelpred.api.forgetting import Forgotten, Given, remaining
-from modelpred.api.frames import is_frame, judged, require_same_rows, row_names
+from modelpred.api.frames import is_frame, require_same_rows, row_names, usable_columns
 from modelpred.api.inputs import (
     ArrayLike,
     RowNames,
@@ -223,7 +223,7 @@ class ModelPred:
             return self
         rows, named = frame_of(X, what="X")
         if named:
-            rows = judged(rows, what="X")
+            rows = usable_columns(rows, what="X")
         row_ids = unique_ids(range(len(rows)) if ids is None else ids, rows=len(rows))
         regression = None if self._target == AUTO else FAMILIES[self._target].regression
         labels = learn_labels(y, what="y", regression=regression)

@@ -69,7 +69,7 @@ class Targets:
 
 @dataclass(frozen=True)
 class Fitted:
-    """What a fit leaves behind.
+    """The result of a fit.
 
     Attributes:
         dataset: rows, scaled, with the test rows if there are any.
@@ -89,7 +89,7 @@ class Fitted:
 
     @property
     def test_points(self) -> Points | None:
-        """The test rows; None where the fit had none."""
+        """The test rows, or None."""
         dataset = self.dataset
         if not len(dataset.test_labels):
             return None
@@ -97,12 +97,12 @@ class Fitted:
 
     @property
     def scored_points(self) -> Points:
-        """The rows that models are scored on when the caller names none: test or training rows."""
+        """The default rows to score models on: the test rows, or the training rows if there are none."""
         return self.test_points or self.predictor.points
 
     @property
     def reference(self) -> Reference:
-        """What edited models are read with and compared to."""
+        """The reference for edited models."""
         test = self.test_points
         return Reference(
             self.reading,
@@ -152,7 +152,7 @@ def write_fitted(fitted: Fitted, asked: Asked, folder: Path) -> None:
 
 
 def read_fitted(folder: Path) -> tuple[Fitted, Asked]:
-    """What was written there, and what it was asked for; InvalidInput where a part is missing, damaged or of another fit."""
+    """Read a fit and its settings; InvalidInput if a part is missing, damaged or of another fit."""
     description = _read_description(folder / DESCRIPTION_FILE)
     found = {
         "targets": _manifest_hash(folder / "targets"),

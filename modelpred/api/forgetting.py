@@ -1,4 +1,4 @@
-"""What is left of a fit when rows are taken out of it for good, and what else still holds them.
+"""Removes rows from a fit for good, and lists what else may still contain them.
 
 Rows are in more than the table: in the constants of the scaling, the levels of categories, the
 trained models and the predictor. So nothing is cut out of these: the same settings are fitted to
@@ -94,7 +94,7 @@ class Forgotten:
     left: int
 
     def __str__(self) -> str:
-        """What was done, and what still holds the rows."""
+        """A summary, with the list of what may still contain the rows."""
         count = len(self.rows)
         lines = [
             f"{count} row{'s'[: count != 1]} forgotten; fitted anew to the {self.left} that remain.",
@@ -109,7 +109,7 @@ class Forgotten:
 
 @dataclass(frozen=True)
 class Part:
-    """Rows that remain, as a caller would pass them."""
+    """Remaining rows, in the form of a caller's arguments."""
 
     rows: pl.DataFrame
     labels: NDArray[Any]
@@ -164,12 +164,12 @@ def _without(fitted: Fitted, gone: NDArray[np.int64], *, test: bool) -> Part:
         if test
         else (dataset.rows, dataset.labels, dataset.row_ids)
     )
-    kept = np.ones(len(ids), dtype=np.bool_)
-    kept[gone] = False
-    numbers = encoded.numpy()[kept]
+    remaining = np.ones(len(ids), dtype=np.bool_)
+    remaining[gone] = False
+    numbers = encoded.numpy()[remaining]
     return Part(
-        rows[list(dataset.column_names)].filter(pl.Series(kept)),
+        rows[list(dataset.column_names)].filter(pl.Series(remaining)),
         labels.names[numbers] if labels.classes else numbers,
-        tuple(row_id for row_id, left in zip(ids, kept, strict=True) if left),
-        tuple(np.flatnonzero(kept).tolist()),
+        tuple(row_id for row_id, left in zip(ids, remaining, strict=True) if left),
+        tuple(np.flatnonzero(remaining).tolist()),
     )

@@ -1,4 +1,4 @@
-"""Tables that name their columns, of pandas, pyarrow or polars, as polars has them.
+"""Converts tables of pandas, pyarrow and polars to polars tables.
 
 A column keeps its name and what it holds, and goes by that name. The row labels of pandas are names
 of rows and never a column.
@@ -27,14 +27,14 @@ _INDEX = re.compile(r"__index_level_\d+__")
 
 
 def is_frame(table: Table) -> bool:
-    """Whether the table names its columns."""
+    """Whether the value is a table with named columns."""
     return isinstance(table, (pl.DataFrame, pl.LazyFrame)) or _is_a(
         table, {"pandas": ("DataFrame",), "pyarrow": ("Table", "RecordBatch")}
     )
 
 
 def is_column(values: Table) -> bool:
-    """Whether these are one column, with a type of its own."""
+    """Whether the value is a single typed column."""
     return (
         isinstance(values, pl.Series)
         or _is_a(values, {"pandas": ("Series", "Index"), "pyarrow": ("Array", "ChunkedArray")})
@@ -43,7 +43,7 @@ def is_column(values: Table) -> bool:
 
 
 def _is_a(value: Table, kinds: dict[str, tuple[str, ...]]) -> bool:
-    """Whether it is of these classes; a library that nobody has imported made none."""
+    """Whether the value is an instance of these classes; does not import their libraries."""
     return any(
         isinstance(value, getattr(sys.modules[library], name))
         for library, names in kinds.items()
@@ -53,7 +53,7 @@ def _is_a(value: Table, kinds: dict[str, tuple[str, ...]]) -> bool:
 
 
 def polars_frame(table: Table, *, what: str) -> tuple[pl.DataFrame, tuple[str, ...] | None]:
-    """The table as polars has it, and what it calls its rows; None where they have no names.
+    """The table as a polars table, and the names of its rows or None.
 
     Raises:
         InvalidInput: a name of columns or rows that is missing or stands twice, or a column that
@@ -69,7 +69,7 @@ def polars_frame(table: Table, *, what: str) -> tuple[pl.DataFrame, tuple[str, .
 
 
 def polars_column(values: Table, *, what: str) -> pl.Series:
-    """One column as polars has it."""
+    """A column as a polars series."""
     if isinstance(values, pl.Series):
         return values
     if hasattr(values, "cast") and not hasattr(values, "iloc"):
@@ -87,7 +87,7 @@ def named_row(values: Table) -> Table:
 
 
 def row_names(values: Table, *, what: str) -> tuple[str, ...] | None:
-    """What the index of a pandas table or column calls its rows; None where it only counts them."""
+    """The row names in the index of a pandas table or column; None if it only counts the rows."""
     index = getattr(values, "index", None)
     if index is None or not _is_a(index, {"pandas": ("Index",)}):
         return None
@@ -112,8 +112,8 @@ def require_same_rows(table: Table, values: Table, *, what: str, of: str) -> Non
         )
 
 
-def judged(rows: pl.DataFrame, *, what: str) -> pl.DataFrame:
-    """The columns that can be learned from, judged as those of a file are.
+def usable_columns(rows: pl.DataFrame, *, what: str) -> pl.DataFrame:
+    """The columns that become features, by the rules for files.
 
     Text that is dates, or true and false, becomes that. A categorical column holds categories
     whatever it looks like. A column that is constant or
@@ -125,42 +125,42 @@ def judged(rows: pl.DataFrame, *, what: str) -> pl.DataFrame:
     categories = [
         cells.name for cells in rows if isinstance(cells.dtype, (pl.Categorical, pl.Enum))
     ]
-    meant = pl.DataFrame(
+    converted_rows = pl.DataFrame(
         [
             typed(column_of(rows, name), category=name in categories).alias(name)
             for name in rows.columns
         ]
     )
-    found = inspect_columns(
-        meant,
-        meant.columns,
+    inspection = inspect_columns(
+        converted_rows,
+        converted_rows.columns,
         source=what,
         categories=categories,
         where=[f"row {row}" for row in range(len(rows))],
     )
-    if found.problems:
-        raise InvalidInput(_for_a_notebook(found.problems))
-    for note in found.notes:
+    if inspection.problems:
+        raise InvalidInput(_for_a_notebook(inspection.problems))
+    for note in inspection.notes:
         log.warning("%s", note)
-    if not found.columns:
+    if not inspection.columns:
         raise InvalidInput(f"{what} has no column to learn from; each is constant")
-    return meant[[column.name for column in found.columns]]
+    return converted_rows[[column.name for column in inspection.columns]]
 
 
 def _for_a_notebook(problems: Sequence[str]) -> str:
-    """The first problem, with what to do about it where there is no params.yaml."""
-    told = problems[0]
-    for said, here in (
+    """The first problem, with advice that does not refer to params.yaml."""
+    problem = problems[0]
+    for file_words, notebook_words in (
         (" (dataset.drop)", ""),
         (", or name it in dataset.categories", ", or make it categorical"),
         (", or say how they are written in dataset.dates", ", or convert them"),
     ):
-        told = told.replace(said, here)
-    told = re.sub(
-        r"or let it name the rows \(dataset\.row_id: .*?\)(?=$|, or)", "or pass it as ids=", told
+        problem = problem.replace(file_words, notebook_words)
+    problem = re.sub(
+        r"or let it name the rows \(dataset\.row_id: .*?\)(?=$|, or)", "or pass it as ids=", problem
     )
     more = len(problems) - 1
-    return told + (f"; {more} more column{'s'[: more != 1]} must be mended" if more else "")
+    return problem + (f"; {more} more column{'s'[: more != 1]} must be mended" if more else "")
 
 
 def _of_pandas(table: Table, *, what: str) -> tuple[pl.DataFrame, tuple[str, ...] | None]:
@@ -195,8 +195,8 @@ def _pandas_column(cells: Table, *, name: str, what: str) -> pl.Series:
 
 def _of_pyarrow(table: Table, *, what: str) -> tuple[pl.DataFrame, tuple[str, ...] | None]:
     _require_unique(table.schema.names, what=what)
-    told = table.schema.pandas_metadata or {}
-    index = [name for name in told.get("index_columns", []) if isinstance(name, str)]
+    metadata = table.schema.pandas_metadata or {}
+    index = [name for name in metadata.get("index_columns", []) if isinstance(name, str)]
     frame = _converted(pl.DataFrame, table, name="", what=what)
     return _without_index(frame, index, what=what)
 
@@ -217,7 +217,7 @@ def _without_index(
 
 
 def _called(cells: Table, *, what: str) -> pl.Series:
-    """What rows or levels are called; null where that is missing."""
+    """Names of rows or levels as text; null if missing."""
     if not isinstance(cells, pl.Series):
         cells = _pandas_column(cells, name="", what=what)
     try:
@@ -229,7 +229,7 @@ def _called(cells: Table, *, what: str) -> pl.Series:
 
 
 def _names(cells: Table, *, what: str) -> pl.Series:
-    """What rows are called, every one of them."""
+    """Names of all rows; InvalidInput if one is missing."""
     names = _called(cells, what=what)
     if names.null_count():
         first = names.is_null().to_list().index(True)
@@ -239,11 +239,11 @@ def _names(cells: Table, *, what: str) -> pl.Series:
 
 # Any: what builds it, of what, and what comes out differ.
 def _converted(build: Callable[[Any], Any], values: Table, *, name: str, what: str) -> Any:  # noqa: ANN401
-    """What polars makes of it; InvalidInput where it has no such type."""
+    """The values as a polars table or series; InvalidInput if polars has no such type."""
     import pyarrow as pa  # noqa: PLC0415 - the caller has it, or pandas brought it
 
     try:
-        found = build(values)
+        converted = build(values)
     except (
         pa.ArrowException,
         pl.exceptions.PolarsError,
@@ -251,12 +251,12 @@ def _converted(build: Callable[[Any], Any], values: Table, *, name: str, what: s
         ValueError,
         NotImplementedError,
     ) as error:
-        told = " ".join(str(error).split())[:120]
+        reason = " ".join(str(error).split())[:120]
         raise InvalidInput(
-            f"{what} cannot be read ({told}); give all its cells one type: numbers, text, true and "
+            f"{what} cannot be read ({reason}); give all its cells one type: numbers, text, true and "
             "false, or dates"
         ) from error
-    return found.alias(name) if isinstance(found, pl.Series) else found
+    return converted.alias(name) if isinstance(converted, pl.Series) else converted
 
 
 def _require_unique(names: Sequence[str], *, what: str) -> None:

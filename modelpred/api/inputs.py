@@ -1,4 +1,4 @@
-"""What a person holds, as what the library computes with: tables, weights, names of rows.
+"""Converts arguments of the API: tables, weights and names of rows.
 
 A table is an array of numpy or torch, or a frame of pandas, polars or pyarrow; a frame may hold
 words, dates and gaps.
@@ -29,7 +29,7 @@ RowNames: TypeAlias = Any
 
 
 def frame_of(table: ArrayLike, *, what: str) -> tuple[pl.DataFrame, bool]:
-    """A table as polars has it, and whether it names its columns itself.
+    """A table as a polars table, and whether its columns have names.
 
     Args:
         table: a frame with columns of any type, or numpy or torch with finite numbers,
@@ -91,7 +91,7 @@ def read_weights(
 
 
 def positions_of(rows: RowNames, row_ids: tuple[str, ...]) -> list[int]:
-    """The positions of rows that are named by position (a whole number) or by id (a text).
+    """Positions of rows given by position (a whole number) or by id (a text).
 
     Raises:
         InvalidInput: none, unknown or repeated rows.
@@ -144,7 +144,7 @@ def unique_ids(ids: RowNames, *, rows: int) -> tuple[str, ...]:
 
 
 def array_of(values: ArrayLike) -> NDArray[Any]:
-    """The values as numpy has them."""
+    """The values as a numpy array."""
     if isinstance(values, Tensor):
         return values.detach().cpu().numpy()
     if is_column(values):

@@ -1,4 +1,4 @@
-"""Labels of any type as class indices or numbers, and back: a class keeps its name and its type."""
+"""Encodes labels of any type as class indices or numbers, and decodes them to names of their type."""
 
 import math
 from dataclasses import dataclass
@@ -25,11 +25,11 @@ LabelKind = Literal["boolean", "integer", "number", "text"]
 
 @dataclass(frozen=True)
 class Labels:
-    """How labels are written: the classes in the order of their index, or plain numbers.
+    """The label encoding: classes in the order of their index, or numbers.
 
     Attributes:
-        kind: the type that labels have outside.
-        classes: the classes' names as text; none where a number is predicted.
+        kind: the type of the caller's labels.
+        classes: names of the classes as text; empty for a regression.
     """
 
     kind: LabelKind
@@ -37,7 +37,7 @@ class Labels:
 
     @property
     def names(self) -> NDArray[Any]:
-        """The classes as the caller wrote them, [classes]."""
+        """The classes in the caller's type, [classes]."""
         match self.kind:
             case "boolean":
                 return np.array([name == "True" for name in self.classes])
@@ -52,8 +52,8 @@ class Labels:
         """Class indices (int64) or numbers (float64), [rows].
 
         Raises:
-            InvalidInput: another number of labels than rows, a missing label, or a class that
-                fitting never saw.
+            InvalidInput: the number of labels is not that of the rows, a label is missing, or a class
+                was not in the fit.
         """
         array, kind = _label_array(labels, what=what)
         if len(array) != rows:
@@ -72,16 +72,16 @@ class Labels:
 
 
 def learn_labels(labels: ArrayLike, *, what: str, regression: bool | None) -> Labels:
-    """How these labels are written.
+    """Return the encoding of these labels.
 
     Args:
         labels: [rows], of any type.
-        what: what the caller calls them, for messages.
-        regression: whether a number is predicted; None: where the labels are
-            floating numbers or more than 20 different whole numbers.
+        what: name of the argument in messages.
+        regression: whether to predict numbers; None: if the labels are floating-point numbers or more
+            than 20 different whole numbers.
 
     Raises:
-        InvalidInput: missing labels, labels of several types, or fewer than two classes.
+        InvalidInput: labels are missing or of several types, or there are fewer than two classes.
     """
     array, kind = _label_array(labels, what=what)
     many = kind == "integer" and len(np.unique(array)) > FEW_NUMBERS
@@ -105,7 +105,7 @@ def learn_labels(labels: ArrayLike, *, what: str, regression: bool | None) -> La
 
 
 def _label_array(labels: ArrayLike, *, what: str) -> tuple[NDArray[Any], LabelKind]:
-    """Labels [rows] of one type, none of them missing."""
+    """Labels [rows] of one type, checked for missing ones."""
     if is_frame(labels):
         raise InvalidInput(f"{what} is a table, expected one column; pass a series")
     if is_column(labels):
@@ -131,7 +131,7 @@ def _label_array(labels: ArrayLike, *, what: str) -> tuple[NDArray[Any], LabelKi
 
 
 def _common_kind(kinds: set[LabelKind], *, what: str) -> LabelKind:
-    """The type that labels of these types have."""
+    """The common type of labels of these types."""
     if kinds == {"integer", "number"}:
         return "number"
     if len(kinds) > 1:
@@ -142,7 +142,7 @@ def _common_kind(kinds: set[LabelKind], *, what: str) -> LabelKind:
 
 
 def _kind(label: object) -> LabelKind:
-    """What type of label it is."""
+    """The type of a label."""
     if isinstance(label, (bool, np.bool_)):
         return "boolean"
     whole = isinstance(label, Decimal) and not label.as_tuple().exponent
@@ -152,7 +152,7 @@ def _kind(label: object) -> LabelKind:
 
 
 def _texts(array: NDArray[Any], kind: LabelKind, *, like: LabelKind) -> list[str]:
-    """The labels as the text that a class of kind `like` has: 1.0 and True are the integer 1."""
+    """The labels as text in the form of a class of kind `like`: 1.0 and True are the integer 1."""
     if {kind, like} <= {"integer", "number", "boolean"} and kind != like:
         exact = {"integer": np.int64, "number": np.float64, "boolean": np.bool_}[like]
         converted = array.astype(exact)

@@ -1,4 +1,4 @@
-"""Tables that print whole: no column is left out and no name is broken."""
+"""A table that prints all its rows and columns."""
 
 from typing import final
 
@@ -7,7 +7,7 @@ import polars as pl
 
 @final
 class WideTable(pl.DataFrame):
-    """A polars table that prints all its rows and columns, as wide as they are."""
+    """A polars table that prints all its rows and columns in full width."""
 
     def __str__(self) -> str:
         """The table as text."""

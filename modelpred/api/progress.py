@@ -1,4 +1,4 @@
-"""How far a long step is: a bar on a terminal, one line that renews itself in a notebook."""
+"""Reports progress: a bar on a terminal, a line that is overwritten in a notebook."""
 
 import sys
 from collections.abc import Callable, Generator
@@ -12,7 +12,7 @@ Report = Callable[[int, int, str], None]
 
 @contextmanager
 def progress_bar(*, shown: bool) -> Generator[Report]:
-    """Reports progress on a terminal or in a notebook, and nowhere else."""
+    """Report progress on a terminal or in a notebook; otherwise do nothing."""
     if not shown:
         yield silent
     elif sys.stderr.isatty():
@@ -51,6 +51,6 @@ def _terminal() -> Generator[Report]:
 
 
 def _renewed_line(done: int, total: int, what: str) -> None:
-    """Write over the line before: notebooks know a carriage return but no other control."""
+    """Overwrite the last line; a carriage return is the only control character of notebooks."""
     sys.stderr.write(f"\r{f'{what}: {done} of {total}':<70}")
     sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""Tables and labels as points: columns by name, encoded and scaled with the constants of the fit's rows."""
+"""Converts tables and labels to points with the encoding and scaling of the fit."""
 
 import logging
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Reading:
-    """How a caller's tables become points: encoding, scaling, labels.
+    """Encoding, scaling and labels of a fit, applied to a caller's tables.
 
     Attributes:
         encoding: what the columns of the fit became.
@@ -56,7 +56,7 @@ class Reading:
         return self.scaled(cells, what=what)
 
     def _never_seen(self, rows: pl.DataFrame) -> list[str]:
-        """What these rows hold that no row of the fit held, a line for each column."""
+        """Levels that were in no row of the fit, one line per column."""
         lines: list[str] = []
         for column in self.encoding.columns:
             cells = column_of(rows, column.name)
@@ -65,12 +65,12 @@ class Reading:
                 new = names.filter(names.is_not_null() & ~names.is_in(self.levels[column.name]))
                 if len(new):
                     shown = new.unique(maintain_order=True).to_list()
-                    told = ", ".join(map(repr, shown[:SHOWN_LEVELS]))
-                    told += ", ..." if len(shown) > SHOWN_LEVELS else ""
+                    levels = ", ".join(map(repr, shown[:SHOWN_LEVELS]))
+                    levels += ", ..." if len(shown) > SHOWN_LEVELS else ""
                     counts_as = "(other)" if column.other else "none of its levels"
                     lines.append(
                         f"{_rows(len(new))} of column {column.name!r} no row of the fit had "
-                        f"({told}); they count as {counts_as}"
+                        f"({levels}); they count as {counts_as}"
                     )
         return lines
 
@@ -120,7 +120,7 @@ def _rows(count: int) -> str:
 
 
 def levels_of(encoding: Encoding, rows: pl.DataFrame) -> dict[str, frozenset[str]]:
-    """What these rows hold of each category."""
+    """Levels of each category in these rows."""
     return {
         column.name: frozenset(names_of(column_of(rows, column.name)).drop_nulls())
         for column in encoding.columns
@@ -129,7 +129,7 @@ def levels_of(encoding: Encoding, rows: pl.DataFrame) -> dict[str, frozenset[str
 
 
 def encoding_of(rows: pl.DataFrame, *, what: str) -> Encoding:
-    """What the columns of these rows become; InvalidInput for a column that has no encoding."""
+    """Fit the encoding of these rows; InvalidInput for a column that has none."""
     try:
         return fit_encoding(rows, rows.columns, levels=LEVELS)
     except InvalidInput as error:
@@ -178,7 +178,7 @@ def dataset_of(
     classes = reading.labels.classes
     test_row_ids = test_ids or _test_ids(test, row_ids, rows=len(test_labels))
 
-    def told(ids: tuple[str, ...], cells: pl.DataFrame, labelled: Tensor) -> pl.DataFrame:
+    def with_labels(ids: tuple[str, ...], cells: pl.DataFrame, labelled: Tensor) -> pl.DataFrame:
         named = np.array(classes)[labelled.numpy()] if classes else labelled.numpy()
         return cells.select(
             pl.Series("row_id", ids, dtype=pl.String), pl.all(), pl.Series(label_name, named)
@@ -194,8 +194,8 @@ def dataset_of(
         test_row_ids=test_row_ids,
         encoding=reading.encoding,
         classes=classes,
-        rows=told(row_ids, rows, labels),
-        test_rows=told(test_row_ids, test_rows, test_labels),
+        rows=with_labels(row_ids, rows, labels),
+        test_rows=with_labels(test_row_ids, test_rows, test_labels),
         fingerprint="",
         label_name=label_name,
         scaling=reading.scaling,

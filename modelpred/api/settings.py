@@ -1,4 +1,4 @@
-"""What ModelPred is told, as the configurations that the pipeline's stages take."""
+"""Converts the arguments of ModelPred to the configurations of the pipeline's stages."""
 
 from typing import Any, get_args
 

@@ -1,7 +1,6 @@
-"""How sure is the model really, and which rows does it know only by heart? For a fitted ModelPred.
+"""Predictive distributions and memorization for a fitted ModelPred.
 
-The estimators are those of the studies (studies/bootstrap.py, studies/feldman.py), asked with a
-caller's own tables.
+The estimators are those of the studies (studies/bootstrap.py, studies/feldman.py).
 """
 
 from collections.abc import Iterator
@@ -40,19 +39,19 @@ SHOWN = 5  # rows that a printed result lists
 
 @dataclass(frozen=True, repr=False)
 class PredictiveDistribution:
-    """What the models of bootstrap resamples say of some rows; `print` it to read it.
+    """Distribution of predictions over the models of bootstrap resamples; `print` shows a summary.
 
-    Arrays are [rows, classes] of probabilities, classes in the order of `classes`; where numbers
-    are predicted, [rows] of predictions.
+    Arrays are probabilities [rows, classes], with classes in the order of `classes`; for a regression,
+    they are predictions [rows].
 
     Attributes:
-        classes: as the labels named them; none for numbers.
-        mean: averages over the models.
-        spread: their standard deviations; nan of one model.
-        low: 5% quantiles: where the 90% interval begins.
-        high: 95% quantiles: where it ends.
+        classes: names of the classes; empty for a regression.
+        mean: means over the models.
+        spread: standard deviations over the models; nan with one model.
+        low: 5% quantiles, the lower ends of 90% intervals.
+        high: 95% quantiles, the upper ends.
         models: parameters of each resample's model, [resamples, parameters], for scaled features.
-        parameters: a row each: parameter, class, feature, and mean, spread, low, high.
+        parameters: a row per parameter: parameter, class, feature, mean, spread, low, high.
     """
 
     classes: NDArray[Any]
@@ -66,9 +65,9 @@ class PredictiveDistribution:
     points: Points = field(repr=False)
 
     def blocks(self) -> Iterator[NDArray[np.float64]]:
-        """What each model says, [models, rows, classes] or [models, rows], some models at once.
+        """Yield the predictions of blocks of models, [models, rows, classes] or [models, rows].
 
-        A block holds few enough models that its scores fit a few megabytes, whatever their number.
+        The scores of a block take a few megabytes.
         """
         models = torch.from_numpy(self.models)
         for scores in self.family.score_blocks(models, self.points, limit=SCORE_BYTES):
@@ -79,7 +78,7 @@ class PredictiveDistribution:
 
     @property
     def predictions(self) -> pl.DataFrame:
-        """A row each: row, predicted, and for the predicted class mean, spread, low, high."""
+        """A row per row: row, predicted, and mean, spread, low, high of the predicted class."""
         columns = {name: getattr(self, name) for name in ("mean", "spread", "low", "high")}
         predicted = self.mean
         if not self.family.regression:
@@ -91,7 +90,7 @@ class PredictiveDistribution:
         return table.with_columns(pl.col("spread").fill_nan(None))
 
     def __str__(self) -> str:
-        """A few lines for a person: the rows that the models agree on least."""
+        """The rows with the least certain predictions."""
         table = self.predictions.sort("spread", descending=True, nulls_last=True).head(SHOWN)
         what = "prediction" if self.family.regression else "probability"
         title = (
@@ -111,15 +110,15 @@ class PredictiveDistribution:
 def predictive_distribution(
     context: StudyContext, features: Tensor, labels: Labels, *, resamples: Number, seed: Number
 ) -> PredictiveDistribution:
-    """Return what the models of bootstrap resamples say of rows of features.
+    """Return the predictive distribution of rows over the models of bootstrap resamples.
 
     Raises:
-        InvalidInput: no resample, or a family that has neither probabilities nor numbers.
+        InvalidInput: there is no resample, or the family is a classifier without probabilities.
     """
     resamples = whole_number(resamples, "resamples", least=1, most=MOST_DRAWS)
     model, points = context.model, context.points
-    asked = Points(features, torch.zeros(len(features), dtype=torch.int64), points.classes)
-    if not model.regression:  # says so at once for a family without probabilities
+    rows = Points(features, torch.zeros(len(features), dtype=torch.int64), points.classes)
+    if not model.regression:  # raises at once for a family without probabilities
         model.probabilities(features.new_zeros(1, 1, max(1, points.classes)))
     models = resampled_models(
         lambda weights: _models(context, weights),
@@ -128,39 +127,39 @@ def predictive_distribution(
         generator=context.generator(seed=seed_number(seed), study=calibration.STUDY, block=0),
     )
     if model.regression:
-        found = predicted_numbers(model, models, features)
+        distribution = predicted_numbers(model, models, features)
     else:
-        found = predictive(model, models, asked)
+        distribution = predictive(model, models, rows)
     return PredictiveDistribution(
         labels.names,
-        found.mean,
-        found.spread,
-        found.low,
-        found.high,
+        distribution.mean,
+        distribution.spread,
+        distribution.low,
+        distribution.high,
         models.numpy(),
         _parameter_table(context, summary(models)),
         model,
-        asked,
+        rows,
     )
 
 
 def _models(context: StudyContext, weights: Tensor) -> Tensor:
-    """The subject's models; those that failed are left out."""
+    """The subject's models, without failed ones."""
     parameters = refitted(context.refits[context.subject], weights, context)
     return parameters[finished(parameters)]
 
 
-def _parameter_table(context: StudyContext, found: Predictive) -> pl.DataFrame:
+def _parameter_table(context: StudyContext, distribution: Predictive) -> pl.DataFrame:
     named = parameter_names(context)
     table = pl.DataFrame(
         {
             "parameter": np.arange(len(named)),
-            "class": [place.class_name for place in named],
-            "feature": [place.feature for place in named],
-            "mean": found.mean,
-            "spread": found.spread,
-            "low": found.low,
-            "high": found.high,
+            "class": [name.class_name for name in named],
+            "feature": [name.feature for name in named],
+            "mean": distribution.mean,
+            "spread": distribution.spread,
+            "low": distribution.low,
+            "high": distribution.high,
         }
     )
     return table.with_columns(pl.col("spread").fill_nan(None))
@@ -168,17 +167,17 @@ def _parameter_table(context: StudyContext, found: Predictive) -> pl.DataFrame:
 
 @dataclass(frozen=True, repr=False)
 class MemorizedRows:
-    """What models only know because they have seen it; `print` it to read it.
+    """Memorization of training rows and their influence on test rows; `print` shows a summary.
 
     Attributes:
-        form: what the soft form measures: the `probability` of the label, or minus the `loss`.
-        rows: a row each, the most memorized first: row_id, label, memorization (by right and wrong;
-            null for numbers) and soft, each with its 95% interval (_low, _high), inside (subsets
-            that held the row), rank.
-        influence: soft influence of each training row on each test row, [training rows, test
-            rows]; nan where no subset, or every one, held the row.
-        strongest: the strongest of them, either way: row_id, test_row, influence, low, high.
-        subsets: random subsets that this rests on.
+        form: the measure of the soft form: the `probability` of the label, or minus the `loss`.
+        rows: a row per training row, the most memorized first: row_id, label, memorization (by right
+            and wrong; null for a regression) and soft, each with its 95% interval (_low, _high),
+            inside (number of subsets with the row), rank.
+        influence: soft influence of each training row on each test row, [training rows, test rows];
+            nan if the row is in no subset or in all of them.
+        strongest: the strongest influences: row_id, test_row, influence, low, high.
+        subsets: number of random subsets.
     """
 
     form: str
@@ -188,7 +187,7 @@ class MemorizedRows:
     subsets: int
 
     def __str__(self) -> str:
-        """A few lines for a person: the rows that are memorized most."""
+        """The most memorized rows."""
         how = {"probability": "the probability of its label", "loss": "minus its loss"}[self.form]
         title = (
             f"By how much {how} is higher with the row than without, over {self.subsets} random "
@@ -213,25 +212,25 @@ def memorized_rows(
     """Return memorization of every training row and its influence on the context's test rows.
 
     Args:
-        context: with the refit to ask as its subject.
-        labels: how labels are written.
+        context: the fit; its subject gives the models.
+        labels: the label encoding.
         settings: of `MemorizationConfig`.
 
     Raises:
-        InvalidInput: settings out of range, or a share that leaves no row in or out.
+        InvalidInput: a setting is out of range, or the share leaves no row in or out of the subsets.
     """
     whole_number(settings["subsets"], "subsets", most=MOST_DRAWS)
     config = checked_section(
         MemorizationConfig, {**settings, "seed": seed_number(settings["seed"])}
     )
-    found: Memorization = estimated(config, context)
+    estimate: Memorization = estimated(config, context)
     numbers = context.points.labels.numpy()
     named = numbers if context.model.regression else labels.names[numbers]
-    rows = row_table(context, found).insert_column(1, pl.Series("label", named)).sort("rank")
+    rows = row_table(context, estimate).insert_column(1, pl.Series("label", named)).sort("rank")
     return MemorizedRows(
-        found.soft_name,
+        estimate.soft_name,
         rows,
-        found.influence.mean,
-        influence_table(context, found, strongest=config.strongest),
-        found.subsets,
+        estimate.influence.mean,
+        influence_table(context, estimate, strongest=config.strongest),
+        estimate.subsets,
     )

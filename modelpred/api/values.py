@@ -1,7 +1,6 @@
-"""What each row is worth, which labels look wrong and which rows to keep, of a fitted ModelPred.
+"""Values of rows, suspicious labels and selections of rows for a fitted ModelPred.
 
-The estimators are those of the studies (semivalues.py, valuation_methods.py, greedy_selection.py there); here they are
-asked with a caller's own tables.
+The estimators are those of the studies (semivalues.py, valuation_methods.py, greedy_selection.py).
 """
 
 from collections.abc import Sequence
@@ -30,7 +29,7 @@ from modelpred.studies.utility import (
 from modelpred.studies.valuation import ValuationConfig, value_table, values_of
 from modelpred.studies.valuation_methods import confidence, held_out_evidence
 
-STRIDE = 8  # one in so many of the kept rows goes before the rest is scored again
+STRIDE = 8  # one in this many of the remaining rows is removed before they are scored again
 Groups = Sequence[Any] | NDArray[Any] | pl.Series
 
 
@@ -46,13 +45,13 @@ def estimated_values(
 
     Args:
         context: the fit, its subject, and the rows to score on.
-        groups: the group of each row; None values single rows.
-        utility: how good a model is.
+        groups: the group of each row; None: value single rows.
+        utility: the utility of a model.
         seed: of the draws.
         settings: of `ValuationConfig`.
 
     Raises:
-        InvalidInput: a setting or groups that cannot be used.
+        InvalidInput: a setting or the groups are invalid.
     """
     most = {"permutations": whole_number(settings["permutations"], "permutations", most=MOST_DRAWS)}
     config = checked_section(
@@ -99,7 +98,7 @@ def _known_utility(name: str, context: StudyContext) -> UtilityName:
 
 
 def _with_rows(context: StudyContext, groups: Groups) -> StudyContext:
-    """The context with the groups as the one column of its rows."""
+    """The context with the groups as the only column of its rows."""
     names = array_of(groups).tolist()
     if len(names) != context.pool:
         raise InvalidInput(f"{len(names)} groups for {context.pool} rows; pass one a row")
@@ -117,58 +116,58 @@ def _with_rows(context: StudyContext, groups: Groups) -> StudyContext:
 
 
 def _joint(game: Utility, members: Tensor) -> Utility:
-    """The game of groups whose rows join together."""
+    """The game whose players are groups of rows."""
     return lambda weights: game(weights.double() @ members.double())
 
 
 def suspicious_rows(context: StudyContext, *, classes: NDArray[Any], seed: Number) -> pl.DataFrame:
-    """Return the rows, the one whose label the others' models believe least first.
+    """Return all rows, sorted by the confidence in their label of models without them, lowest first.
 
-    Columns: row_id, position, label, suggested (the likeliest class; only of families with
+    Columns: row_id, position, label, suggested (the most probable class; only for families with
     probabilities) and confidence, see studies/valuation_methods.py.
     """
     labels = context.points.labels
     generator = context.generator(seed=seed_number(seed), study="suspects", block=0)
-    found = held_out_evidence(context.refits[context.subject], context, generator=generator)
-    sure = confidence(found, labels)
+    held_out = held_out_evidence(context.refits[context.subject], context, generator=generator)
+    scores = confidence(held_out, labels)
     named = classes[labels.numpy()] if len(classes) else labels.numpy()
     table = pl.DataFrame(
         {"row_id": list(context.row_ids), "position": np.arange(context.pool), "label": named}
     )
-    if found.shape[1] > 1:
-        table = table.with_columns(suggested=pl.Series(classes[found.argmax(dim=1).numpy()]))
-    return table.with_columns(confidence=pl.Series(sure)).sort("confidence", maintain_order=True)
+    if held_out.shape[1] > 1:
+        table = table.with_columns(suggested=pl.Series(classes[held_out.argmax(dim=1).numpy()]))
+    return table.with_columns(confidence=pl.Series(scores)).sort("confidence", maintain_order=True)
 
 
 def chosen_rows(
     context: StudyContext, *, count: Number, quota: str | Groups | None, swaps: Number
 ) -> pl.DataFrame:
-    """Return the chosen rows, the one that the choice would miss most first.
+    """Return the selected rows, the most important first.
 
-    Columns: row_id, position, and gain: by how much the predicted validation loss rises when the
-    row leaves the choice; null, and last, where one of the two models failed.
+    Columns: row_id, position, and gain: the increase of the predicted validation loss when the row is
+    removed from the selection; null, and last, if one of the two models failed.
 
     Args:
-        context: the fit, its subject, and the rows to choose by.
-        count: how many rows to keep.
-        quota: `class`, or a group for each row: each keeps its share of the choice.
-        swaps: swaps that may improve the greedy choice.
+        context: the fit, its subject, and the validation rows.
+        count: number of rows to select.
+        quota: `class`, or a group for each row: each keeps its share of the selection.
+        swaps: most swaps that improve the greedy selection.
 
     Raises:
-        InvalidInput: a count out of range, or groups that cannot be used.
+        InvalidInput: the count is out of range, or the groups are invalid.
     """
     count = whole_number(count, "k", least=1, most=context.pool)
     swaps = whole_number(swaps, "swaps", least=0, most=MOST_DRAWS)
-    promised = _quota(context, quota)
+    shares = _quota(context, quota)
     game = game_of(context.refits[context.subject], context)
-    greedy = backwards(game, sizes=[count], quota=promised, stride=STRIDE)[count]
+    greedy = backwards(game, sizes=[count], quota=shares, stride=STRIDE)[count]
     truth = game_of(context.truth, context)
-    kept = with_swaps(game, greedy, swaps=swaps, quota=promised, confirm=truth)
-    members = kept.nonzero()[:, 0]
-    without = kept.repeat(count + 1, 1)
+    selected = with_swaps(game, greedy, swaps=swaps, quota=shares, confirm=truth)
+    members = selected.nonzero()[:, 0]
+    without = selected.repeat(count + 1, 1)
     without[torch.arange(count), members] = False
-    worths = game(without.to(torch.uint8))
-    gains = (worths[-1] - worths[:-1]).numpy()
+    utilities = game(without.to(torch.uint8))
+    gains = (utilities[-1] - utilities[:-1]).numpy()
     order = np.argsort(-gains, kind="stable")
     positions = members.numpy()[order]
     return pl.DataFrame(

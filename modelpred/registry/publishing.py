@@ -1,5 +1,5 @@
 # ruff: noqa: PLC0415 - mlflow takes over two seconds to import: only who publishes or lists pays.
-"""Publish a predictor: register its files once, judge it, give it its alias.
+"""Publishes a predictor: registers its files once, checks the gates, sets its alias.
 
 A version is keyed by the fingerprint of the predictor's files, so that publishing twice makes one version. It carries
 its lineage (code, data and parameters it follows from) and its held-out errors. The gates decide whether it becomes
@@ -72,7 +72,7 @@ LONGEST_DIGEST = 36
 
 
 class Lineage(BaseModel):
-    """What a predictor follows from: enough to make it again."""
+    """Origin of a predictor, sufficient to reproduce it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -165,7 +165,7 @@ def _contest(
     held_out: Bank | None,
     gates: GatesConfig,
 ) -> Contest | None:
-    """How the version stands to the present champion; None where there is no other champion to stand to."""
+    """Comparison of the version with the current champion; None if there is no other champion."""
     number = client.get_registered_model(found.name).aliases.get(CHAMPION)
     if number is None or str(number) == str(found.version):
         return None
@@ -201,11 +201,13 @@ def _told_contest(contest: Contest | None) -> str:
         return "no champion to compare with"
     if contest.different:
         return f"not comparable with version {contest.champion}: {contest.different}"
-    told = ", ".join(
+    differences = ", ".join(
         f"{design} {one.mean:+.3g} ({one.low:+.3g} to {one.high:+.3g})"
         for design, one in contest.differences.items()
     )
-    return f"parameter error minus that of version {contest.champion}: {told or 'not measured'}"
+    return (
+        f"parameter error minus that of version {contest.champion}: {differences or 'not measured'}"
+    )
 
 
 def _find(client: "MlflowClient", name: str, fingerprint: str) -> "ModelVersion | None":
@@ -273,7 +275,7 @@ def _register(
     tags: dict[str, str],
     test_points: Points | None,
 ) -> "ModelVersion":
-    """A new version, its tags and files complete the moment it can be found."""
+    """Create a version whose tags and files are complete as soon as it is visible."""
     from mlflow.entities import LoggedModelOutput, LoggedModelStatus
     from mlflow.exceptions import MlflowException
 
@@ -389,5 +391,5 @@ def _flat(prefix: str, values: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _key(text: str) -> str:
-    """A name that MLflow takes for params, metrics and tags."""
+    """The name with only characters that MLflow allows in params, metrics and tags."""
     return re.sub(r"[^A-Za-z0-9_./ -]", "_", text)[:250]

@@ -1,5 +1,5 @@
 # ruff: noqa: PLC0415 - mlflow takes over two seconds to import: only who publishes or lists pays.
-"""What the registry's database holds, as one JSON file beside the versions' files, so that a lost one is made again.
+"""Writes the content of the registry's database as a JSON file, and rebuilds a lost database from it.
 
 `mlruns/registry.json` is written after every change. It names files relative to the project's root: MLflow's own paths
 are absolute, and a project that moved gets a new database from it, too.
@@ -57,14 +57,14 @@ class Snapshot(BaseModel):
 
 
 def write_snapshot(client: "MlflowClient", root: Path) -> None:
-    """Writes what the database holds now."""
+    """Write the current content of the database."""
     models = {model.name: model for model in client.search_registered_models()}
-    told = Snapshot(
+    snapshot = Snapshot(
         models=tuple(_kept_model(client, models[name], root) for name in sorted(models))
     )
     place = root / FILES
     place.mkdir(exist_ok=True)
-    write_atomically(place / SNAPSHOT, (told.model_dump_json(indent=1) + "\n").encode())
+    write_atomically(place / SNAPSHOT, (snapshot.model_dump_json(indent=1) + "\n").encode())
 
 
 def _kept_model(client: "MlflowClient", model: "RegisteredModel", root: Path) -> KeptModel:
@@ -95,7 +95,7 @@ def _kept_version(client: "MlflowClient", version: "ModelVersion", root: Path) -
 
 
 def read_snapshot(root: Path) -> Snapshot | None:
-    """What was written last; None where nothing was.
+    """The last snapshot, or None.
 
     Raises:
         InvalidInput: the file is not one of ours.
@@ -116,7 +116,7 @@ def read_snapshot(root: Path) -> Snapshot | None:
 
 
 def rebuild(root: Path) -> list[str]:
-    """Registers every version that the snapshot names and the database lacks; says what it did, a line each.
+    """Register every version of the snapshot that the database lacks; returns a line for each.
 
     Raises:
         InvalidInput: there is no snapshot, or it is damaged.

@@ -1,5 +1,5 @@
 # ruff: noqa: PLC0415 - mlflow and torch take seconds to import: listing versions must not wait for torch.
-"""MLflow's store in the project's root: where it lies, one writer at a time, and a client that is quiet.
+"""MLflow's store in the project's root: its paths, a lock for writers, and a quiet client.
 
 The store is `mlflow.db` in the project's root, where a plain `mlflow.pyfunc.load_model("models:/<name>@champion")`
 finds it by MLflow's own default; files lie under `mlruns` beside it. Paths in it are absolute.
@@ -46,7 +46,7 @@ def tracking_uri(root: Path) -> str:
 
 
 def local_folder(source: str) -> Path:
-    """Where the files of a version lie, from the source that MLflow keeps of it."""
+    """The folder of a version's files, from its source in MLflow."""
     parts = urlsplit(source)
     return Path(unquote(parts.path) if parts.scheme == "file" else source)
 
@@ -57,7 +57,7 @@ def predictor_folder(source: str) -> Path:
 
 
 def intact(source: str, fingerprint: str) -> bool:
-    """Whether a version's predictor files are there and are those that the fingerprint names."""
+    """Whether a version's predictor files exist and match the fingerprint."""
     from modelpred.predictor.files import PREDICTOR_FILES, predictor_fingerprint
 
     folder = predictor_folder(source)
@@ -67,7 +67,7 @@ def intact(source: str, fingerprint: str) -> bool:
 
 @contextlib.contextmanager
 def locked(root: Path) -> Generator[None]:
-    """One writer at a time; the lock is the kernel's and goes with its process."""
+    """Hold the lock for writers, which the kernel frees when the process ends."""
     place = root / ".modelpred"
     place.mkdir(parents=True, exist_ok=True)
     with FileLock(place / "registry.lock"):
@@ -76,7 +76,7 @@ def locked(root: Path) -> Generator[None]:
 
 @contextlib.contextmanager
 def opened(root: Path) -> Generator["MlflowClient"]:
-    """A client of the project's store, with MLflow's chatter off, phoning nobody; all is put back afterwards."""
+    """A client of the project's store without MLflow's logs and telemetry during the block."""
     quiet = {
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "DO_NOT_TRACK": "true",
@@ -111,7 +111,7 @@ def _make_database(root: Path) -> None:
 
 
 def _quiet_client(uri: str) -> Generator["MlflowClient"]:
-    """A client while MLflow tells only warnings and errors."""
+    """A client while MLflow logs only warnings and errors."""
     from mlflow import MlflowClient  # sets the levels of its loggers, so it comes first
 
     loggers = [logging.getLogger(name) for name in ("mlflow", "alembic")]

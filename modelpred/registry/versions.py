@@ -1,4 +1,4 @@
-"""Registered versions: what is known of each, and which one is champion.
+"""Registered versions: their records, and the champion.
 
 The champions of a registered model are remembered in order, so that `rollback` knows the one before.
 """
@@ -46,7 +46,7 @@ class Version:
 
 @dataclass(frozen=True)
 class VersionRecord:
-    """Everything the registry knows of a version."""
+    """Record of a version in the registry."""
 
     name: str
     version: int
@@ -146,7 +146,7 @@ def _record(client: "MlflowClient", version: "ModelVersion") -> VersionRecord:
 
 
 def promote(root: Path, name: str, version: int | str) -> VersionRecord:
-    """Makes a version champion, whatever its gates said; returns it.
+    """Make a version champion even if it failed the gates; returns it.
 
     Raises:
         InvalidInput: no such version, or its files are gone or damaged.
@@ -161,7 +161,7 @@ def promote(root: Path, name: str, version: int | str) -> VersionRecord:
 
 
 def rollback(root: Path, name: str) -> tuple[VersionRecord, VersionRecord]:
-    """Makes the champion before the present one champion again; returns the present and the former champion.
+    """Make the previous champion champion again; returns the current and the previous champion.
 
     Raises:
         InvalidInput: there is no champion before it, or its files are gone or damaged.
@@ -199,9 +199,9 @@ def champions_of(client: "MlflowClient", name: str) -> list[int]:
 
 
 def crown(client: "MlflowClient", name: str, version: int) -> None:
-    """Makes a version champion and remembers it; safe to repeat."""
+    """Make a version champion and record it; safe to repeat."""
     champions = [number for number in champions_of(client, name) if number != version]
-    # Remembered first: an interruption in between is put right by doing both again.
+    # Recorded first: after an interruption, doing both again gives the right state.
     client.set_registered_model_tag(name, CHAMPIONS_TAG, _told([*champions, version]))
     client.set_registered_model_alias(name, CHAMPION, str(version))
     aliases = client.get_registered_model(name).aliases

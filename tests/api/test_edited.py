@@ -126,7 +126,7 @@ def test_a_regression_answers_in_the_labels_units(ridge):
     comparison = edited.compare()
     assert comparison.accuracy_before is None
     assert comparison.flips.height == 0
-    assert "predictions  move by" in str(comparison)
+    assert "predictions  change by" in str(comparison)
 
 
 @pytest.mark.parametrize("family", ["svm", "ridge"])
@@ -166,7 +166,7 @@ def test_the_comparison_reads_as_a_text(logistic):
     assert f"{comparison.flips.height} of 30 test rows flip" in lines[1]
     assert lines[2].startswith("  accuracy     ")
     assert lines[3].startswith("  mean loss    ")
-    assert lines[-1].startswith("  certificate  retraining ends at most ")
+    assert lines[-1].startswith("  certificate  exact retraining differs by at most ")
 
 
 def test_nothing_changes_where_nothing_changed(logistic):

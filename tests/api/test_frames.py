@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelpred import InvalidInput, ModelPred
-from modelpred.api.frames import judged, polars_frame
+from modelpred.api.frames import polars_frame, usable_columns
 from modelpred.api.labels import learn_labels
 from tests.api.conftest import COLUMNS, ROWS, SMALL, make_rows
 
@@ -68,7 +68,7 @@ def test_all_kinds_of_frames_say_the_same_whatever_the_index(names, seed):
             assert [cell is None for cell in told] == [cell is None for cell in want]
     assert taken["pandas"][1] == tuple(map(str, table.index))
     assert taken["pyarrow"][1] == taken["pandas"][1]
-    left = [judged(frame, what="X") for frame, _ in taken.values()]
+    left = [usable_columns(frame, what="X") for frame, _ in taken.values()]
     polars.testing.assert_frame_equal(left[0], left[1], check_dtypes=False)
     polars.testing.assert_frame_equal(left[0], left[2], check_dtypes=False)
 
