@@ -105,6 +105,9 @@ def check(
     trial: Annotated[
         bool, typer.Option(help="Train a few models to estimate time and disk space.")
     ] = True,
+    seconds: Annotated[
+        float, typer.Option(help="How long this may take; a longer trial has more rows.", min=0)
+    ] = 20.0,
 ) -> None:
     """Report how the pipeline would read a file, and print the section for params.yaml."""
     from modelpred.check import check as check_source  # noqa: PLC0415
@@ -123,10 +126,12 @@ def check(
     typer.echo(checked.description)
     if trial and checked.table is not None:
         from modelpred.api.progress import progress_bar  # noqa: PLC0415
-        from modelpred.check.trial import trial_text  # noqa: PLC0415
+        from modelpred.check.budget import trial_text  # noqa: PLC0415
 
         with progress_bar(shown=True) as report:
-            estimated = trial_text(checked.table, checked.config, subsets=subsets, report=report)
+            estimated = trial_text(
+                checked.table, checked.config, subsets=subsets, seconds=seconds, report=report
+            )
         typer.echo(f"\n{estimated}")
     typer.echo(f"\n{checked.section}")
     if checked.problems:

@@ -130,26 +130,39 @@ def _counts(config: SubsetsConfig) -> list[int]:
     return [counts[design] for counts in named for design in DESIGNS if counts.get(design)]
 
 
-def estimate_text(speeds: Speeds, config: SubsetsConfig, *, cores: int, epochs: int) -> str:
-    """The estimate as text, with a range for each time."""
-    estimated = estimate(speeds, config, cores=cores, epochs=epochs)
+def estimate_text(
+    speeds: Speeds, config: SubsetsConfig, *, cores: int, epochs: int, slow: Speeds | None = None
+) -> str:
+    """The estimate as text, with a range for each time.
+
+    Args:
+        speeds: of a trial.
+        config: the subsets that the pipeline would draw.
+        cores: how many train.
+        epochs: passes of the fit.
+        slow: speeds that the upper end of each range is for; None: the same.
+    """
+    low, high = (
+        estimate(each, config, cores=cores, epochs=epochs) for each in (speeds, slow or speeds)
+    )
     stages = ("dataset", "subsets", "targets", "predictor")
-    seconds = [getattr(estimated, stage) for stage in stages]
+    seconds = [(getattr(low, stage), getattr(high, stage)) for stage in stages]
+    together = (sum(least for least, _ in seconds), sum(most for _, most in seconds))
     head = (
         f"{sum(_counts(config)):,} subsets, estimated from {speeds.subsets} that were trained on "
         f"these rows, {cores} core{'s'[: cores != 1]}:"
     )
     lines = [
         head,
-        *(f"  {stage:<10} {_range(one)}" for stage, one in zip(stages, seconds, strict=True)),
-        f"  {'total':<10} {_range(sum(seconds))}, without studies and report",
-        f"  {'disk':<10} about {estimated.disk / 1e6:,.0f} MB",
+        *(f"  {name:<10} {_range(*one)}" for name, one in zip(stages, seconds, strict=True)),
+        f"  {'total':<10} {_range(*together)}, without studies and report",
+        f"  {'disk':<10} about {high.disk / 1e6:,.0f} MB",
     ]
     return "\n".join(lines)
 
 
-def _range(seconds: float) -> str:
-    return f"{_time(LOWEST * seconds)} to {_time(HIGHEST * seconds)}"
+def _range(least: float, most: float) -> str:
+    return f"{_time(LOWEST * least)} to {_time(HIGHEST * most)}"
 
 
 def _time(seconds: float) -> str:

@@ -17,14 +17,10 @@ import torch
 from modelpred.check.estimate import (
     Speeds,
     blocks_drawn,
-    estimate_text,
     scaled,
-    usual_epochs,
-    usual_subsets,
 )
-from modelpred.dataset import Dataset, DatasetConfig, Table, prepare_table
+from modelpred.dataset import Dataset
 from modelpred.dataset.files import parquet_bytes
-from modelpred.errors import InvalidInput
 from modelpred.predictor import Predictor, PredictorConfig, answer_curve, fit_predictor
 from modelpred.predictor.fidelity import mean_losses
 from modelpred.refits import Refit, retrainings, rivals, silent
@@ -40,7 +36,6 @@ from modelpred.targets import (
 from modelpred.targets.parquet import ShardMetadata, shard_bytes
 from modelpred.targets.shards import Bank
 from modelpred.targets.threads import torch_threads
-from modelpred.targets.worker import parse_devices
 
 FIRST, BLOCK = 50, 250  # number of subsets trained first, and if these were fast
 PATIENT = 4.0  # most seconds to train BLOCK subsets
@@ -50,18 +45,6 @@ STARTED = "import modelpred.targets.worker"
 
 Clock = Callable[[], float]
 Report = Callable[[int, int, str], None]
-
-
-def trial_text(table: Table, config: DatasetConfig, *, subsets: int, report: Report) -> str:
-    """The estimate for this number of subsets as text, or the reason why it is impossible."""
-    planned = usual_subsets(subsets)
-    cores = len(parse_devices("cpu"))
-    try:
-        dataset = prepare_table(table, config)
-        measured = speeds(dataset, planned, start=start_seconds(), report=report)
-    except InvalidInput as error:
-        return f"{subsets:,} subsets cannot be trained: {error}"
-    return estimate_text(measured, planned, cores=cores, epochs=usual_epochs())
 
 
 def start_seconds(clock: Clock = time.perf_counter) -> float:

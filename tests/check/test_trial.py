@@ -1,12 +1,24 @@
 """A trial counts each part by its own clock, and the estimate adds the parts up as the stages do."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
 import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from modelpred.check import check, config_of
+from modelpred.check.budget import (
+    FEWEST_ROWS,
+    STEEPEST,
+    UNSURE,
+    some_rows,
+    trial_text,
+    trial_within,
+)
 from modelpred.check.estimate import (
     HIGHEST,
     LOWEST,
@@ -16,7 +28,7 @@ from modelpred.check.estimate import (
     scaled,
     usual_subsets,
 )
-from modelpred.check.trial import BLOCK, FIRST, speeds, trial_text
+from modelpred.check.trial import BLOCK, FIRST, speeds
 from modelpred.dataset import prepare_table
 from modelpred.subsets import ROLES, SubsetsConfig, blocks, draw_subsets
 
@@ -151,3 +163,87 @@ def test_more_subsets_than_there_are_is_said_so(checked):
     )
     text = trial_text(table, checked.config, subsets=6500, report=lambda *_: None)
     assert text.startswith("6,500 subsets cannot be trained: ")
+
+
+def of_rows(dataset, count):
+    """The data set with so many rows that are all alike."""
+    features = dataset.features[:1].expand(count, -1)
+    return replace(dataset, features=features, labels=dataset.labels[:1].expand(count))
+
+
+class Machine:
+    """A clock, and trials that take base + each * rows^power seconds."""
+
+    def __init__(self, base, each, power):
+        self.now, self.sizes = 0.0, []
+        self.seconds = lambda rows: base + each * rows**power
+
+    def measure(self, dataset, _asked, **_options):
+        """What a trial of the rows says."""
+        rows = len(dataset.labels)
+        self.sizes.append(rows)
+        taken = self.seconds(rows)
+        self.now += taken
+        parts = {"training": taken, "answering": (taken,), "shard_bytes": 8.0 * rows}
+        return replace(NOTHING, **parts)
+
+
+@given(
+    rows=st.integers(10, 200_000),
+    growth=st.tuples(
+        st.sampled_from([0.0, 0.5, 3.0]), st.floats(1e-7, 1e-2), st.floats(0.1, STEEPEST)
+    ),
+    seconds=st.floats(0, 120),
+)
+@settings(max_examples=150, deadline=None)
+def test_trials_end_in_time_and_say_what_they_saw(checked, rows, growth, seconds):
+    base, _, power = growth
+    machine = Machine(*growth)
+    dataset = prepare_table(checked.table, checked.config)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("modelpred.check.budget.some_rows", of_rows)
+        found = trial_within(
+            of_rows(dataset, rows), SubsetsConfig(), seconds=seconds, start=0.0,
+            clock=lambda: machine.now, measure=machine.measure,
+        )  # fmt: skip
+    first = machine.seconds(min(rows, FEWEST_ROWS))
+    assert machine.sizes[0] == min(rows, FEWEST_ROWS)
+    assert machine.sizes == sorted({*machine.sizes})
+    assert found.tried == machine.sizes[-1] <= rows
+    # Nothing grows faster than STEEPEST, so that no trial after the first goes over the limit.
+    assert found.seconds <= max(first, seconds) * (1 + 1e-9)
+    truth, fast, slow = machine.seconds(rows), found.fast.training, found.slow.training
+    if found.tried == rows:
+        assert fast == slow == truth
+        return
+    assert fast <= slow
+    assert found.slow.shard_bytes == pytest.approx(8.0 * rows)
+    assert found.slow.answering == (slow,)
+    if base == 0 and (len(machine.sizes) > 1 or abs(power - 1) <= UNSURE[0]):
+        assert fast * (1 - 1e-6) <= truth <= slow * (1 + 1e-6)
+
+
+@given(st.integers(2, 6), st.integers(10, 60), st.integers(0, 3))
+@settings(max_examples=30, deadline=None)
+def test_some_rows_hold_every_class(checked, classes, size, seed):
+    dataset = prepare_table(checked.table, checked.config)
+    labels = np.zeros(len(dataset.labels), dtype=np.int64)
+    rare = np.random.default_rng(seed).choice(len(labels), classes - 1, replace=False)
+    labels[rare] = range(1, classes)
+    whole = replace(dataset, labels=torch.from_numpy(labels), classes=tuple("abcdef"[:classes]))
+    part = some_rows(whole, size)
+    assert len(part.labels) == len(part.features) == len(part.row_ids) == size
+    assert {*part.labels.tolist()} == {*range(classes)}
+    place = [whole.row_ids.index(name) for name in part.row_ids]
+    assert torch.equal(whole.features[place], part.features)
+
+
+def test_a_trial_without_time_says_how_many_rows_it_had(tmp_path):
+    cells = np.random.default_rng(1).normal(size=(400, 2))
+    place = tmp_path / "t.csv"
+    label = np.where(cells.sum(axis=1) > 0, "u", "v")
+    pl.DataFrame({"a": cells[:, 0], "b": cells[:, 1], "y": label}).write_csv(place)
+    found = check(config_of(source=str(place), label="y", test="auto", drop=(), categories=()))
+    text = trial_text(found.table, found.config, subsets=200, seconds=0.0)
+    assert "with 250 of the 320 training rows; the ranges are extrapolated to all of them" in text
+    assert "  A trial of --seconds " in text
