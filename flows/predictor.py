@@ -28,6 +28,7 @@ from modelpred.predictor import (
     write_predictor,
 )
 from modelpred.refits import EXACT, retrainings, rivals
+from modelpred.refits.files import RIVALS_FILE, write_rivals
 from modelpred.targets import points_of
 from modelpred.targets.shards import read_bank
 
@@ -67,6 +68,8 @@ def main() -> None:
     )
     with written(PREDICTOR) as folder:
         write_predictor(fitted, folder)
+        trained = sum(role != "test" for role in bank.roles)
+        write_rivals(cheap, folder / RIVALS_FILE, trained=trained)
         write_table(table, folder / "fidelity")
         write_table(pl.DataFrame(fitted.history), folder / "history")
         write_table(errors(table), folder / "errors")

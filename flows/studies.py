@@ -16,7 +16,6 @@ from flows.artifacts import (
     PREDICTOR,
     SETTINGS,
     STUDIES_FOLDER,
-    TARGETS,
     headline_file,
     write_json,
     written,
@@ -26,7 +25,8 @@ from modelpred.dataset import read_dataset
 from modelpred.errors import InvalidInput
 from modelpred.params import read_params
 from modelpred.predictor import Predictor, answer_curve, read_predictor
-from modelpred.refits import Retraining, retrainings, rivals
+from modelpred.refits import Retraining, retrainings
+from modelpred.refits.files import RIVALS_FILE, read_rivals
 from modelpred.refits.retraining import Progress as Report
 from modelpred.studies import STUDIES
 from modelpred.studies.utility import (
@@ -37,17 +37,14 @@ from modelpred.studies.utility import (
     write_result,
 )
 from modelpred.targets import points_of
-from modelpred.targets.shards import Bank, read_bank
 
 
-def _preparation(bank: Bank, predictor: Predictor) -> Preparation | None:
+def _preparation(trained: int, predictor: Predictor) -> Preparation | None:
     """Cost of the predictor before its first prediction; None for one without its history."""
     if not predictor.history:
         return None
-    return Preparation(
-        targets=sum(role != "test" for role in bank.roles),
-        fit_seconds=max(epoch["seconds"] for epoch in predictor.history),
-    )
+    seconds = max(epoch["seconds"] for epoch in predictor.history)
+    return Preparation(targets=trained, fit_seconds=seconds)
 
 
 def _with_all_variants(context: StudyContext) -> StudyContext:
@@ -120,15 +117,15 @@ def context(progress: Report, *, tolerance: float, artifacts: Path = ARTIFACTS) 
     """The input of a study, read from artifacts; other methods and retraining use the tolerance."""
     dataset = read_dataset(artifacts / DATASET.name)
     predictor = read_predictor(artifacts / PREDICTOR.name)
-    bank = read_bank(artifacts / TARGETS.name)
-    weights, parameters = bank.usable(role="fit")
     model, points = predictor.model, predictor.points
-    cheap = rivals(model, points, weights, parameters, tolerance=tolerance)
+    cheap = read_rivals(
+        artifacts / PREDICTOR.name / RIVALS_FILE, model, points, tolerance=tolerance
+    )
     return StudyContext(
         model=model,
         points=points,
         test_points=points_of(dataset.test_features, dataset.test_labels, len(dataset.classes)),
-        refits={"predictor": predictor, **cheap},
+        refits={"predictor": predictor, **cheap.refits},
         truth=Retraining(model, points, tolerance=tolerance),
         row_ids=dataset.row_ids,
         rows=dataset.rows,
@@ -137,7 +134,7 @@ def context(progress: Report, *, tolerance: float, artifacts: Path = ARTIFACTS) 
         feature_names=dataset.feature_names,
         class_names=dataset.classes,
         test_row_ids=dataset.test_row_ids,
-        preparation=_preparation(bank, predictor),
+        preparation=_preparation(cheap.trained, predictor),
     )
 
 

@@ -27,7 +27,6 @@ from flows.artifacts import (
     DATASET,
     PARAMS,
     PREDICTOR,
-    TARGETS,
     write_json,
     write_table,
     written,
@@ -113,7 +112,7 @@ def compare(study: str, revisions: Sequence[str], *, copies: Path) -> Comparison
         for number, revision in enumerate(dict.fromkeys(revisions)):
             progress(number, len(revisions), revision)
             try:
-                stages = (DATASET, TARGETS, PREDICTOR)
+                stages = (DATASET, PREDICTOR)
                 folder = fetch(revision, stages, into=copies / str(number))
                 read[revision] = _version(revision, folder)
                 # The progress bar counts revisions, not the steps inside a study.

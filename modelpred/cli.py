@@ -193,7 +193,7 @@ def score_attributions(files: list[Path], project: Project = Path()) -> None:
 
     folder = project / "artifacts" / "studies" / "lds"
     try:
-        bank = lds.read_bank(folder / "bank.parquet")
+        bank = lds.read_margins(folder / "bank.parquet")
         rows = [
             lds.score_attribution(bank, lds.read_attribution(file), name=file.stem)
             for file in files

@@ -20,6 +20,8 @@ from modelpred.errors import InvalidInput
 from modelpred.params import read_params
 from modelpred.predictor import PredictorConfig, fit_predictor, read_predictor, write_predictor
 from modelpred.predictor.request_handler import read_test_points, write_test_points
+from modelpred.refits import FullModel, LinearDatamodel
+from modelpred.refits.files import RIVALS_FILE, read_rivals, write_rivals
 from modelpred.registry.snapshot import read_snapshot
 from modelpred.subsets import Subsets, draw
 from modelpred.targets import points_of, target_model, train_targets
@@ -62,6 +64,11 @@ def read_test_rows(folder: Path) -> object:
     return read_test_points(folder, read_predictor(folder))
 
 
+def read_other_methods(folder: Path) -> object:
+    predictor = read_predictor(folder)
+    return read_rivals(folder / RIVALS_FILE, predictor.model, predictor.points)
+
+
 CASES = [
     Case("shard.parquet", lambda folder: read_shard(folder / "shard.parquet")),
     Case(MANIFEST_NAME, read_manifest),
@@ -69,6 +76,7 @@ CASES = [
     Case("predictor.safetensors", read_predictor),
     Case("predictor.json", read_predictor),
     Case("test.safetensors", read_test_rows),
+    Case(RIVALS_FILE, read_other_methods),
     Case("params.yaml", lambda folder: read_params(folder / "params.yaml")),
     Case("dataset.json", read_dataset),
     Case("points.parquet", read_dataset, seal_dataset),
@@ -115,6 +123,11 @@ def files(tmp_path_factory) -> Path:
     write_predictor(
         fit_predictor(config, model, points, weights.double(), trained.parameters), folder
     )
+    ones = torch.ones(len(points.labels), trained.parameters.shape[1], dtype=torch.float64)
+    datamodel = LinearDatamodel(ones, ones[0], penalty=1.0)
+    full = FullModel(model, points, trained.parameters[0])
+    others = {datamodel.name: datamodel, full.name: full}
+    write_rivals(others, folder / RIVALS_FILE, trained=9)
     write_test_points(points_of(dataset.test_features, dataset.test_labels, 2), folder)
     shutil.copy(ROOT / "params.yaml", folder)
     (folder / "mlruns").mkdir()

@@ -297,7 +297,7 @@ class ModelPred:
         sample_weight: NDArray[np.float64] | None,
     ) -> Fitted:
         model = config.build(classes=len(dataset.classes))
-        if sample_weight is not None and not model.convex:
+        if sample_weight is not None and model.optimum is None:
             raise InvalidInput(f"{model.name} takes no sample_weight; leave it out")
         points = points_of(
             dataset.features, dataset.labels, len(dataset.classes), sample_weight=sample_weight

@@ -31,8 +31,9 @@ from modelpred.studies.memorization import (
     row_table,
 )
 from modelpred.studies.parameter_attribution import parameter_names
-from modelpred.studies.utility import SCORE_BYTES, StudyContext, finished, refitted
+from modelpred.studies.utility import StudyContext, finished, refitted
 from modelpred.targets import Points, TargetModel
+from modelpred.targets.scoring import SCORE_BYTES, score_blocks
 
 SHOWN = 5  # rows that a printed result lists
 
@@ -70,7 +71,7 @@ class PredictiveDistribution:
         The scores of a block take a few megabytes.
         """
         models = torch.from_numpy(self.models)
-        for scores in self.family.score_blocks(models, self.points, limit=SCORE_BYTES):
+        for scores in score_blocks(self.family, models, self.points, limit=SCORE_BYTES):
             if self.family.regression:
                 yield scores[..., 0].numpy()
             else:

@@ -22,7 +22,6 @@ from modelpred.check.estimate import (
 from modelpred.dataset import Dataset
 from modelpred.dataset.files import parquet_bytes
 from modelpred.predictor import Predictor, PredictorConfig, answer_curve, fit_predictor
-from modelpred.predictor.fidelity import mean_losses
 from modelpred.refits import Refit, retrainings, rivals, silent
 from modelpred.subsets import Subsets, SubsetsConfig, draw_subsets, subsets_table
 from modelpred.targets import (
@@ -34,6 +33,7 @@ from modelpred.targets import (
     train_targets,
 )
 from modelpred.targets.parquet import ShardMetadata, shard_bytes
+from modelpred.targets.scoring import mean_test_losses
 from modelpred.targets.shards import Bank
 from modelpred.targets.threads import torch_threads
 
@@ -202,5 +202,5 @@ def _answers(
         predicted = refit(batch)
         seconds.append((clock() - began) / len(batch))
     began = clock()
-    mean_losses(model, predicted, tested)
+    mean_test_losses(model, predicted, tested)
     return tuple(seconds), (clock() - began) / len(predicted)

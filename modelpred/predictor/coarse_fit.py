@@ -25,7 +25,7 @@ from modelpred.predictor.coarse_training import (
     BoundCoarseTraining,
     CoarseTraining,
     Plan,
-    fixed_steps,
+    recipe_of,
     ridge_inputs,
     trained_on,
 )
@@ -53,7 +53,7 @@ def fit_coarse_training(
         weights: [subsets, points] of the bank.
         parameters: their trained parameters.
     """
-    start = fixed_steps(model).initial(points.features.shape[1], points.classes).to(points.features)
+    start = recipe_of(model).initial(points.features.shape[1], points.classes).to(points.features)
     plain = _without_ridge(start, parameters, points)
     # Evenly over sizes: small subsets are curved most, large ones are asked about most.
     by_size = weights.sum(1).argsort(stable=True)
@@ -85,7 +85,7 @@ def plans(gradients: int, *, reach: float) -> list[Plan]:
 
 
 def _best_plan(bound: BoundCoarseTraining, weights: Tensor, parameters: Tensor) -> Plan:
-    family = fixed_steps(bound.model)
+    family = recipe_of(bound.model)
     least = round(MEMORIES / (1 - family.momentum))
     gradients = min(family.steps, max(math.ceil(SHARE * family.steps), least))
     tried, true = weights.float(), parameters.float()
@@ -138,7 +138,7 @@ def _whether_longer_is_better(
 ) -> Tensor:
     bound = anchors.bind(model, points, torch.float32)
     wanted = bound.plan.gradients + COMPARED
-    if wanted >= fixed_steps(model).steps:
+    if wanted >= recipe_of(model).steps:
         return torch.ones_like(anchors.lengthens)
     longer = bound.follow(bound.plan.lengthened(wanted), weights.float())
     predicted = bound(weights.float()).to(true)

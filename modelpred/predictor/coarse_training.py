@@ -30,14 +30,15 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, final, runtime_checkable
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor
 
 from modelpred.predictor.anchors import Anchors, BoundAnchors, Preconditioner
-from modelpred.targets import Points, TargetModel, target_model, train_targets
-from modelpred.targets.model import class_counts
+from modelpred.targets import Points, TargetModel, train_targets
+from modelpred.targets.model import IterativeFamily
+from modelpred.targets.points import class_counts
 from modelpred.targets.threads import thread_count, torch_threads
 
 DAMPING = 0.05  # keeps stiff directions from ringing; the usual value
@@ -45,30 +46,6 @@ WILD = 4.0  # standard deviations at which inputs of the ridge are cut
 BLOCK = 256  # subsets trained together
 
 Gradient = Callable[[Tensor], Tensor]
-
-
-@runtime_checkable
-class FixedSteps(Protocol):
-    """What a family trained by fixed steps of momentum has beside the seam."""
-
-    @property
-    def steps(self) -> int:
-        """Steps of training."""
-        ...
-
-    @property
-    def learning_rate(self) -> float:
-        """Length of a step."""
-        ...
-
-    @property
-    def momentum(self) -> float:
-        """Share of the last step that is kept."""
-        ...
-
-    def initial(self, features: int, classes: int) -> Tensor:
-        """Parameters that every training starts from, [parameters]."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -201,7 +178,7 @@ class BoundCoarseTraining(BoundAnchors):
         wanted = self.plan.gradients + gradients
         if not bool(self.anchors.lengthens):
             return trained_on(self.model, points, weights, start(), steps=gradients)
-        if wanted >= fixed_steps(self.model).steps:
+        if wanted >= recipe_of(self.model).steps:
             trained = train_targets(
                 self.model, points.features, points.labels, weights, classes=points.classes
             )
@@ -224,7 +201,7 @@ class BoundCoarseTraining(BoundAnchors):
     def opened(self, weights: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Parameters and velocities after 0, 1, 2, ... steps of training."""
         family, gradient = (
-            fixed_steps(self.model),
+            recipe_of(self.model),
             self.model.gradient_function(weights, self.points),
         )
         theta = self.anchors.start.expand(len(weights), -1)
@@ -237,7 +214,7 @@ class BoundCoarseTraining(BoundAnchors):
     def finished(self, plan: Plan, weights: Tensor, place: Tensor, velocity: Tensor) -> Tensor:
         """Where the plan ends from its opening's end."""
         family, gradient = (
-            fixed_steps(self.model),
+            recipe_of(self.model),
             self.model.gradient_function(weights, self.points),
         )
         left, momentum = family.steps - plan.opening, family.momentum
@@ -283,14 +260,18 @@ def trained_on(
     model: TargetModel, points: Points, weights: Tensor, start: Tensor, *, steps: int
 ) -> Tensor:
     """Parameters after so many steps of training from `start` and from rest."""
-    shorter = target_model(model.name, **{**model.settings, "steps": steps})
     return train_targets(
-        shorter, points.features, points.labels, weights, start=start, classes=points.classes
+        recipe_of(model).with_steps(steps),
+        points.features,
+        points.labels,
+        weights,
+        start=start,
+        classes=points.classes,
     ).parameters
 
 
-def fixed_steps(model: TargetModel) -> FixedSteps:
-    """The family, which must be one of fixed steps (TypeError otherwise)."""
-    if not isinstance(model, FixedSteps):
+def recipe_of(model: TargetModel) -> IterativeFamily:
+    """The family, which must be trained in a fixed number of steps (TypeError otherwise)."""
+    if (recipe := model.recipe) is None:
         raise TypeError(f"{model.name} is not trained by fixed steps")
-    return model
+    return recipe

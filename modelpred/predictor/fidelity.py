@@ -19,7 +19,7 @@ from modelpred.metrics import mean_interval, relative_errors, spearman_within
 from modelpred.refits import Refit
 from modelpred.refits.timing import machine_busy, timed_answer
 from modelpred.targets import Points, TargetModel
-from modelpred.targets.threads import threads_for
+from modelpred.targets.scoring import mean_test_losses
 
 SIZE_GROUPS = 10
 SCORE_BYTES = 64 * 2**20
@@ -94,12 +94,12 @@ def fidelity(
             continue
         weights = held_out.weights[chosen].to(points.features)
         true = held_out.parameters[chosen].to(points.features)
-        true_losses = mean_losses(model, true, test_points)
+        true_losses = mean_test_losses(model, true, test_points, limit=SCORE_BYTES)
         groups = size_groups(weights)
         for name, refit in refits.items():
             predicted, seconds = timed_answer(partial(refit, weights), timings=REPEATS)
             errors = relative_errors(predicted, true)
-            losses = mean_losses(model, predicted, test_points)
+            losses = mean_test_losses(model, predicted, test_points, limit=SCORE_BYTES)
             interval = mean_interval(errors)
             rows.append(
                 {
@@ -123,13 +123,6 @@ def fidelity(
             "lacks a class or did not converge; ask for larger subsets.test, or leave out rare classes"
         )
     return pl.DataFrame(rows)
-
-
-def mean_losses(model: TargetModel, parameters: Tensor, points: Points) -> Tensor:
-    """Loss on the points for each model (`TargetModel.test_loss`), in blocks of bounded memory."""
-    blocks = model.score_blocks(parameters, points, limit=SCORE_BYTES)
-    with threads_for(model.largest_scored(parameters, points, limit=SCORE_BYTES)):
-        return torch.cat([model.test_loss(scores, points.labels) for scores in blocks])
 
 
 def size_groups(weights: Tensor) -> np.ndarray:

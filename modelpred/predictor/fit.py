@@ -48,7 +48,7 @@ from modelpred.predictor.predictor import (
 from modelpred.predictor.step_count import planned_steps
 from modelpred.refits import Progress, content_order
 from modelpred.targets import Points, TargetModel
-from modelpred.targets.model import class_counts
+from modelpred.targets.points import class_counts
 from modelpred.targets.spill import allocate, gather_rows
 from modelpred.targets.threads import torch_threads
 
@@ -129,7 +129,7 @@ def fit_predictor(
     with torch_threads(_useful_threads(config.schedule(), points)):
         anchors = (
             fit_size_path(model, points, tolerance=tolerance)
-            if model.convex
+            if model.optimum is not None
             else fit_coarse_training(
                 model, points, weights.to(points.features), parameters.to(points.features)
             )
@@ -360,7 +360,7 @@ class _Fit:
     ) -> float:
         self.network.train()
         # Targets of fixed steps are not stationary: there is no local condition to hold.
-        if self._anchored() and self.model.convex and self.schedule.optimality:
+        if self._anchored() and self.model.optimum is not None and self.schedule.optimality:
             self.fresh = self._fresh()
         total = 0.0
         order = torch.randperm(len(self.weights), generator=self.generator)
@@ -386,7 +386,7 @@ class _Fit:
         if self.schedule.utility:
             term = utility_loss(self.model, stages[-1], true, weights, self.bound.points)
             loss = loss + self.schedule.utility * term
-        if self.schedule.optimality and self.model.convex:
+        if self.schedule.optimality and self.model.optimum is not None:
             loss = loss + self.schedule.optimality * self._optimality(batch, stages, weights)
         if not anchored:
             loss = loss + _published_penalty(self.network)

@@ -14,7 +14,7 @@ from modelpred.predictor.config import PredictorConfig
 from modelpred.predictor.network import AnchoredNetwork, BoundPoints, PaperNetwork, SetNetwork
 from modelpred.predictor.refinement import CERTIFICATE_STEPS, error_bound, refine_parameters
 from modelpred.targets import Points, TargetModel, train_targets
-from modelpred.targets.model import class_counts
+from modelpred.targets.points import class_counts
 from modelpred.targets.threads import threads_for
 from modelpred.targets.weights import check_sizes, weights_of
 

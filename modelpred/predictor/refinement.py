@@ -13,7 +13,7 @@ A family of fixed training steps is refined by ten more gradients for each k: by
 training, or training on from the prediction, see coarse_training.py.
 
 *Certificate.* Each convex family bounds the distance to a subset's optimum by its gradient
-(`TargetModel.distance_bound`). That is loose by what the curvature exceeds the regulariser's. It
+(`ConvexFamily.distance_bound`). That is loose by what the curvature exceeds the regulariser's. It
 gets tight by walking ahead: for any theta',
 
     ||theta_hat - theta|| <= ||theta_hat - theta'|| + bound(theta'),
@@ -33,6 +33,7 @@ from modelpred.predictor.anchors import BoundAnchors, Preconditioner
 from modelpred.predictor.coarse_training import BoundCoarseTraining
 from modelpred.targets import Points, TargetModel
 from modelpred.targets.matrices import applied
+from modelpred.targets.model import ConvexFamily
 
 ITERATIONS = 8  # of conjugate gradients that make one Newton step
 HALVINGS = 5
@@ -68,13 +69,15 @@ def refine_parameters(
             return start()
         return anchors.refined(points, weights, start=start, gradients=gradients)
     iterations = round(steps * ITERATIONS)
+    optimum = model.optimum
+    assert optimum is not None, "size paths are of families with an optimum"
     return _newton_steps(
-        model, points, anchors, weights=weights, start=start(), iterations=iterations
+        optimum, points, anchors, weights=weights, start=start(), iterations=iterations
     )
 
 
 def _newton_steps(
-    model: TargetModel,
+    model: ConvexFamily,
     points: Points,
     anchors: BoundAnchors,
     *,
@@ -108,7 +111,7 @@ class _Systems:
     """Newton systems of the same subsets at one point after another, in single precision."""
 
     def __init__(
-        self, model: TargetModel, points: Points, anchors: BoundAnchors, weights: Tensor
+        self, model: ConvexFamily, points: Points, anchors: BoundAnchors, weights: Tensor
     ) -> None:
         self.model, self.points, self.weights = model, points, weights
         self.rough = anchors.preconditioner(weights)
@@ -210,16 +213,18 @@ def error_bound(
         parameters: [subsets, parameters], float64.
         steps: Newton steps taken to tighten it.
     """
-    bound = model.distance_bound(parameters, weights, points)
+    if (optimum := model.optimum) is None:
+        return None
+    bound = optimum.distance_bound(parameters, weights, points)
     if bound is None:
         return None
     features = points.features.shape[1]
     ahead = parameters
     for _ in range(steps):
         ahead = _newton_steps(
-            model, points, anchors, weights=weights, start=ahead, iterations=ITERATIONS
+            optimum, points, anchors, weights=weights, start=ahead, iterations=ITERATIONS
         )
-        left = model.distance_bound(ahead, weights, points)
+        left = optimum.distance_bound(ahead, weights, points)
         assert left is not None
         way = (model.representative(ahead, features) - parameters).norm(dim=1)
         bound = torch.minimum(bound, way + left)

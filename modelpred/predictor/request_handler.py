@@ -22,7 +22,7 @@ from modelpred.predictor.files import read_part
 from modelpred.predictor.predictor import Predictor
 from modelpred.sealed import refuse, write_atomically
 from modelpred.targets import Points, points_of
-from modelpred.targets.threads import threads_for
+from modelpred.targets.scoring import scored
 from modelpred.targets.weights import weights_of
 
 TEST_FILE = "test.safetensors"
@@ -152,9 +152,11 @@ class RequestHandler:
         if self._test_points is None:
             return None
         model, points = self._predictor.model, self._test_points
-        blocks = model.score_blocks(parameters, points, limit=2**26)
-        with threads_for(model.largest_scored(parameters, points, limit=2**26)):
-            return torch.cat([model.losses(scores, points.labels).mean(1) for scores in blocks])
+
+        def mean_loss(scores: Tensor) -> Tensor:
+            return model.losses(scores, points.labels).mean(1)
+
+        return scored(mean_loss, model, parameters, points, limit=2**26)
 
 
 def _all_finite(parameters: Tensor) -> Tensor:

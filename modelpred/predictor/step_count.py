@@ -36,7 +36,7 @@ def planned_steps(
         weights: [subsets, points] of targets.
         parameters: [subsets, parameters], what training gave for them.
     """
-    if not model.convex:
+    if model.optimum is None:
         return 0
     bound = anchors.bind(model, points, torch.float32)
     errors: list[Vector] = []

@@ -16,7 +16,8 @@ from modelpred.refits.retraining import (
     Retraining,
     silent,
 )
-from modelpred.targets.model import Points, TargetModel
+from modelpred.targets.model import TargetModel
+from modelpred.targets.points import Points
 
 __all__ = [
     "EXACT",
@@ -53,7 +54,7 @@ def retrainings(
     Where training ends after fixed steps, another start has another end: see `FineTuned`.
     """
     found = [Retraining(model, points, tolerance=tolerance)]
-    if start is not None and model.convex:
+    if start is not None and model.optimum is not None:
         found.append(Retraining(model, points, tolerance=tolerance, start=start))
     return {refit.name: refit for refit in found}
 
@@ -84,17 +85,35 @@ def rivals(
             f"the full-data {model.name} did not converge, its largest gradient entry is "
             f"{float(trained.gradient_norm[0]):.1e}; scale the features or lower C"
         )
-    full = trained.parameters[0]
+    found = expansions(model, points, trained.parameters[0], tolerance=tolerance)
+    datamodel = LinearDatamodel.fit(fit_weights, fit_parameters)
+    return {**found, datamodel.name: datamodel}
+
+
+def expansions(
+    model: TargetModel,
+    points: Points,
+    full: Float[Tensor, " parameters"],
+    *,
+    tolerance: float = 1e-6,
+) -> dict[str, Refit]:
+    """Return the full-data model and the refits that start from it, by name, cheapest first.
+
+    Args:
+        model: the family.
+        points: the pool.
+        full: parameters of the full-data model.
+        tolerance: of the fine-tuning of families with fixed steps.
+    """
     refits: list[Refit] = [FullModel(model, points, full)]
-    if "steps" in model.setting_names():
+    if model.recipe is not None:
         refits += [
             FineTuned(model, points, full, steps=steps, tolerance=tolerance)
             for steps in TUNING_STEPS
         ]
-    if model.convex:
+    if model.optimum is not None:
         refits += [
             expansion(model, points, full)
             for expansion in (Influence, RescaledInfluence, NewtonStep)
         ]
-    refits.append(LinearDatamodel.fit(fit_weights, fit_parameters))
     return {refit.name: refit for refit in refits}

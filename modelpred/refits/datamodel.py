@@ -20,7 +20,7 @@ from modelpred.errors import InvalidInput
 from modelpred.metrics import Vector, relative_errors
 from modelpred.refits.ordering import content_order
 from modelpred.refits.retraining import checked_weights
-from modelpred.targets.model import Points
+from modelpred.targets.points import Points
 from modelpred.targets.threads import threads_for
 
 # Penalties tried, as multiples of the mean eigenvalue of W'W.

@@ -34,7 +34,8 @@ from torch import Tensor
 
 from modelpred.errors import InvalidInput
 from modelpred.refits.retraining import checked_weights, continued
-from modelpred.targets.model import Points, TargetModel
+from modelpred.targets.model import TargetModel
+from modelpred.targets.points import Points
 from modelpred.targets.threads import threads_for
 
 # Eigenvalues below this share of the largest are directions that neither the data nor the penalty
@@ -71,7 +72,7 @@ class Expansion:
             full_parameters: [parameters], trained with the weights `around`.
             around: weights to expand at, [points]; by default every point once.
         """
-        if not model.convex:
+        if model.optimum is None:
             raise InvalidInput(
                 f"{model.name} has no expansion around its full-data model, which is no stationary "
                 "point; use the linear datamodel or retraining"

@@ -14,8 +14,8 @@ from jaxtyping import Float, Num
 from torch import Tensor
 
 from modelpred.errors import InvalidInput
-from modelpred.targets.families import target_model
-from modelpred.targets.model import Array, Points, TargetModel
+from modelpred.targets.model import TargetModel
+from modelpred.targets.points import Array, Points
 from modelpred.targets.training import TrainedTargets, train_targets
 from modelpred.targets.weights import weights_of
 
@@ -182,7 +182,7 @@ class FineTuned:
         steps: int,
         tolerance: float = 1e-6,
     ) -> None:
-        if "steps" not in model.setting_names():
+        if (recipe := model.recipe) is None:
             raise InvalidInput(
                 f"{model.name} is trained to its optimum, not for some steps; use Retraining with "
                 "a start"
@@ -193,7 +193,7 @@ class FineTuned:
         self.steps = steps
         self.tolerance = tolerance
         self._tuning = Retraining(
-            target_model(model.name, **{**model.settings, "steps": steps}),
+            recipe.with_steps(steps),
             points,
             tolerance=tolerance,
             start=full_parameters,

@@ -153,7 +153,8 @@ _RESPONSIBLE = {
 def _refined(config: AttributionConfig, context: StudyContext) -> StudyContext:
     """The context with the refined predictor added to the refits, if the family allows it."""
     subject = context.refits[context.subject]
-    if not (config.refine and context.model.convex and isinstance(subject, Predictor)):
+    convex = context.model.optimum is not None
+    if not (config.refine and convex and isinstance(subject, Predictor)):
         return context
     return replace(
         context, refits={**context.refits, Refined.name: Refined(subject, config.refine)}

@@ -24,7 +24,8 @@ from torch import Tensor
 
 from modelpred.errors import InvalidInput
 from modelpred.metrics import Vector
-from modelpred.targets.model import Points, TargetModel
+from modelpred.targets.model import TargetModel
+from modelpred.targets.points import Points
 from modelpred.targets.threads import threads_for
 
 ENDS = (0.05, 0.95)  # of a 90% interval
@@ -151,7 +152,7 @@ def laplace(
     Raises:
         InvalidInput: the family is not convex, so its Hessian need not be positive definite.
     """
-    if not model.convex:
+    if model.optimum is None:
         raise InvalidInput(
             f"{model.name} has no Laplace approximation: its training stops before an optimum"
         )

@@ -130,7 +130,7 @@ def run(config: CalibrationConfig, context: StudyContext) -> StudyResult:
     }
     temperatures, shown_tempered = _temperature_scaling(config, context, before.mean)
     shown |= shown_tempered
-    if context.model.convex:
+    if context.model.optimum is not None:
         answers["laplace"] = _laplace(config, context, full[0])
         shown["laplace"] = answers["laplace"].rows.mean
     labels = context.test_points.labels

@@ -95,7 +95,7 @@ def break_even(
     if (preparation := context.preparation) is not None:
         prepared = preparation.targets * cold.batched + preparation.fit_seconds
     ways = {"retraining": (cold.single, predictor.single)}
-    if model.convex:
+    if model.optimum is not None:
         start = context.truth(torch.ones(1, context.pool))[0]
         warm = Retraining(model, points, tolerance=tolerance, start=start)
         ways["warm_retraining"] = (

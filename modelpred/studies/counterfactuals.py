@@ -28,8 +28,9 @@ from torch import Tensor
 
 from modelpred.metrics import Vector
 from modelpred.refits.retraining import Refit
-from modelpred.studies.utility import StudyContext, finished, refitted, retrained, scored
-from modelpred.targets.model import Points
+from modelpred.studies.utility import StudyContext, finished, refitted, retrained
+from modelpred.targets.points import Points
+from modelpred.targets.scoring import scored
 
 Positions: TypeAlias = NDArray[np.int64]
 Flags: TypeAlias = NDArray[np.bool_]

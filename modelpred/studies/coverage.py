@@ -18,7 +18,8 @@ from torch import Tensor
 from modelpred.metrics import Interval, Vector, mean_interval
 from modelpred.refits.retraining import Refit, Retraining
 from modelpred.studies.bootstrap import Predictive, predictive, resampled, summary
-from modelpred.targets.model import Points, TargetModel
+from modelpred.targets.model import TargetModel
+from modelpred.targets.points import Points
 
 RefitOf = Callable[[TargetModel, Points], Refit]
 """(family, points of a table) -> the refit of that table"""

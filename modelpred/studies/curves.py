@@ -23,14 +23,8 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from modelpred.metrics import Vector, mean_interval
-from modelpred.studies.utility import (
-    StudyContext,
-    accuracies,
-    finished,
-    retrained,
-    row_losses,
-    written_number,
-)
+from modelpred.studies.utility import StudyContext, finished, retrained, written_number
+from modelpred.targets.scoring import accuracies, row_losses
 
 RANDOM = "random"
 BAND = (0.05, 0.95)

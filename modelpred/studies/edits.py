@@ -34,15 +34,14 @@ from modelpred.studies.costs import break_even
 from modelpred.studies.utility import (
     StudyContext,
     StudyResult,
-    accuracies,
     finished,
     full_model,
-    mean_test_losses,
     recorded,
     retrained,
     written_number,
 )
-from modelpred.targets.model import Points
+from modelpred.targets.points import Points
+from modelpred.targets.scoring import accuracies, mean_test_losses
 
 STUDY = "edits"
 UNDEFINED = Interval(float("nan"), float("nan"), float("nan"), 0)

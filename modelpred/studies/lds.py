@@ -40,9 +40,9 @@ from modelpred.studies.utility import (
     finished,
     refitted,
     retrained,
-    scored,
     written_number,
 )
+from modelpred.targets.scoring import scored
 
 STUDY = "lds"
 FEWEST = 3  # subsets that can be ranked
@@ -105,7 +105,7 @@ def run(
 
     Tables:
         lds: method, form, lds, low, high (95%), test_rows, subsets.
-        bank: the result of `bank_table`.
+        bank: the result of `margin_table`.
         order: split (pool or test), position and row_id of the columns of weights and margins.
 
     Args:
@@ -145,7 +145,7 @@ def run(
     metrics |= {"subsets": len(converged), "not_converged": int((~converged).sum())}
     tables = {
         "lds": pl.DataFrame(rows, schema=LDS_SCHEMA),
-        "bank": bank_table(truth),
+        "bank": margin_table(truth),
         "order": _order(context),
     }
     return StudyResult(metrics, tables)
@@ -257,7 +257,7 @@ def summed(
     return weights.to(attribution.dtype) @ attribution.T
 
 
-def bank_table(bank: MarginBank) -> pl.DataFrame:
+def margin_table(bank: MarginBank) -> pl.DataFrame:
     """A row per subset: weights (list), margins (list), converged."""
     return pl.DataFrame(
         {
@@ -268,12 +268,12 @@ def bank_table(bank: MarginBank) -> pl.DataFrame:
     )
 
 
-def write_bank(bank: MarginBank, path: Path) -> None:
-    """Write `bank_table` as one Parquet file."""
-    write_atomically(path, parquet_bytes(bank_table(bank)))
+def write_margins(bank: MarginBank, path: Path) -> None:
+    """Write `margin_table` as one Parquet file."""
+    write_atomically(path, parquet_bytes(margin_table(bank)))
 
 
-def read_bank(path: Path) -> MarginBank:
+def read_margins(path: Path) -> MarginBank:
     """Read a bank; InvalidInput if the file is not one."""
     if not path.is_file():
         raise InvalidInput(f"{path} is missing; run the {STUDY} study first")

@@ -24,7 +24,6 @@ from modelpred.predictor import Predictor, Refined
 from modelpred.refits.retraining import Refit, Retraining
 from modelpred.studies.counterfactuals import BLOCK, leave_one_out, without
 from modelpred.studies.utility import StudyContext, refitted, retrained
-from modelpred.targets.linear import Linear
 
 # Number of parameters that are differentiated at once; limits the memory of the backward pass.
 DERIVATIVE_ROWS = 64
@@ -47,18 +46,11 @@ class ParameterName:
 
 def parameter_names(context: StudyContext) -> list[ParameterName]:
     """Return the name of every parameter, in order."""
-    features = context.points.features.shape[1]
-    size = context.model.parameter_count(features, context.points.classes)
-    if not isinstance(context.model, Linear):
-        return [ParameterName("", f"parameter {number}") for number in range(size)]
+    features, classes = context.points.features.shape[1], context.points.classes
     names = context.feature_names or tuple(f"feature {number}" for number in range(features))
-    outputs = size // (features + 1)
-    classes = context.class_names or tuple(f"class {number}" for number in range(outputs))
-    return [
-        ParameterName(classes[output] if outputs > 1 else "", name)
-        for output in range(outputs)
-        for name in (*names, "intercept")
-    ]
+    class_names = context.class_names or tuple(f"class {number}" for number in range(classes))
+    found = context.model.parameter_names(names, class_names[:classes])
+    return [ParameterName(*name) for name in found]
 
 
 def derivatives(
@@ -77,7 +69,7 @@ def derivatives(
     predictor, refine = (
         (refit.predictor, refit.refine) if isinstance(refit, Refined) else (refit, 0)
     )
-    refine = refine if predictor.model.convex else 0
+    refine = 0 if predictor.model.optimum is None else refine
     points = predictor.points
     size = predictor.model.parameter_count(points.features.shape[1], points.classes)
     chosen = torch.arange(size) if parameters is None else parameters

@@ -36,15 +36,9 @@ from modelpred.studies.greedy_selection import (
     top_by_value,
     with_swaps,
 )
-from modelpred.studies.utility import (
-    StudyContext,
-    StudyResult,
-    game_of,
-    groups_of,
-    written_number,
-)
+from modelpred.studies.utility import StudyContext, StudyResult, game_of, groups_of, written_number
 from modelpred.studies.valuation_methods import OURS, MethodValues, values_by_method
-from modelpred.targets.model import Points
+from modelpred.targets.points import Points
 
 STUDY = "selection"
 MOST, LEAST = "most_valuable", "least_valuable"

@@ -12,7 +12,7 @@ import json
 import math
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -26,11 +26,10 @@ from torch import Tensor
 from modelpred.dataset.cells import column_of
 from modelpred.errors import InvalidInput
 from modelpred.refits.retraining import Progress, Refit, Retraining, checked_weights, silent
-from modelpred.targets.model import Points, TargetModel
-from modelpred.targets.threads import threads_for
+from modelpred.targets.model import TargetModel
+from modelpred.targets.points import Points
+from modelpred.targets.scoring import accuracies, mean_test_losses, scored, squared_errors
 
-# Bytes of a block of scores: fits into the processor's cache, and is large enough for fast products.
-SCORE_BYTES = 4 * 2**20
 PREDICTOR = "predictor"
 
 UtilityName = Literal["loss", "accuracy", "squared_error"]
@@ -203,66 +202,6 @@ def _counted(answers: Tensor, context: StudyContext, name: str) -> Tensor:
     return answers.masked_fill(failed[:, None], torch.nan)
 
 
-def score_blocks(
-    model: TargetModel, parameters: Float[Tensor, "subsets parameters"], points: Points
-) -> Iterator[Float[Tensor, "block points outputs"]]:
-    """Return the scores of consecutive blocks of subsets on all points."""
-    return model.score_blocks(parameters, points, limit=SCORE_BYTES)
-
-
-def mean_test_losses(
-    model: TargetModel, parameters: Float[Tensor, "subsets parameters"], points: Points
-) -> Float[Tensor, " subsets"]:
-    """Return the loss of every subset's model on the points: see `TargetModel.test_loss`."""
-    return scored(lambda scores: model.test_loss(scores, points.labels), model, parameters, points)
-
-
-def row_losses(
-    model: TargetModel, parameters: Float[Tensor, "subsets parameters"], points: Points
-) -> Float[Tensor, "subsets points"]:
-    """Return the contribution of each point to `mean_test_losses`, which is their mean.
-
-    For a regression, whose loss is a root mean squared error, the contributions are its linearisation
-    in the squared residuals r², rmse + (r² - rmse²) / (2 rmse). Their spread gives the standard error.
-    """
-
-    def reduce(scores: Tensor) -> Tensor:
-        if not model.regression:
-            return model.losses(scores, points.labels)
-        root = model.test_loss(scores, points.labels)[:, None]
-        squares = model.margins(scores, points.labels).square()
-        tiny = torch.finfo(root.dtype).tiny
-        return (root + squares / root.clamp(min=tiny)) / 2
-
-    return scored(reduce, model, parameters, points, columns=(len(points.labels),))
-
-
-def accuracies(
-    model: TargetModel, parameters: Float[Tensor, "subsets parameters"], points: Points
-) -> Float[Tensor, " subsets"]:
-    """Return the accuracy of every subset's model on the points; InvalidInput for ridge."""
-    return scored(
-        lambda scores: model.correct(scores, points.labels).double().mean(dim=1),
-        model,
-        parameters,
-        points,
-    )
-
-
-def squared_errors(
-    model: TargetModel, parameters: Float[Tensor, "subsets parameters"], points: Points
-) -> Float[Tensor, " subsets"]:
-    """Return the mean squared residual, or Σ_k (p_k - [y = k])² for classes; InvalidInput for svm."""
-
-    def reduce(scores: Tensor) -> Tensor:
-        if model.regression:
-            return model.margins(scores, points.labels).square().mean(dim=1)
-        truth = torch.nn.functional.one_hot(points.labels, points.classes)
-        return (model.probabilities(scores) - truth).square().sum(dim=2).mean(dim=1)
-
-    return scored(reduce, model, parameters, points)
-
-
 def utilities_of(
     model: TargetModel,
     parameters: Float[Tensor, "subsets parameters"],
@@ -336,43 +275,6 @@ def require_utility(context: StudyContext, *, utility: UtilityName, key: str) ->
         raise InvalidInput(f"{model.name} has no accuracy; set {key} to loss")
     if utility == "squared_error" and not (model.regression or model.probabilistic):
         raise InvalidInput(f"{model.name} has no probabilities to square; set {key} to loss")
-
-
-def scored(
-    reduce: Callable[[Tensor], Tensor],
-    model: TargetModel,
-    parameters: Float[Tensor, "subsets parameters"],
-    points: Points,
-    *,
-    columns: tuple[int, ...] = (),
-) -> Float[Tensor, "subsets *columns"]:
-    """Return `reduce` of the scores of every subset's model; nan for a failed model.
-
-    Args:
-        reduce: maps scores [subsets, points, outputs] to numbers [subsets, *columns]; it is not
-            called with scores of failed models.
-        model: the family.
-        parameters: of the models.
-        points: the rows to score.
-        columns: the shape of the result for one model.
-    """
-    with threads_for(model.largest_scored(parameters, points, limit=SCORE_BYTES)):
-        blocks = score_blocks(model, parameters, points)
-        parts = [_reduced(reduce, scores, columns) for scores in blocks]
-    return torch.cat(parts) if parts else parameters.new_zeros(0, *columns)
-
-
-def _reduced(
-    reduce: Callable[[Tensor], Tensor], scores: Tensor, columns: tuple[int, ...]
-) -> Tensor:
-    """The result of `scored` for a block."""
-    finite = scores.sum(dim=(1, 2)).isfinite()
-    if bool(finite.all()):
-        return reduce(scores).to(torch.float64)
-    part = torch.full((len(scores), *columns), torch.nan, dtype=torch.float64)
-    if bool(finite.any()):
-        part[finite] = reduce(scores[finite]).to(torch.float64)
-    return part
 
 
 def written_number(value: float | Tensor) -> float | None:

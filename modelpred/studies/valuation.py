@@ -27,7 +27,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from modelpred.metrics import Vector, spearman_interval, split_half_reliability
+from modelpred.metrics import spearman_interval, split_half_reliability, top_overlap
 from modelpred.refits.retraining import Refit
 from modelpred.studies.refining import with_refined
 from modelpred.studies.sampling import SamplerName, UndefinedUtility, Utility
@@ -52,7 +52,6 @@ from modelpred.studies.utility import (
 )
 
 STUDY = "valuation"
-TOP_SHARE = 0.1
 
 
 class ValuationConfig(BaseModel):
@@ -266,7 +265,7 @@ def _true_values(
         "truth_permutations": config.truth_permutations,
         "truth_evaluations": values.evaluations,
         "truth_reliability": written_number(reliability),
-        "truth_top_overlap": _overlap(*values.halves),
+        "truth_top_overlap": top_overlap(*values.halves),
         "truth_not_converged": values.failed,
         "truth_seconds": time.perf_counter() - began,
     }
@@ -281,16 +280,9 @@ def _comparison(estimate: Values | None, truth: Values | None) -> dict[str, floa
         "spearman": written_number(agreement.mean),
         "spearman_low": agreement.low,
         "spearman_high": agreement.high,
-        "top_overlap": _overlap(estimate.values, truth.values),
-        "bottom_overlap": _overlap(-estimate.values, -truth.values),
+        "top_overlap": top_overlap(estimate.values, truth.values),
+        "bottom_overlap": top_overlap(-estimate.values, -truth.values),
     }
-
-
-def _overlap(first: Vector, second: Vector) -> float:
-    """Share of the highest tenth of one vector that is in the highest tenth of the other."""
-    count = max(1, round(TOP_SHARE * len(first)))
-    highest = [set(np.argsort(-side, kind="stable")[:count]) for side in (first, second)]
-    return len(highest[0] & highest[1]) / count
 
 
 def value_table(players: pl.DataFrame, values: Values, truth: Values | None = None) -> pl.DataFrame:

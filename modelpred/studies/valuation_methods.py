@@ -55,16 +55,16 @@ from modelpred.studies.semivalues import (
     leave_one_out_values,
 )
 from modelpred.studies.utility import (
-    SCORE_BYTES,
     StudyContext,
     finished,
     full_model,
     game_of,
     refitted,
     retrained,
-    score_blocks,
 )
-from modelpred.targets.model import Points, TargetModel
+from modelpred.targets.model import TargetModel
+from modelpred.targets.points import Points
+from modelpred.targets.scoring import largest_scored, score_blocks
 from modelpred.targets.threads import threads_for
 
 NEIGHBOURS = 5
@@ -216,7 +216,7 @@ def held_out_evidence(
     total = torch.zeros(context.pool, 1, dtype=torch.float64)
     first = 0
     model, points = context.model, context.points
-    with threads_for(model.largest_scored(parameters, points, limit=SCORE_BYTES)):
+    with threads_for(largest_scored(parameters, points)):
         for scores in score_blocks(model, parameters, points):
             absent = (~members[first : first + len(scores)]).double()
             block = evidence(model, scores, points.labels)

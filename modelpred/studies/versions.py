@@ -23,8 +23,9 @@ from modelpred.errors import InvalidInput
 from modelpred.metrics import Interval, ranks, spearman_interval
 from modelpred.predictor import Predictor
 from modelpred.refits import Retraining
-from modelpred.studies.utility import accuracies, mean_test_losses, written_number
+from modelpred.studies.utility import written_number
 from modelpred.targets import Points, points_of
+from modelpred.targets.scoring import accuracies, mean_test_losses
 
 SPLITS = ("pool", "test")
 _CHANGES = {"row_id": pl.String, "change": pl.String, "columns": pl.String}

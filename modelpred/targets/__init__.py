@@ -1,7 +1,8 @@
 """Target models: what they are, and how thousands of subsets are trained at once."""
 
 from modelpred.targets.families import TargetsConfig, target_model
-from modelpred.targets.model import Points, TargetModel, points_of
+from modelpred.targets.model import TargetModel
+from modelpred.targets.points import Points, points_of
 from modelpred.targets.training import TrainedTargets, train_targets
 
 __all__ = [

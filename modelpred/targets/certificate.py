@@ -38,13 +38,13 @@ the others get infinity.
 """
 
 import math
-from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from modelpred.targets.model import Points, class_counts
+from modelpred.targets.points import Points, class_counts
+from modelpred.targets.score_loss import ScoreLoss
 
 PROFILE_STEPS = 60  # Newton steps for the best intercepts; two to five are usual
 PROFILED = 1e-11  # their gradient, relative to the total weight, at which they are found
@@ -55,48 +55,8 @@ BLOCK_BYTES = 2**19  # scores of the subsets bounded at once: they stay in a cor
 FEWEST = 16
 
 
-@runtime_checkable  # shapes are checked at run time in tests
-class Bounded(Protocol):
-    """What the bound needs of a linear family; scores lie as [outputs, subsets, points]."""
-
-    curvature_drift: ClassVar[float]
-    shift_free: ClassVar[bool]
-
-    @property
-    def intercept_penalty(self) -> float:
-        """1 if intercepts are penalised like coefficients, else 0."""
-        ...
-
-    @property
-    def C(self) -> float:  # noqa: N802 - the field's own name for it
-        """Factor of the losses."""
-        ...
-
-    def score_slopes(self, scores: Tensor, labels: Tensor) -> Tensor:
-        """First derivative of the loss in the scores."""
-        ...
-
-    def score_curvature(self, scores: Tensor, labels: Tensor, scale: Tensor) -> tuple[Tensor, ...]:
-        """Second derivative in the scores times `scale`; first item is its diagonal."""
-        ...
-
-    def curvature_product(
-        self, curvature: tuple[Tensor, ...], directions: Tensor, out: Tensor | None = None
-    ) -> Tensor:
-        """The second derivative applied to directions."""
-        ...
-
-    def gradient(self, parameters: Tensor, weights: Tensor, points: Points) -> Tensor:
-        """Of the objective, [subsets, parameters]."""
-        ...
-
-    def without_optimum(self, counts: Tensor) -> Tensor:
-        """Which subsets have none, by their class counts."""
-        ...
-
-
 def distance_bound(
-    model: Bounded,
+    model: ScoreLoss,
     parameters: Float[Tensor, "subsets parameters"],
     weights: Float[Tensor, "subsets points"],
     points: Points,
@@ -120,7 +80,7 @@ def distance_bound(
     return torch.where(model.without_optimum(class_counts(weights, points)), math.inf, bound)
 
 
-def _profiled(model: Bounded, parameters: Tensor, weights: Tensor, points: Points) -> Tensor:
+def _profiled(model: ScoreLoss, parameters: Tensor, weights: Tensor, points: Points) -> Tensor:
     """sqrt(e^2 + (way to the best intercepts + their move)^2)."""
     features = points.features
     theta = parameters.unflatten(1, (-1, features.shape[1] + 1)).transpose(0, 1)
@@ -154,7 +114,7 @@ def _profiled(model: Bounded, parameters: Tensor, weights: Tensor, points: Point
 
 
 def _best_intercepts(
-    model: Bounded, moved: Tensor, start: Tensor, scale: Tensor, points: Points
+    model: ScoreLoss, moved: Tensor, start: Tensor, scale: Tensor, points: Points
 ) -> tuple[Tensor, Tensor]:
     """argmin_b F(c, b) [outputs, subsets], and the norm of the gradient in b that is left.
 
@@ -190,7 +150,7 @@ def _newton_step(stiffness: Tensor, gradient: Tensor, *, shift_free: bool) -> Te
     return torch.linalg.solve(lifted, gradient.T).T
 
 
-def _stiffness(model: Bounded, curvature: tuple[Tensor, ...]) -> Tensor:
+def _stiffness(model: ScoreLoss, curvature: tuple[Tensor, ...]) -> Tensor:
     """L, [subsets, outputs, outputs]."""
     outputs = len(curvature[0])
     if outputs == 1:
@@ -204,7 +164,7 @@ def _stiffness(model: Bounded, curvature: tuple[Tensor, ...]) -> Tensor:
 
 
 def _intercept_curvature(
-    model: Bounded, curvature: tuple[Tensor, ...], features: Tensor
+    model: ScoreLoss, curvature: tuple[Tensor, ...], features: Tensor
 ) -> tuple[Tensor, Tensor]:
     """L [subsets, outputs, outputs] and the Frobenius norm of B [subsets]."""
     columns: list[Tensor] = []
@@ -228,7 +188,7 @@ def _extremes(stiffness: Tensor, *, shift_free: bool) -> tuple[Tensor, Tensor]:
 
 
 def _local_move(
-    model: Bounded,
+    model: ScoreLoss,
     error: Tensor,
     *,
     reach: Tensor,
@@ -253,7 +213,7 @@ def _local_move(
     return torch.where(covers, error * rate(swing), math.inf)
 
 
-def _global_move(model: Bounded, error: Tensor, reach: Tensor, *, outputs: int) -> Tensor:
+def _global_move(model: ScoreLoss, error: Tensor, reach: Tensor, *, outputs: int) -> Tensor:
     """Global bound e R, or for several outputs (K - 1) sqrt(2) e R sqrt(K) / 2."""
     if outputs == 1 or not model.curvature_drift:
         return error * reach

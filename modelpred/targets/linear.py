@@ -16,115 +16,28 @@ as a function of its scores, are in linear_families.py and svm.py.
 Inside, scores lie as [outputs, subsets, points], so that one matrix product serves all subsets.
 """
 
-import math
-from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float, Num
-from pydantic import Field
 from torch import Tensor
 
-from modelpred.errors import InvalidInput
 from modelpred.targets.certificate import distance_bound
-from modelpred.targets.compiled.newton import Loss, compiled_solver
+from modelpred.targets.compiled.newton import compiled_solver
 from modelpred.targets.matrices import OuterProducts
-from modelpred.targets.model import Points, Solution, Solver, TargetModel
 from modelpred.targets.newton import SURE, newton_solver
+from modelpred.targets.points import Points
+from modelpred.targets.score_loss import ScoreLoss
+from modelpred.targets.solving import Solution, Solver
 
-Curvature = tuple[Tensor, ...]
-Intercept = Literal["default", "free", "penalised", "none"]
-
-LARGEST = 1e50  # C: times the largest weight, its square is still a float
 DENSE = 64  # parameters up to which Hessians are made and inverted
 
 
 @dataclass(frozen=True)
-class Linear(TargetModel):
+class Linear(ScoreLoss):
     """What all linear families share; a family adds its loss as a function of the scores."""
-
-    C: Annotated[float, Field(gt=0)] = 1.0
-    intercept: Intercept = "default"
-
-    convex: ClassVar[bool] = True
-    default_intercept: ClassVar[Intercept] = "free"
-    compiled: ClassVar[Loss | None] = None  # its name in compiled/newton.py, if C has the loss
-    smooth: ClassVar[bool] = True  # the loss has a second derivative everywhere
-    shift_free: ClassVar[bool] = False  # equal shifts of all intercepts change nothing
-    # Largest relative change of a loss's curvature for a unit by which its scores move apart.
-    curvature_drift: ClassVar[float] = 1.0
-
-    def __post_init__(self) -> None:
-        if not 1 / LARGEST <= self.C <= LARGEST:
-            raise InvalidInput(
-                f"C is {self.C}; expected a positive number, {1 / LARGEST:g} to {LARGEST:g}"
-            )
-        if self.intercept not in get_args(Intercept):
-            raise InvalidInput(
-                f"intercept is {self.intercept!r}; expected one of {', '.join(get_args(Intercept))}"
-            )
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """All settings; the kind of intercept only where it is not the family's own."""
-        known = asdict(self)
-        if self._kind == self.default_intercept:
-            del known["intercept"]
-        return known
-
-    @property
-    def intercept_penalty(self) -> float:
-        """Factor of an intercept's square in the penalty, as 1 is of a coefficient's."""
-        return float(self._kind != "free")
-
-    @property
-    def _kind(self) -> Intercept:
-        return self.default_intercept if self.intercept == "default" else self.intercept
-
-    def design(self, features: Float[Tensor, "points features"]) -> Float[Tensor, "points columns"]:
-        """[features, 1], or [features, 0] for models without an intercept."""
-        last = features.new_full((len(features), 1), float(self._kind != "none"))
-        return torch.cat([features, last], 1)
-
-    @abstractmethod
-    def outputs(self, classes: int) -> int:
-        """Scores a point."""
-
-    @abstractmethod
-    def score_losses(
-        self, scores: Float[Tensor, "outputs subsets points"], labels: Num[Tensor, " points"]
-    ) -> Float[Tensor, "subsets points"]:
-        """Loss of each point."""
-
-    @abstractmethod
-    def score_slopes(
-        self,
-        scores: Float[Tensor, "outputs subsets points"],
-        labels: Num[Tensor, " points"],
-        out: Tensor | None = None,
-    ) -> Float[Tensor, "outputs subsets points"]:
-        """First derivative of the loss in the scores; `out` is room for it, perhaps `scores`."""
-
-    @abstractmethod
-    def score_curvature(
-        self,
-        scores: Float[Tensor, "outputs subsets points"],
-        labels: Num[Tensor, " points"],
-        scale: Float[Tensor, "subsets points"],
-    ) -> Curvature:
-        """Second derivative in the scores times `scale`; first item is its diagonal."""
-
-    def curvature_product(
-        self,
-        curvature: Curvature,
-        directions: Float[Tensor, "outputs subsets points"],
-        out: Tensor | None = None,
-    ) -> Float[Tensor, "outputs subsets points"]:
-        """`score_curvature` applied to directions; into `out` (may be `directions`) if given."""
-        return torch.mul(curvature[0], directions, out=out)
 
     def parameter_count(self, features: int, classes: int) -> int:
         """Outputs x (features + 1)."""
@@ -258,26 +171,6 @@ class Linear(TargetModel):
         penalty = self._penalty(points, like=parameters).expand(len(parameters), -1)
         return OuterProducts.of(self.design(points.features)).inverses(curvature, penalty)
 
-    def correct(
-        self,
-        scores: Float[Tensor, "subsets points outputs"],
-        labels: Num[Tensor, " points"],
-    ) -> Bool[Tensor, "subsets points"]:
-        """Whether the sign of a single score, or the highest of several, is the label's."""
-        if scores.shape[2] == 1:
-            return (scores[..., 0] > 0) == labels.to(torch.bool)
-        return scores.argmax(2) == labels
-
-    def margins(
-        self,
-        scores: Float[Tensor, "subsets points outputs"],
-        labels: Num[Tensor, " points"],
-    ) -> Float[Tensor, "subsets points"]:
-        """Signed score; of several the label's against the others: log odds, or minus the highest."""
-        if scores.shape[2] == 1:
-            return scores[..., 0] * (labels * 2 - 1)
-        return true_class_margins(scores, labels, soft=self.probabilistic)
-
     def point_gradients(
         self, parameters: Float[Tensor, " parameters"], points: Points
     ) -> Float[Tensor, "points parameters"]:
@@ -296,13 +189,6 @@ class Linear(TargetModel):
         if self.probabilistic and not self.intercept_penalty:
             return (counts == 0).any(1)  # the intercept would run away
         return counts.sum(1) == 0
-
-    def prior(
-        self, counts: Float[Tensor, "subsets groups"], features: int
-    ) -> Float[Tensor, "subsets parameters"]:
-        """All zero: the optimum of the penalty alone, of least norm where that leaves a choice."""
-        size = self.parameter_count(features, counts.shape[1] if counts.shape[1] > 1 else 0)
-        return counts.new_zeros(len(counts), size)
 
     def representative(
         self, parameters: Float[Tensor, "subsets parameters"], features: int
@@ -326,6 +212,17 @@ class Linear(TargetModel):
     def solver(self, points: Points) -> Solver:
         """Newton's method, in C where that has the loss (compiled/), else by torch (newton.py)."""
         return linear_solver(self, points)
+
+    def parameter_names(
+        self, features: Sequence[str], classes: Sequence[str]
+    ) -> list[tuple[str, str]]:
+        """For each output its class, where there are several, and each feature, then the intercept."""
+        outputs = self.outputs(len(classes))
+        return [
+            (classes[output] if outputs > 1 else "", name)
+            for output in range(outputs)
+            for name in (*features, "intercept")
+        ]
 
     def _scores(self, parameters: Tensor, features: Tensor) -> Tensor:
         theta = parameters.unflatten(1, (-1, features.shape[1] + 1)).transpose(0, 1)
@@ -421,17 +318,3 @@ def signs_of(labels: Tensor, like: Tensor) -> Tensor:
         return labels.to(like.dtype) * 2 - 1
     indices = torch.arange(len(like), device=like.device)
     return (labels == indices[:, None, None]).to(like.dtype) * 2 - 1
-
-
-def true_class_margins(
-    scores: Float[Tensor, "subsets points outputs"],
-    labels: Num[Tensor, " points"],
-    *,
-    soft: bool,
-) -> Float[Tensor, "subsets points"]:
-    """Score of the label's class minus logsumexp (soft) or maximum of the other scores."""
-    own = torch.nn.functional.one_hot(labels, scores.shape[2]).to(torch.bool)
-    others = scores.masked_fill(own, -math.inf)
-    rest = others.logsumexp(2) if soft else others.amax(2)
-    index = labels[:, None].expand(len(scores), -1, 1)
-    return scores.gather(2, index)[..., 0] - rest

@@ -16,14 +16,15 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, final
 
 import torch
-from jaxtyping import Bool, Float, Num
+from jaxtyping import Float, Num
 from torch import Tensor
 from torch.nn.functional import softplus
 
 from modelpred.errors import InvalidInput
-from modelpred.targets.compiled.newton import Loss
-from modelpred.targets.linear import Curvature, Linear, linear_solver, one_by_one, signs_of
-from modelpred.targets.model import Points, Solution, Solver
+from modelpred.targets.linear import Linear, linear_solver, one_by_one, signs_of
+from modelpred.targets.points import Points
+from modelpred.targets.score_loss import CompiledLoss, Curvature
+from modelpred.targets.solving import Solution, Solver
 
 
 @final
@@ -32,7 +33,7 @@ class Logistic(Linear):
     """Logistic regression of two classes."""
 
     name: ClassVar[str] = "logistic"
-    compiled: ClassVar[Loss | None] = "logistic"
+    compiled: ClassVar[CompiledLoss | None] = "logistic"
     regression: ClassVar[bool] = False
     probabilistic: ClassVar[bool] = True
 
@@ -67,12 +68,6 @@ class Logistic(Linear):
         # scale (1 - p) p in one pass, and autograd follows it.
         return (torch.ops.aten.sigmoid_backward(scale[None], torch.sigmoid(scores)),)
 
-    def probabilities(
-        self, scores: Float[Tensor, "subsets points outputs"]
-    ) -> Float[Tensor, "subsets points classes"]:
-        """[1 - p, p], each computed without cancellation."""
-        return torch.cat([torch.sigmoid(-scores), torch.sigmoid(scores)], 2)
-
     def prior(
         self, counts: Float[Tensor, "subsets groups"], features: int
     ) -> Float[Tensor, "subsets parameters"]:
@@ -90,7 +85,7 @@ class Softmax(Linear):
     """Multinomial logistic regression; intercepts are given with zero mean."""
 
     name: ClassVar[str] = "softmax"
-    compiled: ClassVar[Loss | None] = "softmax"
+    compiled: ClassVar[CompiledLoss | None] = "softmax"
     regression: ClassVar[bool] = False
     probabilistic: ClassVar[bool] = True
     shift_free: ClassVar[bool] = True
@@ -140,12 +135,6 @@ class Softmax(Linear):
         mean = (probability * directions).sum(0, keepdim=True)
         return torch.mul(torch.sub(directions, mean, out=out), scaled, out=out)
 
-    def probabilities(
-        self, scores: Float[Tensor, "subsets points outputs"]
-    ) -> Float[Tensor, "subsets points classes"]:
-        """Softmax of the scores."""
-        return torch.softmax(scores, 2)
-
     def prior(
         self, counts: Float[Tensor, "subsets groups"], features: int
     ) -> Float[Tensor, "subsets parameters"]:
@@ -165,7 +154,7 @@ class Ridge(Linear):
 
     name: ClassVar[str] = "ridge"
     quadratic: ClassVar[bool] = True
-    compiled: ClassVar[Loss | None] = "square"
+    compiled: ClassVar[CompiledLoss | None] = "square"
     curvature_drift: ClassVar[float] = 0.0
     regression: ClassVar[bool] = True
     probabilistic: ClassVar[bool] = False
@@ -228,29 +217,6 @@ class Ridge(Linear):
         """1."""
         return (scale[None],)
 
-    def probabilities(
-        self,
-        scores: Float[Tensor, "subsets points outputs"],  # noqa: ARG002 - shared signature
-    ) -> Float[Tensor, "subsets points classes"]:
-        """A regression has none: InvalidInput."""
-        raise InvalidInput("ridge has no probabilities; it predicts a number")
-
-    def correct(
-        self,
-        scores: Float[Tensor, "subsets points outputs"],  # noqa: ARG002 - shared signature
-        labels: Num[Tensor, " points"],  # noqa: ARG002 - shared signature
-    ) -> Bool[Tensor, "subsets points"]:
-        """A regression is not right or wrong: InvalidInput."""
-        raise InvalidInput("ridge has no classes to get right; use losses")
-
-    def margins(
-        self,
-        scores: Float[Tensor, "subsets points outputs"],
-        labels: Num[Tensor, " points"],
-    ) -> Float[Tensor, "subsets points"]:
-        """Minus the residual: m - y."""
-        return scores[..., 0] - labels
-
 
 @final
 @dataclass(frozen=True)
@@ -294,13 +260,6 @@ class RidgeClassifier(Linear):
     ) -> Curvature:
         """1."""
         return (scale.expand(len(scores), -1, -1),)
-
-    def probabilities(
-        self,
-        scores: Float[Tensor, "subsets points outputs"],  # noqa: ARG002 - shared signature
-    ) -> Float[Tensor, "subsets points classes"]:
-        """It has none: InvalidInput."""
-        raise InvalidInput("ridge_classifier has no probabilities; use logistic, softmax or mlp")
 
     def solver(self, points: Points) -> Solver:
         """One ridge regression of signs for each output."""

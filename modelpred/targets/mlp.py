@@ -10,8 +10,6 @@ the same parameters, drawn from `seed`, and there is no minibatch noise, so the 
 are a function of the weights. Training is in momentum.py; `precision` is that of its products. All
 functions here compute in the precision of their arguments.
 
-Second derivatives follow Pearlmutter, "Fast exact multiplication by the Hessian" (1994): R(.) is
-the derivative of a quantity as theta moves along a vector.
 """
 
 import math
@@ -20,34 +18,30 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal, final
 
 import torch
-from jaxtyping import Bool, Float, Num
+from jaxtyping import Float, Num
 from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import one_hot
 
 from modelpred.errors import InvalidInput
 from modelpred.targets.compiled.momentum import compiled_descent
-from modelpred.targets.linear import true_class_margins
-from modelpred.targets.model import Points, Solution, Solver, TargetModel
+from modelpred.targets.model import IterativeFamily
 from modelpred.targets.momentum import Gathered, Schedule, descend, pool_of
+from modelpred.targets.points import Points
+from modelpred.targets.solving import Solution, Solver
 from modelpred.targets.threads import thread_count, torch_threads
 
 
 @final
 @dataclass(frozen=True)
-class Mlp(TargetModel):
+class Mlp(IterativeFamily):
     """One hidden tanh layer, softmax outputs, a shared start and fixed steps."""
 
     hidden: Annotated[int, Field(ge=1)] = 16
     weight_decay: Annotated[float, Field(ge=0)] = 1e-3
-    learning_rate: Annotated[float, Field(gt=0)] = 0.5
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    steps: Annotated[int, Field(ge=1)] = 150
-    seed: Annotated[int, Field(ge=0)] = 0
     precision: Literal["float32", "float64"] = "float32"
 
     name: ClassVar[str] = "mlp"
-    convex: ClassVar[bool] = False
     regression: ClassVar[bool] = False
     probabilistic: ClassVar[bool] = True
 
@@ -88,28 +82,6 @@ class Mlp(TargetModel):
         """Cross-entropy."""
         own = scores.gather(2, labels[:, None].expand(len(scores), -1, 1))[..., 0]
         return scores.logsumexp(2) - own
-
-    def probabilities(
-        self, scores: Float[Tensor, "subsets points outputs"]
-    ) -> Float[Tensor, "subsets points classes"]:
-        """Softmax of the scores."""
-        return torch.softmax(scores, 2)
-
-    def correct(
-        self,
-        scores: Float[Tensor, "subsets points outputs"],
-        labels: Num[Tensor, " points"],
-    ) -> Bool[Tensor, "subsets points"]:
-        """Whether the highest score is the label's."""
-        return scores.argmax(2) == labels
-
-    def margins(
-        self,
-        scores: Float[Tensor, "subsets points outputs"],
-        labels: Num[Tensor, " points"],
-    ) -> Float[Tensor, "subsets points"]:
-        """Log odds of the label's class against all others."""
-        return true_class_margins(scores, labels, soft=True)
 
     def objective(
         self,
@@ -166,54 +138,9 @@ class Mlp(TargetModel):
 
         return gradient
 
-    def hessian_vector_product(
-        self,
-        parameters: Float[Tensor, "subsets parameters"],
-        weights: Float[Tensor, "subsets points"],
-        points: Points,
-        vectors: Float[Tensor, "subsets parameters"],
-    ) -> Float[Tensor, "subsets parameters"]:
-        """R(gradient) along the vectors."""
-        features = points.features
-        shares = _shares(weights)[:, None]
-        hidden, scores = self._forward(parameters, features)
-        slope = 1 - hidden.square()
-        upper = self._split(parameters, features.shape[1])[1][..., :-1]
-        along, above = self._split(vectors, features.shape[1])
-        probability = torch.softmax(scores, 1)
-        output = (probability - one_hot(points.labels, points.classes).T) * shares
-        r_hidden = slope * _affine(along, features.T)
-        r_scores = _affine(above, hidden) + upper @ r_hidden
-        mean = (probability * r_scores).sum(1, keepdim=True)
-        r_output = shares * probability * (r_scores - mean)
-        down = upper.mT @ output
-        r_down = upper.mT @ r_output + above[..., :-1].mT @ output
-        r_inner = r_down * slope - 2 * down * hidden * r_hidden
-        r_upper = _against(r_output, hidden.mT)
-        r_upper = torch.cat([r_upper[..., :-1] + output @ r_hidden.mT, r_upper[..., -1:]], 2)
-        data = _join(_against(r_inner, features), r_upper)
-        return data + self._decay(points, like=parameters) * vectors
-
-    def point_gradients(
-        self, parameters: Float[Tensor, " parameters"], points: Points
-    ) -> Float[Tensor, "points parameters"]:
-        """Gradient of each point's cross-entropy."""
-        hidden, scores = self._forward(parameters[None], points.features)
-        output = torch.softmax(scores, 1) - one_hot(points.labels, points.classes).T
-        upper = self._split(parameters[None], points.features.shape[1])[1]
-        inner = (upper[..., :-1].mT @ output) * (1 - hidden.square())
-        ones = points.features.new_ones(len(points.features), 1)
-        lower = inner[0].T[:, :, None] * torch.cat([points.features, ones], 1)[:, None, :]
-        above = output[0].T[:, :, None] * torch.cat([hidden[0].T, ones], 1)[:, None, :]
-        return _join(lower, above)
-
     def bytes_per_subset(self, points: Points) -> int:
         """What a small group of momentum.py gathers for one of its subsets, at most."""
         return 4 * len(points.features) * (points.features.shape[1] + self.hidden)
-
-    def without_optimum(self, counts: Float[Tensor, "subsets groups"]) -> Bool[Tensor, " subsets"]:
-        """Empty subsets; with a class missing, fixed steps still end somewhere definite."""
-        return counts.sum(1) == 0
 
     def prior(
         self, counts: Float[Tensor, "subsets groups"], features: int
@@ -234,23 +161,6 @@ class Mlp(TargetModel):
             normal = torch.randn(layer[..., :-1].shape, generator=generator, dtype=torch.float64)
             layer[..., :-1] = normal / math.sqrt(inputs)
         return _join(lower, upper)[0]
-
-    def representative(
-        self,
-        parameters: Float[Tensor, "subsets parameters"],
-        features: int,  # noqa: ARG002 - shared signature
-    ) -> Float[Tensor, "subsets parameters"]:
-        """The same parameters: the shared start and fixed steps leave no choice."""
-        return parameters
-
-    def distance_bound(
-        self,
-        parameters: Float[Tensor, "subsets parameters"],  # noqa: ARG002 - shared signature
-        weights: Float[Tensor, "subsets points"],  # noqa: ARG002 - shared signature
-        points: Points,  # noqa: ARG002 - shared signature
-    ) -> None:
-        """None: training ends after fixed steps, at no optimum."""
-        return
 
     def solver(self, points: Points) -> Solver:
         """Momentum from the shared start; `converged` says that the steps ended finite."""

@@ -7,201 +7,35 @@ minimise (or, for a family of fixed steps, descend) an objective
 
 where scale(w) is C for the convex families and 1 / sum_i w_i for the network. Everything else in the
 package - regularisers, influence, Newton steps, refinement, certificates, studies - is written
-against the functions below and never asks which family it has.
+against the functions below. A caller that needs more asks for it: `optimum` gives the functions of a
+family that is trained to its optimum, `recipe` those of one that is trained in a fixed number of
+steps, and None where the family is not of that kind.
+
+A family defines five methods: `parameter_count`, `scores`, `losses`, `objective` and `solver`, and
+each kind of family has a general solver. Derivatives come from torch.func; a family overrides those
+that it computes faster.
 
 Axes: subsets, points, features, classes, outputs, parameters. `outputs` is 1 for a family with one
 score a point (binary or regression) and the number of classes otherwise.
 """
 
 import dataclasses
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, ClassVar
 
 import torch
-from jaxtyping import Bool, Float, Int, Num
-from numpy.typing import NDArray
+from jaxtyping import Bool, Float, Num
+from pydantic import Field
 from torch import Tensor
 
 from modelpred.errors import InvalidInput
-from modelpred.targets.threads import threads_for
-
-Array = Tensor | NDArray[Any]
+from modelpred.targets.points import Points, class_counts
+from modelpred.targets.solving import Solution, Solver, newton_minimum
 
 # Identity rows a call to `hessian` handles at once are chosen to keep its scores below this.
 HESSIAN_BYTES = 64 * 2**20
-
-
-@dataclasses.dataclass(frozen=True)
-class Points:
-    """The pool: one row of features and one label a point; `classes` is 0 for regression.
-
-    Attributes:
-        features: of each point.
-        labels: of each point.
-        classes: how many there are.
-        sample_weight: factor of each point's loss in every subset; None is 1 for all.
-    """
-
-    features: Float[Tensor, "points features"]
-    labels: Num[Tensor, " points"]
-    classes: int
-    sample_weight: Float[Tensor, " points"] | None = None
-
-    def to(
-        self, *, dtype: torch.dtype | None = None, device: torch.device | str | None = None
-    ) -> "Points":
-        """The same points with features (and regression labels) of another precision or device."""
-        labels = self.labels.to(device=device)
-        return Points(
-            features=self.features.to(dtype=dtype, device=device),
-            labels=labels.to(dtype=dtype) if labels.is_floating_point() else labels,
-            classes=self.classes,
-            sample_weight=None
-            if self.sample_weight is None
-            else self.sample_weight.to(dtype=dtype, device=device),
-        )
-
-    def take(self, rows: Int[Tensor, " rows"]) -> "Points":
-        """Only some points, by their positions."""
-        factors = None if self.sample_weight is None else self.sample_weight[rows]
-        return Points(self.features[rows], self.labels[rows], self.classes, factors)
-
-    def joined(self, other: "Points") -> "Points":
-        """These points, then the others; a point without a sample weight has 1."""
-        factors = None
-        if self.sample_weight is not None or other.sample_weight is not None:
-            factors = torch.cat([each.factors for each in (self, other)])
-        return Points(
-            torch.cat([self.features, other.features]),
-            torch.cat([self.labels, other.labels]),
-            self.classes,
-            factors,
-        )
-
-    @property
-    def factors(self) -> Float[Tensor, " points"]:
-        """The sample weights, 1 where there are none."""
-        ones = self.features.new_ones(len(self.features))
-        return ones if self.sample_weight is None else self.sample_weight
-
-    def weighted(self, weights: Float[Tensor, "subsets points"]) -> Float[Tensor, "subsets points"]:
-        """The factor of each loss: how often a subset takes the point, times its sample weight."""
-        return weights if self.sample_weight is None else weights * self.sample_weight
-
-
-def points_of(
-    features: Array,
-    labels: Array,
-    classes: int | None = None,
-    *,
-    sample_weight: Array | None = None,
-) -> Points:
-    """Checked points in float64 from arrays.
-
-    Args:
-        features: [points, features], finite.
-        labels: [points]; class indices 0..classes-1, or real numbers for regression.
-        classes: number of classes, 0 for regression. Default: 0 for floating labels, else the
-            highest label + 1 (at least 2).
-        sample_weight: [points], finite and above zero.
-
-    Raises:
-        InvalidInput: a wrong shape, a value that is not finite, a label outside the classes, or a
-            sample weight that is not above zero.
-    """
-    features = torch.as_tensor(features)
-    labels = torch.as_tensor(labels).to(features.device)
-    if features.ndim != 2 or labels.ndim != 1 or features.shape[0] != labels.shape[0]:
-        raise InvalidInput(
-            "expected features [points, features] and labels [points], got "
-            f"{list(features.shape)} and {list(labels.shape)}; pass one row and one label a point"
-        )
-    if features.shape[0] == 0 or features.shape[1] == 0:
-        raise InvalidInput(
-            f"expected at least one point and one feature, got {list(features.shape)}"
-        )
-    features = features.to(torch.float64)
-    if not bool(torch.isfinite(features).all()):
-        row, column = (~torch.isfinite(features)).nonzero()[0].tolist()
-        raise InvalidInput(
-            f"feature {column} of point {row} is {float(features[row, column])}; expected finite "
-            "numbers, so fill or drop missing cells first"
-        )
-    if classes is None:
-        classes = 0 if labels.is_floating_point() else max(2, int(labels.max()) + 1)
-    factors = None if sample_weight is None else _checked_sample_weight(sample_weight, features)
-    return Points(features, _checked_labels(labels, classes), classes, factors)
-
-
-def _checked_sample_weight(sample_weight: Array, features: Tensor) -> Tensor:
-    factors = torch.as_tensor(sample_weight).to(features)
-    if factors.shape != features.shape[:1]:
-        raise InvalidInput(
-            f"sample_weight has shape {list(factors.shape)}, expected one number for each of "
-            f"{len(features)} points"
-        )
-    if not bool(((factors > 0) & torch.isfinite(factors)).all()):
-        raise InvalidInput(
-            "sample_weight has values that are not finite and above zero; leave out rows of weight 0"
-        )
-    return factors
-
-
-def _checked_labels(labels: Tensor, classes: int) -> Tensor:
-    if classes == 0:
-        real = labels.to(torch.float64)
-        if not bool(torch.isfinite(real).all()):
-            raise InvalidInput("labels have values that are not finite; drop those points first")
-        return real
-    if classes < 2:
-        raise InvalidInput(f"expected two or more classes (or 0 for regression), got {classes}")
-    whole = labels.to(torch.int64)
-    if bool((whole != labels).any()):
-        raise InvalidInput("labels are not whole numbers; expected class indices 0..classes-1")
-    if int(whole.min()) < 0 or int(whole.max()) >= classes:
-        raise InvalidInput(
-            f"labels run from {int(whole.min())} to {int(whole.max())} but there are {classes} "
-            f"classes; expected indices 0 to {classes - 1}"
-        )
-    return whole
-
-
-def class_counts(
-    weights: Float[Tensor, "subsets points"], points: Points
-) -> Float[Tensor, "subsets groups"]:
-    """Total weight of each class in each subset; for regression one group holds all points."""
-    weights = points.weighted(weights)
-    if points.classes == 0:
-        return weights.sum(1, keepdim=True)
-    rows = torch.nn.functional.one_hot(points.labels, points.classes).to(weights.dtype).T
-    return (rows.contiguous() @ weights.T).T  # four times faster than with few columns
-
-
-@dataclasses.dataclass(frozen=True)
-class Solution:
-    """Trained parameters of a block of subsets and what the solver knows about them."""
-
-    parameters: Float[Tensor, "subsets parameters"]
-    gradient_norm: Float[Tensor, " subsets"]  # largest absolute entry
-    objective: Float[Tensor, " subsets"]
-    iterations: Int[Tensor, " subsets"]
-    converged: Bool[Tensor, " subsets"]
-
-
-@runtime_checkable  # shapes are checked at run time in tests
-class Solver(Protocol):
-    """Trains a block of subsets, from the family's own start or from `start`."""
-
-    def __call__(
-        self,
-        weights: Float[Tensor, "subsets points"],
-        *,
-        start: Float[Tensor, "subsets parameters"] | None,
-        tolerance: float,
-    ) -> Solution:
-        """The block's solution; `converged` says which rows met the tolerance."""
-        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,10 +47,19 @@ class TargetModel(ABC):
     """
 
     name: ClassVar[str]
-    convex: ClassVar[bool]
     regression: ClassVar[bool]
     probabilistic: ClassVar[bool]  # whether `probabilities` are defined
     quadratic: ClassVar[bool] = False  # whether the objective is, so that one Newton step is exact
+
+    @property
+    def optimum(self) -> "ConvexFamily | None":
+        """The family, if it is trained to the optimum of its objective."""
+        return None
+
+    @property
+    def recipe(self) -> "IterativeFamily | None":
+        """The family, if it is trained in a fixed number of steps."""
+        return None
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -248,27 +91,52 @@ class TargetModel(ABC):
     ) -> Float[Tensor, "subsets points"]:
         """Loss of each point, neither weighted nor multiplied with C."""
 
-    @abstractmethod
     def probabilities(
         self, scores: Float[Tensor, "subsets points outputs"]
     ) -> Float[Tensor, "subsets points classes"]:
-        """Class probabilities; InvalidInput for a family that has none."""
+        """Class probabilities: logistic of one score, softmax of several.
 
-    @abstractmethod
+        Raises:
+            InvalidInput: the family has none.
+        """
+        if not self.probabilistic:
+            instead = "it predicts a number" if self.regression else "use logistic, softmax or mlp"
+            raise InvalidInput(f"{self.name} has no probabilities; {instead}")
+        if scores.shape[2] == 1:  # [1 - p, p], each computed without cancellation
+            return torch.cat([torch.sigmoid(-scores), torch.sigmoid(scores)], 2)
+        return torch.softmax(scores, 2)
+
     def correct(
         self,
         scores: Float[Tensor, "subsets points outputs"],
         labels: Num[Tensor, " points"],
     ) -> Bool[Tensor, "subsets points"]:
-        """Whether the highest score is the label's; InvalidInput for regression."""
+        """Whether the sign of a single score, or the highest of several, is the label's.
 
-    @abstractmethod
+        Raises:
+            InvalidInput: a regression has no classes.
+        """
+        if self.regression:
+            raise InvalidInput(f"{self.name} has no classes to get right; use losses")
+        if scores.shape[2] == 1:
+            return (scores[..., 0] > 0) == labels.to(torch.bool)
+        return scores.argmax(2) == labels
+
     def margins(
         self,
         scores: Float[Tensor, "subsets points outputs"],
         labels: Num[Tensor, " points"],
     ) -> Float[Tensor, "subsets points"]:
-        """How far each point is on the right side, in the family's own scores."""
+        """How far each point is on the right side; of a regression minus the residual.
+
+        The signed score. Of several scores the label's against the others: log odds for a family
+        with probabilities, else the distance to the highest of them.
+        """
+        if self.regression:
+            return scores[..., 0] - labels
+        if scores.shape[2] == 1:
+            return scores[..., 0] * (labels * 2 - 1)
+        return true_class_margins(scores, labels, soft=self.probabilistic)
 
     @abstractmethod
     def objective(
@@ -279,7 +147,6 @@ class TargetModel(ABC):
     ) -> Float[Tensor, " subsets"]:
         """F_w(theta)."""
 
-    @abstractmethod
     def gradient(
         self,
         parameters: Float[Tensor, "subsets parameters"],
@@ -288,7 +155,11 @@ class TargetModel(ABC):
     ) -> Float[Tensor, "subsets parameters"]:
         """Gradient of `objective` in the parameters."""
 
-    @abstractmethod
+        def total(theta: Tensor) -> Tensor:
+            return self.objective(theta, weights, points).sum()
+
+        return torch.func.grad(total)(parameters)
+
     def hessian_vector_product(
         self,
         parameters: Float[Tensor, "subsets parameters"],
@@ -297,6 +168,11 @@ class TargetModel(ABC):
         vectors: Float[Tensor, "subsets parameters"],
     ) -> Float[Tensor, "subsets parameters"]:
         """Second derivative of `objective` applied to one vector a subset."""
+
+        def along(theta: Tensor) -> Tensor:
+            return (self.gradient(theta, weights, points) * vectors).sum()
+
+        return torch.func.grad(along)(parameters)  # the Hessian is symmetric
 
     def gradient_function(
         self,
@@ -315,68 +191,51 @@ class TargetModel(ABC):
         """`hessian_vector_product` for many vectors: what they do not change is computed once."""
         return lambda vectors: self.hessian_vector_product(parameters, weights, points, vectors)
 
-    def inverse_hessians(
-        self,
-        parameters: Float[Tensor, "subsets parameters"],  # noqa: ARG002 - shared signature
-        weights: Float[Tensor, "subsets points"],  # noqa: ARG002 - shared signature
-        points: Points,  # noqa: ARG002 - shared signature
-    ) -> Float[Tensor, "subsets parameters parameters"] | None:
-        """Inverse second derivative of each subset's `objective`, nan if there is none.
-
-        None where products with the second derivative do better.
-        """
-        return None
-
-    def best_lengths(
-        self,
-        parameters: Float[Tensor, "subsets parameters"],  # noqa: ARG002 - shared signature
-        weights: Float[Tensor, "subsets points"],  # noqa: ARG002 - shared signature
-        points: Points,  # noqa: ARG002 - shared signature
-        directions: Float[Tensor, "subsets parameters"],  # noqa: ARG002 - shared signature
-    ) -> Float[Tensor, " subsets"] | None:
-        """About the multiple of each direction that makes `objective` least.
-
-        None where Newton's step has about that length already.
-        """
-        return None
-
-    @abstractmethod
     def point_gradients(
         self, parameters: Float[Tensor, " parameters"], points: Points
     ) -> Float[Tensor, "points parameters"]:
         """Gradient of each point's own term (C loss_i; loss_i for the network), without penalty."""
 
-    @abstractmethod
+        def gradient(weights: Tensor) -> Tensor:
+            return self.gradient(parameters[None], weights[None], points)[0]
+
+        # Where all weights are zero, the objective is linear in each of them.
+        return torch.func.jacrev(gradient)(parameters.new_zeros(len(points.labels))).T
+
     def bytes_per_subset(self, points: Points) -> int:
         """Size of the largest array that training one subset passes over again and again."""
+        return 4 * len(points.features) * max(1, points.classes)
 
-    @abstractmethod
     def without_optimum(self, counts: Float[Tensor, "subsets groups"]) -> Bool[Tensor, " subsets"]:
-        """Which subsets, by their class counts, get `prior` instead of being trained."""
+        """Which subsets, by their class counts, get `prior` instead of being trained: empty ones."""
+        return counts.sum(1) == 0
 
-    @abstractmethod
     def prior(
         self, counts: Float[Tensor, "subsets groups"], features: int
     ) -> Float[Tensor, "subsets parameters"]:
-        """The model that knows class counts only, smoothed: coefficients 0, log(n_k + 1/2)."""
+        """The model that knows class counts only: all parameters zero."""
+        size = self.parameter_count(features, counts.shape[1] if counts.shape[1] > 1 else 0)
+        return counts.new_zeros(len(counts), size)
 
-    @abstractmethod
     def representative(
-        self, parameters: Float[Tensor, "subsets parameters"], features: int
-    ) -> Float[Tensor, "subsets parameters"]:
-        """Of all parameters that make the same model, those that training returns."""
-
-    @abstractmethod
-    def distance_bound(
         self,
         parameters: Float[Tensor, "subsets parameters"],
-        weights: Float[Tensor, "subsets points"],
-        points: Points,
-    ) -> Float[Tensor, " subsets"] | None:
-        """Upper bound on the distance to what training returns, without training (float64).
+        features: int,  # noqa: ARG002 - shared signature
+    ) -> Float[Tensor, "subsets parameters"]:
+        """Of all parameters that make the same model, those that training returns."""
+        return parameters
 
-        None for a family that has no optimum to be near; infinity for a subset without one.
+    def parameter_names(
+        self, features: Sequence[str], classes: Sequence[str]
+    ) -> list[tuple[str, str]]:
+        """The class and the feature that each parameter belongs to: here only its number.
+
+        Args:
+            features: their names.
+            classes: their names; none for regression.
         """
+        size = self.parameter_count(len(features), len(classes))
+        return [("", f"parameter {number}") for number in range(size)]
 
     @abstractmethod
     def solver(self, points: Points) -> Solver:
@@ -407,34 +266,6 @@ class TargetModel(ABC):
             return self.margins(scores, labels).square().mean(dim=1).sqrt()
         return self.losses(scores, labels).mean(dim=1)
 
-    def score_blocks(
-        self,
-        parameters: Float[Tensor, "subsets parameters"],
-        points: Points,
-        *,
-        limit: int,
-    ) -> Iterator[Float[Tensor, "block points outputs"]]:
-        """Scores of consecutive subsets on all points, about `limit` bytes at once."""
-        row_bytes = 8 * len(points.features) * max(1, points.classes)
-        largest = self.largest_scored(parameters, points, limit=limit)
-        for block in parameters.split(max(1, limit // row_bytes)):
-            if len(block):
-                with threads_for(largest):
-                    scores = self.scores(block, points.features)
-                yield scores  # outside: what the caller computes has a size of its own
-
-    def largest_scored(
-        self,
-        parameters: Float[Tensor, "subsets parameters"],
-        points: Points,
-        *,
-        limit: int,
-    ) -> int:
-        """Bytes of the largest array in `score_blocks`: the points' features, or a block's scores."""
-        row_bytes = 8 * len(points.features) * max(1, points.classes)
-        block = min(len(parameters), max(1, limit // row_bytes))
-        return max(8 * points.features.numel(), block * row_bytes)
-
     def hessian(
         self,
         parameters: Float[Tensor, " parameters"],
@@ -460,3 +291,129 @@ class TargetModel(ABC):
                 for vectors in identity.split(rows)
             ]
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class ConvexFamily(TargetModel):
+    """A family that is trained to the optimum of a convex objective, whatever the start.
+
+    `objective` must be linear in the weights, with a positive definite Hessian (or one that is only
+    flat along directions that change no score).
+    """
+
+    @property
+    def optimum(self) -> "ConvexFamily":
+        """The family itself."""
+        return self
+
+    def inverse_hessians(
+        self,
+        parameters: Float[Tensor, "subsets parameters"],  # noqa: ARG002 - shared signature
+        weights: Float[Tensor, "subsets points"],  # noqa: ARG002 - shared signature
+        points: Points,  # noqa: ARG002 - shared signature
+    ) -> Float[Tensor, "subsets parameters parameters"] | None:
+        """Inverse second derivative of each subset's `objective`, nan if there is none.
+
+        None where products with the second derivative do better.
+        """
+        return None
+
+    def best_lengths(
+        self,
+        parameters: Float[Tensor, "subsets parameters"],  # noqa: ARG002 - shared signature
+        weights: Float[Tensor, "subsets points"],  # noqa: ARG002 - shared signature
+        points: Points,  # noqa: ARG002 - shared signature
+        directions: Float[Tensor, "subsets parameters"],  # noqa: ARG002 - shared signature
+    ) -> Float[Tensor, " subsets"] | None:
+        """About the multiple of each direction that makes `objective` least.
+
+        None where Newton's step has about that length already.
+        """
+        return None
+
+    def distance_bound(
+        self,
+        parameters: Float[Tensor, "subsets parameters"],  # noqa: ARG002 - shared signature
+        weights: Float[Tensor, "subsets points"],  # noqa: ARG002 - shared signature
+        points: Points,  # noqa: ARG002 - shared signature
+    ) -> Float[Tensor, " subsets"] | None:
+        """Upper bound on the distance to the optimum, without training (float64).
+
+        None where no bound is known; infinity for a subset without an optimum.
+        """
+        return None
+
+    def solver(self, points: Points) -> Solver:
+        """Newton's method with the Hessian as a matrix, one subset after another."""
+        minimise = newton_minimum(
+            lambda theta, weights: self.objective(theta, weights, points),
+            lambda theta, weights: self.gradient(theta, weights, points),
+            lambda theta, weights: self.hessian(theta[0], weights[0], points),
+        )
+        size = self.parameter_count(points.features.shape[1], points.classes)
+
+        def solve(weights: Tensor, *, start: Tensor | None, tolerance: float) -> Solution:
+            begin = weights.new_zeros(len(weights), size) if start is None else start
+            return minimise(weights, start=begin, tolerance=tolerance)
+
+        return solve
+
+
+@dataclasses.dataclass(frozen=True)
+class IterativeFamily(TargetModel):
+    """A family that is trained by a fixed number of steps of momentum from a start that all subsets share.
+
+    velocity <- momentum velocity - learning_rate grad F_w(theta)     theta <- theta + velocity
+    """
+
+    learning_rate: Annotated[float, Field(gt=0)] = 0.5
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    steps: Annotated[int, Field(ge=1)] = 150
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    @property
+    def recipe(self) -> "IterativeFamily":
+        """The family itself."""
+        return self
+
+    @abstractmethod
+    def initial(self, features: int, classes: int) -> Float[Tensor, " parameters"]:
+        """The parameters that every training starts from, float64; drawn from `seed`."""
+
+    def with_steps(self, steps: int) -> "IterativeFamily":
+        """The family with another number of steps."""
+        return dataclasses.replace(self, steps=steps)
+
+    def solver(self, points: Points) -> Solver:
+        """The steps for all subsets at once, with `gradient_function`."""
+        initial = self.initial(points.features.shape[1], points.classes).to(points.features)
+
+        def solve(weights: Tensor, *, start: Tensor | None, tolerance: float) -> Solution:  # noqa: ARG001 - fixed steps
+            theta = (initial[None] if start is None else start).expand(len(weights), -1)
+            gradient, velocity = self.gradient_function(weights, points), torch.zeros_like(theta)
+            for _ in range(self.steps):
+                velocity = self.momentum * velocity - self.learning_rate * gradient(theta)
+                theta = theta + velocity
+            return Solution(
+                parameters=theta,
+                gradient_norm=self.gradient(theta, weights, points).abs().amax(1),
+                objective=self.objective(theta, weights, points),
+                iterations=torch.full((len(weights),), self.steps, device=weights.device),
+                converged=torch.isfinite(theta).all(1),
+            )
+
+        return solve
+
+
+def true_class_margins(
+    scores: Float[Tensor, "subsets points outputs"],
+    labels: Num[Tensor, " points"],
+    *,
+    soft: bool,
+) -> Float[Tensor, "subsets points"]:
+    """Score of the label's class minus logsumexp (soft) or maximum of the other scores."""
+    own = torch.nn.functional.one_hot(labels, scores.shape[2]).to(torch.bool)
+    others = scores.masked_fill(own, -math.inf)
+    rest = others.logsumexp(2) if soft else others.amax(2)
+    index = labels[:, None].expand(len(scores), -1, 1)
+    return scores.gather(2, index)[..., 0] - rest

@@ -26,8 +26,10 @@ from torch import Tensor
 
 from modelpred.targets.accuracy import distance, relative
 from modelpred.targets.dense import dense_steps, fits
-from modelpred.targets.model import Points, Solution, Solver
-from modelpred.targets.systems import Block, Problem, ScoreLoss, conjugate, direct, shared_problem
+from modelpred.targets.points import Points
+from modelpred.targets.score_loss import ScoreLoss
+from modelpred.targets.solving import Solution, Solver
+from modelpred.targets.systems import Block, Problem, conjugate, direct, shared_problem
 
 MAXIMUM_STEPS = 100
 MAXIMUM_LINE_SEARCH = 30

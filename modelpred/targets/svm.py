@@ -12,16 +12,10 @@ from jaxtyping import Float, Num
 from torch import Tensor
 
 from modelpred.errors import InvalidInput
-from modelpred.targets.compiled.newton import Loss
-from modelpred.targets.linear import (
-    Curvature,
-    Intercept,
-    Linear,
-    linear_solver,
-    one_by_one,
-    signs_of,
-)
-from modelpred.targets.model import Points, Solver
+from modelpred.targets.linear import Linear, linear_solver, one_by_one, signs_of
+from modelpred.targets.points import Points
+from modelpred.targets.score_loss import CompiledLoss, Curvature, Intercept
+from modelpred.targets.solving import Solver
 
 LINE_STEPS = 3  # of Newton's method along a line
 LONGEST = 4.0
@@ -34,7 +28,7 @@ class Svm(Linear):
 
     name: ClassVar[str] = "svm"
     smooth: ClassVar[bool] = False
-    compiled: ClassVar[Loss | None] = "squared hinge"
+    compiled: ClassVar[CompiledLoss | None] = "squared hinge"
     regression: ClassVar[bool] = False
     probabilistic: ClassVar[bool] = False
     default_intercept: ClassVar[Intercept] = "penalised"
@@ -71,13 +65,6 @@ class Svm(Linear):
         """2 where the margin is violated: a generalised derivative, the loss has a kink there."""
         violated = signs_of(labels, scores) * scores < 1
         return (violated.to(scores.dtype) * (2 * scale),)
-
-    def probabilities(
-        self,
-        scores: Float[Tensor, "subsets points outputs"],  # noqa: ARG002 - shared signature
-    ) -> Float[Tensor, "subsets points classes"]:
-        """An SVM has none: InvalidInput."""
-        raise InvalidInput("svm has no probabilities; use logistic, softmax or mlp")
 
     def best_lengths(
         self,

@@ -10,14 +10,14 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 from modelpred.targets.matrices import OuterProducts, applied
-from modelpred.targets.model import Points
+from modelpred.targets.points import Points
+from modelpred.targets.score_loss import ScoreLoss
 
 WORKING = torch.float32
 # Products with few columns run up to a third faster where those are a multiple of these.
@@ -27,50 +27,6 @@ ROUNDED = 8  # rounding errors of the start to which a row is solved at most
 UNREACHED = 0.2  # share of rows that conjugate gradients may leave above their residual
 PAIR_BYTES = 64 * 2**20  # largest table of products of columns
 DAMPING = 1e-3  # of a free intercept, times the gradient norm so that it fades at the optimum
-
-
-@runtime_checkable  # shapes are checked at run time in tests
-class ScoreLoss(Protocol):
-    """What Newton's method needs of a linear family; scores lie as [outputs, subsets, points]."""
-
-    quadratic: ClassVar[bool]  # whether one exact Newton step is all
-    shift_free: ClassVar[bool]  # whether equal shifts of all intercepts change nothing
-
-    @property
-    def intercept_penalty(self) -> float:
-        """1 if intercepts are penalised like coefficients, else 0."""
-        ...
-
-    @property
-    def C(self) -> float:  # noqa: N802 - the field's own name for it
-        """Factor of the losses."""
-        ...
-
-    def outputs(self, classes: int) -> int:
-        """Scores a point."""
-        ...
-
-    def design(self, features: Tensor) -> Tensor:
-        """[features, 1], or [features, 0] for models without an intercept."""
-        ...
-
-    def score_losses(self, scores: Tensor, labels: Tensor) -> Tensor:
-        """Loss of each point."""
-        ...
-
-    def score_slopes(self, scores: Tensor, labels: Tensor) -> Tensor:
-        """First derivative of the loss in the scores."""
-        ...
-
-    def score_curvature(self, scores: Tensor, labels: Tensor, scale: Tensor) -> tuple[Tensor, ...]:
-        """Second derivative in the scores times `scale`; first item is its diagonal."""
-        ...
-
-    def curvature_product(
-        self, curvature: tuple[Tensor, ...], directions: Tensor, out: Tensor | None = None
-    ) -> Tensor:
-        """The second derivative applied to directions."""
-        ...
 
 
 @dataclass(frozen=True)

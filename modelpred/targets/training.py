@@ -19,15 +19,9 @@ import torch
 from torch import Tensor
 
 from modelpred.errors import InvalidInput
-from modelpred.targets.model import (
-    Array,
-    Points,
-    Solution,
-    Solver,
-    TargetModel,
-    class_counts,
-    points_of,
-)
+from modelpred.targets.model import TargetModel
+from modelpred.targets.points import Array, Points, class_counts, points_of
+from modelpred.targets.solving import Solution, Solver
 from modelpred.targets.threads import keep_threads, thread_count, torch_threads
 from modelpred.targets.weights import weights_of
 

@@ -19,6 +19,7 @@ from modelpred.metrics import lds, relative_errors
 from modelpred.predictor import PredictorConfig, fit_predictor
 from modelpred.refits import LinearDatamodel, Retraining
 from modelpred.targets import train_targets
+from modelpred.targets.scoring import score_blocks
 from tests.benchmarks.predictor_banks import Problem, machine, problem, table, write_part
 
 HALVES = 300
@@ -97,7 +98,7 @@ def _margins(task: Problem, parameters: Tensor) -> Tensor:
     return torch.cat(
         [
             task.model.margins(scores, test.labels)
-            for scores in task.model.score_blocks(parameters, test, limit=64 * 2**20)
+            for scores in score_blocks(task.model, parameters, test, limit=64 * 2**20)
         ]
     )
 

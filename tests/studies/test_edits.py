@@ -13,7 +13,8 @@ from pydantic import ValidationError
 from modelpred.metrics import mean_interval, relative_errors
 from modelpred.studies import edits
 from modelpred.studies.edits import EditsConfig, additions, deletions, with_candidates
-from modelpred.studies.utility import Preparation, mean_test_losses, write_result
+from modelpred.studies.utility import Preparation, write_result
+from modelpred.targets.scoring import mean_test_losses
 
 SMALL = EditsConfig(step=6, repeats=5, timings=1)
 

@@ -96,16 +96,16 @@ def test_subsets_that_did_not_converge_are_counted_and_left_out(logistic):
 
 def test_a_written_bank_scores_the_same(logistic, tmp_path):
     bank = retrained_bank(SMALL, logistic)
-    lds.write_bank(bank, tmp_path / "bank.parquet")
-    again = lds.read_bank(tmp_path / "bank.parquet")
+    lds.write_margins(bank, tmp_path / "bank.parquet")
+    again = lds.read_margins(tmp_path / "bank.parquet")
     assert torch.equal(again.margins, bank.margins)
     first, second = (lds.run(SMALL, logistic, bank=side) for side in (bank, again))
     assert first.tables["lds"].equals(second.tables["lds"])
     (tmp_path / "bank.parquet").write_bytes(b"PAR1 no table")
     with pytest.raises(InvalidInput, match="is not a bank of margins"):
-        lds.read_bank(tmp_path / "bank.parquet")
+        lds.read_margins(tmp_path / "bank.parquet")
     with pytest.raises(InvalidInput, match="is missing"):
-        lds.read_bank(tmp_path / "none.parquet")
+        lds.read_margins(tmp_path / "none.parquet")
 
 
 def test_other_rows_are_refused(logistic):
@@ -135,7 +135,7 @@ def project(logistic, tmp_path):
 def test_the_study_writes_the_bank_and_the_order_of_its_rows(logistic, project):
     folder = project[0] / "artifacts" / "studies" / "lds"
     assert torch.equal(
-        lds.read_bank(folder / "bank.parquet").weights, retrained_bank(SMALL, logistic).weights
+        lds.read_margins(folder / "bank.parquet").weights, retrained_bank(SMALL, logistic).weights
     )
     assert not (folder / "bank.csv").exists()
     order = pl.read_csv(folder / "order.csv", schema_overrides={"row_id": pl.String})
@@ -157,7 +157,7 @@ def test_the_command_scores_a_matrix_from_any_of_three_kinds_of_file(project):
     assert set(lines) == {"trak", "captum", "dattri"}
     assert len(set(map(tuple, lines.values()))) == 1
     expected = lds.score_attribution(
-        lds.read_bank(place / "artifacts" / "studies" / "lds" / "bank.parquet"), effects
+        lds.read_margins(place / "artifacts" / "studies" / "lds" / "bank.parquet"), effects
     )
     assert lines["trak"][0] == f"{expected['lds']:.3f}"
     assert "newton step" in said.output

@@ -10,8 +10,9 @@ import torch
 
 from modelpred.errors import InvalidInput
 from modelpred.studies import utility
-from modelpred.studies.utility import StudyResult, accuracies, mean_test_losses
-from modelpred.targets.model import class_counts
+from modelpred.studies.utility import StudyResult
+from modelpred.targets.points import class_counts
+from modelpred.targets.scoring import accuracies, mean_test_losses
 
 
 def some_parameters(context, subsets=7):
@@ -19,7 +20,7 @@ def some_parameters(context, subsets=7):
     return torch.tensor(np.random.default_rng(0).normal(size=(subsets, size)))
 
 
-def test_scores_of_a_batch_are_those_of_a_loop(context, monkeypatch):
+def test_scores_of_a_batch_are_those_of_a_loop(context):
     parameters = some_parameters(context)
     test = context.test_points
     looped = []
@@ -30,8 +31,7 @@ def test_scores_of_a_batch_are_those_of_a_loop(context, monkeypatch):
         else:
             looped.append(context.model.losses(scores, test.labels).mean())
     for size in (1, 2**30):  # one subset a block, and all in one
-        monkeypatch.setattr(utility, "SCORE_BYTES", size)
-        losses = mean_test_losses(context.model, parameters, test)
+        losses = mean_test_losses(context.model, parameters, test, limit=size)
         assert losses.tolist() == pytest.approx([float(loss) for loss in looped], abs=1e-12)
 
 

@@ -16,14 +16,9 @@ from modelpred.refits import NewtonStep, silent
 from modelpred.studies import valuation
 from modelpred.studies.sampling import UndefinedUtility
 from modelpred.studies.semivalues import Semivalue, enumerate_values
-from modelpred.studies.utility import (
-    game_of,
-    mean_test_losses,
-    utilities_of,
-    write_result,
-    written_number,
-)
+from modelpred.studies.utility import game_of, utilities_of, write_result, written_number
 from modelpred.studies.valuation import ValuationConfig
+from modelpred.targets.scoring import mean_test_losses
 
 SMALL = ValuationConfig(permutations=40, truth_permutations=40)
 ROUNDING = 1e-12

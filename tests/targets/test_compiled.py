@@ -16,7 +16,7 @@ from modelpred.errors import InvalidInput
 from modelpred.targets import points_of, target_model, train_targets
 from modelpred.targets.compiled import kernels
 from modelpred.targets.compiled.newton import POOL_BYTES, WIDEST, compiled_solver
-from modelpred.targets.model import Solution
+from modelpred.targets.solving import Solution
 
 NAMES = {"logistic": 2, "svm": 2, "svm-many": 4, "softmax": 3, "ridge": 0, "mlp": 3}
 

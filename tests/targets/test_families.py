@@ -11,7 +11,6 @@ import torch
 from pydantic import Field, ValidationError
 from scipy.optimize import minimize
 
-from modelpred.errors import InvalidInput
 from modelpred.predictor import PredictorConfig, fit_predictor
 from modelpred.refits import Influence, NewtonStep, Retraining, rivals
 from modelpred.targets import target_model, train_targets
@@ -43,15 +42,6 @@ class SmoothAbsolute(Linear):
 
     def score_curvature(self, scores, labels, scale):
         return (scale * (self.width / self._length(scores, labels)) ** 3,)
-
-    def probabilities(self, scores):
-        raise InvalidInput("smooth_absolute has no probabilities")
-
-    def correct(self, scores, labels):
-        raise InvalidInput("smooth_absolute has no classes")
-
-    def margins(self, scores, labels):
-        return scores[..., 0] - labels
 
 
 @pytest.fixture

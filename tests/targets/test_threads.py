@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelpred.targets import points_of, target_model
+from modelpred.targets.scoring import largest_scored, score_blocks
 from modelpred.targets.threads import SMALL_BYTES, thread_count, threads_for, torch_threads
 
 
@@ -92,8 +93,8 @@ def test_the_largest_scored_array_is_never_smaller_than_a_block(subsets, rows, c
     points = points_of(torch.zeros(rows, 3), torch.arange(rows) % classes, classes)
     size = model.parameter_count(3, classes)
     parameters = torch.zeros(subsets, size, dtype=torch.float64)
-    largest = model.largest_scored(parameters, points, limit=limit)
-    blocks = model.score_blocks(parameters, points, limit=limit)
+    largest = largest_scored(parameters, points, limit=limit)
+    blocks = score_blocks(model, parameters, points, limit=limit)
     assert largest >= max(8 * block.numel() for block in blocks)
 
 
@@ -101,5 +102,5 @@ def test_what_reads_scores_has_the_threads_of_before():
     model = target_model("logistic", C=1.0)
     points = points_of(torch.zeros(5, 3), torch.arange(5) % 2, 2)
     with torch_threads(3):
-        for _ in model.score_blocks(torch.zeros(4, 4).double(), points, limit=80):
+        for _ in score_blocks(model, torch.zeros(4, 4).double(), points, limit=80):
             assert torch.get_num_threads() == 3

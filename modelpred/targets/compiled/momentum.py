@@ -10,8 +10,8 @@ from torch.nn.functional import pad
 
 from modelpred.targets.compiled import kernels
 from modelpred.targets.compiled.kernels import Memory, Shared, widened
-from modelpred.targets.model import Points
 from modelpred.targets.momentum import Schedule
+from modelpred.targets.points import Points
 
 DESCENDED: dict[str, Memory] = {
     "weights": (torch.float64, ("subsets", "points")),

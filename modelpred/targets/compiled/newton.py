@@ -4,7 +4,7 @@ import ctypes
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import cache
-from typing import ClassVar, Literal, Protocol, final, runtime_checkable
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor
@@ -12,12 +12,12 @@ from torch.nn.functional import pad
 
 from modelpred.targets.compiled import kernels
 from modelpred.targets.compiled.kernels import Memory, Shared, widened
-from modelpred.targets.model import Points, Solution, Solver
+from modelpred.targets.points import Points
+from modelpred.targets.score_loss import CompiledLoss, ScoreLoss
+from modelpred.targets.solving import Solution, Solver
 from modelpred.targets.systems import centred_basis
 
-Loss = Literal["logistic", "squared hinge", "square", "softmax"]
-
-ONE_SCORE: tuple[Loss, ...] = (
+ONE_SCORE: tuple[CompiledLoss, ...] = (
     "logistic",
     "squared hinge",
     "square",
@@ -47,27 +47,8 @@ STARTED: dict[str, Memory] = {
 FAINT = 1e-3  # share of the mean curvature that a point has at least in the basis
 
 
-@runtime_checkable  # shapes are checked at run time in tests
-class LinearModel(Protocol):
-    """What the kernels need to know of a family."""
-
-    @property
-    def intercept_penalty(self) -> float:
-        """1 if intercepts are penalised like coefficients, else 0."""
-        ...
-
-    @property
-    def C(self) -> float:  # noqa: N802 - the field's own name for it
-        """Factor of the losses."""
-        ...
-
-    def design(self, features: Tensor) -> Tensor:
-        """[features, 1], or [features, 0] for models without an intercept."""
-        ...
-
-
 def compiled_solver(
-    loss: Loss, model: LinearModel, points: Points, *, otherwise: Callable[[], Solver]
+    loss: CompiledLoss, model: ScoreLoss, points: Points, *, otherwise: Callable[[], Solver]
 ) -> Solver | None:
     """A solver for blocks of subsets, or None where the kernels are missing or do not pay.
 
@@ -109,7 +90,7 @@ class _Pool(ABC):
     shared_type: ClassVar[type[Shared]]
     kernel: ClassVar[str]
 
-    def __init__(self, model: LinearModel, points: Points, number: int) -> None:
+    def __init__(self, model: ScoreLoss, points: Points, number: int) -> None:
         features = points.features
         self.size = features.shape[1] + 1
         self.width = widened(self.size)
@@ -196,7 +177,7 @@ class _OneScore(_Pool):
     shared_type = _OneScorePool
     kernel = "modelpred_newton"
 
-    def __init__(self, loss: Loss, model: LinearModel, points: Points) -> None:
+    def __init__(self, loss: CompiledLoss, model: ScoreLoss, points: Points) -> None:
         super().__init__(model, points, ONE_SCORE.index(loss))
         spread = self.design.square().mean(0).sqrt()
         unit = torch.where(spread > 0, 1 / spread, 1)
@@ -260,7 +241,7 @@ class _Softmax(_Pool):
     shared_type = _SoftmaxPool
     kernel = "modelpred_softmax"
 
-    def __init__(self, loss: Loss, model: LinearModel, points: Points) -> None:  # noqa: ARG002 - one loss
+    def __init__(self, loss: CompiledLoss, model: ScoreLoss, points: Points) -> None:  # noqa: ARG002 - one loss
         super().__init__(model, points, points.classes)
         self.classes = points.classes
         self.shared.keep(labels=points.labels.to(torch.float64))
