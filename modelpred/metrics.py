@@ -1,4 +1,4 @@
-"""How good a prediction is: errors, rank correlations, calibration, and how sure we are of each.
+"""Errors, rank correlations and calibration metrics, with their uncertainty.
 
 With true t and predicted p, a row per subset:
 
@@ -281,7 +281,7 @@ def split_half_reliability(first: Array, second: Array) -> float:
 
 
 def auroc(score: Array, positive: Array) -> float:
-    """Return the chance that a positive scores above a negative, ties counting one half.
+    """Return the probability that a positive scores above a negative; ties count one half.
 
     nan where a score is nan.
     """
@@ -328,7 +328,7 @@ def brier(probabilities: Array, labels: Array) -> float:
 def reliability_table(
     probabilities: Array, labels: Array, *, bins: int = 15, scheme: Scheme = "width"
 ) -> pl.DataFrame:
-    """Return a row per bin that holds any row: how sure the model was and how often it was right.
+    """Return a row per bin that is not empty, with the mean confidence and the accuracy.
 
     The confidence of a row is the probability of its most likely class. Bins (low, high] are
     equally wide over 0..1 (`width`) or hold about as many rows each (`mass`; equal confidences
@@ -387,7 +387,7 @@ def expected_calibration_error(
 def calibration_noise(
     probabilities: Array, labels: Array, *, bins: int = 15, scheme: Scheme = "width"
 ) -> float:
-    """Return about the calibration error that a perfectly calibrated model would show here."""
+    """Return approximately the expected calibration error of a perfectly calibrated model."""
     table = reliability_table(probabilities, labels, bins=bins, scheme=scheme)
     return float(np.average(table["noise"], weights=table["count"]))
 

@@ -1,4 +1,4 @@
-"""What MLflow runs to load a registered predictor: weights [subsets, points] -> parameters [subsets, parameters].
+"""The model that MLflow loads for a registered predictor: maps weights [subsets, points] to parameters.
 
 MLflow copies this file beside the predictor's own files (safetensors and JSON) and runs it when the model is loaded
 ("models from code"); nothing is unpickled. It needs mlflow, torch and this package.

@@ -1,4 +1,4 @@
-"""Numbers that a caller passes: Python's, NumPy's, pandas's, decimals and fractions, and nothing else.
+"""Converts numeric arguments of Python, NumPy, pandas, decimal and fractions; refuses other types.
 
 A whole number is one by its value: 100.0 and np.int64(100) are 100. Text is no number, and neither
 are true and false.
@@ -27,7 +27,7 @@ Section = TypeVar("Section", bound=BaseModel)
 
 
 def plain(value: object) -> int | float | None:
-    """The value as Python's own number, whole where its value is; None for what is no number."""
+    """The value as a Python int or float; None if it is not a number."""
     if isinstance(value, np.ndarray) or type(value).__module__ == "torch":
         value = _only_item(value)
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (numbers.Number, Decimal)):
@@ -47,7 +47,7 @@ def plain(value: object) -> int | float | None:
 
 # Any: an array or a tensor, which have the same two methods.
 def _only_item(value: Any) -> object:  # noqa: ANN401
-    """What an array without axes holds; None of any other."""
+    """The item of an array without axes; None for other values."""
     return value.item() if getattr(value, "ndim", None) == 0 else None
 
 
@@ -151,7 +151,7 @@ def _refused(
 def _shown(value: object) -> str:
     """The value as the caller would write it, on one short line."""
     try:
-        told = " ".join(repr(value).split())
+        text = " ".join(repr(value).split())
     except ValueError:  # a whole number of more digits than Python writes
-        told = "a whole number of thousands of digits"
-    return told if len(told) <= 60 else f"{told[:57]}..."
+        text = "a whole number of thousands of digits"
+    return text if len(text) <= 60 else f"{text[:57]}..."

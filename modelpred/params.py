@@ -103,7 +103,7 @@ def _read_yaml(path: Path) -> Content:
 
 
 def _content(node: yaml.Node | None, name: str) -> Content:
-    """What a YAML node holds, by the core schema of YAML 1.2."""
+    """The value of a YAML node, by the core schema of YAML 1.2."""
     if isinstance(node, yaml.MappingNode):
         mapping: dict[str, Content] = {}
         for key_node, value in node.value:
@@ -121,7 +121,7 @@ def _content(node: yaml.Node | None, name: str) -> Content:
 
 
 def _plain(text: str) -> Content:
-    """What an unquoted word means."""
+    """The value of an unquoted word."""
     if text in WORDS:
         return WORDS[text]
     if WHOLE_NUMBER.fullmatch(text):
@@ -155,7 +155,7 @@ def _problems(error: ValidationError, content: Content) -> list[str]:
 
 
 def _existing(content: Content, location: tuple[str | int, ...]) -> tuple[list[str], Content]:
-    """The part of a location that stands in the file, and what stands there.
+    """The part of a location that exists in the file, and its value.
 
     pydantic appends its own words, such as the type that it tried; they name no key.
     """
@@ -201,17 +201,17 @@ def _resolved(part: Schema, schema: Schema) -> Schema:
 
 
 def _known(part: Schema) -> list[str]:
-    """The keys that a section may hold."""
+    """The allowed keys of a section."""
     return [*part.get("properties", {}), *part.get("propertyNames", {}).get("enum", [])]
 
 
 def _expected(part: Schema, schema: Schema) -> str:
-    """What a value should be, in words."""
+    """The expected value in words."""
     return " or ".join(_described(branch) for branch in _branches(part, schema))
 
 
 def _described(part: Schema) -> str:
-    """What one alternative of a value should be, in words."""
+    """One alternative of the expected value in words."""
     if "const" in part:
         return str(part["const"])
     if "enum" in part:

@@ -1,4 +1,4 @@
-"""A predictor over HTTP, behind the address and the JSON of MLflow's scoring server.
+"""Serves a predictor over HTTP, with the address and the JSON of MLflow's scoring server.
 
     POST /invocations   {"inputs": [[1, 0, 1]], "params": {"refine": 1}}  ->  {"predictions": [[0.3, -1.2]]}
     GET  /ping          200 while the server answers; /health is the same
@@ -116,7 +116,7 @@ def _check_type(content_type: str) -> None:
 
 
 async def _body(request: Request, *, largest: int) -> bytes:
-    """The body, of which no more is read than is allowed."""
+    """Read the body up to the allowed size."""
     too_large = HTTPException(413, f"a body may have at most {largest:,} bytes; send fewer subsets")
     announced = request.headers.get("content-length", "0")
     if not announced.isdecimal() or len(announced) > len(str(largest)) + 3:
@@ -248,7 +248,7 @@ def _weights(found: object, answers: RequestHandler) -> torch.Tensor:
 
 
 def _kind(found: object) -> str:
-    """What a value of JSON is, in words."""
+    """The type of a JSON value in words."""
     if isinstance(found, str):
         return f"the text {found[:40]!r}"
     if isinstance(found, list):

@@ -12,7 +12,7 @@ _PLAIN = re.compile(r"[^\W_](?:[^\W_]|[ .,:;/%@=+'-](?=[^\W_])|_(?=[^\W_]))*|")
 
 
 def one_line(text: str, *, most: int | None = None) -> str:
-    """The text on one line: signs that do not print are written as escapes, a long one is cut."""
+    """The text on one line, with non-printing characters as escapes, shortened if it is long."""
     shown = text
     if not text.isprintable():
         shown = "".join(
@@ -24,7 +24,7 @@ def one_line(text: str, *, most: int | None = None) -> str:
 
 
 def markdown(text: str) -> str:
-    """Markdown that shows the text as it is, in a paragraph, a heading or a cell of a table."""
+    """The text escaped for Markdown, for a paragraph, a heading or a table cell."""
     shown = one_line(text)
     if _PLAIN.fullmatch(shown):
         return shown

@@ -431,7 +431,7 @@ class ModelPred:
 
     @property
     def full_parameters(self) -> NDArray[np.float64]:
-        """Parameters of the full-data model, trained exactly."""
+        """Parameters of the model of all rows, trained exactly."""
         return self._ready.full_parameters.numpy().copy()
 
     def predict_parameters(

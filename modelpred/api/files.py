@@ -76,7 +76,7 @@ class Fitted:
         reading: how a caller's tables become points.
         targets: every subset that was trained, with its parameters.
         predictor: fitted to them.
-        full_parameters: of the full-data model, trained exactly.
+        full_parameters: of the model of all rows, trained exactly.
         tolerance: of all training.
     """
 

@@ -137,7 +137,7 @@ def encoding_of(rows: pl.DataFrame, *, what: str) -> Encoding:
 
 
 def encoded_cells(encoding: Encoding, rows: pl.DataFrame, *, what: str) -> Tensor:
-    """Unscaled features of rows; InvalidInput where a cell is not what its column was."""
+    """Unscaled features of rows; InvalidInput if a cell does not have the type of its column."""
     try:
         return torch.from_numpy(encoding.encode(rows))
     except InvalidInput as error:

@@ -21,7 +21,7 @@ SCALINGS: dict[str, ScalingName] = {name: name for name in get_args(ScalingName)
 
 
 class Asked(BaseModel):
-    """What a ModelPred was asked for: the arguments that make the same one again."""
+    """The arguments that reproduce a ModelPred."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 

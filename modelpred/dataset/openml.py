@@ -51,7 +51,7 @@ def fetch_openml_table(table: str, *, cache: Path = CACHE) -> Fetched:
     which: dict[str, Any] = {"data_id": int(table)} if table.isdecimal() else {"name": table}
     if not table:
         raise InvalidInput(f"dataset.source: {PREFIX} names no table; write {PREFIX}adult")
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
             bunch: Any = fetch_openml(
@@ -62,7 +62,7 @@ def fetch_openml_table(table: str, *, cache: Path = CACHE) -> Fetched:
         except (ValueError, KeyError) as error:
             reason = " ".join(str(error).split())
             raise InvalidInput(f"{PREFIX}{table} cannot be used: {reason}") from error
-    for warning in told:
+    for warning in caught:
         if "network error" not in str(warning.message):
             log.warning("%s%s: %s", PREFIX, table, " ".join(str(warning.message).split()))
     rows = pl.from_pandas(bunch.frame)

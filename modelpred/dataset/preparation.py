@@ -185,13 +185,15 @@ def _with_wrong_labels(dataset: Dataset, *, share: float, seed: int) -> Dataset:
             f"dataset.flip of {share:g} leaves no row of class {missing[0]!r} among {points}; ask "
             "for fewer wrong labels or another dataset.seed"
         )
-    told = column_of(dataset.rows, dataset.label_name)
+    original = column_of(dataset.rows, dataset.label_name)
     # The planted class in the column's own type: 1 of a column of 0 and 1, "virginica" of names.
-    index = told.cast(pl.String).replace_strict(
+    index = original.cast(pl.String).replace_strict(
         {name: at for at, name in enumerate(dataset.classes)}, return_dtype=pl.Int64
     )
-    names = [told[index.to_list().index(at)] for at in range(classes)]
-    words = pl.Series(dataset.label_name, [names[at] for at in labels.tolist()], dtype=told.dtype)
+    names = [original[index.to_list().index(at)] for at in range(classes)]
+    words = pl.Series(
+        dataset.label_name, [names[at] for at in labels.tolist()], dtype=original.dtype
+    )
     rows = dataset.rows.with_columns(words)
     return replace(dataset, labels=labels, rows=rows, original_labels=dataset.labels)
 

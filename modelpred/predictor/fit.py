@@ -439,7 +439,7 @@ class _Best:
         self.state: dict[str, Tensor] = {}
 
     def ends(self, error: float, *, waiting: bool) -> bool:
-        """Take note of an epoch, which may count as one of waiting; returns whether to wait no longer."""
+        """Record an epoch, which counts for the patience if `waiting`; returns True to stop early."""
         if error < self.error:
             self.error, self.waited = error, 0
             self.state = {name: value.clone() for name, value in self.network.state_dict().items()}
@@ -448,7 +448,7 @@ class _Best:
         return self.patience is not None and self.waited >= self.patience
 
     def restore(self) -> None:
-        """Give the network its best weights back."""
+        """Load the weights of the best epoch into the network."""
         self.network.load_state_dict(self.state)
 
 

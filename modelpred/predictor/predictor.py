@@ -218,7 +218,7 @@ class Predictor:
         light = weights.to(device=device, dtype=torch.float32)
         with torch.no_grad():
             answer = self.forward_unchecked(weights, light, refine=refine, stages=stages)
-        # Single precision may lose a weight, but finds none: what it has an optimum for, has one.
+        # Casting to float32 can only underflow to zero: what is degenerate in float64 stays degenerate.
         if not bool(self.model.without_optimum(class_counts(light, self.bound.points)).any()):
             return answer
         exact = weights.to(device=device, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Refits: which parameters would a subset give? The true answer, and the cheap rivals' answers."""
+"""Refits map subsets to parameters: exact retraining, and faster approximations."""
 
 import torch
 from jaxtyping import Float, Num
@@ -39,7 +39,7 @@ __all__ = [
 
 TUNING_STEPS = (10, 30)
 EXACT = ("retraining", "warm_retraining")
-"""Names of the refits that are the truth itself, from whatever start."""
+"""Names of the refits that retrain exactly, from any start."""
 
 
 def retrainings(
@@ -69,14 +69,14 @@ def rivals(
 ) -> dict[str, Refit]:
     """Return every cheap refit that is defined for the family, by name, cheapest first.
 
-    The full-data model is trained here, to the tolerance; the linear datamodel is fitted on the
+    The model of all rows is trained here, to the tolerance; the linear datamodel is fitted on the
     bank's fit rows.
-    Families without a stationary full-data model (mlp) have no influence function and no Newton
+    Families without a stationary model of all rows (mlp) have no influence function and no Newton
     step, so that these three are left out there (see `modelpred.refits.influence`); they have the
-    full-data model fine-tuned on the subset instead.
+    model of all rows fine-tuned on the subset instead.
 
     Raises:
-        RuntimeError: the full-data model did not converge, so that nothing can be expanded there.
+        RuntimeError: the model of all rows did not converge, so that nothing can be expanded there.
     """
     everything = torch.ones(1, len(points.labels), dtype=torch.float64)
     trained = Retraining(model, points, tolerance=tolerance).train(everything)

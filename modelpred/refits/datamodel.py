@@ -170,7 +170,7 @@ class LinearDatamodel:
             return self.intercept + rows @ self.coefficients
 
     def for_points(self, points: Points) -> "LinearDatamodel":
-        """The same datamodel over a pool that goes on: it knows nothing of the points added."""
+        """The same datamodel for more points; added points have no effect."""
         added = len(points.labels) - len(self.coefficients)
         if added < 0:
             raise InvalidInput(

@@ -1,4 +1,4 @@
-"""Expansions around the full-data model: influence function, rescaled influence, one Newton step.
+"""Expansions around the model of all rows: influence function, rescaled influence, one Newton step.
 
 With theta the full-data parameters (all weights 1), g_i the gradient and H_i the Hessian of point
 i's own term at theta, R the Hessian of the penalty and H = R + Σ_i H_i, the gradient of the
@@ -74,7 +74,7 @@ class Expansion:
         """
         if model.optimum is None:
             raise InvalidInput(
-                f"{model.name} has no expansion around its full-data model, which is no stationary "
+                f"{model.name} has no expansion around its model of all rows, which is no stationary "
                 "point; use the linear datamodel or retraining"
             )
         if around is None:
@@ -88,8 +88,8 @@ class Expansion:
         cls, model: TargetModel, points: Points, full_parameters: Tensor, around: Tensor
     ) -> "Expansion":
         values, vectors = torch.linalg.eigh(model.hessian(full_parameters, around, points))
-        kept = values > UNDETERMINED * values[-1]
-        whitening = vectors[:, kept] / values[kept].sqrt()
+        determined = values > UNDETERMINED * values[-1]
+        whitening = vectors[:, determined] / values[determined].sqrt()
         penalty = model.hessian(full_parameters, 0 * around, points)
         share, rotation = torch.linalg.eigh(whitening.T @ penalty @ whitening)
         basis = whitening @ rotation
@@ -187,7 +187,7 @@ Operator = Callable[[Tensor, Tensor], Tensor]
 
 @final
 class NewtonStep:
-    """One undamped Newton step from the full-data model on the subset's own objective.
+    """One undamped Newton step from the model of all rows on the subset's own objective.
 
     Args:
         model: a convex family.
@@ -256,7 +256,7 @@ class NewtonStep:
 def _hessian(
     model: TargetModel, points: Points, expansion: Expansion, dtype: torch.dtype
 ) -> Operator:
-    """The subset's Hessian R + Σ_i w_i H_i at the full-data model, in the basis, as a product.
+    """The subset's Hessian R + Σ_i w_i H_i at the model of all rows, in the basis, as a product.
 
     Where every H_i has rank one (a single score per point) it is f_i f_i', and a product with the
     Hessian is two matrix products with the f_i in place of three and the curvature anew.

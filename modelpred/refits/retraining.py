@@ -1,8 +1,8 @@
 """A refit answers: which parameters would this subset give? Retraining is the true answer.
 
 Every refit is a callable from weights [subsets, points] to parameters [subsets, parameters]. Those
-that train stand here: training the subset's model, cold or from a start; the full-data model, which
-ignores the edit; and the full-data model fine-tuned on the subset, which is what people do to a
+that train stand here: training the subset's model, cold or from a start; the model of all rows, which
+ignores the edit; and the model of all rows fine-tuned on the subset, which is what people do to a
 network.
 """
 
@@ -24,7 +24,7 @@ Progress = Callable[[int, int, str], None]
 
 
 def silent(done: int, total: int, what: str) -> None:
-    """Report to nobody."""
+    """Ignore the progress."""
 
 
 @runtime_checkable
@@ -33,7 +33,7 @@ class Refit(Protocol):
 
     @property
     def name(self) -> str:
-        """One word for tables."""
+        """Name of the refit in tables."""
         ...
 
     def __call__(
@@ -44,16 +44,16 @@ class Refit(Protocol):
 
 
 def checked_weights(weights: Array, *, points: int) -> Float[Tensor, "subsets points"]:
-    """Return the weights in float64; InvalidInput where they are none, or not for this many points."""
+    """Return the weights in float64; InvalidInput if they are not weights of this many points."""
     return weights_of(weights, points=points).to(torch.float64)
 
 
 @runtime_checkable
 class Extendable(Protocol):
-    """A refit that can answer for points that it was not made with."""
+    """A refit that can be used with other points than those it was made with."""
 
     def for_points(self, points: Points) -> Refit:
-        """The same refit over another pool; its first points are those of the old one."""
+        """Return the refit for other points, of which the first are the current ones."""
         ...
 
 
@@ -115,7 +115,7 @@ class Retraining:
         return torch.where(trained.converged[:, None], trained.parameters, torch.nan)
 
     def for_points(self, points: Points) -> "Retraining":
-        """Retraining over another pool."""
+        """Return retraining for other points."""
         return Retraining(self.model, points, tolerance=self.tolerance, start=self.start)
 
     def train(
@@ -137,7 +137,7 @@ class Retraining:
 
 @final
 class FullModel:
-    """The full-data model for every subset: what one has without asking."""
+    """Baseline: the model trained on all rows, whatever the edit."""
 
     name = "full_model"
 
@@ -154,13 +154,13 @@ class FullModel:
         return self.full_parameters.repeat(len(rows), 1)
 
     def for_points(self, points: Points) -> "FullModel":
-        """The same model, whatever is added."""
+        """Return the same refit: added points have no effect."""
         return FullModel(self.model, points, self.full_parameters)
 
 
 @final
 class FineTuned:
-    """The full-data model, trained on with the subset for a few of the family's own steps.
+    """The model of all rows, trained on with the subset for a few of the family's own steps.
 
     Args:
         model: a family that takes a fixed number of training steps (mlp).
@@ -211,7 +211,7 @@ class FineTuned:
         return self._tuning(weights)
 
     def for_points(self, points: Points) -> "FineTuned":
-        """The same over another pool: the steps see its points."""
+        """Return the refit for other points."""
         return FineTuned(
             self.model, points, self.full_parameters, steps=self.steps, tolerance=self.tolerance
         )

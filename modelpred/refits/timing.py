@@ -1,4 +1,4 @@
-"""How long an answer takes: the median of repeated calls, and whether the machine was busy meanwhile.
+"""Times a call as the median of repeats, and checks whether the machine was busy.
 
 An answer is repeated only until its calls took `ENOUGH` seconds together, so that timing costs about
 as much as answering.
@@ -14,7 +14,7 @@ from typing import TypeVar
 Answer = TypeVar("Answer")
 
 ENOUGH = 0.25
-"""Seconds that the calls of one answer may take together before no further one begins."""
+"""Total seconds of the repeats after which no further one is started."""
 
 
 def median_seconds(call: Callable[[], object], *, timings: int) -> float:
@@ -37,14 +37,14 @@ def timed_answer(call: Callable[[], Answer], *, timings: int) -> tuple[Answer, f
 
 
 def calls_of(seconds: float, *, timings: int) -> int:
-    """Return how many calls `timed_answer` makes of an answer that takes so long."""
+    """Return the number of calls that `timed_answer` makes if one takes this long."""
     if seconds <= 0:
         return 1 + timings
     return min(1 + timings, max(1, math.ceil(ENOUGH / seconds)))
 
 
 def machine_busy() -> bool:
-    """Return whether more processes wanted to run, in the last minute, than there are cores."""
+    """Return whether the load average of the last minute exceeds the number of cores."""
     return os.getloadavg()[0] > (os.cpu_count() or 1)
 
 

@@ -194,8 +194,8 @@ def _check_files(record: VersionRecord) -> None:
 
 def champions_of(client: "MlflowClient", name: str) -> list[int]:
     """The versions that have been champion, in order; the present one is the last."""
-    told = client.get_registered_model(name).tags.get(CHAMPIONS_TAG, "")
-    return [int(number) for number in told.split(",") if number]
+    listed = client.get_registered_model(name).tags.get(CHAMPIONS_TAG, "")
+    return [int(number) for number in listed.split(",") if number]
 
 
 def crown(client: "MlflowClient", name: str, version: int) -> None:

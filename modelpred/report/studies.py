@@ -1,7 +1,7 @@
-"""Sections of the studies: each is written by function `NAME_blocks` of the module `NAME` beside this one.
+"""Sections of the studies, written by the function `NAME_blocks` of the module modelpred.report.NAME.
 
-The section of a study that was skipped or is missing says why. A study without such a module shows
-its metrics.
+A study that was skipped or is missing gets a section with the reason. A study without such a module
+gets a table of its metrics.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Write = Callable[[ReportInputs, StudyResult], list[Block]]
 
 
 def study_sections(inputs: ReportInputs) -> list[Section]:
-    """The sections of all studies that are known here, were run or were skipped."""
+    """The sections of all studies: those in STUDIES, and others that were run or skipped."""
     names = dict.fromkeys([*STUDIES, *inputs.studies, *inputs.skipped])
     return [_section(name, inputs) for name in names]
 
@@ -29,7 +29,7 @@ def _section(name: str, inputs: ReportInputs) -> Section:
     title = name.replace("_", " ").capitalize() if known is None else known["title"]
     result = inputs.studies.get(name)
     if result is None:
-        reason = inputs.skipped.get(name, "its results are not among the artifacts of this run")
+        reason = inputs.skipped.get(name, "its results are missing from the artifacts")
     elif "skipped" in result.metrics:
         reason = str(result.metrics["skipped"])
     else:
@@ -44,4 +44,4 @@ def _blocks_of(name: str) -> Write:
 
 
 def _any_blocks(_: ReportInputs, result: StudyResult) -> list[Block]:
-    return [facts_table("What this study measured", result.metrics)]
+    return [facts_table("Metrics of this study", result.metrics)]

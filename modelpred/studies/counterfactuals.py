@@ -166,7 +166,7 @@ def _first_prefix(
 
 
 def _greedy(prediction: ExplainedPrediction, order: Positions, *, length: int) -> Positions | None:
-    """A set of at most `length` rows that flips, with effects predicted again after every part."""
+    """A set of at most `length` rows that flips the prediction, or None; see step 2 above."""
     part = -(-length // PARTS)
     removed = order[:0]
     while len(removed) < length:

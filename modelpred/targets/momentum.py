@@ -9,7 +9,7 @@ Three things make it cheap:
   to a multiple of `PADDING`; half of the pool absent is half of the work.
 - *One shape a size.* Subsets of one padded size share batched products. Their shapes follow from
   the subset alone, and every matrix begins at a multiple of 64 bytes, so a subset's products are
-  bit for bit the same in any company, even in float32.
+  bit for bit independent of the other subsets of the batch, even in float32.
 - *Two precisions.* Products may run in float32; parameters and velocity are float64, so that only
   the gradients round (parameters then end within 2e-6 of float64's, relative).
 """

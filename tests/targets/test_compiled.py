@@ -1,4 +1,4 @@
-"""The kernels in C: torch's answers, the same bits in any company, and what they leave to torch."""
+"""The kernels in C: torch's results, independence of the rest of the batch, and what torch must train."""
 
 import hashlib
 import re
