@@ -19,6 +19,7 @@ def main() -> None:
         points=len(dataset.labels),
         labels=dataset.labels if dataset.classes else None,
         earlier=dataset.earlier,
+        written=True,
     )
     with written(SUBSETS) as folder:
         write_subsets(drawn, folder)

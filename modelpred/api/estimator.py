@@ -63,6 +63,7 @@ from modelpred.estimators import Adapted, Estimator, adapted, weight_column
 from modelpred.numbers import Number, seed_number
 from modelpred.predictor import Predictor, PredictorConfig, answer_curve, fit_predictor
 from modelpred.predictor import fidelity as fidelity_table
+from modelpred.predictor.fit_memory import require_fit_memory
 from modelpred.refits import retrainings, rivals
 from modelpred.studies.utility import Scoring
 from modelpred.subsets import SubsetsConfig, draw_subsets
@@ -77,6 +78,7 @@ from modelpred.targets import (
 from modelpred.targets.families import FAMILIES
 from modelpred.targets.outcomes import bank_counts, lost, outcomes
 from modelpred.targets.shards import Bank
+from modelpred.targets.training import require_training_memory
 
 ARGUMENTS = ("target", "subsets", "scaling", "tolerance", "seed", "predictor", "progress")
 """Of the constructor; others are settings of the family."""
@@ -303,6 +305,9 @@ class ModelPred:
             dataset.features, dataset.labels, len(dataset.classes), sample_weight=sample_weight
         )
         model.parameter_count(points.features.shape[1], points.classes)  # or says what is wrong
+        asked = self._subsets.total
+        require_training_memory(model, points, subsets=asked)
+        require_fit_memory(self._predictor_config, model, points, subsets=asked)
         full = full_model(model, points, tolerance=config.tolerance)
         drawn = draw_subsets(
             self._subsets,

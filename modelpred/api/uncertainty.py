@@ -31,7 +31,7 @@ from modelpred.studies.memorization import (
     row_table,
 )
 from modelpred.studies.parameter_attribution import parameter_names
-from modelpred.studies.utility import StudyContext, finished, refitted
+from modelpred.studies.utility import StudyContext, finished, refitted, require_models
 from modelpred.targets import Points, TargetModel
 from modelpred.targets.scoring import SCORE_BYTES, score_blocks
 
@@ -121,6 +121,7 @@ def predictive_distribution(
     rows = Points(features, torch.zeros(len(features), dtype=torch.int64), points.classes)
     if not model.regression:  # raises at once for a family without probabilities
         model.probabilities(features.new_zeros(1, 1, max(1, points.classes)))
+    require_models(resamples, context, what="resamples")
     models = resampled_models(
         lambda weights: _models(context, weights),
         resamples=resamples,

@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+MOST_EPOCHS = 10**6
+
 
 class PredictorConfig(BaseModel):
     """Settings of the set function and its fit; section `predictor` of params.yaml.
@@ -22,7 +24,7 @@ class PredictorConfig(BaseModel):
 
     network: Literal["anchored", "paper"] = "anchored"
     start: str | None = None
-    epochs: int | None = Field(default=None, ge=1)
+    epochs: int | None = Field(default=None, ge=1, le=MOST_EPOCHS)
     patience: int | None = Field(default=6, ge=1)
     batch: int | None = Field(default=None, ge=1)
     learning_rate: float | None = Field(default=None, gt=0)

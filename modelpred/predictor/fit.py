@@ -32,6 +32,7 @@ from modelpred.errors import InvalidInput
 from modelpred.predictor.anchors import fit_size_path
 from modelpred.predictor.coarse_fit import fit_coarse_training
 from modelpred.predictor.config import PredictorConfig, Schedule
+from modelpred.predictor.fit_memory import require_fit_memory
 from modelpred.predictor.losses import (
     optimality_loss,
     relative_error_loss,
@@ -124,6 +125,7 @@ def fit_predictor(
             "least 2: ask for more or larger subsets"
         )
     weights, parameters = learned
+    require_fit_memory(config, model, points, subsets=len(weights))
     if validation is not None:
         validation = _learnable(model, points, *validation, role="validation")
     with torch_threads(_useful_threads(config.schedule(), points)):

@@ -30,7 +30,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from modelpred.errors import InvalidInput
+from modelpred.memory import require_memory
 from modelpred.metrics import Vector, best_temperature, tempered
+from modelpred.numbers import MOST_DRAWS
 from modelpred.predictor import Predictor, Refined
 from modelpred.refits.retraining import Refit, Retraining
 from modelpred.studies.bootstrap import laplace, predictive, resampled
@@ -55,12 +57,14 @@ from modelpred.studies.utility import (
     finished,
     full_model,
     refitted,
+    require_models,
     retrained,
 )
 
 STUDY = "calibration"
 # Resamples of each simulated table: 5 of them are below the 5% quantile.
 TABLE_RESAMPLES = 100
+BIN_BYTES = 1000  # a bin's rows in the tables of all methods
 
 
 class CalibrationConfig(BaseModel):
@@ -79,7 +83,7 @@ class CalibrationConfig(BaseModel):
     resamples: int = Field(default=500, ge=1)
     bins: int = Field(default=15, ge=1)
     refine: float = Field(default=0.5, ge=0)
-    tables: int = Field(default=10, ge=0)
+    tables: int = Field(default=10, ge=0, le=MOST_DRAWS)
     seed: int = Field(default=0, ge=0)
 
 
@@ -108,8 +112,7 @@ def run(config: CalibrationConfig, context: StudyContext) -> StudyResult:
         before = predictive(context.model, full, context.test_points)
     except InvalidInput as reason:
         return StudyResult({"skipped": str(reason)}, empty_tables())
-    generator = context.generator(seed=config.seed, study=STUDY, block=0)
-    weights = resampled(resamples=config.resamples, points=context.pool, generator=generator)
+    weights = _resamples(config, context)
     began = time.perf_counter()
     exact = retrained(weights, context, progress=context.progress)
     converged = finished(exact)
@@ -148,6 +151,14 @@ def run(config: CalibrationConfig, context: StudyContext) -> StudyResult:
         | {"truth_not_converged": int((~converged).sum()), "temperatures": temperatures},
         tables,
     )
+
+
+def _resamples(config: CalibrationConfig, context: StudyContext) -> Tensor:
+    """Weights of the resamples, after a check that there is memory for what follows."""
+    require_models(config.resamples, context, what="calibration.resamples")
+    require_memory(BIN_BYTES * config.bins, what=f"calibration.bins: {config.bins:,} bins")
+    generator = context.generator(seed=config.seed, study=STUDY, block=0)
+    return resampled(resamples=config.resamples, points=context.pool, generator=generator)
 
 
 def _bootstrap(refit: str) -> str:

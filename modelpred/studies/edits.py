@@ -37,6 +37,7 @@ from modelpred.studies.utility import (
     finished,
     full_model,
     recorded,
+    require_models,
     retrained,
     written_number,
 )
@@ -44,6 +45,7 @@ from modelpred.targets.points import Points
 from modelpred.targets.scoring import accuracies, mean_test_losses
 
 STUDY = "edits"
+MOST_TIMINGS = 1000  # of a refit; its median changes no more
 UNDEFINED = Interval(float("nan"), float("nan"), float("nan"), 0)
 
 
@@ -65,7 +67,7 @@ class EditsConfig(BaseModel):
     step: int = Field(default=5, ge=1)
     repeats: int = Field(default=10, ge=2)
     added: int = Field(default=145, ge=0)
-    timings: int = Field(default=3, ge=1)
+    timings: int = Field(default=3, ge=1, le=MOST_TIMINGS)
     seed: int = Field(default=0, ge=0)
 
 
@@ -73,19 +75,24 @@ def deletions(
     config: EditsConfig, *, points: int, generator: np.random.Generator
 ) -> Num[Tensor, "subsets points"]:
     """Return 0/1 weights: `repeats` subsets of every size, the smallest first."""
-    fewest = max(1, int(np.ceil(config.smallest * points)))
-    sizes = np.repeat(np.arange(points, fewest - 1, -config.step)[::-1], config.repeats)
+    sizes = np.repeat(_deletion_sizes(config, points), config.repeats)
     weights = torch.zeros(len(sizes), points, dtype=torch.uint8)
     for row, size in enumerate(sizes):
         weights[row, torch.from_numpy(generator.permutation(points)[:size])] = 1
     return weights
 
 
+def _deletion_sizes(config: EditsConfig, points: int) -> range:
+    """Rows that deletions leave, the fewest first."""
+    fewest = max(1, int(np.ceil(config.smallest * points)))
+    return range(points, fewest - 1, -config.step)[::-1]
+
+
 def additions(
     config: EditsConfig, *, points: int, candidates: int, generator: np.random.Generator
 ) -> Num[Tensor, "subsets more_points"]:
     """Return 0/1 weights: every point, and `repeats` draws of every number of candidates."""
-    counts = np.repeat(np.arange(config.step, candidates + 1, config.step), config.repeats)
+    counts = np.repeat(range(config.step, candidates + 1, config.step), config.repeats)
     weights = torch.zeros(len(counts), points + candidates, dtype=torch.uint8)
     weights[:, :points] = 1
     for row, count in enumerate(counts):
@@ -168,6 +175,8 @@ def run(config: EditsConfig, context: StudyContext) -> StudyResult:
 
     The metrics are a summary of each method, and the same for additions under `addition`.
     """
+    asked = config.repeats * len(_deletion_sizes(config, context.pool))
+    require_models(asked, context, what="edits.repeats")
     generator = context.generator(seed=config.seed, study=STUDY, block=0)
     weights = deletions(config, points=context.pool, generator=generator)
     base = torch.ones(context.pool)
@@ -178,6 +187,8 @@ def run(config: EditsConfig, context: StudyContext) -> StudyResult:
     if longer is not None:
         generator = context.generator(seed=config.seed, study=STUDY, block=1)
         candidates = longer.pool - context.pool
+        asked = config.repeats * (candidates // config.step)
+        require_models(asked, longer, what="edits.repeats")
         more = additions(config, points=context.pool, candidates=candidates, generator=generator)
         base = torch.cat([base, base.new_zeros(candidates)])
         added = _protocol(config, longer, more, base=base, whole=longer.pool)

@@ -39,6 +39,7 @@ from modelpred.studies.utility import (
     StudyResult,
     finished,
     refitted,
+    require_models,
     retrained,
     written_number,
 )
@@ -85,6 +86,7 @@ class MarginBank:
 
 def retrained_bank(config: LdsConfig, context: StudyContext) -> MarginBank:
     """The margins of models retrained on random subsets."""
+    require_models(config.subsets, context, what="lds.subsets")
     generator = context.generator(seed=config.seed, study=STUDY, block=0)
     size = max(1, round(config.share * context.pool))
     weights = torch.zeros(config.subsets, context.pool, dtype=torch.uint8)

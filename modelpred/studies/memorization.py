@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from modelpred.metrics import Differences, Vector, pearson, top_overlap
+from modelpred.numbers import MOST_DRAWS
 from modelpred.studies.feldman import HARD, Estimator, Memorization, draw_share
 from modelpred.studies.utility import (
     StudyContext,
@@ -45,7 +46,7 @@ class MemorizationConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    subsets: int = Field(default=1000, ge=2)
+    subsets: int = Field(default=1000, ge=2, le=MOST_DRAWS)
     share: float = Field(default=0.7, gt=0, lt=1)
     strongest: int = Field(default=100, ge=0)
     rivals: bool = True

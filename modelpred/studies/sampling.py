@@ -42,6 +42,7 @@ from modelpred.refits.retraining import Progress
 # Bytes of float64 weights in a call to the utility.
 WEIGHT_BYTES = 16 * 2**20
 LEAST_PROBABILITY = 1e-16
+REUSE_BYTES = 35  # of each evaluation and point, as measured
 MOST_LOST = 0.2  # largest share of a point's probability that failed models may lose
 # A model changes most with its first ten or so rows, whatever the total number.
 FEWEST_POSITIONS = 10
@@ -118,6 +119,10 @@ class Sampler(ABC):
         """Return the number of evaluations of this many rounds."""
 
     @abstractmethod
+    def memory(self, rounds: int) -> int:
+        """Bytes that drawing so many rounds at once takes, as measured."""
+
+    @abstractmethod
     def draw(self, rounds: int, game: Game) -> None:
         """Draw this many additional rounds."""
 
@@ -172,6 +177,9 @@ class _Reuse(Sampler):
 
     def evaluations(self, rounds: int) -> int:
         return rounds * self.points
+
+    def memory(self, rounds: int) -> int:
+        return REUSE_BYTES * rounds * self.points**2
 
     def draw(self, rounds: int, game: Game) -> None:
         bits = self.generator.integers(0, 2, size=(rounds * self.points, self.points))
@@ -258,6 +266,10 @@ class _Orders(Sampler):
         return orders * (
             len(_inner(self.long, self.points)) + windows * len(_inner(self.short, self.points))
         )
+
+    def memory(self, rounds: int) -> int:
+        windows = -(-self.points // self.width) if self.width else 0
+        return (100 + 14 * windows) * rounds * self.orders_a_round * self.points
 
     def draw(self, rounds: int, game: Game) -> None:
         long = long_orders(self.points, rounds, paired=self.paired, generator=self.for_long)

@@ -36,8 +36,15 @@ from modelpred.studies.greedy_selection import (
     top_by_value,
     with_swaps,
 )
-from modelpred.studies.utility import StudyContext, StudyResult, game_of, groups_of, written_number
-from modelpred.studies.valuation_methods import OURS, MethodValues, values_by_method
+from modelpred.studies.utility import (
+    StudyContext,
+    StudyResult,
+    game_of,
+    groups_of,
+    require_models,
+    written_number,
+)
+from modelpred.studies.valuation_methods import OURS, MethodValues, require_orders, values_by_method
 from modelpred.targets.points import Points
 
 STUDY = "selection"
@@ -84,6 +91,8 @@ def run(config: SelectionConfig, context: StudyContext) -> StudyResult:
     quota = _quota(config, context)
     generator = context.generator(seed=config.seed, study=STUDY, block=1)
     sizes = _sizes(config, context.pool)
+    require_models(config.random * len(sizes), context, what="selection.random")
+    require_orders(config.permutations, points=context.pool)
     seconds: dict[str, float] = {}
     selections = _greedy(config, validation, quota, sizes, seconds)
     values = values_by_method(validation, permutations=config.permutations, generator=generator)
@@ -142,6 +151,8 @@ def headline_size(config: SelectionConfig, pool: int) -> int:
 
 
 def _sizes(config: SelectionConfig, pool: int) -> list[int]:
+    if config.step * pool < 0.5:  # closer than the rows
+        return list(range(1, pool + 1))
     shares = np.arange(1, int(1 / config.step + 1e-9) + 1) * config.step
     sizes = {max(1, round(share * pool)) for share in shares}
     return sorted(sizes | {headline_size(config, pool), pool})

@@ -39,6 +39,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from scipy.special import betaln, gammaln
 
 from modelpred.errors import InvalidInput
+from modelpred.memory import require_memory
 from modelpred.metrics import Vector
 from modelpred.refits.retraining import Progress, silent
 from modelpred.studies.sampling import (
@@ -199,6 +200,8 @@ def estimate_values(
     while True:
         more = max(FIRST_CHECK, drawn // 4) if rule.is_active else rounds
         more = min(more, rounds - drawn)
+        orders = more * each
+        require_memory(source.memory(more), what=f"{orders:,} random orders of {points:,} rows")
         source.draw(more, game)
         drawn += more
         if drawn == rounds or rule.is_met(_summarised(source.estimates(), total, game)):

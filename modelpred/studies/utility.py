@@ -25,6 +25,7 @@ from torch import Tensor
 
 from modelpred.dataset.cells import column_of
 from modelpred.errors import InvalidInput
+from modelpred.memory import require_memory
 from modelpred.refits.retraining import Progress, Refit, Retraining, checked_weights, silent
 from modelpred.targets.model import TargetModel
 from modelpred.targets.points import Points
@@ -189,6 +190,21 @@ def full_model(
             "features, or change targets.tolerance or targets.C"
         )
     return full
+
+
+def require_models(subsets: int, context: StudyContext, *, what: str) -> None:
+    """Check that there is memory for so many subsets, their models and the losses of these.
+
+    Args:
+        subsets: their number, which may be any.
+        context: its rows and family.
+        what: the subsets, with the setting that asks for them.
+    """
+    points = context.points
+    parameters = context.model.parameter_count(points.features.shape[1], points.classes)
+    # Weights as bytes and as float64; parameters and losses of the truth and of one refit.
+    each = 9 * context.pool + 32 * parameters + 24 * len(context.test_points.labels)
+    require_memory(subsets * each, what=f"{what}: models of {subsets:,} subsets")
 
 
 def finished(parameters: Float[Tensor, "subsets parameters"]) -> Bool[Tensor, " subsets"]:

@@ -45,9 +45,10 @@ import torch
 from jaxtyping import Float, Num
 from torch import Tensor
 
+from modelpred.memory import require_memory
 from modelpred.metrics import Vector
 from modelpred.refits.retraining import Refit
-from modelpred.studies.sampling import SamplerName, UndefinedUtility
+from modelpred.studies.sampling import REUSE_BYTES, SamplerName, UndefinedUtility
 from modelpred.studies.semivalues import (
     Semivalue,
     SemivalueName,
@@ -83,6 +84,12 @@ class MethodValues:
     seconds: float
 
 
+def require_orders(permutations: int, *, points: int) -> None:
+    """Check that there is memory to value so many points with a budget of so many random orders."""
+    needed = REUSE_BYTES * permutations * points**2  # the largest of the samplers that are used
+    require_memory(needed, what=f"permutations: {permutations:,} random orders of {points:,} rows")
+
+
 def values_by_method(
     context: StudyContext, *, permutations: int, generator: np.random.Generator
 ) -> dict[str, MethodValues]:
@@ -91,6 +98,7 @@ def values_by_method(
     Higher values are better for all methods. The utility is minus the mean loss on the context's
     test rows. A method with too many failed models is excluded, unless it uses the subject.
     """
+    require_orders(permutations, points=context.pool)
     draws = generator.spawn(5)
     subject = context.refits[context.subject]
     game = game_of(subject, context)

@@ -28,6 +28,11 @@ class SubsetsConfig(BaseModel):
     block: Annotated[int, Field(ge=1)] = 250
     seed: int = 0
 
+    @property
+    def total(self) -> int:
+        """Number of subsets of all roles."""
+        return sum(sum(counts.values()) for counts in (self.fit, self.validation, self.test))
+
 
 def require_known(what: str, name: str, known: tuple[str, ...]) -> None:
     """Refuse a name that is not among the known ones."""

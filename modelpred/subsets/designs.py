@@ -11,9 +11,13 @@ from jaxtyping import Int, Int32, UInt8
 from torch import Tensor
 
 from modelpred.errors import InvalidInput
+from modelpred.memory import require_memory
 from modelpred.subsets.config import DESIGNS, require_known
 
 SMALLEST_POOL = 3
+UNBOUNDED = 2**62  # distinct subsets that no request exhausts
+# Measured bytes of a subset, for each point and beside: while subsets are drawn, and in all while they are written.
+DRAWN_BYTES, WRITTEN_BYTES = (4, 300), (13, 600)
 DRAWN_TOGETHER = 250  # not the shard size, which may change without changing the subsets
 
 Rows = UInt8[np.ndarray, "subsets points"] | Int32[np.ndarray, "subsets points"]
@@ -37,6 +41,7 @@ def draw(
         raise InvalidInput(f"the number of subsets must be at least 0, got {count}")
     if design == "leave_one_out" and count > points:
         raise InvalidInput(f"{points} points have {points} leave_one_out subsets, not {count}")
+    require_subset_memory(count, points)
     return torch.from_numpy(compact(draw_block(design, points, count, generator)))
 
 
@@ -88,12 +93,24 @@ def draw_any(design: str, points: int, count: int, generator: np.random.Generato
 
 
 def support_size(design: str, points: int) -> int:
-    """Number of distinct subsets that the design can draw."""
+    """Number of distinct subsets that the design can draw; UNBOUNDED stands for all numbers above it."""
     if design == "bootstrap":
-        return math.comb(2 * points - 1, points)
+        return _choices(2 * points - 1, points)
     smallest, largest, always = members(design, points)
     sizes = range(smallest - always, largest - always + 1)
-    return sum(math.comb(points - always, size) for size in sizes)
+    # Of many points, the middle size alone is enough.
+    middle = min(max((points - always) // 2, sizes[0]), sizes[-1])
+    if _choices(points - always, middle) == UNBOUNDED:
+        return UNBOUNDED
+    return min(UNBOUNDED, sum(_choices(points - always, size) for size in sizes))
+
+
+def _choices(points: int, size: int) -> int:
+    """Number of ways to choose, or UNBOUNDED where there are more."""
+    logarithm = math.lgamma(points + 1) - math.lgamma(size + 1) - math.lgamma(points - size + 1)
+    if logarithm > math.log(UNBOUNDED) + 1:
+        return UNBOUNDED
+    return min(math.comb(points, size), UNBOUNDED)
 
 
 def every_subset(design: str, points: int) -> Iterator[Row]:
@@ -128,3 +145,10 @@ def require_points(points: int) -> None:
     """Refuse a pool that is too small to have subsets."""
     if points < SMALLEST_POOL:
         raise InvalidInput(f"subsets need at least {SMALLEST_POOL} points, got {points}")
+
+
+def require_subset_memory(count: int, points: int, *, each: tuple[int, int] = DRAWN_BYTES) -> None:
+    """Check that there is memory to draw, or to write, so many subsets."""
+    per_point, beside = each
+    needed = count * (per_point * points + beside)
+    require_memory(needed, what=f"{count:,} subsets of {points:,} rows")

@@ -15,7 +15,9 @@ from modelpred.errors import InvalidInput
 from modelpred.subsets.classes import SIZES, Classes
 from modelpred.subsets.config import DESIGNS, ROLES, Design, SubsetsConfig
 from modelpred.subsets.designs import (
+    DRAWN_BYTES,
     DRAWN_TOGETHER,
+    WRITTEN_BYTES,
     Row,
     Rows,
     compact,
@@ -24,6 +26,7 @@ from modelpred.subsets.designs import (
     every_subset,
     keys,
     require_points,
+    require_subset_memory,
     support_size,
 )
 from modelpred.subsets.rows import Subsets, joined
@@ -37,6 +40,7 @@ def draw_subsets(
     points: int,
     labels: Tensor | None = None,
     earlier: Sequence[Earlier] = (),
+    written: bool = False,
 ) -> Subsets:
     """The subsets that the config asks for: test, validation, fit, and design after design.
 
@@ -49,11 +53,14 @@ def draw_subsets(
         points: number of rows now.
         labels: class of each row as an index; None for a regression, which lacks nothing.
         earlier: where the rows of the versions before are, oldest first; none for a new pool.
+        written: whether `write_subsets` follows, which needs more memory.
 
     Raises:
-        InvalidInput: a role without subsets, more asked for than there are distinct ones, or
-            labels of another number of rows.
+        InvalidInput: a role without subsets, more asked for than there are distinct ones or than
+            memory can hold, or labels of another number of rows.
     """
+    require_points(points)
+    require_subset_memory(config.total, points, each=WRITTEN_BYTES if written else DRAWN_BYTES)
     if labels is not None and len(labels) != points:
         raise InvalidInput(f"labels of {len(labels)} rows were given for {points} points")
     drawn, redrawn = _drawn(
@@ -143,6 +150,7 @@ class _Drawer:
         self._points = points
         self._classes = classes
         self._drawn: set[bytes] = set()
+        self._remaining: dict[str, dict[bytes, Row]] = {}
         self._exhausted: set[str] = set()  # designs without a new subset that has every class
 
     def take(self, weights: Rows) -> bool:
@@ -252,5 +260,11 @@ class _Drawer:
         return support_size(design, self._points) * self._points <= ENUMERABLE
 
     def _left(self, design: str) -> list[Row]:
-        support = every_subset(design, self._points)
-        return [weights for weights in support if weights.tobytes() not in self._drawn]
+        """What is not drawn yet of a design whose subsets can be listed."""
+        known = self._remaining.get(design)
+        if known is None:
+            support = every_subset(design, self._points)
+            known = {weights.tobytes(): weights for weights in support}
+        left = {key: weights for key, weights in known.items() if key not in self._drawn}
+        self._remaining[design] = left
+        return list(left.values())

@@ -368,7 +368,7 @@ class IterativeFamily(TargetModel):
 
     learning_rate: Annotated[float, Field(gt=0)] = 0.5
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    steps: Annotated[int, Field(ge=1)] = 150
+    steps: Annotated[int, Field(ge=1, le=10**6)] = 150
     seed: Annotated[int, Field(ge=0)] = 0
 
     @property

@@ -20,6 +20,7 @@ from modelpred.targets.families import target_model
 from modelpred.targets.jobs import BlockJob, JobInputs, job_inputs, read_inputs
 from modelpred.targets.model import TargetModel
 from modelpred.targets.parquet import CorruptShard, Shard, ShardMetadata, shard_bytes
+from modelpred.targets.points import points_of
 from modelpred.targets.remote import is_url
 from modelpred.targets.shards import (
     ManifestEntry,
@@ -27,7 +28,7 @@ from modelpred.targets.shards import (
     write_file,
     write_manifest,
 )
-from modelpred.targets.training import train_targets
+from modelpred.targets.training import require_training_memory, train_targets
 
 ROUNDS = 2  # of training what the store lacks: an entry may be damaged as soon as it is written
 
@@ -46,8 +47,18 @@ def block_jobs(
     tolerance: float,
     block_size: int,
 ) -> list[BlockJob]:
-    """One job per block, in the order of the subsets."""
+    """One job per block, in the order of the subsets.
+
+    Raises:
+        InvalidInput: there is not the memory to train the largest block.
+    """
     inputs = read_inputs(dataset, subsets, block_size)
+    table = inputs.dataset
+    require_training_memory(
+        model,
+        points_of(table.features, table.labels, len(table.classes)),
+        subsets=max(map(len, inputs.blocks.values()), default=0),
+    )
     return [
         BlockJob(
             block=name,

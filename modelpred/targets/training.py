@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from modelpred.errors import InvalidInput
+from modelpred.memory import require_memory
 from modelpred.targets.model import TargetModel
 from modelpred.targets.points import Array, Points, class_counts, points_of
 from modelpred.targets.solving import Solution, Solver
@@ -95,6 +96,7 @@ def train_targets(
     points = points_of(features, labels, known, sample_weight=sample_weight)
     size = model.parameter_count(points.features.shape[1], points.classes)
     table = weights_of(weights, points=len(points.features))
+    require_training_memory(model, points, subsets=len(table))
     begin = None if start is None else _checked_start(start, len(table), size, points)
     if not tolerance > 0:
         raise InvalidInput(f"tolerance is {tolerance}; expected a positive number")
@@ -118,6 +120,20 @@ def train_targets(
         # Still inside: the threads of torch's own pool spin for a while after each of its operations.
         places = order.argsort().to(points.features.device)
         return _joined(done, places, size, as_numpy=as_numpy)
+
+
+def require_training_memory(model: TargetModel, points: Points, *, subsets: int) -> None:
+    """Check that there is memory to train so many subsets at once.
+
+    Raises:
+        InvalidInput: there is less.
+    """
+    parameters = model.parameter_count(points.features.shape[1], points.classes)
+    # Parameters as float64, by blocks, joined and in order, and what the smallest block passes over.
+    needed = subsets * parameters * 24 + model.bytes_per_subset(points)
+    require_memory(
+        needed, what=f"{subsets:,} {model.name} models of {parameters:,} parameters each"
+    )
 
 
 @dataclass(frozen=True)
