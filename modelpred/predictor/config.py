@@ -6,7 +6,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-MOST_EPOCHS = 10**6
+from modelpred.numbers import LARGEST_SEED
+
+MOST_EPOCHS = 10**6  # so many take days on the smallest pool
 
 
 class PredictorConfig(BaseModel):
@@ -33,7 +35,7 @@ class PredictorConfig(BaseModel):
     width: int = Field(default=128, ge=1)
     steps: int | None = Field(default=None, ge=0)
     step_width: int = Field(default=32, ge=1)
-    seed: int = 0
+    seed: int = Field(default=0, ge=-LARGEST_SEED, lt=LARGEST_SEED)
 
     def schedule(self) -> "Schedule":
         """The settings with every `None` resolved."""

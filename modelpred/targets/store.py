@@ -47,18 +47,8 @@ def block_jobs(
     tolerance: float,
     block_size: int,
 ) -> list[BlockJob]:
-    """One job per block, in the order of the subsets.
-
-    Raises:
-        InvalidInput: there is not the memory to train the largest block.
-    """
+    """One job per block, in the order of the subsets."""
     inputs = read_inputs(dataset, subsets, block_size)
-    table = inputs.dataset
-    require_training_memory(
-        model,
-        points_of(table.features, table.labels, len(table.classes)),
-        subsets=max(map(len, inputs.blocks.values()), default=0),
-    )
     return [
         BlockJob(
             block=name,
@@ -189,6 +179,7 @@ def collect_shards(
 
     Raises:
         CorruptShard: a job's shard is not in the store.
+        InvalidInput: there is not the memory to train the largest block.
     """
     folder.mkdir(parents=True, exist_ok=True)
     copied: dict[str, _Copy] = {}
@@ -204,6 +195,7 @@ def collect_shards(
     missing = copy_from_store(jobs)
     for _ in range(ROUNDS if train else 0):
         if missing and train:
+            _require_memory(missing)
             train(missing)
             missing = copy_from_store(missing)
     if missing:
@@ -235,6 +227,16 @@ def collect_shards(
             ]
         ),
     )
+
+
+def _require_memory(jobs: Sequence[BlockJob]) -> None:
+    """Refuse blocks that cannot be trained before the workers start."""
+    for job in jobs:
+        inputs, block = job_inputs(job)
+        table = inputs.dataset
+        points = points_of(table.features, table.labels, len(table.classes))
+        model = target_model(job.model, **job.settings)
+        require_training_memory(model, points, subsets=len(block))
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelpred.dataset import DatasetConfig, prepare, write_dataset
+from modelpred.errors import InvalidInput
 from modelpred.subsets import SubsetsConfig, draw_subsets, write_subsets
 from modelpred.targets import target_model
 from modelpred.targets.entries import ShardStore
@@ -387,6 +388,19 @@ def test_a_store_that_loses_what_it_is_given_ends_the_run(place, tmp_path, caplo
         collect_shards(jobs, tmp_path / "targets", train=train)
     assert jobs[0].fingerprint in caplog.text
     assert "does not match the hash in its name" in caplog.text
+
+
+def test_blocks_that_memory_cannot_hold_are_refused_before_workers_start(place, tmp_path):
+    jobs = block_jobs(
+        dataset=place / "dataset",
+        subsets=place / "subsets",
+        store=tmp_path / "store",
+        model=target_model("mlp", hidden=10**12),
+        tolerance=1e-8,
+        block_size=3,
+    )
+    with pytest.raises(InvalidInput, match=r"3 mlp models of .* of memory are needed"):
+        collect_shards(jobs, tmp_path / "targets", train=lambda _: pytest.fail("trained"))
 
 
 def test_a_stale_job_does_not_remove_what_the_store_holds(place, tmp_path):
