@@ -3,7 +3,7 @@
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -179,25 +179,43 @@ def serve(
 
 
 @app.command("lds")
-def score_attributions(files: list[Path], project: Project = Path()) -> None:
-    """Compute the LDS of attribution matrices [test rows, training rows] with the run's models.
+def score_attributions(
+    files: list[Path],
+    project: Project = Path(),
+    order: Annotated[
+        Literal["test-train", "train-test"] | None,
+        typer.Option(
+            help="Axes of the matrix: test-train (captum, kronfluence, quanda) or train-test (dattri, "
+            "TRAK, pyDVL). By default, the shape tells."
+        ),
+    ] = None,
+) -> None:
+    """Compute the LDS of attribution matrices of test and training rows with the run's models.
 
-    A file is .npy, .csv or .parquet, with rows and columns in the order of
+    A file is .npy, .pt, .safetensors, .csv or .parquet, with rows and columns in the order of
     artifacts/studies/lds/order.csv. A positive entry means that the training row raises the margin
     of the test row.
     """
     import polars as pl  # noqa: PLC0415
 
     from modelpred.errors import InvalidInput  # noqa: PLC0415
-    from modelpred.studies import lds  # noqa: PLC0415
+    from modelpred.studies import attribution_files, lds  # noqa: PLC0415
 
     folder = project / "artifacts" / "studies" / "lds"
     try:
         bank = lds.read_margins(folder / "bank.parquet")
+        points, tests = bank.weights.shape[1], bank.margins.shape[1]
         rows = [
-            lds.score_attribution(bank, lds.read_attribution(file), name=file.stem)
+            lds.score_attribution(
+                bank,
+                attribution_files.oriented(
+                    attribution_files.read_attribution(file),
+                    tests=tests, points=points, order=order, name=file.stem,
+                ),
+                name=file.stem,
+            )
             for file in files
-        ]
+        ]  # fmt: skip
     except InvalidInput as error:
         sys.exit(str(error))
     table = pl.concat(
@@ -214,6 +232,8 @@ def score_attributions(files: list[Path], project: Project = Path()) -> None:
     ).iter_rows():
         words = method.replace("_", " ")
         typer.echo(f"{words:<24}{form:<10}{score:>7.3f}   {low:.3f} to {high:.3f}")
+    for note in filter(None, map(attribution_files.sign_note, rows)):
+        typer.echo(note)
 
 
 def _trained(artifacts: Path) -> str:

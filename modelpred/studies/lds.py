@@ -180,37 +180,6 @@ def score_attribution(
     return _row(name, "additive", summed(bank.weights[used], values), bank.margins[used])
 
 
-def read_attribution(path: Path) -> NDArray[Any]:
-    """Read a matrix from a .npy, .csv or .parquet file (columns are points) without unpickling.
-
-    Raises:
-        InvalidInput: the file does not exist, has another type, or is not a matrix of numbers.
-    """
-    readers = {".npy": _read_npy, ".csv": _read_csv, ".parquet": _read_parquet}
-    if path.suffix not in readers:
-        known = ", ".join(readers)
-        raise InvalidInput(f"{path} is not an attribution; expected a file that ends in {known}")
-    if not path.is_file():
-        raise InvalidInput(f"{path} is missing")
-    try:
-        return readers[path.suffix](path)
-    except (pl.exceptions.PolarsError, ValueError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise InvalidInput(f"{path} is not a matrix of numbers: {reason}") from error
-
-
-def _read_npy(path: Path) -> NDArray[Any]:
-    return np.load(path, allow_pickle=False)
-
-
-def _read_csv(path: Path) -> NDArray[Any]:
-    return pl.read_csv(path, glob=False).cast(pl.Float64).to_numpy()
-
-
-def _read_parquet(path: Path) -> NDArray[Any]:
-    return pl.read_parquet(path, glob=False).cast(pl.Float64).to_numpy()
-
-
 def _row(method: str, form: str, predicted: Tensor, margins: Tensor) -> dict[str, Any]:
     # Rounded, so that equal models are ties and are not ranked by their rounding errors.
     scale = predicted.abs().max().clamp(min=torch.finfo(predicted.dtype).tiny)

@@ -5,11 +5,13 @@ import polars as pl
 import pytest
 import scipy.stats
 import torch
+from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from modelpred.cli import app
 from modelpred.errors import InvalidInput
 from modelpred.studies import lds
+from modelpred.studies.attribution_files import oriented
 from modelpred.studies.lds import LdsConfig, MarginBank, leave_one_out_effects, retrained_bank
 from modelpred.studies.utility import write_result
 from tests.studies.conftest import make_context
@@ -166,19 +168,70 @@ def test_the_command_scores_a_matrix_from_any_of_three_kinds_of_file(project):
 def test_files_without_a_matrix_are_refused_in_one_line(project):
     place, effects = project
     np.save(place / "objects.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    np.save(place / "turned.npy", effects.T)
+    np.save(place / "short.npy", effects[:, 1:])
+    torch.save(torch.nn.Linear(2, 2), place / "model.pt")  # an object, which loading would build
+    torch.save({"a": torch.ones(2), "b": torch.ones(2)}, place / "two.pt")
+    (place / "cut.pt").write_bytes((place / "two.pt").read_bytes()[:200])
+    (place / "cut.safetensors").write_bytes(b"12345678{")
     (place / "words.csv").write_text("a,b\nx,y\n")
     (place / "notes.txt").write_text("1")
     for name, message in {
         "objects.npy": "is not a matrix of numbers",
-        "turned.npy": "transpose it",
+        "short.npy": "expected [",
+        "model.pt": "is not a matrix of numbers",
+        "two.pt": "expected one matrix, got 2 entries",
+        "cut.pt": "is not a matrix of numbers",
+        "cut.safetensors": "is not a matrix of numbers",
         "words.csv": "is not a matrix of numbers",
-        "notes.txt": "expected a file that ends in .npy, .csv, .parquet",
+        "notes.txt": "expected a file that ends in .npy, .pt, .safetensors, .csv, .parquet",
         "none.npy": "is missing",
     }.items():
         said = CliRunner().invoke(app, ["lds", str(place / name), "--project", str(place)])
         assert said.exit_code == 1
         assert message in said.output
         assert len(said.output.splitlines()) == 1
-    elsewhere = CliRunner().invoke(app, ["lds", str(place / "turned.npy"), "--project", "none"])
+    elsewhere = CliRunner().invoke(app, ["lds", str(place / "short.npy"), "--project", "none"])
     assert "run the lds study first" in elsewhere.output
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("kind", ["npy", "pt", "named.pt", "safetensors"])
+def test_both_orders_of_all_kinds_of_file_score_the_same(project, kind, turned):
+    place, effects = project
+    matrix = torch.from_numpy(effects.T.copy() if turned else effects)
+    path = place / f"matrix.{kind}"
+    if kind == "npy":
+        np.save(path, matrix.numpy())
+    elif kind == "safetensors":
+        save_file({"attributions": matrix.contiguous()}, path)
+    else:
+        torch.save(matrix if kind == "pt" else {"attributions": matrix}, path)
+    said = CliRunner().invoke(app, ["lds", str(path), "--project", str(place)])
+    assert said.exit_code == 0, said.output
+    bank = lds.read_margins(place / "artifacts" / "studies" / "lds" / "bank.parquet")
+    expected = lds.score_attribution(bank, effects)["lds"]
+    assert f"{expected:.3f}" in said.output.splitlines()[1]
+    assert "other way round" not in said.output
+    told = "train-test" if turned else "test-train"
+    again = CliRunner().invoke(app, ["lds", str(path), "--project", str(place), "--order", told])
+    assert again.output == said.output
+    wrong = "test-train" if turned else "train-test"
+    refused = CliRunner().invoke(app, ["lds", str(path), "--project", str(place), "--order", wrong])
+    assert refused.exit_code == 1
+    assert "expected [" in refused.output
+
+
+def test_a_sign_that_is_the_other_way_round_is_said(project):
+    place, effects = project
+    np.save(place / "loss.npy", -effects)
+    said = CliRunner().invoke(app, ["lds", str(place / "loss.npy"), "--project", str(place)])
+    assert "loss: the sign is the other way round; with -1 times the matrix" in said.output
+
+
+def test_a_square_matrix_needs_its_order():
+    square = np.arange(4.0).reshape(2, 2)
+    options = {"tests": 2, "points": 2, "name": "a"}
+    with pytest.raises(InvalidInput, match=r"square.*--order"):
+        oriented(square, order=None, **options)
+    assert torch.equal(oriented(square, order="train-test", **options), torch.tensor(square.T))
+    assert torch.equal(oriented(square, order="test-train", **options), torch.tensor(square))
