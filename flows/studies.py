@@ -40,7 +40,7 @@ from modelpred.targets import points_of
 
 
 def _preparation(trained: int, predictor: Predictor) -> Preparation | None:
-    """Cost of the predictor before its first prediction; None for one without its history."""
+    """Cost of the predictor before its first prediction; None if its history is missing."""
     if not predictor.history:
         return None
     seconds = max(epoch["seconds"] for epoch in predictor.history)

@@ -32,7 +32,7 @@ FEATURES = (
 
 
 def higgs_table(file: str | None = None) -> Table:
-    """The challenge's first events, complete and without angles.
+    """The first events of the challenge, with missing values replaced and without angles.
 
     Args:
         file: a path to CSV or Parquet, or `openml:` with a number or name; by default OpenML's.

@@ -37,7 +37,7 @@ from modelpred.errors import InvalidInput
 
 @dataclass(frozen=True)
 class Dataset:
-    """Points to train on and to test on.
+    """Training and test points with their original rows.
 
     Attributes:
         name: the source table's name.
