@@ -14,17 +14,20 @@ MOST_EPOCHS = 10**6  # so many take days on the smallest pool
 class PredictorConfig(BaseModel):
     """Settings of the set function and its fit; section `predictor` of params.yaml.
 
+    `auto` is `anchored` for small pools. From 100,000 rows x parameters on it is `newton`
+    (newton_network.py) if its error on held-out subsets is at most 1%, or if the family has more than 400
+    parameters, so that fitting the steps of `anchored` would take minutes.
+
     `None` means what the network was designed with: for `anchored` 20 epochs of batches of 128 at
     2e-3, for `paper` 15 epochs of batches of 32 at 1e-4; and as many steps as the pool needs
-    (planned_steps). `start` names the
-    revision whose predictor the fit starts from, which needs a quarter of the epochs. A fit that is
+    (planned_steps). `start` names the revision whose predictor the fit starts from, which needs a quarter of the epochs. A fit that is
     watched on validation subsets ends early when their error has not fallen for `patience` epochs of
     its second half; `None` goes on to the end, and so does `paper`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    network: Literal["anchored", "paper"] = "anchored"
+    network: Literal["auto", "newton", "anchored", "paper"] = "auto"
     start: str | None = None
     epochs: int | None = Field(default=None, ge=1, le=MOST_EPOCHS)
     patience: int | None = Field(default=6, ge=1)
@@ -39,7 +42,7 @@ class PredictorConfig(BaseModel):
 
     def schedule(self) -> "Schedule":
         """The settings with every `None` resolved."""
-        usual = SCHEDULES[self.network]
+        usual = SCHEDULES["paper" if self.network == "paper" else "anchored"]
         if self.start is not None:
             usual = {**usual, "epochs": math.ceil(usual["epochs"] / 4)}
         given = {

@@ -25,6 +25,8 @@ from modelpred.errors import InvalidInput
 from modelpred.predictor.anchors import Anchors, SizePath
 from modelpred.predictor.coarse_training import CoarseTraining
 from modelpred.predictor.config import PredictorConfig
+from modelpred.predictor.newton_network import INPUTS
+from modelpred.predictor.newton_path import NewtonPath
 from modelpred.predictor.predictor import Predictor, build_network
 from modelpred.sealed import (
     SEAL,
@@ -44,8 +46,8 @@ PREDICTOR_FILES = (TENSORS_FILE, DESCRIPTION_FILE)
 """What the fingerprint names."""
 HISTORY_FILE = "history.json"
 AGAIN = "run the predictor stage again"
-ANCHORS: dict[str, type[SizePath] | type[CoarseTraining]] = {
-    kind.kind: kind for kind in (SizePath, CoarseTraining)
+ANCHORS: dict[str, type[SizePath] | type[NewtonPath] | type[CoarseTraining]] = {
+    kind.kind: kind for kind in (SizePath, NewtonPath, CoarseTraining)
 }
 
 
@@ -236,6 +238,11 @@ def _steps(tensors: dict[str, Tensor], description: PredictorDescription) -> int
     """The learned steps that the file holds; 0 for a network that has none."""
     if description.config.network == "paper":
         return 0
+    if description.anchors == NewtonPath.kind:
+        corrections = tensors.get("network.corrections")
+        if corrections is None or corrections.ndim != 3 or corrections.shape[1] != INPUTS:
+            raise InvalidInput("it has no corrections network.corrections")
+        return len(corrections) - 1
     name = "network.follow"
     if name not in tensors or tensors[name].ndim != 1:
         raise InvalidInput(f"it has no list of steps {name}")

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from modelpred.errors import InvalidInput
-from modelpred.predictor.anchors import fit_size_path
+from modelpred.predictor.anchors import JOINT_BLOCK, fit_size_path
 from modelpred.predictor.coarse_fit import fit_coarse_training
 from modelpred.predictor.config import PredictorConfig, Schedule
 from modelpred.predictor.fit_memory import require_fit_memory
@@ -40,6 +40,14 @@ from modelpred.predictor.losses import (
     utility_loss,
 )
 from modelpred.predictor.network import AnchoredNetwork, SetNetwork, initialise
+from modelpred.predictor.newton_network import (
+    ENOUGH,
+    MOST_GRADIENTS,
+    NewtonNetwork,
+    Trained,
+    fit_newton_network,
+)
+from modelpred.predictor.newton_path import LARGEST_INVERSE, fit_newton_path, has_newton_path
 from modelpred.predictor.predictor import (
     ANSWER_BLOCK,
     Predictor,
@@ -49,6 +57,7 @@ from modelpred.predictor.predictor import (
 from modelpred.predictor.step_count import planned_steps
 from modelpred.refits import Progress, content_order
 from modelpred.targets import Points, TargetModel
+from modelpred.targets.linear import Linear
 from modelpred.targets.points import class_counts
 from modelpred.targets.spill import allocate, gather_rows
 from modelpred.targets.threads import torch_threads
@@ -59,6 +68,9 @@ NOTHING_LEARNED: dict[str, float | int] = {
 SCALED_ON = 2**14  # subsets that decide the scales of inputs and outputs
 MOST_FRESH = 2**16  # untrained subsets of an epoch
 WATCHED = 512  # subsets of the fit that are watched where no others are given
+# Rows x parameters below which `auto` learns steps at once: the fit takes seconds, and an answer costs
+# as little as handing it over.
+LEAST_DIRECTIONS = 100_000
 SMALL_BATCH_SCORES = 2**18  # scores of a batch up to which one thread is best
 
 
@@ -128,6 +140,35 @@ def fit_predictor(
     require_fit_memory(config, model, points, subsets=len(weights))
     if validation is not None:
         validation = _learnable(model, points, *validation, role="validation")
+    if uses_newton(config, model, points, start):
+        fitted = _fit_newton(
+            config, model, points, (weights, parameters), validation,
+            tolerance=tolerance, row_ids=row_ids,
+        )  # fmt: skip
+        if fitted is not None:
+            return fitted
+    return _fit_network(
+        config, model, points, (weights, parameters), validation,
+        tolerance=tolerance, row_ids=row_ids, start=start, progress=progress,
+    )  # fmt: skip
+
+
+def _fit_network(
+    config: PredictorConfig,
+    model: TargetModel,
+    points: Points,
+    fit: Trained,
+    validation: Trained | None,
+    *,
+    tolerance: float,
+    row_ids: tuple[str, ...],
+    start: Predictor | None,
+    progress: Progress | None,
+) -> Predictor:
+    """The predictor of a network that learns by gradient descent, or that answers exactly."""
+    if config.network == "auto":
+        config = config.model_copy(update={"network": "anchored"})
+    weights, parameters = fit
     with torch_threads(_useful_threads(config.schedule(), points)):
         anchors = (
             fit_size_path(model, points, tolerance=tolerance)
@@ -147,7 +188,7 @@ def fit_predictor(
         else:
             _continue(network, start, model)
         network.to(points.features.device)
-        fit = _Fit(
+        optimiser = _Fit(
             config,
             network,
             model=model,
@@ -157,17 +198,58 @@ def fit_predictor(
             scaled=start is not None,
         )
         exact = model.quadratic and config.network != "paper"
-        history = [NOTHING_LEARNED] if exact else fit.run(progress)
+        history = [NOTHING_LEARNED] if exact else optimiser.run(progress)
     return Predictor(
-        model,
-        points,
-        network,
-        anchors,
-        config,
-        row_ids,
-        tuple(history),
-        tolerance=tolerance,
+        model, points, network, anchors, config, row_ids, tuple(history), tolerance=tolerance
     )
+
+
+def uses_newton(
+    config: PredictorConfig, model: TargetModel, points: Points, start: Predictor | None
+) -> bool:
+    """Whether the fit begins with Newton directions: asked for, or `auto` on a pool that is large enough.
+
+    Raises:
+        InvalidInput: they are asked for but not defined.
+    """
+    if config.network == "newton" and not has_newton_path(model, points):
+        raise InvalidInput(
+            f"predictor.network is newton, which needs a linear family that is not quadratic and of at "
+            f"most {LARGEST_INVERSE} parameters, got {model.name}; use auto"
+        )
+    if config.network == "auto" and start is not None and start.config.network == "anchored":
+        return False
+    size = model.parameter_count(points.features.shape[1], points.classes)
+    large = config.network == "newton" or size * len(points.features) >= LEAST_DIRECTIONS
+    return config.network in ("auto", "newton") and large and has_newton_path(model, points)
+
+
+def _fit_newton(
+    config: PredictorConfig,
+    model: TargetModel,
+    points: Points,
+    fit: Trained,
+    validation: Trained | None,
+    *,
+    tolerance: float,
+    row_ids: tuple[str, ...],
+) -> Predictor | None:
+    """The predictor by Newton directions; None where `auto` lets learned steps go on from here."""
+    assert isinstance(model, Linear)
+    path = fit_newton_path(model, points, tolerance=tolerance)
+    network = NewtonNetwork(path, steps=MOST_GRADIENTS if config.steps is None else config.steps)
+    if validation is not None and not len(validation[0]):
+        validation = None
+    network, history = fit_newton_network(
+        network, model, points, fit, validation=validation, fixed=config.steps is not None
+    )
+    learns = config.network == "auto" and path.parameter_count <= JOINT_BLOCK
+    if learns and history[-1]["validation_error"] > ENOUGH:
+        return None
+    return Predictor(
+        model, points, network, path, config.model_copy(update={"network": "newton"}), row_ids,
+        tuple(history), tolerance=tolerance,
+    )  # fmt: skip
 
 
 def _continue(network: SetNetwork, start: Predictor, model: TargetModel) -> None:

@@ -12,8 +12,11 @@ from modelpred.predictor.anchors import Anchors, BoundAnchors
 from modelpred.predictor.backtracking import unseen
 from modelpred.predictor.config import PredictorConfig
 from modelpred.predictor.network import AnchoredNetwork, BoundPoints, PaperNetwork, SetNetwork
+from modelpred.predictor.newton_network import NewtonNetwork
+from modelpred.predictor.newton_path import NewtonPath, fit_newton_path, product_dtype
 from modelpred.predictor.refinement import CERTIFICATE_STEPS, error_bound, refine_parameters
 from modelpred.targets import Points, TargetModel, train_targets
+from modelpred.targets.linear import Linear
 from modelpred.targets.points import class_counts
 from modelpred.targets.threads import threads_for
 from modelpred.targets.weights import check_sizes, weights_of
@@ -161,9 +164,25 @@ class Predictor:
                 f"the new points have {points.features.shape[1]} features but the predictor was "
                 f"fitted with {self.points.features.shape[1]}; encode them the same way"
             )
+        if isinstance(self.network, NewtonNetwork):
+            return self._on_own_path(points, row_ids)
         return Predictor(
             self.model, points, self.network, self.anchors, self.config, row_ids, self.history,
             known=self.known or self.points, tolerance=self.tolerance,
+        )  # fmt: skip
+
+    def _on_own_path(self, points: Points, row_ids: tuple[str, ...]) -> "Predictor":
+        """The predictor over another pool with that pool's own path, which costs a few trainings.
+
+        Corrections belong to the basis of the path that they were fitted on, and are dropped.
+        """
+        assert isinstance(self.model, Linear)
+        assert isinstance(self.network, NewtonNetwork)
+        path = fit_newton_path(self.model, points, tolerance=self.tolerance)
+        network = NewtonNetwork(path, steps=self.network.last_stage)
+        return Predictor(
+            self.model, points, network, path, self.config, row_ids, self.history,
+            tolerance=self.tolerance,
         )  # fmt: skip
 
     def forward_unchecked(
@@ -213,16 +232,32 @@ class Predictor:
         )
         return torch.where(trained.converged[:, None], trained.parameters, torch.nan)
 
+    def _light(self, weights: Tensor) -> Tensor:
+        """The weights in the type of the network's products: bfloat16 where that loses nothing."""
+        if isinstance(self.network, NewtonNetwork):
+            narrow = _exact_in(weights, product_dtype(weights.device.type))
+            if narrow is not None:
+                return narrow
+        return weights.to(torch.float32)
+
     def _answer(self, weights: Tensor, *, refine: float | int, stages: int | None) -> Tensor:
         device = self.points.features.device
-        light = weights.to(device=device, dtype=torch.float32)
+        light = self._light(weights.to(device))
         with torch.no_grad():
             answer = self.forward_unchecked(weights, light, refine=refine, stages=stages)
-        # Casting to float32 can only underflow to zero: what is degenerate in float64 stays degenerate.
+        # Casting can only lose weights: a subset that has an optimum after it had one before.
         if not bool(self.model.without_optimum(class_counts(light, self.bound.points)).any()):
             return answer
         exact = weights.to(device=device, dtype=torch.float64)
         return self.model.with_prior(answer, exact, self.points)
+
+
+def _exact_in(weights: Tensor, dtype: torch.dtype) -> Tensor | None:
+    """The weights in that type if it holds all of them exactly."""
+    narrow = weights.to(dtype)
+    # Counts up to 255 are exact in bfloat16, too.
+    same = weights.dtype == torch.uint8 or torch.equal(narrow.to(weights.dtype), weights)
+    return narrow if same else None
 
 
 def answered_at_once(model: TargetModel, points: Points) -> int:
@@ -247,6 +282,8 @@ def build_network(
     """The network of a configuration with so many learned steps for these points, not initialised."""
     if config.network == "paper":
         return PaperNetwork(points.features.shape[1], 1, anchors.parameter_count)
+    if isinstance(anchors, NewtonPath):
+        return NewtonNetwork(anchors, steps=steps)
     return AnchoredNetwork(
         anchors,
         width=config.width,

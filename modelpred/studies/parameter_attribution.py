@@ -86,7 +86,8 @@ def derivatives(
 def _derivatives(predictor: Predictor, chosen: Tensor, *, refine: float | int) -> Tensor:
     """Derivatives with one copy of w = 1 for each parameter, so that one backward pass suffices."""
     features = predictor.points.features
-    precision = next(predictor.network.parameters()).dtype
+    tensors = (*predictor.network.parameters(), *predictor.network.buffers())
+    precision = tensors[0].dtype
     weights = features.new_ones(len(chosen), len(features), dtype=torch.float64)
     weights.requires_grad_()
     answer = predictor.forward_unchecked(weights, weights.to(precision), refine=refine)

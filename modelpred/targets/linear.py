@@ -151,6 +151,30 @@ class Linear(ScoreLoss):
 
         return product
 
+    def hessian(
+        self,
+        parameters: Float[Tensor, " parameters"],
+        weights: Float[Tensor, " points"],
+        points: Points,
+    ) -> Float[Tensor, "parameters parameters"]:
+        """Penalty + C sum_i w_i H_i (x) a_i a_i': one product of the design for each pair of outputs."""
+        design, outputs = self.design(points.features), self.outputs(points.classes)
+        scale = self.C * points.weighted(weights[None])
+        scores = self._scores(parameters[None], points.features)
+        curvature = self.score_curvature(scores, points.labels, scale)
+        blocks = design.new_empty(outputs, design.shape[1], outputs, design.shape[1])
+        for first in range(outputs):
+            unit = design.new_zeros(outputs, 1, len(design))
+            unit[first] = 1
+            bent = self.curvature_product(curvature, unit)[:, 0]
+            for second in range(first + 1):
+                block = (design * bent[second, :, None]).T @ design
+                blocks[first, :, second] = block
+                blocks[second, :, first] = block.T
+        size = parameters.shape[0]
+        penalty = self._penalty(points, like=parameters)
+        return blocks.reshape(size, size) + torch.diag(penalty)
+
     def inverse_hessians(
         self,
         parameters: Float[Tensor, "subsets parameters"],

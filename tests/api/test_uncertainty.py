@@ -169,7 +169,7 @@ def test_memorization_by_retraining_and_on_one_row_of_ones_own(logistic):
     [
         ({"subsets": 1}, "subsets is 1: Input should be greater than or equal to 2"),
         ({"share": 1.0}, "share is 1.0: Input should be less than 1"),
-        ({"share": 0.001}, "one left out"),
+        ({"share": 0.001}, "one outside"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(logistic, settings, told):

@@ -31,7 +31,7 @@ ROWS = {
     "| **ModelPred, refined by one Newton step** | 0.28% | 0.07% | 0.76% | 27 µs |": (
         "predictor_refine_1"
     ),
-    "| one Newton step from the full-data model | 17% | 10% | 43% | 17 µs |": "newton_step",
+    "| one Newton step from the model of all rows | 17% | 10% | 43% | 17 µs |": "newton_step",
     "| linear datamodel | 28% | 20% | 31% | 0.6 µs |": "linear_datamodel",
     "| influence function | 42% | 26% | 111% | 0.7 µs |": "influence",
     "| exact retraining, in C | 0 | 0 | 0 | 47 µs |": "retraining",

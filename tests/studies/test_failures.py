@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from modelpred import ModelPred
 from modelpred.errors import InvalidInput
 from modelpred.refits import Retraining
-from modelpred.studies import STUDIES
+from modelpred.studies import STUDIES, memorization
 from modelpred.studies.greedy_selection import backwards, no_quota, with_swaps
 from modelpred.studies.sampling import UndefinedUtility
 from modelpred.studies.semivalues import Semivalue, estimate_values

@@ -19,7 +19,7 @@ from modelpred.errors import InvalidInput
 
 LANES = 16  # numbers of float32 in the widest vector: rows are widened to a multiple of it
 
-VERSION = 3  # of what kernels and Python hand each other; also in newton.c
+VERSION = 4  # of what kernels and Python hand each other; also in newton.c
 
 # What torch calls the processor's vectors, and the kernels that it can run, best first.
 KINDS = {"AVX512": ("avx512", "avx2", "plain"), "AVX2": ("avx2", "plain")}

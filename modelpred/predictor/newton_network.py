@@ -1,0 +1,265 @@
+"""Answers of a linear family by Newton directions: the first-order answer, then a few gradients.
+
+    d_0 = the anchor's move (newton_path.py),   v_k = H_s^-1 grad F_w(theta_s + d_k)
+
+Nothing has to be learned: d_{k+1} = d_k - v_k comes nearer with each gradient where the curvature of
+the subset is about that of its level. Where it is not (little regularisation, classes nearly
+separable), corrections fitted to some hundred trained subsets help. In the basis of the path they are
+diagonal, one least-squares problem of five coefficients for each direction:
+
+    move_0 = a d_0 + b l d_0 + c q + e q l
+    move_k = a v_k + b l v_k + f (d_k - d_{k-1}) + c q + e q l
+
+l is the log of the subset's share over its level's; q = sum_i (w_i - s)^2 / N is how far the weights
+are from equal: the optimum's mean over random subsets is not the optimum at equal weights, but is
+moved by a second-order term in proportion to it.
+"""
+
+import time
+from collections.abc import Iterator
+from functools import cached_property
+from typing import final
+
+import torch
+from torch import Tensor
+
+from modelpred.metrics import relative_errors
+from modelpred.predictor.network import BoundPoints, SetNetwork
+from modelpred.predictor.newton_path import BoundNewtonPath, Grouped, Level, NewtonPath
+from modelpred.targets import Points, TargetModel
+
+INPUTS = 5  # of a correction, for each direction
+RIDGE = 1e-3  # share of the inputs' mean square
+BLOCK = 128  # subsets of one level whose scores are formed at once: they stay in the cache
+
+
+@final
+class NewtonNetwork(SetNetwork):
+    """The first-order answer and `steps` gradients, each with its correction."""
+
+    learned_from = 0
+    corrections: Tensor  # [steps + 1, inputs, parameters]
+
+    def __init__(self, anchors: NewtonPath, *, steps: int) -> None:
+        super().__init__()
+        self.anchors = anchors
+        plain = torch.zeros(steps + 1, INPUTS, anchors.parameter_count)
+        plain[:, 0] = -1.0  # d_{k+1} = d_k - v_k, with v_0 = -d_0 at the start
+        self.register_buffer("corrections", plain)
+
+    @property
+    def last_stage(self) -> int:
+        """The number of gradients."""
+        return len(self.corrections) - 1
+
+    def bind(self, model: TargetModel, points: Points) -> BoundPoints:
+        """The path on these points."""
+        exact = points.to(dtype=torch.float64)
+        anchors = self.anchors.bind(model, exact, torch.float32)
+        return BoundPoints(model, points.to(dtype=torch.float32), anchors)
+
+    def prepare(self, weights: Tensor, bound: BoundPoints) -> Tensor | None:
+        """Nothing: starts are as cheap as reading them again."""
+        del weights, bound
+
+    def stages(
+        self, weights: Tensor, bound: BoundPoints, prepared: Tensor | None
+    ) -> Iterator[Tensor]:
+        """Answers after 0, 1, ... gradients."""
+        del prepared
+        path = bound.anchors
+        assert isinstance(path, BoundNewtonPath)
+        groups = path.grouped(weights)
+        blocks = _blocks(path, groups)
+        for correction in self.corrections:
+            for block in blocks:
+                block.advance(correction)
+            yield groups.joined([block.parameters() for block in blocks])
+
+
+@final
+class _Block:
+    """Subsets of one level on their way."""
+
+    def __init__(self, path: BoundNewtonPath, level: Level, weights: Tensor) -> None:
+        self.path, self.level, self.weights = path, level, weights
+        self.start = path.starts(level, weights)
+        self.move: Tensor | None = None
+        self.last = torch.zeros_like(self.start)
+
+    @cached_property
+    def sizes(self) -> tuple[Tensor, Tensor]:
+        """Inputs l and q of the module's text, [subsets, 1] each, float32."""
+        wide = self.weights.to(torch.float32)
+        mean = wide.sum(1, keepdim=True) / self.path.path.pool
+        squares = (wide * wide).sum(1, keepdim=True) / self.path.path.pool
+        return (mean.clamp(min=1e-9) / self.level.share).log(), squares - mean * mean
+
+    def step(self) -> Tensor:
+        """v_k at the present move, -d_0 before the first; no longer than any parameters of the path."""
+        if self.move is None:
+            step = -self.start
+        else:
+            step = self.path.gradient_step(self.level, self.weights, self.start, self.move)
+        length = (step * step).sum(1, keepdim=True).sqrt().clamp(min=1e-30)
+        return step * (self.path.longest / length).clamp(max=1)
+
+    def advance(self, correction: Tensor) -> None:
+        """Take the next step with its correction [inputs, parameters]."""
+        self.take(self.step(), correction)
+
+    def inputs(self, step: Tensor) -> Tensor:
+        """What a correction weighs, [inputs, subsets, parameters]."""
+        size, spread = self.sizes
+        spread = spread.expand_as(step)
+        return torch.stack([step, size * step, self.last, spread, size * spread])
+
+    def take(self, step: Tensor, correction: Tensor) -> None:
+        """Take this step with its correction."""
+        own, sized, kept, spread, both = correction
+        change = own * step
+        if bool(correction[1:].any()):
+            size, distance = self.sizes
+            change = change.addcmul(size, sized * step).addcmul(kept, self.last)
+            change = change.addcmul(distance, torch.addcmul(spread, size, both))
+        self.move = change if self.move is None else self.move + change
+        self.last = change
+
+    def parameters(self) -> Tensor:
+        """The answer at the present move."""
+        assert self.move is not None
+        return self.path.parameters(self.level, self.move)
+
+
+def _blocks(path: BoundNewtonPath, groups: Grouped) -> list[_Block]:
+    """The subsets in the order of `groups`, few enough at once for the cache."""
+    return [
+        _Block(path, level, part)
+        for level, weights in zip(groups.levels, groups.weights, strict=True)
+        for part in weights.split(BLOCK)
+    ]
+
+
+# --- fitting -----------------------------------------------------------------------------------
+
+MOST_GRADIENTS = 8
+ENOUGH = 0.01  # mean relative error at which no further gradient is taken
+MOST_FITTED = 1000  # subsets that corrections are fitted to
+LEAST_FITTED = 50
+LEFT_OUT = 5  # without validation subsets, every fifth one judges
+
+Trained = tuple[Tensor, Tensor]  # weights [subsets, points], parameters [subsets, parameters]
+
+
+def fit_newton_network(
+    network: NewtonNetwork,
+    model: TargetModel,
+    points: Points,
+    fit: Trained,
+    *,
+    validation: Trained | None = None,
+    fixed: bool = False,
+) -> tuple[NewtonNetwork, list[dict[str, float | int]]]:
+    """A network with corrections where they help and as many gradients as are worth it.
+
+    Args:
+        network: with the most gradients that it may have, uncorrected.
+        model: the family.
+        points: the pool.
+        fit: trained subsets; `MOST_FITTED` of them are used.
+        validation: other trained subsets, which decide; default: every fifth of the fit.
+        fixed: take all gradients, whatever they gain.
+
+    Returns:
+        The network, and a record of the errors after each number of gradients. Its last error is that
+        of the network's answer.
+    """
+    began = time.perf_counter()
+    if validation is None:
+        judge = torch.arange(len(fit[0])) % LEFT_OUT == 0
+        validation = fit[0][judge], fit[1][judge]
+        fit = fit[0][~judge], fit[1][~judge]
+    fit, validation = _some(fit), _some(validation)
+    bound = network.bind(model, points)
+    errors = stage_errors(network, bound, validation)
+    if len(fit[0]) >= LEAST_FITTED and min(errors) > ENOUGH:
+        corrected = NewtonNetwork(network.anchors, steps=network.last_stage)
+        corrected.corrections.copy_(fitted_corrections(corrected, bound, fit))
+        others = stage_errors(corrected, bound, validation)
+        if min(others) < min(errors):
+            network, errors = corrected, others
+    enough = next((k for k, error in enumerate(errors) if error <= ENOUGH), None)
+    steps = errors.index(min(errors)) if enough is None else enough
+    if fixed:
+        steps = network.last_stage
+    answer = NewtonNetwork(network.anchors, steps=steps)
+    answer.corrections.copy_(network.corrections[: steps + 1])
+    seconds = time.perf_counter() - began
+    return answer, [
+        {"epoch": 0, "loss": error, "validation_error": error, "seconds": seconds}
+        for error in errors[: steps + 1]
+    ]
+
+
+def _some(trained: Trained) -> Trained:
+    """About `MOST_FITTED` of the subsets, evenly spaced."""
+    step = -(-len(trained[0]) // MOST_FITTED)
+    return (trained[0][::step], trained[1][::step]) if step > 1 else trained
+
+
+def stage_errors(network: NewtonNetwork, bound: BoundPoints, trained: Trained) -> list[float]:
+    """Mean relative error after each number of gradients."""
+    weights, parameters = trained
+    sums = [0.0] * len(network.corrections)
+    features = bound.points.features.shape[1]
+    with torch.no_grad():
+        for rows, true in zip(weights.split(256), parameters.split(256), strict=True):
+            for stage, answer in enumerate(network.stages(rows, bound, None)):
+                named = bound.model.representative(answer.to(true), features)
+                # A target near zero has any relative error: it should not decide for all.
+                sums[stage] += float(relative_errors(named, true).clip(max=1).sum())
+    return [total / max(1, len(weights)) for total in sums]
+
+
+def fitted_corrections(network: NewtonNetwork, bound: BoundPoints, fit: Trained) -> Tensor:
+    """Corrections [steps + 1, inputs, parameters], each fitted to what the ones before it leave."""
+    path = bound.anchors
+    assert isinstance(path, BoundNewtonPath)
+    weights, parameters = fit
+    groups = path.grouped(weights)
+    blocks = _blocks(path, groups)
+    ordered = parameters if groups.order is None else parameters[groups.order]
+    targets = [
+        (part.to(torch.float32) - block.level.theta) @ path.basis
+        for block, part in zip(
+            blocks, ordered.split([len(block.weights) for block in blocks]), strict=True
+        )
+    ]
+    found: list[Tensor] = []
+    with torch.no_grad():
+        for _ in range(len(network.corrections)):
+            steps = [block.step() for block in blocks]
+            correction = _least_squares(blocks, steps, targets)
+            for block, step in zip(blocks, steps, strict=True):
+                block.take(step, correction)
+            found.append(correction)
+    return torch.stack(found)
+
+
+def _least_squares(blocks: list[_Block], steps: list[Tensor], targets: list[Tensor]) -> Tensor:
+    """The correction [inputs, parameters] of least squared relative error over all blocks."""
+    size = targets[0].shape[1]
+    squares = torch.zeros(size, INPUTS, INPUTS, dtype=torch.float64)
+    right = torch.zeros(size, INPUTS, dtype=torch.float64)
+    for block, step, target in zip(blocks, steps, targets, strict=True):
+        left = target if block.move is None else target - block.move
+        scale = 1 / (target + block.level.theta @ block.path.basis).norm(dim=1).clamp(min=1e-12)
+        inputs = (block.inputs(step) * scale[:, None]).permute(2, 1, 0).to(torch.float64)
+        squares += inputs.mT @ inputs
+        right += (inputs.mT @ (left * scale[:, None]).T[:, :, None].to(torch.float64))[..., 0]
+    plain = torch.zeros(INPUTS, dtype=torch.float64)
+    plain[0] = -1.0  # inputs that say nothing leave the uncorrected step
+    diagonal = squares.diagonal(dim1=1, dim2=2)
+    ridge = RIDGE * diagonal + 1e-30
+    system = squares + torch.diag_embed(ridge)
+    return torch.linalg.solve(system, right + ridge * plain).T.to(torch.float32)
