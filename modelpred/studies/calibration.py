@@ -49,7 +49,6 @@ from modelpred.studies.calibration_tables import (
 )
 from modelpred.studies.coverage import KnownModel, RefitOf, simulated_coverage
 from modelpred.studies.parameter_attribution import parameter_names
-from modelpred.studies.refining import with_refined
 from modelpred.studies.utility import (
     PREDICTOR,
     StudyContext,
@@ -59,6 +58,7 @@ from modelpred.studies.utility import (
     refitted,
     require_models,
     retrained,
+    with_refined,
 )
 
 STUDY = "calibration"

@@ -13,7 +13,7 @@ import math
 import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +26,7 @@ from torch import Tensor
 from modelpred.dataset.cells import column_of
 from modelpred.errors import InvalidInput
 from modelpred.memory import require_memory
+from modelpred.predictor import Predictor, Refined
 from modelpred.refits.retraining import Progress, Refit, Retraining, checked_weights, silent
 from modelpred.targets.model import TargetModel
 from modelpred.targets.points import Points
@@ -143,6 +144,19 @@ class StudyResult:
 
     metrics: dict[str, Any]
     tables: dict[str, pl.DataFrame]
+
+
+def with_refined(context: StudyContext, *, refine: float) -> tuple[str, StudyContext]:
+    """Return the name of the refit to evaluate, and the context with it.
+
+    This is the refined predictor, as the first refit. If `refine` is 0 or the context's subject is
+    not a predictor, it is the context's own subject.
+    """
+    subject = context.refits[context.subject]
+    if not (refine and isinstance(subject, Predictor)):
+        return context.subject, context
+    name = f"{context.subject}_refined"
+    return name, replace(context, refits={name: Refined(subject, refine), **context.refits})
 
 
 def refitted(

@@ -29,7 +29,6 @@ from torch import Tensor
 
 from modelpred.metrics import spearman_interval, split_half_reliability, top_overlap
 from modelpred.refits.retraining import Refit
-from modelpred.studies.refining import with_refined
 from modelpred.studies.sampling import SamplerName, UndefinedUtility, Utility
 from modelpred.studies.semivalues import (
     ENUMERABLE,
@@ -48,6 +47,7 @@ from modelpred.studies.utility import (
     game_of,
     groups_of,
     require_utility,
+    with_refined,
     written_number,
 )
 
