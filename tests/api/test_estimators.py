@@ -205,3 +205,16 @@ def test_an_estimator_is_not_saved(tmp_path):
     model = ModelPred(Ridge(), subsets=20, progress=False).fit(FRAME[["age"]], NUMBERS)
     with pytest.raises(InvalidInput, match="no safe file format"):
         model.save(tmp_path)
+
+
+def test_sample_weights_are_saved(tmp_path):
+    features, weights = FRAME[["age", "income"]].to_numpy(), GENERATOR.uniform(0.5, 3, ROWS)
+    model = ModelPred("logistic", subsets=20, progress=False)
+    model.fit(features, TWO, sample_weight=weights).save(tmp_path)
+    loaded, counts = ModelPred.load(tmp_path), np.ones((2, ROWS))
+    counts[1, ::3] = 0
+    np.testing.assert_array_equal(loaded.full_parameters, model.full_parameters)
+    np.testing.assert_array_equal(loaded.retrain(counts), model.retrain(counts))
+    np.testing.assert_array_equal(
+        loaded.predict_parameters(counts), model.predict_parameters(counts)
+    )
