@@ -9,12 +9,13 @@ import subprocess
 import tempfile
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import yaml
-
 from modelpred.errors import InvalidInput
+from modelpred.sealed import read_file, refuse, seal
+from modelpred.yaml_files import LARGEST_YAML, parse_yaml, read_yaml
 
 if TYPE_CHECKING:
     import polars as pl
@@ -48,8 +49,11 @@ UNFINISHED = ".unfinished"
 
 
 @contextmanager
-def written(folder: Path) -> Generator[Path]:
+def written(folder: Path, *, but: str | None = None) -> Generator[Path]:
     """Give an empty folder that replaces `folder` at the end of the block, or is removed if it fails.
+
+    It is sealed with the hashes of its files first, so that every reader can check what it reads.
+    Files that match `but` are left out: another file of the folder lists them with their hashes.
 
     Folders that killed processes left are removed. The kernel holds a lock on each unfinished folder
     for as long as its process runs, so those of running processes stay.
@@ -65,6 +69,8 @@ def written(folder: Path) -> Generator[Path]:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield unfinished
+        files = (path.name for path in unfinished.iterdir() if path.is_file())
+        seal(unfinished, [name for name in files if but is None or not fnmatch(name, but)])
         if folder.is_dir() and not folder.is_symlink():
             shutil.rmtree(folder)
         else:
@@ -115,19 +121,17 @@ def locked_stages(*, root: Path = Path()) -> dict[str, Any]:
         InvalidInput: the file is not a lock file of DVC.
     """
     path = root / "dvc.lock"
+    again = "restore it with git, or remove it and run dvc repro"
+    if not os.path.lexists(path):
+        return {}
+    content = read_file(path, again=again, largest=LARGEST_YAML)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        stages: Any = content["stages"]
+        stages: Any = parse_yaml(content, path.name)["stages"]
         for stage in stages.values():
             for out in (*stage.get("outs", ()), *stage.get("deps", ())):
                 _ = out["path"]
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError) as error:
-        raise InvalidInput(
-            f"{path} cannot be used: it is not a lock file of DVC; restore it with git, or remove it "
-            "and run dvc repro"
-        ) from error
+    except (InvalidInput, TypeError, KeyError, AttributeError) as error:
+        raise refuse(path, f"it is no lock file of DVC ({error})", again=again) from error
     return stages
 
 
@@ -145,7 +149,7 @@ def lineage(*, root: Path = Path()) -> dict[str, Any]:
     return {
         "git_commit": f"{commit}-dirty" if changed else commit or None,
         "dvc": {out["path"]: out["md5"] for out in outputs},
-        "params": _params(stages, yaml.safe_load((root / PARAMS).read_text())),
+        "params": _params(stages, read_yaml(root / PARAMS, again="restore it with git")),
     }
 
 

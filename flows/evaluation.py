@@ -25,6 +25,7 @@ from flows.run_lock import AlreadyRunning
 from flows.runtime import end_with_owner, one_line_errors
 from flows.server import prefect_api
 from flows.versions import FOLDER, SUMMARY
+from modelpred.sealed import read_sealed
 
 
 @task(task_run_name="{study}", cache_policy=NO_CACHE)
@@ -35,7 +36,7 @@ def compare(study: str, revisions: list[str], lock: int) -> Path:
     Command(*program, *named, "--study", study, lock=lock).finish()
     folder = FOLDER / study
     create_markdown_artifact(
-        (folder / SUMMARY).read_text(),
+        read_sealed(folder / SUMMARY, again="compare again").decode(),
         key=f"versions-{study}",
         description=f"{study} over versions",
     )

@@ -8,7 +8,6 @@ pushing. A task's state message gives its time and headline numbers, or its erro
 fails the run with the message of the stage. Two runs never overlap: a second one ends at once.
 """
 
-import json
 import os
 import re
 import subprocess
@@ -32,6 +31,8 @@ from flows.run_lock import AlreadyRunning, Holder, run_lock
 from flows.runtime import OWNER, end_with_owner, one_line_errors, this_process
 from flows.server import prefect_api
 from flows.stale_runs import close_stale_runs, remove_stale_locks
+from modelpred.errors import InvalidInput
+from modelpred.sealed import parse_json, read_file
 
 # What `dvc repro` writes when it comes to a stage.
 HEADER = re.compile(r"(Running stage|Stage) '([^']+)'(?:|:|.* skipping.*|.* checking out outputs)$")
@@ -134,10 +135,10 @@ def headline(name: str) -> str:
     stage_name, _, study = name.partition("@")
     path = headline_file(study) if study else ARTIFACTS / stage_name / "metrics.json"
     try:
-        content = json.loads(path.read_text())
-        numbers = {k: v for k, v in content.items() if isinstance(v, (int, float))}
-    except (OSError, ValueError, AttributeError):
+        content = parse_json(read_file(path, again=""), path, again="")
+    except InvalidInput:  # the stage writes none
         return ""
+    numbers = {k: v for k, v in content.items() if isinstance(v, (int, float))}
     return ", ".join(f"{k} {v:.4g}" for k, v in list(numbers.items())[:SHOWN_NUMBERS])
 
 

@@ -11,8 +11,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
-
 from flows.artifacts import (
     DATASET,
     PARAMS,
@@ -21,9 +19,20 @@ from flows.artifacts import (
     TARGETS,
     lineage,
     locked_stages,
-    write_json,
 )
 from flows.runtime import one_line_errors
+from modelpred.errors import InvalidInput
+from modelpred.sealed import (
+    hashed,
+    parse_hashed,
+    read_file,
+    read_json,
+    read_table,
+    refuse,
+    remake,
+    write_atomically,
+)
+from modelpred.yaml_files import read_yaml
 
 if TYPE_CHECKING:
     from modelpred.registry import Calibration
@@ -38,8 +47,6 @@ CACHE = Path(".dvc/cache/files/md5")
 def register() -> str:
     """Register the predictor in artifacts/predictor and check the gates; returns a message with its version."""
     # Imported late: a run that changes nothing does not need them.
-    import polars as pl  # noqa: PLC0415
-
     from modelpred import registry  # noqa: PLC0415
     from modelpred.dataset import read_dataset  # noqa: PLC0415
     from modelpred.params import read_params  # noqa: PLC0415
@@ -53,7 +60,9 @@ def register() -> str:
         PREDICTOR,
         dataset_name=dataset.name,
         evidence=registry.Evidence(
-            registry.held_out_errors(pl.read_parquet(PREDICTOR / "fidelity.parquet", glob=False)),
+            registry.held_out_errors(
+                read_table(PREDICTOR / "fidelity.parquet", again=remake("predictor"))
+            ),
             None if gates.calibration is None else calibration(),
         ),
         lineage=registry.Lineage.model_validate(
@@ -70,7 +79,8 @@ def register() -> str:
     if version.reasons:
         message += f": {'; '.join(version.reasons)}"
     RECORD.parent.mkdir(exist_ok=True)
-    write_json({**_state(), "message": message}, RECORD)
+    text = json.dumps(hashed({**_state(), "message": message}), indent=2) + "\n"
+    write_atomically(RECORD, text.encode())
     return message
 
 
@@ -80,32 +90,38 @@ def check_as_written() -> None:
     Raises:
         InvalidInput: a file differs; the message names it.
     """
-    from modelpred.errors import InvalidInput  # noqa: PLC0415
-
     stages = locked_stages()
     for out in stages.get("predictor", {}).get("outs", ()):
         listed = CACHE / out["md5"][:2] / out["md5"][2:]
         if not listed.is_file():  # DVC keeps its cache elsewhere
             continue
-        for entry in json.loads(listed.read_text()):
-            path = PREDICTOR / entry["relpath"]
+        for name, digest in _tracked(listed).items():
+            path = PREDICTOR / name
             found = hashlib.md5(path.read_bytes()).hexdigest() if path.is_file() else None
-            if found != entry["md5"]:
+            if found != digest:
                 raise InvalidInput(f"{path} is not the one that dvc.lock names; run dvc repro")
+
+
+def _tracked(listed: Path) -> dict[str, str]:
+    """The MD5 of each file of a folder, by name, from the list in DVC's cache."""
+    again = "remove it, then run dvc repro"
+    content = read_file(listed, again=again)
+    try:
+        return {entry["relpath"]: entry["md5"] for entry in json.loads(content)}
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise refuse(listed, "it is no list of files of DVC", again=again) from error
 
 
 def calibration() -> "Calibration | None":
     """Results of the calibration study for this predictor; None if the study has not run since the fit."""
-    import polars as pl  # noqa: PLC0415
-
     from modelpred.registry import calibration_of  # noqa: PLC0415
 
-    if not (CALIBRATION / "metrics.json").is_file() or not _calibrated_this():
+    if not os.path.lexists(CALIBRATION) or not _calibrated_this():
         return None
-    skipped = json.loads((CALIBRATION / "metrics.json").read_text()).get("skipped", "")
-    return calibration_of(
-        pl.read_parquet(CALIBRATION / "predictions.parquet", glob=False), skipped=skipped
-    )
+    again = remake("studies@calibration")
+    skipped = read_json(CALIBRATION / "metrics.json", again=again).get("skipped", "")
+    predictions = read_table(CALIBRATION / "predictions.parquet", again=again)
+    return calibration_of(predictions, skipped=skipped)
 
 
 def _calibrated_this() -> bool:
@@ -123,10 +139,13 @@ def _calibrated_this() -> bool:
 def registered() -> str | None:
     """The message that `register` returned for the current files and database; None if there is none."""
     try:
-        record = json.loads(RECORD.read_text())
-        message: str = record.pop("message")
-        return message if record == _state() else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        record = parse_hashed(read_file(RECORD, again=""), RECORD, again="")
+        message = record.pop("message", None)
+        return str(message) if message is not None and record == _state() else None
+    except (
+        OSError,
+        InvalidInput,
+    ):  # never registered, or damaged: registering again changes nothing
         return None
 
 
@@ -137,7 +156,7 @@ def _state() -> dict[str, str | int]:
         if path.is_file():
             digest.update(f"{path.name} {path.stat().st_size} ".encode())
             digest.update(path.read_bytes())
-    gates = yaml.safe_load(PARAMS.read_text()).get("gates", {})
+    gates = read_yaml(PARAMS, again="restore it with git").get("gates", {})
     database = DATABASE.stat()
     return {
         "files": digest.hexdigest(),

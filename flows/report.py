@@ -1,9 +1,7 @@
 """Stage `report`: writes the results of the run as one HTML file that needs no network."""
 
-import json
+import os
 from importlib.metadata import version
-
-import polars as pl
 
 from flows.artifacts import (
     DATASET,
@@ -21,8 +19,9 @@ from modelpred.dataset import read_dataset
 from modelpred.params import read_params
 from modelpred.predictor import predictor_fingerprint
 from modelpred.report import ReportInputs, write_report
+from modelpred.sealed import read_json, read_table, remake
 from modelpred.studies import STUDIES
-from modelpred.studies.utility import read_result
+from modelpred.studies.utility import read_result, study_again
 
 
 def main() -> None:
@@ -33,19 +32,22 @@ def main() -> None:
     # The family that was trained, in place of `auto`.
     shown["targets"]["model"] = params.targets.build(classes=len(dataset.classes)).name
     folders = {
-        study: STUDIES_FOLDER / study for study in STUDIES if (STUDIES_FOLDER / study).is_dir()
+        study: STUDIES_FOLDER / study
+        for study in STUDIES
+        if os.path.lexists(STUDIES_FOLDER / study)
     }
     for study, folder in folders.items():
-        shown[study] = json.loads((folder / SETTINGS).read_text())
+        shown[study] = read_json(folder / SETTINGS, again=study_again(study))
+    predictor = remake("predictor")
     shown["report"] = params.report.model_dump(mode="json")
     inputs = ReportInputs(
         params=shown,
         dataset=dataset,
-        fidelity=pl.read_parquet(PREDICTOR / "fidelity.parquet", glob=False),
-        history=pl.read_parquet(PREDICTOR / "history.parquet", glob=False),
+        fidelity=read_table(PREDICTOR / "fidelity.parquet", again=predictor),
+        history=read_table(PREDICTOR / "history.parquet", again=predictor),
         studies={study: read_result(folder) for study, folder in folders.items()},
-        targets_metrics=json.loads((TARGETS / "metrics.json").read_text()),
-        predictor_metrics=json.loads((PREDICTOR / "metrics.json").read_text()),
+        targets_metrics=read_json(TARGETS / "metrics.json", again=remake("targets")),
+        predictor_metrics=read_json(PREDICTOR / "metrics.json", again=predictor),
         lineage={
             # Without the git commit: the page depends on its inputs alone, so DVC can restore it.
             "data versions (DVC)": lineage()["dvc"],

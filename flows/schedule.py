@@ -15,7 +15,6 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import typer
-import yaml
 from prefect import serve
 from prefect.deployments.runner import RunnerDeployment
 from prefect.schedules import Cron
@@ -26,7 +25,9 @@ from flows.evaluation import evaluation
 from flows.pipeline import pipeline
 from flows.runtime import one_line_errors
 from flows.server import prefect_api
+from modelpred.errors import InvalidInput
 from modelpred.studies import STUDIES
+from modelpred.yaml_files import read_yaml
 
 CONFIG = Path("schedule.yaml")
 FIELDS = 5
@@ -94,13 +95,13 @@ class ScheduleConfig(BaseModel):
 def read_schedule(path: Path) -> ScheduleConfig:
     """The schedule; exits with one line if the file is invalid."""
     try:
-        return ScheduleConfig.model_validate(yaml.safe_load(path.read_text()) or {})
+        return ScheduleConfig.model_validate(read_yaml(path, again="restore it with git"))
+    except InvalidInput as error:
+        sys.exit(str(error))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         sys.exit(f"{path}: {where}: {first['msg']}")
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        sys.exit(f"{path}: {' '.join(str(error).split())[:300]}")
 
 
 def deployments(config: ScheduleConfig) -> dict[str, RunnerDeployment]:

@@ -1,6 +1,5 @@
 """The `modelpred` command: checks tables, prints results of the pipeline, serves predictors."""
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -141,11 +140,17 @@ def check(
 @app.command()
 def summary(project: Project = Path()) -> None:
     """Print the results of the last run: models, errors of the predictor, values of rows."""
+    from modelpred.errors import InvalidInput  # noqa: PLC0415
+
     artifacts = project / "artifacts"
     report = artifacts / "report" / "index.html"
     if not report.is_file():
         sys.exit(f"{report} is missing; run the pipeline first with: make run")
-    for part in (_trained(artifacts), _fidelity(artifacts), _values(artifacts)):
+    try:
+        parts = (_trained(artifacts), _fidelity(artifacts), _values(artifacts))
+    except InvalidInput as error:
+        sys.exit(str(error))
+    for part in parts:
         typer.echo(part)
     typer.echo(f"Report: {report}")
 
@@ -199,7 +204,9 @@ def score_attributions(
     import polars as pl  # noqa: PLC0415
 
     from modelpred.errors import InvalidInput  # noqa: PLC0415
+    from modelpred.sealed import read_table  # noqa: PLC0415
     from modelpred.studies import attribution_files, lds  # noqa: PLC0415
+    from modelpred.studies.matrix_files import read_matrix  # noqa: PLC0415
 
     folder = project / "artifacts" / "studies" / "lds"
     try:
@@ -209,21 +216,17 @@ def score_attributions(
             lds.score_attribution(
                 bank,
                 attribution_files.oriented(
-                    attribution_files.read_attribution(file),
+                    read_matrix(file),
                     tests=tests, points=points, order=order, name=file.stem,
                 ),
                 name=file.stem,
             )
             for file in files
         ]  # fmt: skip
+        methods = read_table(folder / "lds.parquet", again=lds.AGAIN)
     except InvalidInput as error:
         sys.exit(str(error))
-    table = pl.concat(
-        [
-            pl.DataFrame(rows, schema=lds.LDS_SCHEMA),
-            pl.read_parquet(folder / "lds.parquet", glob=False),
-        ]
-    )
+    table = pl.concat([pl.DataFrame(rows, schema=lds.LDS_SCHEMA), methods])
     typer.echo(
         f"{'':<24}{'form':<10}{'LDS':>7}   95% interval over {bank.margins.shape[1]} test rows"
     )
@@ -238,9 +241,11 @@ def score_attributions(
 
 def _trained(artifacts: Path) -> str:
     """A sentence on the trained models."""
-    dataset = _read_json(artifacts / "dataset" / "dataset.json")
-    targets = _read_json(artifacts / "targets" / "metrics.json")
-    predictor = _read_json(artifacts / "predictor" / "predictor.json")
+    from modelpred.sealed import read_json, remake  # noqa: PLC0415
+
+    dataset = read_json(artifacts / "dataset" / "dataset.json", again=remake("dataset"))
+    targets = read_json(artifacts / "targets" / "metrics.json", again=remake("targets"))
+    predictor = read_json(artifacts / "predictor" / "predictor.json", again=remake("predictor"))
     return (
         f"Trained: {targets['subsets']:,} {predictor['model']} models on subsets of the "
         f"{predictor['points']} training rows of {dataset['name']}, {targets['parameters']} "
@@ -254,7 +259,9 @@ def _fidelity(artifacts: Path) -> str:
     """Mean parameter error of each method and design as text, the best method first."""
     import polars as pl  # noqa: PLC0415
 
-    table = pl.read_parquet(artifacts / "predictor" / "fidelity.parquet", glob=False)
+    from modelpred.sealed import read_table, remake  # noqa: PLC0415
+
+    table = read_table(artifacts / "predictor" / "fidelity.parquet", again=remake("predictor"))
     designs = table["design"].unique(maintain_order=True).to_list()
     designs.sort(key=lambda design: design != "uniform")
     wide = table.pivot("design", index="method", values="parameter_error")
@@ -276,11 +283,13 @@ def _values(artifacts: Path) -> str:
     """The rows with the highest and the lowest values as text."""
     import polars as pl  # noqa: PLC0415
 
-    label = str(_read_json(artifacts / "dataset" / "dataset.json")["label_name"])
-    rows = pl.read_parquet(artifacts / "dataset" / "rows.parquet", glob=False).cast(
-        {"row_id": pl.String}
-    )
-    values = pl.read_parquet(artifacts / "studies" / "valuation" / "values.parquet", glob=False)
+    from modelpred.sealed import read_json, read_table, remake  # noqa: PLC0415
+
+    dataset, again = artifacts / "dataset", remake("dataset")
+    label = str(read_json(dataset / "dataset.json", again=again)["label_name"])
+    rows = read_table(dataset / "rows.parquet", again=again).cast({"row_id": pl.String})
+    path = artifacts / "studies" / "valuation" / "values.parquet"
+    values = read_table(path, again=remake("studies@valuation"))
     ordered = values.sort("value", descending=True)
     most, least = (
         part.join(_described(rows, label, only=part["row_id"]), on="row_id", maintain_order="left")
@@ -333,10 +342,6 @@ def _value_lines(table: "pl.DataFrame") -> list[str]:
             "row_id", "value", "standard_error", "words"
         ).iter_rows()
     ]
-
-
-def _read_json(path: Path) -> dict[str, object]:
-    return json.loads(path.read_text())
 
 
 def run() -> None:

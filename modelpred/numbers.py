@@ -8,10 +8,10 @@ import math
 import numbers
 import sys
 from decimal import Decimal
-from typing import Any, TypeAlias, TypeVar
+from typing import Annotated, Any, TypeAlias, TypeVar
 
 import numpy as np
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from modelpred.errors import InvalidInput
 
@@ -19,6 +19,9 @@ LARGEST_SEED = 2**63 - 1
 LARGEST_EXACT = 2**53  # from here on a float stands for several whole numbers
 MOST_STEPS = 1000  # of refinement; a few dozen reach the optimum
 MOST_DRAWS = 10**7  # of subsets, resamples and orders that one call may ask for
+
+Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
+"""The type of a seed in a configuration."""
 
 # Any: numbers of several libraries share no type; whole_number and real_number check them.
 Number: TypeAlias = Any

@@ -1,19 +1,15 @@
 """params.yaml as typed, frozen configs: one section per stage, in pipeline order, and the gates.
 
-The file is read as YAML 1.2, as DVC reads it: `1e-6` is a number, `yes` is text, a key that stands
-twice is an error. Nothing is guessed: an unknown key, a wrong type or a value out of range is told
-in one line each, with what was expected.
+Nothing is guessed: an unknown key, a wrong type or a value out of range is told in one line each, with
+what was expected.
 """
 
 import json
-import math
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from modelpred.dataset import DatasetConfig
@@ -25,19 +21,9 @@ from modelpred.report import ReportConfig
 from modelpred.studies import STUDIES
 from modelpred.subsets import SubsetsConfig
 from modelpred.targets import TargetsConfig
+from modelpred.yaml_files import Content, read_yaml
 
-# None, bool, int, float, str, or lists and dicts of these; checked by the configs alone.
-Content = Any
 Schema = Mapping[str, Any]  # a part of a JSON schema, as pydantic makes it
-
-# What counts as a number in YAML 1.2's core schema; everything else that is not quoted is text.
-WHOLE_NUMBER = re.compile(r"[-+]?(0|[1-9][0-9]*)")
-NUMBER = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
-WORDS: dict[str, Content] = {
-    **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
-    **dict.fromkeys(("true", "True", "TRUE"), True),
-    **dict.fromkeys(("false", "False", "FALSE"), False),
-}
 
 
 class _Stages(BaseModel):
@@ -73,9 +59,7 @@ def read_params(path: Path) -> Params:
     Raises:
         InvalidInput: no such file, not YAML, or a line for each key that is unknown or wrong.
     """
-    if not path.is_file():
-        raise InvalidInput(f"{path} is missing; run this in the folder that holds {path.name}")
-    content = _read_yaml(path)
+    content = read_yaml(path, again=f"run this in the folder that holds {path.name}")
     try:
         # JSON, and strictly: lists may become tuples, but "4" no number and true no 1.
         params = Params.model_validate_json(json.dumps(content), strict=True)
@@ -86,49 +70,6 @@ def read_params(path: Path) -> Params:
     except InvalidInput as error:
         raise InvalidInput(f"{path.name}: {error}") from error
     return params
-
-
-def _read_yaml(path: Path) -> Content:
-    try:
-        # Only the tree of nodes: no tag in the file makes an object.
-        tree = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-    except UnicodeDecodeError as error:
-        raise InvalidInput(f"{path.name}: expected text in UTF-8; {error.reason}") from error
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise InvalidInput(f"{path.name}: line {line} is not YAML: {error.problem}") from error
-    except yaml.YAMLError as error:
-        raise InvalidInput(f"{path.name}: not YAML: {' '.join(str(error).split())}") from error
-    return _content(tree, path.name)
-
-
-def _content(node: yaml.Node | None, name: str) -> Content:
-    """The value of a YAML node, by the core schema of YAML 1.2."""
-    if isinstance(node, yaml.MappingNode):
-        mapping: dict[str, Content] = {}
-        for key_node, value in node.value:
-            key = str(key_node.value)
-            if key in mapping:
-                line = key_node.start_mark.line + 1
-                raise InvalidInput(f"{name}: line {line} gives {key!r} a second time; keep one")
-            mapping[key] = _content(value, name)
-        return mapping
-    if isinstance(node, yaml.SequenceNode):
-        return [_content(item, name) for item in node.value]
-    if not isinstance(node, yaml.ScalarNode):  # an empty file
-        return None
-    return str(node.value) if node.style else _plain(str(node.value))
-
-
-def _plain(text: str) -> Content:
-    """The value of an unquoted word."""
-    if text in WORDS:
-        return WORDS[text]
-    if WHOLE_NUMBER.fullmatch(text):
-        return int(text)
-    if NUMBER.fullmatch(text) and math.isfinite(float(text)):
-        return float(text)
-    return text
 
 
 def _problems(error: ValidationError, content: Content) -> list[str]:
@@ -226,7 +167,7 @@ def _described(part: Schema) -> str:
         "object": "a section of keys",
     }[part["type"]]
     limits = [
-        f"{words} {part[key]:g}"
+        f"{words} {part[key]:{'g' if isinstance(part[key], float) else ''}}"
         for key, words in {
             "minimum": "of at least",
             "exclusiveMinimum": "above",

@@ -1,12 +1,11 @@
 """`modelpred registry`: list, show, promote, roll back and rebuild registered predictors."""
 
-import json
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 import yaml
@@ -77,8 +76,8 @@ def show(
 
     with _one_line_errors():
         record = show_version(project, name, version)
+        content = _params(record) if params else {}
     if params:
-        content = json.loads(record.tags["params"])
         typer.echo(yaml.safe_dump(content, sort_keys=False), nl=False)
         return
     typer.echo(_described(record))
@@ -126,6 +125,14 @@ def rebuild(*, project: Project = Path()) -> None:
     with _one_line_errors():
         for line in registry.rebuild(project):
             typer.echo(line)
+
+
+def _params(record: "VersionRecord") -> dict[str, Any]:
+    """The params of the version's lineage; InvalidInput where the database holds none."""
+    from modelpred.registry.store import DATABASE, REBUILD  # noqa: PLC0415
+    from modelpred.sealed import parse_json  # noqa: PLC0415
+
+    return parse_json(record.tags.get("params", "").encode(), Path(DATABASE), again=REBUILD)
 
 
 def _when(record: "VersionRecord") -> str:

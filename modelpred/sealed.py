@@ -4,7 +4,7 @@ A folder of artifacts holds SHA256SUMS, the hash of every other file in it, in t
 is written last, so that a killed write is never taken for a finished one. Readers take the bytes once, compare them
 with the seal and parse those very bytes. Only ordinary files are read, never more of one than a limit.
 
-`again` says in every error what the user does about it, such as "run the dataset stage again".
+`again` says in every error what the user does about it; `remake` words it for the folder of a stage.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ import os
 import re
 import stat
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,11 +24,20 @@ from pydantic import BaseModel, ValidationError
 from modelpred.errors import InvalidInput
 
 SEAL = "SHA256SUMS"
+OWN_HASH = "sha256"
 LARGEST_FILE = 4 * 2**30
 LARGEST_SEAL = 2**20
 _LINE = re.compile(r"([0-9a-f]{64})  ([^\0\n/]+)")
 
 Described = TypeVar("Described", bound=BaseModel)
+
+
+def remake(stage: str) -> str:
+    """The advice for a damaged folder of a stage, as dvc.yaml names the stage.
+
+    DVC does not look into files whose time and size are unchanged, so the folder has to go first.
+    """
+    return f"run the {stage} stage again: remove its folder, then dvc repro {stage}"
 
 
 def refuse(path: Path, why: str, *, again: str) -> InvalidInput:
@@ -65,9 +74,14 @@ def write_atomically(path: Path, content: bytes) -> None:
 def seal(folder: Path, names: Iterable[str] | None = None) -> None:
     """Write the hashes of the folder's files, or of those named, as the last step of writing them."""
     if names is None:
-        names = [path.name for path in folder.iterdir() if path.is_file() and path.name != SEAL]
-    lines = [f"{sha256((folder / name).read_bytes())}  {name}\n" for name in sorted(names)]
+        names = [path.name for path in folder.iterdir() if path.is_file()]
+    lines = [f"{_file_hash(folder / name)}  {name}\n" for name in sorted(names) if name != SEAL]
     write_atomically(folder / SEAL, "".join(lines).encode())
+
+
+def _file_hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 # --- reading -----------------------------------------------------------------------------------
@@ -140,10 +154,20 @@ def check_sealed(folder: Path, *, again: str) -> None:
             )
 
 
+def read_json(path: Path, *, again: str) -> dict[str, Any]:
+    """The JSON object in a sealed file; InvalidInput where it is not the one that was sealed."""
+    return parse_json(read_sealed(path, again=again), path, again=again)
+
+
+def read_table(path: Path, *, again: str) -> pl.DataFrame:
+    """The Parquet table in a sealed file; InvalidInput where it is not the one that was sealed."""
+    return parse_table(read_sealed(path, again=again), path, again=again)
+
+
 # --- parsing what was read ---------------------------------------------------------------------
 
 
-def json_mapping(content: bytes, path: Path, *, again: str) -> dict[str, Any]:
+def parse_json(content: bytes, path: Path, *, again: str) -> dict[str, Any]:
     """The JSON object in the content of a file.
 
     Raises:
@@ -158,7 +182,26 @@ def json_mapping(content: bytes, path: Path, *, again: str) -> dict[str, Any]:
     return found
 
 
-def described(kind: type[Described], content: bytes, path: Path, *, again: str) -> Described:
+def hashed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of a lone JSON file, with its own hash under the key `sha256`."""
+    text = json.dumps(content, sort_keys=True)
+    return {**content, OWN_HASH: sha256(text.encode())}
+
+
+def parse_hashed(content: bytes, path: Path, *, again: str) -> dict[str, Any]:
+    """What was given to `hashed`, from the content of its JSON file.
+
+    Raises:
+        InvalidInput: it is no JSON object, or not the one that was hashed.
+    """
+    found = parse_json(content, path, again=again)
+    stored = found.pop(OWN_HASH, None)
+    if hashed(found)[OWN_HASH] != stored:
+        raise refuse(path, f"its content is not the one that its {OWN_HASH} names", again=again)
+    return found
+
+
+def parse_model(kind: type[Described], content: bytes, path: Path, *, again: str) -> Described:
     """The JSON in the content of a file as a model of pydantic's.
 
     Raises:
@@ -173,7 +216,7 @@ def described(kind: type[Described], content: bytes, path: Path, *, again: str) 
         raise refuse(path, why, again=again) from error
 
 
-def table(content: bytes, path: Path, *, again: str) -> pl.DataFrame:
+def parse_table(content: bytes, path: Path, *, again: str) -> pl.DataFrame:
     """The Parquet table in the content of a file.
 
     Raises:

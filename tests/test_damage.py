@@ -4,7 +4,6 @@ Each mutation flips bits, cuts, repeats, removes, inserts or blanks bytes at ran
 with a seed. Hashes are brought up to date where that lets the damage through to the reader behind them.
 """
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -23,7 +22,9 @@ from modelpred.predictor.request_handler import read_test_points, write_test_poi
 from modelpred.refits import FullModel, LinearDatamodel
 from modelpred.refits.files import RIVALS_FILE, read_rivals, write_rivals
 from modelpred.registry.snapshot import read_snapshot
-from modelpred.subsets import Subsets, draw
+from modelpred.sealed import seal
+from modelpred.studies.utility import StudyResult, read_result, write_result
+from modelpred.subsets import Subsets, draw, read_subsets, write_subsets
 from modelpred.targets import points_of, target_model, train_targets
 from modelpred.targets.parquet import ShardMetadata
 from modelpred.targets.shards import (
@@ -49,13 +50,6 @@ class Case:
     seal: Callable[[Path], None] | None = None
 
 
-def seal_dataset(folder: Path) -> None:
-    description = json.loads((folder / "dataset.json").read_text())
-    for name in description["files"]:
-        description["files"][name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
-    (folder / "dataset.json").write_text(json.dumps(description))
-
-
 def read_registry(folder: Path) -> object:
     return read_snapshot(folder)
 
@@ -78,9 +72,13 @@ CASES = [
     Case("test.safetensors", read_test_rows),
     Case(RIVALS_FILE, read_other_methods),
     Case("params.yaml", lambda folder: read_params(folder / "params.yaml")),
-    Case("dataset.json", read_dataset),
-    Case("points.parquet", read_dataset, seal_dataset),
-    Case("encoding.json", read_dataset, seal_dataset),
+    Case("dataset.json", read_dataset, seal),
+    Case("points.parquet", read_dataset, seal),
+    Case("rows.parquet", read_dataset, seal),
+    Case("encoding.json", read_dataset, seal),
+    Case("subsets.json", read_subsets, seal),
+    Case("subsets.parquet", read_subsets, seal),
+    Case("metrics.json", read_result, seal),
     Case("mlruns/registry.json", read_registry),
 ]
 
@@ -128,10 +126,13 @@ def files(tmp_path_factory) -> Path:
     full = FullModel(model, points, trained.parameters[0])
     others = {datamodel.name: datamodel, full.name: full}
     write_rivals(others, folder / RIVALS_FILE, trained=9)
+    write_subsets(block, folder)
+    write_result(StudyResult({"error": 0.5}, {}), folder)
     write_test_points(points_of(dataset.test_features, dataset.test_labels, 2), folder)
     shutil.copy(ROOT / "params.yaml", folder)
     (folder / "mlruns").mkdir()
     (folder / "mlruns" / "registry.json").write_text(json.dumps(REGISTRY))
+    seal(folder)
     return folder
 
 

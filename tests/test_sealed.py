@@ -15,12 +15,12 @@ from modelpred.errors import InvalidInput
 from modelpred.sealed import (
     SEAL,
     check_sealed,
-    described,
-    json_mapping,
+    parse_json,
+    parse_model,
+    parse_table,
     read_file,
     read_sealed,
     seal,
-    table,
 )
 
 AGAIN = "run the stage again"
@@ -127,9 +127,9 @@ class _Described(BaseModel):
 def test_what_does_not_parse_is_refused_in_one_line(content: bytes) -> None:
     path = Path("file")
     for parsed in (
-        lambda: json_mapping(content, path, again=AGAIN),
-        lambda: described(_Described, content, path, again=AGAIN),
-        lambda: table(content, path, again=AGAIN),
+        lambda: parse_json(content, path, again=AGAIN),
+        lambda: parse_model(_Described, content, path, again=AGAIN),
+        lambda: parse_table(content, path, again=AGAIN),
     ):
         try:
             parsed()

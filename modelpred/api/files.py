@@ -5,9 +5,9 @@
     predictor/      the fitted network                safetensors, JSON
     modelpred.json  what the three must be, and how labels are written
 
-The folders are what the pipeline's stages of these names write. modelpred.json is written last and
-names the content of the others by hash, so that a folder is read whole or refused. Nothing in it
-is executed.
+The folders are what the pipeline's stages of these names write. modelpred.json is written after them and
+names their content by hash, and SHA256SUMS seals it, so that a folder is read whole or refused. Nothing
+in it is executed.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float64
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from modelpred.api.edited import Reference
@@ -34,7 +34,7 @@ from modelpred.predictor import (
     read_predictor,
     write_predictor,
 )
-from modelpred.sealed import write_atomically
+from modelpred.sealed import parse_model, read_sealed, refuse, seal, write_atomically
 from modelpred.subsets import Subsets, blocks
 from modelpred.targets import Points, TargetModel, TrainedTargets, points_of, train_targets
 from modelpred.targets.parquet import ShardMetadata
@@ -50,6 +50,7 @@ from modelpred.targets.shards import (
 )
 
 DESCRIPTION_FILE = "modelpred.json"
+AGAIN = "save the ModelPred again"
 BLOCK = 250  # subsets in one shard
 COLUMNS = tuple(field.name for field in fields(TrainedTargets))
 
@@ -133,8 +134,8 @@ class Description(BaseModel):
 def write_fitted(fitted: Fitted, asked: Asked, folder: Path) -> None:
     """Write the three folders, then modelpred.json that seals them."""
     folder.mkdir(parents=True, exist_ok=True)
-    seal = folder / DESCRIPTION_FILE
-    seal.unlink(missing_ok=True)  # what is half written must not pass for the version before
+    # What is half written must not pass for the version before.
+    (folder / DESCRIPTION_FILE).unlink(missing_ok=True)
     write_dataset(fitted.dataset, folder / "dataset")
     _write_targets(fitted, folder / "targets")
     write_predictor(fitted.predictor, folder / "predictor")
@@ -148,7 +149,9 @@ def write_fitted(fitted: Fitted, asked: Asked, folder: Path) -> None:
         predictor=predictor_fingerprint(folder / "predictor"),
         redrawn=dict(fitted.targets.subsets.redrawn),
     )
-    write_atomically(seal, (json.dumps(description.model_dump(), indent=2) + "\n").encode())
+    text = json.dumps(description.model_dump(), indent=2) + "\n"
+    write_atomically(folder / DESCRIPTION_FILE, text.encode())
+    seal(folder, (DESCRIPTION_FILE,))
 
 
 def read_fitted(folder: Path) -> tuple[Fitted, Asked]:
@@ -271,13 +274,8 @@ def _manifest_hash(folder: Path) -> str:
 def _read_description(path: Path) -> Description:
     if not path.is_file():
         raise InvalidInput(f"{path} is missing; name a folder that ModelPred.save wrote")
-    try:
-        return Description.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise _unusable(path, f"{where}: {first['msg']}".removeprefix(": ")) from error
+    return parse_model(Description, read_sealed(path, again=AGAIN), path, again=AGAIN)
 
 
 def _unusable(path: Path, why: str) -> InvalidInput:
-    return InvalidInput(f"{path} cannot be used: {why}; save the ModelPred again")
+    return refuse(path, why, again=AGAIN)

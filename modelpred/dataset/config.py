@@ -4,6 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from modelpred.numbers import Seed
+
 SMALLEST_POOL = 3
 AUTO = "auto"
 
@@ -43,4 +45,4 @@ class DatasetConfig(BaseModel):
     test: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)] | str = AUTO
     scaling: ScalingName = "standardise"
     flip: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    seed: int = 0
+    seed: Seed = 0

@@ -6,12 +6,11 @@
     test_rows.parquet   original cells of the test rows
     encoding.json       encoding of each column, for later rows
     dataset.json        names, classes, scaling, attribution, number of planted labels, fingerprint of
-                        the content and SHA-256 of the other files
+                        the content
 
-Reading executes nothing from the files and refuses files that do not match.
+SHA256SUMS seals them. Reading executes nothing from the files and refuses files that do not match.
 """
 
-import hashlib
 import io
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Annotated, Literal
 
 import polars as pl
 import torch
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from modelpred.dataset.config import ScalingName
 from modelpred.dataset.encoding import Encoding
@@ -27,10 +26,19 @@ from modelpred.dataset.growing import Earlier
 from modelpred.dataset.preparation import Dataset, content_fingerprint
 from modelpred.dataset.scaling import Scaling
 from modelpred.errors import InvalidInput
-from modelpred.sealed import write_atomically
+from modelpred.sealed import (
+    parse_model,
+    parse_table,
+    read_sealed,
+    refuse,
+    remake,
+    seal,
+    write_atomically,
+)
 
 _TABLES = ("points.parquet", "rows.parquet", "test_rows.parquet")
-_ENCODING = "encoding.json"
+_ENCODING, _DESCRIPTION = "encoding.json", "dataset.json"
+AGAIN = remake("dataset")
 
 
 class _Description(BaseModel):
@@ -56,7 +64,7 @@ class _Description(BaseModel):
         places: tuple[int, ...]
         labels: tuple[int, ...] | None = None
 
-    schema_version: Literal[2]
+    schema_version: Literal[3]
     name: str
     points: int
     test: int
@@ -67,7 +75,6 @@ class _Description(BaseModel):
     mislabelled: int | None = None
     earlier: tuple[EarlierEntry, ...] | None = None
     fingerprint: str
-    files: dict[str, str]
 
 
 def write_dataset(dataset: Dataset, folder: Path) -> None:
@@ -80,7 +87,7 @@ def write_dataset(dataset: Dataset, folder: Path) -> None:
         _ENCODING: (dataset.encoding.model_dump_json(indent=2) + "\n").encode(),
     }
     description = _Description(
-        schema_version=2,
+        schema_version=3,
         name=dataset.name,
         points=len(dataset.row_ids),
         test=len(dataset.test_row_ids),
@@ -101,13 +108,11 @@ def write_dataset(dataset: Dataset, folder: Path) -> None:
         )
         or None,
         fingerprint=dataset.fingerprint,
-        files={name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
     )
-    for name, content in contents.items():
+    text = description.model_dump_json(indent=2, exclude_none=True) + "\n"
+    for name, content in {**contents, _DESCRIPTION: text.encode()}.items():
         write_atomically(folder / name, content)
-    # Last, because it has the hashes of the others: an interrupted write is not a valid data set.
-    text = description.model_dump_json(indent=2, exclude_none=True)
-    write_atomically(folder / "dataset.json", (text + "\n").encode())
+    seal(folder, (*contents, _DESCRIPTION))
 
 
 def read_dataset(folder: Path) -> Dataset:
@@ -116,28 +121,19 @@ def read_dataset(folder: Path) -> Dataset:
     Raises:
         InvalidInput: a file is missing, damaged, or belongs to another data set.
     """
-    description = _read_description(folder / "dataset.json")
-    contents: dict[str, bytes] = {}
-    for name in (*_TABLES, _ENCODING):
-        contents[name] = _read_bytes(folder / name)
-        if hashlib.sha256(contents[name]).hexdigest() != description.files.get(name):
-            raise _mismatch(folder / name, "its content is not the one that dataset.json names")
-    tables = {name: _table(contents[name], folder / name) for name in _TABLES}
-    try:
-        encoding = Encoding.model_validate_json(contents[_ENCODING])
-    except ValidationError as error:
-        raise _mismatch(folder / _ENCODING, _first_problem(error)) from error
+    contents = {
+        name: read_sealed(folder / name, again=AGAIN)
+        for name in (_DESCRIPTION, *_TABLES, _ENCODING)
+    }
+    description = parse_model(
+        _Description, contents[_DESCRIPTION], folder / _DESCRIPTION, again=AGAIN
+    )
+    tables = {name: parse_table(contents[name], folder / name, again=AGAIN) for name in _TABLES}
+    encoding = parse_model(Encoding, contents[_ENCODING], folder / _ENCODING, again=AGAIN)
     dataset = _assemble(description, tables, encoding, folder)
     if content_fingerprint(dataset) != description.fingerprint:
-        raise _mismatch(folder / "dataset.json", "its fingerprint is not that of the content")
+        raise _mismatch(folder / _DESCRIPTION, "its fingerprint is not that of the content")
     return replace(dataset, fingerprint=description.fingerprint)
-
-
-def _table(content: bytes, path: Path) -> pl.DataFrame:
-    try:
-        return pl.read_parquet(content)
-    except pl.exceptions.PolarsError as error:
-        raise _mismatch(path, " ".join(str(error).split())[:200]) from error
 
 
 def parquet_bytes(table: pl.DataFrame, *, metadata: dict[str, str] | None = None) -> bytes:
@@ -199,7 +195,7 @@ def _assemble(
     if description.mislabelled is not None:
         original = torch.from_numpy(points["original_label"].to_numpy(writable=True))[:pool]
         if int((original != labels[:pool]).sum()) != description.mislabelled:
-            raise _mismatch(folder / "dataset.json", "it names another number of wrong labels")
+            raise _mismatch(folder / _DESCRIPTION, "it names another number of wrong labels")
     scaling = description.scaling
     return Dataset(
         name=description.name,
@@ -225,23 +221,5 @@ def _assemble(
     )
 
 
-def _read_description(path: Path) -> _Description:
-    try:
-        return _Description.model_validate_json(_read_bytes(path))
-    except ValidationError as error:
-        raise _mismatch(path, _first_problem(error)) from error
-
-
-def _first_problem(error: ValidationError) -> str:
-    first = error.errors()[0]
-    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")
-
-
-def _read_bytes(path: Path) -> bytes:
-    if not path.is_file():
-        raise InvalidInput(f"{path} is missing; run the dataset stage first")
-    return path.read_bytes()
-
-
 def _mismatch(path: Path, why: str) -> InvalidInput:
-    return InvalidInput(f"{path} cannot be used: {why}; run the dataset stage again")
+    return refuse(path, why, again=AGAIN)

@@ -38,7 +38,7 @@ class PredictorConfig(BaseModel):
     width: int = Field(default=128, ge=1)
     steps: int | None = Field(default=None, ge=0)
     step_width: int = Field(default=32, ge=1)
-    seed: int = Field(default=0, ge=-LARGEST_SEED, lt=LARGEST_SEED)
+    seed: int = Field(default=0, ge=0, lt=LARGEST_SEED)
 
     def schedule(self) -> "Schedule":
         """The settings with every `None` resolved."""

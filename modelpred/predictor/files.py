@@ -30,7 +30,7 @@ from modelpred.predictor.newton_path import NewtonPath
 from modelpred.predictor.predictor import Predictor, build_network
 from modelpred.sealed import (
     SEAL,
-    described,
+    parse_model,
     read_file,
     read_seal,
     read_sealed,
@@ -181,7 +181,7 @@ def read_part(path: Path) -> bytes:
 
 
 def _read_description(path: Path) -> PredictorDescription:
-    description = described(PredictorDescription, read_part(path), path, again=AGAIN)
+    description = parse_model(PredictorDescription, read_part(path), path, again=AGAIN)
     sealed = (path.parent / SEAL).exists()
     if description.schema_version not in (SCHEMA_VERSION, UNSEALED_VERSION):
         raise _damaged(

@@ -5,28 +5,40 @@
 are absolute, and a project that moved gets a new database from it, too.
 """
 
+import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from modelpred.errors import InvalidInput
 from modelpred.registry.store import DATABASE, FILES, local_folder, locked, opened
-from modelpred.sealed import write_atomically
+from modelpred.sealed import (
+    hashed,
+    parse_hashed,
+    parse_json,
+    parse_model,
+    read_file,
+    write_atomically,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 
 SNAPSHOT = "registry.json"
+UNHASHED_VERSION = 1
+AGAIN = "move it away and publish again"
 LARGEST_SNAPSHOT = 256 * 2**20
 
 
 class KeptVersion(BaseModel):
     """A registered version with the numbers of its run."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # JSON has no word for a number that is not finite.
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
     version: int = Field(ge=1)
     source: str
@@ -52,7 +64,7 @@ class Snapshot(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1, 2] = 2  # 1, of older versions, has no hash
     models: tuple[KeptModel, ...]
 
 
@@ -64,7 +76,8 @@ def write_snapshot(client: "MlflowClient", root: Path) -> None:
     )
     place = root / FILES
     place.mkdir(exist_ok=True)
-    write_atomically(place / SNAPSHOT, (snapshot.model_dump_json(indent=1) + "\n").encode())
+    text = json.dumps(hashed(json.loads(snapshot.model_dump_json())), indent=1) + "\n"
+    write_atomically(place / SNAPSHOT, text.encode())
 
 
 def _kept_model(client: "MlflowClient", model: "RegisteredModel", root: Path) -> KeptModel:
@@ -101,18 +114,13 @@ def read_snapshot(root: Path) -> Snapshot | None:
         InvalidInput: the file is not one of ours.
     """
     path = root / FILES / SNAPSHOT
-    if not path.is_file():
+    if not os.path.lexists(path):
         return None
-    if path.stat().st_size > LARGEST_SNAPSHOT:
-        raise InvalidInput(f"{path} is larger than {LARGEST_SNAPSHOT} bytes: not a registry's")
-    try:
-        return Snapshot.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise InvalidInput(
-            f"{path} cannot be used: {where}: {first['msg']}; move it away and publish again"
-        ) from error
+    content = read_file(path, again=AGAIN, largest=LARGEST_SNAPSHOT)
+    found = parse_json(content, path, again=AGAIN)
+    if found.get("schema_version") != UNHASHED_VERSION:
+        found = parse_hashed(content, path, again=AGAIN)
+    return parse_model(Snapshot, json.dumps(found).encode(), path, again=AGAIN)
 
 
 def rebuild(root: Path) -> list[str]:

@@ -10,8 +10,12 @@ import logging
 import os
 import re
 import shutil
+import sqlite3
 import warnings
 from collections.abc import Generator
+from importlib.machinery import ModuleSpec
+from importlib.metadata import version as installed_version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -19,11 +23,16 @@ from urllib.parse import unquote, urlsplit
 from filelock import FileLock
 
 from modelpred.errors import InvalidInput
+from modelpred.sealed import open_file, refuse
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 DATABASE = "mlflow.db"
+REBUILD = "move it away and run python -m flows.publish, which rebuilds the registry"
+SQLITE = b"SQLite format 3\0"
+SCHEMAS = "store/db_migrations/versions"  # in MLflow's package
+DISK_WORDS = ("disk is full", "readonly", "read-only", "unable to open", "locked", "disk I/O")
 FILES = "mlruns"
 PREDICTOR = "predictor"  # its folder among the artifacts of a version
 
@@ -88,15 +97,80 @@ def opened(root: Path) -> Generator["MlflowClient"]:
         # MLflow warns of type hints in its own modules as it is imported.
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=UserWarning, module=r"mlflow\.")
-            if not (root / DATABASE).is_file():
+            if has_database(root):
+                _check_database(root / DATABASE)
+            else:
                 _make_database(root)
-            yield from _quiet_client(tracking_uri(root))
+            with _one_line_errors(root / DATABASE):
+                yield from _quiet_client(tracking_uri(root))
     finally:
         for name, value in before.items():
             if value is None:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+def has_database(root: Path) -> bool:
+    """Whether there is anything in the database's place, whatever it is."""
+    return os.path.lexists(root / DATABASE)
+
+
+def _check_database(path: Path) -> None:
+    """Refuse a file that is no database of SQLite, is damaged, or has a schema that MLflow does not know."""
+    try:
+        with open_file(path, again=REBUILD) as file:
+            start = file.read(len(SQLITE))
+    except OSError as error:  # a link to itself, or no permission
+        raise refuse(path, error.strerror or str(error), again=REBUILD) from error
+    if start != SQLITE:
+        raise refuse(path, "it is no SQLite database", again=REBUILD)
+    try:
+        # For writing, too: what a killed process left half done is taken back first.
+        uri = f"{path.absolute().as_uri()}?mode=rw"
+        with contextlib.closing(sqlite3.connect(uri, uri=True)) as connection:
+            (state,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
+            schemas = connection.execute("SELECT version_num FROM alembic_version").fetchall()
+    except sqlite3.DatabaseError as error:
+        if _refused_by_disk(error):
+            return  # not damage; MLflow waits for the lock, or fails with the same error
+        raise refuse(path, str(error), again=REBUILD) from error
+    if state != "ok":
+        raise refuse(path, state, again=REBUILD)
+    for (schema,) in schemas:
+        if not _known_schema(str(schema)):
+            version = installed_version("mlflow")
+            why = f"MLflow {version} does not know its schema {schema}; install the MLflow that made it, or"
+            raise refuse(path, why, again=REBUILD)
+
+
+def _known_schema(schema: str) -> bool:
+    """Whether the installed MLflow can read or upgrade it; each of its schemas has a file of its own."""
+    folders = (find_spec("mlflow") or ModuleSpec("mlflow", None)).submodule_search_locations or ()
+    files = (path for each in folders for path in Path(each, SCHEMAS).glob("*.py"))
+    return any(path.name.startswith(f"{schema}_") for path in files)
+
+
+def _refused_by_disk(error: BaseException) -> bool:
+    return any(words in str(error) for words in DISK_WORDS)
+
+
+@contextlib.contextmanager
+def _one_line_errors(path: Path) -> Generator[None]:
+    """Turn errors of MLflow and of the database below it into one line that names the file."""
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError) as error:
+        if _refused_by_disk(error):
+            raise
+        why = str(getattr(error, "orig", None) or error)
+        if "out-of-date database schema" in why:
+            again = f"run: mlflow db upgrade sqlite:///{path}"
+            raise refuse(path, "its schema is of an older MLflow", again=again) from error
+        raise refuse(path, why, again=REBUILD) from error
 
 
 def _make_database(root: Path) -> None:

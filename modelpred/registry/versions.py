@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from modelpred.errors import InvalidInput
 from modelpred.registry.snapshot import write_snapshot
 from modelpred.registry.store import (
-    DATABASE,
     checked_name,
+    has_database,
     intact,
     locked,
     opened,
@@ -77,7 +77,7 @@ def list_versions(
         raise InvalidInput(
             f"registry: expected a commit or a hash, seven characters or more of it, got {made_of[:100]!r}"
         )
-    if not (root / DATABASE).is_file():
+    if not has_database(root):
         return []
     with opened(root) as client:
         found = client.search_model_versions(f"name = '{checked_name(name)}'" if name else None)

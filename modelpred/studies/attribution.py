@@ -25,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from modelpred.metrics import Vector, spearman
+from modelpred.numbers import Seed
 from modelpred.predictor import Predictor, Refined
 from modelpred.studies.parameter_attribution import (
     ParameterName,
@@ -63,7 +64,7 @@ class AttributionConfig(BaseModel):
     largest: float = Field(default=0.5, gt=0, lt=1)
     refine: float = Field(default=3.0, ge=0)
     methods: tuple[str, ...] = ("predictor", "predictor_refined", "influence", "newton_step")
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from torch import Tensor
 from modelpred.errors import InvalidInput
 from modelpred.memory import require_memory
 from modelpred.metrics import Vector, best_temperature, tempered
-from modelpred.numbers import MOST_DRAWS
+from modelpred.numbers import MOST_DRAWS, Seed
 from modelpred.predictor import Predictor, Refined
 from modelpred.refits.retraining import Refit, Retraining
 from modelpred.studies.bootstrap import laplace, predictive, resampled
@@ -84,7 +84,7 @@ class CalibrationConfig(BaseModel):
     bins: int = Field(default=15, ge=1)
     refine: float = Field(default=0.5, ge=0)
     tables: int = Field(default=10, ge=0, le=MOST_DRAWS)
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
 
 
 def run(config: CalibrationConfig, context: StudyContext) -> StudyResult:

@@ -28,6 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from modelpred.metrics import Array, Interval, Vector, mean_interval, relative_errors, spearman
+from modelpred.numbers import Seed
 from modelpred.refits.retraining import Extendable, Refit
 from modelpred.refits.timing import machine_busy, timed_answer
 from modelpred.studies.costs import break_even
@@ -68,7 +69,7 @@ class EditsConfig(BaseModel):
     repeats: int = Field(default=10, ge=2)
     added: int = Field(default=145, ge=0)
     timings: int = Field(default=3, ge=1, le=MOST_TIMINGS)
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
 
 
 def deletions(

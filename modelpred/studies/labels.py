@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from scipy.special import ndtri
 
 from modelpred.metrics import CONFIDENCE, Interval, Vector, auroc, ranks
+from modelpred.numbers import Seed
 from modelpred.studies.utility import StudyContext, StudyResult, written_number
 from modelpred.studies.valuation_methods import OURS, MethodValues, values_by_method
 
@@ -44,7 +45,7 @@ class LabelsConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     permutations: int = Field(default=50, ge=2, multiple_of=2)
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
 
 
 def run(config: LabelsConfig, context: StudyContext) -> StudyResult:

@@ -15,7 +15,6 @@ Parquet file, which scores all methods: `modelpred lds FILE` scores a matrix in 
 `score_attribution` one in memory.
 """
 
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,16 +23,17 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Float64, UInt8
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from modelpred.dataset.files import parquet_bytes
 from modelpred.errors import InvalidInput
 from modelpred.metrics import lds
+from modelpred.numbers import Seed
 from modelpred.refits.retraining import Refit
-from modelpred.sealed import write_atomically
+from modelpred.sealed import read_table, refuse
+from modelpred.studies.matrix_files import in_rows
 from modelpred.studies.utility import (
     StudyContext,
     StudyResult,
@@ -41,11 +41,13 @@ from modelpred.studies.utility import (
     refitted,
     require_models,
     retrained,
+    study_again,
     written_number,
 )
 from modelpred.targets.scoring import scored
 
 STUDY = "lds"
+AGAIN = study_again(STUDY)
 FEWEST = 3  # subsets that can be ranked
 LDS_SCHEMA = {
     "method": pl.String, "form": pl.String, "lds": pl.Float64, "low": pl.Float64,
@@ -66,7 +68,7 @@ class LdsConfig(BaseModel):
 
     subsets: int = Field(default=500, ge=FEWEST)
     share: float = Field(default=0.5, gt=0, lt=1)
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
 
 
 @dataclass(frozen=True)
@@ -166,7 +168,7 @@ def score_attribution(
     Raises:
         InvalidInput: the shape is not the bank's, or values are not finite.
     """
-    values = torch.as_tensor(matrix).to(torch.float64)
+    values = _as_tensor(matrix, name)
     expected = [bank.margins.shape[1], bank.weights.shape[1]]
     if list(values.shape) != expected:
         hint = "; transpose it" if list(values.shape) == expected[::-1] else ""
@@ -178,6 +180,18 @@ def score_attribution(
         raise InvalidInput(f"attribution {name!r} has values that are not finite")
     used = bank.converged
     return _row(name, "additive", summed(bank.weights[used], values), bank.margins[used])
+
+
+def _as_tensor(matrix: Tensor | NDArray[Any], name: str) -> Float64[Tensor, "..."]:
+    """The matrix as a tensor; InvalidInput where it holds no numbers."""
+    if isinstance(matrix, Tensor):
+        if matrix.is_complex():
+            raise InvalidInput(f"attribution {name!r} has complex values; expected real ones")
+        return matrix.to(torch.float64)
+    try:
+        return torch.from_numpy(in_rows(np.asarray(matrix)))
+    except TypeError as error:
+        raise InvalidInput(f"attribution {name!r}: {error}; expected numbers") from error
 
 
 def _row(method: str, form: str, predicted: Tensor, margins: Tensor) -> dict[str, Any]:
@@ -239,26 +253,21 @@ def margin_table(bank: MarginBank) -> pl.DataFrame:
     )
 
 
-def write_margins(bank: MarginBank, path: Path) -> None:
-    """Write `margin_table` as one Parquet file."""
-    write_atomically(path, parquet_bytes(margin_table(bank)))
-
-
 def read_margins(path: Path) -> MarginBank:
-    """Read a bank; InvalidInput if the file is not one."""
-    if not path.is_file():
-        raise InvalidInput(f"{path} is missing; run the {STUDY} study first")
+    """The bank that the study wrote there.
+
+    Raises:
+        InvalidInput: the file is missing, damaged or no bank.
+    """
+    table = read_table(path, again=AGAIN)
     try:
-        table = pl.read_parquet(io.BytesIO(path.read_bytes()))
         return MarginBank(
             torch.from_numpy(table["weights"].to_numpy(writable=True).astype(np.uint8)),
             torch.from_numpy(table["margins"].to_numpy(writable=True).astype(np.float64)),
             torch.from_numpy(table["converged"].to_numpy(writable=True).astype(np.bool_)),
         )
     except (pl.exceptions.PolarsError, TypeError, ValueError) as error:
-        raise InvalidInput(
-            f"{path} is not a bank of margins: {error}; run the study again"
-        ) from error
+        raise refuse(path, f"it is no bank of margins ({error})", again=AGAIN) from error
 
 
 def _checked_bank(bank: MarginBank, context: StudyContext) -> MarginBank:

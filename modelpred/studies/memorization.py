@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from modelpred.metrics import Differences, Vector, pearson, top_overlap
-from modelpred.numbers import MOST_DRAWS
+from modelpred.numbers import MOST_DRAWS, Seed
 from modelpred.studies.feldman import HARD, Estimator, Memorization, draw_share
 from modelpred.studies.utility import (
     StudyContext,
@@ -50,7 +50,7 @@ class MemorizationConfig(BaseModel):
     share: float = Field(default=0.7, gt=0, lt=1)
     strongest: int = Field(default=100, ge=0)
     rivals: bool = True
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
 
 
 def run(config: MemorizationConfig, context: StudyContext) -> StudyResult:

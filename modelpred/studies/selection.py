@@ -20,6 +20,7 @@ from torch import Tensor
 
 from modelpred.errors import InvalidInput
 from modelpred.metrics import mean_interval
+from modelpred.numbers import Seed
 from modelpred.studies.curves import (
     RANDOM,
     ScoredSelection,
@@ -76,7 +77,7 @@ class SelectionConfig(BaseModel):
     stride: int = Field(default=8, ge=1)
     swaps: int = Field(default=5, ge=0)
     random: int = Field(default=20, ge=2)
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
 
 
 def run(config: SelectionConfig, context: StudyContext) -> StudyResult:

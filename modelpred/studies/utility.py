@@ -28,6 +28,7 @@ from modelpred.errors import InvalidInput
 from modelpred.memory import require_memory
 from modelpred.predictor import Predictor, Refined
 from modelpred.refits.retraining import Progress, Refit, Retraining, checked_weights, silent
+from modelpred.sealed import read_json, read_seal, read_table, remake, seal
 from modelpred.targets.model import TargetModel
 from modelpred.targets.points import Points
 from modelpred.targets.scoring import accuracies, mean_test_losses, scored, squared_errors
@@ -314,7 +315,7 @@ def written_number(value: float | Tensor) -> float | None:
 
 
 def write_result(result: StudyResult, folder: Path) -> None:
-    """Write metrics.json, and every table as Parquet and CSV.
+    """Write metrics.json, and every table as Parquet and CSV, and seal the folder.
 
     A table with lists in its cells is written only as Parquet.
     """
@@ -325,12 +326,23 @@ def write_result(result: StudyResult, folder: Path) -> None:
         table.write_parquet(folder / f"{name}.parquet")
         if not any(kind.is_nested() for kind in table.dtypes):
             table.write_csv(folder / f"{name}.csv")
+    seal(folder)
+
+
+def study_again(study: str) -> str:
+    """Return the advice for a damaged folder of that study."""
+    return remake(f"studies@{study}")
 
 
 def read_result(folder: Path) -> StudyResult:
-    """Return the result that `write_result` wrote into the folder."""
-    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    tables = {
-        path.stem: pl.read_parquet(path, glob=False) for path in sorted(folder.glob("*.parquet"))
-    }
-    return StudyResult(metrics, tables)
+    """Return the result that `write_result` wrote.
+
+    Raises:
+        InvalidInput: a file is missing or damaged; the message names the study to run again.
+    """
+    again = study_again(folder.name)
+    tables = sorted(name for name in read_seal(folder, again=again) if name.endswith(".parquet"))
+    return StudyResult(
+        metrics=read_json(folder / "metrics.json", again=again),
+        tables={Path(name).stem: read_table(folder / name, again=again) for name in tables},
+    )

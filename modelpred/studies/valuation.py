@@ -28,6 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from modelpred.metrics import spearman_interval, split_half_reliability, top_overlap
+from modelpred.numbers import Seed
 from modelpred.refits.retraining import Refit
 from modelpred.studies.sampling import SamplerName, UndefinedUtility, Utility
 from modelpred.studies.semivalues import (
@@ -92,7 +93,7 @@ class ValuationConfig(BaseModel):
     group: str | None = None
     refine: float = Field(default=1.0, ge=0)
     rivals: bool = True
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
 
 
 def values_of(

@@ -5,6 +5,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field
 
 from modelpred.errors import InvalidInput
+from modelpred.numbers import Seed
 
 # Fewest distinct subsets first: in this order designs draw, so that the scarce ones find theirs.
 Design = Literal["leave_one_out", "addition", "deletion", "uniform", "prefix", "bootstrap"]
@@ -26,7 +27,7 @@ class SubsetsConfig(BaseModel):
     test: Counts = {"uniform": 500, "deletion": 500, "bootstrap": 250}
     grown: Annotated[float, Field(gt=0)] = 0.25
     block: Annotated[int, Field(ge=1)] = 250
-    seed: int = 0
+    seed: Seed = 0
 
     @property
     def total(self) -> int:

@@ -1,18 +1,27 @@
-"""Subsets on disk: subsets.parquet, and subsets.json that seals it."""
+"""Subsets on disk: subsets.parquet and subsets.json, sealed by SHA256SUMS."""
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Literal
 
 import polars as pl
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from modelpred.dataset.files import parquet_bytes
-from modelpred.errors import InvalidInput
-from modelpred.sealed import write_atomically
+from modelpred.sealed import (
+    parse_model,
+    read_sealed,
+    read_table,
+    refuse,
+    remake,
+    seal,
+    write_atomically,
+)
 from modelpred.subsets.rows import Subsets
+
+TABLE, DESCRIPTION = "subsets.parquet", "subsets.json"
+AGAIN = remake("subsets")
 
 
 def subsets_table(subsets: Subsets) -> pl.DataFrame:
@@ -29,22 +38,20 @@ def subsets_table(subsets: Subsets) -> pl.DataFrame:
 
 
 def write_subsets(subsets: Subsets, folder: Path) -> None:
-    """Write subsets.parquet and subsets.json (how many of each, and the table's SHA-256)."""
+    """Write subsets.parquet and subsets.json (how many of each), and seal them."""
     folder.mkdir(parents=True, exist_ok=True)
     table = subsets_table(subsets)
-    content = parquet_bytes(table)
     counts = table.group_by("role", "design", maintain_order=True).len()
     description = _Description(
-        schema_version=1,
+        schema_version=2,
         points=subsets.weights.shape[1],
         counts={f"{role}-{design}": count for role, design, count in counts.iter_rows()},
-        sha256=hashlib.sha256(content).hexdigest(),
         redrawn=dict(subsets.redrawn),
     )
-    write_atomically(folder / "subsets.parquet", content)
-    # Last: it seals the table, so that a killed write is never taken for a finished one.
-    written = json.dumps(description.model_dump(exclude_defaults=True), indent=2) + "\n"
-    write_atomically(folder / "subsets.json", written.encode())
+    text = json.dumps(description.model_dump(exclude_defaults=True), indent=2) + "\n"
+    write_atomically(folder / TABLE, parquet_bytes(table))
+    write_atomically(folder / DESCRIPTION, text.encode())
+    seal(folder, (TABLE, DESCRIPTION))
 
 
 def read_subsets(folder: Path) -> Subsets:
@@ -53,29 +60,25 @@ def read_subsets(folder: Path) -> Subsets:
     Raises:
         InvalidInput: a file is missing or damaged.
     """
-    for name in ("subsets.json", "subsets.parquet"):
-        if not (folder / name).is_file():
-            raise InvalidInput(f"{folder / name} is missing; run the subsets stage first")
-    path = folder / "subsets.parquet"
-    content = path.read_bytes()
+    path = folder / DESCRIPTION
+    description = parse_model(_Description, read_sealed(path, again=AGAIN), path, again=AGAIN)
+    path = folder / TABLE
+    table = read_table(path, again=AGAIN)
     try:
-        description = _Description.model_validate_json((folder / "subsets.json").read_bytes())
-    except ValidationError as error:
-        raise _mismatch(folder / "subsets.json", error.errors()[0]["msg"]) from error
-    if hashlib.sha256(content).hexdigest() != description.sha256:
-        raise _mismatch(path, "its content is not the one that subsets.json names")
-    table = pl.read_parquet(content)
-    subsets = Subsets(
-        ids=tuple(table["subset_id"]),
-        roles=tuple(table["role"]),
-        designs=tuple(table["design"]),
-        weights=torch.from_numpy(table["weights"].to_numpy(writable=True)),
-        redrawn=description.redrawn,
-    )
+        subsets = Subsets(
+            ids=tuple(table["subset_id"]),
+            roles=tuple(table["role"]),
+            designs=tuple(table["design"]),
+            weights=torch.from_numpy(table["weights"].to_numpy(writable=True)),
+            redrawn=description.redrawn,
+        )
+        same_sizes = subsets.sizes.tolist() == table["size"].to_list()
+    except (pl.exceptions.PolarsError, TypeError, ValueError, RuntimeError) as error:
+        raise refuse(path, f"it is no table of subsets ({error})", again=AGAIN) from error
     if tuple(subsets.weights.shape) != (sum(description.counts.values()), description.points):
-        raise _mismatch(path, "its shape is not the one that subsets.json names")
-    if subsets.sizes.tolist() != table["size"].to_list():
-        raise _mismatch(path, "its sizes are not the sums of its weights")
+        raise refuse(path, f"its shape is not the one that {DESCRIPTION} names", again=AGAIN)
+    if not same_sizes:
+        raise refuse(path, "its sizes are not the sums of its weights", again=AGAIN)
     return subsets
 
 
@@ -84,12 +87,7 @@ class _Description(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    schema_version: Literal[1]
+    schema_version: Literal[2]
     points: int
     counts: dict[str, int]
-    sha256: str
     redrawn: dict[str, int] = Field(default_factory=dict)
-
-
-def _mismatch(path: Path, why: str) -> InvalidInput:
-    return InvalidInput(f"{path} cannot be used: {why}; run the subsets stage again")

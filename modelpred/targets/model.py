@@ -31,6 +31,7 @@ from pydantic import Field
 from torch import Tensor
 
 from modelpred.errors import InvalidInput
+from modelpred.numbers import Seed
 from modelpred.targets.points import Points, class_counts
 from modelpred.targets.solving import Solution, Solver, newton_minimum
 
@@ -369,7 +370,7 @@ class IterativeFamily(TargetModel):
     learning_rate: Annotated[float, Field(gt=0)] = 0.5
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     steps: Annotated[int, Field(ge=1, le=10**6)] = 150
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
 
     @property
     def recipe(self) -> "IterativeFamily":

@@ -8,7 +8,7 @@ import polars.testing
 import pytest
 
 from modelpred import InvalidInput, ModelPred
-from modelpred.sealed import SEAL
+from modelpred.sealed import SEAL, seal
 from tests.api.conftest import ROWS, SMALL, fitted, make_rows
 
 # The network answers in single precision, whose rounding depends on where tensors lie in memory;
@@ -127,6 +127,9 @@ def test_a_part_of_another_fit_is_refused(copy, tmp_path):
 def test_a_description_that_is_not_one_is_refused(copy, change, told):
     path = copy / "modelpred.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(InvalidInput, match=f"not the one that {SEAL} names"):
+        ModelPred.load(copy)
+    seal(copy, [path.name])
     with pytest.raises(InvalidInput, match=rf"modelpred\.json cannot be used: {told}"):
         ModelPred.load(copy)
 

@@ -12,10 +12,11 @@ from torch.testing import assert_close
 from modelpred.dataset import DatasetConfig, prepare, read_dataset, write_dataset
 from modelpred.dataset.preparation import content_fingerprint
 from modelpred.errors import InvalidInput
-from modelpred.sealed import write_atomically
+from modelpred.sealed import seal, write_atomically
 
 FILES = [
-    "dataset.json", "encoding.json", "points.parquet", "rows.parquet", "test_rows.parquet",
+    "SHA256SUMS", "dataset.json", "encoding.json", "points.parquet", "rows.parquet",
+    "test_rows.parquet",
 ]  # fmt: skip
 
 
@@ -68,7 +69,7 @@ def test_files_are_readable_without_this_library(written):
 @pytest.mark.parametrize("name", FILES)
 def test_a_missing_file_is_named(folder, name):
     (folder / name).unlink()
-    with pytest.raises(InvalidInput, match=f"{name} is missing; run the dataset stage first"):
+    with pytest.raises(InvalidInput, match=f"{name} is missing; run the dataset stage again"):
         read_dataset(folder)
 
 
@@ -89,6 +90,7 @@ def test_a_changed_description_is_refused_unless_it_means_the_same(folder):
     refused = 0
     for place in range(0, len(content), 7):
         path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        seal(folder)
         try:
             again = read_dataset(folder)
         except InvalidInput:
@@ -118,6 +120,7 @@ def test_a_table_that_the_description_does_not_fit_is_refused(folder):
     points = pl.read_parquet(folder / "points.parquet")
     shuffled = points.reverse()
     shuffled.write_parquet(folder / "points.parquet")
+    seal(folder)
     with pytest.raises(InvalidInput, match=r"points\.parquet cannot be used"):
         read_dataset(folder)
 
@@ -132,8 +135,10 @@ def test_planted_labels_are_a_column_of_their_own(tmp_path):
     text = description.read_text()
     assert '"mislabelled": 7' in text
     description.write_text(text.replace('"mislabelled": 7', '"mislabelled": 6'))
+    seal(tmp_path)
     with pytest.raises(InvalidInput, match="another number of wrong labels"):
         read_dataset(tmp_path)
     description.write_text(text.replace('  "mislabelled": 7,\n', ""))
+    seal(tmp_path)
     with pytest.raises(InvalidInput, match=r"points\.parquet cannot be used"):
         read_dataset(tmp_path)

@@ -10,6 +10,7 @@ import pytest
 
 from flows import artifacts
 from modelpred.errors import InvalidInput
+from modelpred.sealed import SEAL, check_sealed, read_seal
 
 
 def test_a_failed_stage_leaves_what_was_there(tmp_path):
@@ -29,13 +30,30 @@ def test_a_failed_stage_leaves_what_was_there(tmp_path):
     assert [path.name for path in target.parent.iterdir()] == ["dataset"]
 
 
+def test_a_folder_is_sealed_with_every_file_of_it(tmp_path):
+    with artifacts.written(tmp_path / "targets") as folder:
+        for name in ("shard", "metrics"):
+            (folder / name).write_text(name)
+    check_sealed(tmp_path / "targets", again="")
+    (tmp_path / "targets" / "metrics").write_text("metrisc")
+    with pytest.raises(InvalidInput, match="metrics cannot be used"):
+        check_sealed(tmp_path / "targets", again="")
+
+
+def test_files_that_another_one_lists_are_not_hashed_twice(tmp_path):
+    with artifacts.written(tmp_path / "targets", but="*.parquet") as folder:
+        for name in ("a.parquet", "manifest.json"):
+            (folder / name).write_text(name)
+    assert list(read_seal(tmp_path / "targets", again="")) == ["manifest.json"]
+
+
 def test_a_new_version_leaves_no_file_of_the_old_one(tmp_path):
     target = tmp_path / "targets"
     for name in ("old", "new"):
         with artifacts.written(target) as folder:
             (folder / name).touch()
 
-    assert [path.name for path in target.iterdir()] == ["new"]
+    assert {path.name for path in target.iterdir()} == {"new", SEAL}
 
 
 def test_what_a_killed_process_left_is_removed_and_what_a_running_one_writes_stays(tmp_path):
@@ -60,7 +78,7 @@ def test_a_file_in_place_of_the_folder_is_replaced(tmp_path):
     (tmp_path / "subsets").write_text("a file")
     with artifacts.written(tmp_path / "subsets") as folder:
         (folder / "new").touch()
-    assert [path.name for path in (tmp_path / "subsets").iterdir()] == ["new"]
+    assert {path.name for path in (tmp_path / "subsets").iterdir()} == {"new", SEAL}
 
 
 @pytest.mark.parametrize(

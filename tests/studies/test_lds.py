@@ -13,7 +13,7 @@ from modelpred.errors import InvalidInput
 from modelpred.studies import lds
 from modelpred.studies.attribution_files import oriented
 from modelpred.studies.lds import LdsConfig, MarginBank, leave_one_out_effects, retrained_bank
-from modelpred.studies.utility import write_result
+from modelpred.studies.utility import StudyResult, write_result
 from tests.studies.conftest import make_context
 
 SMALL = LdsConfig(subsets=20)
@@ -98,13 +98,13 @@ def test_subsets_that_did_not_converge_are_counted_and_left_out(logistic):
 
 def test_a_written_bank_scores_the_same(logistic, tmp_path):
     bank = retrained_bank(SMALL, logistic)
-    lds.write_margins(bank, tmp_path / "bank.parquet")
+    write_result(StudyResult({}, {"bank": lds.margin_table(bank)}), tmp_path)
     again = lds.read_margins(tmp_path / "bank.parquet")
     assert torch.equal(again.margins, bank.margins)
     first, second = (lds.run(SMALL, logistic, bank=side) for side in (bank, again))
     assert first.tables["lds"].equals(second.tables["lds"])
-    (tmp_path / "bank.parquet").write_bytes(b"PAR1 no table")
-    with pytest.raises(InvalidInput, match="is not a bank of margins"):
+    write_result(StudyResult({}, {"bank": pl.DataFrame({"weights": [1]})}), tmp_path)
+    with pytest.raises(InvalidInput, match="is no bank of margins"):
         lds.read_margins(tmp_path / "bank.parquet")
     with pytest.raises(InvalidInput, match="is missing"):
         lds.read_margins(tmp_path / "none.parquet")
@@ -176,14 +176,14 @@ def test_files_without_a_matrix_are_refused_in_one_line(project):
     (place / "words.csv").write_text("a,b\nx,y\n")
     (place / "notes.txt").write_text("1")
     for name, message in {
-        "objects.npy": "is not a matrix of numbers",
+        "objects.npy": "it holds object, which is no number",
         "short.npy": "expected [",
-        "model.pt": "is not a matrix of numbers",
+        "model.pt": "holds no matrix of numbers",
         "two.pt": "expected one matrix, got 2 entries",
-        "cut.pt": "is not a matrix of numbers",
-        "cut.safetensors": "is not a matrix of numbers",
-        "words.csv": "is not a matrix of numbers",
-        "notes.txt": "expected a file that ends in .npy, .pt, .safetensors, .csv, .parquet",
+        "cut.pt": "holds no matrix of numbers",
+        "cut.safetensors": "holds no matrix of numbers",
+        "words.csv": "holds no matrix of numbers",
+        "notes.txt": "expected a file that ends in .npy, .csv, .parquet, .pt, .safetensors",
         "none.npy": "is missing",
     }.items():
         said = CliRunner().invoke(app, ["lds", str(place / name), "--project", str(place)])
@@ -191,7 +191,7 @@ def test_files_without_a_matrix_are_refused_in_one_line(project):
         assert message in said.output
         assert len(said.output.splitlines()) == 1
     elsewhere = CliRunner().invoke(app, ["lds", str(place / "short.npy"), "--project", "none"])
-    assert "run the lds study first" in elsewhere.output
+    assert "run the studies@lds stage again" in elsewhere.output
 
 
 @pytest.mark.parametrize("turned", [False, True])

@@ -363,5 +363,5 @@ def test_a_flipped_byte_is_found(subsets, tmp_path, place):
 def test_a_missing_file_is_named(subsets, tmp_path, name):
     write_subsets(subsets, tmp_path)
     (tmp_path / name).unlink()
-    with pytest.raises(InvalidInput, match=f"{name} is missing; run the subsets stage first"):
+    with pytest.raises(InvalidInput, match=f"{name} is missing; run the subsets stage again"):
         read_subsets(tmp_path)
