@@ -44,7 +44,9 @@ def served(tmp_path_factory):
     publish(
         root / "predictor",
         dataset_name="iris",
-        evidence=Evidence({"predictor": {"uniform": {"parameter_error_high": 0.1}}}),
+        evidence=Evidence(
+            {"predictor": {"uniform": {"parameter_error_high": 0.1, "subsets": 50, "left_out": 0}}}
+        ),
         lineage=Lineage(dataset_fingerprint=dataset.fingerprint),
         gates=GATES,
         root=root,
