@@ -288,4 +288,4 @@ def _champion(contest: Contest | None, gates: GatesConfig) -> list[str]:
 
 
 def _measure(metrics: HeldOut, method: str, design: str, measure: str) -> float:
-    return metrics.get(method, {}).get(design, {}).get(measure, math.nan)
+    return float(metrics.get(method, {}).get(design, {}).get(measure, math.nan))

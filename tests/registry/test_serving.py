@@ -45,7 +45,11 @@ def served(tmp_path_factory):
         root / "predictor",
         dataset_name="iris",
         evidence=Evidence(
-            {"predictor": {"uniform": {"parameter_error_high": 0.1, "subsets": 50, "left_out": 0}}}
+            {
+                "predictor": {
+                    "uniform": {"parameter_error_high": 0.1, "subsets": 50.0, "left_out": 0.0}
+                }
+            }
         ),
         lineage=Lineage(dataset_fingerprint=dataset.fingerprint),
         gates=GATES,
