@@ -45,6 +45,7 @@ from modelpred.api.settings import (
     family_of,
     plain_settings,
     require_target,
+    subsets_argument,
     subsets_config,
     targets_config,
 )
@@ -921,7 +922,7 @@ class ModelPred:
         fitted, asked = read_fitted(Path(folder))
         loaded = cls(
             asked.target,
-            subsets=asked.subsets,
+            subsets=subsets_argument(asked.subsets, asked.seed),
             scaling=asked.scaling,
             seed=asked.seed,
             predictor=asked.predictor,

@@ -104,6 +104,13 @@ def targets_config(family: str, settings: dict[str, Number | str], seed: int) ->
     return checked_section(TargetsConfig, {"model": family, "seed": seed, **settings})
 
 
+def subsets_argument(config: SubsetsConfig, seed: int) -> int | SubsetsConfig:
+    """The number of subsets that gives this configuration; the configuration where none does."""
+    count = sum(config.fit.values())
+    usual = count >= FEWEST_SUBSETS and subsets_config(count, seed) == config
+    return count if usual else config
+
+
 def subsets_config(subsets: Number | SubsetsConfig, seed: int) -> SubsetsConfig:
     """How many subsets of which design and role; held-out ones in the pipeline's proportions."""
     if isinstance(subsets, SubsetsConfig):

@@ -54,8 +54,9 @@ def test_help_names_only_what_exists():
         "pool_loss_error",
         "largest_row_norm",
         "blocks",
+        "target__C",
         *public,
-    }  # a column, a value, a result's
+    }  # a column, a value, a result's, a parameter of an estimator
     for member in (ModelPred, *filter(inspect.isfunction, public.values())):
         known |= set(inspect.signature(member).parameters)
     named = re.findall(r"`([a-z]\w*_\w*|[a-z]\w*(?=\(\)`))", "\n".join(texts))

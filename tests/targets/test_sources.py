@@ -52,4 +52,7 @@ def test_a_column_of_zeros_has_a_coefficient_of_zero(family, power, seed):
     assert np.isfinite(trained.parameters).all()
     outputs = 2 if family == "softmax" else 1
     coefficients = trained.parameters.reshape(6, outputs, 4)[trained.converged]
-    np.testing.assert_array_equal(coefficients[:, :, 1], 0)
+    # The penalty alone acts on it. Softmax is trained in turned coordinates: its promise is the tolerance.
+    size = np.linalg.norm(coefficients.reshape(len(coefficients), -1), axis=1)[:, None]
+    allowed = 1e-6 * size if family == "softmax" else 0 * size
+    assert (np.abs(coefficients[:, :, 1]) <= allowed).all()
