@@ -122,7 +122,7 @@ def check(
         checked = check_source(config)
     except InvalidInput as error:
         sys.exit(str(error))
-    typer.echo(checked.description)
+    typer.echo(checked.found)
     if trial and checked.table is not None:
         from modelpred.api.progress import progress_bar  # noqa: PLC0415
         from modelpred.check.budget import trial_text  # noqa: PLC0415

@@ -36,14 +36,14 @@ class Checked:
     """Result of a check.
 
     Attributes:
-        description: the table, its columns and the model, as text.
+        found: the table, its columns and the model, as text.
         section: the section `dataset` of params.yaml for this table, as text.
         problems: one line for each problem that must be fixed.
         table: the table without the columns that have problems; None if no column remains.
         config: the config that `section` writes.
     """
 
-    description: str
+    found: str
     section: str
     problems: tuple[str, ...]
     table: Table | None
@@ -109,7 +109,7 @@ def check(config: DatasetConfig) -> Checked:
     refused = tuple(_names_in(own.inspection.problems))
     usable = config.model_copy(update={"drop": (*config.drop, *refused)})
     return Checked(
-        description="\n\n".join(parts),
+        found="\n\n".join(parts),
         section=_section(usable, refused),
         problems=own.inspection.problems,
         table=own.table if own.table.feature_names else None,

@@ -19,11 +19,13 @@ if TYPE_CHECKING:
     from modelpred.dataset.seeds import seeded_generator
     from modelpred.dataset.sources import known_sources, load_table, source_table
     from modelpred.dataset.tables import Table
+    from modelpred.errors import InvalidInput
 
 __all__ = [
     "Dataset",
     "DatasetConfig",
     "Encoding",
+    "InvalidInput",
     "Scaling",
     "Table",
     "fit_scaling",
@@ -45,7 +47,7 @@ _MODULES = {
     "scaling": ("Scaling", "fit_scaling"),
     "seeds": ("seeded_generator",),
     "sources": ("known_sources", "load_table", "source_table"),
-    "tables": ("Table",),
+    "tables": ("InvalidInput", "Table"),
 }
 
 

@@ -13,6 +13,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from modelpred import errors
+
+InvalidInput = errors.InvalidInput  # older code imports it from here
 BUILTIN_FOLDER = Path(__file__).parent / "builtin"
 
 

@@ -51,7 +51,7 @@ def test_the_answer_names_what_a_person_asks_for(people):
         "column 'part' marks training and test rows",
         "targets.model: auto is logistic",
     ):
-        assert told in found.description
+        assert told in found.found
     assert found.problems == ()
 
 
@@ -66,9 +66,9 @@ def test_the_section_to_paste_reads_the_table(people):
     assert dataset.column_names == ("age", "work", "part")
     assert (
         f"{len(dataset.row_ids)} training rows, {len(dataset.test_row_ids)} test rows"
-        in found.description
+        in found.found
     )
-    assert f"{len(dataset.feature_names)} features" in found.description
+    assert f"{len(dataset.feature_names)} features" in found.found
 
 
 @pytest.mark.parametrize("classes", [0, 2, 3, 10])
