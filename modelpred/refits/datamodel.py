@@ -28,6 +28,7 @@ GRID = np.logspace(-5, 2, 15)
 # Every fifth bank row, in the order of their content, chooses the penalty; then all rows fit.
 HELD_OUT = 5
 BLOCK = 4096  # rows of the bank that are read at once
+EXPLORED = 1e-12  # share of the largest eigenvalue up to which no weights explore a direction
 
 
 @dataclass(frozen=True)
@@ -93,11 +94,31 @@ class _Decomposed:
             vectors.T @ products,
         )
 
+    @classmethod
+    def of_rows(cls, weights: Tensor, parameters: Tensor) -> "_Decomposed":
+        """The same from fewer rows than points: by a matrix [rows, rows] in place of [points, points]."""
+        rows, targets = weights.to(torch.float64), parameters.to(torch.float64)
+        mean_weights, mean_parameters = rows.mean(0), targets.mean(0)
+        rows, targets = rows - mean_weights, targets - mean_parameters
+        values, vectors = torch.linalg.eigh(rows @ rows.T)
+        explored = values > EXPLORED * values[-1]
+        values, vectors = values[explored], vectors[:, explored]
+        lengths = values.sqrt()
+        return cls(
+            mean_weights,
+            mean_parameters,
+            rows.T @ (vectors / lengths),
+            values,
+            lengths[:, None] * (vectors.T @ targets),
+        )
+
     def coefficients(self, factor: float) -> Tensor:
         """B for a penalty of `factor` mean eigenvalues, [points, parameters]."""
-        shrunk = self.values + factor * self.values.mean()
+        if not len(self.values):  # all rows of the bank are the same
+            return self.projected.new_zeros(len(self.mean_weights), self.projected.shape[1])
+        shrunk = self.values + factor * self.values.sum() / len(self.mean_weights)
         # Directions that no weights explore carry nothing, whatever the penalty.
-        share = torch.where(self.values > 1e-12 * self.values.max(), 1 / shrunk, 0)
+        share = torch.where(self.values > EXPLORED * self.values.max(), 1 / shrunk, 0)
         return self.vectors @ (share[:, None] * self.projected)
 
 
@@ -149,14 +170,18 @@ class LinearDatamodel:
     ) -> "LinearDatamodel":
         choosing = torch.zeros(len(weights), dtype=torch.bool, device=weights.device)
         choosing[content_order(weights, parameters)[HELD_OUT - 1 :: HELD_OUT]] = True
-        learned = held = _Moments.none(weights, parameters)
-        for rows, targets, others in _blocks(weights, parameters, choosing):
-            learned = learned.added(rows[~others], targets[~others])
-            held = held.added(rows[others], targets[others])
+        if len(weights) < weights.shape[1]:
+            learned = _Decomposed.of_rows(weights[~choosing], parameters[~choosing])
+            fitted = _Decomposed.of_rows(weights, parameters)
+        else:
+            some = rest = _Moments.none(weights, parameters)
+            for rows, targets, others in _blocks(weights, parameters, choosing):
+                some = some.added(rows[~others], targets[~others])
+                rest = rest.added(rows[others], targets[others])
+            learned, fitted = _Decomposed.of(some), _Decomposed.of(some.joined(rest))
         chosen = penalty
         if chosen is None:
             chosen = _chosen_penalty(learned, weights, parameters, choosing)
-        fitted = _Decomposed.of(learned.joined(held))
         coefficients = fitted.coefficients(chosen)
         intercept = fitted.mean_parameters - fitted.mean_weights @ coefficients
         return cls(coefficients, intercept, penalty=chosen)
@@ -192,9 +217,8 @@ def _blocks(
 
 
 def _chosen_penalty(
-    learned: _Moments, weights: Tensor, parameters: Tensor, choosing: Tensor
+    fitted: _Decomposed, weights: Tensor, parameters: Tensor, choosing: Tensor
 ) -> float:
-    fitted = _Decomposed.of(learned)
     factors = [float(factor) for factor in GRID]
     coefficients = [fitted.coefficients(factor) for factor in factors]
     errors: list[list[Vector]] = [[] for _ in factors]

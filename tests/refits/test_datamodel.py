@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
 
 from modelpred.errors import InvalidInput
@@ -63,3 +65,22 @@ def test_a_bank_too_small_to_hold_rows_out_is_refused():
     weights, parameters, _ = bank(subsets=9)
     with pytest.raises(InvalidInput, match="expected 10 or more weight rows"):
         LinearDatamodel.fit(weights, parameters)
+
+
+@given(st.integers(10, 30), st.integers(0, 2**31), st.sampled_from([1e-3, 0.1, 10.0]))
+@settings(deadline=None, max_examples=40)
+def test_fewer_subsets_than_points_give_the_ridge_of_scikit_learn(subsets, seed, penalty):
+    draws = np.random.default_rng(seed)
+    weights = draws.integers(0, 3, size=(subsets, 40)).astype(float)
+    parameters = draws.normal(size=(subsets, 3))
+    fitted = LinearDatamodel.fit(torch.tensor(weights), torch.tensor(parameters), penalty=penalty)
+    centred = weights - weights.mean(0)
+    expected = Ridge(alpha=penalty * (centred**2).sum() / 40, solver="svd").fit(weights, parameters)
+    np.testing.assert_allclose(fitted.coefficients.T, expected.coef_, rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(fitted.intercept, expected.intercept_, rtol=1e-6, atol=1e-8)
+
+
+def test_equal_subsets_explain_nothing():
+    weights = torch.ones(20, 40, dtype=torch.uint8)
+    fitted = LinearDatamodel.fit(weights, torch.ones(20, 2, dtype=torch.float64))
+    assert not bool(fitted.coefficients.any())
