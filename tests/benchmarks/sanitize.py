@@ -43,6 +43,7 @@ def exercise(path: Path, problems: int) -> None:
 
     from modelpred.targets import target_model, train_targets  # noqa: PLC0415
     from modelpred.targets.compiled import kernels  # noqa: PLC0415
+    from modelpred.targets.compiled.slopes import slope_changes  # noqa: PLC0415
 
     torch.set_num_threads(1)
     library = ctypes.CDLL(str(path))
@@ -61,6 +62,11 @@ def exercise(path: Path, problems: int) -> None:
         weights = generator.integers(0, 3, size=(5, points))
         own = labels.astype(float) if family == "ridge" else labels
         train_targets(model, table, own, weights, classes=classes or None)
+        scores = torch.from_numpy(generator.normal(size=(max(classes, 1), points))).float()
+        changes = slope_changes("softmax", scores, 0.3)
+        assert changes is not None
+        moved = torch.zeros(max(classes, 1), 5, points, dtype=torch.bfloat16)
+        changes(moved, torch.from_numpy(weights).bfloat16())
     print(f"{problems} problems, no fault")
 
 
