@@ -21,7 +21,7 @@ A family trained by fixed steps has no optimum to move; its anchors are in coars
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, final
 
@@ -138,29 +138,24 @@ class BoundSizePath(BoundAnchors):
     lengths: Tensor = field(init=False, repr=False)  # [levels, blocks, size], 1 / curvatures
 
     def __post_init__(self) -> None:
-        logs = self.path.shares.log()
-        object.__setattr__(self, "edges", (logs[1:] + logs[:-1]) / 2)
+        object.__setattr__(self, "edges", level_edges(self.path.shares))
         object.__setattr__(self, "longest", self.path.parameters.norm(dim=1).amax())
         object.__setattr__(self, "lengths", self.path.curvatures.reciprocal())
 
     def levels(self, weights: Tensor) -> Tensor:
         """Index [subsets] of the level nearest in log share to each subset."""
-        share = weights.sum(1).clamp(min=1e-9) / self.path.pool
-        return torch.bucketize(share.log(), self.edges)
+        return nearest_levels(weights.sum(1), self.path.pool, self.edges)
 
     def __call__(self, weights: Tensor) -> Tensor:
         """theta*(t) - H_t^-1 gradient, one matrix product a level that occurs."""
         levels = self.levels(weights)
-        order = levels.argsort(stable=True)
-        counts = torch.bincount(levels, minlength=len(self.path.shares)).tolist()
-        sorted_steps = torch.cat(
+        groups = by_level(weights, levels)
+        step = groups.joined(
             [
                 torch.addmm(self.penalty_steps[level], rows, self.point_steps[level])
-                for level, rows in enumerate(weights.index_select(0, order).split(counts))
-                if len(rows)
+                for level, rows in zip(groups.levels, groups.weights, strict=True)
             ]
         )
-        step = torch.empty_like(sorted_steps).index_copy(0, order, sorted_steps)
         # No subset of the pool calls for a longer step. Points that the path never saw do, and are
         # overshot by it: cut, their errors fall by a third (spam), and the others stay as they are.
         length = step.norm(dim=1, keepdim=True).clamp(min=1e-30)
@@ -191,14 +186,19 @@ def _stepped(basis: Tensor, lengths: Tensor, gradients: Tensor) -> Tensor:
     return torch.bmm(turned, basis.mT).transpose(0, 1).flatten(1)
 
 
-def fit_size_path(model: TargetModel, points: Points, *, tolerance: float = 1e-6) -> SizePath:
-    """The size path of a pool, for a convex family; a handful of trainings."""
+def optima_by_share(
+    model: TargetModel, points: Points, *, levels: int, tolerance: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Shares [levels], weights [levels, points] and optima [levels, parameters] of a whole pool.
+
+    `levels` shares lie up to 1, and those of GROWN beyond.
+    """
     smallest = max(SMALLEST_SHARE, min(0.1, 3 / len(points.features)))
-    exponents = torch.linspace(0, 1, LEVELS, dtype=torch.float64)
+    exponents = torch.linspace(0, 1, levels, dtype=torch.float64)
     shares = torch.cat([smallest ** (1 - exponents), exponents.new_tensor(GROWN)])
     shares = shares.to(points.features)
     weights = shares[:, None].expand(-1, len(points.features)).contiguous()
-    path = train_targets(
+    trained = train_targets(
         model,
         points.features,
         points.labels,
@@ -206,7 +206,51 @@ def fit_size_path(model: TargetModel, points: Points, *, tolerance: float = 1e-6
         tolerance=tolerance,
         classes=points.classes,
         sample_weight=points.sample_weight,
-    ).parameters
+    )
+    return shares, weights, trained.parameters
+
+
+def level_edges(shares: Tensor) -> Tensor:
+    """Log shares [levels - 1] halfway between neighbouring levels."""
+    logs = shares.log()
+    return (logs[1:] + logs[:-1]) / 2
+
+
+def nearest_levels(totals: Tensor, pool: int, edges: Tensor) -> Tensor:
+    """Index [subsets] of the level nearest in log share to subsets of these total weights."""
+    return torch.bucketize((totals.clamp(min=1e-9) / pool).log(), edges)
+
+
+@final
+@dataclass(frozen=True)
+class ByLevel:
+    """Subsets in the order of their levels."""
+
+    levels: list[int]  # those that occur
+    weights: tuple[Tensor, ...]  # of each level's subsets
+    order: Tensor | None  # [subsets], their rows; None where all are of one level
+
+    def joined(self, parts: Sequence[Tensor]) -> Tensor:
+        """Return parts in this order as one tensor in the order of the subsets."""
+        together = torch.cat(list(parts)) if len(parts) > 1 else parts[0]
+        if self.order is None:
+            return together
+        return torch.empty_like(together).index_copy(0, self.order, together)
+
+
+def by_level(weights: Tensor, levels: Tensor) -> ByLevel:
+    """Group the weights [subsets, points] by level [subsets]."""
+    counts = torch.bincount(levels).tolist()
+    occurring = [level for level, count in enumerate(counts) if count]
+    order = None if len(occurring) == 1 else levels.argsort(stable=True)
+    ordered = weights.contiguous() if order is None else weights.index_select(0, order)
+    parts = ordered.split([counts[level] for level in occurring])
+    return ByLevel(occurring, tuple(parts), order)
+
+
+def fit_size_path(model: TargetModel, points: Points, *, tolerance: float = 1e-6) -> SizePath:
+    """The size path of a pool, for a convex family; a handful of trainings."""
+    shares, weights, path = optima_by_share(model, points, levels=LEVELS, tolerance=tolerance)
     blocks = 1 if path.shape[1] <= JOINT_BLOCK else path.shape[1] // (points.features.shape[1] + 1)
     middle = _blocks(model.hessian(path[LEVELS // 2], weights[LEVELS // 2], points), blocks)
     basis = torch.linalg.eigh(middle).eigenvectors.contiguous()  # as a file gives it back

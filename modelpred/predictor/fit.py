@@ -24,12 +24,13 @@ of fitting and answered by that definition.
 import itertools
 import math
 import time
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from modelpred.errors import InvalidInput
-from modelpred.predictor.anchors import JOINT_BLOCK, fit_size_path
+from modelpred.predictor.anchors import JOINT_BLOCK, Anchors, fit_size_path
 from modelpred.predictor.coarse_fit import fit_coarse_training
 from modelpred.predictor.config import PredictorConfig, Schedule
 from modelpred.predictor.fit_memory import require_fit_memory
@@ -47,7 +48,12 @@ from modelpred.predictor.newton_network import (
     Trained,
     fit_newton_network,
 )
-from modelpred.predictor.newton_path import LARGEST_INVERSE, fit_newton_path, has_newton_path
+from modelpred.predictor.newton_path import (
+    DIRECTION_BYTES,
+    LARGEST_INVERSE,
+    fit_newton_path,
+    has_newton_path,
+)
 from modelpred.predictor.predictor import (
     ANSWER_BLOCK,
     Predictor,
@@ -130,27 +136,38 @@ def fit_predictor(
     Raises:
         InvalidInput: shapes that do not match, targets or losses that are not finite.
     """
-    learned = _learnable(model, points, weights, parameters, role="fit")
-    if len(learned[0]) < 2:
+    fit = _learnable(model, points, weights, parameters, role="fit")
+    if len(fit[0]) < 2:
         raise InvalidInput(
-            f"{len(learned[0])} of {len(weights)} subsets have an optimum to learn from; expected at "
+            f"{len(fit[0])} of {len(weights)} subsets have an optimum to learn from; expected at "
             "least 2: ask for more or larger subsets"
         )
-    weights, parameters = learned
-    require_fit_memory(config, model, points, subsets=len(weights))
+    require_fit_memory(config, model, points, subsets=len(fit[0]))
     if validation is not None:
         validation = _learnable(model, points, *validation, role="validation")
-    if uses_newton(config, model, points, start):
-        fitted = _fit_newton(
-            config, model, points, (weights, parameters), validation,
-            tolerance=tolerance, row_ids=row_ids,
+    learned = None
+    if _uses_newton(config, model, points, start):
+        learned = _fit_newton(config, model, points, fit, validation, tolerance=tolerance)
+    if learned is None:
+        learned = _fit_network(
+            config, model, points, fit, validation,
+            tolerance=tolerance, start=start, progress=progress,
         )  # fmt: skip
-        if fitted is not None:
-            return fitted
-    return _fit_network(
-        config, model, points, (weights, parameters), validation,
-        tolerance=tolerance, row_ids=row_ids, start=start, progress=progress,
+    return Predictor(
+        model, points, learned.network, learned.anchors,
+        config.model_copy(update={"network": learned.name}), row_ids, tuple(learned.history),
+        tolerance=tolerance,
     )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Learned:
+    """A fitted network, its anchors and the record of the fit; `name` as in `PredictorConfig.network`."""
+
+    name: str
+    network: SetNetwork
+    anchors: Anchors
+    history: list[dict[str, float | int]]
 
 
 def _fit_network(
@@ -161,13 +178,10 @@ def _fit_network(
     validation: Trained | None,
     *,
     tolerance: float,
-    row_ids: tuple[str, ...],
     start: Predictor | None,
     progress: Progress | None,
-) -> Predictor:
-    """The predictor of a network that learns by gradient descent, or that answers exactly."""
-    if config.network == "auto":
-        config = config.model_copy(update={"network": "anchored"})
+) -> _Learned:
+    """The network that learns by gradient descent; nothing is learned where answers are exact."""
     weights, parameters = fit
     with torch_threads(_useful_threads(config.schedule(), points)):
         anchors = (
@@ -193,35 +207,36 @@ def _fit_network(
             network,
             model=model,
             points=points,
-            targets=(weights, parameters),
+            targets=fit,
             validation=validation,
             scaled=start is not None,
         )
         exact = model.quadratic and config.network != "paper"
         history = [NOTHING_LEARNED] if exact else optimiser.run(progress)
-    return Predictor(
-        model, points, network, anchors, config, row_ids, tuple(history), tolerance=tolerance
-    )
+    name = "anchored" if config.network == "auto" else config.network
+    return _Learned(name, network, anchors, history)
 
 
-def uses_newton(
+def _uses_newton(
     config: PredictorConfig, model: TargetModel, points: Points, start: Predictor | None
 ) -> bool:
-    """Whether the fit begins with Newton directions: asked for, or `auto` on a pool that is large enough.
+    """Whether the fit begins with Newton directions: asked for, or `auto` on a large pool.
 
     Raises:
         InvalidInput: they are asked for but not defined.
     """
-    if config.network == "newton" and not has_newton_path(model, points):
-        raise InvalidInput(
-            f"predictor.network is newton, which needs a linear family that is not quadratic and of at "
-            f"most {LARGEST_INVERSE} parameters, got {model.name}; use auto"
-        )
-    if config.network == "auto" and start is not None and start.config.network == "anchored":
+    if config.network == "newton":
+        if not has_newton_path(model, points):
+            raise InvalidInput(
+                "predictor.network is newton, which needs a linear family that is not quadratic, of at "
+                f"most {LARGEST_INVERSE} parameters and {DIRECTION_BYTES / 2**30:g} GiB of directions, "
+                f"got {model.name}; use auto"
+            )
+        return True
+    if config.network != "auto" or (start is not None and start.config.network == "anchored"):
         return False
     size = model.parameter_count(points.features.shape[1], points.classes)
-    large = config.network == "newton" or size * len(points.features) >= LEAST_DIRECTIONS
-    return config.network in ("auto", "newton") and large and has_newton_path(model, points)
+    return size * len(points.features) >= LEAST_DIRECTIONS and has_newton_path(model, points)
 
 
 def _fit_newton(
@@ -232,24 +247,21 @@ def _fit_newton(
     validation: Trained | None,
     *,
     tolerance: float,
-    row_ids: tuple[str, ...],
-) -> Predictor | None:
-    """The predictor by Newton directions; None where `auto` lets learned steps go on from here."""
+) -> _Learned | None:
+    """The network of Newton directions; None where `auto` goes on to learned steps."""
     assert isinstance(model, Linear)
     path = fit_newton_path(model, points, tolerance=tolerance)
     network = NewtonNetwork(path, steps=MOST_GRADIENTS if config.steps is None else config.steps)
     if validation is not None and not len(validation[0]):
         validation = None
     network, history = fit_newton_network(
-        network, model, points, fit, validation=validation, fixed=config.steps is not None
-    )
+        network.to(points.features.device), model, points, fit,
+        validation=validation, fixed=config.steps is not None,
+    )  # fmt: skip
     learns = config.network == "auto" and path.parameter_count <= JOINT_BLOCK
     if learns and history[-1]["validation_error"] > ENOUGH:
         return None
-    return Predictor(
-        model, points, network, path, config.model_copy(update={"network": "newton"}), row_ids,
-        tuple(history), tolerance=tolerance,
-    )  # fmt: skip
+    return _Learned("newton", network, path, history)
 
 
 def _continue(network: SetNetwork, start: Predictor, model: TargetModel) -> None:

@@ -23,9 +23,10 @@ from typing import final
 import torch
 from torch import Tensor
 
-from modelpred.metrics import relative_errors
+from modelpred.predictor.anchors import ByLevel
 from modelpred.predictor.network import BoundPoints, SetNetwork
-from modelpred.predictor.newton_path import BoundNewtonPath, Grouped, Level, NewtonPath
+from modelpred.predictor.newton_path import BoundNewtonPath, Level, NewtonPath
+from modelpred.predictor.step_count import capped_errors
 from modelpred.targets import Points, TargetModel
 
 INPUTS = 5  # of a correction, for each direction
@@ -47,6 +48,12 @@ class NewtonNetwork(SetNetwork):
         plain[:, 0] = -1.0  # d_{k+1} = d_k - v_k, with v_0 = -d_0 at the start
         self.register_buffer("corrections", plain)
 
+    def with_corrections(self, corrections: Tensor) -> "NewtonNetwork":
+        """The network with these corrections [steps + 1, inputs, parameters], on their device."""
+        changed = NewtonNetwork(self.anchors, steps=len(corrections) - 1).to(corrections.device)
+        changed.corrections.copy_(corrections)
+        return changed
+
     @property
     def last_stage(self) -> int:
         """The number of gradients."""
@@ -59,7 +66,7 @@ class NewtonNetwork(SetNetwork):
         return BoundPoints(model, points.to(dtype=torch.float32), anchors)
 
     def prepare(self, weights: Tensor, bound: BoundPoints) -> Tensor | None:
-        """Nothing: starts are as cheap as reading them again."""
+        """Return None: computing the starts costs no more than reading them."""
         del weights, bound
 
     def stages(
@@ -69,7 +76,7 @@ class NewtonNetwork(SetNetwork):
         del prepared
         path = bound.anchors
         assert isinstance(path, BoundNewtonPath)
-        groups = path.grouped(weights)
+        groups = path.by_level(weights)
         blocks = _blocks(path, groups)
         for correction in self.corrections:
             for block in blocks:
@@ -79,7 +86,7 @@ class NewtonNetwork(SetNetwork):
 
 @final
 class _Block:
-    """Subsets of one level on their way."""
+    """Subsets of one level, and their moves after the gradients so far."""
 
     def __init__(self, path: BoundNewtonPath, level: Level, weights: Tensor) -> None:
         self.path, self.level, self.weights = path, level, weights
@@ -109,7 +116,7 @@ class _Block:
         self.take(self.step(), correction)
 
     def inputs(self, step: Tensor) -> Tensor:
-        """What a correction weighs, [inputs, subsets, parameters]."""
+        """The inputs that a correction multiplies, [inputs, subsets, parameters]."""
         size, spread = self.sizes
         spread = spread.expand_as(step)
         return torch.stack([step, size * step, self.last, spread, size * spread])
@@ -131,11 +138,11 @@ class _Block:
         return self.path.parameters(self.level, self.move)
 
 
-def _blocks(path: BoundNewtonPath, groups: Grouped) -> list[_Block]:
+def _blocks(path: BoundNewtonPath, groups: ByLevel) -> list[_Block]:
     """The subsets in the order of `groups`, few enough at once for the cache."""
     return [
-        _Block(path, level, part)
-        for level, weights in zip(groups.levels, groups.weights, strict=True)
+        _Block(path, path.level(index), part)
+        for index, weights in zip(groups.levels, groups.weights, strict=True)
         for part in weights.split(BLOCK)
     ]
 
@@ -183,8 +190,7 @@ def fit_newton_network(
     bound = network.bind(model, points)
     errors = stage_errors(network, bound, validation)
     if len(fit[0]) >= LEAST_FITTED and min(errors) > ENOUGH:
-        corrected = NewtonNetwork(network.anchors, steps=network.last_stage)
-        corrected.corrections.copy_(fitted_corrections(corrected, bound, fit))
+        corrected = network.with_corrections(fitted_corrections(network, bound, fit))
         others = stage_errors(corrected, bound, validation)
         if min(others) < min(errors):
             network, errors = corrected, others
@@ -192,8 +198,7 @@ def fit_newton_network(
     steps = errors.index(min(errors)) if enough is None else enough
     if fixed:
         steps = network.last_stage
-    answer = NewtonNetwork(network.anchors, steps=steps)
-    answer.corrections.copy_(network.corrections[: steps + 1])
+    answer = network.with_corrections(network.corrections[: steps + 1])
     seconds = time.perf_counter() - began
     return answer, [
         {"epoch": 0, "loss": error, "validation_error": error, "seconds": seconds}
@@ -215,9 +220,7 @@ def stage_errors(network: NewtonNetwork, bound: BoundPoints, trained: Trained) -
     with torch.no_grad():
         for rows, true in zip(weights.split(256), parameters.split(256), strict=True):
             for stage, answer in enumerate(network.stages(rows, bound, None)):
-                named = bound.model.representative(answer.to(true), features)
-                # A target near zero has any relative error: it should not decide for all.
-                sums[stage] += float(relative_errors(named, true).clip(max=1).sum())
+                sums[stage] += float(capped_errors(bound.model, answer, true, features).sum())
     return [total / max(1, len(weights)) for total in sums]
 
 
@@ -226,7 +229,7 @@ def fitted_corrections(network: NewtonNetwork, bound: BoundPoints, fit: Trained)
     path = bound.anchors
     assert isinstance(path, BoundNewtonPath)
     weights, parameters = fit
-    groups = path.grouped(weights)
+    groups = path.by_level(weights)
     blocks = _blocks(path, groups)
     ordered = parameters if groups.order is None else parameters[groups.order]
     targets = [
@@ -249,15 +252,15 @@ def fitted_corrections(network: NewtonNetwork, bound: BoundPoints, fit: Trained)
 def _least_squares(blocks: list[_Block], steps: list[Tensor], targets: list[Tensor]) -> Tensor:
     """The correction [inputs, parameters] of least squared relative error over all blocks."""
     size = targets[0].shape[1]
-    squares = torch.zeros(size, INPUTS, INPUTS, dtype=torch.float64)
-    right = torch.zeros(size, INPUTS, dtype=torch.float64)
+    squares = targets[0].new_zeros(size, INPUTS, INPUTS, dtype=torch.float64)
+    right = targets[0].new_zeros(size, INPUTS, dtype=torch.float64)
     for block, step, target in zip(blocks, steps, targets, strict=True):
         left = target if block.move is None else target - block.move
         scale = 1 / (target + block.level.theta @ block.path.basis).norm(dim=1).clamp(min=1e-12)
         inputs = (block.inputs(step) * scale[:, None]).permute(2, 1, 0).to(torch.float64)
         squares += inputs.mT @ inputs
         right += (inputs.mT @ (left * scale[:, None]).T[:, :, None].to(torch.float64))[..., 0]
-    plain = torch.zeros(INPUTS, dtype=torch.float64)
+    plain = right.new_zeros(INPUTS)
     plain[0] = -1.0  # inputs that say nothing leave the uncorrected step
     diagonal = squares.diagonal(dim1=1, dim2=2)
     ridge = RIDGE * diagonal + 1e-30

@@ -18,7 +18,6 @@ needs them, and kept. All moves d are in coordinates of one orthonormal basis, t
 Hessian in the middle of the path, in which the corrections of newton_network.py are diagonal.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import ClassVar, final
@@ -30,26 +29,33 @@ from modelpred.predictor.anchors import (
     GROWN,
     JOINT_BLOCK,
     LEVELS,
-    SMALLEST_SHARE,
     Anchors,
     BoundAnchors,
+    ByLevel,
     Preconditioner,
-)  # fmt: skip
-from modelpred.targets import Points, TargetModel, train_targets
+    by_level,
+    level_edges,
+    nearest_levels,
+    optima_by_share,
+)
+from modelpred.targets import Points, TargetModel
 from modelpred.targets.compiled.slopes import SlopeChanges, slope_changes
 from modelpred.targets.linear import Linear
 
 WIDE_LEVELS = 12  # levels below a share of 1 for families with many parameters
 LARGEST_INVERSE = 4096  # parameters up to which Hessians are inverted
-DIRECTION_BYTES = 2**30  # of the directions of one level
+DIRECTION_BYTES = 4 * 2**30  # of the directions of all levels
 
 
 def has_newton_path(model: TargetModel, points: Points) -> bool:
-    """Whether anchors of this kind fit: a linear family, not quadratic, whose Hessian can be inverted."""
+    """Whether the family is linear, not quadratic, and small enough to invert its Hessian and keep directions."""
     if not isinstance(model, Linear) or model.quadratic:
         return False
     size = model.parameter_count(points.features.shape[1], points.classes)
-    return size <= LARGEST_INVERSE and 2 * size * len(points.features) <= DIRECTION_BYTES
+    levels = _level_count(size) + len(GROWN)
+    width = product_dtype(points.features.device.type).itemsize
+    directions = levels * len(points.features) * size * width
+    return size <= LARGEST_INVERSE and directions <= DIRECTION_BYTES
 
 
 @cache
@@ -102,7 +108,7 @@ class NewtonPath(Anchors):
 @final
 @dataclass(frozen=True)
 class Level:
-    """What moves from theta_s need; `product` types are those of `product_dtype`."""
+    """The tensors of one share s; the product type is that of `product_dtype`."""
 
     share: float
     theta: Tensor  # [parameters], float32
@@ -133,14 +139,14 @@ class BoundNewtonPath(BoundAnchors):
         penalty[:, -1] = model.intercept_penalty
         self.penalty = penalty.flatten()
         self.longest = float(path.parameters.norm(dim=1).amax())
-        logs = path.shares.to(features.device).log()
-        self.edges = (logs[1:] + logs[:-1]) / 2
+        self.edges = level_edges(path.shares.to(features.device))
         self._levels: dict[int, Level] = {}
 
-    def levels(self, weights: Tensor) -> Tensor:
-        """Index [subsets] of the level nearest in log share to each subset."""
-        totals = weights.sum(1, dtype=torch.float32).to(self.edges)
-        return torch.bucketize((totals.clamp(min=1e-9) / self.path.pool).log(), self.edges)
+    def by_level(self, weights: Tensor) -> ByLevel:
+        """Group the subsets by the level nearest in log share; weights as `narrowed` gives them."""
+        totals = weights.detach().sum(1, dtype=torch.float32).to(self.edges)
+        levels = nearest_levels(totals, self.path.pool, self.edges)
+        return by_level(narrowed(weights, self.dtype), levels)
 
     def level(self, index: int) -> Level:
         """The level of that index, formed at its first use."""
@@ -177,9 +183,9 @@ class BoundNewtonPath(BoundAnchors):
         """d_0 [subsets, parameters] in basis coordinates, float32, for subsets of that level."""
         narrow = weights.to(self.dtype)
         moved = (narrow @ level.directions).to(torch.float32)
-        if weights.dtype != self.dtype and bool((rest := weights - narrow).any()):
-            # weights that the product type cannot hold
-            moved = moved + (rest.to(self.dtype) @ level.directions).to(torch.float32)
+        if weights.dtype != self.dtype:  # weights that the product type cannot hold
+            rest = (weights - narrow).to(self.dtype)
+            moved = moved + (rest @ level.directions).to(torch.float32)
         return level.start - moved
 
     def gradient_step(self, level: Level, weights: Tensor, start: Tensor, move: Tensor) -> Tensor:
@@ -218,57 +224,38 @@ class BoundNewtonPath(BoundAnchors):
         """theta_s + move [subsets, parameters], float32, of a move in basis coordinates."""
         return level.theta + (move.to(self.dtype) @ self.narrow_basis.T).to(torch.float32)
 
-    def grouped(self, weights: Tensor) -> "Grouped":
-        """The subsets by level."""
-        levels = self.levels(weights.detach())
-        counts = torch.bincount(levels, minlength=len(self.path.shares)).tolist()
-        occurring = [index for index, count in enumerate(counts) if count]
-        order = None if len(occurring) == 1 else levels.argsort(stable=True)
-        ordered = weights if order is None else weights.index_select(0, order)
-        parts = ordered.split([counts[index] for index in occurring]) if occurring else ()
-        return Grouped([self.level(index) for index in occurring], parts, order)
-
     def __call__(self, weights: Tensor) -> Tensor:
         """theta_s + d_0, the answer to first order in the weights."""
-        groups = self.grouped(weights)
+        groups = self.by_level(weights)
         return groups.joined(
             [
                 self.parameters(level, self.starts(level, part))
-                for level, part in zip(groups.levels, groups.weights, strict=True)
+                for level, part in zip(map(self.level, groups.levels), groups.weights, strict=True)
             ]
         )
 
     def preconditioner(self, weights: Tensor) -> Preconditioner:
         """H_s^-1 g for each subset's level."""
-        groups = self.grouped(weights)
+        groups = self.by_level(weights)
         sizes = [len(part) for part in groups.weights]
+        inverses = [self.level(index).inverse for index in groups.levels]
 
         def steps(gradients: Tensor) -> Tensor:
             ordered = gradients if groups.order is None else gradients[groups.order]
             parts = [
-                part @ level.inverse
-                for level, part in zip(groups.levels, ordered.split(sizes), strict=True)
+                part @ inverse for inverse, part in zip(inverses, ordered.split(sizes), strict=True)
             ]
             return groups.joined(parts) @ self.basis.T
 
         return steps
 
 
-@final
-@dataclass(frozen=True)
-class Grouped:
-    """Subsets in the order of their levels."""
-
-    levels: list[Level]
-    weights: Sequence[Tensor]  # of each level's subsets
-    order: Tensor | None  # [subsets], their rows; None where the order is as before
-
-    def joined(self, parts: Sequence[Tensor]) -> Tensor:
-        """Parts in this order as one tensor in the subsets' own order."""
-        together = torch.cat(list(parts)) if len(parts) > 1 else parts[0]
-        if self.order is None:
-            return together
-        return torch.empty_like(together).index_copy(0, self.order, together)
+def narrowed(weights: Tensor, dtype: torch.dtype) -> Tensor:
+    """The weights in the type of products if it holds all of them exactly, else in float32."""
+    narrow = weights.to(dtype)
+    # Counts up to 255 are exact in bfloat16, too.
+    exact = weights.dtype == torch.uint8 or torch.equal(narrow.to(weights.dtype), weights)
+    return narrow if exact else weights.to(torch.float32)
 
 
 def inverse_hessian(model: Linear, theta: Tensor, weights: Tensor, points: Points) -> Tensor:
@@ -295,16 +282,13 @@ def _free_direction(model: Linear, points: Points) -> Tensor | None:
 
 def fit_newton_path(model: Linear, points: Points, *, tolerance: float = 1e-6) -> NewtonPath:
     """The Newton path of a pool: a few dozen trainings and one eigendecomposition."""
-    size = model.parameter_count(points.features.shape[1], points.classes)
-    count = LEVELS if size <= JOINT_BLOCK else WIDE_LEVELS
-    smallest = max(SMALLEST_SHARE, min(0.1, 3 / len(points.features)))
-    exponents = torch.linspace(0, 1, count, dtype=torch.float64)
-    shares = torch.cat([smallest ** (1 - exponents), exponents.new_tensor(GROWN)])
-    shares = shares.to(points.features)
-    weights = shares[:, None].expand(-1, len(points.features)).contiguous()
-    path = train_targets(
-        model, points.features, points.labels, weights, tolerance=tolerance, classes=points.classes
-    ).parameters
-    middle = model.hessian(path[count // 2], weights[count // 2], points)
+    levels = _level_count(model.parameter_count(points.features.shape[1], points.classes))
+    shares, weights, path = optima_by_share(model, points, levels=levels, tolerance=tolerance)
+    middle = model.hessian(path[levels // 2], weights[levels // 2], points)
     basis = torch.linalg.eigh(middle).eigenvectors.to(torch.float32).contiguous()
     return NewtonPath(shares, path, basis, pool=len(points.features))
+
+
+def _level_count(parameters: int) -> int:
+    """Levels up to a share of 1."""
+    return LEVELS if parameters <= JOINT_BLOCK else WIDE_LEVELS

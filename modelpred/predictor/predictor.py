@@ -13,7 +13,12 @@ from modelpred.predictor.backtracking import unseen
 from modelpred.predictor.config import PredictorConfig
 from modelpred.predictor.network import AnchoredNetwork, BoundPoints, PaperNetwork, SetNetwork
 from modelpred.predictor.newton_network import NewtonNetwork
-from modelpred.predictor.newton_path import NewtonPath, fit_newton_path, product_dtype
+from modelpred.predictor.newton_path import (
+    NewtonPath,
+    fit_newton_path,
+    narrowed,
+    product_dtype,
+)
 from modelpred.predictor.refinement import CERTIFICATE_STEPS, error_bound, refine_parameters
 from modelpred.targets import Points, TargetModel, train_targets
 from modelpred.targets.linear import Linear
@@ -179,7 +184,7 @@ class Predictor:
         assert isinstance(self.model, Linear)
         assert isinstance(self.network, NewtonNetwork)
         path = fit_newton_path(self.model, points, tolerance=self.tolerance)
-        network = NewtonNetwork(path, steps=self.network.last_stage)
+        network = NewtonNetwork(path, steps=self.network.last_stage).to(points.features.device)
         return Predictor(
             self.model, points, network, path, self.config, row_ids, self.history,
             tolerance=self.tolerance,
@@ -233,11 +238,9 @@ class Predictor:
         return torch.where(trained.converged[:, None], trained.parameters, torch.nan)
 
     def _light(self, weights: Tensor) -> Tensor:
-        """The weights in the type of the network's products: bfloat16 where that loses nothing."""
+        """The weights in the type of the network's products."""
         if isinstance(self.network, NewtonNetwork):
-            narrow = _exact_in(weights, product_dtype(weights.device.type))
-            if narrow is not None:
-                return narrow
+            return narrowed(weights, product_dtype(weights.device.type))
         return weights.to(torch.float32)
 
     def _answer(self, weights: Tensor, *, refine: float | int, stages: int | None) -> Tensor:
@@ -250,14 +253,6 @@ class Predictor:
             return answer
         exact = weights.to(device=device, dtype=torch.float64)
         return self.model.with_prior(answer, exact, self.points)
-
-
-def _exact_in(weights: Tensor, dtype: torch.dtype) -> Tensor | None:
-    """The weights in that type if it holds all of them exactly."""
-    narrow = weights.to(dtype)
-    # Counts up to 255 are exact in bfloat16, too.
-    same = weights.dtype == torch.uint8 or torch.equal(narrow.to(weights.dtype), weights)
-    return narrow if same else None
 
 
 def answered_at_once(model: TargetModel, points: Points) -> int:

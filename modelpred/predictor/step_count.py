@@ -43,8 +43,15 @@ def planned_steps(
     for block, targets in zip(weights.split(BLOCK), parameters.split(BLOCK), strict=True):
         with torch.no_grad():
             starts = bound(block.to(device=points.features.device, dtype=torch.float32))
-            starts = model.representative(starts.to(targets), points.features.shape[1])
-        # A target near zero has any relative error: it should not decide for all.
-        errors.append(relative_errors(starts, targets).clip(max=1))
+        errors.append(capped_errors(model, starts, targets, points.features.shape[1]))
     error = np.concatenate(errors).mean()
     return min(MOST_STEPS, max(1, math.ceil(float(error) / ERROR_A_STEP)))
+
+
+def capped_errors(model: TargetModel, found: Tensor, targets: Tensor, features: int) -> Vector:
+    """Relative errors [subsets] of parameters, at most 1.
+
+    A target near zero has any relative error: it should not decide for all.
+    """
+    named = model.representative(found.to(targets), features)
+    return relative_errors(named, targets).clip(max=1)

@@ -58,7 +58,7 @@ def test_moves_are_those_of_the_formula(family, intercept, precision):
     path = fit_newton_path(model, points)
     bound = path.bind(model, points, torch.float32)
     weights = drawn(points, 9, 5)
-    index = int(bound.levels(weights.float())[0])
+    index = bound.by_level(weights).levels[0]
     level, share = bound.level(index), float(path.shares[index])
     theta, basis = path.parameters[index], path.basis.double()
     inverse = inverse_hessian(model, theta, torch.full((60,), share, dtype=torch.float64), points)
@@ -128,6 +128,17 @@ def test_each_gradient_comes_nearer(fitted):
     assert errors[2] < errors[1] < errors[0]
     refined = relative_errors(fitted.predict(weights, refine=2), true).mean()
     assert refined < 1e-4
+
+
+def test_the_path_of_weighted_rows_is_trained_with_their_weights():
+    plain = pool(6)
+    factors = torch.rand(60, generator=torch.Generator().manual_seed(1), dtype=torch.float64) + 0.5
+    points = points_of(plain.features, plain.labels, 2, sample_weight=factors)
+    model = target_model("logistic", C=0.3)
+    path = fit_newton_path(model, points)
+    for share, theta in zip(path.shares, path.parameters, strict=True):
+        gradient = model.gradient(theta[None], share.expand(1, 60), points)
+        assert float(gradient.norm()) < 1e-4
 
 
 def test_the_certificate_holds(fitted):

@@ -69,22 +69,6 @@ static int begin(Workspace *workspace, const Network *net) {
     return workspace->memory != NULL;
 }
 
-/* exp(x) for x <= 0 in float32: 2^n times a polynomial on half of log 2. */
-INLINE vf vf_exp(vf x) {
-    const vf round = vf_all(12582912.0f); /* 1.5 * 2^23 */
-    x = vf_max(x, vf_all(-87.0f));
-    vf shifted = x * 1.44269504f + round, whole = shifted - round;
-    vf rest = x - whole * 0.693359375f + whole * 2.12194440e-4f;
-    vf value = vf_all(1 / 720.0f);
-    value = value * rest + 1 / 120.0f;
-    value = value * rest + 1 / 24.0f;
-    value = value * rest + 1 / 6.0f;
-    value = value * rest + 0.5f;
-    value = value * rest + 1.0f;
-    value = value * rest + 1.0f;
-    return value * (vf)(((vi)shifted + 127) << 23);
-}
-
 INLINE vf vf_tanh(vf x) {
     vf size = (vf)((vi)x & INT32_MAX), e = vf_exp(-2 * size), value = (1 - e) / (1 + e);
     return (vf)((vi)value | ((vi)x & INT32_MIN));

@@ -31,22 +31,6 @@ INLINE void narrow(uint16_t *to, vf value) {
     *(halves *)to = __builtin_convertvector(bits, halves);
 }
 
-/* exp(x) for x <= 0, to about 2e-7: 2^n times a Taylor polynomial on half of log 2. */
-INLINE vf vf_exp(vf x) {
-    const vf round = vf_all(12582912.0f); /* 1.5 * 2^23: adding it rounds to whole numbers */
-    x = vf_max(x, vf_all(-87.0f));
-    vf shifted = x * 1.44269504f + round;
-    vf whole = shifted - round;
-    vf rest = x - whole * 0.693145752f - whole * 1.42860677e-6f;
-    vf value = rest * (1 / 720.0f) + (1 / 120.0f);
-    value = value * rest + (1 / 24.0f);
-    value = value * rest + (1 / 6.0f);
-    value = value * rest + 0.5f;
-    value = value * rest + 1.0f;
-    value = value * rest + 1.0f;
-    return value * (vf)(((vi)shifted + 127) << 23);
-}
-
 /* The changes of FLOATS points; `stride` apart lie the classes of `scores`, `wide` those of the anchor. */
 INLINE void change(const float *at, const float *chances, int64_t wide, int64_t classes, vf scale,
                    uint16_t *scores, int64_t stride) {

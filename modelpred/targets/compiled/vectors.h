@@ -155,6 +155,22 @@ INLINE vd vd_exp(vd x) {
     return value * (vd)(((vl)shifted + 1023) << 52);
 }
 
+/* exp(x) for x <= 0 in float32: 2^n times a polynomial on half of log 2. */
+INLINE vf vf_exp(vf x) {
+    const vf round = vf_all(12582912.0f); /* 1.5 * 2^23 */
+    x = vf_max(x, vf_all(-87.0f));
+    vf shifted = x * 1.44269504f + round, whole = shifted - round;
+    vf rest = x - whole * 0.693359375f + whole * 2.12194440e-4f;
+    vf value = vf_all(1 / 720.0f);
+    value = value * rest + 1 / 120.0f;
+    value = value * rest + 1 / 24.0f;
+    value = value * rest + 1 / 6.0f;
+    value = value * rest + 0.5f;
+    value = value * rest + 1.0f;
+    value = value * rest + 1.0f;
+    return value * (vf)(((vi)shifted + 127) << 23);
+}
+
 /* log(1 + e) for 0 <= e <= 1: 2 atanh(e / (2 + e)). */
 INLINE vd vd_log1p(vd e) {
     vd ratio = e / (e + 2), square = ratio * ratio;
