@@ -19,10 +19,18 @@ from torch import Tensor
 from modelpred.api.inputs import ArrayLike
 from modelpred.api.reading import Reading
 from modelpred.errors import InvalidInput
-from modelpred.estimators import Adapted, Estimator, coefficient_table, fitted_estimator
+from modelpred.estimators import (
+    Adapted,
+    Coefficients,
+    Estimator,
+    adapted_coefficients,
+    coefficient_table,
+    fitted_estimator,
+)
 from modelpred.numbers import Number
 from modelpred.predictor import Predictor
 from modelpred.targets import Points, TargetModel, train_targets
+from modelpred.targets.linear import Linear
 
 
 @dataclass(frozen=True, repr=False)
@@ -137,6 +145,7 @@ class EditedModel:
         predictor: for the training rows and any added rows.
         reference: the model of all rows, and the default rows for comparisons.
         exact: whether the parameters come from retraining.
+        pool: the edited training rows, if the predictor is not bound to them.
     """
 
     edit: str
@@ -146,6 +155,7 @@ class EditedModel:
     predictor: Predictor
     reference: Reference
     exact: bool = False
+    pool: Points | None = None
 
     @classmethod
     def predicted(
@@ -156,12 +166,15 @@ class EditedModel:
         predictor: Predictor,
         reference: Reference,
         refine: Number,
+        bounded: bool = True,
     ) -> "EditedModel":
-        """Predict the edited model from the weights of the predictor's points."""
+        """Predict the edited model from the weights of the predictor's points.
+
+        Without `bounded` its certificate is None; `with_certificate` computes it later.
+        """
         parameters = predictor.predict(weights[None], refine=refine)
-        bound = predictor.certificate(weights[None], parameters)
-        certificate = None if bound is None else float(bound[0])
-        return cls(edit, parameters[0].numpy(), certificate, weights.numpy(), predictor, reference)
+        model = cls(edit, parameters[0].numpy(), None, weights.numpy(), predictor, reference)
+        return model.with_certificate() if bounded else model
 
     def __str__(self) -> str:
         """The edit and the certificate; `compare` shows the changes."""
@@ -175,13 +188,36 @@ class EditedModel:
 
     __repr__ = __str__
 
+    @property
+    def points(self) -> Points:
+        """The points that the weights refer to."""
+        return self.pool or self.predictor.points
+
+    @property
+    def notes(self) -> list[str]:
+        """What the edited training set lacks, a line each; empty if it has rows of every class."""
+        held = self.weights > 0
+        if not held.any():
+            return ["no row is left: the model of no rows gives every class the same score"]
+        left = set(self.points.labels.numpy()[held].tolist())
+        classes = self.reference.reading.labels.classes
+        gone = [name for index, name in enumerate(classes) if index not in left]
+        what = "class" if len(gone) == 1 else "classes"
+        return [f"no row of {what} {', '.join(gone)} is left to learn from"] if gone else []
+
+    def with_certificate(self) -> "EditedModel":
+        """Return the predicted model with the bound on its distance to retraining, if there is one."""
+        weights = torch.from_numpy(self.weights)[None]
+        bound = self.predictor.certificate(weights, self._theta[None])
+        return replace(self, certificate=None if bound is None else float(bound[0]))
+
     def retrained(self) -> "EditedModel":
         """Return the model of the same edit by exact retraining.
 
         Raises:
             RuntimeError: training did not converge.
         """
-        points = self.predictor.points
+        points = self.points
         trained = train_targets(
             self._model,
             points.features,
@@ -215,10 +251,29 @@ class EditedModel:
         of a class is the intercept.
 
         Raises:
-            InvalidInput: the ModelPred was made with the name of a family.
+            InvalidInput: the model is not linear in its columns.
         """
-        models = {"before": self.reference.full_parameters.numpy(), "after": self.parameters}
-        return coefficient_table(self._adapted, models, self.reference.reading.labels.names)
+        models = {
+            "before": self._coefficients(self.reference.full_parameters.numpy()),
+            "after": self._coefficients(self.parameters),
+        }
+        return coefficient_table(models, self.reference.reading.labels.names)
+
+    def _coefficients(self, parameters: NDArray[np.float64]) -> Coefficients:
+        reading, model = self.reference.reading, self._model
+        if reading.adapted is not None:
+            return adapted_coefficients(reading.adapted, parameters)
+        if not isinstance(model, Linear):
+            raise InvalidInput(f"{model.name} has no coefficients; compare predictions instead")
+        scaling, names = reading.scaling, reading.encoding.feature_names
+        table = parameters.reshape(-1, len(names) + 1)
+        return Coefficients.of_scaled(
+            names,
+            table[:, :-1],
+            np.zeros(len(table)) if model.intercept == "none" else table[:, -1],
+            offsets=np.array(scaling.offset),
+            divisors=np.array(scaling.divisor),
+        )
 
     @property
     def _adapted(self) -> Adapted:

@@ -6,7 +6,7 @@ the same numbers. `save` writes what the stages write, in the same formats.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, final
 
@@ -20,6 +20,7 @@ from modelpred.api.attribution import Attribution, Explanation, attributed, expl
 from modelpred.api.contexts import context_of
 from modelpred.api.conventions import changed, score, tags, with_nested
 from modelpred.api.edited import EditedModel
+from modelpred.api.edits import edited_model, ids_with
 from modelpred.api.files import Fitted, Targets, full_model, read_fitted, write_fitted
 from modelpred.api.forgetting import Forgotten, Given, remaining
 from modelpred.api.frames import is_frame, require_same_rows, row_names, usable_columns
@@ -518,25 +519,53 @@ class ModelPred:
         positions = positions_of(rows, self.row_ids)
         weights = torch.ones(len(self.row_ids), dtype=torch.float64)
         weights[positions] = 0
-        for line in self._missed(weights):
-            log.warning("%s", line)
-        return EditedModel.predicted(
+        model = EditedModel.predicted(
             f"Without {len(positions)} of {len(weights)} training rows:",
             weights,
             predictor=self.predictor,
             reference=self._ready.reference,
             refine=refine,
         )
+        for line in model.notes:
+            log.warning("%s", line)
+        return model
 
-    def _missed(self, weights: Tensor) -> list[str]:
-        """What the rows that are left no longer hold, a line each."""
-        if not bool(weights.any()):
-            return ["no row is left: the model of no rows gives every class the same score"]
-        labels = self._ready.reading.labels
-        left = set(self._ready.dataset.labels[weights > 0].tolist())
-        gone = [str(name) for index, name in enumerate(labels.classes) if index not in left]
-        what = "class" if len(gone) == 1 else "classes"
-        return [f"no row of {what} {', '.join(gone)} is left to learn from"] if gone else []
+    def edit(
+        self,
+        *,
+        weights: Mapping[Any, Number] | None = None,
+        labels: Mapping[Any, Any] | None = None,
+        added: tuple[ArrayLike, ArrayLike] | None = None,
+        ids: RowNames | None = None,
+        refine: Number = 1,
+        exact: bool = False,
+        bounded: bool = True,
+    ) -> EditedModel:
+        """The model of an edited training set: `mp.edit(weights={3: 0, "a": 2}, labels={7: "spam"})`.
+
+        Args:
+            weights: how often a row counts, by position (a whole number) or id (a text); 0 removes
+                it. Rows that are not named count once.
+            labels: the new label of a row, by position or id.
+            added: rows with their labels, unscaled, with the columns of the fit.
+            ids: names of the added rows, which `weights` may use; by default new-0, new-1, ...
+            refine: as `predict_parameters`.
+            exact: retrain in place of predicting.
+            bounded: whether a predicted model has its certificate.
+
+        Raises:
+            InvalidInput: unknown rows, classes or columns, or a weight below zero.
+        """
+        return edited_model(
+            self._ready,
+            weights=weights or {},
+            labels=labels or {},
+            added=added,
+            ids=ids,
+            refine=refine,
+            exact=exact,
+            bounded=bounded,
+        )
 
     def model_for(self, weights: ArrayLike, *, refine: Number = 0) -> EditedModel:
         """The model that a subset of the training rows would give.
@@ -602,12 +631,7 @@ class ModelPred:
         ready = self._ready
         old, new = ready.predictor.points, ready.reading.points(X_new, y_new, what="_new")
         count = len(new.labels)
-        if ids is None:
-            ids = row_names(X_new, what="X_new") if is_frame(X_new) else None
-        named = [f"new-{row}" for row in range(count)] if ids is None else ids
-        row_ids = unique_ids(
-            [*self.row_ids, *unique_ids(named, rows=count)], rows=len(old.labels) + count
-        )
+        row_ids = ids_with(self.row_ids, X_new, ids, rows=count)
         extended = old.joined(new)
         return EditedModel.predicted(
             f"With {count} row{'s'[: count != 1]} added to {len(old.labels)} training rows:",

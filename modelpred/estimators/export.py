@@ -1,6 +1,8 @@
 """Parameters back as fitted estimators, and as coefficients in the units of the original columns."""
 
 import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -72,30 +74,63 @@ def split_parameters(
     return table[:, :-1] / mapped.divisor, intercepts
 
 
-def coefficient_table(
-    adapted: Adapted, models: dict[str, NDArray[np.float64]], classes: NDArray[Any]
-) -> pl.DataFrame:
-    """Coefficients of models in the units of the original columns, a row for each.
+@dataclass(frozen=True)
+class Coefficients:
+    """A linear model in the units of the original columns.
+
+    Attributes:
+        columns: names of the features.
+        coefficients: [outputs, features].
+        intercepts: [outputs].
+    """
+
+    columns: tuple[str, ...]
+    coefficients: NDArray[np.float64]
+    intercepts: NDArray[np.float64]
+
+    @classmethod
+    def of_scaled(
+        cls,
+        columns: Sequence[str],
+        coefficients: NDArray[np.float64],
+        intercepts: NDArray[np.float64],
+        *,
+        offsets: NDArray[np.float64],
+        divisors: NDArray[np.float64],
+    ) -> "Coefficients":
+        """The same model for unscaled features; scaled ones are (x - offset) / divisor."""
+        original = coefficients / divisors
+        return cls(tuple(columns), original, intercepts - original @ offsets)
+
+
+def adapted_coefficients(adapted: Adapted, parameters: NDArray[np.float64]) -> Coefficients:
+    """The coefficients of an estimator's model."""
+    units = original_units(adapted.preprocessing)
+    scaled = split_parameters(adapted.mapped, parameters, features=len(adapted.preprocessing.names))
+    return Coefficients.of_scaled(
+        [unit.name for unit in units],
+        *scaled,
+        offsets=np.array([unit.offset for unit in units]),
+        divisors=np.array([unit.divisor for unit in units]),
+    )
+
+
+def coefficient_table(models: dict[str, Coefficients], classes: NDArray[Any]) -> pl.DataFrame:
+    """Coefficients of models, a row for each.
 
     Columns: `class` (of several outputs the class, of two classes the second), `column` (the last
-    row of a class is `intercept`), and one column for each model.
+    row of a class is `intercept`), and one column for each model. `classes` is empty for numbers.
     """
-    mapped, preprocessing = adapted.mapped, adapted.preprocessing
-    features = len(preprocessing.names)
-    units = original_units(preprocessing)
-    divisors = np.array([unit.divisor for unit in units])
-    offsets = np.array([unit.offset for unit in units])
-    tables: dict[str, NDArray[np.float64]] = {}
+    columns: list[str] = []
     outputs = 1
-    for name, parameters in models.items():
-        coefficients, intercepts = split_parameters(mapped, parameters, features=features)
-        outputs = len(coefficients)
-        original = coefficients / divisors
-        moved = intercepts - original @ offsets
-        tables[name] = np.concatenate([original, moved[:, None]], 1).ravel()
-    columns = [*(unit.name for unit in units), "intercept"] * outputs
-    table = pl.DataFrame({"column": columns, **tables})
-    if mapped.regression:
+    tables: dict[str, NDArray[np.float64]] = {}
+    for name, model in models.items():
+        outputs = len(model.coefficients)
+        columns = [*model.columns, "intercept"]
+        joined = np.concatenate([model.coefficients, model.intercepts[:, None]], 1)
+        tables[name] = joined.ravel()
+    table = pl.DataFrame({"column": columns * outputs, **tables})
+    if not len(classes):
         return table
     own = classes if outputs > 1 else classes[-1:]
-    return table.insert_column(0, pl.Series("class", np.repeat(own, features + 1)))
+    return table.insert_column(0, pl.Series("class", np.repeat(own, len(columns))))
