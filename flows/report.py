@@ -18,10 +18,11 @@ from flows.runtime import run_stage
 from modelpred.dataset import read_dataset
 from modelpred.params import read_params
 from modelpred.predictor import predictor_fingerprint
-from modelpred.report import ReportInputs, write_report
+from modelpred.report import ReportInputs, baseline_of, write_report
 from modelpred.sealed import read_json, read_table, remake
 from modelpred.studies import STUDIES
 from modelpred.studies.utility import read_result, study_again
+from modelpred.targets import points_of
 
 
 def main() -> None:
@@ -30,7 +31,8 @@ def main() -> None:
     # Without the gates: they are checked at publication, which is not part of the report.
     shown = params.model_dump(mode="json", exclude={"gates", "report", *STUDIES})
     # The family that was trained, in place of `auto`.
-    shown["targets"]["model"] = params.targets.build(classes=len(dataset.classes)).name
+    model = params.targets.build(classes=len(dataset.classes))
+    shown["targets"]["model"] = model.name
     folders = {
         study: STUDIES_FOLDER / study
         for study in STUDIES
@@ -54,6 +56,12 @@ def main() -> None:
             "predictor fingerprint": predictor_fingerprint(PREDICTOR),
             "versions": {name: version(name) for name in ("modelpred", "torch", "numpy")},
         },
+        baseline=baseline_of(
+            model,
+            points_of(dataset.features, dataset.labels, len(dataset.classes)),
+            points_of(dataset.test_features, dataset.test_labels, len(dataset.classes)),
+            tolerance=params.targets.tolerance,
+        ),
     )
     with written(REPORT) as folder:
         write_report(inputs, folder)

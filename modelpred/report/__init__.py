@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from modelpred.extras import optional_imports
+from modelpred.report.baseline import Baseline, baseline_of
 from modelpred.report.inputs import ReportConfig, ReportInputs
 
-__all__ = ["ReportConfig", "ReportInputs", "write_report"]
+__all__ = ["Baseline", "ReportConfig", "ReportInputs", "baseline_of", "write_report"]
 
 
 def write_report(inputs: ReportInputs, folder: Path) -> Path:

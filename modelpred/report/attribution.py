@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 
-from modelpred.report.blocks import Block, Cell, Column, Table, Text
+from modelpred.report.blocks import Block, Cell, Column, Folded, Table, Text
 from modelpred.report.inputs import ReportInputs
 from modelpred.report.methods import in_order, is_predictor, look
 from modelpred.report.words import count, microseconds, number, number_interval, percent
@@ -18,16 +18,26 @@ _LISTED = 3  # responsible rows shown for each coefficient
 def attribution_blocks(inputs: ReportInputs, result: StudyResult) -> list[Block]:
     """Responsible rows of the largest coefficients, their agreement with retraining, and flips."""
     return [
-        Text(_agreement(result), finding=True),
         _responsible_table(inputs, result),
         Text(
             "The share of a row in a coefficient is the predicted decrease of the coefficient when "
-            "the row is removed. The derivative of the coefficient by the row's weight is a "
-            "first-order approximation of it; one automatic differentiation through the predictor "
-            "gives the derivatives for all rows. The table below compares both with retraining."
+            "the row is removed."
         ),
-        _method_table(result),
-        *_flip_blocks(inputs, result),
+        *_flip_table(inputs, result),
+        Folded(
+            "How far to trust these rows: retraining and other methods",
+            [
+                Text(_agreement(result), finding=True),
+                Text(
+                    "The derivative of a coefficient by a row's weight is a first-order "
+                    "approximation of the row's share; one automatic differentiation through the "
+                    "predictor gives the derivatives for all rows. The table compares both with "
+                    "retraining."
+                ),
+                _method_table(result),
+                *_flip_methods(result),
+            ],
+        ),
     ]
 
 
@@ -118,8 +128,8 @@ def _predictor_rows(methods: list[str]) -> frozenset[int]:
     return frozenset(index for index, method in enumerate(methods) if is_predictor(method))
 
 
-def _flip_blocks(inputs: ReportInputs, result: StudyResult) -> list[Block]:
-    """Small sets of rows whose removal flips a prediction; empty for a regression."""
+def _flip_methods(result: StudyResult) -> list[Table]:
+    """Small sets of rows whose removal flips a prediction, by method; empty for a regression."""
     methods = {row["method"]: row for row in result.tables["flip_methods"].iter_rows(named=True)}
     if not methods:
         return []
@@ -135,24 +145,29 @@ def _flip_blocks(inputs: ReportInputs, result: StudyResult) -> list[Block]:
         for method, row in ((method, methods[method]) for method in order)
     ]
     common = next(iter(methods.values()))["common"]
-    summary = Table(
-        "Rows whose removal flips a prediction",
-        [
-            Column("Method", numeric=False),
-            Column("Flips found"),
-            Column("Confirmed by retraining"),
-            Column("Rows removed, mean"),
-            Column("Time for all"),
-        ],
-        rows,
-        note="The effect of each set of rows is predicted, and then checked by retraining once. Rows "
-        f"removed: mean over the {count(common)} test rows with a confirmed flip by every method.",
-        highlighted=_predictor_rows(order),
-    )
-    return [summary, *_flip_table(inputs, result, order[0])]
+    return [
+        Table(
+            "Rows whose removal flips a prediction",
+            [
+                Column("Method", numeric=False),
+                Column("Flips found"),
+                Column("Confirmed by retraining"),
+                Column("Rows removed, mean"),
+                Column("Time for all"),
+            ],
+            rows,
+            note="The effect of each set of rows is predicted, and then checked by retraining once. Rows "
+            f"removed: mean over the {count(common)} test rows with a confirmed flip by every method.",
+            highlighted=_predictor_rows(order),
+        )
+    ]
 
 
-def _flip_table(inputs: ReportInputs, result: StudyResult, method: str) -> list[Table]:
+def _flip_table(inputs: ReportInputs, result: StudyResult) -> list[Table]:
+    """Predictions that the fewest removed rows flip; empty for a regression."""
+    if result.tables["flip_methods"].is_empty():
+        return []
+    method = in_order(result.tables["flip_methods"]["method"].to_list())[0]
     flips = result.tables["flips"].filter((pl.col("method") == method) & pl.col("found"))
     body = [
         [
@@ -171,5 +186,6 @@ def _flip_table(inputs: ReportInputs, result: StudyResult, method: str) -> list[
     columns = [Column(head, numeric=head not in heads[:2]) for head in heads]
     columns += [Column("Margin after, retrained"), Column("Flips", numeric=False)]
     columns.append(Column("Removed rows", numeric=False))
-    caption = f"Predictions that flip after removing the fewest rows, by {look(method).label}"
-    return [Table(caption, columns, body, folded=True)] if body else []
+    caption = "Test rows whose predicted class changes when a few training rows are removed"
+    note = "Margin: the score of the predicted class above that of the next one."
+    return [Table(caption, columns, body, note=note, folded=True)] if body else []

@@ -85,7 +85,16 @@ class Figure:
     kind: str = "figure"
 
 
-Block = Text | Table | Figure
+@dataclass(frozen=True)
+class Folded:
+    """Blocks that are hidden until the reader opens them."""
+
+    summary: str
+    blocks: Sequence[Block]
+    kind: str = "folded"
+
+
+Block = Text | Table | Figure | Folded
 
 
 @dataclass(frozen=True)

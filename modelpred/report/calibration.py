@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from modelpred.report.blocks import Block, Cell, Column, Figure, Panel, Table, Text
+from modelpred.report.blocks import Block, Cell, Column, Figure, Folded, Panel, Table, Text
 from modelpred.report.figures import reliability
 from modelpred.report.inputs import ReportInputs
 from modelpred.report.methods import in_order, is_predictor, look
@@ -22,7 +22,7 @@ from modelpred.report.words import (
 from modelpred.studies.utility import StudyResult
 
 _QUALITIES = {
-    "nll": "Negative log-likelihood",
+    "nll": "Log loss",
     "brier": "Brier score",
     "ece_width": "ECE, equal width",
     "ece_mass": "ECE, equal mass",
@@ -40,11 +40,13 @@ def calibration_blocks(inputs: ReportInputs, result: StudyResult) -> list[Block]
     )
     return [
         *_words(result),
-        _summary_table(summary),
         figure,
-        _spread_table(result),
+        _summary_table(summary),
         *_parameter_tables(inputs, result),
-        *_coverage_tables(result),
+        Folded(
+            "How far to trust these intervals: simulated tables and retraining",
+            [*_coverage_tables(result), _spread_table(result)],
+        ),
     ]
 
 
@@ -67,8 +69,8 @@ def _words(result: StudyResult) -> list[Text]:
     way = "lowers" if after < before else "does not lower"
     text = (
         f"Averaging the predicted models of {count(result.metrics['resamples'])} bootstrap "
-        f"resamples {way} the negative log-likelihood on test rows: {number(before, 4)} before, "
-        f"{number(after, 4)} after; retrained models give {number(scores['refit_bootstrap'], 4)}."
+        f"resamples {way} the log loss on test rows: {number(before)} before, {number(after)} after; "
+        f"retrained models give {number(scores['refit_bootstrap'])}."
     )
     return [Text(text, finding=True)]
 
@@ -81,8 +83,7 @@ def _summary_table(summary: pl.DataFrame) -> Table:
         for name in _QUALITIES:
             noise = row.get(name.replace("ece", "noise")) if name.startswith("ece") else None
             note = f"expected by chance: {number(noise, 2)}" if noise is not None else ""
-            digits = 3 if name.startswith("ece") else 4
-            cells.append(Cell(number(row[name], digits), note, row[name] == best[name]))
+            cells.append(Cell(number(row[name]), note, row[name] == best[name]))
         rows.append(cells)
     return Table(
         "Quality of the probabilities on test rows (smaller is better)",
@@ -113,7 +114,7 @@ def _spread_table(result: StudyResult) -> Table:
     rows = [
         [
             Cell(look(method).label),
-            Cell(number(row["nll"], 4), best=row["nll"] == lowest),
+            Cell(number(row["nll"]), best=row["nll"] == lowest),
             Cell(
                 _ratio(row["std_ratio"]),
                 f"{_ratio(row['std_ratio_low'])} to {_ratio(row['std_ratio_high'])}",
@@ -125,7 +126,7 @@ def _spread_table(result: StudyResult) -> Table:
         ]
         for method, row in ((method, by_method[method]) for method in order)
     ]
-    heads = ("Negative log-likelihood", "Spread / retrained spread", "Spreads within 5%")
+    heads = ("Log loss", "Spread / retrained spread", "Spreads within 5%")
     return Table(
         "The bootstrap of every method, compared with retraining on the same resamples",
         [

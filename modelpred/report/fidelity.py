@@ -14,7 +14,7 @@ from typing import Any
 
 import polars as pl
 
-from modelpred.report.blocks import Cell, Column, Figure, Section, Table, Text
+from modelpred.report.blocks import Block, Cell, Column, Figure, Table, Text
 from modelpred.report.canvas import curve_keys
 from modelpred.report.figures import fidelity_against_time
 from modelpred.report.frontier import Standing, standings
@@ -66,7 +66,7 @@ class Verdict:
     @property
     def sentence(self) -> str:
         """The comparison in words."""
-        other = look(self.other_method).label
+        other = inside(look(self.other_method).label)
         if self.outcome == "equal":
             return f"no significant difference: the intervals of ModelPred and {other} overlap"
         best, second = ("ModelPred", other) if self.outcome == "better" else (other, "ModelPred")
@@ -110,17 +110,26 @@ def _left_out(row: Mapping[str, Any]) -> int:
 
 
 def headline(inputs: ReportInputs) -> str:
-    """The title of the page: the error of the predictor and of the best other method."""
+    """A sentence with the error of the predictor and of the best other method."""
     comparisons = verdicts(inputs.fidelity)
     if not comparisons:
-        return f"Predicted models of {inputs.dataset.name}: no held-out comparison was made"
+        return "No held-out comparison was made in this run."
     first = comparisons[0]
-    other = look(first.other_method).label
-    return (
-        f"{inputs.dataset.name}: ModelPred predicts retrained models within "
-        f"{percent(first.predictor['parameter_error'])}; the best shortcut, "
-        f"{other[:1].lower() + other[1:]}, is within {percent(first.other['parameter_error'])}"
+    interval = percent_interval(
+        first.predictor["parameter_error_low"], first.predictor["parameter_error_high"]
     )
+    return (
+        "ModelPred predicts the parameters of retrained models within "
+        f"{percent(first.predictor['parameter_error'])} (mean over {count(first.subsets)} held-out "
+        f"subsets, {design_words(first.design)}; 95% interval {interval}); the best shortcut, "
+        f"{inside(look(first.other_method).label)}, is within "
+        f"{percent(first.other['parameter_error'])}."
+    )
+
+
+def inside(label: str) -> str:
+    """A method's label inside a sentence."""
+    return label if label.startswith("ModelPred") else label[:1].lower() + label[1:]
 
 
 def _short(design: str) -> str:
@@ -171,11 +180,10 @@ def _error_cell(row: Mapping[str, Any], *, best: bool, prefix: str = "") -> Cell
     return Cell(percent(row["parameter_error"]), prefix + interval, best)
 
 
-def fidelity_section(inputs: ReportInputs) -> Section:
+def fidelity_blocks(inputs: ReportInputs) -> list[Block]:
     """Errors with intervals, rank correlations and times of every method on every design."""
-    title = "Accuracy: predicted against retrained models"
     if inputs.fidelity is None or inputs.fidelity.is_empty():
-        return Section("fidelity", title, [Text("No held-out comparison was made in this run.")])
+        return [Text("No held-out comparison was made in this run.")]
     fidelity = inputs.fidelity
     tables = [_design_table(inputs, design) for design in designs(fidelity)]
     panels = [
@@ -193,7 +201,7 @@ def fidelity_section(inputs: ReportInputs) -> Section:
         curve_keys(in_order(fidelity["method"].unique(maintain_order=True).to_list())),
     )
     frontiers = [Text(standing.sentence) for standing in _standings(fidelity)]
-    return Section("fidelity", title, [_better_figures(fidelity), *tables, figure, *frontiers])
+    return [_better_figures(fidelity), figure, *frontiers, *tables]
 
 
 def _standings(fidelity: pl.DataFrame) -> list[Standing]:

@@ -9,6 +9,7 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 
 from modelpred.dataset import Dataset
+from modelpred.report.baseline import Baseline
 from modelpred.studies.utility import StudyResult
 
 
@@ -28,7 +29,8 @@ class ReportInputs:
     `fidelity` has a row per (method, design) and `history` a row per epoch, as the predictor stage
     writes them. `targets_metrics` and `predictor_metrics` are the stages' metrics.json. `lineage`
     maps any names to texts or numbers, or to mappings of these (versions, fingerprints). `skipped`
-    gives the reason for each study that was not run.
+    gives the reason for each study that was not run. `baseline` is the model of all rows on the test
+    rows.
     """
 
     params: Mapping[str, object]
@@ -40,6 +42,7 @@ class ReportInputs:
     predictor_metrics: Mapping[str, object]
     lineage: Mapping[str, object]
     skipped: Mapping[str, str] = field(default_factory=dict[str, str])
+    baseline: Baseline | None = None
 
     @property
     def config(self) -> ReportConfig:

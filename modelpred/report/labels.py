@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import polars as pl
 
-from modelpred.report.blocks import Block, Cell, Column, Figure, Table, Text
+from modelpred.report.blocks import Block, Cell, Column, Figure, Folded, Table, Text
 from modelpred.report.canvas import keys
 from modelpred.report.inputs import ReportInputs
 from modelpred.report.lines import Line, line_panel
 from modelpred.report.methods import look
+from modelpred.report.suspects import judgement
 from modelpred.report.valuation import row_cells
 from modelpred.report.words import microseconds, number, number_interval, percent
 from modelpred.studies.utility import StudyResult
@@ -22,12 +23,14 @@ def labels_blocks(inputs: ReportInputs, result: StudyResult) -> list[Block]:
             "No wrong labels were planted in this run, so the suspects were not checked. Set "
             "dataset.flip to plant some and measure how many are found."
         )
-        return [Text(words, finding=True), suspects]
+        return [suspects, Text(words)]
     return [
         Text(_finding(result), finding=True),
         suspects,
-        _detection_table(result),
-        _recall_figure(result),
+        Folded(
+            "How well each method finds the planted labels",
+            [_detection_table(result), _recall_figure(result)],
+        ),
     ]
 
 
@@ -46,27 +49,32 @@ def _finding(result: StudyResult) -> str:
 
 
 def _suspect_table(inputs: ReportInputs, result: StudyResult) -> Table:
-    by = result.metrics["best_of_ours"]
     rows = result.tables["suspects"].head(inputs.config.rows)
     cells_of = row_cells(inputs.dataset, rows["row_id"].cast(pl.String).to_list())
-    planted = {True: "planted", False: "original", None: "unknown"}
+    planted = {True: "planted", False: "original"}
+    known = bool(result.metrics["planted"])
     body = [
-        [name, label, Cell(number(row[by])), Cell(planted[row["mislabelled"]]), cells]
-        for row, (name, label, cells) in zip(rows.iter_rows(named=True), cells_of, strict=True)
+        [
+            name,
+            label,
+            Cell(judgement(row, label.text, inputs)),
+            *([Cell(planted[row["mislabelled"]])] if known else []),
+            cells,
+        ]
+        for row, (name, label, cells) in zip(rows.to_dicts(), cells_of, strict=True)
     ]
-    heads = ("Row", inputs.dataset.label_name, look(by).label, "Label")
+    heads = (
+        *("Row", inputs.dataset.label_name, "Models trained without the row ..."),
+        *(["Label"] if known else []),
+        "Unusual cells",
+    )
     return Table(
         f"The {len(body)} rows whose label looks most wrong",
-        [
-            *(Column(head, numeric=head == heads[2]) for head in heads),
-            Column("Unusual cells", numeric=False),
-        ],
+        [Column(head, numeric=False) for head in heads],
         body,
         stacked=True,
-        note=f"Lowest {look(by).label.lower()} first. Held-out confidence: the mean log odds of the "
-        "row's label, over models of a tenth to a fifth of the rows without this row."
-        if by == "held_out_confidence"
-        else "",
+        note="The models are trained on random tenths to fifths of the rows, without the row that they "
+        "judge.",
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 
-from modelpred.report.blocks import Block, Cell, Column, Table, Text
+from modelpred.report.blocks import Block, Cell, Column, Folded, Table, Text
 from modelpred.report.inputs import ReportInputs
 from modelpred.report.methods import in_order, is_predictor, look
 from modelpred.report.valuation import row_cells
@@ -22,7 +22,6 @@ def memorization_blocks(inputs: ReportInputs, result: StudyResult) -> list[Block
     rows = result.tables["rows"].sort("rank").head(inputs.config.rows)
     what = _SOFT[metrics["soft"]]
     return [
-        Text(_agreement(metrics), finding=True),
         _row_table(inputs, rows, what),
         Text(
             f"Memorization of a row: the increase of the accuracy on this row, or of {what}, if the "
@@ -31,7 +30,10 @@ def memorization_blocks(inputs: ReportInputs, result: StudyResult) -> list[Block
             "predict it. A high value points to an outlier, a rare case or a wrong label."
         ),
         *_influence_table(inputs, result.tables["influences"]),
-        _method_table(result),
+        Folded(
+            "How far to trust these numbers: retraining and other methods",
+            [Text(_agreement(metrics), finding=True), _method_table(result)],
+        ),
     ]
 
 

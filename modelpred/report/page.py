@@ -1,4 +1,4 @@
-"""Writes the report: all sections in reading order in one HTML file.
+"""Writes the report: the answers, then all sections in reading order, in one HTML file.
 
 The file contains its styles and drawings, and its content policy forbids network requests. It has no
 date, so the same inputs give the same bytes.
@@ -13,13 +13,14 @@ import numpy as np
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from modelpred.report.blocks import Figure, Section, Text, facts_table
-from modelpred.report.fidelity import fidelity_section, headline, verdict_table, verdicts
+from modelpred.report.answers import answers, title
+from modelpred.report.blocks import Block, Figure, Folded, Section, Text, facts_table
+from modelpred.report.fidelity import fidelity_blocks, headline, verdict_table, verdicts
 from modelpred.report.figures import learning_curve
 from modelpred.report.inputs import ReportInputs
 from modelpred.report.methods import COLOURS, design_words
-from modelpred.report.studies import study_sections
-from modelpred.report.words import count, percent, percent_interval, plain
+from modelpred.report.studies import ABOUT_PREDICTIONS, data_sections, study_section
+from modelpred.report.words import count, plain
 from modelpred.report.words import microseconds as time_words
 
 _HERE = Path(__file__).parent
@@ -32,9 +33,9 @@ def write_page(inputs: ReportInputs, folder: Path) -> Path:
     )
     template = environment.from_string((_HERE / "page.html").read_text(encoding="utf-8"))
     text = template.render(
-        headline=headline(inputs),
+        title=title(inputs),
         lede=lede(inputs),
-        verdicts=verdict_table(inputs),
+        answers=answers(inputs),
         sections=sections(inputs),
         # Our own style sheet; as plain text it would be escaped.
         style=Markup(_variables() + (_HERE / "page.css").read_text(encoding="utf-8")),
@@ -55,46 +56,64 @@ def _variables() -> str:
 
 def sections(inputs: ReportInputs) -> list[Section]:
     """All sections in reading order."""
-    return [
-        fidelity_section(inputs),
-        *study_sections(inputs),
-        history_section(inputs),
-        run_section(inputs),
-        notes_section(),
+    return [*data_sections(inputs), trust_section(inputs), run_section(inputs)]
+
+
+def lede(inputs: ReportInputs) -> str:
+    """The introduction: the model, the rows it was trained on, and its quality."""
+    dataset, targets = inputs.dataset, _section(inputs, "targets")
+    family = plain(targets.get("model", "target"))
+    strength = "" if targets.get("C") is None else f", C = {plain(targets['C'])}"
+    quality = "" if inputs.baseline is None else f" {inputs.baseline.sentence}"
+    return (
+        f"The model ({family}{strength}) predicts {dataset.label_name} from "
+        f"{count(len(dataset.feature_names))} features. It was trained on "
+        f"{count(len(dataset.row_ids))} rows and judged on {count(len(dataset.test_row_ids))} "
+        f"others.{quality}"
+    )
+
+
+def trust_section(inputs: ReportInputs) -> Section:
+    """How near predicted models come to retrained ones, with the full tables folded."""
+    verdicts_shown = verdict_table(inputs)
+    folded = {
+        "Every method on every kind of held-out subset": fidelity_blocks(inputs),
+        **{
+            section.title: section.blocks
+            for section in (study_section(name, inputs) for name in ABOUT_PREDICTIONS)
+        },
+        "The fit: loss and validation error by epoch": history_blocks(inputs),
+        "Definitions": definitions(),
+    }
+    blocks: list[Block] = [
+        Text(headline(inputs), finding=True),
+        *(Text(sentence) for sentence in _times(inputs)),
+        *([] if verdicts_shown is None else [verdicts_shown]),
+        *(Folded(summary, parts) for summary, parts in folded.items()),
     ]
+    return Section("trust", "How far to trust the predictions", blocks)
 
 
-def lede(inputs: ReportInputs) -> list[str]:
-    """The introduction: what was trained, the errors of the predictor, and the time of retraining."""
-    targets = _section(inputs, "targets")
+def _times(inputs: ReportInputs) -> list[str]:
+    """What was fitted to how many models, and the times of a prediction and of retraining."""
     found = verdicts(inputs.fidelity)
+    if not found:
+        return []
     subsets = _section(inputs, "subsets").get("fit")
     fitted = sum(subsets.values()) if isinstance(subsets, Mapping) else None
     number_of = f"{count(fitted)} " if fitted else ""
-    trained = (
-        f"The predictor maps a subset of the {count(len(inputs.dataset.row_ids))} training rows of "
-        f"{inputs.dataset.name} ({count(len(inputs.dataset.feature_names))} features) to the "
-        f"parameters of the model trained on it. It was fitted to {number_of}trained "
-        f"{plain(targets.get('model', 'target'))} models."
+    fit = (
+        "All answers above come from predicted models, unless they say retrained. The predictor was "
+        f"fitted to {number_of}models trained on subsets of the training rows. A prediction takes "
+        f"{time_words(found[0].predictor['microseconds'])}. {_score(inputs)}"
     )
-    sentences = [trained]
-    if found:
-        first = found[0]
-        interval = percent_interval(
-            first.predictor["parameter_error_low"], first.predictor["parameter_error_high"]
-        )
-        sentences.append(
-            f"On {count(first.subsets)} held-out subsets ({design_words(first.design)}), predicted "
-            f"parameters differ from retrained ones by {percent(first.predictor['parameter_error'])} "
-            f"on average (95% interval {interval}). A prediction takes "
-            f"{time_words(first.predictor['microseconds'])}. {_score(inputs)}"
-        )
+    sentences = [fit]
     edits = inputs.studies.get("edits")
     exact = edits.metrics.get("retraining", {}).get("microseconds") if edits else None
     if exact:
         sentences.append(
             f"Exact retraining takes {time_words(exact)} per subset with this project's batched "
-            "solver (measured in the deletion study)."
+            "solver."
         )
     return sentences
 
@@ -123,11 +142,10 @@ def _section(inputs: ReportInputs, name: str) -> Mapping[str, object]:
     return part if isinstance(part, Mapping) else {}
 
 
-def history_section(inputs: ReportInputs) -> Section:
+def history_blocks(inputs: ReportInputs) -> list[Block]:
     """Loss and validation error by epoch."""
-    title = "Fit: loss and validation error by epoch"
     if inputs.history is None or inputs.history.is_empty():
-        return Section("history", title, [Text("This run has no history of the fit.")])
+        return [Text("This run has no history of the fit.")]
     names = {"validation_error": "Validation error", "loss": "Fitting loss"}
     panels = [
         learning_curve(f"history-{column}", words, inputs.history, column=column)
@@ -141,7 +159,7 @@ def history_section(inputs: ReportInputs) -> Section:
         "that are neither in the fit nor in the held-out tables. The epoch with the lowest "
         "validation error is used."
     )
-    return Section("history", title, [Figure(caption, panels)])
+    return [Figure(caption, panels)]
 
 
 def run_section(inputs: ReportInputs) -> Section:
@@ -156,7 +174,7 @@ def run_section(inputs: ReportInputs) -> Section:
         "Parameters (params.yaml)": inputs.params,
         **{f"Study {name}": result.metrics for name, result in inputs.studies.items()},
     }
-    shown = ("Data", "Trained models", "Lineage")
+    shown = ("Data",)
     tables = [
         facts_table(caption, facts, folded=caption not in shown)
         for caption, facts in groups.items()
@@ -184,9 +202,9 @@ def _data_facts(inputs: ReportInputs) -> dict[str, object]:
     }
 
 
-def notes_section() -> Section:
+def definitions() -> list[Block]:
     """Definitions of the numbers, and limits of what they show."""
-    notes = [
+    return [
         Text(
             "Parameter error: the norm of the difference between predicted and retrained "
             "parameters, divided by the norm of the retrained ones. Tables show its mean over "
@@ -227,4 +245,3 @@ def notes_section() -> Section:
             "claim to reproduce numbers of that paper."
         ),
     ]
-    return Section("notes", "Definitions", notes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from modelpred.report.blocks import Block, Cell, Column, Figure, Table, Text
+from modelpred.report.blocks import Block, Cell, Column, Figure, Folded, Table, Text
 from modelpred.report.canvas import keys
 from modelpred.report.inputs import ReportInputs
 from modelpred.report.lines import Line, line_panel
@@ -28,14 +28,13 @@ def selection_blocks(_: ReportInputs, result: StudyResult) -> list[Block]:
     metrics = result.metrics
     return [
         Text(_finding(result), finding=True),
-        _method_table(result),
+        _curves(result),
         Text(
             f"Methods selected rows with {count(metrics['validation_rows'])} test rows as validation "
             f"rows. Models retrained on the selected rows were scored on the other "
             f"{count(metrics['test_rows'])} test rows. This protocol is this project's own."
         ),
-        _curves(result),
-        _area_table(result),
+        Folded("All methods that select rows", [_method_table(result), _area_table(result)]),
     ]
 
 

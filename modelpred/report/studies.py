@@ -18,23 +18,37 @@ from modelpred.studies.utility import StudyResult
 Write = Callable[[ReportInputs, StudyResult], list[Block]]
 
 
-def study_sections(inputs: ReportInputs) -> list[Section]:
-    """The sections of all studies: those in STUDIES, and others that were run or skipped."""
-    names = dict.fromkeys([*STUDIES, *inputs.studies, *inputs.skipped])
-    return [_section(name, inputs) for name in names]
+# Studies of the predictions, not of the data; the page has them last.
+ABOUT_PREDICTIONS = ("edits", "lds")
+FIRST = ("labels", "valuation", "selection", "calibration")
 
 
-def _section(name: str, inputs: ReportInputs) -> Section:
+def data_sections(inputs: ReportInputs) -> list[Section]:
+    """The sections on the data: those of the first screen's answers, then all others."""
+    known = dict.fromkeys([*FIRST, *STUDIES, *inputs.studies, *inputs.skipped])
+    return [study_section(name, inputs) for name in known if name not in ABOUT_PREDICTIONS]
+
+
+def study_section(name: str, inputs: ReportInputs) -> Section:
+    """The section of a study, or the reason why it was not run."""
     known = STUDIES.get(name)
     title = name.replace("_", " ").capitalize() if known is None else known["title"]
+    reason = not_run(name, inputs)
+    if reason is None:
+        return Section(name, title, _blocks_of(name)(inputs, inputs.studies[name]))
+    return Section(name, title, [Text(f"This study was not run: {reason}.")])
+
+
+def not_run(name: str, inputs: ReportInputs) -> str | None:
+    """Why a study has no results, without a full stop; None if it has."""
     result = inputs.studies.get(name)
     if result is None:
         reason = inputs.skipped.get(name, "its results are missing from the artifacts")
     elif "skipped" in result.metrics:
         reason = str(result.metrics["skipped"])
     else:
-        return Section(name, title, _blocks_of(name)(inputs, result))
-    return Section(name, title, [Text(f"This study was not run: {reason.rstrip('.')}.")])
+        return None
+    return reason.rstrip(".")
 
 
 def _blocks_of(name: str) -> Write:

@@ -10,7 +10,7 @@ import polars as pl
 
 from modelpred.dataset import Dataset
 from modelpred.dataset.deviation import distances
-from modelpred.report.blocks import Block, Cell, Column, Figure, Table, Text
+from modelpred.report.blocks import Block, Cell, Column, Figure, Folded, Table, Text
 from modelpred.report.figures import predicted_against_exact_values, ranked_values
 from modelpred.report.inputs import ReportInputs
 from modelpred.report.methods import in_order, is_predictor, look
@@ -29,7 +29,7 @@ def valuation_blocks(inputs: ReportInputs, result: StudyResult) -> list[Block]:
     best, worst = ordered.head(rows), ordered.tail(rows).reverse()
     words = agreement(result)
     return [
-        Text(words, finding=True),
+        *_groups(inputs, result),
         value_table(inputs.dataset, best, f"The {rows} most valuable rows"),
         value_table(inputs.dataset, worst, f"The {rows} least valuable rows"),
         Text(
@@ -38,20 +38,36 @@ def valuation_blocks(inputs: ReportInputs, result: StudyResult) -> list[Block]:
             "average. For each row, up to five cells are listed that deviate by more than one "
             "standard deviation from the mean of the training rows."
         ),
-        _figure(values, words),
-        *_groups(inputs, result),
-        *_methods(result),
+        Figure(
+            "The values of all rows by rank, ± two standard errors.",
+            [ranked_values("ranked", "All rows by rank", values)],
+        ),
         *full_rows(inputs.dataset, best, worst),
+        Folded(
+            "How far to trust these values: exact values and other methods",
+            [Text(words, finding=True), *_scatter(values, words), *_methods(result)],
+        ),
     ]
 
 
-def _gain(inputs: ReportInputs) -> str:
+def _utility(inputs: ReportInputs) -> str:
     config = inputs.params.get("valuation")
-    utility = config.get("utility") if isinstance(config, Mapping) else "loss"
+    return str(config.get("utility")) if isinstance(config, Mapping) else "loss"
+
+
+def _gain(inputs: ReportInputs) -> str:
     return {
         "accuracy": "increase of the test accuracy",
         "squared_error": "decrease of the mean squared error on test rows",
-    }.get(str(utility), "decrease of the test loss")
+    }.get(_utility(inputs), "decrease of the test loss")
+
+
+def signed(inputs: ReportInputs) -> str:
+    """What a value means, as the start of a sentence."""
+    return {
+        "accuracy": "A value of +0.01 raises the share of right predictions by one point",
+        "squared_error": "A positive value lowers the mean squared error on test rows by so much",
+    }.get(_utility(inputs), "A positive value lowers the test loss by so much")
 
 
 def _groups(inputs: ReportInputs, result: StudyResult) -> list[Table]:
@@ -79,18 +95,17 @@ def _groups(inputs: ReportInputs, result: StudyResult) -> list[Table]:
     ]
 
 
-def _figure(values: pl.DataFrame, words: str) -> Figure:
-    ranked = ranked_values("ranked", "All rows by rank", values)
-    band = "The values of all rows by rank, ± two standard errors."
+def _scatter(values: pl.DataFrame, words: str) -> list[Figure]:
     if values["true_value"].null_count():
-        return Figure(band, [ranked])
+        return []
     scatter = predicted_against_exact_values("values", "Predicted against exact", values, words)
-    return Figure(
-        "Left: values from predicted models against values from retrained models on other random "
-        "orders. Bars are one standard error; on the line, both are equal. Right: "
-        f"{band[:1].lower()}{band[1:]}",
-        [scatter, ranked],
-    )
+    return [
+        Figure(
+            "Values from predicted models against values from retrained models on other random "
+            "orders. Bars are one standard error; on the line, both are equal.",
+            [scatter],
+        )
+    ]
 
 
 def agreement(result: StudyResult) -> str:
@@ -194,6 +209,11 @@ def row_cells(dataset: Dataset, row_ids: list[str]) -> list[tuple[Cell, Cell, Ce
         words = _cell_words(dataset, cells, unusual)
         rows.append((Cell(f"Row {row_id}"), Cell(plain(cells[dataset.label_name])), Cell(words)))
     return rows
+
+
+def row_words(label: Cell, unusual: Cell) -> str:
+    """A row's label and its most unusual cells, as a phrase."""
+    return f"labelled {label.text}" + (f": {unusual.text}" if unusual.text != "none" else "")
 
 
 def _value_cell(value: float | None, spread: float | None) -> Cell:

@@ -61,6 +61,20 @@ def test_the_same_inputs_give_the_same_bytes(example: ReportInputs, html: str, t
     assert [path.name for path in tmp_path.iterdir()] == ["index.html"]
 
 
+def test_the_answers_come_first_and_the_methods_last(page: Page):
+    place = 0
+    for words in (
+        "Which labels look wrong?",
+        "Which rows help, which hurt?",
+        "What if the worst rows go?",
+        "Can I trust the probabilities?",
+        "Values: rows that help",
+        "How far to trust the predictions",
+        "Every method on every kind of held-out subset",
+    ):
+        place = page.text.index(words, place)
+
+
 def test_the_page_asks_for_nothing_and_is_small(html: str, page: Page):
     for tag in ("script", "link", "img", "iframe", "object"):
         assert not page.all(tag)
@@ -68,7 +82,7 @@ def test_the_page_asks_for_nothing_and_is_small(html: str, page: Page):
         for name in ("href", "src", "xlink:href"):
             assert (attributes.get(name) or "#").startswith("#")
     assert not re.search(r"url\((?!#)|@import", html)
-    assert len(html.encode()) < 2_000_000
+    assert len(html.encode()) < 1_000_000
 
 
 def test_every_reference_inside_the_page_has_one_target(html: str, page: Page):
@@ -134,7 +148,7 @@ def test_the_verdict_follows_the_intervals(example: ReportInputs):
     assert verdict(0.19, 0.21).outcome == "worse"
     assert verdict(0.19, 0.21).ratio == 2
     assert verdict(0.19, 0.21).sentence == (
-        "One Newton step is more accurate: 2.0 times less error than ModelPred"
+        "one Newton step is more accurate: 2.0 times less error than ModelPred"
     )
     assert verdict(0.11, 0.21).outcome == "equal"
     assert verdict(0.01, 0.05).outcome == "better"
@@ -194,7 +208,8 @@ def test_missing_and_skipped_studies_say_why(example: ReportInputs, tmp_path: Pa
     text = Page(write_report(bare, tmp_path).read_text(encoding="utf-8")).text
     assert "This study was not run: svm has no probabilities." in text
     assert "This study was not run: no validation rows." in text
-    assert text.count("its results are missing from the artifacts") == 6
+    # Six sections, and the two questions that two of them answer.
+    assert text.count("its results are missing from the artifacts") == 6 + 2
     assert "agreement.spearman 0.5" in text
     assert "No held-out comparison was made" in text
 

@@ -9,6 +9,7 @@ import torch
 from modelpred.dataset import DatasetConfig, prepare
 from modelpred.refits import Influence, Retraining
 from modelpred.report import write_report
+from modelpred.report.answers import answers
 from modelpred.studies import STUDIES
 from modelpred.studies.utility import StudyContext
 from modelpred.targets import points_of, target_model
@@ -46,11 +47,33 @@ def inputs_of(example, family, source):
     return replace(example, dataset=dataset, studies=studies)
 
 
+def check_answers(inputs):
+    """The answers say what the tables of the studies say, counted here in another way."""
+    labels, values, removal, trust = answers(inputs)
+    suspects = inputs.studies["labels"].tables["suspects"]
+    assert [item.name for item in labels.items] == [f"Row {row}" for row in suspects["row_id"][:5]]
+    doubted = sum(score < 0 for score in suspects["held_out_confidence"])
+    assert labels.words.startswith(f"{doubted} of {suspects.height} ") == bool(
+        inputs.dataset.classes
+    )
+    rows = inputs.studies["valuation"].tables["values"].to_dicts()
+    signs = [
+        (row["value"] > 0) - (row["value"] < 0)
+        for row in rows
+        if abs(row["value"]) > 2 * row["standard_error"]
+    ]
+    assert values.words.startswith(f"{signs.count(1)} rows help and {signs.count(-1)} hurt")
+    assert "Without the" in removal.words
+    assert "rows of the lowest value" in removal.words
+    assert ("of the time" in trust.words) == bool(inputs.dataset.classes)
+
+
 @pytest.mark.parametrize(
     ("family", "source"), [("logistic", "iris"), ("softmax", "wine"), ("ridge", "diabetes")]
 )
 def test_every_section_shows_what_was_found(example, tmp_path, family, source):
     inputs = inputs_of(example, family, source)
+    check_answers(inputs)
     page = write_report(inputs, tmp_path).read_text(encoding="utf-8")
     assert "correlation between two sets of retrained models" in page
     rows = inputs.studies["memorization"].tables["rows"].sort("rank")

@@ -1,0 +1,51 @@
+"""What models trained without a row say of its label, in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from modelpred.report.inputs import ReportInputs
+from modelpred.report.words import number, percent
+from modelpred.studies.labels import DEFAULT_METHOD
+from modelpred.studies.utility import StudyResult
+from modelpred.targets.families import FAMILIES
+
+
+def doubted(result: StudyResult) -> int:
+    """Number of labels in whose place models trained without the row prefer another class."""
+    return int((result.tables["suspects"][DEFAULT_METHOD] < 0).sum())
+
+
+def judgement(row: Mapping[str, Any], label: str, inputs: ReportInputs) -> str:
+    """What models trained without the row say of its label: a phrase whose subject they are.
+
+    Args:
+        row: of the table `suspects`.
+        label: of the row, as in the user's table.
+        inputs: of the report.
+    """
+    score, classes = row[DEFAULT_METHOD], inputs.dataset.classes
+    if not classes:
+        return f"predict a label {number(-score)} away"
+    other = row.get("suggested") or _other(label, classes)
+    suggestion = f", suggest {other}" if score < 0 and other else ""
+    probability = row.get("probability")
+    if probability is None and len(classes) == 2 and _probabilistic(inputs):
+        probability = 1 / (1 + math.exp(-score))
+    if probability is None:
+        return f"confidence {number(score)}{suggestion}"
+    return f"give that {percent(probability, 2)}{suggestion}"
+
+
+def _other(label: str, classes: tuple[str, ...]) -> str | None:
+    """The other one of two classes."""
+    others = [name for name in classes if name != label]
+    return others[0] if len(classes) == 2 and len(others) == 1 else None
+
+
+def _probabilistic(inputs: ReportInputs) -> bool:
+    targets = inputs.params.get("targets")
+    family = FAMILIES.get(str(targets.get("model"))) if isinstance(targets, Mapping) else None
+    return family is not None and family.probabilistic
