@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from modelpred.errors import InvalidInput
 from modelpred.targets import points_of, target_model, train_targets
 from modelpred.targets.compiled import kernels
-from modelpred.targets.compiled.newton import POOL_BYTES, WIDEST, compiled_solver
+from modelpred.targets.compiled.newton import MOST_CLASSES, WIDEST, compiled_solver
 from modelpred.targets.solving import Solution
 
 NAMES = {"logistic": 2, "svm": 2, "svm-many": 4, "softmax": 3, "ridge": 0, "mlp": 3}
@@ -175,7 +175,27 @@ def test_pools_that_do_not_suit_them_are_left_to_torch(kind):
 
     assert solver(40, 3) is not None
     assert solver(40, WIDEST) is None
-    assert solver(POOL_BYTES // 8 // 4 + 1, 3) is None
+    table = torch.zeros(300, 2, dtype=torch.float64)
+    pool = points_of(table, torch.arange(300) % (MOST_CLASSES + 1), MOST_CLASSES + 1)
+    assert compiled_solver("softmax", target_model("softmax"), pool, otherwise=pytest.fail) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "points", "features", "classes"),
+    [("logistic", 25_000, 100, 2), ("svm", 21_000, 100, 2), ("softmax", 600, 30, 90)],
+)
+def test_large_pools_and_many_classes_are_trained_by_the_kernels(name, points, features, classes):
+    table, labels, _ = problem(name, points=points, features=features, classes=classes)
+    labels[: 2 * classes] = np.tile(np.arange(classes), 2)
+    weights = np.ones((2, points))
+    weights[1, 2 * classes :: 2] = 0
+    model = target_model(name, C=0.01)
+    pool = points_of(table, labels, classes)
+    solver = compiled_solver(model.compiled, model, pool, otherwise=pytest.fail)
+    found = solver(torch.tensor(weights), start=None, tolerance=1e-6)
+    assert found.converged.all()
+    expected = by_torch(model, table, labels, weights, classes=classes)
+    assert np.abs(found.parameters.numpy() - expected.parameters).max() <= 1e-7
 
 
 def test_without_a_compiler_there_is_none(monkeypatch):

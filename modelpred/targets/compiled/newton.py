@@ -22,10 +22,8 @@ ONE_SCORE: tuple[CompiledLoss, ...] = (
     "squared hinge",
     "square",
 )  # numbered as in newton_workspace.h
-# A larger pool is read from memory for each subset anew; torch's products read it once for many.
-POOL_BYTES = 16 * 2**20
 WIDEST = 512  # columns of a Hessian that is factored
-MOST_CLASSES = 40  # of softmax, whose preconditioner couples each with each
+MOST_CLASSES = 128  # of softmax, whose preconditioner couples each with each
 TILE = 6  # rows that a tile of newton_hessian.h may reach beyond a matrix
 COLUMN: Memory = (torch.float64, ("width",))
 POINT: Memory = (torch.float64, ("points",))
@@ -59,8 +57,7 @@ def compiled_solver(
         otherwise: makes the solver for subsets that a kernel gives up.
     """
     width = points.features.shape[1] + 1
-    large = 8 * len(points.features) * width > POOL_BYTES
-    if kernels.library() is None or points.features.device.type != "cpu" or large:
+    if kernels.library() is None or points.features.device.type != "cpu":
         return None
     if width > WIDEST if loss in ONE_SCORE else points.classes > MOST_CLASSES:
         return None
