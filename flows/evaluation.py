@@ -7,6 +7,10 @@ version that cannot be read is named, and the others are compared. The run waits
 in progress.
 """
 
+import flows.orchestration as _extra  # noqa: F401 - first: it ends the process in one line
+
+# isort: split
+
 import subprocess
 import sys
 from pathlib import Path

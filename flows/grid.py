@@ -11,6 +11,10 @@ finished cell is read, a failed one is repeated. Results are read from DVC's cac
 out.
 """
 
+import flows.orchestration as _extra  # noqa: F401 - first: it ends the process in one line
+
+# isort: split
+
 import hashlib
 import io
 import os

@@ -4,6 +4,10 @@ Run it after `dvc repro`, because the gates use the calibration study. Everythin
 earlier versions, from mlruns/registry.json, so this command also rebuilds a lost database.
 """
 
+import flows.orchestration as _extra  # noqa: F401 - first: it ends the process in one line
+
+# isort: split
+
 import hashlib
 import json
 import os

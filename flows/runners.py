@@ -10,6 +10,10 @@ numbers do not depend on the runner. The machines of a cluster need this package
 shared store (MODELPRED_STORE). If the store is a URL, they read data and subsets from it; otherwise from the same path.
 """
 
+import flows.orchestration as _extra  # noqa: F401 - first: it ends the process in one line
+
+# isort: split
+
 import functools
 import importlib
 import os
@@ -25,6 +29,7 @@ from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture, as_completed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
+from flows.local_training import devices
 from flows.runtime import Progress
 from flows.server import prefect_api
 from modelpred.errors import InvalidInput
@@ -187,11 +192,6 @@ def kind() -> str:
     if chosen not in (THREADS, DASK, RAY):
         raise InvalidInput(f"MODELPRED_RUNNER must be threads, dask or ray, got {chosen[:80]!r}")
     return chosen
-
-
-def devices() -> list[str]:
-    """The devices of this machine to train on, one name for each process."""
-    return parse_devices(os.environ.get("MODELPRED_DEVICES", "auto"))
 
 
 def _cluster_device() -> str:

@@ -42,6 +42,7 @@ ENVIRONMENT = {
 DVC_STATE = Path(".modelpred/dvc")  # core.site_cache_dir in .dvc/config
 OWNER = "MODELPRED_OWNER"
 OWNER_SECONDS = 0.5  # between two checks of the owners
+SHOWN = "MODELPRED_PROGRESS"  # off: no bars
 PROGRESS_SECONDS = 1.0  # between two calls of `Progress.report`
 
 # Errors of the disk or its permissions, not of the program.
@@ -79,7 +80,7 @@ def run_stage(stage: str, run: Callable[[], None]) -> None:
     """
     from modelpred.params import read_params  # noqa: PLC0415 - `--help` does not wait for it
 
-    _show_warnings(stage)
+    show_warnings(stage)
     end_with_owner()
     with one_line_errors(stage):
         keep_private(DVC_STATE)
@@ -139,10 +140,10 @@ def refusal(error: BaseException | None) -> str | None:
     return None
 
 
-def _show_warnings(stage: str) -> None:
+def show_warnings(program: str) -> None:
     """Print the library's warnings on stderr, one line each."""
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter(f"{stage}: %(message)s"))
+    handler.setFormatter(logging.Formatter(f"{program}: %(message)s"))
     logger = logging.getLogger("modelpred")
     logger.addHandler(handler)
     logger.propagate = False
@@ -200,7 +201,9 @@ def _runs(process: psutil.Process) -> bool:
 
 
 class Progress:
-    """A progress bar on the terminal, inside a `with` block.
+    """A progress bar with the time left, on a terminal, inside a `with` block; nothing elsewhere.
+
+    MODELPRED_PROGRESS=off shows none. The bar goes when the block ends.
 
     Attributes:
         what: name of the work, shown beside the bar.
@@ -208,41 +211,50 @@ class Progress:
     """
 
     def __init__(self, what: str, *, report: Callable[[float], Any] | None = None) -> None:
-        from rich.console import Console  # noqa: PLC0415
-        from rich.progress import (  # noqa: PLC0415
-            BarColumn,
-            MofNCompleteColumn,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
-        from rich.progress import Progress as Bar  # noqa: PLC0415
-
         self.what, self.report = what, report
-        self._bar = Bar(
-            TextColumn("{task.description:<10}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[what]}", markup=False),
-            console=Console(stderr=True),
-        )
-        self._task = self._bar.add_task(what, total=None, what="")
+        self._bar = _bar() if sys.stderr.isatty() and os.environ.get(SHOWN) != "off" else None
+        self._task = None if self._bar is None else self._bar.add_task(what, total=None, what="")
         self._reported = 0.0
 
     def __enter__(self) -> "Progress":
-        self._bar.start()
+        if self._bar is not None:
+            self._bar.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+        if self._bar is not None:
+            self._bar.stop()
 
     def __call__(self, done: int, total: int, what: str = "") -> None:
         """Show that `done` of `total` pieces are finished; `what` is in progress now."""
-        self._bar.update(self._task, completed=done, total=total, what=what)
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done, total=total, what=what)
         if self.report is not None and (
             done == total or time.monotonic() - self._reported > PROGRESS_SECONDS
         ):
             self._reported = time.monotonic()
             self.report(100.0 * done / total if total else 100.0)
+
+
+def _bar() -> Any:  # noqa: ANN401 - rich is imported where a terminal shows it
+    from rich.console import Console  # noqa: PLC0415
+    from rich.progress import (  # noqa: PLC0415
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    return Progress(
+        TextColumn("{task.description:<12}", markup=False),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left:", markup=False),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[what]}", markup=False),
+        console=Console(stderr=True),
+        transient=True,
+    )

@@ -6,6 +6,10 @@ keeps its record in .modelpred/prefect, or in the database that PREFECT_API_DATA
 names. Runs never overlap (flows/run_lock.py).
 """
 
+import flows.orchestration as _extra  # noqa: F401 - first: it ends the process in one line
+
+# isort: split
+
 import asyncio
 import os
 import sys

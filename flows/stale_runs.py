@@ -1,5 +1,9 @@
 """Runs that Prefect and DVC still record as running although their processes were killed."""
 
+import flows.orchestration as _extra  # noqa: F401 - first: it ends the process in one line
+
+# isort: split
+
 import fcntl
 import json
 from pathlib import Path

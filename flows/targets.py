@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from flows import local_training
 from flows.artifacts import DATASET, PARAMS, SUBSETS, TARGETS, shard_store, write_json, written
 from flows.runtime import run_stage
 from modelpred.params import read_params
@@ -32,7 +33,10 @@ def main() -> None:
 
     def train(missing: Sequence[BlockJob]) -> None:
         # Imported here: without a block to train, the stage needs neither Prefect nor a server.
-        from flows.runners import train_blocks  # noqa: PLC0415
+        if os.environ.get("MODELPRED_RUNNER") == local_training.PLAIN:
+            train_blocks = local_training.train_blocks
+        else:
+            from flows.runners import train_blocks  # noqa: PLC0415
 
         train_blocks(missing, finished=len(jobs) - len(missing))
 

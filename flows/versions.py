@@ -10,6 +10,10 @@ version's test rows, the rows that changed between versions, the drift of the va
 A revision that cannot be read is named, and the others are compared.
 """
 
+import flows.orchestration as _extra  # noqa: F401 - first: it ends the process in one line
+
+# isort: split
+
 import os
 import sys
 import tempfile

@@ -13,7 +13,7 @@ from modelpred.errors import InvalidInput
 # Top-level modules by extra, in the order in which a message prefers them.
 EXTRAS = {
     "pipeline": (
-        *("prefect", "dvc", "mlflow", "psutil", "jinja2", "matplotlib"),
+        *("prefect", "dvc", "mlflow"),
         *("fastapi", "sqlalchemy"),
     ),
     "page": ("starlette", "uvicorn"),

@@ -12,7 +12,7 @@ from modelpred.dataset.config import AUTO, DatasetConfig
 from modelpred.dataset.higgs import higgs_table
 from modelpred.dataset.openml import PREFIX
 from modelpred.dataset.own import own_table
-from modelpred.dataset.places import looks_like_path, place_of
+from modelpred.dataset.places import files_of, looks_like_path, place_of
 from modelpred.dataset.tables import PACKAGED, Table
 from modelpred.errors import InvalidInput
 
@@ -105,8 +105,21 @@ def _require_no_own_keys(config: DatasetConfig) -> None:
 
 def places_of(config: DatasetConfig) -> tuple[Path, ...]:
     """The files or folders that the config reads, without built-in tables and tables of OpenML."""
+    return tuple(map(place_of, _paths(config)))
+
+
+def files_read(config: DatasetConfig) -> tuple[Path, ...]:
+    """Every file that the config reads, without built-in tables and tables of OpenML.
+
+    Raises:
+        InvalidInput: a path or glob names no file.
+    """
+    return tuple(file for path in _paths(config) for file in files_of(path).files)
+
+
+def _paths(config: DatasetConfig) -> list[str]:
     named = [config.source, config.test if isinstance(config.test, str) else AUTO, config.file]
-    files = [
+    return [
         name
         for name in named
         if name is not None
@@ -115,7 +128,6 @@ def places_of(config: DatasetConfig) -> tuple[Path, ...]:
         and name not in known_sources()
         and looks_like_path(name)
     ]
-    return tuple(map(place_of, files))
 
 
 def require_plain_paths(config: DatasetConfig) -> None:
