@@ -7,7 +7,8 @@ version that cannot be read is named, and the others are compared. The run waits
 in progress.
 """
 
-import flows.orchestration as _extra  # noqa: F401 - first: it ends the process in one line
+# First: without Prefect, DVC and MLflow it ends the process in one line.
+import flows.orchestration  # noqa: F401 # pyright: ignore[reportUnusedImport]
 
 # isort: split
 

@@ -11,7 +11,8 @@ finished cell is read, a failed one is repeated. Results are read from DVC's cac
 out.
 """
 
-import flows.orchestration as _extra  # noqa: F401 - first: it ends the process in one line
+# First: without Prefect, DVC and MLflow it ends the process in one line.
+import flows.orchestration  # noqa: F401 # pyright: ignore[reportUnusedImport]
 
 # isort: split
 

@@ -8,7 +8,8 @@ pushing. A task's state message gives its time and headline numbers, or its erro
 fails the run with the message of the stage. Two runs never overlap: a second one ends at once.
 """
 
-import flows.orchestration as _extra  # noqa: F401 - first: it ends the process in one line
+# First: without Prefect, DVC and MLflow it ends the process in one line.
+import flows.orchestration  # noqa: F401 # pyright: ignore[reportUnusedImport]
 
 # isort: split
 

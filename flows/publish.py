@@ -4,7 +4,8 @@ Run it after `dvc repro`, because the gates use the calibration study. Everythin
 earlier versions, from mlruns/registry.json, so this command also rebuilds a lost database.
 """
 
-import flows.orchestration as _extra  # noqa: F401 - first: it ends the process in one line
+# First: without Prefect, DVC and MLflow it ends the process in one line.
+import flows.orchestration  # noqa: F401 # pyright: ignore[reportUnusedImport]
 
 # isort: split
 

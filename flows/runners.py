@@ -10,7 +10,8 @@ numbers do not depend on the runner. The machines of a cluster need this package
 shared store (MODELPRED_STORE). If the store is a URL, they read data and subsets from it; otherwise from the same path.
 """
 
-import flows.orchestration as _extra  # noqa: F401 - first: it ends the process in one line
+# First: without Prefect, DVC and MLflow it ends the process in one line.
+import flows.orchestration  # noqa: F401 # pyright: ignore[reportUnusedImport]
 
 # isort: split
 

@@ -6,7 +6,8 @@ keeps its record in .modelpred/prefect, or in the database that PREFECT_API_DATA
 names. Runs never overlap (flows/run_lock.py).
 """
 
-import flows.orchestration as _extra  # noqa: F401 - first: it ends the process in one line
+# First: without Prefect, DVC and MLflow it ends the process in one line.
+import flows.orchestration  # noqa: F401 # pyright: ignore[reportUnusedImport]
 
 # isort: split
 

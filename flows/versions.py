@@ -10,7 +10,8 @@ version's test rows, the rows that changed between versions, the drift of the va
 A revision that cannot be read is named, and the others are compared.
 """
 
-import flows.orchestration as _extra  # noqa: F401 - first: it ends the process in one line
+# First: without Prefect, DVC and MLflow it ends the process in one line.
+import flows.orchestration  # noqa: F401 # pyright: ignore[reportUnusedImport]
 
 # isort: split
 
