@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from modelpred.api.settings import AUTO
 from modelpred.errors import InvalidInput
-from modelpred.estimators import Estimator
+from modelpred.estimators import Estimator, TorchHead
 from modelpred.targets.families import FAMILIES
 
 
@@ -59,10 +59,10 @@ def tags(target: str | Estimator) -> Any:  # noqa: ANN401 - scikit-learn's Tags,
         get_tags,
     )
 
-    if not isinstance(target, str):
-        kind = get_tags(target).estimator_type
-    elif target == AUTO:
+    if isinstance(target, TorchHead) or target == AUTO:
         kind = None
+    elif not isinstance(target, str):
+        kind = get_tags(target).estimator_type
     else:
         kind = "regressor" if FAMILIES[target].regression else "classifier"
     return Tags(

@@ -14,13 +14,14 @@ import polars as pl
 import torch
 from jaxtyping import Float64
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from modelpred.api.inputs import ArrayLike
 from modelpred.api.reading import Reading
 from modelpred.errors import InvalidInput
 from modelpred.estimators import (
     Adapted,
+    AdaptedModule,
     Coefficients,
     Estimator,
     adapted_coefficients,
@@ -240,7 +241,7 @@ class EditedModel:
         Of a pipeline, with its preprocessing, which was fitted once on all rows.
 
         Raises:
-            InvalidInput: the ModelPred was made with the name of a family.
+            InvalidInput: the ModelPred was not made with an estimator.
         """
         return fitted_estimator(self._adapted, self.parameters, self.reference.reading.labels.names)
 
@@ -261,7 +262,7 @@ class EditedModel:
 
     def _coefficients(self, parameters: NDArray[np.float64]) -> Coefficients:
         reading, model = self.reference.reading, self._model
-        if reading.adapted is not None:
+        if isinstance(reading.adapted, Adapted):
             return adapted_coefficients(reading.adapted, parameters)
         if not isinstance(model, Linear):
             raise InvalidInput(f"{model.name} has no coefficients; compare predictions instead")
@@ -278,12 +279,28 @@ class EditedModel:
     @property
     def _adapted(self) -> Adapted:
         adapted = self.reference.reading.adapted
-        if adapted is None:
+        if isinstance(adapted, Adapted):
+            return adapted
+        how = "with from_torch" if adapted else f"with the name {self._model.name!r}"
+        raise InvalidInput(
+            f"this ModelPred was made {how}; make it with an estimator of scikit-learn, such as "
+            "ModelPred(LogisticRegression())"
+        )
+
+    def to_torch(self) -> nn.Module:
+        """Return a copy of the module of `ModelPred.from_torch` with this model in its last layer.
+
+        Its outputs are in the order of `ModelPred.classes`.
+
+        Raises:
+            InvalidInput: the ModelPred was not made with `from_torch`.
+        """
+        adapted = self.reference.reading.adapted
+        if not isinstance(adapted, AdaptedModule):
             raise InvalidInput(
-                f"this ModelPred was made with the name {self._model.name!r}; make it with an "
-                "estimator of scikit-learn, such as ModelPred(LogisticRegression())"
+                "this ModelPred was not made with ModelPred.from_torch(module); make it so"
             )
-        return adapted
+        return adapted.with_head(self.parameters)
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Predicted labels [rows], in the type of the fit's labels."""

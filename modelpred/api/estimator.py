@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from modelpred.api.attribution import Attribution, Explanation, attributed, explained
 from modelpred.api.contexts import context_of
@@ -61,7 +61,15 @@ from modelpred.dataset import Dataset
 from modelpred.dataset.config import ScalingName
 from modelpred.dataset.scaling import Scaling, fit_scaling, require_apart
 from modelpred.errors import InvalidInput
-from modelpred.estimators import Adapted, Estimator, adapted, weight_column
+from modelpred.estimators import (
+    Adapted,
+    AdaptedModule,
+    Estimator,
+    TorchHead,
+    adapted,
+    adapted_module,
+    weight_column,
+)
 from modelpred.numbers import Number, seed_number
 from modelpred.predictor import Predictor, PredictorConfig, answer_curve, fit_predictor
 from modelpred.predictor import fidelity as fidelity_table
@@ -139,6 +147,51 @@ class ModelPred:
         self._fidelity: pl.DataFrame | None = None
         self._given: Given | None = None
         self._configure()
+
+    @classmethod
+    def from_torch(
+        cls,
+        module: Any,  # noqa: ANN401 - other things than modules are refused in one line
+        *,
+        layer: str | None = None,
+        loss: str | None = None,
+        C: Number | None = None,
+        weight_decay: Number | None = None,
+        batch_size: Number = 256,
+        device: str | None = None,
+        **arguments: Any,  # noqa: ANN401 - those of the constructor
+    ) -> "ModelPred":
+        """A ModelPred whose target is the last linear layer of a torch module; the rest is frozen.
+
+        The module computes the features of each row once, in evaluation mode. Tables, of `fit` and
+        of all other methods, are what the module takes: a tensor or array with a row at each
+        position of its first axis, or a dict of them by the argument of the module's forward.
+
+        Args:
+            module: of torch; it is copied, never changed.
+            layer: name of its last linear layer; default: the last `nn.Linear` of the module.
+            loss: cross_entropy, binary_cross_entropy or mse; default: what the outputs and labels
+                call for.
+            C: weight of the data against the penalty on the layer's weights; default: 1.
+            weight_decay: in place of C, as the optimisers of torch have it (SGD): C is
+                1 / (weight_decay x rows), for mse twice that. The bias has no penalty.
+            batch_size: rows that go through the module at once.
+            device: where the module runs; default: a GPU if there is one.
+            arguments: of `ModelPred`: subsets, tolerance, seed, predictor, progress.
+
+        Raises:
+            InvalidInput: no such layer, or arguments that cannot be used.
+        """
+        head = TorchHead(
+            module,
+            layer=layer,
+            loss=loss,
+            C=C,
+            weight_decay=weight_decay,
+            batch_size=batch_size,
+            device=device,
+        )
+        return cls(head, **arguments)
 
     def _configure(self) -> None:
         """Read the arguments; InvalidInput where they cannot be used."""
@@ -237,8 +290,10 @@ class ModelPred:
 
     def _fit_estimator(self, given: Given) -> None:
         """Fit to the rows as the estimator's preprocessing gives them."""
-        found, features = adapted(
-            self._target, given.table, given.labels, sample_weight=given.sample_weight, what="X"
+        target: Any = self._target
+        adapt = adapted_module if isinstance(target, TorchHead) else adapted
+        found, features = adapt(
+            target, given.table, given.labels, sample_weight=given.sample_weight, what="X"
         )
         rows = pl.DataFrame(features, schema=list(found.preprocessing.names))
         ids = range(len(rows)) if given.ids is None else given.ids
@@ -266,7 +321,7 @@ class ModelPred:
         test: tuple[ArrayLike, ArrayLike] | None,
         test_ids: tuple[str, ...] | None = None,
         sample_weight: NDArray[np.float64] | None = None,
-        adapted: Adapted | None = None,
+        adapted: Adapted | AdaptedModule | None = None,
     ) -> None:
         encoding = encoding_of(rows, what="X")
         cells = encoded_cells(encoding, rows, what="X")
@@ -605,6 +660,10 @@ class ModelPred:
             exact=True,
         )
 
+    def to_torch(self) -> nn.Module:
+        """A copy of the module with the model of all rows, as `EditedModel.to_torch`."""
+        return self.full_model().to_torch()
+
     def to_sklearn(self) -> Estimator:
         """The model of all rows as a fitted estimator, as `EditedModel.to_sklearn`."""
         return self.full_model().to_sklearn()
@@ -922,8 +981,8 @@ class ModelPred:
         """Write dataset/, targets/, predictor/ and modelpred.json: Parquet, safetensors, JSON."""
         if not isinstance(self._target, str):
             raise InvalidInput(
-                "a ModelPred of an estimator is not saved: scikit-learn's objects have no safe file "
-                "format; save what you need of it, such as bank, values or coefficients"
+                "a ModelPred of an estimator or a module is not saved: their objects have no safe "
+                "file format; save what you need of it, such as bank, values or coefficients"
             )
         asked = Asked(
             target=self._target,

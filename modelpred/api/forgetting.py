@@ -5,7 +5,7 @@ trained models and the predictor. So nothing is cut out of these: the same setti
 the rows that remain, as if the others had never been there.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,6 +70,8 @@ class Given:
 
 def _taken(values: Table, places: Sequence[int]) -> Table:
     """Some rows of a table or column of any library."""
+    if isinstance(values, Mapping):
+        return {name: _taken(each, places) for name, each in values.items()}
     if hasattr(values, "iloc"):
         return values.iloc[list(places)]
     if hasattr(values, "take") and hasattr(values, "schema"):

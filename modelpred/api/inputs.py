@@ -5,7 +5,7 @@ words, dates and gaps.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Integral
 from typing import Any, TypeAlias
 
@@ -22,7 +22,14 @@ from modelpred.errors import InvalidInput
 from modelpred.numbers import plain
 
 ArrayLike: TypeAlias = (
-    NDArray[Any] | Tensor | pl.DataFrame | pl.LazyFrame | pl.Series | Sequence[Any] | Table
+    NDArray[Any]
+    | Tensor
+    | pl.DataFrame
+    | pl.LazyFrame
+    | pl.Series
+    | Sequence[Any]
+    | Mapping[str, Any]
+    | Table
 )
 # Any: a list, a set, an array, a series or an index, of positions or ids; positions_of checks it.
 RowNames: TypeAlias = Any
@@ -63,6 +70,8 @@ def frame_of(table: ArrayLike, *, what: str) -> tuple[pl.DataFrame, bool]:
 
 def one_row(row: ArrayLike) -> ArrayLike:
     """One row as a table: of a pandas series, whose index names its cells, a frame."""
+    if isinstance(row, Mapping):
+        return row
     if is_column(row) and not isinstance(row, pl.Series):
         row = named_row(row)
     if is_frame(row):

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict
 from modelpred.api.labels import Labels
 from modelpred.dataset.config import ScalingName
 from modelpred.errors import InvalidInput
-from modelpred.estimators import Estimator
+from modelpred.estimators import Estimator, TorchHead
 from modelpred.numbers import MOST_DRAWS, Number, checked_section, plain, whole_number
 from modelpred.predictor import PredictorConfig
 from modelpred.subsets import Counts, SubsetsConfig
@@ -53,7 +53,10 @@ def require_target(
             )
         return
     name = type(target).__name__
-    if isinstance(target, type) or not hasattr(target, "fit") or not hasattr(target, "get_params"):
+    known = isinstance(target, TorchHead)
+    if not known and (
+        isinstance(target, type) or not hasattr(target, "fit") or not hasattr(target, "get_params")
+    ):
         raise InvalidInput(
             f"target is {target!r}; expected the name of a family or an estimator, such as "
             "LogisticRegression()"

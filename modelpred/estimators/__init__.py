@@ -1,4 +1,4 @@
-"""scikit-learn's estimators as families of target models, and fitted estimators from parameters.
+"""scikit-learn's estimators and torch modules as families of target models, and back.
 
 scikit-learn is imported only when an estimator is passed.
 """
@@ -11,13 +11,17 @@ from modelpred.estimators.export import (
     fitted_estimator,
 )
 from modelpred.estimators.mapping import Estimator
+from modelpred.estimators.torch_head import AdaptedModule, TorchHead, adapted_module
 
 __all__ = [
     "Adapted",
+    "AdaptedModule",
     "Coefficients",
     "Estimator",
+    "TorchHead",
     "adapted",
     "adapted_coefficients",
+    "adapted_module",
     "coefficient_table",
     "fitted_estimator",
     "weight_column",
