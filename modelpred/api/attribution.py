@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from modelpred.api.labels import Labels
+from modelpred.engine import EngineChoice
 from modelpred.errors import InvalidInput
 from modelpred.metrics import Vector
 from modelpred.numbers import Number, plain, real_number
 from modelpred.predictor import Predictor, Refined
+from modelpred.refits import Influence, Refit
 from modelpred.studies.counterfactuals import ExplainedPrediction, leave_one_out, smallest_flip
 from modelpred.studies.parameter_attribution import (
     ParameterName,
@@ -42,14 +44,16 @@ class Attribution:
         position: its position among the parameters.
         value: its value in the model of all rows, trained exactly.
         rows: a row per training row, the largest change first: row_id, label, derivative (of the
-            predicted parameter by the row's weight), change (of the parameter when the row is
-            removed).
+            parameter by the row's weight; null for retrained models of a family without an
+            optimum), change (of the parameter when the row is removed).
+        engine: whether the models without each row were retrained or predicted.
     """
 
     parameter: str
     position: int
     value: float
     rows: pl.DataFrame
+    engine: EngineChoice
 
     def __str__(self) -> str:
         """The rows with the largest effects."""
@@ -93,12 +97,14 @@ class Explanation:
         rows: a row per training row, the largest effect first: row_id, label, effect (change of the
             margin when this single row is removed).
         flip: a small set whose removal changes the class; None for a regression.
+        engine: whether the models were retrained or predicted.
     """
 
     predicted: Any
     margin: float
     rows: pl.DataFrame
     flip: FlippingRows | None
+    engine: EngineChoice
 
     def __str__(self) -> str:
         """The rows with the largest effects, and the flip."""
@@ -131,21 +137,21 @@ def _flip_line(flip: FlippingRows) -> str:
 
 def attributed(
     context: StudyContext,
-    predictor: Predictor,
     labels: Labels,
     *,
     parameter: Number | str | tuple[Any, str],
     full: Float[Tensor, " parameters"],
+    engine: EngineChoice,
 ) -> Attribution:
     """Return the effect of every training row on one parameter.
 
     Args:
         context: the fit; its subject gives the models without each row.
-        predictor: is differentiated, refined like the context's subject.
         labels: the label encoding.
         parameter: its position; or a feature's name, or (class, feature) if there are parameters for
             each class.
         full: parameters of the model of all rows.
+        engine: of the models.
 
     Raises:
         InvalidInput: the model does not have this parameter.
@@ -156,14 +162,27 @@ def attributed(
     refit = context.refits[context.subject]
     without_each, with_all = leave_one_out(refit, context), whole(refit, context)
     change = (without_each - with_all)[:, position].numpy()
-    differentiated = refit if isinstance(refit, Refined) else predictor
-    slope = derivatives(differentiated, torch.tensor([position]))[0].numpy()
+    slope = _slopes(refit, context, position, full=full)
     return Attribution(
         _called(named[position]),
         position,
         float(full[position]),
-        _row_table(context, labels, order=change, derivative=slope, change=change),
+        _row_table(context, labels, order=change, derivative=slope, change=change).with_columns(
+            pl.col("derivative").fill_nan(None)
+        ),
+        engine,
     )
+
+
+def _slopes(
+    refit: Refit, context: StudyContext, position: int, *, full: Float[Tensor, " parameters"]
+) -> Vector:
+    """Derivatives [points] of a parameter by the weight of each row, of the models that refit gives."""
+    if isinstance(refit, (Predictor, Refined)):
+        return derivatives(refit, torch.tensor([position]))[0].numpy()
+    if context.model.optimum is None:
+        return np.full(context.pool, np.nan)
+    return Influence(context.model, context.points, full).derivatives[:, position].numpy()
 
 
 def _called(name: ParameterName) -> str:
@@ -218,6 +237,7 @@ def explained(
     *,
     full: Float[Tensor, " parameters"],
     largest: Number,
+    engine: EngineChoice,
 ) -> Explanation:
     """Return the effects of training rows on the prediction for one row.
 
@@ -227,6 +247,7 @@ def explained(
         features: of the row, [1, features].
         full: parameters of the model of all rows.
         largest: largest share of the training rows to remove to flip the prediction.
+        engine: of the models.
 
     Raises:
         InvalidInput: there is more than one row, or the share is not between 0 and 1.
@@ -243,9 +264,9 @@ def explained(
     margin = float(prediction.margins(full[None])[0][0])
     rows = _row_table(context, labels, order=effects, effect=effects)
     if context.model.regression:
-        return Explanation(margin, margin, rows, None)
+        return Explanation(margin, margin, rows, None, engine)
     flip = _flipping(prediction, effects, labels, largest=max(1, int(largest * context.pool)))
-    return Explanation(labels.names[label], margin, rows, flip)
+    return Explanation(labels.names[label], margin, rows, flip, engine)
 
 
 def _flipping(

@@ -5,9 +5,9 @@ from collections.abc import Generator
 from contextlib import contextmanager
 
 from modelpred.api.files import Fitted
-from modelpred.numbers import Number, steps_number
-from modelpred.predictor import Refined
-from modelpred.refits import Progress, Refit, Retraining, silent
+from modelpred.engine import EngineChoice
+from modelpred.numbers import Number
+from modelpred.refits import Progress, silent
 from modelpred.studies.utility import StudyContext
 from modelpred.targets import Points
 
@@ -19,26 +19,23 @@ def context_of(
     fitted: Fitted,
     test_points: Points,
     *,
-    exact: bool,
+    choice: EngineChoice,
     refine: Number,
     progress: Progress = silent,
 ) -> Generator[StudyContext]:
-    """The input of a study, with the predictor or retraining as its subject.
+    """The input of a study, whose subject is the chosen engine's refit.
 
     Afterwards a warning says how many models failed, if any did.
     """
-    refine = steps_number(refine)
-    predictor = fitted.predictor
-    truth = Retraining(predictor.model, predictor.points, tolerance=fitted.tolerance)
-    predicted: Refit = Refined(predictor, refine) if refine else predictor
-    subject = truth if exact else predicted
+    problem = fitted.problem
+    subject = fitted.engine.refit(choice, refine=refine, progress=progress)
     context = StudyContext(
-        predictor.model,
-        predictor.points,
+        problem.model,
+        problem.points,
         test_points,
         {subject.name: subject},
-        truth,
-        predictor.row_ids,
+        problem.truth,
+        problem.row_ids,
         progress=progress,
         feature_names=fitted.dataset.feature_names,
         class_names=fitted.dataset.classes,

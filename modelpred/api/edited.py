@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from modelpred.api.inputs import ArrayLike
 from modelpred.api.reading import Reading
+from modelpred.engine import EngineChoice
 from modelpred.errors import InvalidInput
 from modelpred.estimators import (
     Adapted,
@@ -30,7 +31,8 @@ from modelpred.estimators import (
 )
 from modelpred.numbers import Number
 from modelpred.predictor import Predictor
-from modelpred.targets import Points, TargetModel, train_targets
+from modelpred.refits import Retraining
+from modelpred.targets import Points, TargetModel
 from modelpred.targets.linear import Linear
 
 
@@ -118,6 +120,7 @@ class Reference:
 
     Attributes:
         reading: encoding of tables and labels.
+        model: the family.
         full_parameters: of the model of all rows, trained exactly, [parameters].
         on: the kind of the default rows, in words.
         points: the default rows for comparisons.
@@ -126,6 +129,7 @@ class Reference:
     """
 
     reading: Reading
+    model: TargetModel
     full_parameters: Tensor
     on: str
     points: Points
@@ -142,21 +146,24 @@ class EditedModel:
         edit: the edit, in words.
         parameters: [parameters], for scaled features.
         certificate: upper bound on their distance to retraining; None if unknown.
-        weights: count of each of the predictor's points, [points].
-        predictor: for the training rows and any added rows.
+        weights: count of each point, [points].
+        points: the training rows and any added rows.
+        row_ids: their ids.
         reference: the model of all rows, and the default rows for comparisons.
-        exact: whether the parameters come from retraining.
-        pool: the edited training rows, if the predictor is not bound to them.
+        engine: whether the parameters come from retraining or prediction, and what the other
+            would have cost.
+        predictor: bound to the points; None if the model was retrained.
     """
 
     edit: str
     parameters: NDArray[np.float64]
     certificate: float | None
     weights: NDArray[np.float64]
-    predictor: Predictor
+    points: Points
+    row_ids: tuple[str, ...]
     reference: Reference
-    exact: bool = False
-    pool: Points | None = None
+    engine: EngineChoice
+    predictor: Predictor | None = None
 
     @classmethod
     def predicted(
@@ -166,6 +173,7 @@ class EditedModel:
         *,
         predictor: Predictor,
         reference: Reference,
+        engine: EngineChoice,
         refine: Number,
         bounded: bool = True,
     ) -> "EditedModel":
@@ -174,12 +182,41 @@ class EditedModel:
         Without `bounded` its certificate is None; `with_certificate` computes it later.
         """
         parameters = predictor.predict(weights[None], refine=refine)
-        model = cls(edit, parameters[0].numpy(), None, weights.numpy(), predictor, reference)
+        model = cls(
+            edit, parameters[0].numpy(), None, weights.numpy(), predictor.points,
+            predictor.row_ids, reference, engine, predictor,
+        )  # fmt: skip
         return model.with_certificate() if bounded else model
+
+    @classmethod
+    def trained(
+        cls,
+        edit: str,
+        weights: Float64[Tensor, " points"],
+        *,
+        points: Points,
+        row_ids: tuple[str, ...],
+        reference: Reference,
+        engine: EngineChoice,
+    ) -> "EditedModel":
+        """Train the edited model.
+
+        Raises:
+            RuntimeError: training did not converge.
+        """
+        retraining = Retraining(reference.model, points, tolerance=reference.tolerance)
+        trained = retraining.train(weights[None])
+        if not bool(trained.converged[0]):
+            raise RuntimeError(
+                f"training stopped at a gradient of {float(trained.gradient_norm[0]):.1e}, "
+                f"expected {reference.tolerance:.0e}; scale the features or lower C"
+            )
+        parameters = trained.parameters[0].numpy()
+        return cls(edit, parameters, None, weights.numpy(), points, row_ids, reference, engine)
 
     def __str__(self) -> str:
         """The edit and the certificate; `compare` shows the changes."""
-        how = "retrained" if self.exact else "predicted"
+        how = "retrained" if self.engine.exact else "predicted"
         lines = [
             f"{self.edit} {len(self.parameters)} parameters, {how}; compare() shows the changes"
         ]
@@ -188,11 +225,6 @@ class EditedModel:
         return "\n".join(lines)
 
     __repr__ = __str__
-
-    @property
-    def points(self) -> Points:
-        """The points that the weights refer to."""
-        return self.pool or self.predictor.points
 
     @property
     def notes(self) -> list[str]:
@@ -207,7 +239,9 @@ class EditedModel:
         return [f"no row of {what} {', '.join(gone)} is left to learn from"] if gone else []
 
     def with_certificate(self) -> "EditedModel":
-        """Return the predicted model with the bound on its distance to retraining, if there is one."""
+        """Return the model with the bound on its distance to retraining, if there is one."""
+        if self.predictor is None:
+            return self
         weights = torch.from_numpy(self.weights)[None]
         bound = self.predictor.certificate(weights, self._theta[None])
         return replace(self, certificate=None if bound is None else float(bound[0]))
@@ -218,22 +252,14 @@ class EditedModel:
         Raises:
             RuntimeError: training did not converge.
         """
-        points = self.points
-        trained = train_targets(
-            self._model,
-            points.features,
-            points.labels,
-            torch.from_numpy(self.weights)[None],
-            tolerance=self.reference.tolerance,
-            classes=points.classes,
-            sample_weight=points.sample_weight,
+        return EditedModel.trained(
+            self.edit,
+            torch.from_numpy(self.weights),
+            points=self.points,
+            row_ids=self.row_ids,
+            reference=self.reference,
+            engine=replace(self.engine, engine="exact"),
         )
-        if not bool(trained.converged[0]):
-            raise RuntimeError(
-                f"training stopped at a gradient of {float(trained.gradient_norm[0]):.1e}, "
-                f"expected {self.reference.tolerance:.0e}; scale the features or lower C"
-            )
-        return replace(self, exact=True, parameters=trained.parameters[0].numpy(), certificate=None)
 
     def to_sklearn(self) -> Estimator:
         """The model as a fitted estimator of scikit-learn, of the class that `ModelPred` was given.
@@ -355,7 +381,7 @@ class EditedModel:
 
     @property
     def _model(self) -> TargetModel:
-        return self.predictor.model
+        return self.reference.model
 
     @property
     def _theta(self) -> Tensor:

@@ -1,9 +1,9 @@
 """The model after an edit of the training set: row weights, new labels and added rows together."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float64
 from torch import Tensor
@@ -12,25 +12,41 @@ from modelpred.api.edited import EditedModel
 from modelpred.api.files import Fitted
 from modelpred.api.frames import is_frame, row_names
 from modelpred.api.inputs import ArrayLike, RowNames, positions_of, unique_ids
+from modelpred.engine import require_engine
 from modelpred.numbers import Number, real_number
 from modelpred.predictor.predictor import LARGEST_WEIGHT
+from modelpred.refits import Progress, silent
 from modelpred.targets import Points
 
 Added = tuple[ArrayLike, ArrayLike]
 
 
-def edited_model(
+@dataclass(frozen=True)
+class TrainingSet:
+    """A training set: points, and how often each counts.
+
+    Attributes:
+        words: what was edited.
+        weights: count of each point, [points].
+        points: the training rows of the fit, or others.
+        row_ids: their ids.
+    """
+
+    words: str
+    weights: Float64[Tensor, " points"]
+    points: Points
+    row_ids: tuple[str, ...]
+
+
+def edited_set(
     fitted: Fitted,
     *,
     weights: Mapping[Any, Number],
     labels: Mapping[Any, Any],
     added: Added | None,
     ids: RowNames | None,
-    refine: Number,
-    exact: bool,
-    bounded: bool,
-) -> EditedModel:
-    """Return the model of the edited training set.
+) -> TrainingSet:
+    """Return the edited training set.
 
     Args:
         fitted: the fit.
@@ -38,15 +54,11 @@ def edited_model(
         labels: the new label of a row, by position or id.
         added: rows with their labels, unscaled, with the columns of the fit.
         ids: names of the added rows; by default new-0, new-1, ...
-        refine: Newton steps after the prediction.
-        exact: retrain in place of predicting.
-        bounded: whether to compute the certificate of a prediction.
 
     Raises:
         InvalidInput: unknown rows, classes or columns, or a weight below zero.
     """
-    predictor = fitted.predictor
-    pool, row_ids = predictor.points, predictor.row_ids
+    pool, row_ids = fitted.problem.points, fitted.problem.row_ids
     changed = list(positions_of(list(labels), row_ids)) if labels else []
     if changed:
         new_labels = pool.labels.clone()
@@ -59,22 +71,50 @@ def edited_model(
         row_ids = ids_with(row_ids, added[0], ids, rows=len(new.labels))
         pool = pool.joined(new)
     counts = _counts(weights, row_ids)
-    words = _words(counts, changed=len(changed), old=len(predictor.row_ids))
-    if exact:
-        model = EditedModel(
-            words, np.empty(0), None, counts.numpy(), predictor, fitted.reference, pool=pool
-        )
-        return model.retrained()
-    if pool is not predictor.points:
-        predictor = predictor.for_points(pool, row_ids=row_ids)
+    words = _words(counts, changed=len(changed), old=len(fitted.problem.row_ids))
+    return TrainingSet(words, counts, pool, row_ids)
+
+
+def model_of(
+    fitted: Fitted,
+    edit: TrainingSet,
+    *,
+    engine: str,
+    refine: Number,
+    bounded: bool = True,
+    progress: Progress = silent,
+) -> EditedModel:
+    """Return the model of a training set.
+
+    Args:
+        fitted: the fit.
+        edit: the training set.
+        engine: auto, exact or predicted. Of points that are not those of the fit, auto retrains:
+            that costs less than to bind the predictor to them.
+        refine: Newton steps after a prediction.
+        bounded: whether to compute the certificate of a prediction.
+        progress: of the fit of the predictor, if this is its first use.
+
+    Raises:
+        InvalidInput: an unknown engine.
+        RuntimeError: training did not converge.
+    """
+    own = edit.points is fitted.problem.points
+    named = require_engine(engine)
+    named = "exact" if named == "auto" and not own else named
+    choice = fitted.engine.choose(named, models=1, refine=refine)
+    if choice.exact:
+        return EditedModel.trained(
+            edit.words, edit.weights, points=edit.points, row_ids=edit.row_ids,
+            reference=fitted.reference, engine=choice,
+        )  # fmt: skip
+    predictor = fitted.engine.prepared(progress=progress).predictor
+    if not own:
+        predictor = predictor.for_points(edit.points, row_ids=edit.row_ids)
     return EditedModel.predicted(
-        words,
-        counts,
-        predictor=predictor,
-        reference=fitted.reference,
-        refine=refine,
-        bounded=bounded,
-    )
+        edit.words, edit.weights, predictor=predictor, reference=fitted.reference,
+        engine=choice, refine=refine, bounded=bounded,
+    )  # fmt: skip
 
 
 def ids_with(

@@ -1,12 +1,14 @@
 """ModelPred: the pipeline's steps in memory, for a notebook.
 
-`fit` scales the rows, draws subsets of them, trains the target model on every subset and fits the
-predictor, with the functions that the pipeline's stages call; so the same rows and settings give
-the same numbers. `save` writes what the stages write, in the same formats.
+`fit` scales the rows and trains the model of all of them. The first call that is answered by
+prediction draws subsets of the rows, trains the target model on every subset and fits the predictor,
+with the functions that the pipeline's stages call; so the same rows and settings give the same
+numbers. `save` writes what the stages write, in the same formats.
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, final
 
@@ -14,14 +16,14 @@ import numpy as np
 import polars as pl
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from modelpred.api.attribution import Attribution, Explanation, attributed, explained
 from modelpred.api.contexts import context_of
 from modelpred.api.conventions import changed, score, tags, with_nested
 from modelpred.api.edited import EditedModel
-from modelpred.api.edits import edited_model, ids_with
-from modelpred.api.files import Fitted, Targets, full_model, read_fitted, write_fitted
+from modelpred.api.edits import TrainingSet, edited_set, ids_with, model_of
+from modelpred.api.files import Fitted, read_fitted, write_fitted
 from modelpred.api.forgetting import Forgotten, Given, remaining
 from modelpred.api.frames import is_frame, require_same_rows, row_names, usable_columns
 from modelpred.api.inputs import (
@@ -36,7 +38,7 @@ from modelpred.api.inputs import (
 )
 from modelpred.api.labels import Labels, learn_labels
 from modelpred.api.printing import WideTable
-from modelpred.api.progress import Report, progress_bar
+from modelpred.api.progress import progress_bar
 from modelpred.api.reading import Reading, dataset_of, encoded_cells, encoding_of, levels_of
 from modelpred.api.settings import (
     AUTO,
@@ -56,10 +58,18 @@ from modelpred.api.uncertainty import (
     memorized_rows,
     predictive_distribution,
 )
-from modelpred.api.values import Groups, chosen_rows, estimated_values, suspicious_rows
+from modelpred.api.values import (
+    Groups,
+    chosen_rows,
+    estimated_values,
+    models_of_selection,
+    models_of_values,
+    suspicious_rows,
+)
 from modelpred.dataset import Dataset
 from modelpred.dataset.config import ScalingName
 from modelpred.dataset.scaling import Scaling, fit_scaling, require_apart
+from modelpred.engine import Engine, EngineChoice, Plan, Prepared, problem_of
 from modelpred.errors import InvalidInput
 from modelpred.estimators import (
     Adapted,
@@ -70,28 +80,23 @@ from modelpred.estimators import (
     adapted_module,
     weight_column,
 )
-from modelpred.numbers import Number, seed_number
-from modelpred.predictor import Predictor, PredictorConfig, answer_curve, fit_predictor
+from modelpred.numbers import MOST_DRAWS, Number, seed_number, whole_number
+from modelpred.predictor import Predictor, PredictorConfig, answer_curve
 from modelpred.predictor import fidelity as fidelity_table
-from modelpred.predictor.fit_memory import require_fit_memory
 from modelpred.refits import retrainings, rivals
-from modelpred.studies.utility import Scoring
-from modelpred.subsets import SubsetsConfig, draw_subsets
-from modelpred.targets import (
-    Points,
-    TargetModel,
-    TargetsConfig,
-    TrainedTargets,
-    points_of,
-    train_targets,
-)
+from modelpred.studies.utility import Scoring, StudyContext
+from modelpred.studies.valuation_methods import SMALL_SUBSETS
+from modelpred.subsets import SubsetsConfig
+from modelpred.targets import Points, TargetModel, TargetsConfig, points_of
 from modelpred.targets.families import FAMILIES
-from modelpred.targets.outcomes import bank_counts, lost, outcomes
+from modelpred.targets.outcomes import bank_counts, outcomes
 from modelpred.targets.shards import Bank
-from modelpred.targets.training import require_training_memory
 
 ARGUMENTS = ("target", "subsets", "scaling", "tolerance", "seed", "predictor", "progress")
 """Of the constructor; others are settings of the family."""
+
+EXPLAINING = 4
+"""Models that explaining a prediction needs, about, as a multiple of the rows."""
 
 log = logging.getLogger(__name__)
 
@@ -146,6 +151,7 @@ class ModelPred:
         self._fitted: Fitted | None = None
         self._fidelity: pl.DataFrame | None = None
         self._given: Given | None = None
+        self._engine_used: EngineChoice | None = None
         self._configure()
 
     @classmethod
@@ -253,7 +259,9 @@ class ModelPred:
         ids: RowNames | None = None,
         test: tuple[ArrayLike, ArrayLike] | None = None,
     ) -> "ModelPred":
-        """Train the target model on many subsets of the rows and fit the predictor to them.
+        """Read the rows and train the model of all of them.
+
+        The predictor is fitted at the first call that is answered by prediction, and kept.
 
         Args:
             X: numpy or torch, [rows, columns] of finite numbers; or a frame of pandas, polars or
@@ -343,18 +351,16 @@ class ModelPred:
         dataset = dataset_of(
             reading, rows, (features, encoded), row_ids, test=test, test_ids=test_ids
         )
-        with progress_bar(shown=self._progress) as report:
-            self._fitted = self._train(dataset, reading, config, report, sample_weight)
+        self._fitted = Fitted(dataset, reading, self._engine(dataset, config, sample_weight))
         self._fidelity = None
+        self._engine_used = None
 
-    def _train(
+    def _engine(
         self,
         dataset: Dataset,
-        reading: Reading,
         config: TargetsConfig,
-        report: Report,
         sample_weight: NDArray[np.float64] | None,
-    ) -> Fitted:
+    ) -> Engine:
         model = config.build(classes=len(dataset.classes))
         if sample_weight is not None and model.optimum is None:
             raise InvalidInput(f"{model.name} takes no sample_weight; leave it out")
@@ -362,48 +368,22 @@ class ModelPred:
             dataset.features, dataset.labels, len(dataset.classes), sample_weight=sample_weight
         )
         model.parameter_count(points.features.shape[1], points.classes)  # or says what is wrong
-        asked = self._subsets.total
-        require_training_memory(model, points, subsets=asked)
-        require_fit_memory(self._predictor_config, model, points, subsets=asked)
-        full = full_model(model, points, tolerance=config.tolerance)
-        drawn = draw_subsets(
-            self._subsets,
-            points=len(points.labels),
-            labels=points.labels if points.classes else None,
-        )
-        trained = _trained(
-            model,
-            points,
-            drawn.weights,
-            config.tolerance,
-            progress=lambda done, total: report(done, total, "training"),
-        )
-        failed = int((~trained.converged).sum())
-        if failed:
-            log.warning("%d of %d models did not converge and are left out", failed, len(drawn))
-        targets = Targets(drawn, trained)
-        if message := lost(outcomes(bank_counts(targets.bank), drawn.redrawn)):
-            log.warning("%s", message)
-        predictor = fit_predictor(
-            self._predictor_config,
-            model,
-            points,
-            *targets.bank.usable(role="fit"),
-            validation=targets.bank.usable(role="validation"),
-            tolerance=config.tolerance,
-            row_ids=dataset.row_ids,
-            progress=lambda done, total, what: report(done, total, f"fitting, {what}"),
-        )
-        return Fitted(dataset, reading, targets, predictor, full, config.tolerance)
+        plan = Plan(self._subsets, self._predictor_config)
+        plan.require_memory(model, points)
+        problem = problem_of(model, points, tolerance=config.tolerance, row_ids=dataset.row_ids)
+        return Engine(problem, plan)
 
     def __repr__(self) -> str:
         """The family and what it was fitted to."""
         if self._fitted is None:
             return f"ModelPred({self._target!r}), not fitted"
-        bank, dataset = self.bank, self._fitted.dataset
+        dataset, engine = self._fitted.dataset, self._fitted.engine
         source = self._fitted.reading.adapted
+        to = ""
+        if engine.is_prepared:
+            to = f"{len(engine.targets.subsets):,} subsets of "
         return (
-            f"ModelPred({repr(self.model.name) if source is None else source}), fitted to {len(bank.ids):,} subsets of "
+            f"ModelPred({repr(self.model.name) if source is None else source}), fitted to {to}"
             f"{len(dataset.row_ids):,} rows with {len(dataset.feature_names):,} features"
         )
 
@@ -460,22 +440,33 @@ class ModelPred:
     @property
     def row_ids(self) -> tuple[str, ...]:
         """The id of each row, in the order of the columns of weights."""
-        return self._ready.predictor.row_ids
+        return self._ready.problem.row_ids
 
     @property
     def model(self) -> TargetModel:
         """The family with its settings."""
-        return self._ready.predictor.model
+        return self._ready.problem.model
 
     @property
     def predictor(self) -> Predictor:
-        """The fitted set function: a refit like any other, on tensors."""
-        return self._ready.predictor
+        """The fitted set function: a refit like any other, on tensors.
+
+        It is fitted at its first use, and so are the models of `bank` trained then.
+        """
+        return self._prepared().predictor
 
     @property
     def bank(self) -> Bank:
         """Every subset that was trained, with its parameters."""
-        return self._ready.targets.bank
+        return self._prepared().targets.bank
+
+    @property
+    def engine_used(self) -> EngineChoice | None:
+        """How the models of the latest call were found, and what the other way would have cost.
+
+        None before a call that trains or predicts models. `print` shows it in words.
+        """
+        return self._engine_used
 
     @property
     def outcomes(self) -> pl.DataFrame:
@@ -484,7 +475,7 @@ class ModelPred:
         Columns role, design, subsets, redrawn (they lacked a class and were drawn again), degenerate
         (a class is still missing, so that there is no optimum) and not_converged.
         """
-        return outcomes(bank_counts(self.bank), self._ready.targets.subsets.redrawn)
+        return outcomes(bank_counts(self.bank), self._prepared().targets.subsets.redrawn)
 
     @property
     def scaling(self) -> Scaling:
@@ -494,7 +485,7 @@ class ModelPred:
     @property
     def full_parameters(self) -> NDArray[np.float64]:
         """Parameters of the model of all rows, trained exactly."""
-        return self._ready.full_parameters.numpy().copy()
+        return self._ready.problem.full_parameters.numpy().copy()
 
     def predict_parameters(
         self, weights: ArrayLike, refine: Number = 0, *, stages: Number | None = None
@@ -515,9 +506,8 @@ class ModelPred:
 
     def retrain(self, weights: ArrayLike) -> NDArray[np.float64]:
         """The same by exact training; a model that did not converge is a row of nan."""
-        ready = self._ready
         rows = read_weights(weights, self.row_ids)
-        trained = _trained(ready.predictor.model, ready.predictor.points, rows, ready.tolerance)
+        trained = self._ready.problem.truth.train(rows)
         if not bool(trained.converged.all()):
             failed = int((~trained.converged).sum())
             log.warning("%d of %d models did not converge; their rows are nan", failed, len(rows))
@@ -540,19 +530,18 @@ class ModelPred:
         compared are those on all training rows, and their column is called `pool_loss_error`.
         """
         if self._fidelity is None:
-            ready = self._ready
-            model, points = ready.predictor.model, ready.predictor.points
+            ready, predictor, bank = self._ready, self.predictor, self.bank
+            model, points, tolerance = predictor.model, predictor.points, ready.problem.tolerance
+            start = ready.problem.full_parameters
             refits = {
-                **answer_curve(ready.predictor),
-                **rivals(model, points, *self.bank.usable(role="fit"), tolerance=ready.tolerance),
-                **retrainings(
-                    model, points, tolerance=ready.tolerance, start=ready.full_parameters
-                ),
+                **answer_curve(predictor),
+                **rivals(model, points, *bank.usable(role="fit"), tolerance=tolerance),
+                **retrainings(model, points, tolerance=tolerance, start=start),
             }
             test = ready.test_points
             table = fidelity_table(
                 refits,
-                self.bank.select(role="test"),
+                bank.select(role="test"),
                 model=model,
                 points=points,
                 test_points=test or points,
@@ -561,12 +550,14 @@ class ModelPred:
             self._fidelity = WideTable(table.rename(names))
         return self._fidelity
 
-    def without(self, rows: RowNames, *, refine: Number = 0) -> EditedModel:
+    def without(self, rows: RowNames, *, engine: str = "auto", refine: Number = 0) -> EditedModel:
         """The model without these training rows.
 
         Args:
             rows: positions (whole numbers) or ids (texts).
-            refine: as `predict_parameters`.
+            engine: exact retrains, predicted predicts, auto takes what costs less; the result's
+                `engine` says which.
+            refine: of a prediction, as `predict_parameters`.
 
         Raises:
             InvalidInput: none, unknown or repeated rows.
@@ -574,15 +565,23 @@ class ModelPred:
         positions = positions_of(rows, self.row_ids)
         weights = torch.ones(len(self.row_ids), dtype=torch.float64)
         weights[positions] = 0
-        model = EditedModel.predicted(
-            f"Without {len(positions)} of {len(weights)} training rows:",
-            weights,
-            predictor=self.predictor,
-            reference=self._ready.reference,
-            refine=refine,
-        )
+        pool = self._ready.problem.points
+        title = f"Without {len(positions)} of {len(weights)} training rows:"
+        edit = TrainingSet(title, weights, pool, self.row_ids)
+        model = self._model_of(edit, engine=engine, refine=refine)
         for line in model.notes:
             log.warning("%s", line)
+        return model
+
+    def _model_of(
+        self, edit: TrainingSet, *, engine: str, refine: Number, bounded: bool = True
+    ) -> EditedModel:
+        """The model of a training set, and the record of the engine that gave it."""
+        with progress_bar(shown=self._progress) as report:
+            model = model_of(
+                self._ready, edit, engine=engine, refine=refine, bounded=bounded, progress=report
+            )
+        self._engine_used = model.engine
         return model
 
     def edit(
@@ -592,8 +591,8 @@ class ModelPred:
         labels: Mapping[Any, Any] | None = None,
         added: tuple[ArrayLike, ArrayLike] | None = None,
         ids: RowNames | None = None,
+        engine: str = "auto",
         refine: Number = 1,
-        exact: bool = False,
         bounded: bool = True,
     ) -> EditedModel:
         """The model of an edited training set: `mp.edit(weights={3: 0, "a": 2}, labels={7: "spam"})`.
@@ -604,29 +603,27 @@ class ModelPred:
             labels: the new label of a row, by position or id.
             added: rows with their labels, unscaled, with the columns of the fit.
             ids: names of the added rows, which `weights` may use; by default new-0, new-1, ...
+            engine: as `without`; with new labels or added rows auto retrains, which costs less than
+                to extend the predictor.
             refine: as `predict_parameters`.
-            exact: retrain in place of predicting.
             bounded: whether a predicted model has its certificate.
 
         Raises:
             InvalidInput: unknown rows, classes or columns, or a weight below zero.
         """
-        return edited_model(
-            self._ready,
-            weights=weights or {},
-            labels=labels or {},
-            added=added,
-            ids=ids,
-            refine=refine,
-            exact=exact,
-            bounded=bounded,
+        edit = edited_set(
+            self._ready, weights=weights or {}, labels=labels or {}, added=added, ids=ids
         )
+        return self._model_of(edit, engine=engine, refine=refine, bounded=bounded)
 
-    def model_for(self, weights: ArrayLike, *, refine: Number = 0) -> EditedModel:
+    def model_for(
+        self, weights: ArrayLike, *, engine: str = "auto", refine: Number = 0
+    ) -> EditedModel:
         """The model that a subset of the training rows would give.
 
         Args:
             weights: [points], how often the subset takes each row.
+            engine: as `without`.
             refine: as `predict_parameters`.
 
         Raises:
@@ -639,13 +636,9 @@ class ModelPred:
                 f"weights have {len(rows)} rows; model_for takes those of one subset"
             )
         held = int((rows[0] > 0).sum()) if rows.shape[1] == len(self.row_ids) else 0
-        return EditedModel.predicted(
-            f"Of a subset with {held} of {len(self.row_ids)} training rows:",
-            rows[0],
-            predictor=self.predictor,
-            reference=self._ready.reference,
-            refine=refine,
-        )
+        title = f"Of a subset with {held} of {len(self.row_ids)} training rows:"
+        edit = TrainingSet(title, rows[0], self._ready.problem.points, self.row_ids)
+        return self._model_of(edit, engine=engine, refine=refine)
 
     def full_model(self) -> EditedModel:
         """The model of all rows, trained exactly."""
@@ -655,9 +648,10 @@ class ModelPred:
             self.full_parameters,
             None,
             np.ones(len(self.row_ids)),
-            ready.predictor,
+            ready.problem.points,
+            ready.problem.row_ids,
             ready.reference,
-            exact=True,
+            EngineChoice("exact", models=1),
         )
 
     def to_torch(self) -> nn.Module:
@@ -674,6 +668,7 @@ class ModelPred:
         y_new: ArrayLike,
         *,
         ids: RowNames | None = None,
+        engine: str = "auto",
         refine: Number = 0,
     ) -> EditedModel:
         """The model with these rows added to the training rows; fitting need not have seen them.
@@ -682,23 +677,21 @@ class ModelPred:
             X_new: [rows, columns], unscaled, with the columns of the fit.
             y_new: their labels, of classes that the fit saw.
             ids: a name for each; by default new-0, new-1, ...
+            engine: as `without`; auto retrains, which costs less than to extend the predictor.
             refine: as `predict_parameters`.
 
         Raises:
             InvalidInput: other columns, an unknown class, or an id that another row has.
         """
         ready = self._ready
-        old, new = ready.predictor.points, ready.reading.points(X_new, y_new, what="_new")
+        old, new = ready.problem.points, ready.reading.points(X_new, y_new, what="_new")
         count = len(new.labels)
         row_ids = ids_with(self.row_ids, X_new, ids, rows=count)
         extended = old.joined(new)
-        return EditedModel.predicted(
-            f"With {count} row{'s'[: count != 1]} added to {len(old.labels)} training rows:",
-            torch.ones(len(extended.labels), dtype=torch.float64),
-            predictor=ready.predictor.for_points(extended, row_ids=row_ids),
-            reference=ready.reference,
-            refine=refine,
-        )
+        title = f"With {count} row{'s'[: count != 1]} added to {len(old.labels)} training rows:"
+        weights = torch.ones(len(extended.labels), dtype=torch.float64)
+        edit = TrainingSet(title, weights, extended, row_ids)
+        return self._model_of(edit, engine=engine, refine=refine)
 
     def values(
         self,
@@ -710,7 +703,7 @@ class ModelPred:
         utility: str | Scoring = "loss",
         permutations: Number = 100,
         refine: Number = 1.0,
-        exact: bool = False,
+        engine: str = "auto",
         seed: Number = 0,
         **settings: Number | str | None,
     ) -> pl.DataFrame:
@@ -729,7 +722,8 @@ class ModelPred:
             permutations: budget in random orders, an even number; more is more certain.
             refine: as `predict_parameters`; with 0 values take a little more than half of the time
                 and rank the rows less well (docs/values.md).
-            exact: value by retraining in place of predicting.
+            engine: exact retrains the models, predicted predicts them, auto takes what costs less;
+                `engine_used` says which.
             seed: of the random orders.
             settings: others of `ValuationConfig`: sampler, small, error, reliability, alpha, beta.
 
@@ -737,10 +731,10 @@ class ModelPred:
             InvalidInput: tables, groups or settings that cannot be used.
         """
         test = self._ready.reading.points(X_test, y_test, what="_test")
-        with (
-            progress_bar(shown=self._progress) as report,
-            context_of(self._ready, test, exact=exact, refine=refine, progress=report) as context,
-        ):
+        models = models_of_values(
+            len(self.row_ids), groups=groups, method=method, permutations=permutations
+        )
+        with self._context(test, engine, models=models, refine=refine) as (context, _):
             return estimated_values(
                 context,
                 groups=groups,
@@ -750,7 +744,7 @@ class ModelPred:
             )
 
     def suspects(
-        self, *, refine: Number = 0, exact: bool = False, seed: Number = 0
+        self, *, refine: Number = 0, engine: str = "auto", seed: Number = 0
     ) -> pl.DataFrame:
         """The training rows, the one whose label looks most wrong first; no test rows are needed.
 
@@ -760,15 +754,12 @@ class ModelPred:
 
         Args:
             refine: as `predict_parameters`.
-            exact: ask retrained models in place of predicted ones.
+            engine: exact retrains the models, predicted predicts them, auto takes what costs less;
+                `engine_used` says which.
             seed: of the subsets.
         """
-        ready = self._ready
-        pool = ready.predictor.points
-        with (
-            progress_bar(shown=self._progress) as report,
-            context_of(ready, pool, exact=exact, refine=refine, progress=report) as context,
-        ):
+        pool = self._ready.problem.points
+        with self._context(pool, engine, models=SMALL_SUBSETS, refine=refine) as (context, _):
             return suspicious_rows(context, classes=self.classes, seed=seed)
 
     def select(
@@ -780,7 +771,7 @@ class ModelPred:
         quota: str | Groups | None = None,
         swaps: Number = 5,
         refine: Number = 0,
-        exact: bool = False,
+        engine: str = "auto",
     ) -> pl.DataFrame:
         """The k training rows whose model is predicted best on the validation rows.
 
@@ -795,18 +786,15 @@ class ModelPred:
             quota: `class`, or a group for each training row: each keeps its share of the choice.
             swaps: swaps that may improve the greedy choice.
             refine: as `predict_parameters`.
-            exact: choose by retraining in place of predicting.
+            engine: exact retrains the models, predicted predicts them, auto takes what costs less;
+                `engine_used` says which.
 
         Raises:
             InvalidInput: k out of range, tables or groups that cannot be used.
         """
         validation = self._ready.reading.points(X_val, y_val, what="_val")
-        with (
-            progress_bar(shown=self._progress) as report,
-            context_of(
-                self._ready, validation, exact=exact, refine=refine, progress=report
-            ) as context,
-        ):
+        models = models_of_selection(len(self.row_ids), k)
+        with self._context(validation, engine, models=models, refine=refine) as (context, _):
             return chosen_rows(context, count=k, quota=quota, swaps=swaps)
 
     def predictive(
@@ -815,7 +803,7 @@ class ModelPred:
         *,
         resamples: Number = 1000,
         refine: Number = 0.5,
-        exact: bool = False,
+        engine: str = "auto",
         seed: Number = 0,
     ) -> PredictiveDistribution:
         """How sure predictions of rows really are: what the models of bootstrap resamples say.
@@ -827,7 +815,8 @@ class ModelPred:
             X: rows to predict, unscaled, with the columns of the fit.
             resamples: of the training rows, as many draws with replacement as there are rows.
             refine: as `predict_parameters`; half a step makes most spreads those of retraining.
-            exact: retrain on every resample in place of predicting.
+            engine: exact retrains the models, predicted predicts them, auto takes what costs less;
+                `engine_used` says which.
             seed: of the resamples.
 
         Raises:
@@ -835,12 +824,27 @@ class ModelPred:
         """
         ready = self._ready
         features = ready.reading.features(X, what="X")
-        drawn = zip(ready.targets.subsets.roles, ready.targets.subsets.designs, strict=True)
-        if not exact and ("fit", "bootstrap") not in drawn:
-            log.warning("the fit saw no bootstrap resample; check the intervals with exact=True")
-        with context_of(ready, ready.scored_points, exact=exact, refine=refine) as context:
+        models = whole_number(resamples, "resamples", least=1, most=MOST_DRAWS)
+        with self._context(ready.scored_points, engine, models=models, refine=refine) as (
+            context,
+            choice,
+        ):
+            if not choice.exact:
+                self._warn_of_no_bootstrap()
             return predictive_distribution(
-                context, features, ready.reading.labels, resamples=resamples, seed=seed
+                context,
+                features,
+                ready.reading.labels,
+                resamples=resamples,
+                seed=seed,
+                engine=choice,
+            )
+
+    def _warn_of_no_bootstrap(self) -> None:
+        subsets = self._prepared().targets.subsets
+        if ("fit", "bootstrap") not in zip(subsets.roles, subsets.designs, strict=True):
+            log.warning(
+                "the fit saw no bootstrap resample; check the intervals with engine='exact'"
             )
 
     def memorization(
@@ -851,7 +855,7 @@ class ModelPred:
         share: Number = 0.7,
         strongest: Number = 100,
         refine: Number = 0,
-        exact: bool = False,
+        engine: str = "auto",
         seed: Number = 0,
     ) -> MemorizedRows:
         """Which training rows models know only by heart, and what each row does to test rows.
@@ -862,7 +866,8 @@ class ModelPred:
             share: of the training rows in each subset.
             strongest: influences on test rows that are listed.
             refine: as `predict_parameters`.
-            exact: retrain on every subset in place of predicting.
+            engine: exact retrains the models, predicted predicts them, auto takes what costs less;
+                `engine_used` says which.
             seed: of the subsets.
 
         Raises:
@@ -870,14 +875,13 @@ class ModelPred:
         """
         ready = self._ready
         points = ready.scored_points if test is None else ready.reading.points(*test, what="_test")
-        with (
-            progress_bar(shown=self._progress) as report,
-            context_of(ready, points, exact=exact, refine=refine, progress=report) as context,
-        ):
+        models = whole_number(subsets, "subsets", least=1, most=MOST_DRAWS)
+        with self._context(points, engine, models=models, refine=refine) as (context, choice):
             return memorized_rows(
                 context,
                 ready.reading.labels,
                 settings={"subsets": subsets, "share": share, "strongest": strongest, "seed": seed},
+                engine=choice,
             )
 
     def attribute(
@@ -885,7 +889,7 @@ class ModelPred:
         parameter: Number | str | tuple[Any, str],
         *,
         refine: Number = 3,
-        exact: bool = False,
+        engine: str = "auto",
     ) -> Attribution:
         """Which training rows are responsible for a parameter.
 
@@ -894,19 +898,24 @@ class ModelPred:
                 classes (class, column).
             refine: as `predict_parameters`, of the model without each row; a single row changes
                 little, so that exactness pays.
-            exact: retrain without each row in place of predicting.
+            engine: exact retrains the models, predicted predicts them, auto takes what costs less;
+                `engine_used` says which.
 
         Raises:
             InvalidInput: a parameter that the model does not have.
         """
         ready = self._ready
-        with context_of(ready, ready.scored_points, exact=exact, refine=refine) as context:
+        models = len(self.row_ids) + 1
+        with self._context(ready.scored_points, engine, models=models, refine=refine) as (
+            context,
+            choice,
+        ):
             return attributed(
                 context,
-                ready.predictor,
                 ready.reading.labels,
                 parameter=parameter,
-                full=ready.full_parameters,
+                full=ready.problem.full_parameters,
+                engine=choice,
             )
 
     def explain(
@@ -915,7 +924,7 @@ class ModelPred:
         *,
         largest: Number = 0.5,
         refine: Number = 1,
-        exact: bool = False,
+        engine: str = "auto",
     ) -> Explanation:
         """Which training rows a prediction rests on, and which few must go for it to flip.
 
@@ -925,20 +934,26 @@ class ModelPred:
             x: one row, unscaled, with the columns of the fit.
             largest: share of the training rows that may be removed to flip the prediction.
             refine: as `predict_parameters`; margins of a flip are small, so that exactness pays.
-            exact: search by retraining in place of predicting.
+            engine: exact retrains the models, predicted predicts them, auto takes what costs less;
+                `engine_used` says which.
 
         Raises:
             InvalidInput: other columns, or not one row.
         """
         ready = self._ready
         row = one_row(x)
-        with context_of(ready, ready.scored_points, exact=exact, refine=refine) as context:
+        models = EXPLAINING * len(self.row_ids)
+        with self._context(ready.scored_points, engine, models=models, refine=refine) as (
+            context,
+            choice,
+        ):
             return explained(
                 context,
                 ready.reading.labels,
                 ready.reading.features(row, what="x"),
-                full=ready.full_parameters,
+                full=ready.problem.full_parameters,
                 largest=largest,
+                engine=choice,
             )
 
     def forget(self, rows: RowNames) -> Forgotten:
@@ -964,7 +979,7 @@ class ModelPred:
         if self._ready.reading.adapted is not None:
             self._fit_estimator(self._raw.take(places, left))
             return left.forgotten
-        factors = self.predictor.points.sample_weight
+        factors = self._ready.problem.points.sample_weight
         self._fit(
             left.training.rows,
             left.training.labels,
@@ -1028,28 +1043,33 @@ class ModelPred:
             raise InvalidInput("this ModelPred is not fitted; call fit(X, y) first")
         return self._given
 
+    def _choose(self, engine: str, *, models: int, refine: Number) -> EngineChoice:
+        """The engine for so many models, which `engine_used` shows."""
+        self._engine_used = self._ready.engine.choose(engine, models=models, refine=refine)
+        return self._engine_used
+
+    @contextmanager
+    def _context(
+        self, test_points: Points, engine: str, *, models: int, refine: Number
+    ) -> Generator[tuple[StudyContext, EngineChoice]]:
+        """The input of a study that needs so many models, and the engine that gives them."""
+        choice = self._choose(engine, models=models, refine=refine)
+        with (
+            progress_bar(shown=self._progress) as report,
+            context_of(
+                self._ready, test_points, choice=choice, refine=refine, progress=report
+            ) as context,
+        ):
+            yield context, choice
+
+    def _prepared(self) -> Prepared:
+        """The trained subsets and the predictor, made at the first call."""
+        engine = self._ready.engine
+        with progress_bar(shown=self._progress and not engine.is_prepared) as report:
+            return engine.prepared(progress=report)
+
     @property
     def _ready(self) -> Fitted:
         if self._fitted is None:
             raise InvalidInput("this ModelPred is not fitted; call fit(X, y) first")
         return self._fitted
-
-
-def _trained(
-    model: TargetModel,
-    points: Points,
-    weights: Tensor,
-    tolerance: float,
-    *,
-    progress: Callable[[int, int], None] | None = None,
-) -> TrainedTargets:
-    return train_targets(
-        model,
-        points.features,
-        points.labels,
-        weights,
-        tolerance=tolerance,
-        classes=points.classes,
-        progress=progress,
-        sample_weight=points.sample_weight,
-    )

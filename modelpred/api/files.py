@@ -18,29 +18,26 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from jaxtyping import Float64
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor
 
 from modelpred.api.edited import Reference
 from modelpred.api.labels import LabelKind, Labels
 from modelpred.api.reading import Reading, levels_of
 from modelpred.api.settings import Asked
 from modelpred.dataset import Dataset, read_dataset, write_dataset
+from modelpred.engine import Engine, Plan, Prepared, Problem, Targets, problem_of
 from modelpred.errors import InvalidInput
 from modelpred.predictor import (
-    Predictor,
     predictor_fingerprint,
     read_predictor,
     write_predictor,
 )
 from modelpred.sealed import parse_model, read_sealed, refuse, seal, write_atomically
 from modelpred.subsets import Subsets, blocks
-from modelpred.targets import Points, TargetModel, TrainedTargets, points_of, train_targets
+from modelpred.targets import Points, TrainedTargets, points_of
 from modelpred.targets.parquet import ShardMetadata
 from modelpred.targets.shards import (
     MANIFEST_NAME,
-    Bank,
     ManifestEntry,
     read_shards,
     row_contents,
@@ -56,37 +53,24 @@ COLUMNS = tuple(field.name for field in fields(TrainedTargets))
 
 
 @dataclass(frozen=True)
-class Targets:
-    """Subsets and what training gave for each."""
-
-    subsets: Subsets
-    trained: TrainedTargets
-
-    @property
-    def bank(self) -> Bank:
-        """The subsets with their trained parameters."""
-        return Bank.of(self.subsets, self.trained)
-
-
-@dataclass(frozen=True)
 class Fitted:
     """The result of a fit.
 
     Attributes:
         dataset: rows, scaled, with the test rows if there are any.
         reading: how a caller's tables become points.
-        targets: every subset that was trained, with its parameters.
-        predictor: fitted to them.
-        full_parameters: of the model of all rows, trained exactly.
-        tolerance: of all training.
+        engine: gives the models of subsets; it has the model of all rows, and from its first
+            prediction on the trained subsets and the predictor.
     """
 
     dataset: Dataset
     reading: Reading
-    targets: Targets
-    predictor: Predictor
-    full_parameters: Float64[Tensor, " parameters"]
-    tolerance: float
+    engine: Engine
+
+    @property
+    def problem(self) -> Problem:
+        """The family, the pool and the model of all rows."""
+        return self.engine.problem
 
     @property
     def test_points(self) -> Points | None:
@@ -99,7 +83,7 @@ class Fitted:
     @property
     def scored_points(self) -> Points:
         """The default rows to score models on: the test rows, or the training rows if there are none."""
-        return self.test_points or self.predictor.points
+        return self.test_points or self.problem.points
 
     @property
     def reference(self) -> Reference:
@@ -107,11 +91,12 @@ class Fitted:
         test = self.test_points
         return Reference(
             self.reading,
-            self.full_parameters,
+            self.problem.model,
+            self.problem.full_parameters,
             on="training rows" if test is None else "test rows",
-            points=test or self.predictor.points,
+            points=test or self.problem.points,
             ids=self.dataset.row_ids if test is None else self.dataset.test_row_ids,
-            tolerance=self.tolerance,
+            tolerance=self.problem.tolerance,
         )
 
 
@@ -134,20 +119,21 @@ class Description(BaseModel):
 def write_fitted(fitted: Fitted, asked: Asked, folder: Path) -> None:
     """Write the three folders, then modelpred.json that seals them."""
     folder.mkdir(parents=True, exist_ok=True)
+    prepared = fitted.engine.prepared()
     # What is half written must not pass for the version before.
     (folder / DESCRIPTION_FILE).unlink(missing_ok=True)
     write_dataset(fitted.dataset, folder / "dataset")
     _write_targets(fitted, folder / "targets")
-    write_predictor(fitted.predictor, folder / "predictor")
+    write_predictor(prepared.predictor, folder / "predictor")
     description = Description(
         labels=fitted.reading.labels.kind,
         named_columns=fitted.reading.named,
-        tolerance=fitted.tolerance,
+        tolerance=fitted.problem.tolerance,
         asked=asked,
         dataset=fitted.dataset.fingerprint,
         targets=_manifest_hash(folder / "targets"),
         predictor=predictor_fingerprint(folder / "predictor"),
-        redrawn=dict(fitted.targets.subsets.redrawn),
+        redrawn=dict(prepared.targets.subsets.redrawn),
     )
     text = json.dumps(description.model_dump(), indent=2) + "\n"
     write_atomically(folder / DESCRIPTION_FILE, text.encode())
@@ -170,58 +156,37 @@ def read_fitted(folder: Path) -> tuple[Fitted, Asked]:
     labels = Labels(description.labels, dataset.classes)
     levels = levels_of(dataset.encoding, dataset.rows)
     reading = Reading(dataset.encoding, description.named_columns, dataset.scaling, labels, levels)
-    full = full_model(predictor.model, predictor.points, tolerance=description.tolerance)
+    problem = problem_of(
+        predictor.model, predictor.points, tolerance=description.tolerance, row_ids=dataset.row_ids
+    )
     targets = _read_targets(folder / "targets", description.redrawn)
     if not torch.equal(predictor.points.features, dataset.features):
         raise _unusable(folder / "predictor", "it was fitted to other rows than those of dataset/")
-    fitted = Fitted(dataset, reading, targets, predictor, full, description.tolerance)
-    return fitted, description.asked
-
-
-def full_model(
-    model: TargetModel, points: Points, *, tolerance: float
-) -> Float64[Tensor, " parameters"]:
-    """Parameters of the model of all rows, trained exactly.
-
-    Raises:
-        InvalidInput: it did not converge.
-    """
-    ones = torch.ones(1, len(points.labels), dtype=torch.float64)
-    trained = train_targets(
-        model,
-        points.features,
-        points.labels,
-        ones,
-        tolerance=tolerance,
-        classes=points.classes,
-        sample_weight=points.sample_weight,
-    )
-    if not bool(trained.converged[0]):
-        raise InvalidInput(
-            f"the {model.name} model of all rows did not converge, its largest gradient entry is "
-            f"{float(trained.gradient_norm[0]):.1e}; scale the features or lower C"
-        )
-    return trained.parameters[0]
+    asked = description.asked
+    plan = Plan(asked.subsets, asked.predictor)
+    engine = Engine(problem, plan, Prepared(targets, predictor))
+    return Fitted(dataset, reading, engine), asked
 
 
 def _write_targets(fitted: Fitted, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    model = fitted.predictor.model
-    place = {subset_id: row for row, subset_id in enumerate(fitted.targets.subsets.ids)}
+    problem, targets = fitted.problem, fitted.engine.targets
+    model = problem.model
+    place = {subset_id: row for row, subset_id in enumerate(targets.subsets.ids)}
     entries: list[ManifestEntry] = []
     contents = row_contents(fitted.dataset)
-    for name, block in blocks(fitted.targets.subsets, BLOCK):
+    for name, block in blocks(targets.subsets, BLOCK):
         rows = [place[subset_id] for subset_id in block.ids]
         path = folder / f"{name}.parquet"
         metadata = ShardMetadata(
-            fingerprint=shard_fingerprint(contents, model, fitted.tolerance, block),
+            fingerprint=shard_fingerprint(contents, model, problem.tolerance, block),
             dataset=fitted.dataset.fingerprint,
             model=model.name,
             settings=model.settings,
-            tolerance=fitted.tolerance,
+            tolerance=problem.tolerance,
         )
         sha256 = write_shard(
-            path, block=block, trained=_rows(fitted.targets.trained, rows), metadata=metadata
+            path, block=block, trained=_rows(targets.trained, rows), metadata=metadata
         )
         entries.append(
             ManifestEntry(

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from modelpred.api.labels import Labels
+from modelpred.engine import EngineChoice
 from modelpred.numbers import MOST_DRAWS, Number, checked_section, seed_number, whole_number
 from modelpred.studies import calibration
 from modelpred.studies.bootstrap import (
@@ -53,6 +54,7 @@ class PredictiveDistribution:
         high: 95% quantiles, the upper ends.
         models: parameters of each resample's model, [resamples, parameters], for scaled features.
         parameters: a row per parameter: parameter, class, feature, mean, spread, low, high.
+        engine: whether the models were retrained or predicted.
     """
 
     classes: NDArray[Any]
@@ -62,6 +64,7 @@ class PredictiveDistribution:
     high: NDArray[np.float64]
     models: NDArray[np.float64]
     parameters: pl.DataFrame
+    engine: EngineChoice
     family: TargetModel = field(repr=False)
     points: Points = field(repr=False)
 
@@ -109,7 +112,13 @@ class PredictiveDistribution:
 
 
 def predictive_distribution(
-    context: StudyContext, features: Tensor, labels: Labels, *, resamples: Number, seed: Number
+    context: StudyContext,
+    features: Tensor,
+    labels: Labels,
+    *,
+    resamples: Number,
+    seed: Number,
+    engine: EngineChoice,
 ) -> PredictiveDistribution:
     """Return the predictive distribution of rows over the models of bootstrap resamples.
 
@@ -140,6 +149,7 @@ def predictive_distribution(
         distribution.high,
         models.numpy(),
         _parameter_table(context, summary(models)),
+        engine,
         model,
         rows,
     )
@@ -180,6 +190,7 @@ class MemorizedRows:
             nan if the row is in no subset or in all of them.
         strongest: the strongest influences: row_id, test_row, influence, low, high.
         subsets: number of random subsets.
+        engine: whether the models were retrained or predicted.
     """
 
     form: str
@@ -187,6 +198,7 @@ class MemorizedRows:
     influence: NDArray[np.float64]
     strongest: pl.DataFrame
     subsets: int
+    engine: EngineChoice
 
     def __str__(self) -> str:
         """The most memorized rows."""
@@ -209,7 +221,7 @@ class MemorizedRows:
 
 
 def memorized_rows(
-    context: StudyContext, labels: Labels, *, settings: dict[str, Any]
+    context: StudyContext, labels: Labels, *, settings: dict[str, Any], engine: EngineChoice
 ) -> MemorizedRows:
     """Return memorization of every training row and its influence on the context's test rows.
 
@@ -217,6 +229,7 @@ def memorized_rows(
         context: the fit; its subject gives the models.
         labels: the label encoding.
         settings: of `MemorizationConfig`.
+        engine: of the models.
 
     Raises:
         InvalidInput: a setting is out of range, or the share leaves no row in or out of the subsets.
@@ -235,4 +248,5 @@ def memorized_rows(
         estimate.influence.mean,
         influence_table(context, estimate, strongest=config.strongest),
         estimate.subsets,
+        engine,
     )

@@ -17,7 +17,7 @@ from modelpred.errors import InvalidInput
 from modelpred.numbers import MOST_DRAWS, Number, checked_section, seed_number, whole_number
 from modelpred.studies.greedy_selection import Quota, backwards, no_quota, own_shares, with_swaps
 from modelpred.studies.sampling import Utility
-from modelpred.studies.semivalues import Values
+from modelpred.studies.semivalues import ENUMERABLE, Values
 from modelpred.studies.utility import (
     Scoring,
     StudyContext,
@@ -70,6 +70,29 @@ def estimated_values(
         game = _joint(game, members)
     values = _estimated(game, config, context, players=players.height)
     return value_table(players, values).select(*players.columns, "value", "standard_error", "rank")
+
+
+def models_of_values(
+    points: int, *, groups: Groups | None, method: str, permutations: Number
+) -> int:
+    """Return about how many models the values need, at most.
+
+    Raises:
+        InvalidInput: an impossible number of permutations.
+    """
+    orders = whole_number(permutations, "permutations", most=MOST_DRAWS)
+    players = points if groups is None else len(set(array_of(groups).tolist()))
+    if method == "leave_one_out":
+        return players + 1
+    sampled = 2 * orders * players  # long orders and as many evaluations of short ones
+    return min(sampled, 2**players) if players <= ENUMERABLE else sampled
+
+
+def models_of_selection(points: int, count: Number) -> int:
+    """Return about how many models choosing so many rows needs."""
+    kept = whole_number(count, "k", least=1, most=points)
+    removals = STRIDE * (points - kept)  # each round removes one in so many of those it evaluated
+    return removals + 6 * points + kept
 
 
 def _estimated(

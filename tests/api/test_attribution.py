@@ -25,7 +25,10 @@ def in_order(table, column):
 def test_changes_are_leaving_each_row_out(family, request):
     estimator = request.getfixturevalue(family)
     true = leave_one_out(estimator)[:, 1]
-    exact, refined = (estimator.attribute(1, exact=True), estimator.attribute(1, refine=4))
+    exact, refined = (
+        estimator.attribute(1, engine="exact"),
+        estimator.attribute(1, engine="predicted", refine=4),
+    )
     # Retrained at tolerance 1e-6, by hand; the attribution trains to 1e-9.
     assert in_order(exact.rows, "change") == pytest.approx(true, abs=1e-5)
     assert in_order(refined.rows, "change") == pytest.approx(true, abs=1e-4)
@@ -36,7 +39,7 @@ def test_changes_are_leaving_each_row_out(family, request):
 @pytest.mark.parametrize("refine", [0, 3])
 def test_derivatives_are_those_of_the_predictor(logistic, refine):
     """By central differences of the predicted parameter, in the predictor's single precision."""
-    found = logistic.attribute(2, refine=refine)
+    found = logistic.attribute(2, engine="predicted", refine=refine)
     for row in (0, 17):
         pair = np.ones((2, ROWS))
         pair[:, row] += [0.02, -0.02]
@@ -81,10 +84,10 @@ def margins(estimator, parameters, features, label):
     return scores if label else -scores
 
 
-@pytest.mark.parametrize("exact", [True, False])
-def test_effects_are_changes_of_the_score_without_each_row(logistic, exact):
+@pytest.mark.parametrize("engine", ["exact", "predicted"])
+def test_effects_are_changes_of_the_score_without_each_row(logistic, engine):
     row = make_rows(2, 1, seed=9)[0][0]
-    found = logistic.explain(row, exact=exact, refine=4)
+    found = logistic.explain(row, engine=engine, refine=4)
     features = logistic.scaling(torch.from_numpy(row[None]))[0].numpy()
     alone = logistic.retrain(np.ones((ROWS, ROWS)) - np.eye(ROWS))
     full = logistic.full_parameters[None]
@@ -117,7 +120,7 @@ def test_a_confirmed_flip_is_one_when_it_is_done_by_hand(family, request):
 
 def test_numbers_have_effects_and_nothing_to_flip(ridge):
     row = make_rows(0, 1, seed=9)[0]
-    found = ridge.explain(row, exact=True)
+    found = ridge.explain(row, engine="exact")
     assert found.flip is None
     first = found.rows.row(0, named=True)
     without = ridge.without([first["row_id"]]).retrained().predict(row)[0]

@@ -21,7 +21,7 @@ def weights_without(*rows):
 def test_without_rows_is_their_weight_zero(family, request):
     estimator = request.getfixturevalue(family)
     for refine in (0, 1):
-        edited = estimator.without([7, 3], refine=refine)
+        edited = estimator.without([7, 3], engine="predicted", refine=refine)
         expected = estimator.predict_parameters(weights_without(3, 7), refine=refine)[0]
         np.testing.assert_array_equal(edited.parameters, expected)
         bound = estimator.certificate(weights_without(3, 7), refine=refine)
@@ -35,13 +35,13 @@ def test_without_rows_is_their_weight_zero(family, request):
 def test_an_added_copy_of_a_row_is_its_weight_two(family, request):
     estimator = request.getfixturevalue(family)
     cells, labels = make_rows(CLASSES[family])
-    edited = estimator.with_points(cells[5:7], labels[5:7], refine=1)
+    edited = estimator.with_points(cells[5:7], labels[5:7], engine="predicted", refine=1)
     weights = np.ones((1, ROWS))
     weights[0, 5:7] = 2
     # The network is single precision, and sums over another number of rows.
     expected = estimator.predict_parameters(weights, refine=1)[0]
     np.testing.assert_allclose(edited.parameters, expected, rtol=1e-3, atol=1e-4)
-    assert edited.predictor.row_ids[-2:] == ("new-0", "new-1")
+    assert edited.row_ids[-2:] == ("new-0", "new-1")
     np.testing.assert_allclose(
         edited.retrained().parameters, estimator.retrain(weights)[0], atol=1e-5
     )
@@ -56,7 +56,7 @@ def test_rows_go_by_position_or_by_id():
     for rows in (["patient 30", "patient 2"], [2, "patient 30"]):
         np.testing.assert_array_equal(estimator.without(rows).parameters, by_position.parameters)
     added = estimator.with_points(cells[:1], labels[:1], ids=["patient 99"])
-    assert added.predictor.row_ids == (*ids, "patient 99")
+    assert added.row_ids == (*ids, "patient 99")
     with pytest.raises(InvalidInput, match="'patient 2' stands for several rows"):
         estimator.with_points(cells[:1], labels[:1], ids=["patient 2"])
 
@@ -160,7 +160,7 @@ def test_the_comparison_counts_what_both_models_say(family, request):
 
 
 def test_the_comparison_reads_as_a_text(logistic):
-    comparison = logistic.without([3, 4]).compare()
+    comparison = logistic.without([3, 4], engine="predicted").compare()
     lines = str(comparison).splitlines()
     assert lines[0] == "Without 2 of 40 training rows:"
     assert f"{comparison.flips.height} of 30 test rows flip" in lines[1]
@@ -173,7 +173,7 @@ def test_nothing_changes_where_nothing_changed(logistic):
     cells, labels = make_rows(2)
     edited = logistic.with_points(cells[:1], labels[:1])
     same = logistic.without([0]).retrained().compare()
-    again = logistic.without([0], refine=20).compare()
+    again = logistic.without([0], engine="predicted", refine=20).compare()
     # Twenty Newton steps and training end at the same optimum.
     assert again.loss_after == pytest.approx(same.loss_after, abs=1e-6)
     assert logistic.without([0]).retrained().certificate is None
@@ -187,6 +187,6 @@ def test_compare_takes_rows_with_their_labels(logistic):
 
 def test_the_mlp_is_edited_too():
     estimator = fitted("mlp", subsets=30, hidden=3, steps=20)
-    edited = estimator.without([0, 1])
+    edited = estimator.without([0, 1], engine="predicted")
     assert edited.certificate is None
     assert edited.predict_proba(make_rows(2)[0]).sum(axis=1) == pytest.approx(1)

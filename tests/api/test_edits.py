@@ -55,17 +55,24 @@ def test_an_edit_is_the_model_of_the_rows_that_it_leaves(case, data):
     labels = data.draw(st.dictionaries(position, label, max_size=6))
     cells = make_rows(classes, 3, seed=9)[0][:extra].reshape(extra, COLUMNS)
     added = cells, np.array(data.draw(st.lists(label, min_size=extra, max_size=extra)), dtype=None)
-    model = mp.edit(weights=weights, labels=labels, added=added if extra else None, exact=True)
+    model = mp.edit(weights=weights, labels=labels, added=added if extra else None, engine="exact")
     kept = added if extra else (cells, np.zeros(0, dtype=int if classes else float))
     expected = by_hand(mp, classes, weights=weights, labels=labels, added=kept)
     # Both are within the tolerance of 1e-6 of the optimum.
     assert np.linalg.norm(model.parameters - expected) <= 1e-5 * np.linalg.norm(expected)
-    predicted = mp.edit(weights=weights, labels=labels, added=added if extra else None, refine=3)
+    predicted = mp.edit(
+        weights=weights, labels=labels, added=added if extra else None, engine="predicted", refine=3
+    )
     if predicted.certificate is not None:
         distance = np.linalg.norm(predicted.parameters - expected)
         assert distance <= predicted.certificate + 1e-5 * np.linalg.norm(expected)
     later = mp.edit(
-        weights=weights, labels=labels, added=added if extra else None, refine=3, bounded=False
+        weights=weights,
+        labels=labels,
+        added=added if extra else None,
+        engine="predicted",
+        refine=3,
+        bounded=False,
     )
     assert later.certificate is None
     assert later.with_certificate().certificate == predicted.certificate
@@ -101,7 +108,9 @@ def test_edits_that_cannot_be_made_are_refused(logistic, edit, told):
 
 def test_a_class_that_an_edit_removes_is_noted(logistic):
     _, labels = make_rows(2)
-    gone = logistic.edit(weights={int(row): 0 for row in np.flatnonzero(labels == 1)}, exact=True)
+    gone = logistic.edit(
+        weights={int(row): 0 for row in np.flatnonzero(labels == 1)}, engine="exact"
+    )
     assert gone.notes == ["no row of class 1 is left to learn from"]
     assert not logistic.edit(weights={3: 0}).notes
 
@@ -109,7 +118,7 @@ def test_a_class_that_an_edit_removes_is_noted(logistic):
 @pytest.mark.parametrize("family", ["logistic", "softmax", "svm", "ridge"])
 def test_coefficients_in_the_tables_units_give_the_models_scores(request, family):
     mp = request.getfixturevalue(family)
-    model = mp.edit(weights={3: 0, 5: 2}, exact=True)
+    model = mp.edit(weights={3: 0, 5: 2}, engine="exact")
     table = model.coefficients()
     cells = make_rows(CLASSES[family], 20, seed=5)[0]
     scores = model.decision_function(cells).reshape(20, -1)

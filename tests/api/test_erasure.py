@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from modelpred import InvalidInput, ModelPred
+from modelpred.engine import Engine
 from modelpred.predictor import PredictorConfig
 from modelpred.subsets import SubsetsConfig
 from tests.api.conftest import make_rows
@@ -23,16 +24,20 @@ FEW = SubsetsConfig(
 )
 QUICK = PredictorConfig(epochs=1, width=8, step_width=4, steps=1)
 
+DERIVED = ("bound", "refining", "seconds", "full_seconds")  # from the others, or by the clock
+
 
 def members(value):
     """The named parts of an object; None of a plain value."""
     if isinstance(value, ModelPred):
         return vars(value)
+    if isinstance(value, Engine):
+        return {"problem": value.problem, "plan": value.plan, "prepared": value.prepared()}
     if isinstance(value, torch.nn.Module):
         return value.state_dict()
     if dataclasses.is_dataclass(value):
         names = [field.name for field in dataclasses.fields(value)]
-        return {name: getattr(value, name) for name in names if name not in ("bound", "refining")}
+        return {name: getattr(value, name) for name in names if name not in DERIVED}
     if isinstance(value, (tuple, list)):
         return {"length": len(value), **{str(place): part for place, part in enumerate(value)}}
     return value if isinstance(value, dict) else None

@@ -192,7 +192,7 @@ def test_rows_that_did_not_converge_are_nan_and_told(logistic, monkeypatch, capl
         trained.converged[1] = False
         return trained
 
-    monkeypatch.setattr("modelpred.api.estimator.train_targets", failing)
+    monkeypatch.setattr("modelpred.refits.retraining.train_targets", failing)
     found = logistic.retrain(some_weights())
     assert np.isnan(found).all(axis=1).tolist() == [False, True, False, False, False, False]
     assert "1 of 6 models did not converge" in caplog.text
@@ -284,7 +284,7 @@ def test_ids_must_be_unique():
 def test_progress_is_shown_on_a_terminal(monkeypatch, capfd):
     def fit(*, progress):
         estimator = ModelPred(subsets=20, predictor=SMALL, progress=progress)
-        estimator.fit(CELLS, LABELS)
+        assert estimator.fit(CELLS, LABELS).predictor is not None
         return capfd.readouterr().err
 
     assert fit(progress=True) == ""
@@ -323,7 +323,7 @@ def test_columns_of_words_dates_and_gaps_are_read_as_the_fit_read_them(tmp_path)
 
 def test_a_notebook_gets_one_line_that_renews_itself(monkeypatch, capfd):
     monkeypatch.setitem(sys.modules, "ipykernel", sys)
-    ModelPred(subsets=20, predictor=SMALL).fit(CELLS, LABELS)
+    assert ModelPred(subsets=20, predictor=SMALL).fit(CELLS, LABELS).predictor is not None
     line = capfd.readouterr().err
     assert "\rtraining: " in line
     assert "fitting, validation error" in line

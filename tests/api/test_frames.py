@@ -142,7 +142,7 @@ def test_added_rows_keep_the_names_of_their_index(fitted_people):
     cells, labels = people(4, seed=5)
     cells.index = labels.index = ["a", "b", "c", "d"]
     added = fitted_people.with_points(cells, labels)
-    assert added.predictor.row_ids[-4:] == ("a", "b", "c", "d")
+    assert added.row_ids[-4:] == ("a", "b", "c", "d")
 
 
 def test_rows_in_another_order_than_their_labels_are_refused():

@@ -9,6 +9,7 @@ import torch
 
 from modelpred import InvalidInput, ModelPred
 from modelpred.api.contexts import context_of
+from modelpred.engine import EngineChoice
 from modelpred.studies import bootstrap, memorization
 from modelpred.studies.bootstrap import resampled
 from modelpred.subsets import SubsetsConfig
@@ -42,20 +43,20 @@ def test_predictive_is_a_plain_loop_over_its_models(family, request):
 def test_models_of_the_resamples_are_predicted_refined_or_retrained(logistic):
     cells, _ = make_rows(2, 3, seed=5)
     weights = resamples_of_seed_0(20)
-    exact = logistic.predictive(cells, resamples=20, exact=True)
+    exact = logistic.predictive(cells, resamples=20, engine="exact")
     assert exact.models == pytest.approx(logistic.retrain(weights), abs=1e-6)
-    refined = logistic.predictive(cells, resamples=20, refine=4)
+    refined = logistic.predictive(cells, resamples=20, engine="predicted", refine=4)
     assert refined.models == pytest.approx(exact.models, abs=1e-4)
-    plain = logistic.predictive(cells, resamples=20, refine=0)
+    plain = logistic.predictive(cells, resamples=20, engine="predicted", refine=0)
     assert plain.models == pytest.approx(logistic.predict_parameters(weights), abs=1e-6)
 
 
 def test_probabilities_come_in_blocks_however_many_models(logistic, monkeypatch):
     cells, _ = make_rows(2, 5, seed=5)
-    whole = next(logistic.predictive(cells, resamples=9).blocks())
+    whole = next(logistic.predictive(cells, resamples=9, engine="predicted").blocks())
     monkeypatch.setattr("modelpred.api.uncertainty.SCORE_BYTES", 1)
     monkeypatch.setattr(bootstrap, "BLOCK", 4)
-    blocks = list(logistic.predictive(cells, resamples=9).blocks())
+    blocks = list(logistic.predictive(cells, resamples=9, engine="predicted").blocks())
     assert [block.shape for block in blocks] == [(1, 5, 2)] * 9
     # The predictor is single precision: blocks of other sizes round otherwise.
     assert np.concatenate(blocks) == pytest.approx(whole, abs=1e-4)
@@ -92,21 +93,21 @@ def test_resamples_that_miss_a_class_have_their_defined_model():
     weights = resamples_of_seed_0(30)
     without = (weights[:, 3] == 0).numpy()
     assert 0 < without.sum() < 30
-    found = estimator.predictive(cells[:2], resamples=30)
+    found = estimator.predictive(cells[:2], resamples=30, engine="predicted")
     looped = np.concatenate(list(found.blocks()))
     # The prior-only model of 40 rows of one class, smoothed by half a row each.
     assert looped[without][:, :, 1] == pytest.approx(0.5 / (ROWS + 1), abs=1e-9)
-    exact = estimator.predictive(cells[:2], resamples=30, exact=True)
+    exact = estimator.predictive(cells[:2], resamples=30, engine="exact")
     assert np.concatenate(list(exact.blocks()))[without] == pytest.approx(looped[without], abs=1e-9)
 
 
 def test_a_fit_that_saw_no_resample_says_so(logistic, caplog):
     cells, labels = make_rows(2)
-    logistic.predictive(cells[:1], resamples=2)
+    logistic.predictive(cells[:1], resamples=2, engine="predicted")
     assert not caplog.messages
     subsets = SubsetsConfig(fit={"uniform": 30}, validation={"uniform": 5}, test={"uniform": 5})
     estimator = ModelPred(subsets=subsets, predictor=SMALL, progress=False).fit(cells, labels)
-    estimator.predictive(cells[:1], resamples=2)
+    estimator.predictive(cells[:1], resamples=2, engine="predicted")
     assert "no bootstrap resample" in caplog.text
 
 
@@ -136,9 +137,12 @@ def test_what_has_no_distribution_is_refused(family, options, told, request):
 @pytest.mark.parametrize("family", ["logistic", "softmax", "svm", "ridge"])
 def test_memorization_is_the_studys_estimate(family, request):
     estimator = request.getfixturevalue(family)
-    found = estimator.memorization(subsets=60, strongest=4)
+    found = estimator.memorization(subsets=60, strongest=4, engine="predicted")
     with context_of(
-        estimator._ready, estimator._ready.scored_points, exact=False, refine=0
+        estimator._ready,
+        estimator._ready.scored_points,
+        choice=EngineChoice("predicted", models=1),
+        refine=0,
     ) as context:
         expected = memorization.estimated(memorization.MemorizationConfig(subsets=60), context)
     rows = found.rows.sort(pl.col("row_id").cast(pl.Int64))
@@ -156,8 +160,8 @@ CLASSES = {"logistic": 2, "softmax": 3, "svm": 2, "ridge": 0}
 
 def test_memorization_by_retraining_and_on_one_row_of_ones_own(logistic):
     cells, labels = make_rows(2, 1, seed=5)
-    exact = logistic.memorization((cells, labels), subsets=60, exact=True)
-    refined = logistic.memorization((cells, labels), subsets=60, refine=3)
+    exact = logistic.memorization((cells, labels), subsets=60, engine="exact")
+    refined = logistic.memorization((cells, labels), subsets=60, engine="predicted", refine=3)
     assert exact.influence.shape == (ROWS, 1)
     assert refined.influence == pytest.approx(exact.influence, abs=1e-3)
     ours, true = (each.rows.sort("row_id")["soft"].to_numpy() for each in (refined, exact))

@@ -18,18 +18,18 @@ def held_out(family="logistic"):
     return make_rows(CLASSES[family], TEST, seed=1)
 
 
-def mean_loss_game(estimator, *, exact=False, refine=0):
+def mean_loss_game(estimator, *, engine="predicted", refine=0):
     """Minus the mean test loss, by the public functions alone."""
     cells, labels = held_out()
     points = estimator._ready.reading.points(cells, labels, what="_test")
 
     def game(weights):
         weights = weights.double().numpy()
-        ask = estimator.retrain if exact else estimator.predict_parameters
-        parameters = ask(weights) if exact else ask(weights, refine=refine)
+        ask = estimator.retrain if engine == "exact" else estimator.predict_parameters
+        parameters = ask(weights) if engine == "exact" else ask(weights, refine=refine)
         model = estimator.model
         degenerate = model.with_prior(
-            torch.from_numpy(parameters), torch.from_numpy(weights), estimator.predictor.points
+            torch.from_numpy(parameters), torch.from_numpy(weights), estimator._ready.problem.points
         )
         scores = model.scores(degenerate, points.features)
         return -model.losses(scores, points.labels).mean(dim=1)
@@ -39,7 +39,7 @@ def mean_loss_game(estimator, *, exact=False, refine=0):
 
 @pytest.mark.parametrize("method", ["shapley", "banzhaf", "leave_one_out"])
 def test_values_of_groups_are_enumerated_over_joint_rows(logistic, method):
-    table = logistic.values(*held_out(), method=method, groups=VENDORS)
+    table = logistic.values(*held_out(), method=method, groups=VENDORS, engine="predicted")
     members = torch.tensor([[row % 4 == vendor for row in range(ROWS)] for vendor in range(4)])
     game = mean_loss_game(logistic, refine=1)
     exact = enumerate_values(
@@ -56,7 +56,7 @@ def test_values_of_groups_are_enumerated_over_joint_rows(logistic, method):
 @pytest.mark.parametrize("family", sorted(CLASSES))
 def test_values_of_every_family(family, request):
     estimator = request.getfixturevalue(family)
-    table = estimator.values(*held_out(family), permutations=4)
+    table = estimator.values(*held_out(family), permutations=4, engine="predicted")
     assert table.columns == ["row_id", "value", "standard_error", "rank"]
     assert table["row_id"].to_list() == list(estimator.row_ids)
     assert table.sort("rank")["value"].is_sorted(descending=True)
@@ -72,11 +72,11 @@ def test_values_add_up_and_a_seed_decides_them(logistic):
     assert not table.equals(logistic.values(*held_out(), permutations=4, seed=1))
 
 
-@pytest.mark.parametrize("exact", [False, True])
-def test_leave_one_out_is_the_plain_loop(logistic, exact):
-    refine = 0 if exact else 1
-    table = logistic.values(*held_out(), method="leave_one_out", exact=exact, refine=refine)
-    game = mean_loss_game(logistic, exact=exact, refine=refine)
+@pytest.mark.parametrize("engine", ["predicted", "exact"])
+def test_leave_one_out_is_the_plain_loop(logistic, engine):
+    refine = 0 if engine == "exact" else 1
+    table = logistic.values(*held_out(), method="leave_one_out", engine=engine, refine=refine)
+    game = mean_loss_game(logistic, engine=engine, refine=refine)
     whole = game(torch.ones(1, ROWS))
     loop = [float(whole - game(1 - torch.eye(ROWS)[row : row + 1])) for row in range(ROWS)]
     np.testing.assert_allclose(table["value"].to_numpy(), loop, atol=1e-6)
@@ -111,20 +111,20 @@ def test_values_that_cannot_be_asked_for(logistic, wrong, message):
         logistic.values(*held_out(), **wrong)
 
 
-@pytest.mark.parametrize("exact", [False, True])
-def test_a_turned_label_is_the_first_suspect_and_its_class_is_suggested(exact):
+@pytest.mark.parametrize("engine", ["predicted", "exact"])
+def test_a_turned_label_is_the_first_suspect_and_its_class_is_suggested(engine):
     cells, labels = make_rows(2)
     surest = int(np.argmax(cells @ [1, 0.1, 0.01]))
     named = np.array(["low", "high"])[labels]
     named[surest] = "low"
     estimator = ModelPred(subsets=150, predictor=SMALL, progress=False).fit(cells, named)
-    table = estimator.suspects(exact=exact)
+    table = estimator.suspects(engine=engine)
     first = table.row(0, named=True)
     assert (first["position"], first["label"], first["suggested"]) == (surest, "low", "high")
     assert table["confidence"].is_sorted()
     disagreed = table.filter(pl.col("label") != pl.col("suggested"))
     assert (disagreed["confidence"] < 0).all()
-    assert table.equals(estimator.suspects(exact=exact))
+    assert table.equals(estimator.suspects(engine=engine))
 
 
 @pytest.mark.parametrize("family", ["svm", "ridge", "softmax"])
@@ -137,7 +137,7 @@ def test_suspects_of_every_family(family, request):
 
 
 def test_the_choice_is_greedy_and_every_gain_is_the_loss_of_a_row(logistic):
-    table = logistic.select(12, *held_out(), swaps=0)
+    table = logistic.select(12, *held_out(), swaps=0, engine="predicted")
     game = mean_loss_game(logistic)
     greedy = backwards(game, sizes=[12], quota=no_quota(ROWS))[12]
     assert sorted(table["position"].to_list()) == greedy.nonzero()[:, 0].tolist()
@@ -155,7 +155,10 @@ def test_swaps_do_not_lower_the_validation_score(logistic):
     found = []
     for swaps in (0, 10):
         weights = torch.zeros(1, ROWS)
-        weights[0, logistic.select(8, *held_out(), swaps=swaps)["position"].to_list()] = 1
+        weights[
+            0,
+            logistic.select(8, *held_out(), swaps=swaps, engine="predicted")["position"].to_list(),
+        ] = 1
         found.append(float(game(weights)[0]))
     assert found[1] >= found[0]
 
@@ -164,7 +167,7 @@ def test_a_choice_keeps_its_quotas(logistic):
     counts = logistic.select(8, *held_out(), quota=VENDORS)["position"].to_numpy() % 4
     assert np.bincount(counts).tolist() == [2, 2, 2, 2]
     _, labels = make_rows(2)
-    chosen = logistic.select(10, *held_out(), quota="class", exact=True)["position"].to_numpy()
+    chosen = logistic.select(10, *held_out(), quota="class", engine="exact")["position"].to_numpy()
     promised = 10 * np.bincount(labels) // ROWS
     assert (np.bincount(labels[chosen], minlength=2) >= promised).all()
 

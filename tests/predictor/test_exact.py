@@ -78,12 +78,12 @@ def test_values_and_intervals_have_the_unit_of_the_label(seed, exponent):
     found = []
     for factor in (1.0, unit):
         mp = ModelPred("ridge", subsets=20, progress=False).fit(cells, factor * labels)
-        values = mp.values(tests[0], factor * tests[1], permutations=10)
-        exact = mp.values(tests[0], factor * tests[1], permutations=10, exact=True)
+        values = mp.values(tests[0], factor * tests[1], permutations=10, engine="predicted")
+        exact = mp.values(tests[0], factor * tests[1], permutations=10, engine="exact")
         assert values["value"].to_numpy() == pytest.approx(
             exact["value"].to_numpy(), abs=1e-7 * factor
         )
-        ends = mp.predictive(tests[0], resamples=20)
+        ends = mp.predictive(tests[0], resamples=20, engine="predicted")
         found.append([values["value"].to_numpy(), ends.low, ends.high, ends.spread])
     for one, scaled in zip(*found, strict=True):
         assert scaled == pytest.approx(unit * one, abs=1e-6 * unit)

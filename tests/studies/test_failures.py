@@ -159,16 +159,16 @@ def fits():
 
 
 ASKED = {
-    "values": lambda mp, *rows: mp.values(*rows, permutations=6, exact=True),
-    "suspects": lambda mp, *_: mp.suspects(exact=True),
-    "select": lambda mp, *rows: mp.select(10, *rows, swaps=1, exact=True),
+    "values": lambda mp, *rows: mp.values(*rows, permutations=6, engine="exact"),
+    "suspects": lambda mp, *_: mp.suspects(engine="exact"),
+    "select": lambda mp, *rows: mp.select(10, *rows, swaps=1, engine="exact"),
     "predictive": lambda mp, *rows: [
-        getattr(mp.predictive(rows[0], resamples=20, exact=True), name)
+        getattr(mp.predictive(rows[0], resamples=20, engine="exact"), name)
         for name in ("mean", "low", "high", "models", "parameters")
     ],
-    "memorization": lambda mp, *_: mp.memorization(subsets=20, exact=True).rows,
-    "attribute": lambda mp, *_: mp.attribute(0, exact=True).rows,
-    "explain": lambda mp, *rows: mp.explain(rows[0][0], exact=True),
+    "memorization": lambda mp, *_: mp.memorization(subsets=20, engine="exact").rows,
+    "attribute": lambda mp, *_: mp.attribute(0, engine="exact").rows,
+    "explain": lambda mp, *rows: mp.explain(rows[0][0], engine="exact"),
 }
 
 
@@ -196,7 +196,7 @@ def test_no_answer_of_the_estimator_holds_a_failed_model(method, fits, caplog, *
 
 def test_how_many_failed_is_counted_and_told(fits, caplog):
     with training_that_fails(0.0, one_in=7, which=3):
-        fits["logistic"].memorization(subsets=40, exact=True)
+        fits["logistic"].memorization(subsets=40, engine="exact")
         (record,) = caplog.records
         context = replace(CONTEXTS["logistic"], failures=Failures())
         memorization.run(memorization.MemorizationConfig(subsets=40), context)

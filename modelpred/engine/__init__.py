@@ -1,0 +1,26 @@
+"""The engine: models of subsets by exact retraining or by prediction, whichever costs less.
+
+    engine = Engine(problem, plan)
+    choice = engine.choose("auto", models=30_000)      # which, and what the other would cost
+    refit = engine.refit(choice, refine=1.0)           # weights -> parameters
+
+Prediction needs preparation: models trained on subsets, and a predictor fitted to them. It is made at
+the first choice of prediction and kept.
+"""
+
+from modelpred.engine.choice import ENGINES, EngineChoice, EngineName, require_engine
+from modelpred.engine.engine import Engine
+from modelpred.engine.preparation import Plan, Prepared, Problem, Targets, problem_of
+
+__all__ = [
+    "ENGINES",
+    "Engine",
+    "EngineChoice",
+    "EngineName",
+    "Plan",
+    "Prepared",
+    "Problem",
+    "Targets",
+    "problem_of",
+    "require_engine",
+]

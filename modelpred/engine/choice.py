@@ -1,0 +1,108 @@
+"""Which engine gives some models, and what the other one would cost.
+
+    exact      models x r                    r, q: seconds of a model
+    predicted  preparation + models x q
+
+Prediction is chosen if it saves more than `WORTH` seconds. Once the predictor is fitted, its preparation
+costs nothing more.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from modelpred.errors import InvalidInput
+
+EngineName = Literal["auto", "exact", "predicted"]
+ENGINES: tuple[EngineName, ...] = get_args(EngineName)
+WORTH = 0.1
+"""Seconds that prediction must save: nobody waits for less, and exact models have no error."""
+
+
+def require_engine(engine: str) -> EngineName:
+    """Return the name of an engine.
+
+    Raises:
+        InvalidInput: it is none.
+    """
+    if engine not in ENGINES:
+        raise InvalidInput(f"engine is {engine!r}; expected one of {', '.join(ENGINES)}")
+    return engine
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Seconds on this machine for this pool.
+
+    Attributes:
+        exact: of retraining one of many models.
+        predicted: of predicting one of many models.
+        preparation: before the first prediction; 0 once the predictor is fitted.
+    """
+
+    exact: float
+    predicted: float
+    preparation: float
+
+    def cheaper(self, models: int) -> Literal["exact", "predicted"]:
+        """Return the engine for so many models: predicted if it saves `WORTH` seconds, else exact."""
+        saved = self.of("exact", models) - self.of("predicted", models)
+        return "predicted" if saved > WORTH else "exact"
+
+    def of(self, engine: Literal["exact", "predicted"], models: int) -> float:
+        """Return the seconds of so many models, preparation included."""
+        if engine == "exact":
+            return models * self.exact
+        return self.preparation + models * self.predicted
+
+
+@dataclass(frozen=True)
+class EngineChoice:
+    """The engine that gave some models; `print` shows it with the costs.
+
+    Attributes:
+        engine: exact (retrained) or predicted.
+        models: number of models that were needed, about.
+        costs: expected seconds of both engines, when the choice was made; None if only one can be
+            used.
+    """
+
+    engine: Literal["exact", "predicted"]
+    models: int
+    costs: Costs | None = None
+
+    @property
+    def exact(self) -> bool:
+        """Whether the models were retrained."""
+        return self.engine == "exact"
+
+    @property
+    def seconds(self) -> float | None:
+        """Expected seconds of the engine used; None if unknown."""
+        return None if self.costs is None else self.costs.of(self.engine, self.models)
+
+    @property
+    def other_seconds(self) -> float | None:
+        """Expected seconds of the other engine; None if unknown."""
+        if self.costs is None:
+            return None
+        return self.costs.of("predicted" if self.exact else "exact", self.models)
+
+    def __str__(self) -> str:
+        """The engine and the expected seconds of both."""
+        done, other = ("retrained", "prediction") if self.exact else ("predicted", "retraining")
+        text = f"{self.models:,} model{'s'[: self.models != 1]} {done}"
+        if self.costs is None or self.seconds is None or self.other_seconds is None:
+            return text
+        text += f" (about {_duration(self.seconds)}); {other} would take about "
+        text += _duration(self.other_seconds)
+        if self.exact and self.costs.preparation:
+            text += f", {_duration(self.costs.preparation)} of it to prepare"
+        return text
+
+
+def _duration(seconds: float) -> str:
+    """Seconds in a unit that people read: 30 us, 4.1 ms, 12 s, 3 min."""
+    for below, factor, unit in ((1e-3, 1e6, "us"), (1, 1e3, "ms"), (120, 1, "s")):
+        if seconds < below:
+            return f"{seconds * factor:.2g} {unit}"
+    return f"{seconds / 60:,.0f} min"
