@@ -17,12 +17,11 @@ import flows.orchestration  # noqa: F401 # pyright: ignore[reportUnusedImport]
 # isort: split
 
 import hashlib
-import io
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -31,10 +30,11 @@ from typing import Annotated, Any
 
 import polars as pl
 import typer
-import yaml
 
 from flows.artifacts import PARAMS, PREDICTOR, STUDIES_FOLDER, shard_store
 from modelpred.report.grid import GridCell, write_grid
+from modelpred.sealed import SEAL, parse_json, parse_seal, parse_table, require_sealed
+from modelpred.yaml_files import parse_yaml
 
 SOURCES = ("iris", "spam", "higgs", "mnist")
 MODELS = ("logistic", "svm")
@@ -214,20 +214,29 @@ def _read(cell: Experiment, commit: str) -> GridCell:
     from dvc import api  # noqa: PLC0415 - half a second
 
     files: Any = api.DVCFileSystem(rev=commit)
+    again = f"remove the experiment ({cell.name}) and run the grid again"
+
+    def read(path: Path) -> bytes:
+        with files.open(path.as_posix(), "rb") as file:
+            return file.read()
+
+    def sealed(path: Path) -> bytes:
+        seal = path.parent / SEAL
+        return require_sealed(
+            read(path), path, parse_seal(read(seal), seal, again=again), again=again
+        )
 
     def table(path: Path) -> pl.DataFrame:
-        with files.open(path.as_posix(), "rb") as file:
-            return pl.read_parquet(io.BytesIO(file.read()))
+        return parse_table(sealed(path), path, again=again)
 
-    def content(path: Path) -> Mapping[str, Any]:
-        with files.open(path.as_posix(), "rb") as file:
-            return yaml.safe_load(file.read())
+    def content(path: Path) -> dict[str, Any]:
+        return parse_json(sealed(path), path, again=again)
 
     edits = STUDIES_FOLDER / "edits"
     return GridCell(
         source=cell.source,
         model=cell.model,
-        params=content(PARAMS),
+        params=parse_yaml(read(PARAMS), PARAMS.name),
         dataset=content(Path("artifacts/dataset/dataset.json")),
         fidelity=table(FIDELITY),
         edits=content(edits / "metrics.json"),

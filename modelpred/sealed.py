@@ -124,7 +124,11 @@ def read_file(path: Path, *, again: str, largest: int = LARGEST_FILE) -> bytes:
 def read_seal(folder: Path, *, again: str) -> dict[str, str]:
     """The hash of each file of a sealed folder, by name."""
     path = folder / SEAL
-    content = read_file(path, again=again, largest=LARGEST_SEAL)
+    return parse_seal(read_file(path, again=again, largest=LARGEST_SEAL), path, again=again)
+
+
+def parse_seal(content: bytes, path: Path, *, again: str) -> dict[str, str]:
+    """The hashes in the content of a seal, by name; InvalidInput where it is none."""
     lines = content.decode("utf-8", errors="replace").splitlines()
     matches = [_LINE.fullmatch(line) for line in lines]
     hashes = {match[2]: match[1] for match in matches if match}
@@ -140,18 +144,21 @@ def read_sealed(path: Path, *, again: str, largest: int = LARGEST_FILE) -> bytes
         InvalidInput: file or seal is missing, or the content is not the one that was sealed.
     """
     content = read_file(path, again=again, largest=largest)
-    if sha256(content) != read_seal(path.parent, again=again).get(path.name):
+    return require_sealed(content, path, read_seal(path.parent, again=again), again=again)
+
+
+def require_sealed(content: bytes, path: Path, hashes: Mapping[str, str], *, again: str) -> bytes:
+    """The content of a file, if it is the one in the hashes of its folder; InvalidInput otherwise."""
+    if sha256(content) != hashes.get(path.name):
         raise refuse(path, f"its content is not the one that {SEAL} names", again=again)
     return content
 
 
 def check_sealed(folder: Path, *, again: str) -> None:
     """Refuse a folder of which a file is missing or is not the one that was sealed."""
-    for name, expected in read_seal(folder, again=again).items():
-        if sha256(read_file(folder / name, again=again)) != expected:
-            raise refuse(
-                folder / name, f"its content is not the one that {SEAL} names", again=again
-            )
+    hashes = read_seal(folder, again=again)
+    for path in (folder / name for name in hashes):
+        require_sealed(read_file(path, again=again), path, hashes, again=again)
 
 
 def read_json(path: Path, *, again: str) -> dict[str, Any]:

@@ -66,8 +66,8 @@ def read_other_methods(folder: Path) -> object:
 
 CASES = [
     Case("shard.parquet", lambda folder: read_shard(folder / "shard.parquet")),
-    Case(MANIFEST_NAME, read_manifest),
-    Case(MANIFEST_NAME, read_bank),
+    Case(MANIFEST_NAME, read_manifest, seal),
+    Case(MANIFEST_NAME, read_bank, seal),
     Case("predictor.safetensors", read_predictor),
     Case("predictor.json", read_predictor),
     Case("test.safetensors", read_test_rows),
@@ -204,6 +204,9 @@ def test_a_name_in_a_manifest_never_leaves_its_folder(files, tmp_path, name):
     manifest = json.loads((copied / MANIFEST_NAME).read_text())
     manifest["shards"][0]["file"] = name
     (copied / MANIFEST_NAME).write_text(json.dumps(manifest))
+    with pytest.raises(InvalidInput, match="not the one that SHA256SUMS names"):
+        read_bank(copied)
+    seal(copied)
     with pytest.raises(InvalidInput, match="not a valid manifest"):
         read_bank(copied)
 

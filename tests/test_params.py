@@ -136,7 +136,16 @@ def test_numbers_are_those_of_yaml_1_2(written, tmp_path):
             "valuation: {seed: 0, permutations: 3}",
             "valuation.permutations: expected a whole number of at least 2 and a multiple of 2, got 3",
         ),
-        ("gates: {designs: [1]}", "gates.designs.0: expected text, got 1"),
+        (
+            "gates: {designs: [unifrom]}",
+            ("gates.designs.0: expected one of leave_one_out, addition, deletion, uniform, prefix, bootstrap, "
+            "got 'unifrom'"),
+        ),
+        (
+            "gates: {beats: [newton]}",
+            ("gates.beats.0: expected one of full_model, influence, rescaled_influence, newton_step, "
+            "linear_datamodel, fine_tuned_10, fine_tuned_30, got 'newton'"),
+        ),
         (
             "gates: {designs: []}",
             "gates.designs: expected a list with a length of at least 1, got a list",

@@ -1,5 +1,6 @@
 """Sealed folders: any change is refused in one line, whatever it is; what was written is read."""
 
+import ast
 import os
 import shutil
 import subprocess
@@ -142,3 +143,46 @@ def test_a_file_above_the_limit_is_not_read(tmp_path: Path) -> None:
     assert read_file(tmp_path / "large", again=AGAIN, largest=5) == b"12345"
     with pytest.raises(InvalidInput, match="5 bytes, at most 4 are read"):
         read_file(tmp_path / "large", again=AGAIN, largest=4)
+
+
+# Functions that read a file past the seal, and the modules that may call them, each with its reason.
+READING = {
+    "read_bytes",
+    "read_text",
+    "read_parquet",
+    "scan_parquet",
+    "load_file",
+    "safe_open",
+    "loads",
+}
+ALLOWED = {
+    "modelpred/sealed.py": "the readers themselves",
+    "modelpred/dataset": "tables of users, and those that are installed",
+    "modelpred/report/page.py": "its installed template and styles",
+    "modelpred/targets/shards.py": "hashes of shards are in the manifest",
+    "modelpred/targets/remote.py": "folders that are named by their digest",
+    "modelpred/targets/worker.py": "messages of a process that it started",
+    "modelpred/targets/compiled/kernels.py": "installed sources",
+    "modelpred/serving.py": "the body of a request",
+    "modelpred/registry/snapshot.py": "JSON that it has just made",
+    "modelpred/memory.py": "/proc",
+    "modelpred/api/files.py": "the digest of a file",
+    "modelpred/studies/matrix_files.py": "matrices of users",
+    "flows/stale_runs.py": "DVC's own lock file",
+    "flows/publish.py": "digests, and DVC's answer",
+    "flows/grid.py": "the digest of params.yaml",
+    "flows/run_lock.py": "the lock file",
+    "flows/server.py": "its own log and secret",
+}
+
+
+def test_every_other_module_reads_artifacts_through_the_sealed_readers() -> None:
+    root = Path(__file__).parents[1]
+    found = {
+        place.relative_to(root).as_posix()
+        for package in ("modelpred", "flows")
+        for place in (root / package).rglob("*.py")
+        for node in ast.walk(ast.parse(place.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute) and node.attr in READING
+    }
+    assert [name for name in sorted(found) if not name.startswith(tuple(ALLOWED))] == []

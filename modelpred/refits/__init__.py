@@ -1,5 +1,7 @@
 """Refits map subsets to parameters: exact retraining, and faster approximations."""
 
+from typing import Literal
+
 import torch
 from jaxtyping import Float, Num
 from torch import Tensor
@@ -31,6 +33,7 @@ __all__ = [
     "Refit",
     "RescaledInfluence",
     "Retraining",
+    "Rival",
     "content_order",
     "retrainings",
     "rivals",
@@ -40,6 +43,11 @@ __all__ = [
 TUNING_STEPS = (10, 30)
 EXACT = ("retraining", "warm_retraining")
 """Names of the refits that retrain exactly, from any start."""
+Rival = Literal[
+    "full_model", "influence", "rescaled_influence", "newton_step", "linear_datamodel",
+    "fine_tuned_10", "fine_tuned_30",
+]  # fmt: skip
+"""Names of the refits that `rivals` returns, of all families together."""
 
 
 def retrainings(

@@ -25,6 +25,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from modelpred.metrics import Interval, mean_interval, relative_errors
 from modelpred.predictor import Predictor
+from modelpred.refits import Rival
+from modelpred.subsets import Design
 from modelpred.targets.shards import Bank
 
 METHOD = "predictor"
@@ -51,10 +53,10 @@ class GatesConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    designs: tuple[str, ...] = Field(default=("uniform",), min_length=1)
+    designs: tuple[Design, ...] = Field(default=("uniform",), min_length=1)
     judged: float | None = Field(default=0.9, gt=0, le=1)
     parameter_error: float | None = Field(default=0.25, gt=0)
-    beats: tuple[str, ...] = ("full_model", "influence", "linear_datamodel")
+    beats: tuple[Rival, ...] = ("full_model", "influence", "linear_datamodel")
     calibration: float | None = Field(default=0.05, gt=0)
     champion: bool = True
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 DATABASE = "mlflow.db"
 REBUILD = "move it away and run python -m flows.publish, which rebuilds the registry"
 SQLITE = b"SQLite format 3\0"
+SQLITE_HEADER = 100  # bytes: sqlite.org/fileformat.html
 SCHEMAS = "store/db_migrations/versions"  # in MLflow's package
 DISK_WORDS = ("disk is full", "readonly", "read-only", "unable to open", "locked", "disk I/O")
 FILES = "mlruns"
@@ -125,6 +126,22 @@ def _check_database(path: Path) -> None:
         raise refuse(path, error.strerror or str(error), again=REBUILD) from error
     if start != SQLITE:
         raise refuse(path, "it is no SQLite database", again=REBUILD)
+    schemas = _schemas(path)
+    if schemas is None:
+        return  # MLflow waits for the lock, or fails with the same error
+    for (schema,) in schemas:
+        if not _known_schema(str(schema)):
+            version = installed_version("mlflow")
+            why = f"MLflow {version} does not know its schema {schema}; install the MLflow that made it, or"
+            raise refuse(path, why, again=REBUILD)
+
+
+def _schemas(path: Path) -> list[tuple[str]] | None:
+    """The schemas that the database names; None where not the file but the disk refuses.
+
+    Raises:
+        InvalidInput: the file is damaged.
+    """
     try:
         # For writing, too: what a killed process left half done is taken back first.
         uri = f"{path.absolute().as_uri()}?mode=rw"
@@ -133,15 +150,22 @@ def _check_database(path: Path) -> None:
             schemas = connection.execute("SELECT version_num FROM alembic_version").fetchall()
     except sqlite3.DatabaseError as error:
         if _refused_by_disk(error):
-            return  # not damage; MLflow waits for the lock, or fails with the same error
+            return None
         raise refuse(path, str(error), again=REBUILD) from error
+    if state == "ok" and _is_cut(path):
+        state = "its end is missing"
     if state != "ok":
         raise refuse(path, state, again=REBUILD)
-    for (schema,) in schemas:
-        if not _known_schema(str(schema)):
-            version = installed_version("mlflow")
-            why = f"MLflow {version} does not know its schema {schema}; install the MLflow that made it, or"
-            raise refuse(path, why, again=REBUILD)
+    return schemas
+
+
+def _is_cut(path: Path) -> bool:
+    """Whether the file has fewer bytes than its header counts pages; SQLite overlooks part of a page."""
+    with open_file(path, again=REBUILD) as file:
+        header = file.read(SQLITE_HEADER)
+    page, pages = int.from_bytes(header[16:18]), int.from_bytes(header[28:32])
+    counted = header[24:28] == header[92:96]  # older versions of SQLite do not keep the count
+    return counted and path.stat().st_size < pages * (65536 if page == 1 else page)
 
 
 def _known_schema(schema: str) -> bool:

@@ -20,7 +20,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from modelpred.dataset import Dataset
-from modelpred.sealed import write_atomically
+from modelpred.errors import InvalidInput
+from modelpred.sealed import SEAL, read_seal, sha256, write_atomically
 from modelpred.subsets import Subsets
 from modelpred.targets.compiled.kernels import source_digest
 from modelpred.targets.model import TargetModel
@@ -247,11 +248,15 @@ def read_manifest(folder: Path) -> tuple[ManifestEntry, ...]:
     """The shards of the version in this folder, in order.
 
     Raises:
-        CorruptShard: there is no manifest, or it is not a valid one.
+        CorruptShard: there is no manifest, it is not a valid one, or not the one that the folder was
+            sealed with.
     """
     path = folder / MANIFEST_NAME
     try:
-        entries = Manifest.model_validate_json(path.read_bytes()).shards
+        content = path.read_bytes()
+        if (folder / SEAL).exists() and sha256(content) != _sealed_hash(folder):
+            raise refuse(str(path), f"its content is not the one that {SEAL} names")
+        entries = Manifest.model_validate_json(content).shards
     except (FileNotFoundError, NotADirectoryError) as error:
         raise CorruptShard(f"{path}: is missing; run the targets stage") from error
     except ValidationError as error:
@@ -260,6 +265,14 @@ def read_manifest(folder: Path) -> tuple[ManifestEntry, ...]:
     if twice:
         raise refuse(str(path), f"lists {twice[0]} more than once")
     return entries
+
+
+def _sealed_hash(folder: Path) -> str | None:
+    """The manifest's hash in the seal of its folder; None where the seal is damaged."""
+    try:
+        return read_seal(folder, again="").get(MANIFEST_NAME)
+    except InvalidInput:
+        return None
 
 
 def read_shards(folder: Path) -> Iterator[Shard]:
