@@ -98,9 +98,12 @@ def check(
     test: Annotated[
         str, typer.Option(help="Test rows: a number, a share, a column or a second file.")
     ] = "auto",
-    max_points: Annotated[int, typer.Option(help="Largest number of rows; 0: all.")] = 2000,
+    max_points: Annotated[int, typer.Option(help="Largest number of rows; 0: all.")] = 0,
     delimiter: Annotated[str, typer.Option(help="The separator of cells in a CSV.")] = ",",
-    subsets: Annotated[int, typer.Option(help="Number of models to train.", min=20)] = 6500,
+    subsets: Annotated[
+        int | None,
+        typer.Option(help="Number of models to train; by default the usual one.", min=20),
+    ] = None,
     trial: Annotated[
         bool, typer.Option(help="Train a few models to estimate time and disk space.")
     ] = True,
@@ -240,13 +243,20 @@ def score_attributions(
 
 
 def _trained(artifacts: Path) -> str:
-    """A sentence on the trained models."""
+    """The rows that are used, if not all are, and the trained models."""
+    from modelpred.dataset.usage import rows_used  # noqa: PLC0415
     from modelpred.sealed import read_json, remake  # noqa: PLC0415
 
     dataset = read_json(artifacts / "dataset" / "dataset.json", again=remake("dataset"))
     targets = read_json(artifacts / "targets" / "metrics.json", again=remake("targets"))
     predictor = read_json(artifacts / "predictor" / "predictor.json", again=remake("predictor"))
-    return (
+    used = rows_used(
+        dataset["points"],
+        dataset["test"],
+        available=dataset.get("available"),
+        classes=bool(dataset["classes"]),
+    )
+    return (f"Rows: {used}.\n" if used else "") + (
         f"Trained: {targets['subsets']:,} {predictor['model']} models on subsets of the "
         f"{predictor['points']} training rows of {dataset['name']}, {targets['parameters']} "
         f"parameters each; {targets['not_converged']} did not converge, "

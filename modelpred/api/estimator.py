@@ -113,8 +113,9 @@ class ModelPred:
             for labels that are floating numbers or more than 20 different whole numbers, logistic
             for two classes and softmax for more.
         subsets: models to train for the fit, four fifths of them on subsets of any size and the
-            rest on bootstrap resamples; up to 1,500 more are trained to watch and judge it. A
-            `SubsetsConfig` says all of it.
+            rest on bootstrap resamples; up to 1,500 more are trained to watch and judge it. `auto`
+            is 8,000 for up to 2,000 rows, 8,000 * 2,000 / rows for more, and 1,600 from 10,000 rows
+            on. A `SubsetsConfig` says all of it.
         scaling: of a family by name: standardise (the default), largest_row_norm or none, with
             constants from the rows of the fit; **parameters refer to the scaled features**
             (`scaling` has the constants). An estimator takes the columns as they are.
@@ -133,7 +134,7 @@ class ModelPred:
         self,
         target: str | Estimator = AUTO,
         *,
-        subsets: Number | SubsetsConfig = 8000,
+        subsets: Number | str | SubsetsConfig = AUTO,
         scaling: str | None = None,
         tolerance: Number = 1e-6,
         seed: Number = 0,

@@ -17,6 +17,9 @@ from modelpred.targets.families import FAMILIES, fitting_families
 AUTO = "auto"
 AUTO_TARGETS = ("logistic", "softmax", "ridge")  # what it may stand for
 FEWEST_SUBSETS = 20
+USUAL_SUBSETS = (
+    8000  # to fit a predictor of at most 2,000 rows; fewer of more, see SubsetsConfig.scale
+)
 SCALINGS: dict[str, ScalingName] = {name: name for name in get_args(ScalingName)}
 
 
@@ -107,17 +110,23 @@ def targets_config(family: str, settings: dict[str, Number | str], seed: int) ->
     return checked_section(TargetsConfig, {"model": family, "seed": seed, **settings})
 
 
-def subsets_argument(config: SubsetsConfig, seed: int) -> int | SubsetsConfig:
-    """The number of subsets that gives this configuration; the configuration where none does."""
+def subsets_argument(config: SubsetsConfig, seed: int) -> int | str | SubsetsConfig:
+    """The argument that gives this configuration; the configuration where no other does."""
+    if config == subsets_config(AUTO, seed):
+        return AUTO
     count = sum(config.fit.values())
     usual = count >= FEWEST_SUBSETS and subsets_config(count, seed) == config
     return count if usual else config
 
 
-def subsets_config(subsets: Number | SubsetsConfig, seed: int) -> SubsetsConfig:
+def subsets_config(subsets: Number | str | SubsetsConfig, seed: int) -> SubsetsConfig:
     """How many subsets of which design and role; held-out ones in the pipeline's proportions."""
     if isinstance(subsets, SubsetsConfig):
         return subsets
+    if isinstance(subsets, str):
+        if subsets != AUTO:
+            raise InvalidInput(f"subsets is {subsets!r}; expected a number or {AUTO}")
+        return subsets_config(USUAL_SUBSETS, seed).model_copy(update={"scale": "auto"})
     subsets = whole_number(subsets, "subsets", least=FEWEST_SUBSETS, most=MOST_DRAWS)
     usual = SubsetsConfig()
     share = min(1.0, subsets / sum(usual.fit.values()))
@@ -129,5 +138,6 @@ def subsets_config(subsets: Number | SubsetsConfig, seed: int) -> SubsetsConfig:
         fit={"uniform": subsets - subsets // 5, "bootstrap": subsets // 5},
         validation=held_out(usual.validation),
         test=held_out(usual.test),
+        scale=1.0,
         seed=seed,
     )

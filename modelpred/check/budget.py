@@ -54,18 +54,22 @@ def trial_text(
     table: Table,
     config: DatasetConfig,
     *,
-    subsets: int,
+    subsets: int | None = None,
     seconds: float = SECONDS,
     report: Report = silent,
 ) -> str:
-    """What so many subsets of the table would cost, as text; or why they cannot be had."""
-    asked = usual_subsets(subsets)
+    """What so many subsets of the table would cost, as text; or why they cannot be had.
+
+    Without a number, those of the default settings for a table of this size.
+    """
+    asked = SubsetsConfig() if subsets is None else usual_subsets(subsets)
     cores = len(parse_devices("cpu"))
     try:
         dataset = prepare_table(table, config)
+        asked = asked.for_points(len(dataset.row_ids))
         found = trial_within(dataset, asked, seconds=seconds, start=start_seconds(), report=report)
     except InvalidInput as error:
-        return f"{subsets:,} subsets cannot be trained: {error}"
+        return f"{asked.total:,} subsets cannot be trained: {error}"
     text = estimate_text(found.fast, asked, cores=cores, epochs=usual_epochs(), slow=found.slow)
     if found.tried == found.rows:
         return text

@@ -83,7 +83,8 @@ def scaled(config: SubsetsConfig, total: int) -> SubsetsConfig:
     def of(counts: Counts) -> Counts:
         return {design: max(2, round(share * count)) for design, count in counts.items() if count}
 
-    return config.model_copy(update={role: of(getattr(config, role)) for role in ROLES})
+    counts = {role: of(getattr(config, role)) for role in ROLES}
+    return config.model_copy(update={**counts, "scale": 1.0})
 
 
 def blocks_drawn(config: SubsetsConfig) -> int:

@@ -25,6 +25,7 @@ from modelpred.dataset.own import OwnTable, own_table
 from modelpred.dataset.sources import is_own, known_sources, places_of, require_plain_paths
 from modelpred.dataset.splitting import split
 from modelpred.dataset.tables import Table
+from modelpred.dataset.usage import rows_used, unused_of
 from modelpred.errors import InvalidInput
 
 SHOWN_CLASSES = 8
@@ -203,7 +204,14 @@ def _outlook(own: OwnTable, config: DatasetConfig) -> str:
     model = family(len(classes))
     parameters = (features + 1) * (len(classes) if model == "softmax" else 1)
     count = f"{features} feature{'s'[: features != 1]}"
+    used = rows_used(
+        points,
+        len(test),
+        available=unused_of(table, points=points, test=len(test)),
+        classes=bool(classes),
+    )
     lines = [
+        *([used] if used else []),
         f"{points:,} training rows, {len(test):,} test rows, {count} {_from(encoding)}",
         f"targets.model: auto is {model}, {parameters:,} parameters",
     ]

@@ -40,7 +40,7 @@ class DatasetConfig(BaseModel):
     levels: Annotated[int, Field(ge=2)] = 20
     delimiter: Annotated[str, Field(min_length=1, max_length=1), AfterValidator(_delimiter)] = ","
     since: str | None = None
-    max_points: Annotated[int, Field(ge=SMALLEST_POOL + 1)] | None = 2000
+    max_points: Annotated[int, Field(ge=SMALLEST_POOL + 1)] | None = None
     points: Annotated[int, Field(ge=SMALLEST_POOL)] | Literal["auto"] = "auto"
     test: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)] | str = AUTO
     scaling: ScalingName = "standardise"

@@ -74,6 +74,7 @@ class _Description(BaseModel):
     attribution: str
     mislabelled: int | None = None
     earlier: tuple[EarlierEntry, ...] | None = None
+    available: int | None = None
     fingerprint: str
 
 
@@ -107,6 +108,7 @@ def write_dataset(dataset: Dataset, folder: Path) -> None:
             for each in dataset.earlier
         )
         or None,
+        available=dataset.available,
         fingerprint=dataset.fingerprint,
     )
     text = description.model_dump_json(indent=2, exclude_none=True) + "\n"
@@ -218,6 +220,7 @@ def _assemble(
             Earlier(each.points, each.places, each.labels or ())
             for each in description.earlier or ()
         ),
+        available=description.available,
     )
 
 

@@ -99,6 +99,7 @@ def own_table(config: DatasetConfig) -> OwnTable:
         extra=tuple(group),
         unused=tuple(unused),
         held_out=None if held_out is None else tuple(held_out.tolist()),
+        available=height,
     )
     return OwnTable(table, inspection, height)
 

@@ -32,6 +32,7 @@ from modelpred.dataset.seeds import seeded_generator
 from modelpred.dataset.sources import source_table
 from modelpred.dataset.splitting import split
 from modelpred.dataset.tables import Table
+from modelpred.dataset.usage import rows_unused, rows_used, unused_of
 from modelpred.errors import InvalidInput
 
 
@@ -51,12 +52,13 @@ class Dataset:
         classes: original label names in the order of their index; empty for regression.
         rows: original cells of the points, with `row_id` first and the label (with planted ones) last.
         test_rows: original cells of the test rows, in the same form.
-        fingerprint: SHA-256 of all other attributes.
+        fingerprint: SHA-256 of all attributes but `available`.
         label_name: name of the label column.
         scaling: scaling of the features.
         attribution: authors of the table.
         original_labels: [points], before wrong labels were planted; None if none were.
         earlier: positions of the training rows of earlier versions, oldest first.
+        available: number of rows of the source; None if all are training or test rows.
     """
 
     name: str
@@ -76,6 +78,27 @@ class Dataset:
     attribution: str
     original_labels: Int64[Tensor, " points"] | None = None
     earlier: tuple[Earlier, ...] = ()
+    available: int | None = None
+
+    @property
+    def rows_unused(self) -> str:
+        """How many of the source's rows are not used, in words; empty if none."""
+        return rows_unused(
+            len(self.row_ids),
+            len(self.test_row_ids),
+            available=self.available,
+            classes=bool(self.classes),
+        )
+
+    @property
+    def rows_used(self) -> str:
+        """How many of the source's rows are used, in words; empty if all are."""
+        return rows_used(
+            len(self.row_ids),
+            len(self.test_row_ids),
+            available=self.available,
+            classes=bool(self.classes),
+        )
 
     @property
     def feature_names(self) -> tuple[str, ...]:
@@ -152,6 +175,7 @@ def prepare_table(table: Table, config: DatasetConfig, *, since: Dataset | None 
         )
         if known
         else (),
+        available=unused_of(table, points=len(pool_rows), test=len(test_rows)),
     )
     if config.flip:
         dataset = _with_wrong_labels(dataset, share=config.flip, seed=config.seed)
@@ -199,14 +223,14 @@ def _with_wrong_labels(dataset: Dataset, *, share: float, seed: int) -> Dataset:
 
 
 def content_fingerprint(dataset: Dataset) -> str:
-    """SHA-256 over every field but the fingerprint itself.
+    """SHA-256 over every field but the fingerprint itself and the number of rows that are not here.
 
     Numbers enter bit for bit and names with them, so that two data sets share a fingerprint only
     when everything that a later stage can read is equal.
     """
     digest = hashlib.sha256()
     for field in fields(dataset):
-        if field.name == "fingerprint":
+        if field.name in ("fingerprint", "available"):
             continue
         part = getattr(dataset, field.name)
         if part is None:  # nothing was planted

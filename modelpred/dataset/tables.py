@@ -34,6 +34,7 @@ class Table:
         extra: columns that are stored with the rows but are not features, such as a group.
         unused: columns without information in these rows; they may have some in later rows.
         held_out: whether each row is a test row; None if test rows are drawn by number.
+        available: number of rows of the source; None if `rows` are all.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Table:
     extra: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
     held_out: tuple[bool, ...] | None = None
+    available: int | None = None
 
     @property
     def feature_names(self) -> tuple[str, ...]:

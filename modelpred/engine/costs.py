@@ -71,6 +71,7 @@ def estimated_answer_seconds(problem: Problem, plan: Plan) -> float:
 def estimated_fit_seconds(problem: Problem, plan: Plan) -> float:
     """Return about the seconds of fitting the planned predictor to its targets."""
     schedule = plan.predictor.schedule()
-    batches = math.ceil(plan.targets / schedule.batch)
-    answers = plan.targets * 3 * estimated_answer_seconds(problem, plan)
+    targets = plan.targets(len(problem.points.labels))
+    batches = math.ceil(targets / schedule.batch)
+    answers = targets * 3 * estimated_answer_seconds(problem, plan)
     return schedule.epochs * (batches * BATCH_OVERHEAD + answers)

@@ -97,7 +97,7 @@ class Engine:
         exact = self._exact_seconds
         if self._prepared is None:
             answer = estimated_answer_seconds(problem, self.plan)
-            training = self.plan.subsets.total * exact
+            training = self.plan.subsets.drawn(count) * exact
             return Costs(exact, answer, training + estimated_fit_seconds(problem, self.plan))
         if refine not in self._predicted_seconds:
             predictor = self._prepared.predictor

@@ -102,10 +102,9 @@ class Plan:
     subsets: SubsetsConfig
     predictor: PredictorConfig
 
-    @property
-    def targets(self) -> int:
-        """Number of subsets for the fit."""
-        return sum(self.subsets.fit.values())
+    def targets(self, points: int) -> int:
+        """Number of subsets of so many points for the fit."""
+        return sum(self.subsets.counts(points)["fit"].values())
 
     def require_memory(self, model: TargetModel, points: Points) -> None:
         """Check that there is memory for it.
@@ -113,7 +112,7 @@ class Plan:
         Raises:
             InvalidInput: there is less.
         """
-        total = self.subsets.total
+        total = self.subsets.drawn(len(points.labels))
         require_training_memory(model, points, subsets=total)
         require_fit_memory(self.predictor, model, points, subsets=total)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from jinja2 import Environment, StrictUndefined
@@ -65,11 +66,12 @@ def lede(inputs: ReportInputs) -> str:
     family = plain(targets.get("model", "target"))
     strength = "" if targets.get("C") is None else f", C = {plain(targets['C'])}"
     quality = "" if inputs.baseline is None else f" {inputs.baseline.sentence}"
+    used = "" if dataset.available is None else f"; {dataset.rows_unused}"
     return (
         f"The model ({family}{strength}) predicts {dataset.label_name} from "
         f"{count(len(dataset.feature_names))} features. It was trained on "
         f"{count(len(dataset.row_ids))} rows and judged on {count(len(dataset.test_row_ids))} "
-        f"others.{quality}"
+        f"others{used}.{quality}"
     )
 
 
@@ -94,13 +96,22 @@ def trust_section(inputs: ReportInputs) -> Section:
     return Section("trust", "How far to trust the predictions", blocks)
 
 
+def _fitted(inputs: ReportInputs) -> int | None:
+    """Number of subsets that the predictor was fitted to; None if it is not known."""
+    trained = inputs.targets_metrics.get("by_design")
+    if isinstance(trained, Mapping):
+        counts = cast("Mapping[str, Mapping[str, int]]", trained)
+        return sum(row["subsets"] for name, row in counts.items() if name.startswith("fit-"))
+    asked = _section(inputs, "subsets").get("fit")
+    return sum(asked.values()) if isinstance(asked, Mapping) else None
+
+
 def _times(inputs: ReportInputs) -> list[str]:
     """What was fitted to how many models, and the times of a prediction and of retraining."""
     found = verdicts(inputs.fidelity)
     if not found:
         return []
-    subsets = _section(inputs, "subsets").get("fit")
-    fitted = sum(subsets.values()) if isinstance(subsets, Mapping) else None
+    fitted = _fitted(inputs)
     number_of = f"{count(fitted)} " if fitted else ""
     fit = (
         "All answers above come from predicted models, unless they say retrained. The predictor was "
@@ -193,6 +204,7 @@ def _data_facts(inputs: ReportInputs) -> dict[str, object]:
         "table": dataset.name,
         "training rows": len(dataset.row_ids),
         "test rows": len(dataset.test_row_ids),
+        **({"rows used": dataset.rows_used} if dataset.rows_used else {}),
         "features": len(dataset.feature_names),
         "label": dataset.label_name,
         **({"training rows by class": classes} if classes else {}),

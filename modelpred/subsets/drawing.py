@@ -13,7 +13,7 @@ from modelpred.dataset import seeded_generator
 from modelpred.dataset.growing import Earlier
 from modelpred.errors import InvalidInput
 from modelpred.subsets.classes import SIZES, Classes
-from modelpred.subsets.config import DESIGNS, ROLES, Design, SubsetsConfig
+from modelpred.subsets.config import DESIGNS, ROLES, SubsetsConfig
 from modelpred.subsets.designs import (
     DRAWN_BYTES,
     DRAWN_TOGETHER,
@@ -49,7 +49,7 @@ def draw_subsets(
     (`modelpred.subsets.classes`); they stay where no draw has every class.
 
     Args:
-        config: how many of each.
+        config: how many of each, and the scale for large pools.
         points: number of rows now.
         labels: class of each row as an index; None for a regression, which lacks nothing.
         earlier: where the rows of the versions before are, oldest first; none for a new pool.
@@ -60,7 +60,8 @@ def draw_subsets(
             memory can hold, or labels of another number of rows.
     """
     require_points(points)
-    require_subset_memory(config.total, points, each=WRITTEN_BYTES if written else DRAWN_BYTES)
+    asked = config.drawn(points)
+    require_subset_memory(asked, points, each=WRITTEN_BYTES if written else DRAWN_BYTES)
     if labels is not None and len(labels) != points:
         raise InvalidInput(f"labels of {len(labels)} rows were given for {points} points")
     drawn, redrawn = _drawn(
@@ -79,6 +80,7 @@ def _drawn(
 ) -> tuple[Subsets, set[str]]:
     """The subsets, and the ids of those that were drawn again because they lacked a class."""
     require_points(points)
+    asked = config.counts(points)
     drawer = _Drawer(seed=config.seed, points=points, classes=classes)
     kept, redrawn = _kept(config, earlier, drawer, points=points)
     ids: list[str] = []
@@ -86,7 +88,7 @@ def _drawn(
     designs: list[str] = []
     weights: list[Rows] = []
     for role in ROLES:
-        counts: dict[Design, int] = getattr(config, role)
+        counts = asked[role]
         grown = f"grown{len(earlier)}-" if earlier and role == "fit" else ""
         if not any(counts.values()):
             raise InvalidInput(

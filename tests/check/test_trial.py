@@ -136,7 +136,7 @@ def test_no_more_cores_help_than_there_are_blocks():
 
 
 def test_more_subsets_keep_their_proportions():
-    usual, tenfold = SubsetsConfig(), usual_subsets(65_000)
+    usual, tenfold = SubsetsConfig(scale=1.0), usual_subsets(65_000)
     assert usual_subsets(6500) == usual
     for role in ROLES:
         counts = getattr(usual, role)
