@@ -186,6 +186,26 @@ def serve(
     )  # fmt: skip
 
 
+@app.command()
+def explore(
+    folder: Annotated[
+        Path, typer.Argument(help="What ModelPred.save wrote, or a project with artifacts/.")
+    ] = Path(),
+    *,
+    port: Annotated[int, typer.Option(help="Port to listen on; 0: any.", min=0, max=65535)] = 5002,
+    browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True,
+) -> None:
+    """Show a page on which training rows are edited and the retrained model is seen, until stopped."""
+    require(("fastapi", "starlette", "uvicorn"))
+    from modelpred.errors import InvalidInput  # noqa: PLC0415
+    from modelpred.page import serve_folder  # noqa: PLC0415
+
+    try:
+        serve_folder(folder, port=port, opened=browser, say=typer.echo)
+    except InvalidInput as error:
+        sys.exit(str(error))
+
+
 @app.command("lds")
 def score_attributions(
     files: list[Path],

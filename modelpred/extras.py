@@ -16,7 +16,7 @@ EXTRAS = {
         *("prefect", "dvc", "mlflow"),
         *("fastapi", "sqlalchemy"),
     ),
-    "page": ("starlette", "uvicorn"),
+    "page": ("fastapi", "starlette", "uvicorn"),
     "openml": ("pandas",),
     "dask": ("prefect_dask", "dask"),
     "ray": ("prefect_ray", "ray"),

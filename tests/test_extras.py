@@ -79,11 +79,13 @@ USES = {
         )
     },
     command("serve", "a"): frozenset({"mlflow", "starlette", "uvicorn"}),
+    command("explore", "a"): frozenset({"fastapi", "starlette", "uvicorn"}),
     command("check", "openml:adult", "--label", "class"): frozenset({"pandas"}),
     **{program(name): PIPELINE for name in ("publish", "pipeline", "schedule", "versions", "grid")},
     "from modelpred.registry import publish": frozenset({"mlflow"}),
     "from modelpred.targets.remote import UrlStore; UrlStore('s3://a/b')": frozenset({"s3fs"}),
     "import modelpred.serving": frozenset({"starlette"}),
+    "import modelpred.page": frozenset({"fastapi", "starlette", "uvicorn"}),
 }
 # Needs no extra: input in, one line or an answer out.
 FREE = (

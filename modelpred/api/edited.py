@@ -27,8 +27,10 @@ from modelpred.estimators import (
     Estimator,
     adapted_coefficients,
     coefficient_table,
+    estimator_source,
     fitted_estimator,
 )
+from modelpred.metrics import reliability_table
 from modelpred.numbers import Number
 from modelpred.predictor import Predictor
 from modelpred.refits import Retraining
@@ -286,6 +288,28 @@ class EditedModel:
         }
         return coefficient_table(models, self.reference.reading.labels.names)
 
+    def to_python(self) -> str:
+        """Python that builds the model as a fitted estimator of scikit-learn, with its numbers in.
+
+        Its columns are those of `coefficients`: numbers of the table as they are, and a column of
+        0 and 1 for each level of a category.
+
+        Raises:
+            InvalidInput: scikit-learn has no such estimator.
+        """
+        reading = self.reference.reading
+        filled = [
+            f"{column.name}: a missing cell is {column.fill:g}"
+            for column in reading.encoding.columns
+            if column.kind == "number" and column.missing
+        ]
+        return estimator_source(
+            self._model.name,
+            self._coefficients(self.parameters),
+            reading.labels.names,
+            about=[self.edit.removesuffix(":"), *filled],
+        )
+
     def _coefficients(self, parameters: NDArray[np.float64]) -> Coefficients:
         reading, model = self.reference.reading, self._model
         if isinstance(reading.adapted, Adapted):
@@ -378,6 +402,26 @@ class EditedModel:
             distance=float(moved / torch.linalg.vector_norm(self.reference.full_parameters)),
             certificate=self.certificate,
         )
+
+    def reliability(self, *, bins: int = 10) -> pl.DataFrame:
+        """Confidence and accuracy on the default rows, before and after the edit, by bins.
+
+        Columns: model (before, after) and those of `modelpred.metrics.reliability_table`.
+
+        Raises:
+            InvalidInput: the family has no probabilities (svm, ridge).
+        """
+        points = self.reference.points
+        models = {"before": self.reference.full_parameters, "after": self._theta}
+        tables = [
+            reliability_table(
+                self._model.probabilities(self._scores(theta, points.features))[0],
+                points.labels,
+                bins=bins,
+            ).insert_column(0, pl.lit(side).alias("model"))
+            for side, theta in models.items()
+        ]
+        return pl.concat(tables)
 
     @property
     def _model(self) -> TargetModel:

@@ -1,7 +1,7 @@
 """The model after an edit of the training set: row weights, new labels and added rows together."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,7 +12,8 @@ from modelpred.api.edited import EditedModel
 from modelpred.api.files import Fitted
 from modelpred.api.frames import is_frame, row_names
 from modelpred.api.inputs import ArrayLike, RowNames, positions_of, unique_ids
-from modelpred.engine import require_engine
+from modelpred.engine import Engine, problem_of, require_engine
+from modelpred.errors import InvalidInput
 from modelpred.numbers import Number, real_number
 from modelpred.predictor.predictor import LARGEST_WEIGHT
 from modelpred.refits import Progress, silent
@@ -115,6 +116,29 @@ def model_of(
         edit.words, edit.weights, predictor=predictor, reference=fitted.reference,
         engine=choice, refine=refine, bounded=bounded,
     )  # fmt: skip
+
+
+def fit_of(fitted: Fitted, model: EditedModel) -> Fitted:
+    """Return the fit with the rows that an edit leaves; a row that counts k times has k times its weight.
+
+    Raises:
+        InvalidInput: no row of some class is left.
+    """
+    if model.notes:
+        raise InvalidInput(f"{model.notes[0]}; undo a part of the edit")
+    weights = torch.from_numpy(model.weights)
+    held = weights.nonzero()[:, 0]
+    points = model.points.take(held)
+    if bool((weights[held] != 1).any()):
+        points = replace(points, sample_weight=points.factors * weights[held])
+    row_ids = tuple(model.row_ids[row] for row in held.tolist())
+    engine, old = fitted.engine, fitted.problem
+    problem = problem_of(old.model, points, tolerance=old.tolerance, row_ids=row_ids)
+    prepared = None
+    if engine.is_prepared:
+        predictor = engine.predictor.for_points(points, row_ids=row_ids)
+        prepared = replace(engine.prepared(), predictor=predictor)
+    return replace(fitted, engine=Engine(problem, engine.plan, prepared))
 
 
 def ids_with(

@@ -22,8 +22,8 @@ from modelpred.api.attribution import Attribution, Explanation, attributed, expl
 from modelpred.api.contexts import context_of
 from modelpred.api.conventions import changed, score, tags, with_nested
 from modelpred.api.edited import EditedModel
-from modelpred.api.edits import TrainingSet, edited_set, ids_with, model_of
-from modelpred.api.files import Fitted, read_fitted, write_fitted
+from modelpred.api.edits import TrainingSet, edited_set, fit_of, ids_with, model_of
+from modelpred.api.files import DESCRIPTION_FILE, Fitted, read_fitted, write_fitted
 from modelpred.api.forgetting import Forgotten, Given, remaining
 from modelpred.api.frames import is_frame, require_same_rows, row_names, usable_columns
 from modelpred.api.inputs import (
@@ -40,6 +40,7 @@ from modelpred.api.labels import Labels, learn_labels
 from modelpred.api.printing import WideTable
 from modelpred.api.progress import progress_bar
 from modelpred.api.reading import Reading, dataset_of, encoded_cells, encoding_of, levels_of
+from modelpred.api.runs import is_run, read_run
 from modelpred.api.settings import (
     AUTO,
     SCALINGS,
@@ -696,8 +697,8 @@ class ModelPred:
 
     def values(
         self,
-        X_test: ArrayLike,
-        y_test: ArrayLike,
+        X_test: ArrayLike | None = None,
+        y_test: ArrayLike | None = None,
         *,
         method: str = "shapley",
         groups: Groups | None = None,
@@ -714,7 +715,8 @@ class ModelPred:
         standard_error, rank. Up to 16 players are enumerated and have no error.
 
         Args:
-            X_test: rows to score models on, unscaled, with the columns of the fit.
+            X_test: rows to score models on, unscaled, with the columns of the fit; by default the
+                test rows of the fit, or else the training rows.
             y_test: their labels.
             method: shapley, banzhaf, beta_shapley (`alpha=`, `beta=`) or leave_one_out.
             groups: the group of each training row (a vendor, a source, a day).
@@ -731,7 +733,11 @@ class ModelPred:
         Raises:
             InvalidInput: tables, groups or settings that cannot be used.
         """
-        test = self._ready.reading.points(X_test, y_test, what="_test")
+        if (X_test is None) != (y_test is None):
+            raise InvalidInput("values takes rows with their labels, or neither; pass both")
+        test = self._ready.scored_points
+        if X_test is not None and y_test is not None:
+            test = self._ready.reading.points(X_test, y_test, what="_test")
         models = models_of_values(
             len(self.row_ids), groups=groups, method=method, permutations=permutations
         )
@@ -926,6 +932,7 @@ class ModelPred:
         largest: Number = 0.5,
         refine: Number = 1,
         engine: str = "auto",
+        model: EditedModel | None = None,
     ) -> Explanation:
         """Which training rows a prediction rests on, and which few must go for it to flip.
 
@@ -937,17 +944,18 @@ class ModelPred:
             refine: as `predict_parameters`; margins of a flip are small, so that exactness pays.
             engine: exact retrains the models, predicted predicts them, auto takes what costs less;
                 `engine_used` says which.
+            model: of an edit, whose prediction is explained by the rows that it leaves; default: the
+                model of all rows.
 
         Raises:
-            InvalidInput: other columns, or not one row.
+            InvalidInput: other columns, not one row, or a model whose rows lack a class.
         """
-        ready = self._ready
+        ready = self._ready if model is None else fit_of(self._ready, model)
         row = one_row(x)
-        models = EXPLAINING * len(self.row_ids)
-        with self._context(ready.scored_points, engine, models=models, refine=refine) as (
-            context,
-            choice,
-        ):
+        models = EXPLAINING * len(ready.problem.row_ids)
+        with self._context(
+            ready.scored_points, engine, models=models, refine=refine, fitted=ready
+        ) as (context, choice):
             return explained(
                 context,
                 ready.reading.labels,
@@ -1013,12 +1021,14 @@ class ModelPred:
 
     @classmethod
     def load(cls, folder: str | Path) -> "ModelPred":
-        """What `save` wrote, checked; nothing in the files is executed.
+        """What `save` wrote, or a project whose pipeline has run; checked, and nothing is executed.
 
         Raises:
             InvalidInput: a file is missing, damaged, or belongs to another fit.
         """
-        fitted, asked = read_fitted(Path(folder))
+        folder = Path(folder)
+        saved = (folder / DESCRIPTION_FILE).is_file() or not is_run(folder)
+        fitted, asked = read_fitted(folder) if saved else read_run(folder)
         loaded = cls(
             asked.target,
             subsets=subsets_argument(asked.subsets, asked.seed),
@@ -1044,21 +1054,31 @@ class ModelPred:
             raise InvalidInput("this ModelPred is not fitted; call fit(X, y) first")
         return self._given
 
-    def _choose(self, engine: str, *, models: int, refine: Number) -> EngineChoice:
-        """The engine for so many models, which `engine_used` shows."""
-        self._engine_used = self._ready.engine.choose(engine, models=models, refine=refine)
+    def _choose(
+        self, engine: str, *, models: int, refine: Number, fitted: Fitted | None = None
+    ) -> EngineChoice:
+        """The engine for so many models, of this fit or another, which `engine_used` shows."""
+        engines = (fitted or self._ready).engine
+        self._engine_used = engines.choose(engine, models=models, refine=refine)
         return self._engine_used
 
     @contextmanager
     def _context(
-        self, test_points: Points, engine: str, *, models: int, refine: Number
+        self,
+        test_points: Points,
+        engine: str,
+        *,
+        models: int,
+        refine: Number,
+        fitted: Fitted | None = None,
     ) -> Generator[tuple[StudyContext, EngineChoice]]:
         """The input of a study that needs so many models, and the engine that gives them."""
-        choice = self._choose(engine, models=models, refine=refine)
+        fitted = fitted or self._ready
+        choice = self._choose(engine, models=models, refine=refine, fitted=fitted)
         with (
             progress_bar(shown=self._progress) as report,
             context_of(
-                self._ready, test_points, choice=choice, refine=refine, progress=report
+                fitted, test_points, choice=choice, refine=refine, progress=report
             ) as context,
         ):
             yield context, choice
@@ -1068,6 +1088,11 @@ class ModelPred:
         engine = self._ready.engine
         with progress_bar(shown=self._progress and not engine.is_prepared) as report:
             return engine.prepared(progress=report)
+
+    @property
+    def fitted(self) -> Fitted:
+        """All that the fit made; its parts may change between versions."""
+        return self._ready
 
     @property
     def _ready(self) -> Fitted:

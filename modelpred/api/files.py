@@ -159,7 +159,7 @@ def read_fitted(folder: Path) -> tuple[Fitted, Asked]:
     problem = problem_of(
         predictor.model, predictor.points, tolerance=description.tolerance, row_ids=dataset.row_ids
     )
-    targets = _read_targets(folder / "targets", description.redrawn)
+    targets = read_targets(folder / "targets", description.redrawn)
     if not torch.equal(predictor.points.features, dataset.features):
         raise _unusable(folder / "predictor", "it was fitted to other rows than those of dataset/")
     asked = description.asked
@@ -209,7 +209,8 @@ def _rows(trained: TrainedTargets, rows: list[int]) -> TrainedTargets:
     return TrainedTargets(**{name: getattr(trained, name)[rows] for name in COLUMNS})
 
 
-def _read_targets(folder: Path, redrawn: dict[str, int]) -> Targets:
+def read_targets(folder: Path, redrawn: dict[str, int]) -> Targets:
+    """The trained subsets of a folder of shards; `redrawn` counts those drawn again, by design."""
     shards = list(read_shards(folder))
     if len({(s.block.weights.shape[1], s.trained.parameters.shape[1]) for s in shards}) != 1:
         raise _unusable(folder, "its shards differ in width, or there are none")

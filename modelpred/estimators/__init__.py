@@ -11,6 +11,7 @@ from modelpred.estimators.export import (
     fitted_estimator,
 )
 from modelpred.estimators.mapping import Estimator
+from modelpred.estimators.source import estimator_source
 from modelpred.estimators.torch_head import AdaptedModule, TorchHead, adapted_module
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "adapted_coefficients",
     "adapted_module",
     "coefficient_table",
+    "estimator_source",
     "fitted_estimator",
     "weight_column",
 ]

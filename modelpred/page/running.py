@@ -1,0 +1,126 @@
+"""Runs the page: until Ctrl-C for the command, in a thread for a notebook."""
+
+import socket
+import threading
+import time
+import webbrowser
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from modelpred.api import ModelPred
+from modelpred.errors import InvalidInput
+from modelpred.extras import optional_imports
+from modelpred.page.app import application
+from modelpred.page.scores import studies_of
+from modelpred.page.subject import Subject
+
+with optional_imports():
+    import uvicorn
+
+HOST = "127.0.0.1"
+PORT = 5002
+MOST_CONNECTIONS = 128
+START_SECONDS = 30
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page that runs in a thread; `stop` ends it.
+
+    Attributes:
+        address: to open in a browser on this machine.
+    """
+
+    address: str
+    _server: uvicorn.Server
+    _thread: threading.Thread
+
+    def stop(self) -> None:
+        """End the server."""
+        self._server.should_exit = True
+        self._thread.join(START_SECONDS)
+
+    def __str__(self) -> str:
+        """The address."""
+        return f"{self.address} (stop() ends it)"
+
+
+def explore(mp: ModelPred, *, name: str = "", port: int = 0) -> Page:
+    """Show a fitted ModelPred on a page, from a thread of this process.
+
+    Args:
+        mp: the fit.
+        name: shown as the title; by default the name of the table.
+        port: to listen on, on 127.0.0.1; 0: any free one.
+
+    Raises:
+        InvalidInput: it is not fitted, or the port is in use.
+    """
+    subject = Subject(mp, name or mp.fitted.dataset.name)
+    listening = _listening(port)
+    server = _server(subject)
+    thread = threading.Thread(
+        target=server.run, kwargs={"sockets": [listening]}, name="explore", daemon=True
+    )
+    thread.start()
+    until = time.monotonic() + START_SECONDS
+    while not server.started and thread.is_alive() and time.monotonic() < until:
+        time.sleep(0.01)
+    return Page(_address(listening), server, thread)
+
+
+def serve_folder(folder: Path, *, port: int, opened: bool, say: Callable[[str], None]) -> None:
+    """Serve the page of a folder until Ctrl-C.
+
+    Args:
+        folder: of a saved ModelPred, or a project with artifacts/.
+        port: to listen on.
+        opened: whether to open a browser.
+        say: prints a line.
+
+    Raises:
+        InvalidInput: the folder holds neither, or the port is in use.
+    """
+    listening = _listening(port)
+    mp = ModelPred.load(folder)
+    subject = Subject(mp, _name(mp, folder), str(folder), studies_of(folder))
+    address = _address(listening)
+    say(f"What if? {subject.name}: {address} (Ctrl-C ends it)")
+    if opened:
+        webbrowser.open(address)
+    _server(subject).run(sockets=[listening])
+
+
+def _name(mp: ModelPred, folder: Path) -> str:
+    name = mp.fitted.dataset.name
+    return folder.resolve().name if name == "notebook" else name
+
+
+def _server(subject: Subject) -> uvicorn.Server:
+    return uvicorn.Server(
+        uvicorn.Config(
+            application(subject),
+            log_level="warning",
+            server_header=False,
+            limit_concurrency=MOST_CONNECTIONS,
+            timeout_graceful_shutdown=2,
+        )
+    )
+
+
+def _listening(port: int) -> socket.socket:
+    listening = socket.socket()
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((HOST, port))
+    except OSError as error:
+        listening.close()
+        raise InvalidInput(
+            f"port {port} of {HOST} cannot be used ({error.strerror}); choose another with --port"
+        ) from error
+    return listening
+
+
+def _address(listening: socket.socket) -> str:
+    return f"http://{HOST}:{listening.getsockname()[1]}/"

@@ -1,0 +1,180 @@
+"""A fitted ModelPred as the page sees it: its table, its classes, and the models of edits."""
+
+import hashlib
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from threading import Lock
+from typing import Any, final
+
+import numpy as np
+import polars as pl
+
+from modelpred.api import EditedModel, ModelPred
+from modelpred.dataset import Dataset
+from modelpred.dataset.cells import column_of, known
+from modelpred.errors import InvalidInput
+from modelpred.page.messages import Added, Edit
+
+REMEMBERED = 8  # models of recent edits
+
+
+@final
+@dataclass
+class Subject:
+    """A fitted ModelPred with what the page needs of it.
+
+    Attributes:
+        mp: the fit.
+        name: what the page is called.
+        source: the folder that it was read from; None for one in memory.
+        studies: the folder of the run's studies; None if there is none.
+    """
+
+    mp: ModelPred
+    name: str
+    source: str | None = None
+    studies: Path | None = None
+    _models: "OrderedDict[tuple[str, bool], EditedModel]" = field(
+        default_factory=OrderedDict[tuple[str, bool], EditedModel]
+    )
+    _lock: Lock = field(default_factory=Lock)
+
+    @property
+    def dataset(self) -> Dataset:
+        """The rows of the fit."""
+        return self.mp.fitted.dataset
+
+    @property
+    def regression(self) -> bool:
+        """Whether numbers are predicted."""
+        return self.mp.model.regression
+
+    @property
+    def on(self) -> str:
+        """What kind of rows models are scored on: test rows or training rows."""
+        return self.mp.fitted.reference.on
+
+    @property
+    def scored_rows(self) -> pl.DataFrame:
+        """The cells of the rows that models are scored on."""
+        dataset = self.dataset
+        return dataset.test_rows if len(dataset.test_row_ids) else dataset.rows
+
+    @cached_property
+    def columns(self) -> tuple[str, ...]:
+        """Columns of the table, without the id and the label."""
+        dataset = self.dataset
+        return tuple(
+            name for name in dataset.rows.columns if name not in ("row_id", dataset.label_name)
+        )
+
+    @property
+    def needed_columns(self) -> tuple[str, ...]:
+        """Columns that an added row must have."""
+        return self.dataset.encoding.column_names
+
+    @cached_property
+    def places(self) -> dict[str, int]:
+        """The position of each row that models are scored on, by id."""
+        return {row_id: place for place, row_id in enumerate(self.scored_rows["row_id"])}
+
+    def model(self, edit: Edit, *, exact: bool = False) -> EditedModel:
+        """The model of an edit, by the engine that costs less or by retraining; recent ones are kept.
+
+        Raises:
+            InvalidInput: an edit of another table, or one that names what is not there.
+        """
+        key = _key(edit, exact=exact)
+        with self._lock:
+            if key in self._models:
+                self._models.move_to_end(key)
+                return self._models[key]
+        self._require_own(edit)
+        added = self.added(edit.added)
+        model = self.mp.edit(
+            weights=edit.weights,
+            labels={row: self.label(label) for row, label in edit.labels.items()},
+            added=added,
+            engine="exact" if exact else "auto",
+            bounded=False,
+        )
+        self._remember(key, model)
+        return model
+
+    def bounded(self, edit: Edit) -> EditedModel:
+        """The predicted model of an edit with its certificate."""
+        model = self.model(edit)
+        if model.certificate is None:
+            model = model.with_certificate()
+            self._remember(_key(edit, exact=False), model)
+        return model
+
+    def _remember(self, key: tuple[str, bool], model: EditedModel) -> None:
+        with self._lock:
+            self._models[key] = model
+            while len(self._models) > REMEMBERED:
+                self._models.popitem(last=False)
+
+    def _require_own(self, edit: Edit) -> None:
+        if edit.table != self.dataset.fingerprint:
+            raise InvalidInput(
+                "this edit was made for another table or another version of it; press Reset"
+            )
+        if len(edit.weights) > len(self.mp.row_ids) + (len(edit.added.rows) if edit.added else 0):
+            raise InvalidInput("the edit names more rows than there are")
+
+    def added(self, added: Added | None) -> tuple[pl.DataFrame, Any] | None:
+        """Added rows as a table and its labels; None for none."""
+        if added is None or not added.rows:
+            return None
+        if len(added.labels) != len(added.rows):
+            raise InvalidInput(f"{len(added.labels)} labels for {len(added.rows)} added rows")
+        labels = np.array([self.label(label) for label in added.labels])
+        return self.cells(added), labels
+
+    def cells(self, added: Added) -> pl.DataFrame:
+        """Cells that were sent, as a table of text."""
+        for place, row in enumerate(added.rows):
+            if len(row) != len(added.columns):
+                raise InvalidInput(
+                    f"row {place + 1} has {len(row)} cells for {len(added.columns)} columns"
+                )
+        if len(set(added.columns)) != len(added.columns):
+            raise InvalidInput("a column is named twice; name each once")
+        return pl.DataFrame(
+            {
+                name: pl.Series([row[at] for row in added.rows], dtype=pl.String)
+                for at, name in enumerate(added.columns)
+            }
+        )
+
+    def label(self, label: str) -> Any:  # noqa: ANN401 - of the type of the fit's labels
+        """A label as the fit was given it, from its text."""
+        if self.regression:
+            try:
+                return float(label)
+            except ValueError:
+                raise InvalidInput(f"the label {label!r} is no number") from None
+        classes = self.dataset.classes
+        if label not in classes:
+            shown = ", ".join(classes[:10]) + (", ..." if len(classes) > 10 else "")
+            raise InvalidInput(f"{label!r} is no class of the fit; expected one of {shown}")
+        return self.mp.classes[classes.index(label)]
+
+
+def _key(edit: Edit, *, exact: bool) -> tuple[str, bool]:
+    return hashlib.sha256(edit.model_dump_json().encode()).hexdigest(), exact
+
+
+def shown_column(rows: pl.DataFrame, name: str) -> pl.Series:
+    """A column for the page: numbers as float64, everything else as text; null where missing."""
+    cells = known(column_of(rows, name))
+    if cells.dtype.is_numeric():
+        return cells.cast(pl.Float64)
+    if cells.dtype == pl.Boolean:
+        return cells.cast(pl.String)
+    if cells.dtype.is_temporal():
+        return cells.cast(pl.String).str.strip_suffix(" 00:00:00.000000")
+    return cells.cast(pl.String, strict=False)
