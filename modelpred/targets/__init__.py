@@ -3,12 +3,14 @@
 from modelpred.targets.families import TargetsConfig, target_model
 from modelpred.targets.model import TargetModel
 from modelpred.targets.points import Points, points_of
+from modelpred.targets.torch_target import TorchTarget
 from modelpred.targets.training import TrainedTargets, train_targets
 
 __all__ = [
     "Points",
     "TargetModel",
     "TargetsConfig",
+    "TorchTarget",
     "TrainedTargets",
     "points_of",
     "target_model",

@@ -51,6 +51,7 @@ class TargetModel(ABC):
     regression: ClassVar[bool]
     probabilistic: ClassVar[bool]  # whether `probabilities` are defined
     quadratic: ClassVar[bool] = False  # whether the objective is, so that one Newton step is exact
+    positional: ClassVar[bool] = False  # whether rows are used by their places in the pool
 
     @property
     def optimum(self) -> "ConvexFamily | None":

@@ -168,7 +168,8 @@ def shard_fingerprint(
 ) -> str:
     """The SHA-256, in hex, of everything that the numbers of a shard follow from.
 
-    Rows that no subset of the block takes do not count: a shard outlives them, and rows added later.
+    Rows that no subset of the block takes do not count: a shard outlives them, and rows added later;
+    except of a family whose training takes rows by their places in the pool.
 
     Args:
         rows: contents of the pool's rows; those that the block takes count.
@@ -190,6 +191,8 @@ def shard_fingerprint(
         "designs": block.designs,
         "shape": [len(block), len(used)],
     }
+    if model.positional:
+        told["places"] = [len(rows.digests), *used.tolist()]
     digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
     digest.update(b"".join(rows.digests[row] for row in used.tolist()))
     digest.update(block.weights[:, used].cpu().numpy().astype("<i4").tobytes())

@@ -39,7 +39,7 @@ class TrainedTargets:
     """A row per subset; arrays are of the kind (numpy or torch) that the features were.
 
     Attributes:
-        parameters: float64 [subsets, parameters].
+        parameters: [subsets, parameters]; float64, or float32 of a family that is trained in it.
         objective: the subset's own objective there.
         gradient_norm: largest absolute entry of its gradient there.
         converged: the row is the answer: ||theta - optimum|| <= tolerance ||optimum||, and so for
@@ -263,7 +263,8 @@ def _joined(
     """All blocks' rows as one table, each row in its place."""
     empty = torch.zeros(0, dtype=torch.float64, device=places.device)
     flags = empty.bool()
-    none = Solution(empty.reshape(0, size), empty, empty, empty.long(), flags)
+    kind = done[0][0].parameters.dtype if done else empty.dtype
+    none = Solution(empty.reshape(0, size).to(kind), empty, empty, empty.long(), flags)
     parts = [none, *(solution for solution, _ in done)]
     columns = {
         name: torch.cat([getattr(part, name) for part in parts])[places]
