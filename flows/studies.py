@@ -2,8 +2,6 @@
 
 import os
 import sys
-from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +22,16 @@ from flows.runtime import Progress, run_stage
 from modelpred.dataset import read_dataset
 from modelpred.errors import InvalidInput
 from modelpred.params import read_params
-from modelpred.predictor import Predictor, answer_curve, read_predictor
-from modelpred.refits import Retraining, retrainings
+from modelpred.predictor import Predictor, read_predictor
+from modelpred.refits import Retraining
 from modelpred.refits.files import RIVALS_FILE, read_rivals
 from modelpred.refits.retraining import Progress as Report
 from modelpred.studies import STUDIES
+from modelpred.studies.running import run_study
 from modelpred.studies.utility import (
     Preparation,
     StudyContext,
     StudyResult,
-    full_model,
     write_result,
 )
 from modelpred.targets import points_of
@@ -45,19 +43,6 @@ def _preparation(trained: int, predictor: Predictor) -> Preparation | None:
         return None
     seconds = max(epoch["seconds"] for epoch in predictor.history)
     return Preparation(targets=trained, fit_seconds=seconds)
-
-
-def _with_all_variants(context: StudyContext) -> StudyContext:
-    """The context with the predictor's variants and warm-started retraining added to its refits."""
-    predictor, truth = context.refits[context.subject], context.truth
-    start = full_model(context)[0]
-    exact = retrainings(truth.model, truth.points, tolerance=truth.tolerance, start=start)
-    warm = {name: refit for name, refit in exact.items() if name != truth.name}
-    curve = answer_curve(predictor) if isinstance(predictor, Predictor) else {}
-    return replace(
-        context,
-        refits={context.subject: predictor, **curve, **context.refits, **warm},
-    )
 
 
 def run(study: str) -> None:
@@ -94,12 +79,7 @@ def result_of(
     artifacts: Path = ARTIFACTS,
 ) -> StudyResult:
     """The result of a study on a folder of artifacts, with the number of models that failed."""
-    known = context(progress, tolerance=tolerance, artifacts=artifacts)
-    if STUDIES[study].get("curve"):
-        known = _with_all_variants(known)
-    found: StudyResult = import_module(f"modelpred.studies.{study}").run(config, known)
-    failed = {"failed": known.failures.counts(), "failed_told": str(known.failures)}
-    return replace(found, metrics={**found.metrics, **failed})
+    return run_study(study, config, context(progress, tolerance=tolerance, artifacts=artifacts))
 
 
 def headline(study: str, metrics: dict[str, Any]) -> dict[str, float | None]:

@@ -40,6 +40,7 @@ from modelpred.api.labels import Labels, learn_labels
 from modelpred.api.printing import WideTable
 from modelpred.api.progress import progress_bar
 from modelpred.api.reading import Reading, dataset_of, encoded_cells, encoding_of, levels_of
+from modelpred.api.report import NO_TEST, report_of, study_configs
 from modelpred.api.runs import is_run, read_run
 from modelpred.api.settings import (
     AUTO,
@@ -84,7 +85,7 @@ from modelpred.estimators import (
 from modelpred.numbers import MOST_DRAWS, Number, seed_number, whole_number
 from modelpred.predictor import Predictor, PredictorConfig, answer_curve
 from modelpred.predictor import fidelity as fidelity_table
-from modelpred.refits import retrainings, rivals
+from modelpred.refits import Refit, retrainings, rivals
 from modelpred.studies.utility import Scoring, StudyContext
 from modelpred.studies.valuation_methods import SMALL_SUBSETS
 from modelpred.subsets import SubsetsConfig
@@ -152,6 +153,7 @@ class ModelPred:
         self._others = scaling, predictor  # `scaling` and `predictor` are what was fitted
         self._fitted: Fitted | None = None
         self._fidelity: pl.DataFrame | None = None
+        self._other_methods: dict[str, Refit] | None = None
         self._given: Given | None = None
         self._engine_used: EngineChoice | None = None
         self._configure()
@@ -354,7 +356,7 @@ class ModelPred:
             reading, rows, (features, encoded), row_ids, test=test, test_ids=test_ids
         )
         self._fitted = Fitted(dataset, reading, self._engine(dataset, config, sample_weight))
-        self._fidelity = None
+        self._fidelity = self._other_methods = None
         self._engine_used = None
 
     def _engine(
@@ -537,7 +539,7 @@ class ModelPred:
             start = ready.problem.full_parameters
             refits = {
                 **answer_curve(predictor),
-                **rivals(model, points, *bank.usable(role="fit"), tolerance=tolerance),
+                **self._rivals(),
                 **retrainings(model, points, tolerance=tolerance, start=start),
             }
             test = ready.test_points
@@ -551,6 +553,49 @@ class ModelPred:
             names = {} if test else {"test_loss_error": "pool_loss_error"}
             self._fidelity = WideTable(table.rename(names))
         return self._fidelity
+
+    def _rivals(self) -> dict[str, Refit]:
+        """The other methods, fitted to the same targets at the first call."""
+        if self._other_methods is None:
+            problem, targets = self._ready.problem, self.bank.usable(role="fit")
+            self._other_methods = rivals(
+                problem.model, problem.points, *targets, tolerance=problem.tolerance
+            )
+        return self._other_methods
+
+    def report(
+        self, folder: str | Path, *, rows: Number = 10, **studies: Mapping[str, Any]
+    ) -> Path:
+        """Run all studies and write the pipeline's report, one HTML file that needs no network.
+
+        Args:
+            folder: to write index.html to.
+            rows: how many of the most and of the least valuable rows are listed.
+            studies: settings that differ from a study's defaults, such as
+                `valuation={"permutations": 20}`; sections and keys are those of params.yaml.
+
+        Returns:
+            The path of index.html.
+
+        Raises:
+            InvalidInput: an unknown study or setting, or a fit without test rows.
+        """
+        configs = study_configs(studies)
+        listed = whole_number(rows, "rows", least=1, most=100)
+        ready = self._ready
+        if ready.test_points is None:
+            raise InvalidInput(NO_TEST)
+        with progress_bar(shown=self._progress) as progress:
+            ready.engine.prepared(progress=progress)
+            return report_of(
+                ready,
+                Path(folder),
+                configs=configs,
+                fidelity=self.fidelity(),
+                others=self._rivals(),
+                rows=listed,
+                progress=progress,
+            )
 
     def without(self, rows: RowNames, *, engine: str = "auto", refine: Number = 0) -> EditedModel:
         """The model without these training rows.
