@@ -3,6 +3,7 @@
 from modelpred.api.attribution import Attribution, Explanation, FlippingRows
 from modelpred.api.edited import Comparison, EditedModel
 from modelpred.api.estimator import ModelPred
+from modelpred.api.suspects import Suspects
 from modelpred.api.uncertainty import MemorizedRows, PredictiveDistribution
 
 __all__ = [
@@ -14,4 +15,5 @@ __all__ = [
     "MemorizedRows",
     "ModelPred",
     "PredictiveDistribution",
+    "Suspects",
 ]

@@ -54,6 +54,7 @@ from modelpred.api.settings import (
     subsets_config,
     targets_config,
 )
+from modelpred.api.suspects import Suspects, suspicious_rows
 from modelpred.api.uncertainty import (
     MemorizedRows,
     PredictiveDistribution,
@@ -66,7 +67,6 @@ from modelpred.api.values import (
     estimated_values,
     models_of_selection,
     models_of_values,
-    suspicious_rows,
 )
 from modelpred.dataset import Dataset
 from modelpred.dataset.config import ScalingName
@@ -86,8 +86,8 @@ from modelpred.numbers import MOST_DRAWS, Number, seed_number, whole_number
 from modelpred.predictor import Predictor, PredictorConfig, answer_curve
 from modelpred.predictor import fidelity as fidelity_table
 from modelpred.refits import Refit, retrainings, rivals
+from modelpred.studies.held_out import PARTS, rounds_of
 from modelpred.studies.utility import Scoring, StudyContext
-from modelpred.studies.valuation_methods import SMALL_SUBSETS
 from modelpred.subsets import SubsetsConfig
 from modelpred.targets import Points, TargetModel, TargetsConfig, points_of
 from modelpred.targets.families import FAMILIES
@@ -796,23 +796,47 @@ class ModelPred:
             )
 
     def suspects(
-        self, *, refine: Number = 0, engine: str = "auto", seed: Number = 0
-    ) -> pl.DataFrame:
-        """The training rows, the one whose label looks most wrong first; no test rows are needed.
+        self,
+        others: tuple[ArrayLike, ArrayLike] | None = None,
+        *,
+        other_ids: RowNames | None = None,
+        forest: bool = False,
+        refine: Number = 0,
+        engine: str = "auto",
+        seed: Number = 0,
+    ) -> Suspects:
+        """Rows whose label looks wrong, and how many are; no test rows are needed.
 
-        Columns: row_id, position, label, suggested (the likeliest class; only of families with
-        probabilities) and confidence: how sure models of a tenth to a fifth of the rows, without
-        this one, are of its label; negative where they would rather have another.
+        Models of an eighth of the training rows judge the labels of all other rows.
 
         Args:
+            others: rows with labels that were not trained on, to judge, too.
+            other_ids: a name for each of them; default: other-0, other-1, ...
+            forest: average the models' probabilities with those of a random forest of
+                scikit-learn; finds more where classes are not divided by a linear score.
             refine: as `predict_parameters`.
             engine: exact retrains the models, predicted predicts them, auto takes what costs less;
                 `engine_used` says which.
-            seed: of the subsets.
+            seed: of the parts and of the forest.
+
+        Raises:
+            InvalidInput: tables that cannot be used, or a forest for svm or a regression.
         """
-        pool = self._ready.problem.points
-        with self._context(pool, engine, models=SMALL_SUBSETS, refine=refine) as (context, _):
-            return suspicious_rows(context, classes=self.classes, seed=seed)
+        ready = self._ready
+        pool = ready.problem.points
+        more = None if others is None else ready.reading.points(*others, what="_others")
+        count = 0 if more is None else len(more.labels)
+        named = [f"other-{row}" for row in range(count)] if other_ids is None else other_ids
+        models = rounds_of(len(pool.labels)) * PARTS
+        with self._context(pool, engine, models=models, refine=refine) as (context, _):
+            return suspicious_rows(
+                context,
+                ready.reading.labels,
+                seed=seed,
+                forest=forest,
+                others=more,
+                other_ids=unique_ids(named, rows=count),
+            )
 
     def select(
         self,

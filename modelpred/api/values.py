@@ -1,6 +1,6 @@
-"""Values of rows, suspicious labels and selections of rows for a fitted ModelPred.
+"""Values of rows and selections of rows for a fitted ModelPred.
 
-The estimators are those of the studies (semivalues.py, valuation_methods.py, greedy_selection.py).
+The estimators are those of the studies (semivalues.py, greedy_selection.py).
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,6 @@ from modelpred.studies.utility import (
     require_utility,
 )
 from modelpred.studies.valuation import ValuationConfig, value_table, values_of
-from modelpred.studies.valuation_methods import confidence, held_out_evidence
 
 STRIDE = 8  # one in this many of the remaining rows is removed before they are scored again
 Groups = Sequence[Any] | NDArray[Any] | pl.Series
@@ -141,25 +140,6 @@ def _with_rows(context: StudyContext, groups: Groups) -> StudyContext:
 def _joint(game: Utility, members: Tensor) -> Utility:
     """The game whose players are groups of rows."""
     return lambda weights: game(weights.double() @ members.double())
-
-
-def suspicious_rows(context: StudyContext, *, classes: NDArray[Any], seed: Number) -> pl.DataFrame:
-    """Return all rows, sorted by the confidence in their label of models without them, lowest first.
-
-    Columns: row_id, position, label, suggested (the most probable class; only for families with
-    probabilities) and confidence, see studies/valuation_methods.py.
-    """
-    labels = context.points.labels
-    generator = context.generator(seed=seed_number(seed), study="suspects", block=0)
-    held_out = held_out_evidence(context.refits[context.subject], context, generator=generator)
-    scores = confidence(held_out, labels)
-    named = classes[labels.numpy()] if len(classes) else labels.numpy()
-    table = pl.DataFrame(
-        {"row_id": list(context.row_ids), "position": np.arange(context.pool), "label": named}
-    )
-    if held_out.shape[1] > 1:
-        table = table.with_columns(suggested=pl.Series(classes[held_out.argmax(dim=1).numpy()]))
-    return table.with_columns(confidence=pl.Series(scores)).sort("confidence", maintain_order=True)
 
 
 def chosen_rows(

@@ -18,19 +18,35 @@ from modelpred.studies.utility import StudyResult
 def labels_blocks(inputs: ReportInputs, result: StudyResult) -> list[Block]:
     """The most suspicious rows with their cells; with planted labels, the recall of every method."""
     suspects = _suspect_table(inputs, result)
+    number_wrong = _estimated(result)
     if not result.metrics["planted"]:
         words = (
             "No wrong labels were planted in this run, so the suspects were not checked. Set "
             "dataset.flip to plant some and measure how many are found."
         )
-        return [suspects, Text(words)]
+        return [*number_wrong, suspects, Text(words)]
     return [
         Text(_finding(result), finding=True),
+        *number_wrong,
         suspects,
         Folded(
             "How well each method finds the planted labels",
-            [_detection_table(result), _recall_figure(result)],
+            [_detection_table(result), _class_table(result), _recall_figure(result)],
         ),
+    ]
+
+
+def _estimated(result: StudyResult) -> list[Block]:
+    """A sentence on how many labels are wrong; nothing for a regression."""
+    wrong, low, high = (result.metrics[name] for name in ("wrong", "wrong_low", "wrong_high"))
+    if wrong is None:
+        return []
+    rows = result.tables["suspects"].height
+    return [
+        Text(
+            f"About {wrong:,.0f} of {rows:,} labels are wrong (95% interval {low:,.0f} to {high:,.0f}), "
+            "as estimated from models that were not trained on the row."
+        )
     ]
 
 
@@ -73,7 +89,7 @@ def _suspect_table(inputs: ReportInputs, result: StudyResult) -> Table:
         [Column(head, numeric=False) for head in heads],
         body,
         stacked=True,
-        note="The models are trained on random tenths to fifths of the rows, without the row that they "
+        note="The models are trained on random eighths of the rows, without the row that they "
         "judge.",
     )
 
@@ -105,6 +121,27 @@ def _detection_table(result: StudyResult) -> Table:
         ],
         note="Intervals are 95%, over rows.",
         highlighted=frozenset(index for index, ours in enumerate(table["ours"]) if ours),
+    )
+
+
+def _class_table(result: StudyResult) -> Table:
+    """The AUROC within each class."""
+    table = result.tables["classes"]
+    names = table["class"].unique(maintain_order=True).to_list()
+    methods = result.tables["detection"]["method"].to_list()
+    body: list[list[Cell]] = []
+    for method in methods:
+        cells = [Cell(look(method).label)]
+        for name in names:
+            (row,) = table.filter(pl.col("method") == method, pl.col("class") == name).to_dicts()
+            interval = number_interval(row["auroc_low"], row["auroc_high"])
+            cells.append(Cell(number(row["auroc"]), interval))
+        body.append(cells)
+    return Table(
+        "AUROC among the rows of each label",
+        [Column("Method", numeric=False), *(Column(name) for name in names)],
+        body,
+        note="How well a method orders rows with the same label.",
     )
 
 

@@ -13,6 +13,11 @@ clean row j, its variance is var(f) / planted + var(g) / clean. The numbers of t
 exact: A = 1/2 with the variance (planted + clean + 1) / (12 planted clean), recall q.
 
 Methods whose score is a utility use the test rows, which are clean.
+
+The AUROC among the rows of one class is not affected by how suspicious its rows are as a whole: in a
+table with few rows of a class, a method can reach a high AUROC by naming that class's rows first.
+
+How many labels are wrong is estimated without what was planted (label_noise.py).
 """
 
 from collections.abc import Mapping
@@ -25,6 +30,8 @@ from scipy.special import ndtri
 
 from modelpred.metrics import CONFIDENCE, Interval, Vector, auroc, ranks
 from modelpred.numbers import Seed
+from modelpred.studies.held_out import held_out_evidence, log_probabilities
+from modelpred.studies.label_noise import WrongLabels, wrong_labels
 from modelpred.studies.utility import StudyContext, StudyResult, written_number
 from modelpred.studies.valuation_methods import OURS, MethodValues, values_by_method
 
@@ -52,15 +59,19 @@ def run(config: LabelsConfig, context: StudyContext) -> StudyResult:
     """Return how well every method finds the planted labels, and the scores of all rows.
 
     Tables: `detection` with a row per method, best first (method, ours, auroc, auroc_low,
-    auroc_high, recall, seconds), `recall` (method, inspected, recall) and `suspects`: a row per
-    point (row_id, mislabelled, a column per method), the lowest score of the best method with
-    predicted models first. Without planted labels, the suspects are those of held-out confidence,
-    and the other tables are empty.
+    auroc_high, recall, seconds), `classes` with a row per method and class with planted labels
+    (method, class, rows, planted, auroc, auroc_low, auroc_high), `recall` (method, inspected, recall)
+    and `suspects`: a row per point (row_id, mislabelled, a column per method, wrong, the probability
+    that its label is wrong, and cutoff, whether it is among the rows to inspect by this probability;
+    null for a regression), the lowest score of the best method with predicted models first. Without
+    planted labels, the suspects are those of held-out confidence, and the other tables are empty. The
+    metrics `wrong`, `wrong_low` and `wrong_high` estimate the number of wrong labels.
     """
     generator = context.generator(seed=config.seed, study=STUDY, block=0)
     methods = values_by_method(context, permutations=config.permutations, generator=generator)
+    estimate = _estimate(config, context)
     if context.mislabelled is None:
-        return _without_planted_labels(methods, context)
+        return _without_planted_labels(methods, context, estimate)
     wrong = context.mislabelled.numpy()
     detection = detection_table(methods, wrong)
     recall = pl.DataFrame(
@@ -78,35 +89,81 @@ def run(config: LabelsConfig, context: StudyContext) -> StudyResult:
         "best_of_ours": best,
         "best_auroc": float(detection.filter("ours")["auroc"][0]),
         "methods": {row.pop("method"): row for row in detection.to_dicts()},
+        **_numbers(estimate),
     }
-    suspects = _suspects(methods, context, by=best, wrong=pl.Series(wrong))
-    return StudyResult(metrics, {"detection": detection, "recall": recall, "suspects": suspects})
+    suspects = _suspects(methods, context, estimate, by=best, wrong=pl.Series(wrong))
+    tables = {
+        "detection": detection,
+        "classes": class_table(methods, wrong, context),
+        "recall": recall,
+        "suspects": suspects,
+    }
+    return StudyResult(metrics, tables)
+
+
+def _estimate(config: LabelsConfig, context: StudyContext) -> WrongLabels | None:
+    """The estimated wrong labels; None for a regression."""
+    if context.model.regression:
+        return None
+    generator = context.generator(seed=config.seed, study=STUDY, block=1)
+    labels = context.points.labels
+    held_out = held_out_evidence(context.refits[context.subject], context, generator=generator)
+    return wrong_labels(log_probabilities(held_out.own, labels).numpy(), labels.numpy())
+
+
+def _numbers(estimate: WrongLabels | None) -> dict[str, float | None]:
+    """The metrics of the estimate."""
+    ends = {"wrong": "count", "wrong_low": "low", "wrong_high": "high"}
+    return {name: None if estimate is None else getattr(estimate, of) for name, of in ends.items()}
 
 
 def _without_planted_labels(
-    methods: Mapping[str, MethodValues], context: StudyContext
+    methods: Mapping[str, MethodValues], context: StudyContext, estimate: WrongLabels | None
 ) -> StudyResult:
     unknown = pl.Series([None] * context.pool, dtype=pl.Boolean)
     tables = {name: pl.DataFrame(schema=schema) for name, schema in _SCHEMAS.items()}
-    tables["suspects"] = _suspects(methods, context, by=DEFAULT_METHOD, wrong=unknown)
-    metrics = {"planted": 0, "unjudged": NOT_PLANTED, "best_of_ours": DEFAULT_METHOD}
+    tables["suspects"] = _suspects(methods, context, estimate, by=DEFAULT_METHOD, wrong=unknown)
+    metrics: dict[str, Any] = {
+        "planted": 0,
+        "unjudged": NOT_PLANTED,
+        "best_of_ours": DEFAULT_METHOD,
+        **_numbers(estimate),
+    }
     return StudyResult(metrics, tables)
 
 
 def _suspects(
-    methods: Mapping[str, MethodValues], context: StudyContext, *, by: str, wrong: pl.Series
+    methods: Mapping[str, MethodValues],
+    context: StudyContext,
+    estimate: WrongLabels | None,
+    *,
+    by: str,
+    wrong: pl.Series,
 ) -> pl.DataFrame:
     """The scores of every row by every method, sorted by one of them."""
     values = pl.DataFrame({name: scores.values for name, scores in methods.items()})
     rows = pl.DataFrame({"row_id": list(context.row_ids)}).with_columns(wrong.alias("mislabelled"))
-    return rows.hstack(values).sort(by, maintain_order=True)
+    probability = pl.Series("wrong", [None] * context.pool, dtype=pl.Float64)
+    cutoff = pl.Series("cutoff", [None] * context.pool, dtype=pl.Boolean)
+    if estimate is not None:
+        probability = pl.Series("wrong", estimate.probability)
+        cutoff = pl.Series("cutoff", estimate.inspected)
+    table = rows.hstack(values).with_columns(probability, cutoff)
+    return table.sort(by, maintain_order=True)
 
 
+_AREA = dict.fromkeys(("auroc", "auroc_low", "auroc_high"), pl.Float64)
 _SCHEMAS: dict[str, dict[str, Any]] = {
     "detection": {
         "method": pl.String,
         "ours": pl.Boolean,
-        **dict.fromkeys(("auroc", "auroc_low", "auroc_high", "recall", "seconds"), pl.Float64),
+        **_AREA,
+        **dict.fromkeys(("recall", "seconds"), pl.Float64),
+    },
+    "classes": {
+        **dict.fromkeys(("method", "class"), pl.String),
+        **dict.fromkeys(("rows", "planted"), pl.Int64),
+        **_AREA,
     },
     "recall": {"method": pl.String, "inspected": pl.Float64, "recall": pl.Float64},
 }
@@ -134,6 +191,30 @@ def _detection_row(name: str, scores: MethodValues, wrong: np.ndarray) -> dict[s
         "recall": _recall(name, scores, wrong, float(wrong.mean())),
         "seconds": scores.seconds,
     }
+
+
+def class_table(
+    methods: Mapping[str, MethodValues], wrong: np.ndarray, context: StudyContext
+) -> pl.DataFrame:
+    """Return the table `classes`: the AUROC of each method among the rows labelled as each class."""
+    labels = context.points.labels.numpy()
+    rows: list[dict[str, Any]] = []
+    for position in range(context.points.classes):
+        inside = labels == position
+        planted = int(wrong[inside].sum())
+        if not 0 < planted < int(inside.sum()):
+            continue
+        names = context.class_names
+        row = {
+            "class": names[position] if names else str(position),
+            "rows": int(inside.sum()),
+            "planted": planted,
+        }
+        for method, scores in methods.items():
+            area = auroc_interval(-scores.values[inside], wrong[inside])
+            ends = {"auroc": area.mean, "auroc_low": area.low, "auroc_high": area.high}
+            rows.append({"method": method, **row, **ends})
+    return pl.DataFrame(rows, schema=_SCHEMAS["classes"])
 
 
 def _recall(name: str, scores: MethodValues, wrong: np.ndarray, share: float) -> float:

@@ -2,8 +2,8 @@
 
     shapley, banzhaf     semi-values of the utility by the study's subject (semivalues.py)
     leave_one_out        v(all) - v(all but i) by the study's subject
-    held_out_confidence  mean confidence in the label of row i of the subject's models of small
-                         random subsets without row i; needs no test rows
+    held_out_confidence  confidence in the label of row i of the subject's models of small parts of
+                         the rows without row i (held_out.py); needs no test rows
     influence            leave_one_out by the influence function
     newton_step          leave_one_out by one Newton step
     knn_shapley          Shapley values of a nearest-neighbour classifier, in closed form
@@ -20,20 +20,6 @@ equal to 1 if the label is that of the test row:
     value(a_j) = value(a_{j+1}) + ([a_j] - [a_{j+1}]) / k * min(k, j) / j
 
 The value for several test rows is the mean.
-
-Confidence in a label, with p the probabilities (or their mean over models):
-
-    confidence = log p_label - log max of the other classes' p
-
-For two classes this is the log odds. For more classes, dividing by the most probable other class
-distinguishes rows on which small models are uncertain from rows that they assign to another class.
-Without probabilities (svm), the confidence is the mean margin; for a regression, it is minus the
-root mean squared residual. Failed models are excluded from the mean.
-
-*Small subsets.* A subset of a tenth to a fifth of the rows has few wrong labels, and so few rows
-that the regulariser keeps the model from fitting them. The mean over a thousand such models is
-precise. Among shares of 8% to 85%, these found planted labels best on all tables that were tried
-(docs/values.md).
 """
 
 import time
@@ -42,12 +28,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Num
-from torch import Tensor
 
 from modelpred.memory import require_memory
 from modelpred.metrics import Vector
-from modelpred.refits.retraining import Refit
+from modelpred.studies.held_out import confidence, evidence, held_out_confidence
 from modelpred.studies.sampling import REUSE_BYTES, SamplerName, UndefinedUtility
 from modelpred.studies.semivalues import (
     Semivalue,
@@ -60,18 +44,12 @@ from modelpred.studies.utility import (
     finished,
     full_model,
     game_of,
-    refitted,
     retrained,
 )
-from modelpred.targets.model import TargetModel
 from modelpred.targets.points import Points
-from modelpred.targets.scoring import largest_scored, score_blocks
-from modelpred.targets.threads import threads_for
 
 NEIGHBOURS = 5
 FOLDS = 10
-SMALL_SHARES = (0.1, 0.2)
-SMALL_SUBSETS = 1000
 # Methods that use the study's subject.
 OURS = ("shapley", "banzhaf", "leave_one_out", "held_out_confidence")
 
@@ -155,82 +133,6 @@ def knn_shapley(points: Points, test_points: Points, *, neighbours: int = NEIGHB
     sorted_values = torch.cat([steps, last], dim=1).flip(1).cumsum(1).flip(1)
     values = torch.empty_like(sorted_values).scatter_(1, order, sorted_values)
     return values.mean(dim=0).numpy()
-
-
-def evidence(
-    model: TargetModel,
-    scores: Float[Tensor, "subsets points outputs"],
-    labels: Num[Tensor, " points"],
-) -> Float[Tensor, "subsets points columns"]:
-    """Return the quantities that are averaged over models to compute the confidence.
-
-    These are the probabilities of all classes; without them, one column of margins or of squared
-    residuals.
-    """
-    if model.regression:
-        return model.margins(scores, labels).square()[..., None]
-    if not model.probabilistic:
-        return model.margins(scores, labels)[..., None]
-    return model.probabilities(scores)
-
-
-def confidence(
-    mean_evidence: Float[Tensor, "points columns"], labels: Num[Tensor, " points"]
-) -> Vector:
-    """Return the confidence in every point's label."""
-    if labels.is_floating_point():
-        return -mean_evidence[:, 0].sqrt().numpy()
-    if mean_evidence.shape[1] == 1:
-        return mean_evidence[:, 0].numpy()
-    # Probabilities may underflow to 0, whose logarithm would be infinite.
-    logs = mean_evidence.clamp(min=torch.finfo(torch.float64).tiny).log()
-    own = torch.nn.functional.one_hot(labels, logs.shape[1]).bool()
-    return (logs[own] - logs.masked_fill(own, -torch.inf).amax(dim=1)).numpy()
-
-
-def held_out_confidence(
-    refit: Refit,
-    context: StudyContext,
-    *,
-    generator: np.random.Generator,
-    subsets: int = SMALL_SUBSETS,
-) -> Vector:
-    """Return the confidence in every point's label by models of small subsets without the point."""
-    held_out = held_out_evidence(refit, context, generator=generator, subsets=subsets)
-    return confidence(held_out, context.points.labels)
-
-
-def held_out_evidence(
-    refit: Refit,
-    context: StudyContext,
-    *,
-    generator: np.random.Generator,
-    subsets: int = SMALL_SUBSETS,
-) -> Float[Tensor, "points columns"]:
-    """Return the mean evidence on each point over models of small subsets without it."""
-    few, many = (max(1, round(share * context.pool)) for share in SMALL_SHARES)
-    sizes = generator.integers(few, many, size=(subsets, 1), endpoint=True)
-    positions = generator.random((subsets, context.pool)).argsort(axis=1).argsort(axis=1)
-    members = torch.from_numpy(positions < sizes)
-    parameters = refitted(refit, members.to(torch.uint8), context)
-    usable = finished(parameters)
-    members, parameters = members[usable], parameters[usable]
-    outside = (~members).sum(dim=0)
-    if not bool((outside > 0).all()):
-        raise UndefinedUtility(
-            f"{int((~usable).sum())} of {subsets} models of small subsets failed; some row is in all "
-            "remaining subsets; let training converge, or refine"
-        )
-    total = torch.zeros(context.pool, 1, dtype=torch.float64)
-    first = 0
-    model, points = context.model, context.points
-    with threads_for(largest_scored(parameters, points)):
-        for scores in score_blocks(model, parameters, points):
-            absent = (~members[first : first + len(scores)]).double()
-            block = evidence(model, scores, points.labels)
-            total = total + torch.einsum("sp,spc->pc", absent, block)
-            first += len(scores)
-    return total / outside[:, None]
 
 
 def _self_confidence(context: StudyContext) -> Vector:

@@ -181,7 +181,7 @@ def test_studies_take_a_fitted_pipeline():
     estimator, labels = MAPPED["svm"]
     model = ModelPred(pipeline(estimator), subsets=20, progress=False).fit(FRAME, labels)
     assert model.values(FRAME[:10], labels[:10], permutations=4).height == ROWS
-    assert model.suspects().height == ROWS
+    assert model.suspects().rows.height == ROWS
     assert model.fidelity().height
 
 

@@ -185,7 +185,7 @@ def test_all_methods_take_rows_as_the_module_does(model):
     assert len(model.with_points(*test).weights) == ROWS + 10
     assert model.explain(test[0][:1]) is not None
     assert model.score(*test) <= 1
-    assert model.suspects().height == ROWS
+    assert model.suspects().rows.height == ROWS
     assert "unit_3" in model.without([0]).coefficients()["column"].to_list()
     assert np.isfinite(model.attribute(("1", "unit_2")).rows["change"].to_numpy()).all()
 

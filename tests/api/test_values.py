@@ -5,10 +5,10 @@ import polars as pl
 import pytest
 import torch
 
-from modelpred import InvalidInput, ModelPred
+from modelpred import InvalidInput
 from modelpred.studies.greedy_selection import backwards, no_quota
 from modelpred.studies.semivalues import Semivalue, enumerate_values
-from tests.api.conftest import ROWS, SMALL, TEST, make_rows
+from tests.api.conftest import ROWS, TEST, make_rows
 
 CLASSES = {"logistic": 2, "softmax": 3, "svm": 2, "ridge": 0}
 VENDORS = [f"vendor {row % 4}" for row in range(ROWS)]
@@ -109,31 +109,6 @@ def test_a_score_of_ones_own_and_the_settings_of_the_estimator(logistic):
 def test_values_that_cannot_be_asked_for(logistic, wrong, message):
     with pytest.raises(InvalidInput, match=message):
         logistic.values(*held_out(), **wrong)
-
-
-@pytest.mark.parametrize("engine", ["predicted", "exact"])
-def test_a_turned_label_is_the_first_suspect_and_its_class_is_suggested(engine):
-    cells, labels = make_rows(2)
-    surest = int(np.argmax(cells @ [1, 0.1, 0.01]))
-    named = np.array(["low", "high"])[labels]
-    named[surest] = "low"
-    estimator = ModelPred(subsets=150, predictor=SMALL, progress=False).fit(cells, named)
-    table = estimator.suspects(engine=engine)
-    first = table.row(0, named=True)
-    assert (first["position"], first["label"], first["suggested"]) == (surest, "low", "high")
-    assert table["confidence"].is_sorted()
-    disagreed = table.filter(pl.col("label") != pl.col("suggested"))
-    assert (disagreed["confidence"] < 0).all()
-    assert table.equals(estimator.suspects(engine=engine))
-
-
-@pytest.mark.parametrize("family", ["svm", "ridge", "softmax"])
-def test_suspects_of_every_family(family, request):
-    estimator = request.getfixturevalue(family)
-    table = estimator.suspects()
-    assert sorted(table["position"].to_list()) == list(range(ROWS))
-    assert np.isfinite(table["confidence"].to_numpy()).all()
-    assert ("suggested" in table.columns) == (family == "softmax")
 
 
 def test_the_choice_is_greedy_and_every_gain_is_the_loss_of_a_row(logistic):

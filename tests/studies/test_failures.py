@@ -160,7 +160,7 @@ def fits():
 
 ASKED = {
     "values": lambda mp, *rows: mp.values(*rows, permutations=6, engine="exact"),
-    "suspects": lambda mp, *_: mp.suspects(engine="exact"),
+    "suspects": lambda mp, *_: mp.suspects(engine="exact").rows,
     "select": lambda mp, *rows: mp.select(10, *rows, swaps=1, engine="exact"),
     "predictive": lambda mp, *rows: [
         getattr(mp.predictive(rows[0], resamples=20, engine="exact"), name)

@@ -81,8 +81,25 @@ def test_the_study_finds_planted_labels_and_writes_tables(exact, tmp_path):
     suspects = result.tables["suspects"]
     assert suspects["mislabelled"].sum() == 5
     assert suspects[result.metrics["best_of_ours"]].is_sorted()
+    assert suspects["cutoff"].sum() == round(result.metrics["wrong"])
+    assert suspects["wrong"].sum() == pytest.approx(result.metrics["wrong"])
+    assert result.metrics["wrong_low"] <= result.metrics["wrong"] <= result.metrics["wrong_high"]
     json.dumps(result.metrics, allow_nan=False)
     write_result(result, tmp_path)
+
+
+def test_the_auroc_within_a_class_is_that_of_its_rows_alone(exact):
+    context = planted(exact)
+    result = labels.run(SMALL, context)
+    scores = result.tables["suspects"].sort("row_id")
+    ids = np.argsort(np.array(context.row_ids))
+    given, wrong = context.points.labels.numpy()[ids], context.mislabelled.numpy()[ids]
+    for row in result.tables["classes"].iter_rows(named=True):
+        inside = given == int(row["class"])
+        score = -scores[row["method"]].to_numpy()[inside]
+        assert row["auroc"] == pytest.approx(auroc(score, wrong[inside]))
+        assert (row["rows"], row["planted"]) == (inside.sum(), wrong[inside].sum())
+    assert result.tables["classes"]["class"].n_unique() == 2
 
 
 def test_methods_do_not_see_what_was_planted(exact):

@@ -10,9 +10,6 @@ from modelpred.studies.semivalues import enumerate_values
 from modelpred.studies.utility import game_of
 from modelpred.studies.valuation_methods import (
     OURS,
-    confidence,
-    evidence,
-    held_out_confidence,
     knn_shapley,
     values_by_method,
 )
@@ -68,55 +65,6 @@ def test_the_worths_of_a_study(context):
     ones[1, 4] = 0
     both = influence(ones)
     assert found["influence"].values[4] == pytest.approx(float(both[0] - both[1]), abs=1e-9)
-
-
-def test_held_out_confidence_is_that_of_models_without_the_row(context):
-    seen = []
-
-    class Watched:
-        name = "watched"
-
-        def __call__(self, weights):
-            seen.append(weights.clone())
-            return context.truth(weights)
-
-    values = held_out_confidence(Watched(), context, generator=np.random.default_rng(0), subsets=60)
-    (members,) = seen
-    assert set(members.sum(dim=1).tolist()) == {3, 4, 5, 6}
-    point = 2
-    said = []
-    for member in members[members[:, point] == 0]:
-        parameters = context.model.with_prior(
-            context.truth(member[None]), member[None].double(), context.points
-        )
-        scores = context.model.scores(parameters, context.points.features)
-        said.append(evidence(context.model, scores, context.points.labels)[0, point].numpy())
-    mean, label = np.mean(said, axis=0), context.points.labels[point]
-    expected = -np.sqrt(mean[0]) if context.model.regression else mean[0]
-    if len(mean) > 1:
-        expected = np.log(mean[label] / np.delete(mean, label).max())
-    assert values[point] == pytest.approx(float(expected), abs=1e-5)
-
-
-def test_evidence_is_probabilities_margins_or_squared_residuals(context):
-    full = context.truth(torch.ones(2, context.pool))
-    scores = context.model.scores(full, context.points.features)
-    labels = context.points.labels
-    found = evidence(context.model, scores, labels)
-    if context.model.regression:
-        assert found[..., 0].equal((scores[..., 0] - labels).square())
-    elif context.model.name == "svm":
-        assert found[..., 0].equal(context.model.margins(scores, labels))
-    else:
-        assert found.sum(dim=2).numpy() == pytest.approx(1)
-        own = found[:, torch.arange(context.pool), labels]
-        assert (-own.log()).numpy() == pytest.approx(context.model.losses(scores, labels).numpy())
-
-
-def test_confidence_of_an_impossible_label_is_finite():
-    sure = confidence(torch.tensor([[0.0, 1.0], [0.25, 0.75]]).double(), torch.tensor([0, 1]))
-    assert np.isfinite(sure).all()
-    assert sure[1] == pytest.approx(np.log(3))
 
 
 def test_out_of_fold_confidence_is_of_exact_models_that_never_saw_the_row(exact):

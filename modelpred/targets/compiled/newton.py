@@ -64,9 +64,9 @@ def compiled_solver(
     if loss == "softmax" and model.intercept_penalty:
         return None  # softmax.c is written for free intercepts
     pool = (_OneScore if loss in ONE_SCORE else _Softmax)(loss, model, points)
-    if not pool.start_at_own_optimum():
-        return None
     fallback = cache(otherwise)
+    if not pool.start_at_own_optimum(fallback):
+        return None
 
     def solve(weights: Tensor, *, start: Tensor | None, tolerance: float) -> Solution:
         solution = pool.trained(weights, start, tolerance)
@@ -103,10 +103,15 @@ class _Pool(ABC):
     def start_at(self, parameters: Tensor) -> None:
         """Let subsets start there."""
 
-    def start_at_own_optimum(self) -> bool:
-        """Let subsets start at the whole pool's parameters, if the kernel can find them."""
+    def start_at_own_optimum(self, otherwise: Callable[[], Solver]) -> bool:
+        """Let subsets start at the whole pool's parameters; False if they cannot be found.
+
+        Where float32 cannot factor the whole pool's Hessian, it can factor those of smaller subsets.
+        """
         ones = torch.ones(1, len(self.design), dtype=torch.float64)
         whole = self.trained(ones, None, 1e-6)
+        if not bool(whole.converged):
+            whole = otherwise()(ones, start=None, tolerance=1e-6)
         if not bool(whole.converged):
             return False
         self.start_at(whole.parameters[0])

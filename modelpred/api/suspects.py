@@ -1,0 +1,134 @@
+"""Training rows whose label looks wrong, for a fitted ModelPred.
+
+The estimators are those of the studies (studies/held_out.py, studies/label_noise.py).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import polars as pl
+import torch
+from torch import Tensor
+
+from modelpred.api.labels import Labels
+from modelpred.errors import InvalidInput
+from modelpred.numbers import Number, seed_number
+from modelpred.studies.forest import forest_probabilities
+from modelpred.studies.held_out import confidence, held_out_evidence, log_probabilities
+from modelpred.studies.label_noise import wrong_labels
+from modelpred.studies.utility import StudyContext
+from modelpred.targets import Points
+
+SHOWN = 5  # rows that a printed result lists
+
+
+@dataclass(frozen=True, repr=False)
+class Suspects:
+    """Rows by how wrong their label looks, and how many are wrong; `print` shows a summary.
+
+    Attributes:
+        rows: a row per row, the most suspicious first: row_id, position (null outside of the training
+            rows), label, suggested (the likeliest class; only of families with probabilities),
+            confidence (how sure models without the row are of its label; negative where they would
+            rather have another), wrong (probability that the label is wrong) and cutoff (whether the
+            row is among the first `count`, which to inspect); the last two are null for a regression.
+        count: estimated number of wrong labels; None for a regression.
+        low: lower end of its 95% interval.
+        high: upper end.
+    """
+
+    rows: pl.DataFrame
+    count: float | None
+    low: float | None
+    high: float | None
+
+    def __str__(self) -> str:
+        """How many labels are wrong, and the most suspicious."""
+        lines = [f"The labels of {self.rows.height:,} rows, judged by models without them:"]
+        if self.count is not None:
+            lines.append(
+                f"  about {self.count:,.0f} are wrong (95% interval {self.low:,.0f} to "
+                f"{self.high:,.0f}); the most suspicious:"
+            )
+        for row in self.rows.head(SHOWN).iter_rows(named=True):
+            parts = [f"label {row['label']}"]
+            if "suggested" in row:
+                parts.append(f"models suggest {row['suggested']}")
+            if row["wrong"] is not None:
+                parts.append(f"wrong with probability {row['wrong']:.2f}")
+            lines.append(f"  {row['row_id']}: {', '.join(parts)}")
+        return "\n".join(lines)
+
+    __repr__ = __str__
+
+
+def suspicious_rows(
+    context: StudyContext,
+    labels: Labels,
+    *,
+    seed: Number,
+    forest: bool = False,
+    others: Points | None = None,
+    other_ids: Sequence[str] = (),
+) -> Suspects:
+    """Return all rows, and the estimated number of wrong labels.
+
+    Args:
+        context: the fit; its subject gives the models.
+        labels: the label encoding.
+        seed: of the draws.
+        forest: whether to average the probabilities with those of a random forest.
+        others: rows outside of the training rows to judge, too.
+        other_ids: their names.
+
+    Raises:
+        InvalidInput: a forest for a family without probabilities.
+    """
+    number = seed_number(seed)
+    generator = context.generator(seed=number, study="suspects", block=0)
+    points = context.points
+    held_out = held_out_evidence(
+        context.refits[context.subject], context, generator=generator, others=others
+    )
+    found = torch.cat([held_out.own, held_out.others])
+    if forest:
+        found = _with_forest(found, context, seed=number, others=others)
+    given = points.labels if others is None else torch.cat([points.labels, others.labels])
+    table = _table(context, labels, found, given, other_ids)
+    if context.model.regression:
+        unknown = {"wrong": pl.lit(None, pl.Float64), "cutoff": pl.lit(None, pl.Boolean)}
+        ordered = table.with_columns(**unknown).sort("confidence", maintain_order=True)
+        return Suspects(ordered, None, None, None)
+    estimate = wrong_labels(log_probabilities(found, given).numpy(), given.numpy())
+    ordered = table.with_columns(
+        wrong=pl.Series(estimate.probability), cutoff=pl.Series(estimate.inspected)
+    ).sort(pl.Series(-estimate.log_odds), maintain_order=True)
+    return Suspects(ordered, estimate.count, estimate.low, estimate.high)
+
+
+def _with_forest(
+    found: Tensor, context: StudyContext, *, seed: int, others: Points | None
+) -> Tensor:
+    if context.model.regression or found.shape[1] == 1:
+        raise InvalidInput(
+            f"{context.model.name} has no probabilities to average with those of a forest; leave "
+            "forest out"
+        )
+    return (found + torch.cat(forest_probabilities(context.points, seed=seed, others=others))) / 2
+
+
+def _table(
+    context: StudyContext, labels: Labels, found: Tensor, given: Tensor, other_ids: Sequence[str]
+) -> pl.DataFrame:
+    names = labels.names
+    pool, more = context.pool, len(other_ids)
+    table = pl.DataFrame(
+        {
+            "row_id": [*context.row_ids, *other_ids],
+            "position": pl.Series([*range(pool), *[None] * more], dtype=pl.Int64),
+            "label": names[given.numpy()] if len(names) else given.numpy(),
+        }
+    )
+    if found.shape[1] > 1:
+        table = table.with_columns(suggested=pl.Series(names[found.argmax(dim=1).numpy()]))
+    return table.with_columns(confidence=pl.Series(confidence(found, given)))

@@ -1,0 +1,249 @@
+"""Estimates how many labels are wrong, and which, from held-out probabilities.
+
+Let q_k be the probability of class k by models that were not trained on a row. The labels of the
+table are those that the models learned from, wrong ones included. The model of them is
+
+    p          = softmax(a log q + b)                          the probability of the true class
+    P(label j) = (1 - e_j) p_j + sum over k != j of e_k p_k / (K - 1)
+
+with e_k the share of the rows of class k that have another label, which is any of the others. a, b
+and e maximise the likelihood. What identifies e are the rows on which models are sure: without wrong
+labels, the share of other labels there would go to zero as models become surer, and with them it
+levels off. Two classes are the model of class-conditional noise of Natarajan et al. (2013).
+
+A row's label is wrong with probability
+
+    P(wrong | label j) = 1 - (1 - e_j) p_j / P(label j)
+
+whose sum over rows estimates the number of wrong labels. All classes share one rate, unless rates by
+class are better by the Bayesian information criterion. This matters for classes of unequal size:
+with one rate for all, most labels of a rare class are suspicious, because more rows of the large
+class have come there than the rare class has.
+
+The 95% interval of the number is that of the profile likelihood of the rate, widened by the variance
+of the number at known rates. The models' own errors are not in it; on simulated tables it contains
+the true number in 95% of the cases (docs/uncertainty.md).
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from numpy.typing import NDArray
+from scipy.optimize import OptimizeResult, brentq, minimize
+from scipy.special import expit, log_softmax, softmax
+from scipy.stats import chi2, norm
+
+from modelpred.metrics import CONFIDENCE, Vector
+
+BINS = 500  # of the log odds of two classes, within which rows count as equal
+MOST_RATE = 0.5  # a class's labels are right more often than not
+LEAST_RATE = 1e-7
+LOGITS = (-16.0, 8.0)  # of the rate over MOST_RATE, between which the ends of intervals are found
+STARTS = (-5.0, -2.0)  # of the logit of the rate over MOST_RATE
+SHARPNESS = 3.0  # standard deviation of a normal prior of log a, which keeps a finite
+SPREAD = 3.0  # the same for the differences of b and of the classes' rates
+STEP = 0.02  # to which the logit of an end of the interval is found
+SUREST = 30.0  # largest difference of log probabilities
+
+
+@dataclass(frozen=True)
+class WrongLabels:
+    """Estimated wrong labels.
+
+    Attributes:
+        probability: that each row's label is wrong, [points].
+        log_odds: of it, [points]; these also order rows whose probability is 0.
+        rates: share of wrong labels among the rows of each class, [classes].
+        count: estimated number of wrong labels.
+        low: lower end of its 95% interval.
+        high: upper end.
+    """
+
+    probability: Vector
+    log_odds: Vector
+    rates: Vector
+    count: float
+    low: float
+    high: float
+
+    @property
+    def inspected(self) -> Bool[NDArray[np.bool_], " points"]:
+        """Whether each row is among the likeliest ones, as many as there are wrong labels."""
+        first = np.zeros(len(self.log_odds), dtype=bool)
+        first[np.argsort(-self.log_odds, kind="stable")[: round(self.count)]] = True
+        return first
+
+
+def wrong_labels(
+    log_probabilities: Float[NDArray[np.float64], "points classes"],
+    labels: Int[NDArray[np.int64], " points"],
+) -> WrongLabels:
+    """Return the estimate from held-out log probabilities, up to a constant for each row."""
+    logs = np.maximum(log_probabilities - log_probabilities.max(1, keepdims=True), -SUREST)
+    noise = _Noise(logs, labels)
+    shared = noise.best(rates=1)
+    split = noise.best(rates=noise.classes)
+    gain = 2 * float(shared.fun - split.fun)
+    by_class = gain > (noise.classes - 1) * math.log(len(labels))
+    best = split if by_class else shared
+    found = noise.parts(best.x)
+    log_odds = _log_odds(found, logs, labels)
+    probability = expit(log_odds)
+    low, high = noise.interval(best)
+    count = float(probability.sum())
+    variance = float((probability * (1 - probability)).sum())
+    own = float(norm.ppf((1 + CONFIDENCE) / 2)) * math.sqrt(variance)
+    return WrongLabels(
+        probability,
+        log_odds,
+        np.broadcast_to(found.rates, noise.classes),
+        count,
+        max(0.0, count - math.hypot(low, own)),
+        min(float(len(labels)), count + math.hypot(high, own)),
+    )
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """The parameters: a, b [classes], and the rates e, [classes] or [1] where all have one."""
+
+    sharpness: float
+    bias: Vector
+    rates: Vector
+
+
+def _log_odds(parts: _Parts, logs: Vector, labels: NDArray[np.int64]) -> Vector:
+    """Log odds that each label is wrong."""
+    own = np.arange(len(labels)), labels
+    scores = log_softmax(parts.sharpness * logs + parts.bias, axis=1)
+    rates = np.broadcast_to(parts.rates, len(parts.bias))
+    right = np.log1p(-rates)[labels] + scores[own]
+    others = scores + np.log(rates) - math.log(len(rates) - 1)
+    others[own] = -np.inf
+    return np.logaddexp.reduce(others, axis=1) - right
+
+
+class _Noise:
+    """The penalised likelihood of the model, with rows of two classes in bins."""
+
+    def __init__(self, logs: Vector, labels: NDArray[np.int64]) -> None:
+        self.classes = logs.shape[1]
+        self.logs, self.labels = logs, labels
+        self.weights = np.ones(len(labels))
+        if self.classes == 2:
+            self._bin()
+
+    def _bin(self) -> None:
+        odds = self.logs[:, 1] - self.logs[:, 0]
+        parts = np.array_split(np.argsort(odds, kind="stable"), min(BINS, len(odds)))
+        means = np.array([odds[part].mean() for part in parts])
+        ones = np.array([self.labels[part].sum() for part in parts], dtype=np.float64)
+        sizes = np.array([len(part) for part in parts], dtype=np.float64)
+        self.logs = np.repeat(np.stack([-means / 2, means / 2], axis=1), 2, axis=0)
+        self.labels = np.tile([0, 1], len(parts))
+        self.weights = np.stack([sizes - ones, ones], axis=1).ravel()
+
+    def parts(self, values: Vector) -> _Parts:
+        """The parameters from the vector that is optimised: log a, b, and logits of the rates."""
+        rates = LEAST_RATE + MOST_RATE * expit(values[self.classes + 1 :])
+        return _Parts(float(np.exp(values[0])), values[1 : self.classes + 1], rates)
+
+    def best(self, *, rates: int) -> OptimizeResult:
+        """The optimum with one rate, or one for each class."""
+        middle = np.zeros(1 + self.classes)
+        found = [self._from(np.append(middle, [logit] * rates)) for logit in STARTS]
+        return found[int(np.argmin([result.fun for result in found]))]
+
+    def _from(self, start: Vector, fixed: int | None = None) -> OptimizeResult:
+        """The optimum from these values, of which one may be fixed."""
+        free = np.arange(len(start)) != (-1 if fixed is None else fixed)
+        whole = start.copy()
+
+        def objective(values: Vector) -> tuple[float, Vector]:
+            whole[free] = values
+            value, gradient = self.objective(whole)
+            return value, gradient[free]
+
+        result = minimize(objective, start[free], jac=True, method="L-BFGS-B")
+        whole[free] = result.x
+        result.x = whole
+        return result
+
+    def objective(self, values: Vector) -> tuple[float, Vector]:
+        """Minus the penalised log likelihood and its gradient."""
+        k = self.classes
+        parts = self.parts(values)
+        p, slopes, chance = self._chances(parts)
+        outer = (-self.weights / chance)[:, None]  # of P(label)
+        by_score = p * (slopes - chance[:, None]) * outer
+        by_rate = p / (k - 1)
+        own = np.arange(len(self.labels)), self.labels
+        by_rate[own] = -p[own]
+        share = (parts.rates - LEAST_RATE) / MOST_RATE
+        by_logit = (by_rate * outer).sum(0) * MOST_RATE * share * (1 - share)
+        if len(parts.rates) == 1:
+            by_logit = by_logit.sum(keepdims=True)
+        sharpen = parts.sharpness * (by_score * self.logs).sum()
+        gradient = np.concatenate([[sharpen], by_score.sum(0), by_logit])
+        scales = np.array([SHARPNESS, *[SPREAD] * (len(values) - 1)])
+        apart = values.copy()
+        apart[k + 1 :] -= apart[k + 1 :].mean()
+        prior = apart / scales
+        value = -(self.weights * np.log(chance)).sum() + 0.5 * (prior**2).sum()
+        return float(value), gradient + prior / scales
+
+    def interval(self, best: OptimizeResult) -> tuple[float, float]:
+        """How far the number of wrong labels may be below and above the estimate.
+
+        With a rate for each class, the distances of the classes' numbers count as independent.
+        """
+        ends = [self._ends(best, rate) for rate in range(self.classes + 1, len(best.x))]
+        low, high = (math.hypot(*side) for side in zip(*ends, strict=True))
+        return low, high
+
+    def _ends(self, best: OptimizeResult, rate: int) -> tuple[float, float]:
+        """How far the number may be below and above by the profile likelihood of one rate."""
+        limit = float(chi2.ppf(CONFIDENCE, 1))
+
+        def at(logit: float) -> OptimizeResult:
+            start = best.x.copy()
+            start[rate] = logit
+            return self._from(start, fixed=rate)
+
+        def excess(logit: float) -> float:
+            return 2 * float(at(logit).fun - best.fun) - limit
+
+        least, most = LOGITS
+        middle = float(np.clip(best.x[rate], least + STEP, most - STEP))
+        count = self._count(best.x, rate)
+        high = most if excess(most) < 0 else _end(excess, middle, most)
+        low = least if excess(least) < 0 else _end(excess, least, middle)
+        lower = 0.0 if low == least else self._count(at(low).x, rate)
+        return max(0.0, count - lower), max(0.0, self._count(at(high).x, rate) - count)
+
+    def _count(self, values: Vector, rate: int) -> float:
+        """The expected number of wrong labels of the rows that have this rate."""
+        p, slopes, chance = self._chances(self.parts(values))
+        wrong = self.weights[:, None] * p * slopes / chance[:, None]
+        wrong[np.arange(len(wrong)), self.labels] = 0
+        by_class = wrong.sum(0)
+        one = len(values) == self.classes + 2
+        return float(by_class.sum() if one else by_class[rate - self.classes - 1])
+
+    def _chances(self, parts: _Parts) -> tuple[Vector, Vector, Vector]:
+        """p, P(label | true class) [rows, classes] and P(label) [rows]."""
+        rates = np.broadcast_to(parts.rates, self.classes)
+        own = np.arange(len(self.labels)), self.labels
+        p = softmax(parts.sharpness * self.logs + parts.bias, axis=1)
+        slopes = np.broadcast_to(rates / (self.classes - 1), p.shape).copy()
+        slopes[own] = 1 - rates[self.labels]
+        return p, slopes, (slopes * p).sum(1)
+
+
+def _end(excess: Callable[[float], float], first: float, second: float) -> float:
+    """Where the profile likelihood crosses the limit between two logits."""
+    return float(cast("float", brentq(excess, first, second, xtol=STEP)))
