@@ -78,7 +78,7 @@ class Scores:
         table = self._study("labels", "suspects")
         if table is not None:
             return self._in_order(table, -pl.col(DEFAULT_METHOD))
-        return self._in_order(self._subject.mp.suspects(), -pl.col("confidence"))
+        return self._in_order(self._subject.mp.suspects().rows, -pl.col("confidence"))
 
     def _memorizations(self) -> list[float | None]:
         table = self._study("memorization", "rows")
