@@ -20,4 +20,4 @@ def test_a_snippet_runs(number):
 
 
 def test_the_page_has_its_snippets():
-    assert len(SNIPPETS) == 5
+    assert len(SNIPPETS) == 6

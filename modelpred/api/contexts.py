@@ -1,13 +1,14 @@
 """The input of a study from a fit: the training rows, the rows to score on, and one refit."""
 
 import logging
-from collections.abc import Generator
+import math
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 
 from modelpred.api.files import Fitted
 from modelpred.engine import EngineChoice
 from modelpred.numbers import Number
-from modelpred.refits import Progress, silent
+from modelpred.refits import Progress, Retraining, silent
 from modelpred.studies.utility import StudyContext
 from modelpred.targets import Points
 
@@ -21,20 +22,33 @@ def context_of(
     *,
     choice: EngineChoice,
     refine: Number,
+    scored: Sequence[Points],
     progress: Progress = silent,
 ) -> Generator[StudyContext]:
     """The input of a study, whose subject is the chosen engine's refit.
 
     Afterwards a warning says how many models failed, if any did.
+
+    Args:
+        fitted: the fit.
+        test_points: the rows of the scores.
+        choice: the engine.
+        refine: Newton steps of each prediction.
+        scored: all rows that models are asked about.
+        progress: called with (done, total, what).
     """
     problem = fitted.problem
-    subject = fitted.engine.refit(choice, refine=refine, progress=progress)
+    model = problem.model.for_rows(problem.points, *scored)
+    truth = Retraining(model, problem.points, tolerance=problem.tolerance)
+    subject = truth
+    if not choice.exact:
+        subject = fitted.engine.refit(choice, refine=refine, progress=progress)
     context = StudyContext(
-        problem.model,
+        model,
         problem.points,
         test_points,
         {subject.name: subject},
-        problem.truth,
+        truth,
         problem.row_ids,
         progress=progress,
         feature_names=fitted.dataset.feature_names,
@@ -42,4 +56,5 @@ def context_of(
     )
     yield context
     if str(context.failures):
-        log.warning("%s", context.failures)
+        why = "" if model.has_parameters else f" ({model.advice(math.nan)})"
+        log.warning("%s%s", context.failures, why)

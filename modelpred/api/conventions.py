@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from modelpred.api.settings import AUTO
 from modelpred.errors import InvalidInput
-from modelpred.estimators import Estimator, TorchHead
+from modelpred.estimators import Estimator, TorchHead, estimator_kind
 from modelpred.targets.families import FAMILIES
 
 
@@ -56,13 +56,12 @@ def tags(target: str | Estimator) -> Any:  # noqa: ANN401 - scikit-learn's Tags,
         RegressorTags,
         Tags,
         TargetTags,
-        get_tags,
     )
 
     if isinstance(target, TorchHead) or target == AUTO:
         kind = None
     elif not isinstance(target, str):
-        kind = get_tags(target).estimator_type
+        kind = estimator_kind(target)
     else:
         kind = "regressor" if FAMILIES[target].regression else "classifier"
     return Tags(

@@ -23,12 +23,14 @@ from modelpred.errors import InvalidInput
 from modelpred.estimators import (
     Adapted,
     AdaptedModule,
+    BlackBox,
     Coefficients,
     Estimator,
     adapted_coefficients,
     coefficient_table,
     estimator_source,
     fitted_estimator,
+    with_preprocessing,
 )
 from modelpred.metrics import reliability_table
 from modelpred.numbers import Number
@@ -53,7 +55,8 @@ class Comparison:
         loss_after: the same for the edited model.
         accuracy_before: accuracy of the model of all rows; None for a regression.
         accuracy_after: accuracy of the edited model; None for a regression.
-        distance: norm of the change of the parameters, relative to the model of all rows.
+        distance: norm of the change of the parameters, relative to the model of all rows; nan if the
+            models have none.
         certificate: upper bound on the distance of the parameters to retraining; None if unknown.
     """
 
@@ -87,7 +90,8 @@ class Comparison:
         share = _change(self.loss_before, self.loss_after)
         name = "mean loss" if "flips" in self.predictions.columns else "RMSE"
         lines.append(f"  {name:<12} {self.loss_before:.4g} -> {self.loss_after:.4g}{share}")
-        lines.append(f"  parameters   change by {self.distance:.2%} of their norm")
+        if math.isfinite(self.distance):
+            lines.append(f"  parameters   change by {self.distance:.2%} of their norm")
         if self.certificate is not None and math.isfinite(self.certificate):
             lines.append(_certificate_line(self.certificate))
         return "\n".join(lines)
@@ -210,8 +214,8 @@ class EditedModel:
         trained = retraining.train(weights[None])
         if not bool(trained.converged[0]):
             raise RuntimeError(
-                f"training stopped at a gradient of {float(trained.gradient_norm[0]):.1e}, "
-                f"expected {reference.tolerance:.0e}; scale the features or lower C"
+                "training did not converge: "
+                + reference.model.advice(float(trained.gradient_norm[0]))
             )
         parameters = trained.parameters[0].numpy()
         return cls(edit, parameters, None, weights.numpy(), points, row_ids, reference, engine)
@@ -219,9 +223,8 @@ class EditedModel:
     def __str__(self) -> str:
         """The edit and the certificate; `compare` shows the changes."""
         how = "retrained" if self.engine.exact else "predicted"
-        lines = [
-            f"{self.edit} {len(self.parameters)} parameters, {how}; compare() shows the changes"
-        ]
+        what = f"{len(self.parameters)} parameters, " if self._model.has_parameters else ""
+        lines = [f"{self.edit} {what}{how}; compare() shows the changes"]
         if self.certificate is not None and math.isfinite(self.certificate):
             lines.append(_certificate_line(self.certificate))
         return "\n".join(lines)
@@ -271,7 +274,10 @@ class EditedModel:
         Raises:
             InvalidInput: the ModelPred was not made with an estimator.
         """
-        return fitted_estimator(self._adapted, self.parameters, self.reference.reading.labels.names)
+        adapted, model = self._adapted, self._model
+        if isinstance(model, BlackBox):
+            return with_preprocessing(adapted, model.model_of(self.weights))
+        return fitted_estimator(adapted, self.parameters, self.reference.reading.labels.names)
 
     def coefficients(self) -> pl.DataFrame:
         """Coefficients before and after the edit, in the units of the original columns.
@@ -389,7 +395,6 @@ class EditedModel:
             on, ids = "rows", tuple(str(row) for row in range(len(points.labels)))
         accuracy = (None, None) if self._model.regression else self._both(self._accuracy, points)
         before, after = self._both(self._loss, points)
-        moved = torch.linalg.vector_norm(self._theta - self.reference.full_parameters)
         return Comparison(
             edit=self.edit,
             on=on,
@@ -399,7 +404,7 @@ class EditedModel:
             loss_after=after,
             accuracy_before=accuracy[0],
             accuracy_after=accuracy[1],
-            distance=float(moved / torch.linalg.vector_norm(self.reference.full_parameters)),
+            distance=self._distance(),
             certificate=self.certificate,
         )
 
@@ -423,16 +428,24 @@ class EditedModel:
         ]
         return pl.concat(tables)
 
+    def _distance(self) -> float:
+        if not self._model.has_parameters:
+            return math.nan
+        full = self.reference.full_parameters
+        return float(torch.linalg.vector_norm(self._theta - full) / torch.linalg.vector_norm(full))
+
     @property
     def _model(self) -> TargetModel:
-        return self.reference.model
+        return self.reference.model.for_rows(self.points)
 
     @property
     def _theta(self) -> Tensor:
         return torch.from_numpy(self.parameters)
 
     def _scores(self, parameters: Tensor, features: Tensor) -> Tensor:
-        return self._model.scores(parameters[None], features)
+        before = parameters is self.reference.full_parameters
+        model = self.reference.model if before else self._model
+        return model.scores(parameters[None], features)
 
     def _named(self, scores: Tensor) -> NDArray[Any]:
         """The caller's labels that scores [1, rows, outputs] predict."""

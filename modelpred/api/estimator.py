@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from modelpred.api.attribution import Attribution, Explanation, attributed, explained
 from modelpred.api.contexts import context_of
@@ -76,6 +76,7 @@ from modelpred.errors import InvalidInput
 from modelpred.estimators import (
     Adapted,
     AdaptedModule,
+    Boxed,
     Estimator,
     TorchHead,
     adapted,
@@ -89,7 +90,7 @@ from modelpred.refits import Refit, retrainings, rivals
 from modelpred.studies.held_out import PARTS, rounds_of
 from modelpred.studies.utility import Scoring, StudyContext
 from modelpred.subsets import SubsetsConfig
-from modelpred.targets import Points, TargetModel, TargetsConfig, points_of
+from modelpred.targets import Points, TargetModel, points_of
 from modelpred.targets.families import FAMILIES
 from modelpred.targets.outcomes import bank_counts, outcomes
 from modelpred.targets.shards import Bank
@@ -305,19 +306,24 @@ class ModelPred:
         target: Any = self._target
         adapt = adapted_module if isinstance(target, TorchHead) else adapted
         found, features = adapt(
-            target, given.table, given.labels, sample_weight=given.sample_weight, what="X"
+            target,
+            given.table,
+            given.labels,
+            sample_weight=given.sample_weight,
+            seed=self._seed,
+            what="X",
         )
-        rows = pl.DataFrame(features, schema=list(found.preprocessing.names))
+        rows = pl.DataFrame(features, schema=list(found.feature_names))
         ids = range(len(rows)) if given.ids is None else given.ids
         self._fit(
             rows,
             given.labels,
             unique_ids(ids, rows=len(rows)),
             named=False,
-            labels=learn_labels(given.labels, what="y", regression=found.mapped.regression),
+            labels=learn_labels(given.labels, what="y", regression=found.target.regression),
             test=given.test,
             test_ids=given.test_ids,
-            sample_weight=found.mapped.sample_weight,
+            sample_weight=found.target.sample_weight,
             adapted=found,
         )
         self._given = given
@@ -341,40 +347,50 @@ class ModelPred:
             scaling = fit_scaling(self._scaling, cells)
         else:
             columns = len(rows.columns)
-            scaling = Scaling("none", (0.0,) * columns, (adapted.mapped.divisor,) * columns)
+            scaling = Scaling("none", (0.0,) * columns, (adapted.target.divisor,) * columns)
         levels = levels_of(encoding, rows)
         reading = Reading(encoding, named, scaling, labels, levels, adapted)
         features = reading.scaled(cells, what="X")
         require_apart(reading.scaling, cells, columns=encoding.feature_names, what="X")
         encoded = labels.encode(y, what="y", rows=len(features))
-        if adapted is None:
-            config = targets_config(family_of(self._target, labels), self._settings, self._seed)
-        else:
-            own = {**self._settings, **adapted.mapped.settings}
-            config = targets_config(adapted.mapped.family, own, self._seed)
         dataset = dataset_of(
             reading, rows, (features, encoded), row_ids, test=test, test_ids=test_ids
         )
-        self._fitted = Fitted(dataset, reading, self._engine(dataset, config, sample_weight))
-        self._fidelity = self._other_methods = None
-        self._engine_used = None
-
-    def _engine(
-        self,
-        dataset: Dataset,
-        config: TargetsConfig,
-        sample_weight: NDArray[np.float64] | None,
-    ) -> Engine:
-        model = config.build(classes=len(dataset.classes))
-        if sample_weight is not None and model.optimum is None:
-            raise InvalidInput(f"{model.name} takes no sample_weight; leave it out")
         points = points_of(
             dataset.features, dataset.labels, len(dataset.classes), sample_weight=sample_weight
         )
+        model, tolerance = self._family(dataset, reading, points)
+        self._fitted = Fitted(dataset, reading, self._engine(dataset, model, points, tolerance))
+        self._fidelity = self._other_methods = None
+        self._engine_used = None
+
+    def _family(
+        self, dataset: Dataset, reading: Reading, points: Points
+    ) -> tuple[TargetModel, float]:
+        """The family of target models, and the tolerance of training."""
+        adapted = reading.adapted
+        if adapted is None:
+            family, own = family_of(self._target, reading.labels), self._settings
+        elif isinstance(adapted.target, Boxed):
+            test = Points(dataset.test_features, dataset.test_labels, points.classes)
+            model = adapted.target.family(reading.labels.names, points, test)
+            return model, float(self._settings["tolerance"])
+        else:
+            family, own = adapted.mapped.family, {**self._settings, **adapted.mapped.settings}
+        config = targets_config(family, own, self._seed)
+        model = config.build(classes=points.classes)
+        if points.sample_weight is not None and model.optimum is None:
+            raise InvalidInput(f"{model.name} takes no sample_weight; leave it out")
         model.parameter_count(points.features.shape[1], points.classes)  # or says what is wrong
+        return model, config.tolerance
+
+    def _engine(
+        self, dataset: Dataset, model: TargetModel, points: Points, tolerance: float
+    ) -> Engine:
         plan = Plan(self._subsets, self._predictor_config)
-        plan.require_memory(model, points)
-        problem = problem_of(model, points, tolerance=config.tolerance, row_ids=dataset.row_ids)
+        if model.has_parameters:
+            plan.require_memory(model, points)
+        problem = problem_of(model, points, tolerance=tolerance, row_ids=dataset.row_ids)
         return Engine(problem, plan)
 
     def __repr__(self) -> str:
@@ -384,11 +400,14 @@ class ModelPred:
         dataset, engine = self._fitted.dataset, self._fitted.engine
         source = self._fitted.reading.adapted
         to = ""
+        count = len(dataset.feature_names)
+        if source is not None and not self.model.has_parameters:
+            count = source.preprocessing.count
         if engine.is_prepared:
             to = f"{len(engine.targets.subsets):,} subsets of "
         return (
             f"ModelPred({repr(self.model.name) if source is None else source}), fitted to {to}"
-            f"{len(dataset.row_ids):,} rows with {len(dataset.feature_names):,} features"
+            f"{len(dataset.row_ids):,} rows with {count:,} features"
         )
 
     @property
@@ -489,6 +508,7 @@ class ModelPred:
     @property
     def full_parameters(self) -> NDArray[np.float64]:
         """Parameters of the model of all rows, trained exactly."""
+        self._require_parameters("full_parameters")
         return self._ready.problem.full_parameters.numpy().copy()
 
     def predict_parameters(
@@ -510,6 +530,7 @@ class ModelPred:
 
     def retrain(self, weights: ArrayLike) -> NDArray[np.float64]:
         """The same by exact training; a model that did not converge is a row of nan."""
+        self._require_parameters("retrain")
         rows = read_weights(weights, self.row_ids)
         trained = self._ready.problem.truth.train(rows)
         if not bool(trained.converged.all()):
@@ -692,7 +713,7 @@ class ModelPred:
         ready = self._ready
         return EditedModel(
             f"Of all {len(self.row_ids)} training rows:",
-            self.full_parameters,
+            ready.problem.full_parameters.numpy().copy(),
             None,
             np.ones(len(self.row_ids)),
             ready.problem.points,
@@ -786,7 +807,7 @@ class ModelPred:
         models = models_of_values(
             len(self.row_ids), groups=groups, method=method, permutations=permutations
         )
-        with self._context(test, engine, models=models, refine=refine) as (context, _):
+        with self._context(test, engine, models=models, refine=refine, own=False) as (context, _):
             return estimated_values(
                 context,
                 groups=groups,
@@ -870,7 +891,10 @@ class ModelPred:
         """
         validation = self._ready.reading.points(X_val, y_val, what="_val")
         models = models_of_selection(len(self.row_ids), k)
-        with self._context(validation, engine, models=models, refine=refine) as (context, _):
+        with self._context(validation, engine, models=models, refine=refine, own=False) as (
+            context,
+            _,
+        ):
             return chosen_rows(context, count=k, quota=quota, swaps=swaps)
 
     def predictive(
@@ -901,7 +925,8 @@ class ModelPred:
         ready = self._ready
         features = ready.reading.features(X, what="X")
         models = whole_number(resamples, "resamples", least=1, most=MOST_DRAWS)
-        with self._context(ready.scored_points, engine, models=models, refine=refine) as (
+        rows = self._unlabelled(features)
+        with self._context(rows, engine, models=models, refine=refine, own=False) as (
             context,
             choice,
         ):
@@ -981,6 +1006,7 @@ class ModelPred:
             InvalidInput: a parameter that the model does not have.
         """
         ready = self._ready
+        self._require_parameters("attribute")
         models = len(self.row_ids) + 1
         with self._context(ready.scored_points, engine, models=models, refine=refine) as (
             context,
@@ -1022,14 +1048,20 @@ class ModelPred:
         ready = self._ready if model is None else fit_of(self._ready, model)
         row = one_row(x)
         models = EXPLAINING * len(ready.problem.row_ids)
-        with self._context(
-            ready.scored_points, engine, models=models, refine=refine, fitted=ready
-        ) as (context, choice):
+        features = ready.reading.features(row, what="x")
+        rows = self._unlabelled(features)
+        with self._context(rows, engine, models=models, refine=refine, own=False, fitted=ready) as (
+            context,
+            choice,
+        ):
+            full = ready.problem.full_parameters
+            if context.model is not ready.problem.model:
+                full = context.truth(torch.ones(1, context.pool))[0]
             return explained(
                 context,
                 ready.reading.labels,
-                ready.reading.features(row, what="x"),
-                full=ready.problem.full_parameters,
+                features,
+                full=full,
                 largest=largest,
                 engine=choice,
             )
@@ -1139,18 +1171,42 @@ class ModelPred:
         *,
         models: int,
         refine: Number,
+        own: bool = True,
         fitted: Fitted | None = None,
     ) -> Generator[tuple[StudyContext, EngineChoice]]:
-        """The input of a study that needs so many models, and the engine that gives them."""
+        """The input of a study that needs so many models, and the engine that gives them.
+
+        With `own` models are asked about the training rows, too.
+        """
         fitted = fitted or self._ready
         choice = self._choose(engine, models=models, refine=refine, fitted=fitted)
+        scored = (test_points, fitted.problem.points) if own else (test_points,)
         with (
             progress_bar(shown=self._progress) as report,
             context_of(
-                fitted, test_points, choice=choice, refine=refine, progress=report
+                fitted,
+                test_points,
+                choice=choice,
+                refine=refine,
+                scored=scored,
+                progress=report,
             ) as context,
         ):
             yield context, choice
+
+    def _unlabelled(self, features: Tensor) -> Points:
+        """Rows without labels as points."""
+        labels = torch.zeros(len(features), dtype=self._ready.problem.points.labels.dtype)
+        return Points(features, labels, self._ready.problem.points.classes)
+
+    def _require_parameters(self, what: str) -> None:
+        """InvalidInput where models are only known by their outputs."""
+        model = self._ready.problem.model
+        if not model.has_parameters:
+            raise InvalidInput(
+                f"{what} needs parameters, and those of {model.title} are not known; use values, "
+                "or model_for(weights).to_sklearn()"
+            )
 
     def _prepared(self) -> Prepared:
         """The trained subsets and the predictor, made at the first call."""

@@ -82,7 +82,7 @@ class Reading:
         """
         names = self.encoding.column_names
         if self.adapted is not None:
-            table = self.adapted.preprocessing(table, what=what)
+            table = self.adapted.features(table, what=what)
         frame, named = frame_of(table, what=what)
         if named and not self.named and set(frame.columns) == set(map(str, range(len(names)))):
             frame = frame.rename({name: f"x{name}" for name in frame.columns})

@@ -57,9 +57,8 @@ def require_target(
         return
     name = type(target).__name__
     known = isinstance(target, TorchHead)
-    if not known and (
-        isinstance(target, type) or not hasattr(target, "fit") or not hasattr(target, "get_params")
-    ):
+    usable = hasattr(target, "get_params") or hasattr(target, "predict")
+    if not known and (isinstance(target, type) or not hasattr(target, "fit") or not usable):
         raise InvalidInput(
             f"target is {target!r}; expected the name of a family or an estimator, such as "
             "LogisticRegression()"

@@ -18,7 +18,6 @@ from modelpred.engine import EngineChoice
 from modelpred.numbers import MOST_DRAWS, Number, checked_section, seed_number, whole_number
 from modelpred.studies import calibration
 from modelpred.studies.bootstrap import (
-    Predictive,
     predicted_numbers,
     predictive,
     resampled_models,
@@ -148,7 +147,7 @@ def predictive_distribution(
         distribution.low,
         distribution.high,
         models.numpy(),
-        _parameter_table(context, summary(models)),
+        _parameter_table(context, models),
         engine,
         model,
         rows,
@@ -161,8 +160,9 @@ def _models(context: StudyContext, weights: Tensor) -> Tensor:
     return parameters[finished(parameters)]
 
 
-def _parameter_table(context: StudyContext, distribution: Predictive) -> pl.DataFrame:
+def _parameter_table(context: StudyContext, models: Tensor) -> pl.DataFrame:
     named = parameter_names(context)
+    distribution = summary(models[:, : len(named)])
     table = pl.DataFrame(
         {
             "parameter": np.arange(len(named)),

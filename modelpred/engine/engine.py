@@ -10,6 +10,7 @@ from modelpred.engine.costs import (
     seconds_a_model,
 )
 from modelpred.engine.preparation import Plan, Prepared, Problem, Targets, prepare
+from modelpred.errors import InvalidInput
 from modelpred.numbers import Number, steps_number
 from modelpred.predictor import Predictor, Refined
 from modelpred.refits import Progress, Refit, Retraining, silent
@@ -41,6 +42,8 @@ class Engine:
 
     def prepared(self, *, progress: Progress = silent) -> Prepared:
         """Return the targets and the predictor; make them at the first call."""
+        if not self.problem.model.has_parameters:
+            self._refuse_prediction()
         if self._prepared is None:
             self._prepared = prepare(self.problem, self.plan, progress=progress)
         return self._prepared
@@ -69,9 +72,13 @@ class Engine:
             refine: Newton steps of each prediction.
 
         Raises:
-            InvalidInput: an unknown engine.
+            InvalidInput: an unknown engine, or a family whose models have no parameters to predict.
         """
         named = require_engine(engine)
+        if not self.problem.model.has_parameters:
+            if named == "predicted":
+                self._refuse_prediction()
+            return EngineChoice("exact", models)
         costs = self.costs(refine=steps_number(refine))
         choice = EngineChoice(costs.cheaper(models) if named == "auto" else named, models, costs)
         log.info("%s", choice)
@@ -86,6 +93,12 @@ class Engine:
             return self.truth
         predictor = self.prepared(progress=progress).predictor
         return Refined(predictor, refine) if refine else predictor
+
+    def _refuse_prediction(self) -> None:
+        raise InvalidInput(
+            f"{self.problem.model.title} has no parameters to predict: it is trained on each subset; "
+            "ask for values, suspects or models, with engine='exact'"
+        )
 
     def costs(self, *, refine: float | int = 0) -> Costs:
         """Return the seconds of both engines: measured, or estimated before there is a predictor."""

@@ -56,12 +56,13 @@ def problem_of(
         InvalidInput: its training did not converge.
     """
     began = time.perf_counter()
+    model = model.for_rows(points)
     ones = torch.ones(1, len(points.labels), dtype=torch.float64)
     trained = Retraining(model, points, tolerance=tolerance).train(ones)
     if not bool(trained.converged[0]):
         raise InvalidInput(
-            f"the {model.name} model of all rows did not converge, its largest gradient entry is "
-            f"{float(trained.gradient_norm[0]):.1e}; scale the features or lower C"
+            f"the {model.title} model of all rows did not converge: "
+            f"{model.advice(float(trained.gradient_norm[0]))}"
         )
     seconds = time.perf_counter() - began
     return Problem(model, points, trained.parameters[0], seconds, tolerance, row_ids)

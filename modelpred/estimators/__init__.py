@@ -3,12 +3,14 @@
 scikit-learn is imported only when an estimator is passed.
 """
 
-from modelpred.estimators.adapted import Adapted, adapted, weight_column
+from modelpred.estimators.adapted import Adapted, Boxed, adapted, estimator_kind, weight_column
+from modelpred.estimators.black_box import BlackBox
 from modelpred.estimators.export import (
     Coefficients,
     adapted_coefficients,
     coefficient_table,
     fitted_estimator,
+    with_preprocessing,
 )
 from modelpred.estimators.mapping import Estimator
 from modelpred.estimators.source import estimator_source
@@ -17,6 +19,8 @@ from modelpred.estimators.torch_head import AdaptedModule, TorchHead, adapted_mo
 __all__ = [
     "Adapted",
     "AdaptedModule",
+    "BlackBox",
+    "Boxed",
     "Coefficients",
     "Estimator",
     "TorchHead",
@@ -24,7 +28,9 @@ __all__ = [
     "adapted_coefficients",
     "adapted_module",
     "coefficient_table",
+    "estimator_kind",
     "estimator_source",
     "fitted_estimator",
     "weight_column",
+    "with_preprocessing",
 ]

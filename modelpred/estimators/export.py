@@ -26,9 +26,15 @@ def fitted_estimator(
     """
     mapped, preprocessing = adapted.mapped, adapted.preprocessing
     final = _final(mapped, parameters, classes, features=len(preprocessing.names))
+    if preprocessing.steps is None and preprocessing.columns is not None:
+        final.feature_names_in_ = np.array(preprocessing.columns, dtype=object)
+    return with_preprocessing(adapted, final)
+
+
+def with_preprocessing(adapted: Adapted, final: Estimator) -> Estimator:
+    """A fitted estimator after the fitted steps of the pipeline that was given, if there are any."""
+    preprocessing = adapted.preprocessing
     if preprocessing.steps is None:
-        if preprocessing.columns is not None:
-            final.feature_names_in_ = np.array(preprocessing.columns, dtype=object)
         return final
     from sklearn.pipeline import Pipeline  # noqa: PLC0415 - the caller has it
 

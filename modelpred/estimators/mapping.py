@@ -67,6 +67,15 @@ class Mapped:
         return ", ".join(told)
 
 
+class NoFamily(InvalidInput):
+    """No family of target models has the estimator's optimum."""
+
+
+def has_family(estimator: Estimator) -> bool:
+    """Whether some settings of the estimator's class have a family."""
+    return _class_name(estimator) in _RULES
+
+
 def mapped(
     estimator: Estimator,
     features: Table,
@@ -83,7 +92,7 @@ def mapped(
         sample_weight: what its fit would be given, [rows].
 
     Raises:
-        InvalidInput: an unknown class, or a setting that no family has.
+        NoFamily: an unknown class, or a setting that no family has.
     """
     rule = _RULES.get(_class_name(estimator))
     if rule is None:
@@ -108,20 +117,18 @@ def _class_name(estimator: Estimator) -> str:
     return own.__name__ if own.__module__.split(".")[0] == "sklearn" else ""
 
 
-def _unknown(estimator: Estimator) -> InvalidInput:
+def _unknown(estimator: Estimator) -> NoFamily:
     name = type(estimator).__name__
     if name == "SVC":
-        why = "SVC minimises the hinge loss, which has no second derivative; use LinearSVC"
+        why = "SVC minimises the hinge loss, which has no second derivative; LinearSVC has a family"
     else:
         why = f"{name} has no family of target models with its optimum"
-    return InvalidInput(
-        f"{why}; known: {', '.join(_RULES)}, or a Pipeline that ends in one of them"
-    )
+    return NoFamily(f"{why}; known: {', '.join(_RULES)}, or a Pipeline that ends in one of them")
 
 
-def _refused(estimator: Estimator, setting: str, why: str) -> InvalidInput:
+def _refused(estimator: Estimator, setting: str, why: str) -> NoFamily:
     value = getattr(estimator, setting)
-    return InvalidInput(
+    return NoFamily(
         f"{type(estimator).__name__}({setting}={value!r}) has no family with its optimum: {why}"
     )
 

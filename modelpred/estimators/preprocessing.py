@@ -40,14 +40,22 @@ class Preprocessing:
         Raises:
             InvalidInput: other columns than those of the fit, or cells that are no numbers.
         """
+        found = self.transformed(table, what=what)
+        return numbers(found, what=what if self.steps is None else f"{what} after preprocessing")
+
+    def transformed(self, table: Table, *, what: str) -> Table:
+        """The rows as the last estimator takes them, which may be of any kind.
+
+        Raises:
+            InvalidInput: other columns than those of the fit, or a step fails.
+        """
         rows = self._rows(plain_table(table), what=what)
         if self.steps is None:
-            return numbers(rows, what=what)
+            return rows
         try:
-            found = self.steps.transform(rows)
+            return self.steps.transform(rows)
         except (ValueError, TypeError, KeyError) as error:
             raise _failed(error, what=what) from error
-        return numbers(found, what=f"{what} after preprocessing")
 
     def _rows(self, table: Table, *, what: str) -> Table:
         given = column_names(table)
@@ -81,21 +89,25 @@ def split(estimator: Estimator) -> tuple[list[tuple[str, Estimator]], Estimator]
 
 
 def prepared(
-    estimator: Estimator, table: Table, labels: NDArray[Any], *, what: str
-) -> tuple[Preprocessing, NDArray[np.float64], Estimator]:
-    """The preprocessing fitted on these rows, their features, and the last estimator.
+    before: list[tuple[str, Estimator]], table: Table, labels: NDArray[Any], *, what: str
+) -> tuple[Preprocessing, Table]:
+    """The steps fitted on these rows, and the rows after them, which may be of any kind.
+
+    Args:
+        before: the steps before the last one (`split`).
+        table: the rows.
+        labels: [rows].
+        what: name of the table in messages.
 
     Raises:
-        InvalidInput: the preprocessing fails, or gives no numbers.
+        InvalidInput: a step fails.
     """
     table = plain_table(table)
-    before, last = split(estimator)
     columns = column_names(table)
     count = np.shape(table)[1] if len(np.shape(table)) == 2 else 0
     if not before:
-        features = numbers(table, what=what)
-        names = columns or tuple(f"x{at}" for at in range(features.shape[1]))
-        return Preprocessing(None, columns, count, names), features, last
+        names = columns or tuple(f"x{at}" for at in range(count))
+        return Preprocessing(None, columns, count, names), table
     from sklearn.pipeline import Pipeline  # noqa: PLC0415 - the caller has it
 
     names = [name for name, _ in before]
@@ -110,9 +122,8 @@ def prepared(
         found = steps.fit_transform(table, labels)
     except (ValueError, TypeError, KeyError) as error:
         raise _failed(error, what=what) from error
-    features = numbers(found, what=f"{what} after preprocessing")
-    called = _feature_names(steps, columns, features.shape[1])
-    return Preprocessing(steps, columns, count, called), features, last
+    width = np.shape(found)[1] if len(np.shape(found)) == 2 else 0
+    return Preprocessing(steps, columns, count, _feature_names(steps, columns, width)), found
 
 
 def plain_table(table: Table) -> Table:

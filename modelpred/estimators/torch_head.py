@@ -227,6 +227,20 @@ class AdaptedModule:
     mapped: Mapped
     preprocessing: FrozenPart
 
+    @property
+    def target(self) -> Mapped:
+        """The last layer as a family."""
+        return self.mapped
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Names of the columns of `features`."""
+        return self.preprocessing.names
+
+    def features(self, table: Table, *, what: str) -> NDArray[np.float64]:
+        """Features [rows, features] of rows that the module takes."""
+        return self.preprocessing(table, what=what)
+
     def __str__(self) -> str:
         """The class of the module, and what became a family."""
         kind = type(self.given.module).__name__
@@ -250,6 +264,7 @@ def adapted_module(
     labels: Any,  # noqa: ANN401 - a column of any library
     *,
     sample_weight: Any,  # noqa: ANN401 - a column of any library, or None
+    seed: int = 0,  # noqa: ARG001 - as `adapted`
     what: str,
 ) -> tuple[AdaptedModule, NDArray[np.float64]]:
     """The module as a family on features, and the features of the rows.

@@ -97,7 +97,7 @@ class Retraining:
         tolerance: float = 1e-6,
         start: Float[Tensor, " parameters"] | None = None,
     ) -> None:
-        self.model = model
+        self.model = model.for_rows(points)
         self.points = points
         self.tolerance = tolerance
         self.start = start

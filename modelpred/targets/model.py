@@ -52,6 +52,20 @@ class TargetModel(ABC):
     probabilistic: ClassVar[bool]  # whether `probabilities` are defined
     quadratic: ClassVar[bool] = False  # whether the objective is, so that one Newton step is exact
     positional: ClassVar[bool] = False  # whether rows are used by their places in the pool
+    has_parameters: ClassVar[bool] = True  # False where a model is only known by its outputs
+
+    @property
+    def title(self) -> str:
+        """Name in messages."""
+        return self.name
+
+    def advice(self, gradient: float) -> str:
+        """Why training did not converge, and what to do.
+
+        Args:
+            gradient: largest entry of the gradient where it stopped.
+        """
+        return f"its largest gradient entry is {gradient:.1e}; scale the features or lower C"
 
     @property
     def optimum(self) -> "ConvexFamily | None":
@@ -62,6 +76,13 @@ class TargetModel(ABC):
     def recipe(self) -> "IterativeFamily | None":
         """The family, if it is trained in a fixed number of steps."""
         return None
+
+    def for_rows(self, points: Points, *scored: Points) -> "TargetModel":  # noqa: ARG002 - shared signature
+        """The family as studies use it that train on these points and score models on the others.
+
+        The family itself, unless its models are only known by their outputs for rows.
+        """
+        return self
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Mapped estimators against scikit-learn's own fits, with drawn settings on drawn data."""
 
+import re
 import warnings
 
 import numpy as np
@@ -20,7 +21,14 @@ from sklearn.linear_model import (
 from sklearn.svm import SVC, LinearSVC
 
 from modelpred.errors import InvalidInput
-from modelpred.estimators import adapted, coefficient_table, fitted_estimator
+from modelpred.estimators import (
+    Boxed,
+    adapted,
+    adapted_coefficients,
+    coefficient_table,
+    fitted_estimator,
+)
+from modelpred.estimators.mapping import NoFamily, mapped
 from modelpred.targets import target_model, train_targets
 
 ROWS = 40
@@ -164,7 +172,7 @@ def test_the_full_model_is_the_fit_of_the_estimator(case):
     assert np.shape(ours.intercept_) == np.shape(theirs.intercept_)
     assert ours.predict(features).shape == theirs.predict(features).shape
     assert ours.predict(features).dtype == theirs.predict(features).dtype
-    table = coefficient_table(found, {"own": parameters[0]}, classes)
+    table = coefficient_table({"own": adapted_coefficients(found, parameters[0])}, classes)
     told = table["own"].to_numpy().reshape(-1, features.shape[1] + 1)
     np.testing.assert_allclose(told[:, :-1], np.atleast_2d(ours.coef_), rtol=1e-12)
 
@@ -232,28 +240,32 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("estimator", "reason"), REFUSED)
-def test_settings_that_no_family_has_are_refused(estimator, reason):
+def test_estimators_with_settings_that_no_family_has_are_black_boxes(estimator, reason):
     features, labels = np.eye(4), np.array([0, 1, 0, 1])
-    with pytest.raises(InvalidInput, match=reason):
-        adapted(estimator, features, labels, sample_weight=None, what="X")
+    with pytest.raises(NoFamily, match=reason):
+        mapped(estimator, features, labels)
+    found, _ = adapted(estimator, features, labels, sample_weight=None, what="X")
+    assert isinstance(found.target, Boxed)
 
 
-def test_settings_of_several_classes_that_no_family_has_are_refused():
+def test_settings_of_several_classes_that_no_family_has_are_told(caplog):
     features, labels = np.eye(6), np.array([0, 1, 2, 0, 1, 2])
     for estimator, reason in (
         (LogisticRegression(solver="liblinear"), "solver='liblinear'.*two classes"),
         (LinearSVC(class_weight="balanced"), "class_weight='balanced'.*pass sample_weight"),
     ):
-        with pytest.raises(InvalidInput, match=reason):
-            adapted(estimator, features, labels, sample_weight=None, what="X")
+        caplog.clear()
+        found, _ = adapted(estimator, features, labels, sample_weight=None, what="X")
+        assert isinstance(found.target, Boxed)
+        assert re.search(reason, caplog.text)
 
 
 def test_a_subclass_is_not_taken_for_its_parent():
     class Other(Ridge):
         pass
 
-    with pytest.raises(InvalidInput, match="Other has no family"):
-        adapted(Other(), np.eye(3), np.arange(3.0), sample_weight=None, what="X")
+    found, _ = adapted(Other(), np.eye(3), np.arange(3.0), sample_weight=None, what="X")
+    assert isinstance(found.target, Boxed)
 
 
 @pytest.mark.parametrize("wrong", [np.zeros(3), np.array([1, -1, 1.0]), np.ones(2), ["a"] * 3])

@@ -25,7 +25,7 @@ from sklearn.preprocessing import (
 )
 
 from modelpred.errors import InvalidInput
-from modelpred.estimators import adapted, coefficient_table, fitted_estimator
+from modelpred.estimators import adapted, adapted_coefficients, coefficient_table, fitted_estimator
 
 ROWS = 50
 
@@ -70,7 +70,7 @@ def test_coefficients_in_original_units_predict_like_the_pipeline(first, second,
     found, features = adapted(pipeline, frame, labels, sample_weight=None, what="X")
     parameters = np.random.default_rng(seed).normal(size=features.shape[1] + 1)
     own = fitted_estimator(found, parameters, np.array([])).predict(frame)
-    told = coefficient_table(found, {"model": parameters}, np.array([]))
+    told = coefficient_table({"model": adapted_coefficients(found, parameters)}, np.array([]))
     by_name = dict(told.iter_rows())
     assert {"age", "income", "intercept"} <= set(by_name)
     levels = {name: own for name, own in by_name.items() if "city" in name}
@@ -141,7 +141,7 @@ def test_pipelines_may_end_in_pipelines_and_make_columns():
     pipeline = Pipeline([("scale", StandardScaler()), ("inner", inner)])
     found, features = adapted(pipeline, frame[["age"]], labels, sample_weight=None, what="X")
     assert features.shape == (ROWS, 2)
-    told = coefficient_table(found, {"model": np.arange(3.0)}, np.array([]))
+    told = coefficient_table({"model": adapted_coefficients(found, np.arange(3.0))}, np.array([]))
     assert told["column"].to_list() == ["scaled age", "scaled age^2", "intercept"]
 
 
