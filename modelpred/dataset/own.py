@@ -1,6 +1,7 @@
-"""Reads a user's table from files or from OpenML, selects rows and inspects columns.
+"""Reads a user's table from files or from OpenML, inspects columns and selects rows.
 
-The label column is read for all rows, the other columns only for the selected rows.
+Columns are judged by all rows of the table, also where `max_points` selects some of them, unless the
+table has more than `MOST_JUDGED` cells; then by the selected rows, and a note says so.
 """
 
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from modelpred.dataset.cells import TRUTHS, WORDS, Unusable, column_of, known, names_of
 from modelpred.dataset.columns import Inspection, inspect_columns
@@ -33,6 +35,7 @@ from modelpred.dataset.tables import Table
 from modelpred.errors import InvalidInput
 
 FEW_NUMBERS = 20  # different whole numbers up to which a label is a class
+MOST_JUDGED = 50_000_000  # cells that are read to judge columns by; about 1 GB
 
 
 @dataclass(frozen=True)
@@ -63,31 +66,30 @@ def own_table(config: DatasetConfig) -> OwnTable:
     index = _unused_index(raw, config)
     raw = raw.without((*config.drop, *index))
     second = _second_file(raw, config)
-    selected, height = _selected(raw, config, part="")
+    read = _read(raw, config, part="")
     in_second = None
     if second is not None:
-        test, test_height = _selected(second, config, part="test")
-        in_second = np.repeat([False, True], [len(selected), len(test)])
-        selected, height = pl.concat([selected, test]), height + test_height
-    where = _names_of_rows(raw, second, selected)
-    rows = _typed(selected, config, raw, where)
-    if config.row_id is not None:
-        _require_unique(config.row_id, column_of(rows, config.row_id), raw.name, where)
-    ids = _row_numbers(selected, second) if config.row_id is None else rows[config.row_id]
-    rows = rows.with_columns(ids.alias("row_id"))
+        first, read = read, _joined(read, _read(second, config, part="test"))
+        in_second = np.arange(len(read.rows)) >= len(first.rows)
+    where = _names_of_rows(raw, second, read.rows)
+    rows = _with_ids(read.rows, config, raw, second, where)
     label = str(config.label)
-    rows, classes = _with_label(rows, label, raw.name, where)
-    held_out = test_rows(rows, config, classes, raw.name) if in_second is None else in_second
-    if config.group and held_out is not None:
-        require_whole_groups(column_of(rows, config.group), held_out, config, raw.name, where)
+    rows = _with_label(rows, label, raw.name, where)
     roles = {label, config.row_id, config.group, _test_column(raw, config)}
     names = [name for name in raw.columns if name not in roles]
     inspection = inspect_columns(
         rows, names, source=raw.name, categories=config.categories, where=where
-    ).with_notes(map(_index_note, index))
-    features = [column.name for column in inspection.columns]
+    ).with_notes([*map(_index_note, index), *_judged_note(raw.name, read)])
+    rows = rows.filter(read.chosen)
+    where = [name for name, taken in zip(where, read.chosen, strict=True) if taken]
+    in_second = None if in_second is None else in_second[read.chosen]
+    classes = _classes(column_of(rows, label), label, raw.name)
+    held_out = test_rows(rows, config, classes, raw.name) if in_second is None else in_second
+    if config.group and held_out is not None:
+        require_whole_groups(column_of(rows, config.group), held_out, config, raw.name, where)
     unused = [name for name in names if name in inspection.left_out]
     group = [config.group] if config.group else []
+    features = [column.name for column in inspection.columns]
     table = Table(
         name=_name(config.source),
         rows=rows[["row_id", *features, *unused, *group, label]],
@@ -99,9 +101,9 @@ def own_table(config: DatasetConfig) -> OwnTable:
         extra=tuple(group),
         unused=tuple(unused),
         held_out=None if held_out is None else tuple(held_out.tolist()),
-        available=height,
+        available=read.height,
     )
-    return OwnTable(table, inspection, height)
+    return OwnTable(table, inspection, read.height)
 
 
 def _opened(config: DatasetConfig) -> tuple[RawTable, DatasetConfig, str]:
@@ -149,8 +151,41 @@ def _second_file(raw: RawTable, config: DatasetConfig) -> RawTable | None:
     return replace(second, columns=raw.columns)
 
 
-def _selected(raw: RawTable, config: DatasetConfig, *, part: str) -> tuple[pl.DataFrame, int]:
-    """The selected rows with their number in the source, and the total number of rows."""
+@dataclass(frozen=True)
+class _Read:
+    """Rows of a source.
+
+    Attributes:
+        rows: with their number in the source as the first column.
+        chosen: which of them are selected, [rows].
+        height: number of rows of the source.
+    """
+
+    rows: pl.DataFrame
+    chosen: NDArray[np.bool_]
+    height: int
+
+
+def _joined(first: _Read, second: _Read) -> _Read:
+    return _Read(
+        pl.concat([first.rows, second.rows]),
+        np.concatenate([first.chosen, second.chosen]),
+        first.height + second.height,
+    )
+
+
+def _judged_note(source: str, read: _Read) -> list[str]:
+    """A note where columns are judged by the selected rows only."""
+    if len(read.rows) == read.height:
+        return []
+    judged = f"the {len(read.rows):,} selected rows of {read.height:,}"
+    return [
+        f"{source}: columns are judged by {judged}; the table is too large to judge them by all"
+    ]
+
+
+def _read(raw: RawTable, config: DatasetConfig, *, part: str) -> _Read:
+    """The rows of a source, those that are selected marked."""
     label = str(config.label)
     named = [label, *filter(None, [_test_column(raw, config) if not part else None])]
     read = raw.read(named, None)
@@ -181,8 +216,11 @@ def _selected(raw: RawTable, config: DatasetConfig, *, part: str) -> tuple[pl.Da
             ]
         )
     )
-    frame = raw.read(raw.columns, chosen if len(chosen) < len(words) else None)
-    return frame.insert_column(0, pl.Series(ROW, chosen, dtype=pl.UInt32)), len(words)
+    everything = len(chosen) == len(words) or len(words) * len(raw.columns) <= MOST_JUDGED
+    frame = raw.read(raw.columns, None if everything else chosen)
+    numbers = np.arange(len(words)) if everything else chosen
+    frame = frame.insert_column(0, pl.Series(ROW, numbers, dtype=pl.UInt32))
+    return _Read(frame, np.isin(numbers, chosen, assume_unique=True), len(words))
 
 
 def _unused_index(raw: RawTable, config: DatasetConfig) -> tuple[str, ...]:
@@ -216,6 +254,22 @@ def _first_of_second(selected: pl.DataFrame) -> int:
     numbers = selected[ROW].to_numpy().astype(np.int64)
     falls = np.flatnonzero(np.diff(numbers) <= 0)
     return int(falls[0]) + 1 if len(falls) else len(numbers)
+
+
+def _with_ids(
+    read: pl.DataFrame,
+    config: DatasetConfig,
+    raw: RawTable,
+    second: RawTable | None,
+    where: Sequence[str],
+) -> pl.DataFrame:
+    """The rows with typed columns, and their unique ids as `row_id`."""
+    rows = _typed(read, config, raw, where)
+    if config.row_id is None:
+        return rows.with_columns(_row_numbers(read, second).alias("row_id"))
+    ids = column_of(rows, config.row_id)
+    _require_unique(config.row_id, ids, raw.name, where)
+    return rows.with_columns(ids.alias("row_id"))
 
 
 def _row_numbers(selected: pl.DataFrame, second: RawTable | None) -> pl.Series:
@@ -276,10 +330,8 @@ def _require_unique(name: str, ids: pl.Series, source: str, where: Sequence[str]
         )
 
 
-def _with_label(
-    rows: pl.DataFrame, label: str, source: str, where: Sequence[str]
-) -> tuple[pl.DataFrame, tuple[str, ...]]:
-    """The rows with the label as classes or numbers, and the classes in order (empty for numbers).
+def _with_label(rows: pl.DataFrame, label: str, source: str, where: Sequence[str]) -> pl.DataFrame:
+    """The rows with the label as classes or as floating-point numbers.
 
     Text, true and false, and up to FEW_NUMBERS different whole numbers are classes.
     """
@@ -292,9 +344,15 @@ def _with_label(
             raise InvalidInput(
                 f"{source}: the label {label!r} is {cells[first]} in {where[first]}; mend or remove"
             )
-        return rows, ()
-    if kind.is_integer() and cells.n_unique() > FEW_NUMBERS:
-        return rows.with_columns(cells.cast(pl.Float64).alias(label)), ()
+    elif kind.is_integer() and cells.n_unique() > FEW_NUMBERS:
+        return rows.with_columns(cells.cast(pl.Float64).alias(label))
+    return rows
+
+
+def _classes(cells: pl.Series, label: str, source: str) -> tuple[str, ...]:
+    """The classes of the selected rows in order; empty for numbers."""
+    if cells.dtype.is_float():
+        return ()
     _require_label_type(label, cells, source)
     classes = tuple(cells.unique().sort().cast(pl.String).to_list())
     if len(classes) > MOST_CLASSES:
@@ -307,7 +365,7 @@ def _with_label(
             f"{source}: the label {label!r} is {str(cells[0])!r} in every row; a classifier needs at "
             "least two classes"
         )
-    return rows, classes
+    return classes
 
 
 def _require_label_type(label: str, cells: pl.Series, source: str) -> None:
