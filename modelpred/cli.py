@@ -193,6 +193,9 @@ def explore(
     ] = Path(),
     *,
     port: Annotated[int, typer.Option(help="Port to listen on; 0: any.", min=0, max=65535)] = 5002,
+    engine: Annotated[
+        str, typer.Option(help="Models of edits: auto, exact (retrained) or predicted.")
+    ] = "auto",
     browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True,
 ) -> None:
     """Show a page on which training rows are edited and the retrained model is seen, until stopped."""
@@ -201,7 +204,7 @@ def explore(
     from modelpred.page import serve_folder  # noqa: PLC0415
 
     try:
-        serve_folder(folder, port=port, opened=browser, say=typer.echo)
+        serve_folder(folder, port=port, engine=engine, opened=browser, say=typer.echo)
     except InvalidInput as error:
         sys.exit(str(error))
 

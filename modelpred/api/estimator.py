@@ -10,7 +10,7 @@ import logging
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 import polars as pl
@@ -94,6 +94,9 @@ from modelpred.targets import Points, TargetModel, points_of
 from modelpred.targets.families import FAMILIES
 from modelpred.targets.outcomes import bank_counts, outcomes
 from modelpred.targets.shards import Bank
+
+if TYPE_CHECKING:
+    from modelpred.page import Page
 
 ARGUMENTS = ("target", "subsets", "scaling", "tolerance", "seed", "predictor", "progress")
 """Of the constructor; others are settings of the family."""
@@ -1065,6 +1068,23 @@ class ModelPred:
                 largest=largest,
                 engine=choice,
             )
+
+    def explore(self, *, port: Number = 0, engine: str = "auto") -> "Page":
+        """Show a page on which the training rows are edited, and the retrained model is seen.
+
+        Returns the page with its address, to open in a browser on this machine; `stop()` ends it.
+
+        Args:
+            port: to listen on, on 127.0.0.1; 0: any free one.
+            engine: of the models of edits, as `without`.
+
+        Raises:
+            InvalidInput: not fitted, or the port is in use.
+        """
+        # The page stands above the API and calls it.
+        from modelpred.page import explore  # noqa: PLC0415
+
+        return explore(self, port=whole_number(port, "port", least=0, most=65535), engine=engine)
 
     def forget(self, rows: RowNames) -> Forgotten:
         """Remove rows from all that this ModelPred holds and saves from now on, by fitting anew.

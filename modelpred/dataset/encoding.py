@@ -16,6 +16,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime
+from functools import cached_property
 from typing import Annotated, Literal
 
 import numpy as np
@@ -146,7 +147,7 @@ class Encoding(BaseModel):
         """The columns of the table that are encoded."""
         return tuple(column.name for column in self.columns)
 
-    @property
+    @cached_property
     def feature_names(self) -> tuple[str, ...]:
         """Names of the features, such as `age`, `work=office`, `age is missing`."""
         return tuple(self._features(self.empty()).columns)

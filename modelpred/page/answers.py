@@ -8,11 +8,10 @@ import polars as pl
 from modelpred.api import Comparison, EditedModel
 from modelpred.errors import InvalidInput
 from modelpred.page.messages import Edit
-from modelpred.page.subject import Subject, shown_column
+from modelpred.page.subject import Subject
 
 MOST_COEFFICIENTS = 200
-MOST_FLIPS = 200
-SHOWN_CELLS = 60  # columns of a listed row
+MOST_FLIPS = 100
 Answer = dict[str, Any]
 
 
@@ -101,15 +100,12 @@ def flips(subject: Subject, comparison: Comparison) -> Answer:
     else:
         changed = comparison.flips
     listed = changed.head(MOST_FLIPS)
-    places = [subject.places[row] for row in listed["row"]]
-    rows = subject.scored_rows[places]
-    names = subject.columns[:SHOWN_CELLS]
-    cells = pl.DataFrame([shown_column(rows, name).alias(name) for name in names])
+    cells = subject.shown_rows[[subject.places[row] for row in listed["row"]]]
     return {
         "count": changed.height,
         "of": table.height,
         "rows": records(listed.drop("flips", strict=False)),
-        "columns": list(names),
+        "columns": cells.columns,
         "cells": [[plain(cell) for cell in row] for row in cells.iter_rows()],
     }
 

@@ -18,6 +18,7 @@ def explained(subject: Subject, asked: ExplainAsked) -> dict[str, Any]:
     Raises:
         InvalidInput: no such row, or not one typed row.
     """
+    subject.require_own(asked.edit)
     what, row = _row(subject, asked)
     edited = None if asked.edit.empty else subject.model(asked.edit)
     found = subject.mp.explain(row, model=edited)

@@ -13,6 +13,7 @@ from modelpred.extras import optional_imports
 
 with optional_imports():
     from starlette.datastructures import Headers, MutableHeaders
+    from starlette.exceptions import HTTPException
     from starlette.responses import Response
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -31,10 +32,6 @@ HEADERS = {
     "cache-control": "no-store",
 }
 LONGEST_MESSAGE = 500
-
-
-class TooLargeError(Exception):
-    """A body went beyond the limit while it was read."""
 
 
 def refusal(status: int, message: str) -> Response:
@@ -67,10 +64,7 @@ class Guard:
         if refused is not None:
             await refused(scope, receive, answer)
             return
-        try:
-            await self.app(scope, self._limited(receive), answer)
-        except TooLargeError:
-            await self._too_large()(scope, receive, answer)
+        await self.app(scope, self._limited(receive), answer)
 
     def _refused(self, scope: Scope) -> Response | None:
         """Why the request is not answered; None if it is."""
@@ -90,13 +84,12 @@ class Guard:
                 return refusal(415, "expected a body of application/json")
             length = headers.get("content-length", "0")
             if not length.isdecimal() or len(length) > 15 or int(length) > self.largest_body:
-                return self._too_large()
+                return refusal(413, self._too_large)
         return None
 
-    def _too_large(self) -> Response:
-        return refusal(
-            413, f"the request is larger than {self.largest_body:,} bytes; name fewer rows"
-        )
+    @property
+    def _too_large(self) -> str:
+        return f"the request is larger than {self.largest_body:,} bytes; name fewer rows"
 
     def _limited(self, receive: Receive) -> Receive:
         read = 0
@@ -106,7 +99,7 @@ class Guard:
             message = await receive()
             read += len(message.get("body", b""))
             if read > self.largest_body:
-                raise TooLargeError
+                raise HTTPException(413, self._too_large)
             return message
 
         return limited

@@ -62,7 +62,7 @@ def edit_csv(edit: Edit) -> str:
             writer.writerow([row_id, shown, edit.labels.get(row_id, ""), *blank])
     for place, (cells, label) in enumerate(zip(added.rows, added.labels, strict=True)):
         row_id = f"{ADDED_PREFIX}{place}"
-        writer.writerow([row_id, _short(edit.weights.get(row_id, 1)), label, *cells])
+        writer.writerow([row_id, _short(edit.weights.get(row_id, 1.0)), label, *cells])
     return file.getvalue()
 
 

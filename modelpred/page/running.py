@@ -46,18 +46,19 @@ class Page:
         return f"{self.address} (stop() ends it)"
 
 
-def explore(mp: ModelPred, *, name: str = "", port: int = 0) -> Page:
+def explore(mp: ModelPred, *, name: str = "", port: int = 0, engine: str = "auto") -> Page:
     """Show a fitted ModelPred on a page, from a thread of this process.
 
     Args:
         mp: the fit.
         name: shown as the title; by default the name of the table.
         port: to listen on, on 127.0.0.1; 0: any free one.
+        engine: of the models of edits: auto, exact or predicted.
 
     Raises:
         InvalidInput: it is not fitted, or the port is in use.
     """
-    subject = Subject(mp, name or mp.fitted.dataset.name)
+    subject = Subject(mp, name or mp.fitted.dataset.name, engine=engine)
     listening = _listening(port)
     server = _server(subject)
     thread = threading.Thread(
@@ -70,12 +71,15 @@ def explore(mp: ModelPred, *, name: str = "", port: int = 0) -> Page:
     return Page(_address(listening), server, thread)
 
 
-def serve_folder(folder: Path, *, port: int, opened: bool, say: Callable[[str], None]) -> None:
+def serve_folder(
+    folder: Path, *, port: int, engine: str, opened: bool, say: Callable[[str], None]
+) -> None:
     """Serve the page of a folder until Ctrl-C.
 
     Args:
         folder: of a saved ModelPred, or a project with artifacts/.
         port: to listen on.
+        engine: of the models of edits: auto, exact or predicted.
         opened: whether to open a browser.
         say: prints a line.
 
@@ -84,7 +88,7 @@ def serve_folder(folder: Path, *, port: int, opened: bool, say: Callable[[str], 
     """
     listening = _listening(port)
     mp = ModelPred.load(folder)
-    subject = Subject(mp, _name(mp, folder), str(folder), studies_of(folder))
+    subject = Subject(mp, _name(mp, folder), str(folder), studies_of(folder), engine)
     address = _address(listening)
     say(f"What if? {subject.name}: {address} (Ctrl-C ends it)")
     if opened:

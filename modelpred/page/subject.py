@@ -14,10 +14,12 @@ import polars as pl
 from modelpred.api import EditedModel, ModelPred
 from modelpred.dataset import Dataset
 from modelpred.dataset.cells import column_of, known
+from modelpred.engine import require_engine
 from modelpred.errors import InvalidInput
 from modelpred.page.messages import Added, Edit
 
 REMEMBERED = 8  # models of recent edits
+SHOWN_COLUMNS = 40  # of rows whose prediction flips
 
 
 @final
@@ -30,16 +32,21 @@ class Subject:
         name: what the page is called.
         source: the folder that it was read from; None for one in memory.
         studies: the folder of the run's studies; None if there is none.
+        engine: of the models of edits: auto, exact or predicted.
     """
 
     mp: ModelPred
     name: str
     source: str | None = None
     studies: Path | None = None
+    engine: str = "auto"
     _models: "OrderedDict[tuple[str, bool], EditedModel]" = field(
         default_factory=OrderedDict[tuple[str, bool], EditedModel]
     )
     _lock: Lock = field(default_factory=Lock)
+
+    def __post_init__(self) -> None:
+        require_engine(self.engine)
 
     @property
     def dataset(self) -> Dataset:
@@ -70,6 +77,12 @@ class Subject:
             name for name in dataset.rows.columns if name not in ("row_id", dataset.label_name)
         )
 
+    @cached_property
+    def shown_rows(self) -> pl.DataFrame:
+        """The rows that models are scored on as the page shows them, without id and label."""
+        names = self.columns[:SHOWN_COLUMNS]
+        return pl.DataFrame([shown_column(self.scored_rows, name).alias(name) for name in names])
+
     @property
     def needed_columns(self) -> tuple[str, ...]:
         """Columns that an added row must have."""
@@ -91,13 +104,13 @@ class Subject:
             if key in self._models:
                 self._models.move_to_end(key)
                 return self._models[key]
-        self._require_own(edit)
+        self.require_own(edit)
         added = self.added(edit.added)
         model = self.mp.edit(
             weights=edit.weights,
             labels={row: self.label(label) for row, label in edit.labels.items()},
             added=added,
-            engine="exact" if exact else "auto",
+            engine="exact" if exact else self.engine,
             bounded=False,
         )
         self._remember(key, model)
@@ -117,7 +130,8 @@ class Subject:
             while len(self._models) > REMEMBERED:
                 self._models.popitem(last=False)
 
-    def _require_own(self, edit: Edit) -> None:
+    def require_own(self, edit: Edit) -> None:
+        """Check that an edit was made for this table; InvalidInput if not."""
         if edit.table != self.dataset.fingerprint:
             raise InvalidInput(
                 "this edit was made for another table or another version of it; press Reset"

@@ -13,12 +13,13 @@ import argparse
 import json
 import sys
 
-from tests.benchmarks import figures, heads, overhead, sizes, spam
+from tests.benchmarks import explore, figures, heads, overhead, sizes, spam
 from tests.benchmarks.claims import CLAIMS, pages_by_figure
 from tests.benchmarks.figures import Benchmark
 from tests.benchmarks.results import write_section
 
 BENCHMARKS: dict[str, Benchmark] = {
+    "explore": explore.BENCHMARK,
     "heads": heads.BENCHMARK,
     "overhead": overhead.BENCHMARK,
     "sizes": sizes.BENCHMARK,

@@ -55,7 +55,7 @@ export class Grid {
 
   // Cells or edits have changed; the order has not.
   refresh() {
-    this.drawn.forEach((row) => { row.range = ""; });
+    this.drawn.forEach((row) => { row.stale = true; });
     this.draw();
   }
 
@@ -84,24 +84,29 @@ export class Grid {
     const missing = inView.filter((one) => !this.rows.ready(one));
     if (missing.length) Promise.all(missing.map((one) => this.rows.load(one))).then(() => this.refresh(), this.on.problem);
     if (this.headRange !== range) this.drawHead(inView, range);
+    const free = []; // rows that have left the view are used again: making elements is what costs
     for (const [place, row] of this.drawn) {
       if (place < from || place >= to) {
-        row.remove();
         this.drawn.delete(place);
+        free.push(row);
       }
     }
     for (let place = from; place < to; place += 1) {
-      let row = this.drawn.get(place);
-      if (!row) {
-        row = make("div", { class: "row", role: "row", id: `row-${place}`, "aria-rowindex": place + 2 });
-        row.place = place;
-        row.style.top = `${HEAD + ROW * place}px`;
-        row.style.height = `${ROW}px`;
-        this.drawn.set(place, row);
-        this.body.append(row);
-      }
+      const row = this.drawn.get(place) ?? this.rowAt(place, free.pop());
       this.drawRow(row, inView, range);
     }
+    free.forEach((row) => row.remove());
+  }
+
+  rowAt(place, row = make("div", { class: "row", role: "row" })) {
+    row.place = place;
+    row.id = `row-${place}`;
+    row.setAttribute("aria-rowindex", place + 2);
+    row.style.transform = `translateY(${HEAD + ROW * place}px)`;
+    row.stale = true;
+    this.drawn.set(place, row);
+    if (!row.isConnected) this.body.append(row);
+    return row;
   }
 
   drawHead(inView, range) {
@@ -129,15 +134,20 @@ export class Grid {
     if (row.className !== name) row.className = name;
     const picked = String(this.picked.has(at));
     if (row.getAttribute("aria-selected") !== picked) row.setAttribute("aria-selected", picked);
-    if (row.range === range) return;
-    row.range = range;
-    row.style.width = `${this.width}px`;
-    row.replaceChildren(...inView.map((one) => {
+    if (row.range !== range) {
+      row.range = range;
+      row.stale = true;
+      row.style.width = `${this.width}px`;
+      row.replaceChildren(...inView.map((one) => this.placed(make("div", { class: `cell ${one.kind} ${one === this.columns[0] ? "first" : ""}`, role: "gridcell", "aria-colindex": this.columns.indexOf(one) + 1 }), one)));
+    }
+    if (!row.stale) return;
+    row.stale = false;
+    inView.forEach((one, place) => {
       const text = this.rows.shown(one, at);
-      const cell = make("div", { class: `cell ${one.kind} ${one === this.columns[0] ? "first" : ""}`, role: "gridcell", "aria-colindex": this.columns.indexOf(one) + 1 }, text);
-      if (text.length > 12) cell.title = text;
-      return this.placed(cell, one);
-    }));
+      const cell = row.children[place];
+      cell.textContent = text;
+      cell.title = text.length > 12 ? text : "";
+    });
   }
 
   kindOf(at) {

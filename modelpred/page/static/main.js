@@ -16,6 +16,7 @@ const filters = [];
 let sort = null;
 let asking = null; // aborts the request that is under way
 let answers = 0;
+let shownTotal = -1; // rows when the order was last made
 
 function stop(error) {
   problem(error);
@@ -82,7 +83,8 @@ function draw(answer, edit, signal) {
 
 function changed() {
   grid.marked.clear();
-  show();
+  if (mayReorder()) show();
+  else grid.refresh();
   drawEdit();
   remember();
   ask();
@@ -104,6 +106,13 @@ async function recall() {
   }
   if (message.table !== about.table) throw new Error("the address holds an edit of another table or version; it is not applied");
   return Edit.of(message);
+}
+
+// Whether an edit may change which rows are shown, or their order.
+function mayReorder() {
+  const edited = ["edit", "label"];
+  const moved = rows.total !== shownTotal;
+  return moved || edited.includes(sort?.column.key) || filters.some((filter) => edited.includes(filter.column.key));
 }
 
 function drawEdit() {
@@ -187,6 +196,7 @@ function show() {
   if (sort) sort.column = own(sort.column);
   const order = rows.order(filters, sort);
   grid.show(columns, order, sort);
+  shownTotal = rows.total;
   const left = [...grid.picked].filter((at) => at < rows.total);
   if (left.length < grid.picked.size) grid.picked = new Set(left);
   drawSelection();

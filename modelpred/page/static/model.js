@@ -63,7 +63,7 @@ export function drawCoefficients(answer) {
   const classes = new Set(found.rows.map((row) => row.class)).size > 1;
   const largest = Math.max(...found.rows.map((row) => Math.abs(relative(row))), 1e-12);
   const head = make("tr", {}, ...[classes && "Class", "Column", "Before", "Now", "Change"].filter(Boolean).map((name) => make("th", { scope: "col", class: ["Before", "Now"].includes(name) ? "number" : "" }, name)));
-  const rows = found.rows.slice(0, 60).map((row) => make("tr", {},
+  const rows = found.rows.slice(0, 40).map((row) => make("tr", {},
     classes ? make("td", {}, String(row.class)) : null,
     make("td", { class: "words", title: row.column }, row.column),
     make("td", { class: "number" }, number(row.before, 3)),
@@ -83,6 +83,8 @@ function bar(part) {
     drawn("rect", { x: part < 0 ? half - length : half, y: 2, width: length, height: height - 4, class: "after" }));
 }
 
+const FIRST = 20; // changed predictions that are drawn at once
+
 export function drawFlips(answer, about, explain) {
   const { count, of, rows, columns, cells } = answer.flips;
   const what = about.scored.on;
@@ -94,15 +96,18 @@ export function drawFlips(answer, about, explain) {
   }
   const sure = rows[0].probability_before !== undefined;
   const names = ["Row", about.label, "Before", "Now", ...(sure ? ["P(label) before", "now"] : []), "", ...columns];
-  const body = rows.map((row, at) => make("tr", {},
+  const line = (row, at) => make("tr", {},
     make("td", {}, row.row), make("td", {}, text(row.label)), make("td", {}, text(row.before)), make("td", {}, text(row.after)),
     ...(sure ? [make("td", { class: "number" }, share(row.probability_before)), make("td", { class: "number" }, share(row.probability_after))] : []),
     make("td", {}, make("button", { type: "button", class: "plain", "aria-label": `Explain row ${row.row}`, onclick: () => explain(row.row) }, "explain")),
-    ...cells[at].map((cell) => make("td", { class: typeof cell === "number" ? "number" : "words" }, text(cell)))));
+    ...cells[at].map((cell) => make("td", { class: typeof cell === "number" ? "number" : "words" }, text(cell))));
+  const body = make("tbody", {}, ...rows.slice(0, FIRST).map(line));
+  const more = rows.length > FIRST && make("button", { type: "button", onclick: () => { body.append(...rows.slice(FIRST).map((row, at) => line(row, at + FIRST))); more.remove(); } }, `Show ${rows.length - FIRST} more`);
   place.replaceChildren(
-    make("p", { class: "quiet", "data-flips": count }, about.regression ? `${counted(count, "prediction")} of ${of} ${what} change.` : `${count} of ${of} ${what} flip.`, count > rows.length ? ` The first ${rows.length}:` : ""),
+    make("p", { class: "quiet", "data-flips": count }, about.regression ? `${counted(count, "prediction")} of ${of} ${what} change.` : `${count} of ${of} ${what} flip.`, count > rows.length ? ` The first ${rows.length} are listed.` : ""),
     make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Changed predictions" },
-      make("table", {}, make("thead", {}, make("tr", {}, ...names.map((name) => make("th", { scope: "col" }, name)))), make("tbody", {}, ...body))));
+      make("table", {}, make("thead", {}, make("tr", {}, ...names.map((name) => make("th", { scope: "col" }, name)))), body)));
+  if (more) place.append(make("div", { class: "bar" }, more));
 }
 
 const text = (value) => (value === null ? "" : typeof value === "number" ? number(value, 4) : String(value));
