@@ -435,7 +435,7 @@ def true_class_margins(
     soft: bool,
 ) -> Float[Tensor, "subsets points"]:
     """Score of the label's class minus logsumexp (soft) or maximum of the other scores."""
-    own = torch.nn.functional.one_hot(labels, scores.shape[2]).to(torch.bool)
+    own = labels[:, None] == torch.arange(scores.shape[2], device=labels.device)
     others = scores.masked_fill(own, -math.inf)
     rest = others.logsumexp(2) if soft else others.amax(2)
     index = labels[:, None].expand(len(scores), -1, 1)

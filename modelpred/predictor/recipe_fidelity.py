@@ -1,0 +1,254 @@
+"""What can be known about the models of a stochastic recipe, and how much of it predictions know.
+
+Much of what a retraining shows is the luck of its seed. With margins of test rows under models of subsets:
+
+    agreement   LDS between two runs that differ in the seed only; of means of k seeds by the formula of
+                Spearman and Brown, k r / (1 + (k - 1) r)
+    ceiling     the square root of that of means of k: about the LDS of a predictor that knows the mean
+                over all seeds, against means of k seeds
+    smoothness  <half, full> / <full, full>, with the changes of margins when rows are removed, and when
+                they get half of their weight, each from other seeds: about 1/2 if half of a change has
+                half of its effect (0.47 for a mean, as weights are shares of their sum)
+
+LDS is the mean over test rows of Spearman's correlation over subsets (`modelpred.metrics.lds`).
+"""
+
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import polars as pl
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from modelpred.errors import InvalidInput
+from modelpred.metrics import Interval, lds
+from modelpred.predictor.score_prediction import fit_scores
+from modelpred.refits import Progress, Retraining, silent
+from modelpred.refits.projected_gradients import gradient_features
+from modelpred.targets import Points, TorchTarget
+from modelpred.targets.scoring import scored
+
+FEWEST = 5
+DIMENSIONS = 512
+REMOVED = 0.1  # share of the rows whose removal measures smoothness
+RESAMPLES = 200
+
+
+@dataclass(frozen=True)
+class FidelityPlan:
+    """How many models are trained to judge a recipe.
+
+    Attributes:
+        seeds: of which the target is the mean.
+        fit: random halves that the predictions learn from.
+        judged: random halves that they are judged on.
+        changes: sets of rows whose removal measures smoothness.
+        seed: of the draws.
+    """
+
+    seeds: int = 2
+    fit: int = 100
+    judged: int = 50
+    changes: int = 8
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("seeds", 2), ("fit", FEWEST), ("judged", FEWEST), ("changes", 2)):
+            if (value := getattr(self, name)) < least:
+                raise InvalidInput(f"{name} is {value}; expected {least} or more")
+
+    @property
+    def models(self) -> int:
+        """How many models are trained."""
+        return self.seeds * (self.fit + self.judged + 2 * self.changes + 1)
+
+
+def halves(
+    points: int, count: int, generator: np.random.Generator
+) -> UInt8[Tensor, "count points"]:
+    """Random subsets of half of the rows."""
+    weights = np.zeros((count, points), dtype=np.uint8)
+    for row in weights:
+        row[generator.permutation(points)[: max(1, points // 2)]] = 1
+    return torch.from_numpy(weights)
+
+
+def changed(
+    points: int, count: int, generator: np.random.Generator
+) -> UInt8[Tensor, "rows points"]:
+    """All rows twice; then for each set of rows, those once (half of their weight), and removed."""
+    rows = [np.full(points, 2, dtype=np.uint8)]
+    for _ in range(count):
+        chosen = generator.permutation(points)[: max(1, round(REMOVED * points))]
+        for weight in (1, 0):
+            rows.append(rows[0].copy())
+            rows[-1][chosen] = weight
+    return torch.from_numpy(np.stack(rows))
+
+
+def recipe_fidelity(
+    target: TorchTarget,
+    points: Points,
+    test_points: Points,
+    plan: FidelityPlan,
+    *,
+    tolerance: float = 1e-6,
+    progress: Progress = silent,
+) -> pl.DataFrame:
+    """A row for each measure: agreement of seeds, ceiling and smoothness, then the methods' LDS.
+
+    Args:
+        target: the recipe.
+        points: the pool.
+        test_points: whose margins are predicted.
+        plan: how many models are trained.
+        tolerance: of training, which a fixed number of steps ignores.
+        progress: called with (models done, models, what).
+
+    Returns:
+        Columns measure, value, low, high (95%), share_of_ceiling (of the methods, else null).
+
+    Raises:
+        InvalidInput: a training does not end finite.
+    """
+    count = len(points.labels)
+    draws = [np.random.default_rng([plan.seed, stream]) for stream in (0, 1, 2)]
+    fit, judged = halves(count, plan.fit, draws[0]), halves(count, plan.judged, draws[1])
+    changes = changed(count, plan.changes, draws[2])
+    recipe = _Recipe(target, points, test_points)
+    margins, models = recipe.runs(
+        torch.cat([changes, fit, judged]), seeds=plan.seeds, tolerance=tolerance, progress=progress
+    )
+    seen, known, truth = margins.split([len(changes), plan.fit, plan.judged], 1)
+    seeds = _seeds(truth)
+    ceiling = seeds[-1][1].mean
+    predictions = recipe.predictions(models, fit, known.mean(0), judged)
+    scores = {name: lds(found, truth.mean(0)) for name, found in predictions.items()}
+    rows = [
+        *seeds,
+        _smoothness(seen, plan),
+        *((f"LDS, {name}", own) for name, own in scores.items()),
+    ]
+    shares = [own.mean / ceiling if ceiling > 0 else None for own in scores.values()]
+    return pl.DataFrame(
+        {
+            "measure": [name for name, _ in rows],
+            "value": [interval.mean for _, interval in rows],
+            "low": [interval.low for _, interval in rows],
+            "high": [interval.high for _, interval in rows],
+            "share_of_ceiling": pl.Series(
+                [None] * (len(rows) - len(shares)) + shares, dtype=pl.Float64
+            ),
+        }
+    )
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    """A recipe, its pool, and the rows whose margins are predicted."""
+
+    target: TorchTarget
+    points: Points
+    test_points: Points
+
+    def runs(
+        self, weights: Tensor, *, seeds: int, tolerance: float, progress: Progress
+    ) -> tuple[Float[Tensor, "seeds subsets test_rows"], list[Tensor]]:
+        """Margins of every subset's models, one for each seed, and parameters of the first subset's."""
+        runs: list[Tensor] = []
+        models: list[Tensor] = []
+        total = seeds * len(weights)
+        for run in range(seeds):
+            own = replace(self.target, seed=int(self.target.seed) + run)
+
+            def told(done: int, _: int, what: str, before: int = run * len(weights)) -> None:
+                progress(before + done, total, what)
+
+            parameters = Retraining(own, self.points, tolerance=tolerance)(weights, progress=told)
+            runs.append(self.margins(parameters))
+            models.append(parameters[0])
+        return torch.stack(runs), models
+
+    def margins(self, parameters: Tensor) -> Float[Tensor, "subsets test_rows"]:
+        """Margins of the test rows under each model."""
+        if not bool(torch.isfinite(parameters).all()):
+            raise InvalidInput("a training did not end finite; lower the learning rate")
+        model, labels = self.target, self.test_points.labels
+
+        def reduce(scores: Tensor) -> Tensor:
+            return model.margins(scores, labels)
+
+        return scored(reduce, model, parameters, self.test_points, columns=(len(labels),))
+
+    def predictions(
+        self, models: list[Tensor], fit: Tensor, known: Tensor, judged: Tensor
+    ) -> dict[str, Tensor]:
+        """Margins [judged subsets, test rows] by each method, with gradients at these models."""
+        found = [
+            gradient_features(
+                self.target,
+                self.points,
+                self.test_points,
+                own,
+                dimensions=max(1, min(DIMENSIONS, len(self.points.labels) // 2)),
+                seed=seed,
+            )
+            for seed, own in enumerate(models)
+        ]
+        attributions = torch.stack([each.attributions() for each in found]).mean(0)
+        features = torch.cat([each.pool for each in found], 1)
+        predictor = fit_scores(fit, known, features=features, attributions=attributions)
+        return {
+            "predictor": predictor(judged),
+            "linear datamodel": fit_scores(fit, known)(judged),
+            "projected gradients": judged.to(attributions) @ attributions.T,
+        }
+
+
+def _seeds(margins: Float[Tensor, "seeds subsets test_rows"]) -> list[tuple[str, Interval]]:
+    """Agreement of two seeds, of means of all of them, and the ceiling."""
+    seeds = len(margins)
+    pairs = [lds(one, other) for one, other in itertools.combinations(margins, 2)]
+    two = Interval(
+        *(
+            float(np.mean([getattr(pair, name) for pair in pairs]))
+            for name in ("mean", "low", "high")
+        ),
+        n=pairs[0].n,
+    )
+    means = _through(two, lambda r: seeds * r / (1 + (seeds - 1) * r))
+    return [
+        ("agreement of two seeds", two),
+        (f"agreement of means of {seeds} seeds (estimated)", means),
+        (f"ceiling of the LDS against means of {seeds} seeds", _through(means, math.sqrt)),
+    ]
+
+
+def _through(interval: Interval, change: Callable[[float], float]) -> Interval:
+    """An interval of a rising function of its value, from zero on."""
+    low, mean, high = (
+        change(max(0.0, value)) for value in (interval.low, interval.mean, interval.high)
+    )
+    return Interval(mean, low, high, interval.n)
+
+
+def _smoothness(
+    margins: Float[Tensor, "seeds rows test_rows"], plan: FidelityPlan
+) -> tuple[str, Interval]:
+    """The share of an effect that half of its change has; the interval is over the changes."""
+    effects = margins[:, 1:] - margins[:, :1]
+    half, full = effects[:, ::2], effects[:, 1::2]  # [seeds, changes, test rows]
+    pairs = list(itertools.permutations(range(len(margins)), 2))
+    shared = torch.stack([(half[a] * full[b]).sum(1) for a, b in pairs]).mean(0)
+    own = torch.stack([(full[a] * full[b]).sum(1) for a, b in pairs]).mean(0)
+    draws = np.random.default_rng([plan.seed, 3]).integers(0, len(own), (RESAMPLES, len(own)))
+    ratios = (shared[draws].sum(1) / own[draws].sum(1)).numpy()
+    low, high = np.quantile(ratios, [0.025, 0.975])
+    value = float(shared.sum() / own.sum())
+    return "smoothness (about 0.5: half of a change has half of its effect)", Interval(
+        value, float(low), float(high), len(own)
+    )

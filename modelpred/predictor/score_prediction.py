@@ -1,0 +1,114 @@
+"""Scores of test rows as a function of the weights, learned from retrainings and from gradients.
+
+    m_t(w) = c_t + sum_i w_i a[t, i],     a[t] ~ Normal(beta tau[t], K),    K = (1 - gamma) I + gamma G
+
+tau are attributions by gradients, and G the kernel of the rows' gradient features: rows with like gradients
+have like effects. The posterior mean needs products of subsets only, C = W K W':
+
+    m_t(w) = mean + beta z_t(w) + C(w, W) (C + lambda)^-1 (M_t - mean - beta z_t(W)),    z_t(w) = sum_i w_i tau[t, i]
+
+gamma, lambda and whether beta is zero are chosen by the error on held-out subsets; gamma = beta = 0 is the
+linear datamodel of scores.
+"""
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Num
+from torch import Tensor
+
+FOLDS = 5
+KERNELS = (0.0, 0.5, 0.9, 0.99)
+PENALTIES = tuple(float(value) for value in np.logspace(-3, 2, 11))
+
+
+@dataclass(frozen=True)
+class ScorePredictor:
+    """Predicts scores [subsets, test rows] from weights [subsets, points].
+
+    Attributes:
+        gamma: share of the gradient kernel.
+        penalty: lambda, as a multiple of the mean diagonal of C.
+        slopes: a [test rows, points].
+        weights: mean of the weights.
+        scores: mean of the scores.
+    """
+
+    gamma: float
+    penalty: float
+    slopes: Float[Tensor, "test_rows points"]
+    weights: Float[Tensor, " points"]
+    scores: Float[Tensor, " test_rows"]
+
+    def __call__(
+        self, weights: Num[Tensor, "subsets points"]
+    ) -> Float[Tensor, "subsets test_rows"]:
+        """Predicted scores."""
+        return self.scores + (weights.to(self.slopes) - self.weights) @ self.slopes.T
+
+
+def fit_scores(
+    weights: Num[Tensor, "subsets points"],
+    scores: Float[Tensor, "subsets test_rows"],
+    *,
+    features: Float[Tensor, "points dimensions"] | None = None,
+    attributions: Float[Tensor, "test_rows points"] | None = None,
+) -> ScorePredictor:
+    """The predictor fitted to the scores of retrained subsets.
+
+    Args:
+        weights: of the subsets.
+        scores: of the test rows under each subset's models.
+        features: gradient features of the rows; None: no kernel.
+        attributions: tau; None: beta is zero.
+    """
+    weights = weights.to(torch.float64)
+    if features is not None:
+        features = features / features.square().sum(1).mean().sqrt()
+    scores = scores.to(torch.float64)
+    options = itertools.product(
+        KERNELS if features is not None else KERNELS[:1],
+        PENALTIES,
+        (False, True) if attributions is not None else (False,),
+    )
+    folds = torch.arange(len(weights)) % FOLDS
+
+    def fitted(option: tuple[float, float, bool], rows: Tensor) -> ScorePredictor:
+        gamma, penalty, prior = option
+        told = attributions if prior else None
+        return _fitted(weights[rows], scores[rows], features, told, (gamma, penalty))
+
+    def error(option: tuple[float, float, bool]) -> float:
+        held = (folds == fold for fold in range(FOLDS))
+        return sum(
+            float((fitted(option, ~rows)(weights[rows]) - scores[rows]).square().sum())
+            for rows in held
+        )
+
+    return fitted(min(options, key=error), torch.ones_like(folds, dtype=torch.bool))
+
+
+def _fitted(
+    weights: Tensor,
+    scores: Tensor,
+    features: Tensor | None,
+    attributions: Tensor | None,
+    strengths: tuple[float, float],
+) -> ScorePredictor:
+    gamma, penalty = strengths
+    centre, mean = weights.mean(0), scores.mean(0)
+    rows, targets = weights - centre, scores - mean
+    slopes = scores.new_zeros(scores.shape[1], weights.shape[1])
+    if attributions is not None:
+        told = rows @ attributions.T
+        slopes = attributions * ((told * targets).sum() / told.square().sum())
+    carried = (1 - gamma) * rows  # W K
+    if features is not None and gamma:
+        carried = carried + gamma * (rows @ features) @ features.T
+    products = carried @ rows.T
+    products.diagonal().add_(penalty * products.diagonal().mean())
+    rest = targets - rows @ slopes.T
+    solved = torch.linalg.solve(products, rest)
+    return ScorePredictor(gamma, penalty, slopes + solved.T @ carried, centre, mean)

@@ -1,0 +1,91 @@
+"""Attributions by projected gradients, for models without an optimum (Park et al. 2023, "TRAK").
+
+With f_i the margin of row i at trained parameters theta, P a random projection to k dimensions and
+q_i = -d loss_i / d f_i,
+
+    phi_i = P' grad f_i(theta)        tau[t, i] = phi_t' (Phi' Phi + ridge)^-1 phi_i q_i
+
+is about what row i adds to the margin of test row t. Attributions are means over models that differ in
+their seed only.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.func import grad, vmap
+
+from modelpred.targets.model import TargetModel
+from modelpred.targets.points import Points
+
+GRADIENT_BYTES = 64 * 2**20  # gradients of rows that are made at once
+BLOCK = 4096  # parameters that are projected at once
+RIDGE = 1e-3  # share of the mean eigenvalue of Phi' Phi
+
+
+@dataclass(frozen=True)
+class GradientFeatures:
+    """What gradients at one model say of rows.
+
+    Attributes:
+        pool: phi_i q_i, whitened: their products are the kernel of the rows' effects.
+        tested: phi_t of the test rows, whitened.
+    """
+
+    pool: Float[Tensor, "points dimensions"]
+    tested: Float[Tensor, "test_rows dimensions"]
+
+    def attributions(self) -> Float[Tensor, "test_rows points"]:
+        """tau[t, i]."""
+        return self.tested @ self.pool.T
+
+
+def gradient_features(
+    model: TargetModel,
+    points: Points,
+    test_points: Points,
+    parameters: Float[Tensor, " parameters"],
+    *,
+    dimensions: int,
+    seed: int,
+) -> GradientFeatures:
+    """The features of the pool and of test rows at one model."""
+    own = _projected(model, points, parameters, dimensions=dimensions, seed=seed)
+    tested = _projected(model, test_points, parameters, dimensions=dimensions, seed=seed)
+    gram = own.T @ own
+    gram.diagonal().add_(RIDGE * gram.diagonal().mean())
+    values, vectors = torch.linalg.eigh(gram)
+    whitened = vectors / values.sqrt()
+    scores = model.scores(parameters[None], points.features)
+    margins = model.margins(scores, points.labels)[0].to(torch.float64)
+    slopes = -margins if model.regression else torch.sigmoid(-margins)
+    return GradientFeatures(own @ whitened * slopes[:, None], tested @ whitened)
+
+
+def _projected(
+    model: TargetModel, points: Points, parameters: Tensor, *, dimensions: int, seed: int
+) -> Tensor:
+    """P' grad f of each row, float64 [rows, dimensions]."""
+    size = len(parameters)
+
+    def margin(theta: Tensor, row: Tensor, label: Tensor) -> Tensor:
+        return model.margins(model.scores(theta[None], row[None]), label[None])[0, 0]
+
+    slopes = vmap(grad(margin), in_dims=(None, 0, 0))
+    rows = max(1, GRADIENT_BYTES // (size * parameters.element_size()))
+    parts = zip(points.features.split(rows), points.labels.split(rows), strict=True)
+    found: list[Tensor] = []
+    for features, labels in parts:
+        gradients = slopes(parameters, features.to(parameters), labels)
+        # Drawn again for each block of rows, as the whole projection may not fit into memory.
+        generator = torch.Generator(device=parameters.device).manual_seed(seed)
+        block = parameters.new_zeros(len(gradients), dimensions)
+        for part in gradients.split(BLOCK, 1):
+            signs = torch.randint(
+                0, 2, (part.shape[1], dimensions), generator=generator, device=parameters.device
+            )
+            block += part @ (2 * signs - 1).to(part)
+        found.append(block)
+    return torch.cat(found).to(torch.float64) / math.sqrt(dimensions)
