@@ -19,7 +19,7 @@ import polars as pl
 
 from modelpred.report.inputs import ReportInputs
 from modelpred.report.studies import not_run
-from modelpred.report.suspects import doubted, judgement
+from modelpred.report.suspects import judgement
 from modelpred.report.valuation import row_cells, row_words, signed
 from modelpred.report.words import count, number, percent, plain
 from modelpred.studies.utility import StudyResult
@@ -80,9 +80,14 @@ def title(inputs: ReportInputs) -> str:
     parts = [] if inputs.baseline is None else [inputs.baseline.short]
     labels = inputs.studies.get("labels")
     if labels is not None and inputs.dataset.classes and not_run("labels", inputs) is None:
-        rows = len(inputs.dataset.row_ids)
-        parts.append(f"{count(doubted(labels))} of {count(rows)} labels deserve a look")
+        rows = count(len(inputs.dataset.row_ids))
+        parts.append(f"about {_wrong(labels)} of {rows} labels look wrong")
     return f"{inputs.dataset.name}: {'; '.join(parts) or 'what its training rows do to the model'}"
+
+
+def _wrong(result: StudyResult) -> str:
+    """The estimated number of wrong labels."""
+    return count(result.metrics["wrong"])
 
 
 def _labels(question: str, inputs: ReportInputs, result: StudyResult) -> Answer:
@@ -95,11 +100,10 @@ def _labels(question: str, inputs: ReportInputs, result: StudyResult) -> Answer:
     if not inputs.dataset.classes:
         words = "These rows have the labels furthest from what models trained without them predict."
         return Answer(question, words, items, link="labels")
-    rows = len(inputs.dataset.row_ids)
-    found = doubted(result)
     words = (
-        f"{count(found)} of {count(rows)} ({percent(found / rows, 2)}) deserve a look: models trained "
-        "without the row prefer another class."
+        f"About {_wrong(result)} of {count(len(inputs.dataset.row_ids))} (95% interval "
+        f"{count(result.metrics['wrong_low'])} to {count(result.metrics['wrong_high'])}). "
+        f"{count(int(result.tables['suspects']['cutoff'].sum()))} rows are worth a look, these first:"
     )
     note = "A label that looks wrong can be right: a rare case looks the same. Check by hand."
     return Answer(question, words, items, note, "labels")

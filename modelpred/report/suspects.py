@@ -9,13 +9,7 @@ from typing import Any
 from modelpred.report.inputs import ReportInputs
 from modelpred.report.words import number, percent
 from modelpred.studies.labels import DEFAULT_METHOD
-from modelpred.studies.utility import StudyResult
 from modelpred.targets.families import FAMILIES
-
-
-def doubted(result: StudyResult) -> int:
-    """Number of labels in whose place models trained without the row prefer another class."""
-    return int((result.tables["suspects"][DEFAULT_METHOD] < 0).sum())
 
 
 def judgement(row: Mapping[str, Any], label: str, inputs: ReportInputs) -> str:

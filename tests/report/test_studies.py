@@ -52,10 +52,8 @@ def check_answers(inputs):
     labels, values, removal, trust = answers(inputs)
     suspects = inputs.studies["labels"].tables["suspects"]
     assert [item.name for item in labels.items] == [f"Row {row}" for row in suspects["row_id"][:5]]
-    doubted = sum(score < 0 for score in suspects["held_out_confidence"])
-    assert labels.words.startswith(f"{doubted} of {suspects.height} ") == bool(
-        inputs.dataset.classes
-    )
+    if inputs.dataset.classes:
+        assert f"{suspects['cutoff'].to_list().count(True)} rows are worth a look" in labels.words
     rows = inputs.studies["valuation"].tables["values"].to_dicts()
     signs = [
         (row["value"] > 0) - (row["value"] < 0)
