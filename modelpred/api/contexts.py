@@ -7,7 +7,6 @@ from contextlib import contextmanager
 
 from modelpred.api.files import Fitted
 from modelpred.engine import EngineChoice
-from modelpred.numbers import Number
 from modelpred.refits import Progress, Retraining, silent
 from modelpred.studies.utility import StudyContext
 from modelpred.targets import Points
@@ -21,7 +20,6 @@ def context_of(
     test_points: Points,
     *,
     choice: EngineChoice,
-    refine: Number,
     scored: Sequence[Points],
     progress: Progress = silent,
 ) -> Generator[StudyContext]:
@@ -33,7 +31,6 @@ def context_of(
         fitted: the fit.
         test_points: the rows of the scores.
         choice: the engine.
-        refine: Newton steps of each prediction.
         scored: all rows that models are asked about.
         progress: called with (done, total, what).
     """
@@ -42,7 +39,7 @@ def context_of(
     truth = Retraining(model, problem.points, tolerance=problem.tolerance)
     subject = truth
     if not choice.exact:
-        subject = fitted.engine.refit(choice, refine=refine, progress=progress)
+        subject = fitted.engine.refit(choice, progress=progress)
     context = StudyContext(
         model,
         problem.points,

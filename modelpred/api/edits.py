@@ -103,7 +103,7 @@ def model_of(
     own = edit.points is fitted.problem.points
     named = require_engine(engine)
     named = "exact" if named == "auto" and not own else named
-    choice = fitted.engine.choose(named, models=1, refine=refine)
+    choice = fitted.engine.choose(named, models=1, refine=refine, progress=progress)
     if choice.exact:
         return EditedModel.trained(
             edit.words, edit.weights, points=edit.points, row_ids=edit.row_ids,
@@ -114,7 +114,7 @@ def model_of(
         predictor = predictor.for_points(edit.points, row_ids=edit.row_ids)
     return EditedModel.predicted(
         edit.words, edit.weights, predictor=predictor, reference=fitted.reference,
-        engine=choice, refine=refine, bounded=bounded,
+        engine=choice, refine=choice.refine, bounded=bounded,
     )  # fmt: skip
 
 

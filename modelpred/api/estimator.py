@@ -46,6 +46,7 @@ from modelpred.api.settings import (
     AUTO,
     SCALINGS,
     Asked,
+    automatic_subsets,
     families_of,
     family_of,
     plain_settings,
@@ -84,7 +85,7 @@ from modelpred.estimators import (
     weight_column,
 )
 from modelpred.numbers import MOST_DRAWS, Number, seed_number, whole_number
-from modelpred.predictor import Predictor, PredictorConfig, answer_curve
+from modelpred.predictor import Predictor, PredictorConfig, answer_curve, with_break_even
 from modelpred.predictor import fidelity as fidelity_table
 from modelpred.refits import Refit, retrainings, rivals
 from modelpred.studies.held_out import PARTS, rounds_of
@@ -101,6 +102,12 @@ if TYPE_CHECKING:
 ARGUMENTS = ("target", "subsets", "scaling", "tolerance", "seed", "predictor", "progress")
 """Of the constructor; others are settings of the family."""
 
+LEARNING = {
+    "network": pl.String,
+    "targets": pl.Int64,
+    "error": pl.Float64,
+    "seconds": pl.Float64,
+}
 EXPLAINING = 4
 """Models that explaining a prediction needs, about, as a multiple of the rows."""
 
@@ -118,10 +125,11 @@ class ModelPred:
             of a family: logistic, softmax, svm, ridge, ridge_classifier or mlp; `auto` takes ridge
             for labels that are floating numbers or more than 20 different whole numbers, logistic
             for two classes and softmax for more.
-        subsets: models to train for the fit, four fifths of them on subsets of any size and the
-            rest on bootstrap resamples; up to 1,500 more are trained to watch and judge it. `auto`
-            is 8,000 for up to 2,000 rows, 8,000 * 2,000 / rows for more, and 1,600 from 10,000 rows
-            on. A `SubsetsConfig` says all of it.
+        subsets: models to train for the fit of the predictor, four fifths of them on subsets of any
+            size and the rest on bootstrap resamples; up to 1,500 more are trained to watch and judge
+            it. `auto` stops when more are not worth it (`learning`), at the latest after 8,000 for up
+            to 2,000 rows, 8,000 * 2,000 / rows for more, and 1,600 from 10,000 rows on; 0 trains none
+            for the fit. A `SubsetsConfig` says all of it.
         scaling: of a family by name: standardise (the default), largest_row_norm or none, with
             constants from the rows of the fit; **parameters refer to the scaled features**
             (`scaling` has the constants). An estimator takes the columns as they are.
@@ -216,6 +224,7 @@ class ModelPred:
         self._scaling: ScalingName = SCALINGS[scaling or "standardise"]
         self._seed = seed_number(self.seed)
         self._subsets = subsets_config(self.subsets, self._seed)
+        self._automatic = automatic_subsets(self.subsets)
         self._predictor_config = predictor or PredictorConfig(seed=self._seed)
         self._progress = self.progress
         for family in families_of(self.target):
@@ -390,8 +399,9 @@ class ModelPred:
     def _engine(
         self, dataset: Dataset, model: TargetModel, points: Points, tolerance: float
     ) -> Engine:
-        plan = Plan(self._subsets, self._predictor_config)
-        if model.has_parameters:
+        subsets = self._subsets.for_points(len(points.labels))
+        plan = Plan(subsets, self._predictor_config, self._automatic)
+        if model.has_parameters and not self._automatic:
             plan.require_memory(model, points)
         problem = problem_of(model, points, tolerance=tolerance, row_ids=dataset.row_ids)
         return Engine(problem, plan)
@@ -407,7 +417,7 @@ class ModelPred:
         if source is not None and not self.model.has_parameters:
             count = source.preprocessing.count
         if engine.is_prepared:
-            to = f"{len(engine.targets.subsets):,} subsets of "
+            to = f"{len(engine.prepared().targets.subsets):,} subsets of "
         return (
             f"ModelPred({repr(self.model.name) if source is None else source}), fitted to {to}"
             f"{len(dataset.row_ids):,} rows with {count:,} features"
@@ -484,7 +494,7 @@ class ModelPred:
     @property
     def bank(self) -> Bank:
         """Every subset that was trained, with its parameters."""
-        return self._prepared().targets.bank
+        return self._prepared(judged=True).targets.bank
 
     @property
     def engine_used(self) -> EngineChoice | None:
@@ -495,13 +505,24 @@ class ModelPred:
         return self._engine_used
 
     @property
+    def learning(self) -> pl.DataFrame:
+        """What was fitted on the way to the predictor; the log says why no more was.
+
+        Columns network, targets (trained subsets of the fit), error (mean relative error of the
+        parameters on validation subsets), seconds (of training and fitting so far). Empty after
+        `load`.
+        """
+        rungs = self._prepared().rungs
+        return pl.DataFrame([vars(rung) for rung in rungs], schema=LEARNING)
+
+    @property
     def outcomes(self) -> pl.DataFrame:
         """How many subsets were trained, by role and design, and how many of them are of no use.
 
         Columns role, design, subsets, redrawn (they lacked a class and were drawn again), degenerate
         (a class is still missing, so that there is no optimum) and not_converged.
         """
-        return outcomes(bank_counts(self.bank), self._prepared().targets.subsets.redrawn)
+        return outcomes(bank_counts(self.bank), self._prepared(judged=True).targets.subsets.redrawn)
 
     @property
     def scaling(self) -> Scaling:
@@ -555,7 +576,9 @@ class ModelPred:
         """Errors on held-out subsets, refined and beside every rival; a row per method and design.
 
         Columns as `modelpred.predictor.fidelity`. Without test rows in the fit, the losses
-        compared are those on all training rows, and their column is called `pool_loss_error`.
+        compared are those on all training rows, and their column is called `pool_loss_error`. The
+        column `break_even` is the number of queries after which preparing the predictor and
+        predicting cost less than exact retraining; null where they never do.
         """
         if self._fidelity is None:
             ready, predictor, bank = self._ready, self.predictor, self.bank
@@ -575,7 +598,9 @@ class ModelPred:
                 test_points=test or points,
             )
             names = {} if test else {"test_loss_error": "pool_loss_error"}
-            self._fidelity = WideTable(table.rename(names))
+            seconds = ready.engine.preparation_seconds
+            table = with_break_even(table.rename(names), preparation=seconds)
+            self._fidelity = WideTable(table)
         return self._fidelity
 
     def _rivals(self) -> dict[str, Refit]:
@@ -1137,6 +1162,7 @@ class ModelPred:
             subsets=self._subsets,
             predictor=self._predictor_config,
             progress=self._progress,
+            automatic=self._automatic,
         )
         write_fitted(self._ready, asked, Path(folder))
 
@@ -1152,7 +1178,7 @@ class ModelPred:
         fitted, asked = read_fitted(folder) if saved else read_run(folder)
         loaded = cls(
             asked.target,
-            subsets=subsets_argument(asked.subsets, asked.seed),
+            subsets=subsets_argument(asked),
             scaling=asked.scaling,
             seed=asked.seed,
             predictor=asked.predictor,
@@ -1175,14 +1201,6 @@ class ModelPred:
             raise InvalidInput("this ModelPred is not fitted; call fit(X, y) first")
         return self._given
 
-    def _choose(
-        self, engine: str, *, models: int, refine: Number, fitted: Fitted | None = None
-    ) -> EngineChoice:
-        """The engine for so many models, of this fit or another, which `engine_used` shows."""
-        engines = (fitted or self._ready).engine
-        self._engine_used = engines.choose(engine, models=models, refine=refine)
-        return self._engine_used
-
     @contextmanager
     def _context(
         self,
@@ -1199,20 +1217,14 @@ class ModelPred:
         With `own` models are asked about the training rows, too.
         """
         fitted = fitted or self._ready
-        choice = self._choose(engine, models=models, refine=refine, fitted=fitted)
         scored = (test_points, fitted.problem.points) if own else (test_points,)
-        with (
-            progress_bar(shown=self._progress) as report,
-            context_of(
-                fitted,
-                test_points,
-                choice=choice,
-                refine=refine,
-                scored=scored,
-                progress=report,
-            ) as context,
-        ):
-            yield context, choice
+        with progress_bar(shown=self._progress) as report:
+            choice = fitted.engine.choose(engine, models=models, refine=refine, progress=report)
+            self._engine_used = choice
+            with context_of(
+                fitted, test_points, choice=choice, scored=scored, progress=report
+            ) as context:
+                yield context, choice
 
     def _unlabelled(self, features: Tensor) -> Points:
         """Rows without labels as points."""
@@ -1228,11 +1240,11 @@ class ModelPred:
                 "or model_for(weights).to_sklearn()"
             )
 
-    def _prepared(self) -> Prepared:
-        """The trained subsets and the predictor, made at the first call."""
+    def _prepared(self, *, judged: bool = False) -> Prepared:
+        """The trained subsets and the predictor, made at the first call; with those that judge it."""
         engine = self._ready.engine
         with progress_bar(shown=self._progress and not engine.is_prepared) as report:
-            return engine.prepared(progress=report)
+            return engine.judged(progress=report) if judged else engine.prepared(progress=report)
 
     @property
     def fitted(self) -> Fitted:

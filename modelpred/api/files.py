@@ -119,7 +119,7 @@ class Description(BaseModel):
 def write_fitted(fitted: Fitted, asked: Asked, folder: Path) -> None:
     """Write the three folders, then modelpred.json that seals them."""
     folder.mkdir(parents=True, exist_ok=True)
-    prepared = fitted.engine.prepared()
+    prepared = fitted.engine.judged()
     # What is half written must not pass for the version before.
     (folder / DESCRIPTION_FILE).unlink(missing_ok=True)
     write_dataset(fitted.dataset, folder / "dataset")
@@ -135,7 +135,9 @@ def write_fitted(fitted: Fitted, asked: Asked, folder: Path) -> None:
         predictor=predictor_fingerprint(folder / "predictor"),
         redrawn=dict(prepared.targets.subsets.redrawn),
     )
-    text = json.dumps(description.model_dump(), indent=2) + "\n"
+    # A setting that was added later is left out at its default, so that older files stay the same.
+    unused = None if asked.automatic else {"asked": {"automatic"}}
+    text = json.dumps(description.model_dump(exclude=unused), indent=2) + "\n"
     write_atomically(folder / DESCRIPTION_FILE, text.encode())
     seal(folder, (DESCRIPTION_FILE,))
 
@@ -163,7 +165,7 @@ def read_fitted(folder: Path) -> tuple[Fitted, Asked]:
     if not torch.equal(predictor.points.features, dataset.features):
         raise _unusable(folder / "predictor", "it was fitted to other rows than those of dataset/")
     asked = description.asked
-    plan = Plan(asked.subsets, asked.predictor)
+    plan = Plan(asked.subsets.for_points(len(dataset.row_ids)), asked.predictor, asked.automatic)
     engine = Engine(problem, plan, Prepared(targets, predictor))
     return Fitted(dataset, reading, engine), asked
 

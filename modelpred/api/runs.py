@@ -44,7 +44,11 @@ def read_run(folder: Path) -> tuple[Fitted, Asked]:
     fitted = Fitted(
         dataset,
         Reading(dataset.encoding, True, dataset.scaling, labels, levels),  # noqa: FBT003
-        Engine(problem, Plan(SubsetsConfig(), predictor.config), prepared),
+        Engine(
+            problem,
+            Plan(SubsetsConfig().for_points(len(dataset.row_ids)), predictor.config),
+            prepared,
+        ),
     )
     asked = Asked(
         target=model.name,

@@ -35,6 +35,7 @@ class Asked(BaseModel):
     subsets: SubsetsConfig
     predictor: PredictorConfig
     progress: bool
+    automatic: bool = False
 
 
 def require_target(
@@ -109,23 +110,38 @@ def targets_config(family: str, settings: dict[str, Number | str], seed: int) ->
     return checked_section(TargetsConfig, {"model": family, "seed": seed, **settings})
 
 
-def subsets_argument(config: SubsetsConfig, seed: int) -> int | str | SubsetsConfig:
-    """The argument that gives this configuration; the configuration where no other does."""
-    if config == subsets_config(AUTO, seed):
-        return AUTO
+def subsets_argument(asked: Asked) -> int | str | SubsetsConfig:
+    """The argument that gives these settings: auto, a number, or a configuration."""
+    config, seed = asked.subsets, asked.seed
+    if asked.automatic:
+        return AUTO if config == subsets_config(AUTO, seed) else 0
     count = sum(config.fit.values())
     usual = count >= FEWEST_SUBSETS and subsets_config(count, seed) == config
     return count if usual else config
 
 
+def automatic_subsets(subsets: Number | str | SubsetsConfig) -> bool:
+    """Whether the fit decides how many subsets it trains: `auto`, or 0, which allows none."""
+    return subsets == AUTO if isinstance(subsets, str) else plain(subsets) == 0
+
+
 def subsets_config(subsets: Number | str | SubsetsConfig, seed: int) -> SubsetsConfig:
-    """How many subsets of which design and role; held-out ones in the pipeline's proportions."""
+    """How many subsets of which design and role; held-out ones in the pipeline's proportions.
+
+    Of no subsets for the fit there are as many held-out ones as of `auto`.
+
+    Raises:
+        InvalidInput: another text, or a number that is too small or too large.
+    """
     if isinstance(subsets, SubsetsConfig):
         return subsets
     if isinstance(subsets, str):
         if subsets != AUTO:
             raise InvalidInput(f"subsets is {subsets!r}; expected a number or {AUTO}")
         return subsets_config(USUAL_SUBSETS, seed).model_copy(update={"scale": "auto"})
+    if plain(subsets) == 0:
+        usual = subsets_config(AUTO, seed)
+        return usual.model_copy(update={"fit": {"uniform": 0, "bootstrap": 0}})
     subsets = whole_number(subsets, "subsets", least=FEWEST_SUBSETS, most=MOST_DRAWS)
     usual = SubsetsConfig()
     share = min(1.0, subsets / sum(usual.fit.values()))

@@ -62,12 +62,14 @@ class EngineChoice:
     Attributes:
         engine: exact (retrained) or predicted.
         models: number of models that were needed, about.
+        refine: Newton steps of each prediction.
         costs: expected seconds of both engines, when the choice was made; None if only one can be
             used.
     """
 
     engine: Literal["exact", "predicted"]
     models: int
+    refine: float | int = 0
     costs: Costs | None = None
 
     @property
@@ -104,5 +106,6 @@ def _duration(seconds: float) -> str:
     """Seconds in a unit that people read: 30 us, 4.1 ms, 12 s, 3 min."""
     for below, factor, unit in ((1e-3, 1e6, "us"), (1, 1e3, "ms"), (120, 1, "s")):
         if seconds < below:
-            return f"{seconds * factor:.2g} {unit}"
+            number = seconds * factor
+            return f"{number:.{0 if number >= 10 else 1}f} {unit}"
     return f"{seconds / 60:,.0f} min"

@@ -1,19 +1,31 @@
 """An engine gives the models of subsets, by retraining or by prediction, and knows what each costs."""
 
 import logging
+from dataclasses import replace
 from typing import final
 
 from modelpred.engine.choice import Costs, EngineChoice, require_engine
-from modelpred.engine.costs import (
-    estimated_answer_seconds,
-    estimated_fit_seconds,
-    seconds_a_model,
+from modelpred.engine.costs import MOST_TIMED, estimated_costs, seconds_a_model
+from modelpred.engine.learning import FEWEST_LEARNED, learn
+from modelpred.engine.preparation import (
+    Bench,
+    Plan,
+    Prepared,
+    Problem,
+    Targets,
+    prepare,
+    validation_error,
 )
-from modelpred.engine.preparation import Plan, Prepared, Problem, Targets, prepare
 from modelpred.errors import InvalidInput
 from modelpred.numbers import Number, steps_number
 from modelpred.predictor import Predictor, Refined
+from modelpred.predictor.newton_network import NewtonNetwork
 from modelpred.refits import Progress, Refit, Retraining, silent
+
+ACCURATE = 0.05
+"""Largest mean relative error of predicted parameters that `auto` accepts."""
+SHARE = 4
+"""`auto` trains at most a model for each so many that are asked for."""
 
 log = logging.getLogger(__name__)
 
@@ -32,21 +44,42 @@ class Engine:
         self.problem = problem
         self.plan = plan
         self._prepared = prepared
+        self._bench: Bench | None = None
         self._exact_seconds: float | None = None
         self._predicted_seconds: dict[float | int, float] = {}
+        self._error: float | None = None
 
     @property
     def is_prepared(self) -> bool:
         """Whether there is a predictor already."""
         return self._prepared is not None
 
-    def prepared(self, *, progress: Progress = silent) -> Prepared:
-        """Return the targets and the predictor; make them at the first call."""
+    def prepared(self, *, budget: int | None = None, progress: Progress = silent) -> Prepared:
+        """Return the targets and the predictor; make them at the first call.
+
+        Args:
+            budget: most targets of an automatic preparation; default: those of the plan.
+            progress: called with (done, total, what).
+        """
         if not self.problem.model.has_parameters:
             self._refuse_prediction()
         if self._prepared is None:
-            self._prepared = prepare(self.problem, self.plan, progress=progress)
+            problem, plan = self.problem, self.plan
+            self._bench = Bench(problem, plan)
+            if plan.automatic:
+                self._prepared = learn(problem, plan, self._bench, budget=budget, progress=progress)
+            else:
+                self._prepared = prepare(problem, plan, self._bench, progress=progress)
         return self._prepared
+
+    def judged(self, *, progress: Progress = silent) -> Prepared:
+        """Return the same with the models of the subsets that judge the predictor."""
+        prepared, bench = self.prepared(progress=progress), self._bench
+        if bench is not None:
+            bench.train(bench.role("test"), progress=progress)
+            if len(bench.rows) > len(prepared.targets.subsets):
+                self._prepared = prepared = replace(prepared, targets=bench.targets)
+        return prepared
 
     @property
     def predictor(self) -> Predictor:
@@ -56,43 +89,79 @@ class Engine:
     @property
     def targets(self) -> Targets:
         """The trained subsets that it was fitted to and is judged by."""
-        return self.prepared().targets
+        return self.judged().targets
+
+    @property
+    def preparation_seconds(self) -> float:
+        """Seconds that training the targets and fitting took, or would take again."""
+        prepared = self.prepared()
+        if prepared.seconds is not None:
+            return prepared.seconds
+        trained = sum(role != "test" for role in prepared.targets.subsets.roles)
+        fit = float(prepared.predictor.history[-1]["seconds"])
+        return trained * self.costs().exact + fit
 
     @property
     def truth(self) -> Retraining:
         """Exact retraining."""
         return self.problem.truth
 
-    def choose(self, engine: str, *, models: int, refine: Number = 0) -> EngineChoice:
+    def choose(
+        self, engine: str, *, models: int, refine: Number = 0, progress: Progress = silent
+    ) -> EngineChoice:
         """Return which engine is to give so many models.
+
+        `auto` prepares the predictor if its estimated costs promise to pay, and then decides by its
+        measured costs and error.
 
         Args:
             engine: auto, exact or predicted.
             models: their number, about.
-            refine: Newton steps of each prediction.
+            refine: Newton steps of each prediction. `auto` takes none where the error is small
+                enough without.
+            progress: of the preparation.
 
         Raises:
             InvalidInput: an unknown engine, or a family whose models have no parameters to predict.
         """
-        named = require_engine(engine)
+        named, steps = require_engine(engine), steps_number(refine)
         if not self.problem.model.has_parameters:
             if named == "predicted":
                 self._refuse_prediction()
             return EngineChoice("exact", models)
-        costs = self.costs(refine=steps_number(refine))
-        choice = EngineChoice(costs.cheaper(models) if named == "auto" else named, models, costs)
+        if named == "auto":
+            choice = self._cheaper(models, steps, progress=progress)
+        else:
+            choice = EngineChoice(named, models, steps, self.costs(refine=steps))
         log.info("%s", choice)
         return choice
 
-    def refit(
-        self, choice: EngineChoice, *, refine: Number = 0, progress: Progress = silent
-    ) -> Refit:
+    def _cheaper(self, models: int, refine: float | int, *, progress: Progress) -> EngineChoice:
+        costs = self.costs(refine=refine)
+        if not self.is_prepared and costs.cheaper(models) == "predicted":
+            self.prepared(budget=max(FEWEST_LEARNED, models // SHARE), progress=progress)
+        if self.is_prepared:
+            if self.error > ACCURATE:
+                return EngineChoice("exact", models, 0, self.costs())
+            if isinstance(self.predictor.network, NewtonNetwork):
+                refine = 0  # a Newton step costs more than the gradients, which are near already
+            costs = self.costs(refine=refine)
+        return EngineChoice(costs.cheaper(models), models, refine, costs)
+
+    @property
+    def error(self) -> float:
+        """Mean relative error of the predictor on its validation subsets."""
+        if self._error is None:
+            prepared = self.prepared()
+            self._error = validation_error(prepared.predictor, prepared.targets.bank)
+        return self._error
+
+    def refit(self, choice: EngineChoice, *, progress: Progress = silent) -> Refit:
         """Return the chosen refit, which maps weights to parameters."""
-        refine = steps_number(refine)
         if choice.exact:
             return self.truth
         predictor = self.prepared(progress=progress).predictor
-        return Refined(predictor, refine) if refine else predictor
+        return Refined(predictor, choice.refine) if choice.refine else predictor
 
     def _refuse_prediction(self) -> None:
         raise InvalidInput(
@@ -109,12 +178,10 @@ class Engine:
             )
         exact = self._exact_seconds
         if self._prepared is None:
-            answer = estimated_answer_seconds(problem, self.plan)
-            training = self.plan.subsets.drawn(count) * exact
-            return Costs(exact, answer, training + estimated_fit_seconds(problem, self.plan))
+            return estimated_costs(problem, self.plan, exact)
         if refine not in self._predicted_seconds:
             predictor = self._prepared.predictor
             self._predicted_seconds[refine] = seconds_a_model(
-                lambda weights: predictor.predict(weights, refine=refine), count
+                lambda weights: predictor.predict(weights, refine=refine), count, least=MOST_TIMED
             )
         return Costs(exact, self._predicted_seconds[refine], 0.0)

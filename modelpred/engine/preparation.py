@@ -1,9 +1,11 @@
 """What prediction needs before its first answer: subsets, their trained models, a fitted predictor."""
 
 import logging
+import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
+import numpy as np
 import torch
 from jaxtyping import Float64
 from torch import Tensor
@@ -11,8 +13,9 @@ from torch import Tensor
 from modelpred.errors import InvalidInput
 from modelpred.predictor import Predictor, PredictorConfig, fit_predictor
 from modelpred.predictor.fit_memory import require_fit_memory
+from modelpred.predictor.step_count import capped_errors
 from modelpred.refits import Progress, Retraining
-from modelpred.subsets import Subsets, SubsetsConfig, draw_subsets
+from modelpred.subsets import Role, Subsets, SubsetsConfig, draw_subsets
 from modelpred.targets import Points, TargetModel, TrainedTargets
 from modelpred.targets.outcomes import bank_counts, lost, outcomes
 from modelpred.targets.shards import Bank
@@ -82,30 +85,69 @@ class Targets:
 
 
 @dataclass(frozen=True)
+class Rung:
+    """A predictor that was fitted on the way to the one in use.
+
+    Attributes:
+        network: what was fitted, as in `PredictorConfig.network`.
+        targets: number of trained subsets that it was fitted to.
+        error: mean relative error of the parameters on the validation subsets; nan without any.
+        seconds: of training and fitting up to there.
+    """
+
+    network: str
+    targets: int
+    error: float
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Prepared:
     """Trained targets and the predictor fitted to them.
 
     Attributes:
         targets: every subset that was trained, with its parameters.
         predictor: fitted to them.
-        seconds: that preparing took; None if it was read from files.
+        rungs: what was fitted, in order; empty if it was read from files.
+        why: why no more targets were trained.
     """
 
     targets: Targets
     predictor: Predictor
-    seconds: float | None = None
+    rungs: tuple[Rung, ...] = ()
+    why: str = ""
+
+    @property
+    def seconds(self) -> float | None:
+        """Seconds that the preparation took; None if it was read from files."""
+        return self.rungs[-1].seconds if self.rungs else None
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How to prepare: which subsets to train, and the settings of the predictor."""
+    """How to prepare: which subsets to train, and the settings of the predictor.
+
+    Attributes:
+        subsets: the subsets that are drawn, in numbers for this pool (a scale of 1).
+        predictor: settings of the predictor.
+        automatic: train fewer of them if more are not worth it, and those that only judge when they
+            are first needed.
+    """
 
     subsets: SubsetsConfig
     predictor: PredictorConfig
+    automatic: bool = False
 
-    def targets(self, points: int) -> int:
-        """Number of subsets of so many points for the fit."""
-        return sum(self.subsets.counts(points)["fit"].values())
+    @property
+    def targets(self) -> int:
+        """Number of subsets for the fit."""
+        return sum(self.subsets.fit.values())
+
+    @property
+    def trained(self) -> int:
+        """Number of subsets that are trained before the first prediction, at most."""
+        held_out = 0 if self.automatic else sum(self.subsets.test.values())
+        return self.targets + sum(self.subsets.validation.values()) + held_out
 
     def require_memory(self, model: TargetModel, points: Points) -> None:
         """Check that there is memory for it.
@@ -113,37 +155,120 @@ class Plan:
         Raises:
             InvalidInput: there is less.
         """
-        total = self.subsets.drawn(len(points.labels))
+        total = self.subsets.total
         require_training_memory(model, points, subsets=total)
         require_fit_memory(self.predictor, model, points, subsets=total)
 
 
-def prepare(problem: Problem, plan: Plan, *, progress: Progress) -> Prepared:
-    """Return targets of the planned subsets and the predictor fitted to them."""
+class Bench:
+    """The drawn subsets of a plan and the models that were trained of them so far.
+
+    Args:
+        problem: the family and the pool.
+        plan: which subsets.
+    """
+
+    def __init__(self, problem: Problem, plan: Plan) -> None:
+        self.problem = problem
+        points = problem.points
+        config = plan.subsets
+        if not plan.targets:  # none is used, but a draw has some of each role
+            config = config.model_copy(update={"fit": {"uniform": 1}})
+        self.drawn = draw_subsets(
+            config,
+            points=len(points.labels),
+            labels=points.labels if points.classes else None,
+        )
+        self.most = plan.targets
+        self.rows: list[int] = []
+        self.parts: list[TrainedTargets] = []
+
+    def role(self, role: Role) -> list[int]:
+        """Rows of the drawn subsets with this role."""
+        return [row for row, each in enumerate(self.drawn.roles) if each == role]
+
+    def first(self, count: int) -> list[int]:
+        """So many rows for the fit, of each design its share."""
+        count = min(count, self.most)
+        rows: list[int] = []
+        for design in dict.fromkeys(self.drawn.designs):
+            own = [row for row in self.role("fit") if self.drawn.designs[row] == design]
+            rows += own[: round(count * len(own) / max(1, self.most))]
+        return rows
+
+    def train(self, rows: list[int], *, progress: Progress) -> None:
+        """Train the models of these rows that were not trained before."""
+        done = set(self.rows)
+        new = [row for row in rows if row not in done]
+        if not new:
+            return
+        trained = self.problem.truth.train(
+            self.drawn.weights[torch.tensor(new)],
+            progress=lambda done, total, _: progress(done, total, "training"),
+        )
+        self.rows += new
+        self.parts.append(trained)
+
+    @property
+    def targets(self) -> Targets:
+        """The subsets trained so far, in the order in which they were drawn."""
+        order = np.argsort(self.rows)
+        rows = [self.rows[place] for place in order.tolist()]
+        whole = len(rows) == len(self.drawn)
+        columns = {
+            column.name: torch.cat([getattr(part, column.name) for part in self.parts])[order]
+            for column in fields(TrainedTargets)
+        }
+        subsets = self.drawn if whole else replace(self.drawn.at(rows), redrawn=self.drawn.redrawn)
+        return Targets(subsets, TrainedTargets(**columns))
+
+
+def prepare(problem: Problem, plan: Plan, bench: Bench, *, progress: Progress) -> Prepared:
+    """Return targets of all planned subsets and the predictor fitted to them."""
     began = time.perf_counter()
-    model, points = problem.model, problem.points
-    plan.require_memory(model, points)
-    drawn = draw_subsets(
-        plan.subsets,
-        points=len(points.labels),
-        labels=points.labels if points.classes else None,
-    )
-    trained = problem.truth.train(
-        drawn.weights, progress=lambda done, total, _: progress(done, total, "training")
-    )
-    targets = Targets(drawn, trained)
+    plan.require_memory(problem.model, problem.points)
+    rows = list(range(len(bench.drawn)))
+    bench.train(rows, progress=progress)
+    judging = len(bench.role("test")) / len(rows) * (time.perf_counter() - began)
+    targets = bench.targets
     warn_of_failures(targets)
-    predictor = fit_predictor(
-        plan.predictor,
-        model,
-        points,
-        *targets.bank.usable(role="fit"),
-        validation=targets.bank.usable(role="validation"),
+    predictor = fitted(problem, plan.predictor, targets.bank, progress=progress)
+    seconds = time.perf_counter() - began - judging
+    error = validation_error(predictor, targets.bank)
+    rung = Rung(predictor.config.network, len(bench.role("fit")), error, seconds)
+    return Prepared(targets, predictor, (rung,), "all planned subsets are trained")
+
+
+def fitted(
+    problem: Problem,
+    config: PredictorConfig,
+    bank: Bank,
+    *,
+    start: Predictor | None = None,
+    progress: Progress,
+) -> Predictor:
+    """Return the predictor fitted to a bank."""
+    return fit_predictor(
+        config,
+        problem.model,
+        problem.points,
+        *bank.usable(role="fit"),
+        validation=bank.usable(role="validation"),
         tolerance=problem.tolerance,
         row_ids=problem.row_ids,
+        start=start,
         progress=lambda done, total, what: progress(done, total, f"fitting, {what}"),
     )
-    return Prepared(targets, predictor, time.perf_counter() - began)
+
+
+def validation_error(predictor: Predictor, bank: Bank) -> float:
+    """Return the mean relative error on the validation subsets, each at most 1; nan without any."""
+    weights, parameters = bank.usable(role="validation")
+    if not len(weights):
+        return math.nan
+    features = predictor.points.features.shape[1]
+    errors = capped_errors(predictor.model, predictor.predict(weights), parameters, features)
+    return float(errors.mean())
 
 
 def warn_of_failures(targets: Targets) -> None:

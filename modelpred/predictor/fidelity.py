@@ -5,6 +5,7 @@ subsets, error of the mean test loss, Spearman correlation of the test loss with
 one size (across sizes it would mostly measure size), and the time of one answer in a batch.
 """
 
+import math
 from collections.abc import Mapping
 from functools import partial
 from typing import Protocol, runtime_checkable
@@ -123,6 +124,49 @@ def fidelity(
             "lacks a class or did not converge; ask for larger subsets.test, or leave out rare classes"
         )
     return pl.DataFrame(rows)
+
+
+def break_even_queries(*, preparation: float, retraining: float, predictor: float) -> int | None:
+    """Number of queries after which the predictor is cheaper in total; None if it never is.
+
+    Args:
+        preparation: seconds before the first query.
+        retraining: seconds a query.
+        predictor: seconds a query.
+    """
+    gain = retraining - predictor
+    return math.ceil(preparation / gain) if gain > 0 else None
+
+
+def with_break_even(
+    table: pl.DataFrame, *, preparation: float, predictor: str = "predictor"
+) -> pl.DataFrame:
+    """The table with the column break_even.
+
+    It is the number of queries after which preparing the predictor and predicting cost less than
+    exact retraining of as many batched queries; null for other methods, and where that is never.
+
+    Args:
+        table: of `fidelity`, with rows of the method `retraining`.
+        preparation: seconds of training the targets and fitting the predictor.
+        predictor: what the names of the predictor's methods begin with.
+    """
+    exact = {
+        row["design"]: row["microseconds"]
+        for row in table.iter_rows(named=True)
+        if row["method"] == "retraining"
+    }
+    queries = [
+        break_even_queries(
+            preparation=preparation,
+            retraining=1e-6 * exact[row["design"]],
+            predictor=1e-6 * row["microseconds"],
+        )
+        if row["method"].startswith(predictor)
+        else None
+        for row in table.iter_rows(named=True)
+    ]
+    return table.with_columns(pl.Series("break_even", queries, dtype=pl.Int64))
 
 
 def size_groups(weights: Tensor) -> np.ndarray:

@@ -14,6 +14,9 @@
             is off: the optimality condition is inside the network already, and more of it lowers
             the error by little (docs/predictor.md), for twice the time of the fit.
 
+Without trained subsets nothing is learned, and anchors answer alone: Newton directions and some
+gradients where these are defined, else the size path.
+
 A quadratic objective (ridge) has exact answers that cost less than a network's: except for `paper`
 nothing is learned, and the history says so in one record of no error.
 
@@ -73,6 +76,7 @@ NOTHING_LEARNED: dict[str, float | int] = {
 }  # fmt: skip
 SCALED_ON = 2**14  # subsets that decide the scales of inputs and outputs
 MOST_FRESH = 2**16  # untrained subsets of an epoch
+BLIND_STEPS = 2  # gradients without trained subsets to judge by
 WATCHED = 512  # subsets of the fit that are watched where no others are given
 # Rows x parameters below which `auto` learns steps at once: the fit takes seconds, and an answer costs
 # as little as handing it over.
@@ -125,19 +129,20 @@ def fit_predictor(
         config: network and schedule.
         model: the family that was trained.
         points: the pool.
-        weights: [subsets, points] of the fit.
+        weights: [subsets, points] of the fit; of no subsets: anchors alone.
         parameters: [subsets, parameters], what training gave for them.
         validation: weights and parameters of other subsets: the best epoch is chosen on them.
         tolerance: to which targets were trained; what the predictor trains itself is, too.
         row_ids: ids of the pool's rows, kept with the predictor.
         start: a predictor of the same family and network, perhaps of a smaller pool, to go on from.
+            Of Newton directions on these points, the path is used again.
         progress: called as progress(epochs done, epochs, what).
 
     Raises:
         InvalidInput: shapes that do not match, targets or losses that are not finite.
     """
     fit = _learnable(model, points, weights, parameters, role="fit")
-    if len(fit[0]) < 2:
+    if len(fit[0]) < 2 and len(weights):
         raise InvalidInput(
             f"{len(fit[0])} of {len(weights)} subsets have an optimum to learn from; expected at "
             "least 2: ask for more or larger subsets"
@@ -146,8 +151,12 @@ def fit_predictor(
     if validation is not None:
         validation = _learnable(model, points, *validation, role="validation")
     learned = None
-    if _uses_newton(config, model, points, start):
-        learned = _fit_newton(config, model, points, fit, validation, tolerance=tolerance)
+    if not len(weights):
+        learned = _anchors_alone(config, model, points, validation, tolerance=tolerance)
+    elif uses_newton(config, model, points, start):
+        learned = _fit_newton(
+            config, model, points, fit, validation, tolerance=tolerance, start=start
+        )
     if learned is None:
         learned = _fit_network(
             config, model, points, fit, validation,
@@ -217,8 +226,45 @@ def _fit_network(
     return _Learned(name, network, anchors, history)
 
 
-def _uses_newton(
-    config: PredictorConfig, model: TargetModel, points: Points, start: Predictor | None
+def _anchors_alone(
+    config: PredictorConfig,
+    model: TargetModel,
+    points: Points,
+    validation: Trained | None,
+    *,
+    tolerance: float,
+) -> _Learned:
+    """Anchors, and as many gradients as are worth it on the validation subsets.
+
+    Raises:
+        InvalidInput: the network or the family needs trained subsets.
+    """
+    if config.network == "paper" or model.optimum is None:
+        what = "the published network" if config.network == "paper" else model.name
+        raise InvalidInput(f"{what} is learned from trained subsets; train 20 or more")
+    if config.network != "anchored" and has_newton_path(model, points):
+        if validation is None:
+            config = config.model_copy(update={"steps": config.steps or BLIND_STEPS})
+        nothing = _empty(model, points)
+        learned = _fit_newton(config, model, points, nothing, validation, tolerance=tolerance)
+        if learned is not None:
+            return learned
+    anchors = fit_size_path(model, points, tolerance=tolerance)
+    network = build_network(config, anchors, points, steps=0)
+    initialise(network, torch.Generator().manual_seed(config.seed))
+    name = "anchored" if config.network == "auto" else config.network
+    return _Learned(name, network.to(points.features.device), anchors, [NOTHING_LEARNED])
+
+
+def _empty(model: TargetModel, points: Points) -> Trained:
+    """No trained subsets."""
+    size = model.parameter_count(points.features.shape[1], points.classes)
+    features = points.features
+    return features.new_zeros(0, len(features)), features.new_zeros(0, size)
+
+
+def uses_newton(
+    config: PredictorConfig, model: TargetModel, points: Points, start: Predictor | None = None
 ) -> bool:
     """Whether the fit begins with Newton directions: asked for, or `auto` on a large pool.
 
@@ -247,18 +293,23 @@ def _fit_newton(
     validation: Trained | None,
     *,
     tolerance: float,
+    start: Predictor | None = None,
 ) -> _Learned | None:
     """The network of Newton directions; None where `auto` goes on to learned steps."""
     assert isinstance(model, Linear)
-    path = fit_newton_path(model, points, tolerance=tolerance)
+    path, bound = None, None
+    if start is not None and start.points is points and isinstance(start.network, NewtonNetwork):
+        path, bound = start.network.anchors, start.bound
+    if path is None:
+        path = fit_newton_path(model, points, tolerance=tolerance)
     network = NewtonNetwork(path, steps=MOST_GRADIENTS if config.steps is None else config.steps)
     if validation is not None and not len(validation[0]):
         validation = None
     network, history = fit_newton_network(
         network.to(points.features.device), model, points, fit,
-        validation=validation, fixed=config.steps is not None,
+        validation=validation, fixed=config.steps is not None, bound=bound,
     )  # fmt: skip
-    learns = config.network == "auto" and path.parameter_count <= JOINT_BLOCK
+    learns = len(fit[0]) and config.network == "auto" and path.parameter_count <= JOINT_BLOCK
     if learns and history[-1]["validation_error"] > ENOUGH:
         return None
     return _Learned("newton", network, path, history)

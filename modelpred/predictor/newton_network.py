@@ -166,6 +166,7 @@ def fit_newton_network(
     *,
     validation: Trained | None = None,
     fixed: bool = False,
+    bound: BoundPoints | None = None,
 ) -> tuple[NewtonNetwork, list[dict[str, float | int]]]:
     """A network with corrections where they help and as many gradients as are worth it.
 
@@ -176,6 +177,7 @@ def fit_newton_network(
         fit: trained subsets; `MOST_FITTED` of them are used.
         validation: other trained subsets, which decide; default: every fifth of the fit.
         fixed: take all gradients, whatever they gain.
+        bound: the network's path on the points, if it is bound already.
 
     Returns:
         The network, and a record of the errors after each number of gradients. Its last error is that
@@ -187,7 +189,7 @@ def fit_newton_network(
         validation = fit[0][judge], fit[1][judge]
         fit = fit[0][~judge], fit[1][~judge]
     fit, validation = _some(fit), _some(validation)
-    bound = network.bind(model, points)
+    bound = network.bind(model, points) if bound is None else bound
     errors = stage_errors(network, bound, validation)
     if len(fit[0]) >= LEAST_FITTED and min(errors) > ENOUGH:
         corrected = network.with_corrections(fitted_corrections(network, bound, fit))

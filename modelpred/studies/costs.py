@@ -11,7 +11,6 @@ predictor:
     batched_retraining   all queries at once; so are the predictor's
 """
 
-import math
 from dataclasses import dataclass
 
 import polars as pl
@@ -19,6 +18,7 @@ import torch
 from jaxtyping import Num
 from torch import Tensor
 
+from modelpred.predictor import break_even_queries
 from modelpred.refits.retraining import Refit, Retraining
 from modelpred.refits.timing import machine_busy, median_seconds
 from modelpred.studies.utility import StudyContext
@@ -61,12 +61,6 @@ def seconds_of(refit: Refit, weights: Num[Tensor, "subsets points"], *, timings:
         median_seconds(one_by_one, timings=timings) / len(single),
         median_seconds(together, timings=timings) / len(weights),
     )
-
-
-def break_even_queries(*, preparation: float, retraining: float, predictor: float) -> int | None:
-    """Number of queries after which the predictor is cheaper in total; None if it never is."""
-    gain = retraining - predictor
-    return math.ceil(preparation / gain) if gain > 0 else None
 
 
 def break_even(

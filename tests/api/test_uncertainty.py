@@ -142,7 +142,6 @@ def test_memorization_is_the_studys_estimate(family, request):
         estimator._ready,
         estimator._ready.scored_points,
         choice=EngineChoice("predicted", models=1),
-        refine=0,
     ) as context:
         expected = memorization.estimated(memorization.MemorizationConfig(subsets=60), context)
     rows = found.rows.sort(pl.col("row_id").cast(pl.Int64))

@@ -38,7 +38,7 @@ def test_more_models_never_turn_a_prediction_into_retraining(exact, predicted, p
 
 @given(st.sampled_from(["exact", "predicted"]), seconds, seconds, seconds, st.integers(1, 10**6))
 def test_a_choice_is_printed_in_one_line(engine, exact, predicted, prep, n):
-    text = str(EngineChoice(engine, n, Costs(exact, predicted, prep)))
+    text = str(EngineChoice(engine, n, costs=Costs(exact, predicted, prep)))
     assert len(text.splitlines()) == 1
     assert f"{n:,} model" in text
     assert ("retrained" in text) == (engine == "exact")

@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from modelpred.predictor import break_even_queries
 from modelpred.studies import costs
-from modelpred.studies.costs import Seconds, break_even, break_even_queries, seconds_of
+from modelpred.studies.costs import Seconds, break_even, seconds_of
 from modelpred.studies.utility import Preparation
 from tests.studies.conftest import make_context
 
