@@ -24,7 +24,8 @@ FEW = SubsetsConfig(
 )
 QUICK = PredictorConfig(epochs=1, width=8, step_width=4, steps=1)
 
-DERIVED = ("bound", "refining", "seconds", "full_seconds")  # from the others, or by the clock
+# From the others, by the clock, or of the fit alone.
+DERIVED = ("bound", "refining", "seconds", "full_seconds", "rungs", "why")
 
 
 def members(value):

@@ -52,11 +52,12 @@ def test_help_names_only_what_exists():
     texts = [inspect.getdoc(member) or "" for member in (ModelPred, *public.values())]
     known = {
         "pool_loss_error",
+        "break_even",
         "largest_row_norm",
         "blocks",
         "target__C",
         *public,
-    }  # a column, a value, a result's, a parameter of an estimator
+    }  # columns, a value, a result's, a parameter of an estimator
     for member in (ModelPred, *filter(inspect.isfunction, public.values())):
         known |= set(inspect.signature(member).parameters)
     named = re.findall(r"`([a-z]\w*_\w*|[a-z]\w*(?=\(\)`))", "\n".join(texts))
