@@ -1,6 +1,7 @@
 """An engine gives the models of subsets, by retraining or by prediction, and knows what each costs."""
 
 import logging
+import math
 from dataclasses import replace
 from typing import final
 
@@ -141,7 +142,7 @@ class Engine:
         if not self.is_prepared and costs.cheaper(models) == "predicted":
             self.prepared(budget=max(FEWEST_LEARNED, models // SHARE), progress=progress)
         if self.is_prepared:
-            if self.error > ACCURATE:
+            if not self.error <= ACCURATE:  # or unknown
                 return EngineChoice("exact", models, 0, self.costs())
             if isinstance(self.predictor.network, NewtonNetwork):
                 refine = 0  # a Newton step costs more than the gradients, which are near already
@@ -150,10 +151,14 @@ class Engine:
 
     @property
     def error(self) -> float:
-        """Mean relative error of the predictor on its validation subsets."""
+        """Mean relative error of the predictor on validation subsets; nan if there are none."""
         if self._error is None:
-            prepared = self.prepared()
-            self._error = validation_error(prepared.predictor, prepared.targets.bank)
+            prepared, points = self.prepared(), self.problem.points
+            self._error = math.nan
+            if prepared.rungs:
+                self._error = min(rung.error for rung in prepared.rungs)
+            elif prepared.targets.subsets.weights.shape[1] == len(points.labels):
+                self._error = validation_error(prepared.predictor, prepared.targets.bank)
         return self._error
 
     def refit(self, choice: EngineChoice, *, progress: Progress = silent) -> Refit:

@@ -142,6 +142,7 @@ def test_memorization_is_the_studys_estimate(family, request):
         estimator._ready,
         estimator._ready.scored_points,
         choice=EngineChoice("predicted", models=1),
+        scored=(estimator._ready.scored_points,),
     ) as context:
         expected = memorization.estimated(memorization.MemorizationConfig(subsets=60), context)
     rows = found.rows.sort(pl.col("row_id").cast(pl.Int64))
