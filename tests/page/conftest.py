@@ -46,6 +46,14 @@ def served(mp):
 
 
 @pytest.fixture(scope="session")
+def predicted(mp):
+    """The address of a page whose models are predicted."""
+    page = explore(mp, name="people", engine="predicted")
+    yield page.address
+    page.stop()
+
+
+@pytest.fixture(scope="session")
 def browser():
     """Chromium, driven by Playwright; skips where one of them is missing."""
     if CHROMIUM is None or find_spec("playwright") is None:

@@ -172,7 +172,9 @@ export class Grid {
     } else if (toggle) {
       if (!this.picked.delete(at)) this.picked.add(at);
       this.anchor = this.active;
-    } else if (!keep) {
+    } else if (keep) {
+      this.anchor = this.active;
+    } else {
       const only = this.picked.size === 1 && this.picked.has(at);
       this.picked = only ? new Set() : new Set([at]);
       this.anchor = this.active;

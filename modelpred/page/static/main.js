@@ -423,6 +423,15 @@ function theme(chosen) {
 
 byId("theme").addEventListener("click", () => theme(theme(document.documentElement.dataset.theme) ? "light" : "dark"));
 
+// A link that is opened in the same tab changes the address only.
+window.addEventListener("hashchange", async () => {
+  try {
+    history.replace(await recall());
+  } catch (error) {
+    problem(error);
+  }
+});
+
 // --- start --------------------------------------------------------------------------------------
 
 document.title = `What if? ${about.name}`;

@@ -95,7 +95,7 @@ export function drawFlips(answer, about, explain) {
     return;
   }
   const sure = rows[0].probability_before !== undefined;
-  const names = ["Row", about.label, "Before", "Now", ...(sure ? ["P(label) before", "now"] : []), "", ...columns];
+  const names = ["Row", about.label, "Before", "Now", ...(sure ? ["P(label) before", "now"] : []), "Why", ...columns];
   const line = (row, at) => make("tr", {},
     make("td", {}, row.row), make("td", {}, text(row.label)), make("td", {}, text(row.before)), make("td", {}, text(row.after)),
     ...(sure ? [make("td", { class: "number" }, share(row.probability_before)), make("td", { class: "number" }, share(row.probability_after))] : []),
