@@ -12,6 +12,7 @@ from modelpred.page.subject import Subject
 
 MOST_COEFFICIENTS = 200
 MOST_FLIPS = 100
+LEAST_CERTAIN = 5
 Answer = dict[str, Any]
 
 
@@ -43,6 +44,7 @@ def answer(subject: Subject, edit: Edit, *, exact: bool = False) -> Answer:
         "coefficients": coefficients(model),
         "flips": flips(subject, comparison),
         "calibration": calibration(model),
+        "uncertain": uncertain(comparison),
     }
 
 
@@ -108,6 +110,15 @@ def flips(subject: Subject, comparison: Comparison) -> Answer:
         "columns": cells.columns,
         "cells": [[plain(cell) for cell in row] for row in cells.iter_rows()],
     }
+
+
+def uncertain(comparison: Comparison) -> list[str]:
+    """Rows whose label is nearest to a probability of one half; none for a family without."""
+    table = comparison.predictions
+    if "probability_after" not in table.columns:
+        return []
+    distance = (pl.col("probability_after") - 0.5).abs()
+    return table.sort(distance, maintain_order=True)["row"].head(LEAST_CERTAIN).to_list()
 
 
 def calibration(model: EditedModel) -> Answer | None:

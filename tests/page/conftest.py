@@ -53,7 +53,7 @@ def predicted(mp):
     page.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # Playwright's event loop would be in the way of other modules'
 def browser():
     """Chromium, driven by Playwright; skips where one of them is missing."""
     if CHROMIUM is None or find_spec("playwright") is None:

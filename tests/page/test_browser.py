@@ -125,7 +125,7 @@ def test_scores_are_columns_to_sort_by(page, mp):
         page.click("#grid .head button:has-text('Suspicion')")
         page.click("#grid .head button:has-text('Suspicion')")
     first = page.locator("#row-0 .cell").first.inner_text()
-    assert first == mp.suspects()["row_id"][0]
+    assert first == mp.suspects().rows["row_id"][0]
 
 
 def test_predictions_are_confirmed_by_retraining(page, predicted):

@@ -117,7 +117,7 @@ export class Grid {
       const sorted = this.sort?.column.key === one.key ? (this.sort.descending ? "descending" : "ascending") : "none";
       const arrow = { descending: " ▼", ascending: " ▲", none: "" }[sorted];
       const button = make("button", { type: "button", tabindex: "-1", title: one.help ? `${one.title}: ${one.help}` : one.title, onclick: () => this.on.sort(one) }, one.title + arrow);
-      return this.placed(make("div", { class: one === this.columns[0] ? "cell first" : "cell", role: "columnheader", "aria-sort": sorted, "aria-colindex": this.columns.indexOf(one) + 1 }, button), one);
+      return this.placed(make("div", { class: `cell ${one.kind} ${one === this.columns[0] ? "first" : ""}`, role: "columnheader", "aria-sort": sorted, "aria-colindex": this.columns.indexOf(one) + 1 }, button), one);
     }));
   }
 

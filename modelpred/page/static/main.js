@@ -75,6 +75,7 @@ function draw(answer, edit, signal) {
   model.drawCoefficients(answer);
   model.drawFlips(answer, about, (row) => explain({ row }));
   model.drawCalibration(answer);
+  model.drawUncertain(answer, (row) => explain({ row }));
   answers += 1;
   document.documentElement.dataset.answers = answers; // the number of answers drawn, for tests and benchmarks
 }

@@ -16,7 +16,7 @@ function card(score) {
   return make("div", { class: "card" },
     make("div", { class: "quiet" }, score.name),
     make("div", { class: "now", "data-score": score.name }, form(score.after)),
-    make("div", { class: "was" }, `before ${form(score.before)} `, make("span", { class: tone(score) }, change(score))));
+    make("div", { class: "was" }, `before ${form(score.before)}, `, make("span", { class: tone(score) }, change(score))));
 }
 
 function change(score) {
@@ -69,6 +69,7 @@ export function drawCoefficients(answer) {
     make("td", { class: "number" }, number(row.before, 3)),
     make("td", { class: "number" }, number(row.after, 3)),
     make("td", {}, bar(relative(row) / largest), ` ${row.moved ? signed(row.after - row.before, 2) : "same"}`)));
+  byId("toward").textContent = !classes && found.rows[0]?.class !== undefined ? `toward ${found.rows[0].class}, ` : "";
   place.replaceChildren(make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Coefficients" }, make("table", {}, make("thead", {}, head), make("tbody", {}, ...rows))));
   if (found.count > rows.length) place.append(make("p", { class: "quiet" }, `${rows.length} of ${found.count}; the JSON file has all.`));
 }
@@ -112,6 +113,14 @@ export function drawFlips(answer, about, explain) {
 
 const text = (value) => (value === null ? "" : typeof value === "number" ? number(value, 4) : String(value));
 
+// Rows whose prediction is least certain now, to try an explanation on.
+export function drawUncertain(answer, explain) {
+  const place = byId("uncertain");
+  place.replaceChildren();
+  if (!answer.uncertain.length) return;
+  place.append("Least certain now: ", ...answer.uncertain.map((row) => make("button", { type: "button", class: "plain", "aria-label": `Explain row ${row}`, onclick: () => explain(row) }, row)));
+}
+
 export function drawCalibration(answer) {
   const place = byId("calibration");
   if (!answer.calibration) {
@@ -137,8 +146,7 @@ export function drawCalibration(answer) {
     drawn("text", { x: at(0.5), y: size - 4, "text-anchor": "middle" }, "confidence"),
     ...line(before, "before"), ...line(after, "after"));
   place.replaceChildren(picture, make("div", { class: "key" },
-    make("span", {}, "┄ before: ", make("b", {}, gap(before))), make("span", {}, "━ now: ", make("b", {}, gap(after))),
-    make("span", { class: "quiet" }, "Mean distance between confidence and accuracy; on the dashed diagonal both agree.")));
+    make("span", {}, "Mean distance of confidence and accuracy"), make("span", {}, "┄ before ", make("b", {}, gap(before))), make("span", {}, "━ now ", make("b", {}, gap(after)))));
 }
 
 const total = (rows) => rows.reduce((sum, row) => sum + row.count, 0);
