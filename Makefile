@@ -18,10 +18,7 @@ INSTALL = pip install --quiet $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS),--
 .DEFAULT_GOAL := run
 
 run: .venv/installed
-	@install -d -m 755 .modelpred && install -d -m 700 .modelpred/dvc
-	@dvc repro
-	@python -m flows.publish
-	@modelpred summary
+	@modelpred run
 
 test: .venv/installed-dev
 	ruff format --check

@@ -1,6 +1,7 @@
 """Stage `report`: writes the results of the run as one HTML file that needs no network."""
 
 import os
+from dataclasses import asdict
 from importlib.metadata import version
 
 from flows.artifacts import (
@@ -12,6 +13,7 @@ from flows.artifacts import (
     STUDIES_FOLDER,
     TARGETS,
     lineage,
+    write_json,
     written,
 )
 from flows.runtime import run_stage
@@ -19,6 +21,7 @@ from modelpred.dataset import read_dataset
 from modelpred.params import read_params
 from modelpred.predictor import predictor_fingerprint
 from modelpred.report import ReportInputs, baseline_of, write_report
+from modelpred.report.answers import answers, title
 from modelpred.sealed import read_json, read_table, remake
 from modelpred.studies import STUDIES
 from modelpred.studies.utility import read_result, study_again
@@ -65,6 +68,15 @@ def main() -> None:
     )
     with written(REPORT) as folder:
         write_report(inputs, folder)
+        # For `modelpred summary`: the first screen as data.
+        write_json(
+            {
+                "title": title(inputs),
+                "baseline": inputs.baseline and inputs.baseline.sentence,
+                "answers": [asdict(answer) for answer in answers(inputs)],
+            },
+            folder / "answers.json",
+        )
 
 
 if __name__ == "__main__":

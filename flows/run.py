@@ -16,7 +16,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -147,11 +147,14 @@ def code_digest() -> str:
     return digest.hexdigest()
 
 
-def run_all(*, report: Callable[[str, float | None], None]) -> list[str]:
+def run_all(
+    *, report: Callable[[str, float | None], None], skip: Collection[str] = ()
+) -> list[str]:
     """Run every stage that is out of date, in order; returns the names of those that ran.
 
     Args:
-        report: called with the name of each stage and the seconds that it took, None if it is skipped.
+        report: called with the name of each stage and the seconds that it took, None if nothing changed.
+        skip: studies to leave out.
 
     Raises:
         InvalidInput: params.yaml or the input of a stage cannot be used.
@@ -159,6 +162,8 @@ def run_all(*, report: Callable[[str, float | None], None]) -> list[str]:
     params, code, ran = read_params(PARAMS), code_digest(), list[str]()
     record = _read_record()
     for stage in stages():
+        if stage.name.partition("@")[2] in skip:
+            continue
         digest = changed(stage, params, record, code)
         if digest is None:
             report(stage.name, None)
@@ -180,7 +185,11 @@ def _read_record() -> dict[str, Any]:
         return {}
 
 
-def main(*, quiet: Annotated[bool, typer.Option(help="Print errors only.")] = False) -> None:
+def main(
+    *,
+    skip: Annotated[list[str] | None, typer.Option(help="A study to leave out.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print errors only.")] = False,
+) -> None:
     """Run the stages of the project in the current folder that are out of date."""
     os.environ["MODELPRED_RUNNER"] = PLAIN
     os.environ.setdefault("MODELPRED_PROGRESS", "off" if quiet else "on")
@@ -199,7 +208,7 @@ def main(*, quiet: Annotated[bool, typer.Option(help="Print errors only.")] = Fa
         RECORD.parent.mkdir(exist_ok=True)
         try:
             with run_lock("run"):
-                run_all(report=report)
+                run_all(report=report, skip=skip or ())
         except AlreadyRunning as other:
             raise InvalidInput(str(other)) from other
 

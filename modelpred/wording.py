@@ -23,6 +23,13 @@ def one_line(text: str, *, most: int | None = None) -> str:
     return shown
 
 
+def cell_words(value: object) -> str:
+    """A cell of a table in words."""
+    if value is None:
+        return "missing"
+    return f"{value:g}" if isinstance(value, float) else one_line(str(value))
+
+
 def markdown(text: str) -> str:
     """The text escaped for Markdown, for a paragraph, a heading or a table cell."""
     shown = one_line(text)

@@ -4,6 +4,6 @@
 estimate the time of the stages; it is imported only when it is used.
 """
 
-from modelpred.check.inspection import Checked, check, config_of, family
+from modelpred.check.inspection import Checked, check, config_of, decisions_text, family
 
-__all__ = ["Checked", "check", "config_of", "family"]
+__all__ = ["Checked", "check", "config_of", "decisions_text", "family"]

@@ -1,6 +1,7 @@
 """A trial within a number of seconds: on a few rows first, then on more, as long as time allows.
 
-The first trial has FEWEST_ROWS training rows. Each further one has as many as end in time if seconds
+The first trial has all rows if QUICK_MODELS models of all rows can be trained in the time, else
+FEWEST_ROWS training rows. Each further one has as many as end in time if seconds
 grow as rows^STEEPEST, and at least LEAST_GROWTH times those of the one before. Where not all rows were
 tried, each part of the trial is extrapolated by a power of the rows: the one that the last two trials
 show, give or take UNSURE[1], or 1 after a single trial, give or take UNSURE[0].
@@ -11,19 +12,18 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 
-import numpy as np
 import torch
 
-from modelpred.check.estimate import Speeds, estimate_text, usual_epochs, usual_subsets
-from modelpred.check.trial import Clock, Report, speeds, start_seconds
-from modelpred.dataset import Dataset, DatasetConfig, Table, prepare_table, seeded_generator
-from modelpred.errors import InvalidInput
+from modelpred.check.estimate import Speeds
+from modelpred.check.samples import some_rows
+from modelpred.check.trial import Clock, Report, speeds
+from modelpred.dataset import Dataset
 from modelpred.refits import silent
 from modelpred.subsets import SubsetsConfig
-from modelpred.targets.worker import parse_devices
+from modelpred.targets import TargetsConfig, points_of, train_targets
 
-SECONDS = 20.0  # unless the user says another number
 FEWEST_ROWS = 250
+QUICK_MODELS = 500  # all rows are tried at once if so many models of them can be trained in time
 LEAST_GROWTH = 1.5
 STEEPEST = 2.0
 UNSURE = (0.5, 0.25)
@@ -50,36 +50,6 @@ class Trial:
     seconds: float
 
 
-def trial_text(
-    table: Table,
-    config: DatasetConfig,
-    *,
-    subsets: int | None = None,
-    seconds: float = SECONDS,
-    report: Report = silent,
-) -> str:
-    """What so many subsets of the table would cost, as text; or why they cannot be had.
-
-    Without a number, those of the default settings for a table of this size.
-    """
-    asked = SubsetsConfig() if subsets is None else usual_subsets(subsets)
-    cores = len(parse_devices("cpu"))
-    try:
-        dataset = prepare_table(table, config)
-        asked = asked.for_points(len(dataset.row_ids))
-        found = trial_within(dataset, asked, seconds=seconds, start=start_seconds(), report=report)
-    except InvalidInput as error:
-        return f"{asked.total:,} subsets cannot be trained: {error}"
-    text = estimate_text(found.fast, asked, cores=cores, epochs=usual_epochs(), slow=found.slow)
-    if found.tried == found.rows:
-        return text
-    return (
-        f"{text}\n  The trial took {found.seconds:.0f} s, the largest with {found.tried:,} of the {found.rows:,} "
-        "training rows; the ranges are extrapolated to all of them.\n"
-        f"  A trial of --seconds {4 * max(seconds, found.seconds):.0f} has more rows and narrower ranges."
-    )
-
-
 def trial_within(
     dataset: Dataset,
     asked: SubsetsConfig,
@@ -88,6 +58,7 @@ def trial_within(
     start: float,
     clock: Clock = time.perf_counter,
     report: Report = silent,
+    targets: TargetsConfig | None = None,
     measure: Callable[..., Speeds] = speeds,
 ) -> Trial:
     """Trials on more and more of the rows, as far as the seconds go; one at least.
@@ -99,6 +70,7 @@ def trial_within(
         start: seconds in which a process starts.
         clock: what tells the seconds.
         report: called with (steps done, steps, what comes).
+        targets: settings of the models; None: the defaults.
         measure: one trial; `speeds`.
 
     Raises:
@@ -108,11 +80,14 @@ def trial_within(
     seconds -= start
     began = clock()
     found: list[tuple[int, Speeds]] = []
-    size = min(rows, FEWEST_ROWS)
+    alone = trained_alone(dataset, targets or TargetsConfig(), clock=clock)
+    size = rows if QUICK_MODELS * alone < seconds else min(rows, FEWEST_ROWS)
     while True:
         last = clock()
         part = dataset if size == rows else some_rows(dataset, size)
-        found.append((size, measure(part, asked, start=start, clock=clock, report=report)))
+        found.append(
+            (size, measure(part, asked, start=start, clock=clock, report=report, targets=targets))
+        )
         now = clock()
         left = max(0.0, seconds - (now - began))
         growth = (left / max(now - last, 1e-3)) ** (1 / STEEPEST)
@@ -122,20 +97,20 @@ def trial_within(
         size = min(rows, int(growth * size))
 
 
-def some_rows(dataset: Dataset, size: int) -> Dataset:
-    """The data set with so many of its training rows, one of each class among them where they suffice."""
-    order = seeded_generator(0, "trial").permutation(len(dataset.labels))
-    if dataset.classes:
-        first = np.unique(dataset.labels.numpy()[order], return_index=True)[1]
-        order = np.concatenate([order[first], np.delete(order, first)])
-    chosen = torch.from_numpy(np.sort(order[:size]))
-    return replace(
-        dataset,
-        features=dataset.features[chosen],
-        labels=dataset.labels[chosen],
-        row_ids=tuple(dataset.row_ids[at] for at in chosen.tolist()),
-        original_labels=None,
-    )
+def trained_alone(dataset: Dataset, config: TargetsConfig, *, clock: Clock) -> float:
+    """Seconds to train the model of all rows."""
+    points = points_of(dataset.features, dataset.labels, len(dataset.classes))
+    model = config.build(classes=points.classes)
+    everything = torch.ones(1, len(points.labels), dtype=torch.float64)
+    seconds: list[float] = []
+    for _ in range(2):  # the first warms up
+        began = clock()
+        train_targets(
+            model, points.features, points.labels, everything,
+            tolerance=config.tolerance, classes=points.classes,
+        )  # fmt: skip
+        seconds.append(clock() - began)
+    return min(seconds)
 
 
 def extrapolated(found: list[tuple[int, Speeds]], rows: int, *, sign: int) -> Speeds:

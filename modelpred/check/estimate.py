@@ -26,7 +26,6 @@ from modelpred.subsets import DESIGNS, DRAWN_TOGETHER, ROLES, Counts, SubsetsCon
 STARTS = 2.0  # start of a stage over the start of a worker: Python with torch, then Prefect
 SERVER = 2.0  # additional starts, once: DVC and Prefect's server
 COPIES = 3
-LOWEST, HIGHEST = 0.7, 1.6  # measured time over estimated time
 
 
 @dataclass(frozen=True)
@@ -42,6 +41,7 @@ class Speeds:
         epoch: seconds of an epoch.
         compared: total seconds to fit the methods of the comparison.
         answering: seconds of each method's prediction.
+        predicting: seconds of a prediction of the predictor, refined by one Newton step if it can be.
         judging: seconds to score a prediction on the test rows.
         shard_bytes: bytes of a row in a shard.
         subset_bytes: bytes of a row in the table of subsets.
@@ -55,6 +55,7 @@ class Speeds:
     epoch: float
     compared: float
     answering: tuple[float, ...]
+    predicting: float
     judging: float
     shard_bytes: float
     subset_bytes: float
@@ -92,9 +93,14 @@ def blocks_drawn(config: SubsetsConfig) -> int:
     return sum(math.ceil(count / DRAWN_TOGETHER) for count in _counts(config))
 
 
-def estimate(speeds: Speeds, config: SubsetsConfig, *, cores: int, epochs: int) -> Estimate:
-    """Estimated time and disk space of the stages with these subsets and this number of cores."""
-    total, stage = sum(_counts(config)), STARTS * speeds.start
+def estimate(
+    speeds: Speeds, config: SubsetsConfig, *, cores: int, epochs: int, starts: float = STARTS
+) -> Estimate:
+    """Estimated time and disk space of the stages with these subsets and this number of cores.
+
+    `starts` is the time to start a stage over that to start a worker; 0 for stages of one process.
+    """
+    total, stage = sum(_counts(config)), starts * speeds.start
     blocks = sum(math.ceil(count / config.block) for count in _counts(config))
     fitted, tested = sum(config.fit.values()), list(config.test.values())
     answers = sum(
@@ -103,7 +109,7 @@ def estimate(speeds: Speeds, config: SubsetsConfig, *, cores: int, epochs: int) 
         for seconds in speeds.answering
     )
     return Estimate(
-        dataset=stage + SERVER * speeds.start,
+        dataset=stage + (SERVER * speeds.start if starts else 0.0),
         subsets=stage + blocks_drawn(config) * speeds.drawing,
         targets=stage + speeds.start + total * speeds.training / min(cores, blocks),
         predictor=stage
@@ -129,44 +135,3 @@ def _counts(config: SubsetsConfig) -> list[int]:
     """Number of subsets of each role and design."""
     named: Iterable[Counts] = (getattr(config, role) for role in ROLES)
     return [counts[design] for counts in named for design in DESIGNS if counts.get(design)]
-
-
-def estimate_text(
-    speeds: Speeds, config: SubsetsConfig, *, cores: int, epochs: int, slow: Speeds | None = None
-) -> str:
-    """The estimate as text, with a range for each time.
-
-    Args:
-        speeds: of a trial.
-        config: the subsets that the pipeline would draw.
-        cores: how many train.
-        epochs: passes of the fit.
-        slow: speeds that the upper end of each range is for; None: the same.
-    """
-    low, high = (
-        estimate(each, config, cores=cores, epochs=epochs) for each in (speeds, slow or speeds)
-    )
-    stages = ("dataset", "subsets", "targets", "predictor")
-    seconds = [(getattr(low, stage), getattr(high, stage)) for stage in stages]
-    together = (sum(least for least, _ in seconds), sum(most for _, most in seconds))
-    head = (
-        f"{sum(_counts(config)):,} subsets, estimated from {speeds.subsets} that were trained on "
-        f"these rows, {cores} core{'s'[: cores != 1]}:"
-    )
-    lines = [
-        head,
-        *(f"  {name:<10} {_range(*one)}" for name, one in zip(stages, seconds, strict=True)),
-        f"  {'total':<10} {_range(*together)}, without studies and report",
-        f"  {'disk':<10} about {high.disk / 1e6:,.0f} MB",
-    ]
-    return "\n".join(lines)
-
-
-def _range(least: float, most: float) -> str:
-    return f"{_time(LOWEST * least)} to {_time(HIGHEST * most)}"
-
-
-def _time(seconds: float) -> str:
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

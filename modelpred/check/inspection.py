@@ -8,28 +8,30 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import polars as pl
 from pydantic import ValidationError
 
+from modelpred.check.decisions import Decision, decide
 from modelpred.dataset.cells import column_of
 from modelpred.dataset.config import AUTO, DatasetConfig
 from modelpred.dataset.encoding import Encoding, fit_encoding
 from modelpred.dataset.holding_out import says_test
 from modelpred.dataset.labels import labels_of
-from modelpred.dataset.own import OwnTable, own_table
+from modelpred.dataset.own import OwnTable
 from modelpred.dataset.sources import is_own, known_sources, places_of, require_plain_paths
 from modelpred.dataset.splitting import split
 from modelpred.dataset.tables import Table
-from modelpred.dataset.usage import rows_used, unused_of
 from modelpred.errors import InvalidInput
+from modelpred.wording import counted
 
 SHOWN_CLASSES = 8
 WIDEST_CELL = 44
+WIDEST_CHOICE = 90
 
 
 @dataclass(frozen=True)
@@ -37,18 +39,41 @@ class Checked:
     """Result of a check.
 
     Attributes:
-        found: the table, its columns and the model, as text.
-        section: the section `dataset` of params.yaml for this table, as text.
-        problems: one line for each problem that must be fixed.
-        table: the table without the columns that have problems; None if no column remains.
-        config: the config that `section` writes.
+        head: the table and its label, as text.
+        columns: all columns, as text.
+        outlook: training rows, test rows and features, as text.
+        config: the config with everything decided.
+        decisions: what was decided, the model among it.
+        table: the table without the columns that cannot be used.
+        points: number of training rows.
+        tests: number of test rows.
+        features: number of features.
     """
 
-    found: str
-    section: str
-    problems: tuple[str, ...]
-    table: Table | None
+    head: str
+    columns: str
+    outlook: str
     config: DatasetConfig
+    decisions: tuple[Decision, ...]
+    table: Table
+    points: int
+    tests: int
+    features: int
+
+    @property
+    def found(self) -> str:
+        """The table, its columns and what becomes of them, as text."""
+        return f"{self.head}\n\n{self.columns}\n\n{self.outlook}"
+
+    @property
+    def family(self) -> str:
+        """The family that `auto` selects."""
+        return family(len(self.table.classes))
+
+    @property
+    def section(self) -> str:
+        """The section `dataset` of params.yaml for this table."""
+        return section_text("dataset", self.config.model_dump())
 
 
 # Any: pydantic checks the keys.
@@ -99,22 +124,23 @@ def check(config: DatasetConfig) -> Checked:
             f"{config.source}: there is no such file; tables that need no check: {known}"
         )
     require_plain_paths(config)
-    own = own_table(config)
-    label = own.table.label
-    config = config.model_copy(update={"label": label, "watch": _watched(config)})
-    parts = [_head(own, config), _columns(own), *_notes(own)]
-    if own.table.feature_names:
-        parts.append(_outlook(own, config))
-    elif not own.inspection.problems:
-        raise InvalidInput(f"{config.source} has no column besides the label {label!r}")
-    refused = tuple(_names_in(own.inspection.problems))
-    usable = config.model_copy(update={"drop": (*config.drop, *refused)})
+    decided = decide(config)
+    own, config = decided.own, decided.config
+    config = config.model_copy(update={"watch": _watched(config)})
+    pool, test, encoding, absent = _split(own, config)
+    hints = "".join(f"\n\nHint: {hint}" for hint in _hints(own))
+    features = len(encoding.feature_names)
+    rows = f"{len(pool):,} training rows, {len(test):,} test rows"
     return Checked(
-        found="\n\n".join(parts),
-        section=_section(usable, refused),
-        problems=own.inspection.problems,
-        table=own.table if own.table.feature_names else None,
-        config=usable,
+        head=_head(own, config),
+        columns=f"{_columns(own)}{hints}",
+        outlook=f"{rows}, {counted(features, 'feature')} {_from(encoding)}{absent}",
+        config=config,
+        decisions=decided.decisions,
+        table=own.table,
+        points=len(pool),
+        tests=len(test),
+        features=features,
     )
 
 
@@ -172,53 +198,27 @@ def _short(cell: str, width: int) -> str:
     return cell if len(cell) <= width else cell[: width - 3] + "..."
 
 
-def _notes(own: OwnTable) -> list[str]:
-    """Notes on dropped columns, problems to fix, and hints."""
-    inspection = own.inspection
-    hints = [
-        f"column {name!r} marks training and test rows; set dataset.test: {name} to use it"
+def _hints(own: OwnTable) -> list[str]:
+    return [
+        f"column {name!r} marks training and test rows; use it with --test {name}"
         for name in own.table.feature_names
         if says_test(column_of(own.table.rows, name))
     ]
-    parts = {
-        "Dropped columns:": inspection.notes,
-        "Problems to fix:": inspection.problems,
-        "Hint:": hints,
-    }
-    return [
-        "\n".join([head, *(f"  {line}" for line in lines)])
-        for head, lines in parts.items()
-        if lines
-    ]
 
 
-def _outlook(own: OwnTable, config: DatasetConfig) -> str:
-    """Numbers of rows and features, and the model."""
+def _split(
+    own: OwnTable, config: DatasetConfig
+) -> tuple[Sequence[int], Sequence[int], Encoding, str]:
+    """Training rows, test rows, how columns become features, and a line on classes without test rows."""
     table = own.table
     labels, classes = labels_of(table)
     pool, test = split(table, labels, classes, config)
     encoding = fit_encoding(
         table.rows[pool], table.feature_names, levels=config.levels, dates=config.dates
     )
-    features, points = len(encoding.feature_names), len(pool)
-    model = family(len(classes))
-    parameters = (features + 1) * (len(classes) if model == "softmax" else 1)
-    count = f"{features} feature{'s'[: features != 1]}"
-    used = rows_used(
-        points,
-        len(test),
-        available=unused_of(table, points=points, test=len(test)),
-        classes=bool(classes),
-    )
-    lines = [
-        *([used] if used else []),
-        f"{points:,} training rows, {len(test):,} test rows, {count} {_from(encoding)}",
-        f"targets.model: auto is {model}, {parameters:,} parameters",
-    ]
     absent = [name for at, name in enumerate(classes) if not np.any(labels[test] == at)]
-    if absent:
-        lines.append(f"no test row of class {', '.join(absent[:SHOWN_CLASSES])}")
-    return "\n".join(lines)
+    line = f"\nno test row of class {', '.join(absent[:SHOWN_CLASSES])}" if absent else ""
+    return pool.tolist(), test.tolist(), encoding, line
 
 
 def family(classes: int) -> str:
@@ -237,24 +237,31 @@ def _from(encoding: Encoding) -> str:
     return f"(from {', '.join(words)})"
 
 
-def _names_in(problems: tuple[str, ...]) -> list[str]:
-    """Names of the columns with problems."""
-    return [match[1] for line in problems if (match := re.search(r": column '(.*?)' ", line))]
+def decisions_text(decisions: Sequence[Decision]) -> str:
+    """All decisions as a table, each with the options that change it."""
+    head = Decision("Decided for you", "", "change with")
+    rows = [head, *decisions]
+    about = max(len(row.about) for row in rows)
+    choices = [_short(row.choice, WIDEST_CHOICE) for row in rows]
+    width = max(map(len, choices))
+    return "\n".join(
+        f"  {row.about:<{about}}  {choice:<{width}}  {row.option}".rstrip()
+        for row, choice in zip(rows, choices, strict=True)
+    )
 
 
-def _section(config: DatasetConfig, refused: tuple[str, ...]) -> str:
-    """The section of params.yaml with a heading."""
-    lines = ["The section for params.yaml:", "", "dataset:"]
-    for key, value in config.model_dump().items():
-        comment = "  # includes the columns with problems" if key == "drop" and refused else ""
-        lines.append(f"  {key}: {_yaml(value)}{comment}")
-    return "\n".join(lines)
+def section_text(name: str, content: Mapping[str, object]) -> str:
+    """A section of params.yaml."""
+    return "\n".join([f"{name}:", *(f"  {key}: {_yaml(value)}" for key, value in content.items())])
 
 
 def _yaml(value: object) -> str:
     """A value as YAML, without quotes if that is safe."""
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(_yaml(item) for item in value)}]"
+    if isinstance(value, dict):
+        items = cast("dict[str, object]", value).items()
+        return f"{{{', '.join(f'{json.dumps(key)}: {_yaml(item)}' for key, item in items)}}}"
     if isinstance(value, str) and re.fullmatch(r"[A-Za-z_][\w./-]*", value):
         reserved = value.lower() in ("null", "true", "false", "yes", "no", "on", "off")
         return json.dumps(value) if reserved else value

@@ -61,6 +61,7 @@ def speeds(
     start: float,
     clock: Clock = time.perf_counter,
     report: Report = silent,
+    targets: TargetsConfig | None = None,
 ) -> Speeds:
     """Measure the time of each part of the stages on these rows.
 
@@ -70,12 +71,13 @@ def speeds(
         start: seconds to start a process.
         clock: returns the time in seconds.
         report: called with (steps done, steps, next step).
+        targets: settings of the models; None: the defaults.
 
     Raises:
         InvalidInput: the rows cannot be trained on, or have too few distinct subsets.
     """
     points = points_of(dataset.features, dataset.labels, len(dataset.classes))
-    targets = TargetsConfig()
+    targets = targets or TargetsConfig()
     model = targets.build(classes=points.classes)
     report(0, 3, "training")
     drawn, trained, drawing, training = _trained(
@@ -97,7 +99,8 @@ def speeds(
         **retrainings(model, points, tolerance=targets.tolerance, start=full),
     }
     tested = points_of(dataset.test_features, dataset.test_labels, points.classes)
-    answering, judging = _answers(refits, bank, model, tested, clock=clock)
+    seconds, judging = _answers(refits, bank, model, tested, clock=clock)
+    refined = f"{predictor.name}_refine_1"
     report(3, 3, "")
     return Speeds(
         subsets=len(drawn),
@@ -107,7 +110,8 @@ def speeds(
         preparing=preparing,
         epoch=epoch,
         compared=compared,
-        answering=answering,
+        answering=tuple(seconds.values()),
+        predicting=seconds.get(refined, seconds[predictor.name]),
         judging=judging,
         shard_bytes=_shard_size(drawn, trained, model, targets.tolerance) / len(drawn),
         subset_bytes=len(parquet_bytes(subsets_table(drawn))) / len(drawn),
@@ -178,7 +182,7 @@ def _fitted(
         tolerance=tolerance,
         progress=ended,
     )
-    if predictor.exact:  # nothing was learned
+    if predictor.exact or len(ends) < 2:  # solved at once, not in epochs
         return predictor, max(0.0, clock() - began), 0.0
     epoch = median(later - sooner for sooner, later in pairwise(ends))
     return predictor, max(0.0, ends[0] - began - epoch), epoch / len(weights)
@@ -186,21 +190,21 @@ def _fitted(
 
 def _answers(
     refits: Mapping[str, Refit], bank: Bank, model: TargetModel, tested: Points, *, clock: Clock
-) -> tuple[tuple[float, ...], float]:
-    """Seconds per subset of each refit's prediction, and of scoring a prediction on the test rows."""
+) -> tuple[dict[str, float], float]:
+    """Seconds per subset of each refit's prediction by its name, and of scoring a prediction on the test rows."""
     few, _ = bank.usable(role="test")
     rows = few.to(tested.features)
     all_rows = bank.weights.to(tested.features)
-    seconds: list[float] = []
+    seconds: dict[str, float] = {}
     predicted = rows
-    for refit in refits.values():
+    for name, refit in refits.items():
         began = clock()
         refit(rows)
         # The first prediction warms up. If it is fast, a batch of the stage's size is more precise.
         batch = all_rows if clock() - began < QUICK else rows
         began = clock()
         predicted = refit(batch)
-        seconds.append((clock() - began) / len(batch))
+        seconds[name] = (clock() - began) / len(batch)
     began = clock()
     mean_test_losses(model, predicted, tested)
-    return tuple(seconds), (clock() - began) / len(predicted)
+    return seconds, (clock() - began) / len(predicted)

@@ -73,12 +73,16 @@ class Inspection:
         problems: one line for each problem that must be fixed.
         notes: one line for each column that is dropped.
         left_out: names of the dropped columns.
+        refused: names of the columns with problems, in the order of the problems.
+        ids: those of them that hold another id in every row.
     """
 
     columns: tuple[Column, ...]
     problems: tuple[str, ...]
     notes: tuple[str, ...]
     left_out: tuple[str, ...]
+    refused: tuple[str, ...] = ()
+    ids: tuple[str, ...] = ()
 
     def with_notes(self, notes: Iterable[str]) -> "Inspection":
         """A copy with these notes before its own."""
@@ -103,13 +107,17 @@ def inspect_columns(
         where: name of each row in messages.
     """
     columns: list[Column] = []
-    problems: list[str] = []
+    problems: dict[str, str] = {}
+    ids: list[str] = []
     notes: dict[str, str] = {}
     for name in names:
         cells = column_of(rows, name)
         problem = _problem(name, cells, where, category=name in categories)
         if problem:
-            problems.append(f"{source}: column {name!r} {problem}")
+            problems[name] = f"{source}: column {name!r} {problem}"
+            whole = not cells.null_count() and cells.n_unique() == len(cells)
+            if whole and _id_advice(name) in problem:
+                ids.append(name)
             continue
         copied = next((c.name for c in columns if _same(rows[c.name], cells)), None)
         if cells.n_unique() == 1:
@@ -118,7 +126,14 @@ def inspect_columns(
             notes[name] = f"{source}: column {name!r} repeats {copied!r}; left out"
         else:
             columns.append(describe(name, cells))
-    return Inspection(tuple(columns), tuple(problems), tuple(notes.values()), tuple(notes))
+    return Inspection(
+        tuple(columns),
+        tuple(problems.values()),
+        tuple(notes.values()),
+        tuple(notes),
+        tuple(problems),
+        tuple(ids),
+    )
 
 
 def describe(name: str, cells: pl.Series) -> Column:

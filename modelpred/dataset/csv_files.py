@@ -9,6 +9,7 @@ import codecs
 import csv
 import gzip
 import io
+import itertools
 import zlib
 from array import array
 from collections import Counter
@@ -100,6 +101,22 @@ def look_through(path: Path, delimiter: str) -> CsvFile:
     if not lines:
         raise InvalidInput(f"{path} has a header but no rows")
     return CsvFile(path, delimiter, columns, lines)
+
+
+def read_header(path: Path, delimiter: str) -> tuple[str, tuple[str, ...]]:
+    """The delimiter of the file, and the names of its columns.
+
+    The delimiter is another one than the given one if that one does not separate the header, and one
+    of DELIMITERS does.
+
+    Raises:
+        InvalidInput: as `look_through`, for the header.
+    """
+    [(_, header)] = itertools.islice(_records(path, delimiter, header=True), 1)
+    if len(header) == 1 and (signs := [sign for sign in DELIMITERS if sign in header[0]]):
+        delimiter = max(signs, key=header[0].count)
+        [(_, header)] = itertools.islice(_records(path, delimiter, header=True), 1)
+    return delimiter, _columns(path, header, delimiter)
 
 
 def _records(

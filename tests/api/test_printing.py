@@ -8,7 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from modelpred import InvalidInput, ModelPred
-from modelpred.cli import _cell, app
+from modelpred.cli import app
+from modelpred.wording import cell_words
 from tests.api.conftest import ROWS, make_rows
 
 CELLS, LABELS = make_rows(2, 10, seed=3)
@@ -66,7 +67,7 @@ def test_help_names_only_what_exists():
 
 
 def test_a_missing_cell_is_called_missing():
-    assert _cell(None) == "missing"
+    assert cell_words(None) == "missing"
 
 
 def test_the_version_is_told():

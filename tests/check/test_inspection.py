@@ -8,9 +8,12 @@ import numpy as np
 import polars as pl
 import pytest
 import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from modelpred.check import check, config_of, family
-from modelpred.dataset import DatasetConfig, prepare
+from modelpred.check.decisions import is_id_name
+from modelpred.dataset import DatasetConfig, prepare, prepare_table
 from modelpred.errors import InvalidInput
 from modelpred.targets.families import fitting_families
 
@@ -19,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def people(tmp_path, monkeypatch):
-    """people.csv in the working folder, with a column that must be dropped."""
+    """people.csv in the working folder, with a column that names the rows."""
     monkeypatch.chdir(tmp_path)
     generator = np.random.default_rng(0)
     table = pl.DataFrame(
@@ -41,34 +44,116 @@ def config(**keys):
     return config_of(**{**usual, **keys})
 
 
+def chosen(found):
+    return [(decision.about, decision.choice) for decision in found.decisions]
+
+
 def test_the_answer_names_what_a_person_asks_for(people):
     found = check(config(drop=("name",)))
     for told in (
         "people.csv: 60 rows",
         "label rich: 2 classes, no 66.7%, yes 33.3%",
         "age     number          1 ",
-        "column 'planet' is 'earth' in every row; left out",
-        "column 'part' marks training and test rows",
-        "targets.model: auto is logistic",
+        "column 'part' marks training and test rows; use it with --test part",
     ):
         assert told in found.found
-    assert found.problems == ()
+    assert found.family == "logistic"
+    assert chosen(found) == [
+        ("rows", "all 60"),
+        ("test rows", "20% of the rows of each class"),
+        ("left out", "column 'planet' is 'earth' in every row; left out"),
+    ]
 
 
 def test_the_section_to_paste_reads_the_table(people):
     found = check(config())
-    assert [line.split("'")[1] for line in found.problems] == ["name"]
     section = yaml.safe_load(found.section)["dataset"]
-    assert section["drop"] == ["name"]
+    assert section["row_id"] == "name"
     assert section["watch"] == "people.csv"
-    pasted = {**section, "drop": tuple(section["drop"]), "categories": ()}
-    dataset = prepare(DatasetConfig.model_validate(pasted))
+    lists = {key: tuple(section[key]) for key in ("drop", "categories")}
+    dataset = prepare(DatasetConfig.model_validate({**section, **lists}))
     assert dataset.column_names == ("age", "work", "part")
+    assert dataset.row_ids[0].startswith("person ")
     assert (
         f"{len(dataset.row_ids)} training rows, {len(dataset.test_row_ids)} test rows"
         in found.found
     )
     assert f"{len(dataset.feature_names)} features" in found.found
+
+
+UNUSABLE = {
+    "notes": [
+        f"{row} a long remark on what this customer said when we met, in words" for row in range(60)
+    ],
+    "price": [f"{row},{row % 10}" for row in range(60)],
+    "seen": [f"{1 + row % 28}.{1 + row % 12}.2021" for row in range(60)],
+    "empty": [None] * 60,
+    "number": list(range(60)),
+    "size": [*map(str, range(40)), *["big"] * 20],
+}
+IDS = {
+    "customer_id": [f"c{row * 7 % 60:03}" for row in range(60)],
+    "orderNo": [row * 3 for row in range(60)],
+    "email": [f"p{row}@example.org" for row in range(60)],
+}
+
+
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    bad=st.sets(st.sampled_from(sorted(UNUSABLE))),
+    ids=st.sets(st.sampled_from(sorted(IDS))),
+    shift=st.integers(0, 10_000),
+)
+def test_a_table_is_taken_whatever_columns_are_unusable(people, bad, ids, shift):
+    columns = {name: UNUSABLE[name] for name in bad} | {name: IDS[name] for name in ids}
+    columns = dict(sorted(columns.items(), key=lambda item: (len(item[0]) * 31 + shift) % 7))
+    people.drop("name").with_columns(
+        *(pl.Series(name, cells) for name, cells in columns.items())
+    ).write_csv("people.csv")
+
+    found = check(config())
+
+    named = [name for name in columns if name in ids]
+    # A column whose name says that it holds ids goes before other unique texts.
+    named.sort(key=lambda name: name == "email")
+    numbered = "number" in bad  # a running number under a name of ids
+    if named and (named[0] != "email" or not numbered):
+        expected = {named[0]} | ({"number"} if numbered and named[0] != "email" else set())
+        assert found.config.row_id in expected
+    else:
+        assert found.config.row_id == ("number" if numbered else None)
+    left_out = {*columns} - {found.config.row_id}
+    assert {*found.config.drop} == left_out
+    assert found.table.feature_names == ("age", "work", "part")
+    told = [choice for about, choice in chosen(found) if about == "left out"]
+    assert all(any(repr(name) in line for line in told) for name in left_out)
+    assert prepare_table(found.table, found.config).column_names == ("age", "work", "part")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("id", True), ("customerId", True), ("order no.", True), ("ROW", True), ("patient_key", True),
+        ("width", False), ("idle", False), ("node", False), ("price", False), ("valid", False),
+    ],
+)  # fmt: skip
+def test_names_of_ids(name, expected):
+    assert is_id_name(name) == expected
+
+
+@pytest.mark.parametrize("sign", [";", "|", "\t"])
+def test_another_delimiter_is_found(people, sign):
+    people.write_csv("people.csv", separator=sign)
+    found = check(config())
+    assert found.config.delimiter == sign
+    assert prepare(found.config).column_names == ("age", "work", "part")
+
+
+def test_a_column_row_id_names_the_rows(people):
+    people.rename({"name": "row_id"}).write_csv("people.csv")
+    assert check(config()).config.row_id == "row_id"
 
 
 @pytest.mark.parametrize("classes", [0, 2, 3, 10])
@@ -87,24 +172,17 @@ def test_what_cannot_be_looked_at_is_one_line(people):
         config(max_points=1)
 
 
-def test_the_command_exits_with_1_where_something_must_be_mended(people):
+def test_the_command_takes_what_run_takes(people):
     def said(*arguments: str):
-        command = [
-            sys.executable,
-            "-m",
-            "modelpred.cli",
-            "check",
-            "people.csv",
-            "--no-trial",
-            *arguments,
-        ]
+        command = [sys.executable, "-m", "modelpred.cli", "check", "people.csv", "--no-trial"]
         environment = {"PYTHONPATH": str(ROOT), "PATH": ""}
-        return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+        return subprocess.run(
+            [*command, *arguments], capture_output=True, text=True, check=False, env=environment
+        )
 
-    refused = said("--label", "rich")
-    assert refused.returncode == 1
-    assert "Problems to fix:" in refused.stdout
-    assert "subsets" not in refused.stdout
+    taken = said("--label", "rich")
+    assert taken.returncode == 0, taken.stderr
+    assert "column 'name', different in every row" in taken.stdout
     wrong = said("--label", "rihc")
     assert wrong.returncode == 1
     assert wrong.stderr == "dataset.label: people.csv has no column 'rihc'; did you mean 'rich'?\n"

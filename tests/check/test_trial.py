@@ -15,19 +15,15 @@ from modelpred.check.budget import (
     FEWEST_ROWS,
     STEEPEST,
     UNSURE,
-    some_rows,
-    trial_text,
     trial_within,
 )
 from modelpred.check.estimate import (
-    HIGHEST,
-    LOWEST,
     Speeds,
     estimate,
-    estimate_text,
     scaled,
     usual_subsets,
 )
+from modelpred.check.samples import some_rows
 from modelpred.check.trial import BLOCK, FIRST, speeds
 from modelpred.dataset import prepare_table
 from modelpred.subsets import ROLES, SubsetsConfig, blocks, draw_subsets
@@ -41,6 +37,7 @@ NOTHING = Speeds(
     epoch=0.0,
     compared=0.0,
     answering=(),
+    predicting=0.0,
     judging=0.0,
     shard_bytes=0.0,
     subset_bytes=0.0,
@@ -143,28 +140,6 @@ def test_more_subsets_keep_their_proportions():
         assert getattr(tenfold, role) == {name: 10 * count for name, count in counts.items()}
 
 
-def test_the_text_is_a_range_for_each_stage():
-    text = estimate_text(
-        Speeds(**{**NOTHING.__dict__, "training": 0.1, "shard_bytes": 1000.0}),
-        SubsetsConfig(),
-        cores=2,
-        epochs=20,
-    )
-    assert text.startswith("6,500 subsets, estimated from 250 ")
-    seconds = 6500 * 0.1 / 2
-    assert f"targets    {seconds * LOWEST / 60:.0f} min to {seconds * HIGHEST / 60:.0f} min" in text
-    assert "disk       about 20 MB" in text
-
-
-def test_more_subsets_than_there_are_is_said_so(checked):
-    few = checked.table.rows.head(8)
-    table = checked.table.__class__(
-        **{**checked.table.__dict__, "rows": few, "held_out": checked.table.held_out[:8]}
-    )
-    text = trial_text(table, checked.config, subsets=6500, report=lambda *_: None)
-    assert text.startswith("6,500 subsets cannot be trained: ")
-
-
 def of_rows(dataset, count):
     """The data set with so many rows that are all alike."""
     features = dataset.features[:1].expand(count, -1)
@@ -202,6 +177,7 @@ def test_trials_end_in_time_and_say_what_they_saw(checked, rows, growth, seconds
     dataset = prepare_table(checked.table, checked.config)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("modelpred.check.budget.some_rows", of_rows)
+        patch.setattr("modelpred.check.budget.trained_alone", lambda *_, **__: np.inf)
         found = trial_within(
             of_rows(dataset, rows), SubsetsConfig(), seconds=seconds, start=0.0,
             clock=lambda: machine.now, measure=machine.measure,
@@ -238,12 +214,19 @@ def test_some_rows_hold_every_class(checked, classes, size, seed):
     assert torch.equal(whole.features[place], part.features)
 
 
-def test_a_trial_without_time_says_how_many_rows_it_had(tmp_path):
+@pytest.mark.parametrize(("seconds", "tried"), [(1e6, 320), (0.0, FEWEST_ROWS)])
+def test_all_rows_are_tried_at_once_where_models_are_quick(tmp_path, seconds, tried):
     cells = np.random.default_rng(1).normal(size=(400, 2))
     place = tmp_path / "t.csv"
     label = np.where(cells.sum(axis=1) > 0, "u", "v")
     pl.DataFrame({"a": cells[:, 0], "b": cells[:, 1], "y": label}).write_csv(place)
     found = check(config_of(source=str(place), label="y", test="auto", drop=(), categories=()))
-    text = trial_text(found.table, found.config, subsets=200, seconds=0.0)
-    assert "with 250 of the 320 training rows; the ranges are extrapolated to all of them" in text
-    assert "  A trial of --seconds " in text
+    dataset = prepare_table(found.table, found.config)
+    sizes = []
+
+    def measure(part, _asked, **_options):
+        sizes.append(len(part.labels))
+        return NOTHING
+
+    trial_within(dataset, SubsetsConfig(), seconds=seconds, start=0.0, measure=measure)
+    assert sizes[0] == tried

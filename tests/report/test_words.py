@@ -16,10 +16,10 @@ from typer.testing import CliRunner
 from flows.runtime import Progress
 from flows.versions import Comparison, summary
 from modelpred.api.progress import _terminal
-from modelpred.cli import _cell, app
+from modelpred.cli import app
 from modelpred.report.versions import write_figure
 from modelpred.studies.versions import Drift
-from modelpred.wording import markdown, one_line
+from modelpred.wording import cell_words, markdown, one_line
 
 RENDER = MarkdownIt("commonmark").enable("table")
 pieces = st.sampled_from(
@@ -134,5 +134,5 @@ def test_help_shows_every_word_that_is_written(path, command: click.Command):
 @given(st.integers(), st.dates())
 @settings(max_examples=50)
 def test_whole_numbers_and_days_keep_their_digits(number, day):
-    assert int(_cell(number)) == number
-    assert _cell(day) == day.isoformat()
+    assert int(cell_words(number)) == number
+    assert cell_words(day) == day.isoformat()

@@ -1,0 +1,241 @@
+"""Settings of all stages that let a run end in about a given time on this machine and table.
+
+A stage's work is counted in three units, whose seconds a trial measures (trial.py):
+
+    E   models that are trained exactly, to the tolerance
+    P   predictions of the predictor that are scored on the test rows
+    A   subsets that every method answers: the predictor with its early stops and refinements, the
+        other methods, and retraining from two starts
+
+With n training rows, the studies do this much (the counts follow their code; see each study):
+
+    valuation      P: permutations n, and as much for each other method; E: truth_permutations n
+    labels         P: 2 permutations n + n + 1,000 for small subsets
+    selection      P: as labels, and 8 n for the greedy search; E: sizes (18 methods + random)
+    calibration    A: resamples; E: tables resamples
+    edits          A: sizes repeats, for deletions and for additions
+    lds            A: subsets
+    memorization   A: subsets; E: 2 subsets
+    attribution    A: n, twice
+
+Each study has a share of the time. It gets the largest of its settings, from the default downwards,
+that fit into its share. Studies that the first screen of the report needs get their least settings
+even if these do not fit; the others are left out then.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from modelpred.check.estimate import Estimate, Speeds, estimate, usual_epochs
+from modelpred.subsets import SubsetsConfig
+
+FACTORS = (1.0, 0.7, 0.5, 0.35, 0.25, 0.17, 0.12, 0.08, 0.05, 0.03, 0.02, 0.01)
+# Parts of the time. What is left of one part goes to those after it.
+SHARES = {
+    "targets": 0.3,
+    "valuation": 0.2,
+    "labels": 0.1,
+    "selection": 0.12,
+    "calibration": 0.1,
+    "edits": 0.04,
+    "lds": 0.04,
+    "memorization": 0.04,
+    "attribution": 0.03,
+}
+ANSWERS = ("valuation", "labels", "selection", "calibration")  # what the first screen needs
+ALWAYS = 12.0  # seconds: starting Python and the workers, figures and the page
+DERIVED = 0.2  # scale of the subsets for a predictor that is derived, not learned in epochs
+LEAST_SCALE = 0.03
+DEAR = 2.0  # times a prediction
+OTHER_METHODS = 5
+COMPARED = 18  # curves of methods in the study `selection`
+SIZES = 19
+SMALL_SUBSETS = 1000
+GREEDY = 8
+
+Settings = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Seconds of each unit of work, on the whole machine."""
+
+    exact: float
+    predicted: float
+    everything: float
+    refine: float  # Newton steps of a prediction in the study `valuation`
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Settings, and what they are expected to cost.
+
+    Attributes:
+        sections: of params.yaml that differ from the defaults.
+        skipped: studies that would take too long.
+        seconds: of each stage.
+        subsets: number of subsets on which models are trained.
+        disk: bytes.
+    """
+
+    sections: Mapping[str, Settings]
+    skipped: tuple[str, ...]
+    seconds: Mapping[str, float]
+    subsets: int
+    disk: float
+
+    @property
+    def total(self) -> float:
+        """Seconds of the whole run."""
+        return sum(self.seconds.values())
+
+
+def plan(
+    speeds: Speeds, *, points: int, tests: int, cores: int, seconds: float, slowdown: float = 1.0
+) -> Plan:
+    """The settings for so many seconds.
+
+    Args:
+        speeds: of a trial.
+        points: number of training rows.
+        tests: number of test rows.
+        cores: how many train.
+        seconds: how long the run may take.
+        slowdown: seconds that pass in a second of processor time, because of other programs.
+    """
+    usable = seconds / slowdown
+    # A step costs more than a prediction by Newton directions, which is near enough without it.
+    refine = 1.0 if speeds.predicting < DEAR * speeds.answering[0] else 0.0
+    unit = Unit(
+        exact=speeds.training / cores + speeds.judging,
+        predicted=(speeds.predicting if refine else speeds.answering[0]) + speeds.judging,
+        refine=refine,
+        everything=sum(speeds.answering) + len(speeds.answering) * speeds.judging,
+    )
+    left = max(0.0, usable - ALWAYS)
+    subsets, until_fit = _subsets(speeds, points, cores, SHARES["targets"] * left)
+    stages = {
+        "start": ALWAYS,
+        **{
+            name: getattr(until_fit, name)
+            for name in ("dataset", "subsets", "targets", "predictor")
+        },
+    }
+    sections: dict[str, Settings] = {"subsets": {"scale": subsets.scale}}
+    skipped: list[str] = []
+    left -= sum(stages.values()) - ALWAYS
+    shares = {name: share for name, share in SHARES.items() if name != "targets"}
+    while shares:
+        study = next(iter(shares))
+        budget = max(0.0, left) * shares[study] / sum(shares.values())
+        chosen, cost = _chosen(study, budget, unit, points, tests)
+        del shares[study]
+        if cost > 2 * budget and study not in ANSWERS:
+            skipped.append(study)
+            continue
+        sections[study] = chosen
+        stages[study] = cost
+        left -= cost
+    expected = {name: slowdown * cost for name, cost in stages.items()}
+    return Plan(sections, tuple(skipped), expected, subsets.drawn(points), until_fit.disk)
+
+
+def _subsets(
+    speeds: Speeds, points: int, cores: int, budget: float
+) -> tuple[SubsetsConfig, Estimate]:
+    """The most subsets whose training and fit end within the budget, the fewest that are of use else."""
+    most = SubsetsConfig().drawn(points) / SubsetsConfig().total
+    if not speeds.epoch:
+        most = min(most, DERIVED)
+    costs: list[tuple[SubsetsConfig, Estimate]] = []
+    for factor in FACTORS:
+        config = SubsetsConfig(scale=max(LEAST_SCALE, round(most * factor, 3)))
+        drawn = config.for_points(points)
+        costs.append(
+            (config, estimate(speeds, drawn, cores=cores, epochs=usual_epochs(), starts=0.0))
+        )
+        if costs[-1][1].targets + costs[-1][1].predictor <= budget:
+            break
+    return costs[-1]
+
+
+def _chosen(
+    study: str, budget: float, unit: Unit, points: int, tests: int
+) -> tuple[Settings, float]:
+    """The largest settings of the study within the budget and their seconds; else the smallest."""
+    ladder = [LADDERS[study](factor, unit, points, tests) for factor in FACTORS]
+    return next((rung for rung in ladder if rung[1] <= budget), ladder[-1])
+
+
+def _even(count: float, *, least: int) -> int:
+    return max(least, 2 * round(count / 2))
+
+
+def _valuation(factor: float, unit: Unit, points: int, _: int) -> tuple[Settings, float]:
+    orders, compared = _even(100 * factor, least=4), factor >= 0.5
+    settings = {
+        "permutations": orders,
+        "truth_permutations": orders if compared else 0,
+        "rivals": compared,
+        "refine": unit.refine,
+    }
+    methods = 1 + OTHER_METHODS * compared
+    return settings, orders * points * (methods * unit.predicted + compared * unit.exact)
+
+
+def _by_method(orders: int, unit: Unit, points: int) -> float:
+    return (2 * orders * points + points + SMALL_SUBSETS) * unit.predicted
+
+
+def _labels(factor: float, unit: Unit, points: int, _: int) -> tuple[Settings, float]:
+    orders = _even(50 * factor, least=2)
+    return {"permutations": orders}, _by_method(orders, unit, points)
+
+
+def _selection(factor: float, unit: Unit, points: int, _: int) -> tuple[Settings, float]:
+    orders, random = _even(50 * factor, least=2), max(4, round(20 * factor))
+    cost = _by_method(orders, unit, points) + GREEDY * points * unit.predicted
+    cost += SIZES * (COMPARED + random) * unit.exact
+    return {"permutations": orders, "random": random}, cost
+
+
+def _calibration(factor: float, unit: Unit, _: int, __: int) -> tuple[Settings, float]:
+    resamples, tables = max(100, round(500 * factor)), round(10 * factor)
+    cost = resamples * (unit.everything + (1 + tables) * unit.exact)
+    return {"resamples": resamples, "tables": tables}, cost
+
+
+def _edits(factor: float, unit: Unit, points: int, tests: int) -> tuple[Settings, float]:
+    sizes, repeats = max(4, round(30 * factor)), max(2, round(10 * factor))
+    step = max(1, points // (2 * sizes))
+    added = min(145, tests // 2)
+    settings = {"step": step, "repeats": repeats, "added": added if added >= step else 0}
+    return settings, repeats * (sizes + settings["added"] // step) * unit.everything
+
+
+def _lds(factor: float, unit: Unit, _: int, __: int) -> tuple[Settings, float]:
+    subsets = max(50, round(500 * factor))
+    return {"subsets": subsets}, subsets * unit.everything
+
+
+def _memorization(factor: float, unit: Unit, _: int, __: int) -> tuple[Settings, float]:
+    subsets = max(100, round(1000 * factor))
+    return {"subsets": subsets}, subsets * (unit.everything + 2 * unit.exact)
+
+
+def _attribution(factor: float, unit: Unit, points: int, _: int) -> tuple[Settings, float]:
+    explained = max(2, round(10 * factor))
+    return {"explained": explained}, 2 * points * unit.everything
+
+
+LADDERS: dict[str, Callable[[float, Unit, int, int], tuple[Settings, float]]] = {
+    "valuation": _valuation,
+    "labels": _labels,
+    "selection": _selection,
+    "calibration": _calibration,
+    "edits": _edits,
+    "lds": _lds,
+    "memorization": _memorization,
+    "attribution": _attribution,
+}

@@ -1,0 +1,308 @@
+"""Makes a project for a table: the folder, and params.yaml with all that was decided.
+
+    params.yaml            the settings; edit them and run `modelpred run` in the folder
+    .modelpred/plan.json   the options and the size of the table that the settings were chosen for
+
+The same options for a table of the same size keep params.yaml as it is, so that a second run repeats
+only what has changed.
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from modelpred.check.budget import trial_within
+from modelpred.check.decisions import Decision
+from modelpred.check.estimate import usual_subsets
+from modelpred.check.inspection import Checked, check, config_of, decisions_text, section_text
+from modelpred.check.plan import Plan, plan
+from modelpred.check.regularisation import choose_c
+from modelpred.check.trial import Report, start_seconds
+from modelpred.dataset import Dataset, DatasetConfig, prepare_table
+from modelpred.dataset.openml import PREFIX
+from modelpred.dataset.places import looks_like_path
+from modelpred.errors import InvalidInput
+from modelpred.numbers import checked_section
+from modelpred.sealed import parse_json, read_file, write_atomically
+from modelpred.targets import TargetsConfig
+from modelpred.targets.families import FAMILIES
+from modelpred.targets.threads import torch_threads
+from modelpred.targets.worker import parse_devices
+from modelpred.wording import counted
+
+PLAN = Path(".modelpred/plan.json")
+TRIAL_SECONDS = 8.0
+MOST_SLOWDOWN = 3.0  # by other programs: more of it is taken for a passing state of the machine
+AUTO = "auto"
+
+Bar = Callable[[str], AbstractContextManager[Report]]
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of `modelpred run` and `modelpred check` for a file."""
+
+    source: str
+    label: str | None
+    row_id: str | None
+    group: str | None
+    drop: tuple[str, ...]
+    categories: tuple[str, ...]
+    dates: tuple[str, ...]
+    test: str
+    max_points: int
+    delimiter: str
+    model: str
+    C: str
+    minutes: float
+
+    def config(self) -> DatasetConfig:
+        """The options on the table as a config."""
+        return config_of(
+            source=self.source, label=self.label, row_id=self.row_id, group=self.group,
+            drop=self.drop, categories=self.categories, dates=self.dates, test=self.test,
+            max_points=self.max_points or None, delimiter=self.delimiter,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """The settings for a table.
+
+    Attributes:
+        config: of the table.
+        targets: of the models.
+        plan: of the stages.
+        decisions: everything that was decided.
+    """
+
+    config: DatasetConfig
+    targets: TargetsConfig
+    plan: Plan
+    decisions: tuple[Decision, ...]
+
+    @property
+    def time_text(self) -> str:
+        """The expected time and disk space, in one line."""
+        return (
+            f"The run takes about {time_words(self.plan.total)} on this machine and "
+            f"{self.plan.disk / 1e6:,.0f} MB of disk."
+        )
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A folder that is ready to run, and the studies to leave out."""
+
+    folder: Path
+    skipped: tuple[str, ...]
+
+
+def time_words(seconds: float) -> str:
+    """Seconds as a person says them."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:.1f} min" if seconds < 600 else f"{seconds / 60:,.0f} min"
+
+
+def inspect(options: Options) -> Checked:
+    """The table of the options, inspected.
+
+    Raises:
+        InvalidInput: the table or an option cannot be used.
+    """
+    checked = check(options.config())
+    _targets(options, checked, strength=1.0)
+    return checked
+
+
+def propose(checked: Checked, options: Options, *, bar: Bar) -> Proposal:
+    """Choose C and the settings of all stages, by a trial on some of the rows.
+
+    Raises:
+        InvalidInput: the rows cannot be trained on.
+    """
+    dataset = prepare_table(checked.table, checked.config)
+    with bar("choosing settings") as report, torch_threads(1):
+        targets, strength = with_strength(dataset, options, checked)
+        report(1, 4, "training a few models")
+        start = start_seconds()
+        began, busy = time.perf_counter(), time.process_time()
+        # In processor time, which other programs on the machine disturb little.
+        found = trial_within(
+            dataset,
+            usual_subsets(6500),
+            seconds=TRIAL_SECONDS,
+            start=0.0,
+            clock=time.process_time,
+            report=lambda done, total, what: report(1 + done, 1 + total, what),
+            targets=targets,
+        )
+        waited = (time.perf_counter() - began) / (time.process_time() - busy)
+        slowdown = min(MOST_SLOWDOWN, max(1.0, waited))
+    chosen = plan(
+        replace(found.slow, start=start / slowdown),
+        points=checked.points,
+        tests=checked.tests,
+        cores=len(parse_devices("cpu")),
+        seconds=60 * options.minutes,
+        slowdown=slowdown,
+    )
+    return Proposal(
+        checked.config,
+        targets,
+        chosen,
+        (
+            Decision("predicts", _label(checked), "--label"),
+            Decision(
+                "model",
+                f"{targets.build(classes=len(checked.table.classes)).name}{strength}",
+                "--model, --C",
+            ),
+            *checked.decisions,
+            Decision("models to train", _amount(chosen), "--minutes"),
+            *(
+                Decision("left out", f"the study {name}, which takes too long here", "--minutes")
+                for name in chosen.skipped
+            ),
+        ),
+    )
+
+
+def with_strength(
+    dataset: Dataset, options: Options, checked: Checked
+) -> tuple[TargetsConfig, str]:
+    """The models' settings with C, and how C was chosen.
+
+    Raises:
+        InvalidInput: the model does not fit the label.
+    """
+    config = _targets(options, checked, strength=1.0)
+    model = config.build(classes=len(checked.table.classes))
+    if "C" not in model.setting_names():
+        return config, ""
+    found = choose_c(dataset, config) if options.C == AUTO else None
+    if found is None:
+        return config, f", C = {_strength(config):g}"
+    tried = ", ".join(f"{value:g}" for value in found.losses)
+    config = config.model_copy(update={"C": found.C})
+    return config, f", C = {found.C:g} (lowest loss of held-out rows among {tried})"
+
+
+def _label(checked: Checked) -> str:
+    classes = len(checked.table.classes)
+    return f"{checked.table.label} ({counted(classes, 'class', several='classes') if classes else 'a number'})"
+
+
+def _amount(chosen: Plan) -> str:
+    return f"{chosen.subsets:,} on random subsets of the rows, in about {time_words(chosen.total)}"
+
+
+def _strength(config: TargetsConfig) -> float:
+    return float(config.model_dump()["C"])
+
+
+def _targets(options: Options, checked: Checked, *, strength: float) -> TargetsConfig:
+    """The models' settings; InvalidInput where the model does not fit the label."""
+    if options.model != AUTO and options.model not in FAMILIES:
+        raise InvalidInput(
+            f"--model: unknown {options.model!r}; known: auto, {', '.join(FAMILIES)}"
+        )
+    try:
+        strength = strength if options.C == AUTO else float(options.C)
+    except ValueError as error:
+        raise InvalidInput(f"--C: expected a number above 0 or auto, got {options.C!r}") from error
+    config = checked_section(TargetsConfig, {"model": options.model, "C": strength})
+    config.build(classes=len(checked.table.classes))
+    return config
+
+
+def section_texts(proposal: Proposal) -> str:
+    """The sections of params.yaml that differ from the defaults."""
+    targets = {"model": proposal.targets.model, "C": _strength(proposal.targets)}
+    sections = {
+        "dataset": proposal.config.model_dump(),
+        "targets": targets,
+        **proposal.plan.sections,
+    }
+    return "\n\n".join(section_text(name, content) for name, content in sections.items())
+
+
+def prepare_project(
+    options: Options, out: Path | None, *, tell: Callable[[str], None], bar: Bar
+) -> Prepared:
+    """Make the folder of a run, or find it as an earlier run with these options made it.
+
+    Args:
+        options: of the command.
+        out: the folder; None: named after the table, in the current folder.
+        tell: called with each text for the user.
+        bar: shows how far a step is.
+
+    Raises:
+        InvalidInput: the table cannot be used, or the folder holds something else.
+    """
+    checked = inspect(options)
+    tell(f"{checked.head}\n{checked.outlook}\n")
+    folder = out or Path(f"{checked.table.name}-modelpred")
+    size = [checked.points, checked.tests, checked.features, len(checked.table.classes)]
+    config = relative_to(checked.config, folder)
+    asked = {"options": asdict(options), "size": size, "dataset": config.model_dump(mode="json")}
+    asked = json.loads(json.dumps(asked))
+    known = _known_plan(folder)
+    if known is not None and known["asked"] == asked and (folder / "params.yaml").is_file():
+        tell(f"{folder / 'params.yaml'} is kept as it is.")
+        return Prepared(folder, tuple(known["skipped"]))
+    proposal = propose(checked, options, bar=bar)
+    tell(f"{decisions_text(proposal.decisions)}\n")
+    (folder / PLAN).parent.mkdir(parents=True, exist_ok=True)
+    text = section_texts(replace(proposal, config=config))
+    head = (
+        f"# Made by `modelpred run {options.source}`. Keys that are left out have their defaults.\n"
+        "# Edit this file and run `modelpred run` in this folder: only what depends on a change runs again.\n\n"
+    )
+    write_atomically(folder / "params.yaml", f"{head}{text}\n".encode())
+    record: dict[str, Any] = {
+        "asked": asked,
+        "skipped": proposal.plan.skipped,
+        "seconds": dict(proposal.plan.seconds),
+        "decisions": [asdict(decision) for decision in proposal.decisions],
+        "written": time.strftime("%Y-%m-%d %H:%M:%S"),
+    }
+    write_atomically(folder / PLAN, json.dumps(record, indent=1).encode())
+    return Prepared(folder, proposal.plan.skipped)
+
+
+def _known_plan(folder: Path) -> dict[str, Any] | None:
+    """The plan of an earlier run; None if the folder is new or empty.
+
+    Raises:
+        InvalidInput: the folder holds something else.
+    """
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return None
+    path = folder / PLAN
+    if not path.is_file():
+        raise InvalidInput(
+            f"{folder} is there and was not made by modelpred run; choose another --out"
+        )
+    return parse_json(read_file(path, again=""), path, again="remove it and run again")
+
+
+def relative_to(config: DatasetConfig, folder: Path) -> DatasetConfig:
+    """The config with its paths seen from the folder."""
+    paths = {key: getattr(config, key) for key in ("source", "test", "watch")}
+    changes = {
+        key: os.path.relpath(path, folder)
+        for key, path in paths.items()
+        if isinstance(path, str)
+        and path != AUTO
+        and not path.startswith(PREFIX)
+        and looks_like_path(path)
+    }
+    return config.model_copy(update=changes)

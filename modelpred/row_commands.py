@@ -1,0 +1,340 @@
+"""The commands that answer one question about the rows of a file: `suspects` and `values`.
+
+They train the models that the question needs on this machine, or predict them where that is quicker
+(modelpred/engine), and write no project: a few rows go to the terminal, all of them into a CSV.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from modelpred.table_commands import (
+    FILE_HELP,
+    AsJson,
+    Categories,
+    Dates,
+    Delimiter,
+    Drop,
+    Group,
+    Label,
+    MaxPoints,
+    Model,
+    Quiet,
+    RowId,
+    Strength,
+    Terminal,
+    Test,
+)
+from modelpred.wording import cell_words, one_line
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from modelpred.api import ModelPred
+    from modelpred.check.project import Options
+    from modelpred.dataset import Dataset
+
+CERTAIN = 2.0  # standard errors from zero
+SHOWN_CELLS = 3
+WIDEST = 60
+
+File = Annotated[str, typer.Argument(metavar="FILE", help=FILE_HELP)]
+Count = Annotated[int, typer.Option(help="Number of rows to print.", min=1)]
+
+
+def suspects(
+    source: File,
+    *,
+    label: Label = None,
+    count: Count = 10,
+    out: Annotated[
+        Path | None, typer.Option(help="The CSV to write; default: NAME-suspects.csv.")
+    ] = None,
+    row_id: RowId = None,
+    drop: Drop = None,
+    categories: Categories = None,
+    dates: Dates = None,
+    max_points: MaxPoints = 0,
+    delimiter: Delimiter = ",",
+    model: Model = "auto",
+    C: Strength = "auto",  # noqa: N803 - the name that every library gives it
+    forest: Annotated[
+        bool, typer.Option("--forest", help="Also ask a random forest, which takes longer.")
+    ] = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """List the rows whose label looks wrong, the most suspicious first.
+
+    Models of small random parts of the rows judge the rows that they were not trained on.
+    """
+    from modelpred.check.project import Options  # noqa: PLC0415
+    from modelpred.errors import InvalidInput  # noqa: PLC0415
+
+    talk = Terminal(quiet=quiet or as_json)
+    options = Options(
+        source=source, label=label, row_id=row_id, group=None, drop=tuple(drop or ()),
+        categories=tuple(categories or ()), dates=tuple(dates or ()), test="auto",
+        max_points=max_points, delimiter=delimiter, model=model, C=C, minutes=1.0,
+    )  # fmt: skip
+    try:
+        fitted, dataset, name = _fitted(options, talk, every_row=True)
+        with talk.bar("training models"):
+            found = fitted.suspects(forest=forest)
+    except InvalidInput as error:
+        sys.exit(str(error))
+    table = _with_cells(found.rows.drop("position"), dataset, every_row=True)
+    head = "The rows whose number is furthest from what models trained without them predict:"
+    if found.count is not None:
+        head = (
+            f"About {found.count:,.0f} of {len(table):,} labels are wrong (95% interval {found.low:,.0f} to "
+            f"{found.high:,.0f}), judged by models trained without the row. The most suspicious:"
+        )
+    _answer(
+        table,
+        head,
+        out or Path(f"{name}-suspects.csv"),
+        count=count,
+        dataset=dataset,
+        as_json=as_json,
+    )
+
+
+def values(
+    source: File,
+    *,
+    label: Label = None,
+    groups: Annotated[
+        str | None, typer.Option(help="A column: value its groups of rows as a whole.")
+    ] = None,
+    count: Count = 5,
+    permutations: Annotated[
+        int,
+        typer.Option(
+            help="Budget in random orders of the rows, even; more is more precise.", min=2
+        ),
+    ] = 20,
+    out: Annotated[
+        Path | None, typer.Option(help="The CSV to write; default: NAME-values.csv.")
+    ] = None,
+    row_id: RowId = None,
+    group: Group = None,
+    drop: Drop = None,
+    categories: Categories = None,
+    dates: Dates = None,
+    test: Test = "auto",
+    max_points: MaxPoints = 0,
+    delimiter: Delimiter = ",",
+    model: Model = "auto",
+    C: Strength = "auto",  # noqa: N803 - the name that every library gives it
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Estimate what each row, or each group of rows, does for the predictions of test rows.
+
+    A value is the mean change of the test loss when the row joins a random part of the others (Shapley).
+    Values within two standard errors of zero are marked: they cannot be told from zero.
+    """
+    from modelpred.check.project import Options  # noqa: PLC0415
+    from modelpred.errors import InvalidInput  # noqa: PLC0415
+
+    talk = Terminal(quiet=quiet or as_json)
+    options = Options(
+        source=source, label=label, row_id=row_id, group=group, drop=tuple(drop or ()),
+        categories=tuple(categories or ()), dates=tuple(dates or ()), test=test,
+        max_points=max_points, delimiter=delimiter, model=model, C=C, minutes=1.0,
+    )  # fmt: skip
+    try:
+        fitted, dataset, name = _fitted(options, talk, every_row=False)
+        with talk.bar("training models"):
+            found = fitted.values(
+                dataset.test_features.numpy(),
+                _labels(dataset, dataset.test_labels),
+                groups=None if groups is None else _groups(dataset, groups),
+                permutations=permutations,
+            )
+    except InvalidInput as error:
+        sys.exit(str(error))
+    table = with_certainty(found)
+    unclear = int((~table["told_from_zero"]).sum())
+    helping = int((table["told_from_zero"] & (table["value"] > 0)).sum())
+    things = "rows" if groups is None else f"groups of {groups}"
+    head = (
+        f"{helping:,} {things} help, {len(table) - unclear - helping:,} hurt; the values of the other "
+        f"{unclear:,} cannot be told from zero."
+    )
+    if groups is None:
+        table = _with_cells(table, dataset, every_row=False)
+    _answer(
+        table,
+        head,
+        out or Path(f"{name}-values.csv"),
+        count=count,
+        dataset=dataset,
+        as_json=as_json,
+        both=True,
+    )
+
+
+def _fitted(
+    options: "Options", talk: Terminal, *, every_row: bool
+) -> tuple["ModelPred", "Dataset", str]:
+    """The fit of the table's training rows, or of all rows; the data set, and the table's name.
+
+    Raises:
+        InvalidInput: the table or an option cannot be used.
+    """
+    import torch  # noqa: PLC0415
+
+    from modelpred.api import ModelPred  # noqa: PLC0415
+    from modelpred.check import decisions_text  # noqa: PLC0415
+    from modelpred.check.decisions import Decision  # noqa: PLC0415
+    from modelpred.check.project import inspect, with_strength  # noqa: PLC0415
+    from modelpred.dataset import prepare_table  # noqa: PLC0415
+
+    checked = inspect(options)
+    dataset = prepare_table(checked.table, checked.config)
+    with talk.bar("choosing C"):
+        targets, strength = with_strength(dataset, options, checked)
+    model = targets.build(classes=len(dataset.classes))
+    decisions = [
+        Decision("model", f"{model.name}{strength}", "--model, --C"),
+        *(each for each in checked.decisions if not (every_row and each.about == "test rows")),
+    ]
+    talk.say(f"{checked.head}\n\n{decisions_text(decisions)}\n")
+    features, labels, ids = dataset.features, dataset.labels, dataset.row_ids
+    if every_row:
+        features = torch.cat([features, dataset.test_features])
+        labels = torch.cat([labels, dataset.test_labels])
+        ids = (*ids, *dataset.test_row_ids)
+    settings = {name: value for name, value in model.settings.items() if name != "seed"}
+    mp = ModelPred(target=model.name, scaling="none", progress=not talk.quiet, **settings)
+    return mp.fit(features.numpy(), _labels(dataset, labels), ids=ids), dataset, dataset.name
+
+
+def _labels(dataset: "Dataset", labels: Any) -> Any:  # noqa: ANN401 - a tensor; an array of names or numbers
+    import numpy as np  # noqa: PLC0415
+
+    return np.array(dataset.classes)[labels.numpy()] if dataset.classes else labels.numpy()
+
+
+def _groups(dataset: "Dataset", column: str) -> Sequence[str]:
+    """The group of each training row.
+
+    Raises:
+        InvalidInput: there is no such column, or a cell is missing.
+    """
+    from modelpred.dataset.cells import column_of  # noqa: PLC0415
+    from modelpred.errors import InvalidInput  # noqa: PLC0415
+
+    known = [name for name in dataset.rows.columns if name not in ("row_id", dataset.label_name)]
+    if column not in known:
+        raise InvalidInput(f"--groups: there is no column {column!r}; known: {', '.join(known)}")
+    import polars as pl  # noqa: PLC0415
+
+    cells = column_of(dataset.rows, column).cast(pl.String)
+    if cells.null_count():
+        raise InvalidInput(
+            f"--groups: {cells.null_count():,} cells of {column!r} are empty; fill them"
+        )
+    return cells.to_list()
+
+
+def with_certainty(found: "pl.DataFrame") -> "pl.DataFrame":
+    """The values, the highest first, with `told_from_zero`: more than two standard errors away."""
+    import polars as pl  # noqa: PLC0415
+
+    error = pl.col("standard_error").fill_null(0.0)
+    certain = (pl.col("value").abs() > CERTAIN * error).alias("told_from_zero")
+    return found.with_columns(certain).sort("value", descending=True)
+
+
+def _with_cells(table: "pl.DataFrame", dataset: "Dataset", *, every_row: bool) -> "pl.DataFrame":
+    """The table with the row's own cells after its columns."""
+    import polars as pl  # noqa: PLC0415
+
+    rows = pl.concat([dataset.rows, dataset.test_rows]) if every_row else dataset.rows
+    rows = rows.cast({"row_id": pl.String})
+    taken = {
+        name: f"{name} (cell)"
+        for name in rows.columns
+        if name in table.columns and name != "row_id"
+    }
+    rows = rows.rename(taken)
+    if every_row:
+        rows = rows.drop(taken.get(dataset.label_name, dataset.label_name))
+    return table.join(rows, on="row_id", how="left", maintain_order="left")
+
+
+def _answer(
+    table: "pl.DataFrame",
+    head: str,
+    path: Path,
+    *,
+    count: int,
+    dataset: "Dataset",
+    as_json: bool,
+    both: bool = False,
+) -> None:
+    """Print the first rows, or the first and the last, and write all into the CSV."""
+    table.write_csv(path)
+    shown = table.head(count).to_dicts()
+    last = table.tail(min(count, max(0, len(table) - count))).reverse().to_dicts() if both else []
+    if as_json:
+        content = {"answer": head, "rows": [*shown, *last], "file": str(path)}
+        typer.echo(json.dumps(content, indent=2, default=str, ensure_ascii=False))
+        return
+    unusual = _unusual(dataset)
+    typer.echo(head)
+    for rows in (shown, last):
+        for row in rows:
+            typer.echo(f"  {_line(row, unusual)}")
+        if rows is shown and last:
+            typer.echo("  ...")
+    typer.echo(f"All {len(table):,} with their cells: {path}")
+
+
+def _unusual(dataset: "Dataset") -> dict[str, list[str]]:
+    """The columns of each row whose cells are furthest from the others', by row id."""
+    import polars as pl  # noqa: PLC0415
+
+    from modelpred.dataset.deviation import distances  # noqa: PLC0415
+
+    rows = pl.concat([dataset.rows, dataset.test_rows])
+    names = list(dataset.column_names)
+    far = distances(rows, names)
+    order = (-far).argsort(axis=1)[:, :SHOWN_CELLS]
+    ids = rows["row_id"].cast(pl.String).to_list()
+    return {row_id: [names[at] for at in order[row]] for row, row_id in enumerate(ids)}
+
+
+def _line(row: dict[str, Any], unusual: dict[str, list[str]]) -> str:
+    """A row of the table in words."""
+    name = (
+        f"group {row['group']} ({row['rows']:,} rows)" if "group" in row else f"row {row['row_id']}"
+    )
+    if "value" in row:
+        error = row.get("standard_error")
+        said = f"{row['value']:+.3g}" + (f" +- {error:.2g}" if error else "")
+        said += "" if row["told_from_zero"] else ", cannot be told from zero"
+    else:
+        said = _doubt(row)
+    names = unusual.get(str(row.get("row_id")), [])
+    cells = ", ".join(f"{one_line(key)}={cell_words(row.get(key))}" for key in names)
+    return f"{one_line(name, most=WIDEST)}: {said}" + (
+        f" ({one_line(cells, most=WIDEST)})" if cells else ""
+    )
+
+
+def _doubt(row: dict[str, Any]) -> str:
+    """What models say of a label."""
+    said = f"label {cell_words(row['label'])}"
+    if row.get("suggested") is not None and row["suggested"] != row["label"]:
+        said += f", models suggest {cell_words(row['suggested'])}"
+    if row.get("wrong") is not None:
+        return f"{said}, wrong with probability {row['wrong']:.0%}"
+    return f"{said}, off by {-row['confidence']:.3g}"

@@ -1,0 +1,198 @@
+"""The commands that take a user's table from a file to an answer: `run` and `check`."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from modelpred.check.trial import Report
+
+FILE_HELP = "A CSV or Parquet file, a folder, glob or openml:NAME."
+Label = Annotated[str | None, typer.Option(help="The column to predict.")]
+RowId = Annotated[str | None, typer.Option(help="The column with the ids of the rows.")]
+Group = Annotated[
+    str | None,
+    typer.Option(help="A column whose groups are never split into training and test rows."),
+]
+Drop = Annotated[list[str] | None, typer.Option(help="A column to leave out; can be repeated.")]
+Categories = Annotated[
+    list[str] | None, typer.Option(help="A column to treat as categories; can be repeated.")
+]
+Dates = Annotated[
+    list[str] | None,
+    typer.Option(help="The format of a date column: COLUMN=%d.%m.%Y; can be repeated."),
+]
+Test = Annotated[str, typer.Option(help="Test rows: a number, a share, a column or a second file.")]
+MaxPoints = Annotated[int, typer.Option(help="Largest number of rows; 0: all.", min=0)]
+Delimiter = Annotated[str, typer.Option(help="The separator of cells in a CSV.")]
+Model = Annotated[
+    str, typer.Option(help="The kind of model: auto, logistic, softmax, svm, ridge or mlp.")
+]
+Strength = Annotated[
+    str,
+    typer.Option(
+        "--C", help="Weight of the data against the regulariser: a number, or auto (validation)."
+    ),
+]
+Minutes = Annotated[
+    float, typer.Option(help="About how long the run may take on this machine.", min=0.5)
+]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Print only the answer, or errors.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")]
+
+
+def run(
+    source: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[FILE]", help=f"{FILE_HELP} Without it, the project's params.yaml."
+        ),
+    ] = None,
+    *,
+    label: Label = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The folder of the run; default: NAME-modelpred.")
+    ] = None,
+    row_id: RowId = None,
+    group: Group = None,
+    drop: Drop = None,
+    categories: Categories = None,
+    dates: Dates = None,
+    test: Test = "auto",
+    max_points: MaxPoints = 0,
+    delimiter: Delimiter = ",",
+    model: Model = "auto",
+    C: Strength = "auto",  # noqa: N803 - the name that every library gives it
+    minutes: Minutes = 5.0,
+    project: Annotated[
+        Path, typer.Option("--project", help="Without FILE: the folder with params.yaml.")
+    ] = Path(),
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Do everything from a file to the report; run again only what has changed.
+
+    Makes the folder NAME-modelpred with params.yaml, the results and the report, and prints the answers.
+    """
+    from modelpred.check.project import Options, prepare_project, time_words  # noqa: PLC0415
+    from modelpred.errors import InvalidInput  # noqa: PLC0415
+    from modelpred.run_summary import read_summary  # noqa: PLC0415
+
+    began = time.monotonic()
+    talk = Terminal(quiet=quiet or as_json)
+    try:
+        if source is None:
+            folder, words = project, ["-m", "flows.run"]
+        else:
+            options = Options(
+                source=source, label=label, row_id=row_id, group=group, drop=tuple(drop or ()),
+                categories=tuple(categories or ()), dates=tuple(dates or ()), test=test,
+                max_points=max_points, delimiter=delimiter, model=model, C=C, minutes=minutes,
+            )  # fmt: skip
+            prepared = prepare_project(options, out, tell=talk.say, bar=talk.bar)
+            folder = prepared.folder
+            words = ["-m", "flows.run", *(f"--skip={study}" for study in prepared.skipped)]
+        _run_stages(folder, words, quiet=talk.quiet)
+        summary = read_summary(folder)
+    except InvalidInput as error:
+        sys.exit(str(error))
+    talk.say(f"Finished in {time_words(time.monotonic() - began)}.\n")
+    typer.echo(summary.as_json() if as_json else str(summary))
+
+
+class Terminal:
+    """Texts and progress bars on stderr; bars only on a terminal, nothing if quiet."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self.quiet = quiet
+
+    def say(self, text: str) -> None:
+        """Print a text."""
+        if not self.quiet:
+            typer.echo(text, err=True)
+
+    @contextmanager
+    def bar(self, what: str) -> Generator["Report"]:
+        """Show how far a step is."""
+        from modelpred.api.progress import progress_bar  # noqa: PLC0415
+
+        with progress_bar(shown=not self.quiet) as report:
+            report(0, 1, what)
+            yield report
+
+
+def _run_stages(folder: Path, words: list[str], *, quiet: bool) -> None:
+    """Run the stages of a project: through DVC in a project that has dvc.yaml, else in order.
+
+    Ends this process if they fail: they have said why.
+    """
+    commands = [[sys.executable, *words, *(["--quiet"] if quiet else [])]]
+    if (folder / "dvc.yaml").is_file():
+        from modelpred.extras import require  # noqa: PLC0415
+
+        require(("dvc", "mlflow"))
+        dvc = [sys.executable, "-m", "dvc", "repro", *(["--quiet"] if quiet else [])]
+        commands = [dvc, [sys.executable, "-m", "flows.publish"]]
+        _private_folders(folder)
+    for command in commands:
+        try:
+            done = subprocess.run(command, cwd=folder, check=False, stdout=sys.stderr)
+        except KeyboardInterrupt:
+            sys.exit("stopped; the same command goes on from here")
+        if done.returncode:
+            sys.exit(done.returncode)
+
+
+def _private_folders(folder: Path) -> None:
+    """Make DVC's folders before DVC does, which opens them to all."""
+    for path, mode in ((folder / ".modelpred", 0o755), (folder / ".modelpred" / "dvc", 0o700)):
+        path.mkdir(mode=mode, exist_ok=True)
+
+
+def check(
+    source: Annotated[str, typer.Argument(metavar="FILE", help=FILE_HELP)],
+    *,
+    label: Label = None,
+    row_id: RowId = None,
+    group: Group = None,
+    drop: Drop = None,
+    categories: Categories = None,
+    dates: Dates = None,
+    test: Test = "auto",
+    max_points: MaxPoints = 0,
+    delimiter: Delimiter = ",",
+    model: Model = "auto",
+    C: Strength = "auto",  # noqa: N803 - the name that every library gives it
+    minutes: Minutes = 5.0,
+    trial: Annotated[
+        bool, typer.Option(help="Train a few models to choose settings and estimate the time.")
+    ] = True,
+) -> None:
+    """Report what `modelpred run` would do with a file: columns, decisions, settings and time."""
+    from modelpred.check import decisions_text  # noqa: PLC0415
+    from modelpred.check.project import Options, inspect, propose, section_texts  # noqa: PLC0415
+    from modelpred.errors import InvalidInput  # noqa: PLC0415
+
+    talk = Terminal(quiet=False)
+    try:
+        options = Options(
+            source=source, label=label, row_id=row_id, group=group, drop=tuple(drop or ()),
+            categories=tuple(categories or ()), dates=tuple(dates or ()), test=test,
+            max_points=max_points, delimiter=delimiter, model=model, C=C, minutes=minutes,
+        )  # fmt: skip
+        checked = inspect(options)
+        typer.echo(f"{checked.found}\n")
+        if not trial:
+            typer.echo(f"{decisions_text(checked.decisions)}\n\n{checked.section}")
+            return
+        proposal = propose(checked, options, bar=talk.bar)
+    except InvalidInput as error:
+        sys.exit(str(error))
+    typer.echo(f"{decisions_text(proposal.decisions)}\n\n{proposal.time_text}\n")
+    typer.echo(section_texts(proposal))
