@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from modelpred.api.labels import Labels
-from modelpred.engine import EngineChoice
+from modelpred.engine import EngineChoice, Mixed
 from modelpred.errors import InvalidInput
 from modelpred.metrics import Vector
 from modelpred.numbers import Number, plain, real_number
@@ -178,6 +178,7 @@ def _slopes(
     refit: Refit, context: StudyContext, position: int, *, full: Float[Tensor, " parameters"]
 ) -> Vector:
     """Derivatives [points] of a parameter by the weight of each row, of the models that refit gives."""
+    refit = refit.predicted if isinstance(refit, Mixed) else refit
     if isinstance(refit, (Predictor, Refined)):
         return derivatives(refit, torch.tensor([position]))[0].numpy()
     if context.model.optimum is None:

@@ -1,5 +1,6 @@
 """The model after an edit of the training set: row weights, new labels and added rows together."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,6 +19,8 @@ from modelpred.numbers import Number, real_number
 from modelpred.predictor.predictor import LARGEST_WEIGHT
 from modelpred.refits import Progress, silent
 from modelpred.targets import Points
+
+log = logging.getLogger(__name__)
 
 Added = tuple[ArrayLike, ArrayLike]
 
@@ -104,12 +107,21 @@ def model_of(
     named = require_engine(engine)
     named = "exact" if named == "auto" and not own else named
     choice = fitted.engine.choose(named, models=1, refine=refine, progress=progress)
+    size = float(edit.weights.sum())
+    if size < choice.retrained_below:
+        choice = replace(choice, engine="exact")
     if choice.exact:
         return EditedModel.trained(
             edit.words, edit.weights, points=edit.points, row_ids=edit.row_ids,
             reference=fitted.reference, engine=choice,
         )  # fmt: skip
-    predictor = fitted.engine.prepared(progress=progress).predictor
+    prepared = fitted.engine.prepared(progress=progress)
+    if size < (least := prepared.least_size):
+        log.warning(
+            "%g rows are fewer than any subset that the predictor was fitted to (%g); "
+            "retrain this model with engine='exact'", size, least,
+        )  # fmt: skip
+    predictor = prepared.predictor
     if not own:
         predictor = predictor.for_points(edit.points, row_ids=edit.row_ids)
     return EditedModel.predicted(

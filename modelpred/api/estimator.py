@@ -64,6 +64,7 @@ from modelpred.api.uncertainty import (
 )
 from modelpred.api.values import (
     Groups,
+    checked_orders,
     chosen_rows,
     estimated_values,
     models_of_selection,
@@ -832,10 +833,12 @@ class ModelPred:
         test = self._ready.scored_points
         if X_test is not None and y_test is not None:
             test = self._ready.reading.points(X_test, y_test, what="_test")
-        models = models_of_values(
-            len(self.row_ids), groups=groups, method=method, permutations=permutations
-        )
-        with self._context(test, engine, models=models, refine=refine, own=False) as (context, _):
+        rows = len(self.row_ids)
+        models = models_of_values(rows, groups=groups, method=method, permutations=permutations)
+        checked = checked_orders(permutations, method=method) * rows
+        with self._context(
+            test, engine, models=models, checked=checked, refine=refine, own=False
+        ) as (context, _):
             return estimated_values(
                 context,
                 groups=groups,
@@ -1209,6 +1212,7 @@ class ModelPred:
         *,
         models: int,
         refine: Number,
+        checked: int = 0,
         own: bool = True,
         fitted: Fitted | None = None,
     ) -> Generator[tuple[StudyContext, EngineChoice]]:
@@ -1219,7 +1223,9 @@ class ModelPred:
         fitted = fitted or self._ready
         scored = (test_points, fitted.problem.points) if own else (test_points,)
         with progress_bar(shown=self._progress) as report:
-            choice = fitted.engine.choose(engine, models=models, refine=refine, progress=report)
+            choice = fitted.engine.choose(
+                engine, models=models, checked=checked, refine=refine, progress=report
+            )
             self._engine_used = choice
             with context_of(
                 fitted, test_points, choice=choice, scored=scored, progress=report

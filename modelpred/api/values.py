@@ -4,6 +4,7 @@ The estimators are those of the studies (semivalues.py, greedy_selection.py).
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, cast, get_args
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from modelpred.api.inputs import array_of
+from modelpred.engine import Mixed
 from modelpred.errors import InvalidInput
 from modelpred.numbers import MOST_DRAWS, Number, checked_section, seed_number, whole_number
 from modelpred.studies.greedy_selection import Quota, backwards, no_quota, own_shares, with_swaps
@@ -28,6 +30,7 @@ from modelpred.studies.utility import (
 )
 from modelpred.studies.valuation import ValuationConfig, value_table, values_of
 
+CHECKED, FEWEST_CHECKED = 10, 4  # one order in so many is retrained, too, but at least so many
 STRIDE = 8  # one in this many of the remaining rows is removed before they are scored again
 Groups = Sequence[Any] | NDArray[Any] | pl.Series
 
@@ -60,6 +63,7 @@ def estimated_values(
     )
     score = _known_utility(utility, context) if isinstance(utility, str) else utility
     game = game_of(context.refits[context.subject], context, utility=score)
+    members = None
     if groups is None:
         players = pl.DataFrame({"row_id": list(context.row_ids)})
     else:
@@ -68,13 +72,17 @@ def estimated_values(
         players = pl.DataFrame({"group": names, "rows": sizes})
         game = _joint(game, members)
     values = _estimated(game, config, context, players=players.height)
+    if isinstance(context.refits[context.subject], Mixed) and values.standard_errors.any():
+        exact = game_of(context.truth, context, utility=score)
+        exact = exact if members is None else _joint(exact, members)
+        values = _corrected(values, game, exact, config, context)
     return value_table(players, values).select(*players.columns, "value", "standard_error", "rank")
 
 
 def models_of_values(
     points: int, *, groups: Groups | None, method: str, permutations: Number
 ) -> int:
-    """Return about how many models the values need, at most.
+    """Return about how many models of more than a few rows the values need, at most.
 
     Raises:
         InvalidInput: an impossible number of permutations.
@@ -83,8 +91,15 @@ def models_of_values(
     players = points if groups is None else len(set(array_of(groups).tolist()))
     if method == "leave_one_out":
         return players + 1
-    sampled = 2 * orders * players  # long orders and as many evaluations of short ones
+    sampled = orders * players  # long orders; short ones are of a few rows
     return min(sampled, 2**players) if players <= ENUMERABLE else sampled
+
+
+def checked_orders(permutations: Number, *, method: str) -> int:
+    """Return how many orders of predicted values are retrained to correct for the predictions' error."""
+    if method == "leave_one_out":
+        return 0
+    return max(FEWEST_CHECKED, 2 * (int(permutations) // (2 * CHECKED)))
 
 
 def models_of_selection(points: int, count: Number) -> int:
@@ -92,6 +107,45 @@ def models_of_selection(points: int, count: Number) -> int:
     kept = whole_number(count, "k", least=1, most=points)
     removals = STRIDE * (points - kept)  # each round removes one in so many of those it evaluated
     return removals + 6 * points + kept
+
+
+def _corrected(
+    values: Values,
+    predicted: Utility,
+    exact: Utility,
+    config: ValuationConfig,
+    context: StudyContext,
+) -> Values:
+    """Return the values plus those of the game of the predictions' errors, on a few other orders.
+
+    A semi-value is linear in the game, so the sum is an unbiased estimate of the exact values, and its
+    standard errors have both parts. Errors of subsets that are retrained anyway are zero.
+    """
+    mixed = context.refits[context.subject]
+    assert isinstance(mixed, Mixed)
+
+    def error(weights: Tensor) -> Tensor:
+        found = torch.zeros(len(weights), dtype=torch.float64)
+        large = weights.sum(1, dtype=torch.float64) >= mixed.least
+        if bool(large.any()):
+            found[large] = exact(weights[large]) - predicted(weights[large])
+        return found
+
+    errors = values_of(
+        error,
+        config,
+        points=len(values.values),
+        permutations=checked_orders(config.permutations, method=config.semivalue),
+        generator=context.generator(seed=config.seed, study="values", block=1),
+        progress=context.progress,
+    )
+    return replace(
+        values,
+        values=values.values + errors.values,
+        standard_errors=np.hypot(values.standard_errors, errors.standard_errors),
+        evaluations=values.evaluations + errors.evaluations,
+        failed=values.failed + errors.failed,
+    )
 
 
 def _estimated(

@@ -10,6 +10,7 @@ the first choice of prediction and kept.
 
 from modelpred.engine.choice import ENGINES, EngineChoice, EngineName, require_engine
 from modelpred.engine.engine import Engine
+from modelpred.engine.mixed import Mixed
 from modelpred.engine.preparation import Plan, Prepared, Problem, Targets, problem_of
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "Engine",
     "EngineChoice",
     "EngineName",
+    "Mixed",
     "Plan",
     "Prepared",
     "Problem",

@@ -1,7 +1,7 @@
 """Which engine gives some models, and what the other one would cost.
 
     exact      models x r                    r, q: seconds of a model
-    predicted  preparation + models x q
+    predicted  preparation + models x q + checked x r
 
 Prediction is chosen if it saves more than `WORTH` seconds. Once the predictor is fitted, its preparation
 costs nothing more.
@@ -43,16 +43,22 @@ class Costs:
     predicted: float
     preparation: float
 
-    def cheaper(self, models: int) -> Literal["exact", "predicted"]:
+    def cheaper(self, models: int, *, checked: int = 0) -> Literal["exact", "predicted"]:
         """Return the engine for so many models: predicted if it saves `WORTH` seconds, else exact."""
-        saved = self.of("exact", models) - self.of("predicted", models)
-        return "predicted" if saved > WORTH else "exact"
+        predicted = self.of("predicted", models, checked=checked)
+        return "predicted" if self.of("exact", models) - predicted > WORTH else "exact"
 
-    def of(self, engine: Literal["exact", "predicted"], models: int) -> float:
-        """Return the seconds of so many models, preparation included."""
+    def of(self, engine: Literal["exact", "predicted"], models: int, *, checked: int = 0) -> float:
+        """Return the seconds of so many models, preparation included.
+
+        Args:
+            engine: exact or predicted.
+            models: number of models.
+            checked: number of predictions that are retrained, too, to correct for their error.
+        """
         if engine == "exact":
             return models * self.exact
-        return self.preparation + models * self.predicted
+        return self.preparation + models * self.predicted + checked * self.exact
 
 
 @dataclass(frozen=True)
@@ -65,12 +71,17 @@ class EngineChoice:
         refine: Newton steps of each prediction.
         costs: expected seconds of both engines, when the choice was made; None if only one can be
             used.
+        checked: number of predictions that are retrained, too, to correct for their error.
+        retrained_below: subsets of less total weight are retrained, whatever the engine: the predictor
+            was fitted to larger ones. 0: none.
     """
 
     engine: Literal["exact", "predicted"]
     models: int
     refine: float | int = 0
     costs: Costs | None = None
+    checked: int = 0
+    retrained_below: float = 0.0
 
     @property
     def exact(self) -> bool:
@@ -80,14 +91,17 @@ class EngineChoice:
     @property
     def seconds(self) -> float | None:
         """Expected seconds of the engine used; None if unknown."""
-        return None if self.costs is None else self.costs.of(self.engine, self.models)
+        return self._seconds(self.engine)
 
     @property
     def other_seconds(self) -> float | None:
         """Expected seconds of the other engine; None if unknown."""
+        return self._seconds("predicted" if self.exact else "exact")
+
+    def _seconds(self, engine: Literal["exact", "predicted"]) -> float | None:
         if self.costs is None:
             return None
-        return self.costs.of("predicted" if self.exact else "exact", self.models)
+        return self.costs.of(engine, self.models, checked=self.checked)
 
     def __str__(self) -> str:
         """The engine and the expected seconds of both."""

@@ -8,6 +8,7 @@ from typing import final
 from modelpred.engine.choice import Costs, EngineChoice, require_engine
 from modelpred.engine.costs import MOST_TIMED, estimated_costs, seconds_a_model
 from modelpred.engine.learning import FEWEST_LEARNED, learn
+from modelpred.engine.mixed import Mixed
 from modelpred.engine.preparation import (
     Bench,
     Plan,
@@ -108,7 +109,13 @@ class Engine:
         return self.problem.truth
 
     def choose(
-        self, engine: str, *, models: int, refine: Number = 0, progress: Progress = silent
+        self,
+        engine: str,
+        *,
+        models: int,
+        checked: int = 0,
+        refine: Number = 0,
+        progress: Progress = silent,
     ) -> EngineChoice:
         """Return which engine is to give so many models.
 
@@ -117,7 +124,8 @@ class Engine:
 
         Args:
             engine: auto, exact or predicted.
-            models: their number, about.
+            models: their number, about, of sizes that the predictor knows.
+            checked: number of predictions that `auto` retrains, too, to correct for their error.
             refine: Newton steps of each prediction. `auto` takes none where the error is small
                 enough without.
             progress: of the preparation.
@@ -131,23 +139,27 @@ class Engine:
                 self._refuse_prediction()
             return EngineChoice("exact", models)
         if named == "auto":
-            choice = self._cheaper(models, steps, progress=progress)
+            choice = self._cheaper(models, steps, checked=checked, progress=progress)
         else:
             choice = EngineChoice(named, models, steps, self.costs(refine=steps))
         log.info("%s", choice)
         return choice
 
-    def _cheaper(self, models: int, refine: float | int, *, progress: Progress) -> EngineChoice:
+    def _cheaper(
+        self, models: int, refine: float | int, *, checked: int, progress: Progress
+    ) -> EngineChoice:
         costs = self.costs(refine=refine)
-        if not self.is_prepared and costs.cheaper(models) == "predicted":
+        if not self.is_prepared and costs.cheaper(models, checked=checked) == "predicted":
             self.prepared(budget=max(FEWEST_LEARNED, models // SHARE), progress=progress)
         if self.is_prepared:
             if not self.error <= ACCURATE:  # or unknown
-                return EngineChoice("exact", models, 0, self.costs())
+                return EngineChoice("exact", models, 0, self.costs(), checked)
             if isinstance(self.predictor.network, NewtonNetwork):
                 refine = 0  # a Newton step costs more than the gradients, which are near already
             costs = self.costs(refine=refine)
-        return EngineChoice(costs.cheaper(models), models, refine, costs)
+        chosen = costs.cheaper(models, checked=checked)
+        least = self.prepared().least_size if chosen == "predicted" else 0.0
+        return EngineChoice(chosen, models, refine, costs, checked, least)
 
     @property
     def error(self) -> float:
@@ -166,7 +178,8 @@ class Engine:
         if choice.exact:
             return self.truth
         predictor = self.prepared(progress=progress).predictor
-        return Refined(predictor, choice.refine) if choice.refine else predictor
+        refit = Refined(predictor, choice.refine) if choice.refine else predictor
+        return Mixed(refit, self.truth, choice.retrained_below) if choice.retrained_below else refit
 
     def _refuse_prediction(self) -> None:
         raise InvalidInput(

@@ -118,6 +118,13 @@ class Prepared:
     why: str = ""
 
     @property
+    def least_size(self) -> float:
+        """Smallest total weight of the subsets that the predictor was fitted to or watched on."""
+        subsets = self.targets.subsets
+        seen = torch.tensor([role != "test" for role in subsets.roles])
+        return float(subsets.sizes[seen].min())
+
+    @property
     def seconds(self) -> float | None:
         """Seconds that the preparation took; None if it was read from files."""
         return self.rungs[-1].seconds if self.rungs else None
