@@ -49,9 +49,9 @@ class RunSummary:
     def __str__(self) -> str:
         lines = [self.title]
         for answer in self.answers:
-            shown = "; ".join(f"{name}: {words}" for name, words in answer.items[:SHOWN_ITEMS])
-            text = f"{answer.question} {answer.words}"
-            lines += _wrapped(f"{text} {shown}." if shown and not answer.note else text)
+            lines += textwrap.wrap(
+                f"{answer.question} {answer.words}", WIDTH, subsequent_indent=INDENT
+            )
             lines += [
                 f"{INDENT}{one_line(f'{n}: {w}', most=WIDTH)}"
                 for n, w in answer.items[:SHOWN_ITEMS]
@@ -61,10 +61,6 @@ class RunSummary:
     def as_json(self) -> str:
         """The summary as a JSON object."""
         return json.dumps(asdict(self), indent=2, ensure_ascii=False)
-
-
-def _wrapped(text: str) -> list[str]:
-    return textwrap.wrap(text, WIDTH, subsequent_indent=INDENT)
 
 
 def read_summary(project: Path) -> RunSummary:

@@ -3,20 +3,25 @@
 A stage's work is counted in three units, whose seconds a trial measures (trial.py):
 
     E   models that are trained exactly, to the tolerance
-    P   predictions of the predictor that are scored on the test rows
+    P   predictions of the predictor that are scored on the test rows, with the drawing of their subset
     A   subsets that every method answers: the predictor with its early stops and refinements, the
         other methods, and retraining from two starts
 
-With n training rows, the studies do this much (the counts follow their code; see each study):
+With n training rows and m test rows, the studies do this much (tests/check/test_plan.py compares it
+with what they do):
 
-    valuation      P: permutations n, and as much for each other method; E: truth_permutations n
-    labels         P: 2 permutations n + n + 1,000 for small subsets
-    selection      P: as labels, and 8 n for the greedy search; E: sizes (18 methods + random)
+    valuation      P: ORDER permutations n, and as much for each other method; E: as much for
+                   truth_permutations
+    labels         P: 4 permutations n, n, and 1,000 for small subsets
+    selection      P: as labels, and GREEDY n; E: sizes (methods + random)
     calibration    A: resamples; E: tables resamples
     edits          A: sizes repeats, for deletions and for additions
-    lds            A: subsets
-    memorization   A: subsets; E: 2 subsets
+    lds            A: subsets and n
+    memorization   A: subsets; E: 2 subsets; and sums over all pairs of a training and a test row
     attribution    A: n, twice
+
+TIMES says how many times as long a stage takes as this work, measured on 4,000 rows of 27 features: what
+is timed is repeated, and methods are compared.
 
 Each study has a share of the time. It gets the largest of its settings, from the default downwards,
 that fit into its share. Studies that the first screen of the report needs get their least settings
@@ -52,7 +57,11 @@ OTHER_METHODS = 5
 COMPARED = 18  # curves of methods in the study `selection`
 SIZES = 19
 SMALL_SUBSETS = 1000
-GREEDY = 8
+GREEDY = 16
+ORDER = 1.7  # models for each row and random order
+DRAWING = 4e-8  # seconds for each row to draw a subset
+PAIR = 1e-9  # seconds for each pair of rows and model of the study `memorization`, over all methods
+TIMES = {"predictor": 3.0, "edits": 20.0, "lds": 2.0, "calibration": 4.0, "selection": 1.5}
 
 Settings = dict[str, Any]
 
@@ -109,7 +118,9 @@ def plan(
     refine = 1.0 if speeds.predicting < DEAR * speeds.answering[0] else 0.0
     unit = Unit(
         exact=speeds.training / cores + speeds.judging,
-        predicted=(speeds.predicting if refine else speeds.answering[0]) + speeds.judging,
+        predicted=(speeds.predicting if refine else speeds.answering[0])
+        + speeds.judging
+        + DRAWING * points,
         refine=refine,
         everything=sum(speeds.answering) + len(speeds.answering) * speeds.judging,
     )
@@ -118,7 +129,7 @@ def plan(
     stages = {
         "start": ALWAYS,
         **{
-            name: getattr(until_fit, name)
+            name: TIMES.get(name, 1.0) * getattr(until_fit, name)
             for name in ("dataset", "subsets", "targets", "predictor")
         },
     }
@@ -155,7 +166,8 @@ def _subsets(
         costs.append(
             (config, estimate(speeds, drawn, cores=cores, epochs=usual_epochs(), starts=0.0))
         )
-        if costs[-1][1].targets + costs[-1][1].predictor <= budget:
+        found = costs[-1][1]
+        if found.targets + TIMES["predictor"] * found.predictor <= budget:
             break
     return costs[-1]
 
@@ -164,7 +176,11 @@ def _chosen(
     study: str, budget: float, unit: Unit, points: int, tests: int
 ) -> tuple[Settings, float]:
     """The largest settings of the study within the budget and their seconds; else the smallest."""
-    ladder = [LADDERS[study](factor, unit, points, tests) for factor in FACTORS]
+    times = TIMES.get(study, 1.0)
+    ladder = [
+        (settings, times * cost)
+        for settings, cost in (LADDERS[study](factor, unit, points, tests) for factor in FACTORS)
+    ]
     return next((rung for rung in ladder if rung[1] <= budget), ladder[-1])
 
 
@@ -181,11 +197,12 @@ def _valuation(factor: float, unit: Unit, points: int, _: int) -> tuple[Settings
         "refine": unit.refine,
     }
     methods = 1 + OTHER_METHODS * compared
-    return settings, orders * points * (methods * unit.predicted + compared * unit.exact)
+    models = ORDER * orders * points
+    return settings, models * (methods * unit.predicted + compared * unit.exact)
 
 
 def _by_method(orders: int, unit: Unit, points: int) -> float:
-    return (2 * orders * points + points + SMALL_SUBSETS) * unit.predicted
+    return (4 * orders * points + points + SMALL_SUBSETS) * unit.predicted
 
 
 def _labels(factor: float, unit: Unit, points: int, _: int) -> tuple[Settings, float]:
@@ -214,14 +231,16 @@ def _edits(factor: float, unit: Unit, points: int, tests: int) -> tuple[Settings
     return settings, repeats * (sizes + settings["added"] // step) * unit.everything
 
 
-def _lds(factor: float, unit: Unit, _: int, __: int) -> tuple[Settings, float]:
+def _lds(factor: float, unit: Unit, points: int, _: int) -> tuple[Settings, float]:
     subsets = max(50, round(500 * factor))
-    return {"subsets": subsets}, subsets * unit.everything
+    return {"subsets": subsets}, (subsets + points) * unit.everything
 
 
-def _memorization(factor: float, unit: Unit, _: int, __: int) -> tuple[Settings, float]:
+def _memorization(factor: float, unit: Unit, points: int, tests: int) -> tuple[Settings, float]:
     subsets = max(100, round(1000 * factor))
-    return {"subsets": subsets}, subsets * (unit.everything + 2 * unit.exact)
+    return {"subsets": subsets}, subsets * (
+        unit.everything + 2 * unit.exact + 8 * PAIR * points * tests
+    )
 
 
 def _attribution(factor: float, unit: Unit, points: int, _: int) -> tuple[Settings, float]:

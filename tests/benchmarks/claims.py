@@ -50,7 +50,7 @@ CLAIMS = (
     Claim(README, "is half of it | 1.6 GB |", {"sizes/the library": "1580 MB"}),
     Claim(
         README,
-        "MLflow, matplotlib | + 0.6 GB |",
+        "Prefect, MLflow | + 0.6 GB |",
         {"sizes/openml": "88 MB", "sizes/page": "5 MB", "sizes/pipeline": "470 MB"},
     ),
     Claim(README, "together with `pipeline` | + 5 MB |", {"sizes/page": "5 MB"}),

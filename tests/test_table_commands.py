@@ -1,0 +1,139 @@
+"""`modelpred run`, `suspects` and `values`, as a user calls them in a folder with a file."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import yaml
+
+from modelpred.params import read_params
+from modelpred.row_commands import with_certainty
+
+ROOT = Path(__file__).parents[1]
+ROWS = 90
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with people.csv: ids, missing cells, a column of free text, a few wrong labels."""
+    folder = tmp_path_factory.mktemp("stranger")
+    draws = np.random.default_rng(2)
+    cells = draws.normal(size=(ROWS, 2))
+    rich = np.where(cells[:, 0] > 0, "yes", "no")
+    wrong = draws.choice(ROWS, 5, replace=False)
+    rich[wrong] = np.where(rich[wrong] == "yes", "no", "yes")
+    pl.DataFrame(
+        {
+            "personId": [f"p{row:03}" for row in range(ROWS)],
+            "wage": [None, *cells[1:, 0].round(3).tolist()],
+            "age": cells[:, 1].round(3),
+            "vendor": ["acme", "bolt", "core"] * (ROWS // 3),
+            "remark": [
+                f"number {row}: said that the letter of last week came late, again, and asked why"
+                for row in range(ROWS)
+            ],
+            "rich": rich,
+        }
+    ).write_csv(folder / "people.csv")
+    return folder
+
+
+def said(place, *words):
+    return subprocess.run(
+        [sys.executable, "-m", "modelpred.cli", *words],
+        cwd=place,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "MODELPRED_DEVICES": "cpu:1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_run_answers_and_a_second_run_changes_nothing(place):
+    command = ("run", "people.csv", "--label", "rich", "--minutes", "0.5", "--C", "0.5")
+    first = said(place, *command)
+    assert first.returncode == 0, first.stderr
+    folder = place / "people-modelpred"
+    params = read_params(folder / "params.yaml")
+    assert (params.dataset.source, params.dataset.row_id) == ("../people.csv", "personId")
+    assert params.dataset.drop == ("remark",)
+    assert yaml.safe_load((folder / "params.yaml").read_text())["targets"]["C"] == 0.5
+    for told in ("--label", "--C", "--test", "--row-id", "--drop", "report"):
+        assert told in first.stderr
+    assert "\x1b" not in first.stderr + first.stdout  # no colours, no bars: not a terminal
+    assert "Which labels look wrong?" in first.stdout
+    assert (folder / "artifacts" / "report" / "index.html").is_file()
+
+    again = said(place, *command, "--json")
+
+    assert again.returncode == 0, again.stderr
+    assert len(json.loads(again.stdout)["answers"]) == 4
+    assert again.stderr == ""
+    inside = said(folder, "run")
+    assert inside.stderr.count("unchanged") >= 8
+    assert " s\n" not in inside.stderr.partition("Finished")[0]  # no stage ran
+    assert "artifacts/report/index.html" in inside.stdout
+
+
+def test_suspects_writes_ids_labels_suggestions_and_cells(place):
+    found = said(place, "suspects", "people.csv", "--label", "rich", "--json")
+    assert found.returncode == 0, found.stderr
+    table = pl.read_csv(place / "people-suspects.csv")
+    assert table.height == ROWS
+    assert {"row_id", "label", "suggested", "wrong", "wage", "age", "vendor"} <= set(table.columns)
+    assert table["row_id"].str.starts_with("p").all()
+    labels = dict(pl.read_csv(place / "people.csv").select("personId", "rich").iter_rows())
+    assert all(labels[row] == label for row, label in table.select("row_id", "label").iter_rows())
+    assert [row["row_id"] for row in json.loads(found.stdout)["rows"]] == table["row_id"].head(
+        10
+    ).to_list()
+
+
+@pytest.mark.parametrize("groups", [(), ("--groups", "vendor")])
+def test_values_writes_values_and_marks_those_that_may_be_zero(place, groups):
+    found = said(
+        place, "values", "people.csv", "--label", "rich", "--permutations", "4", "--quiet", *groups
+    )
+    assert found.returncode == 0, found.stderr
+    assert found.stderr == ""
+    table = pl.read_csv(place / "people-values.csv")
+    assert table["value"].is_sorted(descending=True)
+    error = table["standard_error"].fill_null(0.0)
+    assert (table["told_from_zero"] == (table["value"].abs() > 2 * error)).all()
+    unclear = int((~table["told_from_zero"]).sum())
+    assert f"the values of the other {unclear} cannot be told from zero" in found.stdout
+    if groups:
+        assert sorted(table["group"]) == ["acme", "bolt", "core"]
+
+
+def test_values_are_told_from_zero_by_two_standard_errors():
+    table = pl.DataFrame(
+        {"value": [0.1, -0.3, 0.2, 0.0], "standard_error": [0.06, 0.1, None, None]}
+    )
+    assert dict(with_certainty(table).select("value", "told_from_zero").iter_rows()) == {
+        0.2: True, 0.1: False, 0.0: False, -0.3: True,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("run", "none.csv", "--label", "rich"), "none.csv is not there"),
+        (("run", "people.csv"), "dataset.label is not set; name the column of people.csv to predict"),
+        (("run", "people.csv", "--label", "rich", "--C", "-1"), "C"),
+        (("run", "people.csv", "--label", "rich", "--model", "ridge"), "does not fit the label"),
+        (("run", "people.csv", "--label", "rich", "--out", "."), "was not made by modelpred run"),
+        (("values", "people.csv", "--label", "rich", "--groups", "shop"), "there is no column 'shop'"),
+        (("suspects", "people.csv", "--label", "rihc"), "did you mean 'rich'?"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_done_is_one_line(place, words, told):
+    done = said(place, *words, "--quiet")
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert told in done.stderr
