@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 
 from modelpred.targets import Points, TargetModel, train_targets
+from modelpred.targets.linear import Linear
 
 LEVELS = 24
 GROWN = (1.25, 1.6, 2.0)  # shares above one: points may join the pool that the path was trained on
@@ -252,11 +253,11 @@ def fit_size_path(model: TargetModel, points: Points, *, tolerance: float = 1e-6
     """The size path of a pool, for a convex family; a handful of trainings."""
     shares, weights, path = optima_by_share(model, points, levels=LEVELS, tolerance=tolerance)
     blocks = 1 if path.shape[1] <= JOINT_BLOCK else path.shape[1] // (points.features.shape[1] + 1)
-    middle = _blocks(model.hessian(path[LEVELS // 2], weights[LEVELS // 2], points), blocks)
+    middle = _blocks(model, path[LEVELS // 2], weights[LEVELS // 2], points, blocks)
     basis = torch.linalg.eigh(middle).eigenvectors.contiguous()  # as a file gives it back
     diagonals: list[Tensor] = []
     for parameters, level in zip(path, weights, strict=True):
-        hessian = _blocks(model.hessian(parameters, level, points), blocks)
+        hessian = _blocks(model, parameters, level, points, blocks)
         diagonals.append(torch.einsum("kpi,kpq,kqi->ki", basis, hessian, basis))
     curvatures = torch.stack(diagonals)
     # Directions that change nothing (equal shifts of all softmax intercepts) have curvature zero
@@ -267,8 +268,13 @@ def fit_size_path(model: TargetModel, points: Points, *, tolerance: float = 1e-6
     return SizePath(shares, path, basis, curvatures, pool=len(points.features))
 
 
-def _blocks(hessian: Tensor, blocks: int) -> Tensor:
-    """Diagonal blocks [blocks, size, size]."""
+def _blocks(
+    model: TargetModel, parameters: Tensor, weights: Tensor, points: Points, blocks: int
+) -> Tensor:
+    """Diagonal blocks [blocks, size, size] of the Hessian."""
+    if blocks > 1 and isinstance(model, Linear):
+        return model.output_hessians(parameters, weights, points)
+    hessian = model.hessian(parameters, weights, points)
     size = hessian.shape[0] // blocks
     shaped = hessian.reshape(blocks, size, blocks, size)
     return torch.stack([shaped[block, :, block] for block in range(blocks)])

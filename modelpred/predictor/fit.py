@@ -44,6 +44,7 @@ from modelpred.predictor.losses import (
     utility_loss,
 )
 from modelpred.predictor.network import AnchoredNetwork, SetNetwork, initialise
+from modelpred.predictor.newton_inverse import BLOCK_BYTES, LARGEST_INVERSE
 from modelpred.predictor.newton_network import (
     ENOUGH,
     MOST_GRADIENTS,
@@ -52,8 +53,6 @@ from modelpred.predictor.newton_network import (
     fit_newton_network,
 )
 from modelpred.predictor.newton_path import (
-    DIRECTION_BYTES,
-    LARGEST_INVERSE,
     fit_newton_path,
     has_newton_path,
 )
@@ -275,8 +274,8 @@ def uses_newton(
         if not has_newton_path(model, points):
             raise InvalidInput(
                 "predictor.network is newton, which needs a linear family that is not quadratic, of at "
-                f"most {LARGEST_INVERSE} parameters and {DIRECTION_BYTES / 2**30:g} GiB of directions, "
-                f"got {model.name}; use auto"
+                f"most {LARGEST_INVERSE - 1} features and {BLOCK_BYTES / 2**30:g} GiB of one square "
+                f"matrix a class, got {model.name} of {points.features.shape[1]} features; use auto"
             )
         return True
     if config.network != "auto" or (start is not None and start.config.network == "anchored"):

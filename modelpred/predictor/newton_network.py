@@ -4,8 +4,8 @@
 
 Nothing has to be learned: d_{k+1} = d_k - v_k comes nearer with each gradient where the curvature of
 the subset is about that of its level. Where it is not (little regularisation, classes nearly
-separable), corrections fitted to some hundred trained subsets help. In the basis of the path they are
-diagonal, one least-squares problem of five coefficients for each direction:
+separable), corrections fitted to some hundred trained subsets help. In the basis of
+the path they are diagonal, one least-squares problem of five coefficients for each direction:
 
     move_0 = a d_0 + b l d_0 + c q + e q l
     move_k = a v_k + b l v_k + f (d_k - d_{k-1}) + c q + e q l
@@ -13,6 +13,9 @@ diagonal, one least-squares problem of five coefficients for each direction:
 l is the log of the subset's share over its level's; q = sum_i (w_i - s)^2 / N is how far the weights
 are from equal: the optimum's mean over random subsets is not the optimum at equal weights, but is
 moved by a second-order term in proportion to it.
+
+Gradients go on from the corrected move_0, but the answer without a gradient is d_0 itself: on halves and
+on deletions, designs that a fit need not know, it is nearer.
 """
 
 import time
@@ -25,13 +28,13 @@ from torch import Tensor
 
 from modelpred.predictor.anchors import ByLevel
 from modelpred.predictor.network import BoundPoints, SetNetwork
+from modelpred.predictor.newton_inverse import blockwise
 from modelpred.predictor.newton_path import BoundNewtonPath, Level, NewtonPath
 from modelpred.predictor.step_count import capped_errors
 from modelpred.targets import Points, TargetModel
 
 INPUTS = 5  # of a correction, for each direction
 RIDGE = 1e-3  # share of the inputs' mean square
-BLOCK = 128  # subsets of one level whose scores are formed at once: they stay in the cache
 
 
 @final
@@ -78,7 +81,10 @@ class NewtonNetwork(SetNetwork):
         assert isinstance(path, BoundNewtonPath)
         groups = path.by_level(weights)
         blocks = _blocks(path, groups)
-        for correction in self.corrections:
+        yield groups.joined([block.first_answer() for block in blocks])
+        for block in blocks:
+            block.advance(self.corrections[0])
+        for correction in self.corrections[1:]:
             for block in blocks:
                 block.advance(correction)
             yield groups.joined([block.parameters() for block in blocks])
@@ -91,6 +97,7 @@ class _Block:
     def __init__(self, path: BoundNewtonPath, level: Level, weights: Tensor) -> None:
         self.path, self.level, self.weights = path, level, weights
         self.start = path.starts(level, weights)
+        self.logs = path.log_shares(level, weights)
         self.move: Tensor | None = None
         self.last = torch.zeros_like(self.start)
 
@@ -100,16 +107,30 @@ class _Block:
         wide = self.weights.to(torch.float32)
         mean = wide.sum(1, keepdim=True) / self.path.path.pool
         squares = (wide * wide).sum(1, keepdim=True) / self.path.path.pool
-        return (mean.clamp(min=1e-9) / self.level.share).log(), squares - mean * mean
+        return self.logs, squares - mean * mean
+
+    @cached_property
+    def first(self) -> Tensor:
+        """d_0 [subsets, parameters], uncorrected."""
+        return self.path.moves(self.level, self.start, self.logs)
 
     def step(self) -> Tensor:
         """v_k at the present move, -d_0 before the first; no longer than any parameters of the path."""
         if self.move is None:
-            step = -self.start
+            step = -self.first
         else:
             step = self.path.gradient_step(self.level, self.weights, self.start, self.move)
+            step = self.path.rescaled(self.level, step, self.logs)
+        return self.shortened(step)
+
+    def shortened(self, step: Tensor) -> Tensor:
+        """The step, no longer than any parameters of the path."""
         length = (step * step).sum(1, keepdim=True).sqrt().clamp(min=1e-30)
         return step * (self.path.longest / length).clamp(max=1)
+
+    def first_answer(self) -> Tensor:
+        """The answer at d_0."""
+        return self.path.parameters(self.level, self.shortened(self.first))
 
     def advance(self, correction: Tensor) -> None:
         """Take the next step with its correction [inputs, parameters]."""
@@ -143,7 +164,7 @@ def _blocks(path: BoundNewtonPath, groups: ByLevel) -> list[_Block]:
     return [
         _Block(path, path.level(index), part)
         for index, weights in zip(groups.levels, groups.weights, strict=True)
-        for part in weights.split(BLOCK)
+        for part in weights.split(path.at_once)
     ]
 
 
@@ -152,6 +173,7 @@ def _blocks(path: BoundNewtonPath, groups: ByLevel) -> list[_Block]:
 MOST_GRADIENTS = 8
 ENOUGH = 0.01  # mean relative error at which no further gradient is taken
 MOST_FITTED = 1000  # subsets that corrections are fitted to
+FITTED_BYTES = 2**28  # of their parameters, float32
 LEAST_FITTED = 50
 LEFT_OUT = 5  # without validation subsets, every fifth one judges
 
@@ -209,8 +231,9 @@ def fit_newton_network(
 
 
 def _some(trained: Trained) -> Trained:
-    """About `MOST_FITTED` of the subsets, evenly spaced."""
-    step = -(-len(trained[0]) // MOST_FITTED)
+    """About `MOST_FITTED` of the subsets, evenly spaced; fewer of many parameters."""
+    most = min(MOST_FITTED, max(1, FITTED_BYTES // (4 * trained[1].shape[1])))
+    step = -(-len(trained[0]) // most)
     return (trained[0][::step], trained[1][::step]) if step > 1 else trained
 
 
@@ -235,7 +258,7 @@ def fitted_corrections(network: NewtonNetwork, bound: BoundPoints, fit: Trained)
     blocks = _blocks(path, groups)
     ordered = parameters if groups.order is None else parameters[groups.order]
     targets = [
-        (part.to(torch.float32) - block.level.theta) @ path.basis
+        blockwise(part.to(torch.float32) - block.level.theta, path.basis)
         for block, part in zip(
             blocks, ordered.split([len(block.weights) for block in blocks]), strict=True
         )
@@ -258,7 +281,8 @@ def _least_squares(blocks: list[_Block], steps: list[Tensor], targets: list[Tens
     right = targets[0].new_zeros(size, INPUTS, dtype=torch.float64)
     for block, step, target in zip(blocks, steps, targets, strict=True):
         left = target if block.move is None else target - block.move
-        scale = 1 / (target + block.level.theta @ block.path.basis).norm(dim=1).clamp(min=1e-12)
+        theta = blockwise(block.level.theta[None], block.path.basis)
+        scale = 1 / (target + theta).norm(dim=1).clamp(min=1e-12)
         inputs = (block.inputs(step) * scale[:, None]).permute(2, 1, 0).to(torch.float64)
         squares += inputs.mT @ inputs
         right += (inputs.mT @ (left * scale[:, None]).T[:, :, None].to(torch.float64))[..., 0]

@@ -5,19 +5,28 @@ order in the weights, the optimum of a subset w of about that share is
 
     theta_s + d_0(w),   d_0(w) = -H_s^-1 (grad penalty(theta_s) + sum_i w_i g_i),   g_i = grad_i(theta_s)
 
-So with the rows' directions H_s^-1 g_i at hand an anchor is one matrix product. The same inverse turns
-the gradient at any other parameters theta_s + d into a step, in a form whose terms are all of the
-size of d, so that half precision (bfloat16) is precise enough:
+Two corrections cost no sum over rows. A row's gradient is corrected by its own leverage
+(newton_leverage.py). And the answer for all rows with the subset's own share is known: it is read from a
+cubic through the neighbouring optima. The rest of d_0 is divided, in each direction of the basis, by how
+much larger the Hessian at that share is (`BoundNewtonPath.moves`).
 
-    H_s^-1 grad F_w(theta_s + d) = -d_0(w) + H_s^-1 (P d + C sum_i w_i (r_i(theta_s + d) - r_i(theta_s)) a_i)
+The same inverse turns the gradient at any other parameters theta_s + d into a step, in a form whose
+terms are all of the size of d, so that half precision (bfloat16) is precise enough:
 
-with P the penalty, a_i = [x_i, 1], and r_i the derivative of the loss in the scores.
+    H_s^-1 grad F_w(theta_s + d) = -d_0(w) + H_s^-1 (P d + sum_i w_i (C r_i(theta_s + d) - f_i) a_i)
+
+with P the penalty, a_i = [x_i, 1], r_i the derivative of the loss in the scores, and g_i = f_i (x) a_i.
+
+d_0 is one matrix product in two ways. The rows' directions H_s^-1 g_i are kept where they fit into
+memory. Otherwise the factors f_i are kept; then the sum over rows is a product of w_i f_i with the design, and H_s^-1 is applied to the sum. Where nearly all weights are one, only the
+rows of other weights are summed, and the sum over all rows is added.
 
 Levels of s are a geometric ladder. A level's Hessian and directions are formed when a subset first
 needs them, and kept. All moves d are in coordinates of one orthonormal basis, the eigenvectors of a
-Hessian in the middle of the path, in which the corrections of newton_network.py are diagonal.
+Hessian of the path (newton_inverse.py), in which the corrections of newton_network.py are diagonal.
 """
 
+import math
 from dataclasses import dataclass
 from functools import cache
 from typing import ClassVar, final
@@ -38,24 +47,33 @@ from modelpred.predictor.anchors import (
     nearest_levels,
     optima_by_share,
 )
+from modelpred.predictor.newton_inverse import (
+    Inverse,
+    block_count,
+    blockwise,
+    decomposed,
+    inverse_hessian,
+    invertible,
+    output_penalty,
+    rescaled_lengths,
+)
+from modelpred.predictor.newton_level import NODES, Level, formed_level
 from modelpred.targets import Points, TargetModel
-from modelpred.targets.compiled.slopes import SlopeChanges, slope_changes
 from modelpred.targets.linear import Linear
 
 WIDE_LEVELS = 12  # levels below a share of 1 for families with many parameters
-LARGEST_INVERSE = 4096  # parameters up to which Hessians are inverted
-DIRECTION_BYTES = 4 * 2**30  # of the directions of all levels
+DIRECTION_BYTES = 4 * 2**30  # of the directions of all levels; beyond, their factors are kept
+BLOCK_SHARE = 0.5  # about the share at which blocks are decomposed
+SUBSETS = 128  # of one level whose scores are formed at once, at most
+SCORE_BYTES = 2**25  # of those scores: they stay in the last cache
+# Where so many times fewer weights differ from one than a pool has rows, only their rows are summed.
+FEW_FACTORED = 4
+FEW_DIRECTED = 32  # whose product over all rows is cheaper
 
 
 def has_newton_path(model: TargetModel, points: Points) -> bool:
-    """Whether the family is linear, not quadratic, and small enough to invert its Hessian and keep directions."""
-    if not isinstance(model, Linear) or model.quadratic:
-        return False
-    size = model.parameter_count(points.features.shape[1], points.classes)
-    levels = _level_count(size) + len(GROWN)
-    width = product_dtype(points.features.device.type).itemsize
-    directions = levels * len(points.features) * size * width
-    return size <= LARGEST_INVERSE and directions <= DIRECTION_BYTES
+    """Whether the family is linear, not quadratic, and small enough to decompose its Hessian."""
+    return isinstance(model, Linear) and not model.quadratic and invertible(model, points)
 
 
 @cache
@@ -74,14 +92,17 @@ class NewtonPath(Anchors):
 
     shares: Tensor  # [levels], ascending
     parameters: Tensor  # [levels, parameters]
-    basis: Tensor  # [parameters, parameters], float32, columns are directions
+    basis: Tensor  # [blocks, size, size], float32, columns are directions
+    eigenvalues: Tensor  # [blocks, size], float32, of the level `middle`
     pool: int
 
     kind: ClassVar[str] = "newton_path"
 
     def __post_init__(self) -> None:
         levels, parameters = self.parameters.shape
-        if self.shares.shape != (levels,) or self.basis.shape != (parameters, parameters):
+        blocks, size, other = self.basis.shape
+        square = size == other and self.eigenvalues.shape == (blocks, size)
+        if self.shares.shape != (levels,) or blocks * size != parameters or not square:
             raise ValueError("the tensors of the Newton path do not fit each other")
 
     @property
@@ -89,9 +110,15 @@ class NewtonPath(Anchors):
         """Number of the family's parameters."""
         return self.parameters.shape[1]
 
+    @property
+    def middle(self) -> int:
+        """The level whose Hessian's eigenvectors are the basis."""
+        return _middle(self.shares, len(self.basis))
+
     def tensors(self) -> dict[str, Tensor]:
-        """Shares, parameters, basis."""
-        return {"shares": self.shares, "parameters": self.parameters, "basis": self.basis}
+        """Shares, parameters, basis, eigenvalues."""
+        names = ("shares", "parameters", "basis", "eigenvalues")
+        return {name: getattr(self, name) for name in names}
 
     def bind(self, model: TargetModel, points: Points, dtype: torch.dtype) -> "BoundNewtonPath":
         """The path on these points, the pool that it was made for. Levels are formed when needed.
@@ -103,22 +130,6 @@ class NewtonPath(Anchors):
         if not isinstance(model, Linear) or len(points.features) != self.pool:
             raise ValueError("the Newton path was made for another family or other points")
         return BoundNewtonPath(self, model, points)
-
-
-@final
-@dataclass(frozen=True)
-class Level:
-    """The tensors of one share s; the product type is that of `product_dtype`."""
-
-    share: float
-    theta: Tensor  # [parameters], float32
-    start: Tensor  # [parameters], float32, basis coordinates: -H^-1 grad penalty
-    directions: Tensor  # [points, parameters], product type, basis coordinates: H^-1 g_i
-    inverse: Tensor  # [parameters, parameters], float32: gradients -> steps in basis coordinates
-    narrow: Tensor  # the same in the product type
-    scores: Tensor  # [outputs, points], product type
-    slopes: Tensor  # [outputs, points], product type: loss derivatives at those scores
-    changes: SlopeChanges | None  # the compiled change of these
 
 
 @final
@@ -135,12 +146,21 @@ class BoundNewtonPath(BoundAnchors):
         self.outputs = model.outputs(points.classes)
         self.basis = path.basis.to(features.device)
         self.narrow_basis = self.basis.to(self.dtype)
+        self.back = self.narrow_basis.mT
         penalty = features.new_ones(self.outputs, design.shape[1], dtype=torch.float32)
         penalty[:, -1] = model.intercept_penalty
         self.penalty = penalty.flatten()
         self.longest = float(path.parameters.norm(dim=1).amax())
         self.edges = level_edges(path.shares.to(features.device))
+        size = len(path.shares) * len(features) * path.parameter_count * self.dtype.itemsize
+        self.keeps_directions = size <= DIRECTION_BYTES
         self._levels: dict[int, Level] = {}
+
+    @property
+    def at_once(self) -> int:
+        """Subsets of one level whose scores are formed at once."""
+        each = self.outputs * len(self.design) * self.dtype.itemsize
+        return max(1, min(SUBSETS, SCORE_BYTES // each))
 
     def by_level(self, weights: Tensor) -> ByLevel:
         """Group the subsets by the level nearest in log share; weights as `narrowed` gives them."""
@@ -155,38 +175,93 @@ class BoundNewtonPath(BoundAnchors):
         return self._levels[index]
 
     def _formed(self, index: int) -> Level:
-        model, points = self.model, self.points
-        theta = self.path.parameters[index].to(points.features)
-        share = points.features.new_full((len(points.features),), float(self.path.shares[index]))
-        inverse = inverse_hessian(model, theta, share, points) @ self.basis.to(points.features)
-        nothing = points.features.new_zeros(1, len(points.features))
-        penalty = model.gradient(theta[None], nothing, points)[0]
-        small = inverse.to(torch.float32)
-        gradients = model.point_gradients(theta, points).to(torch.float32)
-        wide = theta.unflatten(0, (self.outputs, -1)).to(self.dtype)
-        scores = wide @ self.turned_design
-        return Level(
+        first = max(0, min(index - 1, len(self.path.shares) - NODES))
+        near = slice(first, first + NODES)
+        logs = (self.path.shares[near] / self.path.shares[index]).log()
+        return formed_level(
+            self.model,
+            self.points,
+            self.design,
             share=float(self.path.shares[index]),
-            theta=theta.to(torch.float32),
-            start=-(penalty @ inverse).to(torch.float32),
-            directions=(gradients @ small).to(self.dtype),
-            inverse=small,
-            narrow=small.to(self.dtype),
-            scores=scores,
-            slopes=model.score_slopes(scores[:, None].clone(), points.labels)[:, 0],
-            changes=slope_changes(model.name, scores.float(), model.C)
-            if self.dtype == torch.bfloat16
-            else None,
+            theta=self._optimum(index),
+            inverse=self._inverse(index),
+            basis=self.basis,
+            near=(logs, self.path.parameters[near].to(self.points.features)),
+            keeps_directions=self.keeps_directions,
         )
+
+    def _optimum(self, index: int) -> Tensor:
+        return self.path.parameters[index].to(self.points.features)
+
+    def _inverse(self, index: int) -> Inverse:
+        model, points, path = self.model, self.points, self.path
+        if len(self.basis) == 1:
+            share = points.features.new_full((len(self.design),), float(path.shares[index]))
+            inverse = inverse_hessian(model, self._optimum(index), share, points)
+            matrices = (inverse @ self.basis[0].to(inverse)).to(torch.float32)[None]
+            return Inverse(matrices, matrices.to(self.dtype), None)
+        own, middle = self._curvatures(index), self._curvatures(path.middle)
+        lengths = rescaled_lengths(
+            self.basis, path.eigenvalues.to(self.basis), output_penalty(model, points), own / middle
+        )
+        return Inverse(self.basis, self.narrow_basis, lengths)
+
+    def _curvatures(self, index: int) -> Tensor:
+        """Sum [outputs] of each output's curvature over all rows with the weight of a level."""
+        share = self.points.features.new_full((len(self.design),), float(self.path.shares[index]))
+        return self.model.output_curvatures(self._optimum(index), share, self.points).sum(1)
 
     def starts(self, level: Level, weights: Tensor) -> Tensor:
         """d_0 [subsets, parameters] in basis coordinates, float32, for subsets of that level."""
-        narrow = weights.to(self.dtype)
-        moved = (narrow @ level.directions).to(torch.float32)
+        few = FEW_FACTORED if level.directions is None else FEW_DIRECTED
+        other = weights != 1
+        if not weights.requires_grad and few * int(other.sum()) <= weights.numel():
+            return level.whole - self._sums_of_few(level, weights, other)
+        moved = self._sums(level, (weights - level.shift).to(self.dtype))
         if weights.dtype != self.dtype:  # weights that the product type cannot hold
-            rest = (weights - narrow).to(self.dtype)
-            moved = moved + (rest @ level.directions).to(torch.float32)
-        return level.start - moved
+            rest = weights - level.shift - (weights - level.shift).to(self.dtype)
+            moved = moved + self._sums(level, rest.to(self.dtype))
+        return level.shifted - moved
+
+    def _sums(self, level: Level, weights: Tensor) -> Tensor:
+        """sum_i w_i H^-1 g_i, float32 [subsets, parameters]."""
+        if level.directions is not None:
+            return (weights @ level.directions).to(torch.float32)
+        scaled = (level.factors[:, None] * weights).flatten(0, 1)
+        sums = (scaled @ self.design).unflatten(0, (self.outputs, -1))
+        return level.inverse(sums.transpose(0, 1).flatten(1))
+
+    def _sums_of_few(self, level: Level, weights: Tensor, other: Tensor) -> Tensor:
+        """sum_i (w_i - 1) H^-1 g_i over the rows whose weights are not one."""
+        sums = weights.new_empty(len(weights), len(level.theta), dtype=self.dtype)
+        for row, (own, places) in enumerate(zip(weights, other, strict=True)):
+            found = places.nonzero()[:, 0]
+            changes = (own[found] - 1).to(self.dtype)
+            if level.directions is not None:
+                sums[row] = changes @ level.directions[found]
+            else:
+                sums[row] = ((level.factors[:, found] * changes) @ self.design[found]).flatten()
+        return sums.to(torch.float32) if level.directions is not None else level.inverse(sums)
+
+    def log_shares(self, level: Level, weights: Tensor) -> Tensor:
+        """Log of each subset's share over that of its level, [subsets, 1], within the path."""
+        shares = weights.sum(1, keepdim=True, dtype=torch.float32) / self.path.pool
+        shares = shares.clamp(float(self.path.shares[0]), float(self.path.shares[-1]))
+        return (shares / level.share).log()
+
+    def rescaled(self, level: Level, steps: Tensor, logs: Tensor) -> Tensor:
+        """Steps of H_s as those of the Hessian at the subset's own share, whose data term is larger."""
+        return steps / (1 + level.bent * logs.expm1())
+
+    def moves(self, level: Level, start: Tensor, logs: Tensor) -> Tensor:
+        """d_0 with what is known of the subset's own share [subsets, parameters], basis coordinates.
+
+        The move of all rows with that share as weight is read from the path. The rest is rescaled.
+        """
+        linear = level.penalty + level.share * logs.exp() * level.total
+        start = start + level.offset
+        path = _interpolation(level.near_logs, logs) @ level.near
+        return path + self.rescaled(level, start - linear, logs)
 
     def gradient_step(self, level: Level, weights: Tensor, start: Tensor, move: Tensor) -> Tensor:
         """H_s^-1 grad F_w(theta_s + move), in basis coordinates, float32.
@@ -198,7 +273,7 @@ class BoundNewtonPath(BoundAnchors):
             move: [subsets, parameters], basis coordinates.
         """
         subsets, outputs = len(weights), self.outputs
-        plain = (move.to(self.dtype) @ self.narrow_basis.T).unflatten(1, (outputs, -1))
+        plain = blockwise(move.to(self.dtype), self.back).unflatten(1, (outputs, -1))
         scores = (plain.transpose(0, 1).flatten(0, 1) @ self.turned_design).unflatten(
             0, (outputs, subsets)
         )
@@ -207,7 +282,7 @@ class BoundNewtonPath(BoundAnchors):
         )
         data = (slopes.flatten(0, 1) @ self.design).unflatten(0, (outputs, subsets))
         gradient = data.transpose(0, 1).flatten(1) + self.penalty.to(self.dtype) * plain.flatten(1)
-        return (gradient @ level.narrow).to(torch.float32) - start
+        return level.inverse(gradient) - start
 
     def _slope_changes(self, level: Level, moved: Tensor, weights: Tensor) -> Tensor:
         """C w_i (r_i(theta_s + d) - r_i(theta_s)), [outputs, subsets, points]; may overwrite `moved`."""
@@ -222,17 +297,16 @@ class BoundNewtonPath(BoundAnchors):
 
     def parameters(self, level: Level, move: Tensor) -> Tensor:
         """theta_s + move [subsets, parameters], float32, of a move in basis coordinates."""
-        return level.theta + (move.to(self.dtype) @ self.narrow_basis.T).to(torch.float32)
+        return level.theta + blockwise(move.to(self.dtype), self.back).to(torch.float32)
 
     def __call__(self, weights: Tensor) -> Tensor:
         """theta_s + d_0, the answer to first order in the weights."""
         groups = self.by_level(weights)
-        return groups.joined(
-            [
-                self.parameters(level, self.starts(level, part))
-                for level, part in zip(map(self.level, groups.levels), groups.weights, strict=True)
-            ]
-        )
+        found: list[Tensor] = []
+        for level, part in zip(map(self.level, groups.levels), groups.weights, strict=True):
+            moves = self.moves(level, self.starts(level, part), self.log_shares(level, part))
+            found.append(self.parameters(level, moves))
+        return groups.joined(found)
 
     def preconditioner(self, weights: Tensor) -> Preconditioner:
         """H_s^-1 g for each subset's level."""
@@ -243,11 +317,20 @@ class BoundNewtonPath(BoundAnchors):
         def steps(gradients: Tensor) -> Tensor:
             ordered = gradients if groups.order is None else gradients[groups.order]
             parts = [
-                part @ inverse for inverse, part in zip(inverses, ordered.split(sizes), strict=True)
+                inverse(part) for inverse, part in zip(inverses, ordered.split(sizes), strict=True)
             ]
-            return groups.joined(parts) @ self.basis.T
+            return blockwise(groups.joined(parts), self.basis.mT)
 
         return steps
+
+
+def _interpolation(nodes: Tensor, places: Tensor) -> Tensor:
+    """Weights [subsets, nodes] of Lagrange's polynomial through the nodes, at places [subsets, 1]."""
+    count = len(nodes)
+    others = ~torch.eye(count, dtype=torch.bool, device=nodes.device)
+    gaps = torch.where(others, nodes[:, None] - nodes, 1)
+    terms = torch.where(others, (places[:, :, None] - nodes) / gaps, 1)
+    return terms.prod(2)
 
 
 def narrowed(weights: Tensor, dtype: torch.dtype) -> Tensor:
@@ -258,35 +341,20 @@ def narrowed(weights: Tensor, dtype: torch.dtype) -> Tensor:
     return narrow if exact else weights.to(torch.float32)
 
 
-def inverse_hessian(model: Linear, theta: Tensor, weights: Tensor, points: Points) -> Tensor:
-    """Inverse [parameters, parameters] of the Hessian; zero along directions that change no model."""
-    hessian = model.hessian(theta, weights, points)
-    free = _free_direction(model, points)
-    if free is None:
-        return torch.linalg.inv(hessian)
-    # Equal shifts of all intercepts have no curvature: they get some for the inversion, then none.
-    largest = float(hessian.diagonal().max())
-    inverse = torch.linalg.inv(hessian + largest * torch.outer(free, free))
-    return inverse - torch.outer(free, free) / largest
-
-
-def _free_direction(model: Linear, points: Points) -> Tensor | None:
-    """The unit direction [parameters] in which parameters may move without changing a probability."""
-    if not model.shift_free or model.intercept_penalty:
-        return None
-    outputs, size = model.outputs(points.classes), points.features.shape[1] + 1
-    direction = points.features.new_zeros(outputs, size)
-    direction[:, -1] = outputs**-0.5
-    return direction.flatten()
-
-
 def fit_newton_path(model: Linear, points: Points, *, tolerance: float = 1e-6) -> NewtonPath:
     """The Newton path of a pool: a few dozen trainings and one eigendecomposition."""
     levels = _level_count(model.parameter_count(points.features.shape[1], points.classes))
     shares, weights, path = optima_by_share(model, points, levels=levels, tolerance=tolerance)
-    middle = model.hessian(path[levels // 2], weights[levels // 2], points)
-    basis = torch.linalg.eigh(middle).eigenvectors.to(torch.float32).contiguous()
-    return NewtonPath(shares, path, basis, pool=len(points.features))
+    middle = _middle(shares, block_count(model, points))
+    basis, eigenvalues = decomposed(model, path[middle], weights[middle], points)
+    return NewtonPath(shares, path, basis, eigenvalues, pool=len(points.features))
+
+
+def _middle(shares: Tensor, blocks: int) -> int:
+    """The level whose Hessian is decomposed: of blocks, which serve all levels, one of a usual share."""
+    if blocks == 1:
+        return (len(shares) - len(GROWN)) // 2
+    return int((shares.log() - math.log(BLOCK_SHARE)).abs().argmin())
 
 
 def _level_count(parameters: int) -> int:

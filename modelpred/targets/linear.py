@@ -175,6 +175,41 @@ class Linear(ScoreLoss):
         penalty = self._penalty(points, like=parameters)
         return blocks.reshape(size, size) + torch.diag(penalty)
 
+    def output_hessians(
+        self,
+        parameters: Float[Tensor, " parameters"],
+        weights: Float[Tensor, " points"],
+        points: Points,
+        *,
+        negligible: float = 0.0,
+    ) -> Float[Tensor, "outputs size size"]:
+        """Diagonal blocks of `hessian`, without forming the rest.
+
+        Args:
+            parameters: of one subset.
+            weights: of that subset.
+            points: the pool.
+            negligible: share of an output's curvature whose points are left out, those of least.
+        """
+        design, penalty = self.design(points.features), self._penalty(points, like=parameters)
+        blocks = [
+            _weighted_product(design, bent, negligible)
+            for bent in self.output_curvatures(parameters, weights, points)
+        ]
+        return torch.stack(blocks) + torch.diag_embed(penalty.unflatten(0, (len(blocks), -1)))
+
+    def output_curvatures(
+        self,
+        parameters: Float[Tensor, " parameters"],
+        weights: Float[Tensor, " points"],
+        points: Points,
+    ) -> Float[Tensor, "outputs points"]:
+        """C w_i times the second derivative of each point's loss in each score alone."""
+        scores = self._scores(parameters[None], points.features)
+        scale = self.C * points.weighted(weights[None])
+        curvature = self.score_curvature(scores, points.labels, scale)
+        return curvature[0][:, 0].expand(len(scores), -1)
+
     def inverse_hessians(
         self,
         parameters: Float[Tensor, "subsets parameters"],
@@ -257,6 +292,15 @@ class Linear(ScoreLoss):
         penalty = like.new_ones(self.outputs(points.classes), points.features.shape[1] + 1)
         penalty[:, -1] = self.intercept_penalty
         return penalty.flatten()
+
+
+def _weighted_product(design: Tensor, weights: Tensor, negligible: float) -> Tensor:
+    """sum_i weights_i a_i a_i' over the points whose weights are not among the negligible ones."""
+    if negligible:
+        ordered, places = weights.sort()
+        kept = places[ordered.cumsum(0) > negligible * ordered.sum()]
+        design, weights = design[kept], weights[kept]
+    return (design * weights[:, None]).T @ design
 
 
 def linear_solver(model: Linear, points: Points) -> Solver:

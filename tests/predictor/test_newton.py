@@ -8,10 +8,18 @@ from hypothesis import strategies as st
 
 from modelpred.errors import InvalidInput
 from modelpred.metrics import relative_errors
-from modelpred.predictor import PredictorConfig, fit_predictor, read_predictor, write_predictor
+from modelpred.predictor import (
+    PredictorConfig,
+    fit_predictor,
+    newton_inverse,
+    read_predictor,
+    write_predictor,
+)
 from modelpred.predictor import newton_path as paths
+from modelpred.predictor.newton_inverse import Inverse, inverse_hessian
+from modelpred.predictor.newton_leverage import leverage_corrected
 from modelpred.predictor.newton_network import NewtonNetwork, stage_errors
-from modelpred.predictor.newton_path import fit_newton_path, has_newton_path, inverse_hessian
+from modelpred.predictor.newton_path import fit_newton_path, has_newton_path
 from modelpred.targets import Points, points_of, target_model, train_targets
 from modelpred.targets.compiled import kernels
 from modelpred.targets.compiled.slopes import slope_changes
@@ -50,9 +58,18 @@ def precision(request, monkeypatch):
     return 1e-4 if request.param == torch.float32 else 0.03
 
 
+def inverse_at(model: TargetModel, path: paths.NewtonPath, index: int, points: Points):
+    """H_s^-1 in float64."""
+    share = path.shares[index].expand(len(points.features))
+    return inverse_hessian(model, path.parameters[index], share, points)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("intercept", ["free", "penalised", "none"])
-def test_moves_are_those_of_the_formula(family, intercept, precision):
+@pytest.mark.parametrize("directed", [True, False], ids=["directions", "factors"])
+def test_moves_are_those_of_the_formula(family, intercept, directed, precision, monkeypatch):
+    if not directed:
+        monkeypatch.setattr(paths, "DIRECTION_BYTES", 0)
     points = pool(3, classes=3 if family == "softmax" else 2)
     model = target_model(family, C=0.3, intercept=intercept)
     path = fit_newton_path(model, points)
@@ -60,22 +77,123 @@ def test_moves_are_those_of_the_formula(family, intercept, precision):
     weights = drawn(points, 9, 5)
     index = bound.by_level(weights).levels[0]
     level, share = bound.level(index), float(path.shares[index])
-    theta, basis = path.parameters[index], path.basis.double()
-    inverse = inverse_hessian(model, theta, torch.full((60,), share, dtype=torch.float64), points)
-    alike = theta.expand(9, -1)
-
-    start = bound.starts(level, weights)
-    expected = -(model.gradient(alike, weights.double(), points) @ inverse) @ basis
-    torch.testing.assert_close(
-        start.double(), expected, rtol=0, atol=precision * float(expected.abs().max())
+    theta, basis = path.parameters[index], path.basis[0].double()
+    inverse = inverse_at(model, path, index, points)
+    factors, _ = leverage_corrected(
+        model, theta, points, level.inverse, share=share, basis=path.basis
     )
+
+    start = bound.starts(level, weights.to(bound.dtype))
+    nothing = torch.zeros(1, 60, dtype=torch.float64)
+    sums = ((weights[:, None] * factors) @ model.design(points.features)).flatten(1)
+    expected = -((model.gradient(theta[None], nothing, points) + sums) @ inverse) @ basis
+    largest = float(expected.abs().max())
+    torch.testing.assert_close(start.double(), expected, rtol=0, atol=precision * largest)
 
     step = bound.gradient_step(level, weights, start, start)
     there = theta + start.double() @ basis.T
     wanted = (model.gradient(there, weights.double(), points) @ inverse) @ basis
-    torch.testing.assert_close(
-        step.double(), wanted, rtol=0, atol=precision * float(expected.abs().max())
-    )
+    torch.testing.assert_close(step.double(), wanted, rtol=0, atol=precision * largest)
+
+
+@given(st.sampled_from(FAMILIES), st.integers(0, 2**31), st.floats(0.05, 2.0))
+@settings(deadline=None, max_examples=30)
+def test_the_leverage_correction_solves_the_system_with_the_row_changed(family, seed, share):
+    points = pool(seed, rows=40, features=3, classes=4 if family == "softmax" else 2)
+    model = target_model(family, C=0.3, intercept="penalised")
+    generator = torch.Generator().manual_seed(seed)
+    size = model.parameter_count(3, points.classes)
+    theta = torch.randn(size, generator=generator, dtype=torch.float64)
+    ones = torch.ones(40, dtype=torch.float64)
+    plain = inverse_hessian(model, theta, share * ones, points)
+    basis = torch.eye(size)[None]
+    inverse = Inverse(plain.float()[None], plain.float()[None], None)
+    change, absent = leverage_corrected(model, theta, points, inverse, share=share, basis=basis)
+    row = int(torch.randint(40, (1,), generator=generator))
+    for weight in (0, 1):
+        changed = share * ones
+        changed[row] = weight
+        hessian = model.hessian(theta, changed, points)
+        gradient = (weight - share) * model.point_gradients(theta, points)[row]
+        corrected = torch.outer(
+            absent[:, row] + weight * change[:, row], model.design(points.features)[row]
+        )
+        expected = torch.linalg.solve(hessian, gradient)
+        found = plain @ corrected.flatten()
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-4 * float(expected.norm()))
+
+
+@given(st.sampled_from(FAMILIES), st.integers(0, 2**31), st.booleans(), st.booleans())
+@settings(deadline=None, max_examples=20)
+def test_a_few_left_out_rows_are_summed_alone(family, seed, directed, counts):
+    points = pool(seed, classes=3 if family == "softmax" else 2)
+    model = target_model(family, C=0.2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(paths, "product_dtype", lambda _: torch.float32)
+        patch.setattr(paths, "DIRECTION_BYTES", 2**30 if directed else 0)
+        bound = fit_newton_path(model, points).bind(model, points, torch.float32)
+        weights = torch.ones(4, 60)
+        generator = torch.Generator().manual_seed(seed)
+        for row in weights:
+            row[torch.randint(60, (2,), generator=generator)] = 2 if counts else 0
+        level = bound.level(bound.by_level(weights).levels[0])
+        found: list[torch.Tensor] = []
+        for few in (1, 10**9):
+            patch.setattr(paths, "FEW_FACTORED", few)
+            patch.setattr(paths, "FEW_DIRECTED", few)
+            found.append(bound.starts(level, weights))
+    scale = float(found[0].abs().max())
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=1e-4 * max(1, scale))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_equal_weights_of_any_size_are_answered_by_their_optimum(family):
+    points = pool(5, rows=150, classes=3 if family == "softmax" else 2)
+    model = target_model(family, C=0.1)
+    path = fit_newton_path(model, points)
+    bound = path.bind(model, points, torch.float32)
+    shares = torch.linspace(0.1, 1.3, 25, dtype=torch.float64)[:, None].expand(-1, 150)
+    true = trained(model, points, shares)
+    for share, expected in zip(shares.float(), true, strict=True):
+        level = bound.level(bound.by_level(share[None]).levels[0])
+        logs = bound.log_shares(level, share[None])
+        start = level.penalty + share[0] * level.total - level.offset
+        found = bound.parameters(level, bound.moves(level, start[None], logs))
+        assert float(relative_errors(found, expected[None])[0]) < 5e-3
+
+
+@pytest.mark.parametrize("family", ["softmax", "svm"])
+def test_blocks_in_place_of_one_matrix_answer_nearly_as_well(family, monkeypatch):
+    points = pool(8, rows=300, features=6, classes=5)
+    model = target_model(family, C=0.1)
+    weights = drawn(points, 60, 9)
+    true = trained(model, points, weights)
+    errors: list[list[float]] = []
+    for largest in (4096, 20):
+        monkeypatch.setattr(newton_inverse, "LARGEST_INVERSE", largest)
+        path = fit_newton_path(model, points)
+        assert len(path.basis) == (1 if largest == 4096 else 5)
+        network = NewtonNetwork(path, steps=3)
+        errors.append(stage_errors(network, network.bind(model, points), (weights, true)))
+    assert errors[1][0] < 0.1
+    assert errors[1][3] < 0.3 * errors[1][0]
+    assert errors[1][0] < 2 * errors[0][0]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_blocks_of_the_hessian_are_parts_of_it(family):
+    points = pool(4, classes=3)
+    model = target_model(family if family != "logistic" else "ridge_classifier", C=2.0)
+    generator = torch.Generator().manual_seed(0)
+    theta = torch.randn(15, generator=generator, dtype=torch.float64)
+    weights = torch.rand(60, generator=generator, dtype=torch.float64)
+    whole = model.hessian(theta, weights, points)
+    blocks = model.output_hessians(theta, weights, points)
+    for output, block in enumerate(blocks):
+        own = slice(5 * output, 5 * output + 5)
+        torch.testing.assert_close(block, whole[own, own])
+    fewer = model.output_hessians(theta, weights, points, negligible=1e-3)
+    torch.testing.assert_close(fewer, blocks, rtol=0, atol=2e-2 * float(blocks.max()))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -99,13 +217,18 @@ def test_compiled_changes_of_slopes_are_those_of_torch(outputs, points, subsets,
     scores = 5 * torch.randn(outputs, points, generator=generator)
     moved = (3 * torch.randn(outputs, subsets, points, generator=generator)).bfloat16()
     weights = torch.randint(0, 4, (subsets, points), generator=generator).bfloat16()
-    changes = slope_changes("softmax", scores, 0.3)
+    beyond = 0.1 * torch.randn(outputs, points, generator=generator)
+    changes = slope_changes("softmax", scores, 0.3, beyond=beyond)
     assert changes is not None
 
     def chances(values: torch.Tensor) -> torch.Tensor:
         return torch.sigmoid(values) if outputs == 1 else torch.softmax(values, 0)
 
-    expected = 0.3 * weights.float() * (chances(scores[:, None] + moved) - chances(scores)[:, None])
+    expected = (
+        0.3
+        * weights.float()
+        * (chances(scores[:, None] + moved) - (chances(scores) + beyond)[:, None])
+    )
     found = changes(moved.clone(), weights)
     torch.testing.assert_close(found.float(), expected.float(), rtol=2**-8, atol=1e-6)
 

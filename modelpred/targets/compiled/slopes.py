@@ -37,9 +37,13 @@ class _Anchor(Shared):
 class SlopeChanges:
     """C w_i times the change of the loss's derivatives when scores move from an anchor's."""
 
-    def __init__(self, scores: Tensor, scale: float) -> None:
-        """Begins at the anchor's scores [outputs, points], float32; `scale` is the C of the family."""
+    def __init__(self, scores: Tensor, scale: float, beyond: Tensor) -> None:
+        """Begins at the anchor's scores [outputs, points], float32; `scale` is the C of the family.
+
+        `beyond` [outputs, points] is added to the derivatives at the anchor.
+        """
         chances = torch.sigmoid(scores) if len(scores) == 1 else torch.softmax(scores, 0)
+        chances = chances + beyond
         self._anchor = _Anchor(scores.shape[1], scores.shape[0], scale)
         self._anchor.keep(scores=scores, chances=chances)
 
@@ -56,7 +60,9 @@ class SlopeChanges:
         return moved
 
 
-def slope_changes(loss: str, scores: Tensor, scale: float) -> SlopeChanges | None:
+def slope_changes(
+    loss: str, scores: Tensor, scale: float, *, beyond: Tensor
+) -> SlopeChanges | None:
     """The compiled changes for a loss; None where the kernel lacks it or was not built."""
     fits = loss in LOSSES and len(scores) <= MOST_CLASSES and scores.device.type == "cpu"
-    return SlopeChanges(scores, scale) if fits and kernels.library() is not None else None
+    return SlopeChanges(scores, scale, beyond) if fits and kernels.library() is not None else None
