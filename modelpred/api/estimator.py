@@ -564,13 +564,30 @@ class ModelPred:
         parameters = trained.parameters
         return torch.where(trained.converged[:, None], parameters, torch.nan).numpy()
 
-    def certificate(self, weights: ArrayLike, refine: Number = 0) -> NDArray[np.float64] | None:
+    def certificate(
+        self,
+        weights: ArrayLike,
+        refine: Number = 0,
+        *,
+        of: str = "parameters",
+        X: ArrayLike | None = None,
+    ) -> NDArray[np.float64] | None:
         """Upper bound [subsets] on the distance of `predict_parameters` to the optimum.
 
         It holds without retraining, for about the price of a Newton step. None for mlp, which
         stops before its optimum, infinity for a subset without one.
+
+        Args:
+            weights: [subsets, rows].
+            refine: as `predict_parameters`.
+            of: `parameters`, or `margins` for a bound [subsets, rows of X] on how far any margin (for
+                numbers, the prediction) of each row is from that of the retrained model.
+            X: rows for `margins`, unscaled, with the columns of the fit.
         """
-        bound = self.predictor.certificate(read_weights(weights, self.row_ids), refine=refine)
+        rows = None if X is None else self._ready.reading.features(X, what="X")
+        bound = self.predictor.certificate(
+            read_weights(weights, self.row_ids), refine=refine, of=of, rows=rows
+        )
         return None if bound is None else bound.numpy()
 
     def fidelity(self) -> pl.DataFrame:

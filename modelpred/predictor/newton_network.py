@@ -7,12 +7,13 @@ the subset is about that of its level. Where it is not (little regularisation, c
 separable), corrections fitted to some hundred trained subsets help. In the basis of
 the path they are diagonal, one least-squares problem of five coefficients for each direction:
 
-    move_0 = a d_0 + b l d_0 + c q + e q l
-    move_k = a v_k + b l v_k + f (d_k - d_{k-1}) + c q + e q l
+    move_0 = d_0 + t (a d_0 + b t d_0 + c + e t)
+    move_k = -v_k + t (a v_k + b t v_k + f (d_k - d_{k-1}) + c + e t)
 
-l is the log of the subset's share over its level's; q = sum_i (w_i - s)^2 / N is how far the weights
-are from equal: the optimum's mean over random subsets is not the optimum at equal weights, but is
-moved by a second-order term in proportion to it.
+t = sum_i (w_i - s)^2 / sum_i w_i is how far the weights are from equal: the share of absent rows for a
+subset, about one for a resample. So corrections vanish for subsets of nearly all rows, which need none.
+The constants c and e are there because the optimum's mean over random subsets is not the optimum at
+equal weights, but is moved by a second-order term.
 
 Gradients go on from the corrected move_0, but the answer without a gradient is d_0 itself: on halves and
 on deletions, designs that a fit need not know, it is nearer.
@@ -48,7 +49,6 @@ class NewtonNetwork(SetNetwork):
         super().__init__()
         self.anchors = anchors
         plain = torch.zeros(steps + 1, INPUTS, anchors.parameter_count)
-        plain[:, 0] = -1.0  # d_{k+1} = d_k - v_k, with v_0 = -d_0 at the start
         self.register_buffer("corrections", plain)
 
     def with_corrections(self, corrections: Tensor) -> "NewtonNetwork":
@@ -102,12 +102,11 @@ class _Block:
         self.last = torch.zeros_like(self.start)
 
     @cached_property
-    def sizes(self) -> tuple[Tensor, Tensor]:
-        """Inputs l and q of the module's text, [subsets, 1] each, float32."""
+    def spread(self) -> Tensor:
+        """The t of the module's text, [subsets, 1], float32."""
         wide = self.weights.to(torch.float32)
-        mean = wide.sum(1, keepdim=True) / self.path.path.pool
-        squares = (wide * wide).sum(1, keepdim=True) / self.path.path.pool
-        return self.logs, squares - mean * mean
+        mean = wide.mean(1, keepdim=True).clamp(min=1e-9)
+        return (wide * wide).mean(1, keepdim=True) / mean - mean
 
     @cached_property
     def first(self) -> Tensor:
@@ -138,18 +137,19 @@ class _Block:
 
     def inputs(self, step: Tensor) -> Tensor:
         """The inputs that a correction multiplies, [inputs, subsets, parameters]."""
-        size, spread = self.sizes
-        spread = spread.expand_as(step)
-        return torch.stack([step, size * step, self.last, spread, size * spread])
+        once = self.spread.expand_as(step)
+        twice = once * once
+        return torch.stack([once * step, twice * step, once * self.last, once, twice])
 
     def take(self, step: Tensor, correction: Tensor) -> None:
         """Take this step with its correction."""
-        own, sized, kept, spread, both = correction
-        change = own * step
-        if bool(correction[1:].any()):
-            size, distance = self.sizes
-            change = change.addcmul(size, sized * step).addcmul(kept, self.last)
-            change = change.addcmul(distance, torch.addcmul(spread, size, both))
+        change = -step
+        if bool(correction.any()):
+            t = self.spread
+            own, squared, kept, shift, bent = correction
+            factor = torch.addcmul(own, t, squared) * step
+            factor = torch.addcmul(factor, kept, self.last) + torch.addcmul(shift, t, bent)
+            change = torch.addcmul(change, t, factor)
         self.move = change if self.move is None else self.move + change
         self.last = change
 
@@ -280,15 +280,12 @@ def _least_squares(blocks: list[_Block], steps: list[Tensor], targets: list[Tens
     squares = targets[0].new_zeros(size, INPUTS, INPUTS, dtype=torch.float64)
     right = targets[0].new_zeros(size, INPUTS, dtype=torch.float64)
     for block, step, target in zip(blocks, steps, targets, strict=True):
-        left = target if block.move is None else target - block.move
+        left = target + step if block.move is None else target - block.move + step
         theta = blockwise(block.level.theta[None], block.path.basis)
         scale = 1 / (target + theta).norm(dim=1).clamp(min=1e-12)
         inputs = (block.inputs(step) * scale[:, None]).permute(2, 1, 0).to(torch.float64)
         squares += inputs.mT @ inputs
         right += (inputs.mT @ (left * scale[:, None]).T[:, :, None].to(torch.float64))[..., 0]
-    plain = right.new_zeros(INPUTS)
-    plain[0] = -1.0  # inputs that say nothing leave the uncorrected step
     diagonal = squares.diagonal(dim1=1, dim2=2)
-    ridge = RIDGE * diagonal + 1e-30
-    system = squares + torch.diag_embed(ridge)
-    return torch.linalg.solve(system, right + ridge * plain).T.to(torch.float32)
+    system = squares + torch.diag_embed(RIDGE * diagonal + 1e-30)
+    return torch.linalg.solve(system, right).T.to(torch.float32)

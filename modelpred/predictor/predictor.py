@@ -127,6 +127,8 @@ class Predictor:
         *,
         refine: Number = 0,
         steps: int = CERTIFICATE_STEPS,
+        of: str = "parameters",
+        rows: Tensor | None = None,
     ) -> Tensor | None:
         """Upper bound [subsets] on ||theta_hat - theta|| without retraining; None if none is known.
 
@@ -135,7 +137,14 @@ class Predictor:
             parameters: the answer to bound; default `predict(weights, refine=refine)`.
             refine: see `predict`.
             steps: Newton steps spent on the bound: 0 is cheap and loose, 2 tight (refinement.py).
+            of: `parameters`, or `margins`: a bound [subsets, rows] on how far any margin of each
+                row of `rows` is from that of the retrained model, whatever the row's label.
+            rows: [rows, features], scaled as the pool's.
+
+        Raises:
+            InvalidInput: another `of`, margins without rows or rows without margins, or rows of other columns.
         """
+        judged = _margin_rows(of, rows, self.points)
         checked = check_weights(weights, self.points).to(self.points.features)
         if parameters is None:
             parameters = self.predict(checked, refine=refine)
@@ -151,6 +160,7 @@ class Predictor:
                     weights=block,
                     parameters=answer,
                     steps=steps,
+                    rows=judged,
                 )
                 if bound is None:
                     return None
@@ -258,6 +268,21 @@ class Predictor:
 def answered_at_once(model: TargetModel, points: Points) -> int:
     """Subsets whose scores fit into the processor's cache beside what is made of them."""
     return min(ANSWER_BLOCK, max(SMALLEST_BLOCK, BLOCK_BYTES // model.bytes_per_subset(points)))
+
+
+def _margin_rows(of: str, rows: Tensor | None, points: Points) -> Tensor | None:
+    """The rows whose margins a certificate bounds; None where it bounds parameters."""
+    if of not in ("parameters", "margins"):
+        raise InvalidInput(f"of is {of!r}, expected 'parameters' or 'margins'")
+    if (rows is not None) != (of == "margins"):
+        raise InvalidInput("of='margins' and the rows whose margins are bounded go together")
+    if rows is None:
+        return None
+    if rows.ndim != 2 or rows.shape[1] != points.features.shape[1]:
+        raise InvalidInput(
+            f"the rows have shape {list(rows.shape)}, expected [rows, {points.features.shape[1]}]"
+        )
+    return rows.to(points.features)
 
 
 def check_weights(weights: Tensor, points: Points) -> Tensor:

@@ -21,8 +21,15 @@ gets tight by walking ahead: for any theta',
 and with theta' some Newton steps ahead of the prediction the last term is small beside the first. So
 k steps buy a bound that is as loose as before on an error that is k steps smaller. The smallest of
 the bounds met on the way is returned; each holds by itself.
+
+A margin of a row x is a Lipschitz function of the parameters, so the same bound is one for margins:
+
+    |margin(theta_hat) - margin(theta)| <= |margin(theta_hat) - margin(theta')| + L ||[x, 1]|| bound(theta')
+
+with L = 1 for one score and the root of two for several.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -199,11 +206,13 @@ def error_bound(
     weights: Tensor,
     parameters: Tensor,
     steps: int,
+    rows: Tensor | None = None,
 ) -> Tensor | None:
     """Upper bound [subsets] on ||theta_hat - theta||; None for a family without an optimum.
 
     It bounds the distance to the optimum of the subset's objective; rows without an optimum
-    (degenerate subsets) get infinity.
+    (degenerate subsets) get infinity. With `rows` it bounds, for each of them, how far any of its
+    margins is from that at the optimum, [subsets, rows].
 
     Args:
         model: the family.
@@ -212,20 +221,51 @@ def error_bound(
         weights: [subsets, points], float64.
         parameters: [subsets, parameters], float64.
         steps: Newton steps taken to tighten it.
+        rows: features [rows, features], float64.
     """
     if (optimum := model.optimum) is None:
         return None
-    bound = optimum.distance_bound(parameters, weights, points)
-    if bound is None:
-        return None
-    features = points.features.shape[1]
+    bound: Tensor | None = None
     ahead = parameters
-    for _ in range(steps):
-        ahead = _newton_steps(
-            optimum, points, anchors, weights=weights, start=ahead, iterations=ITERATIONS
-        )
+    for step in range(steps + 1):
+        if step:
+            ahead = _newton_steps(
+                optimum, points, anchors, weights=weights, start=ahead, iterations=ITERATIONS
+            )
         left = optimum.distance_bound(ahead, weights, points)
-        assert left is not None
-        way = (model.representative(ahead, features) - parameters).norm(dim=1)
-        bound = torch.minimum(bound, way + left)
+        if left is None:
+            return None
+        if rows is None:
+            way = (model.representative(ahead, points.features.shape[1]) - parameters).norm(dim=1)
+            here = way + left
+        else:
+            here = _margin_way(model, parameters, ahead, rows, points.classes)
+            here = here + left[:, None] * _margin_reach(model, rows, points.classes)
+        bound = here if bound is None else torch.minimum(bound, here)
     return bound
+
+
+def _margin_way(
+    model: TargetModel, first: Tensor, second: Tensor, rows: Tensor, classes: int
+) -> Tensor:
+    """How far any margin of each row differs between two models, [subsets, rows]."""
+    scores = model.scores(first, rows), model.scores(second, rows)
+    way = torch.zeros_like(scores[0][..., 0])
+    # A single score has one margin up to its sign.
+    for label in range(classes if scores[0].shape[2] > 1 else 1):
+        labels = torch.full((len(rows),), label, device=rows.device)
+        margins = [model.margins(each, labels) for each in scores]
+        way = torch.maximum(way, (margins[0] - margins[1]).abs())
+    return way
+
+
+def _margin_reach(model: TargetModel, rows: Tensor, classes: int) -> Tensor:
+    """The most that a unit move of the parameters changes any margin of each row, [rows].
+
+    A score moves by at most the length of [x, 1]. Of several scores, a margin is the label's less a
+    weighted mean of the others or the highest of them, so that its gradient in the scores is at most the
+    root of two long.
+    """
+    length = (rows.square().sum(1) + 1).sqrt()
+    single = model.parameter_count(rows.shape[1], classes) == rows.shape[1] + 1
+    return length if single else math.sqrt(2) * length

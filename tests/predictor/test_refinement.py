@@ -4,6 +4,8 @@ import math
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from modelpred.errors import InvalidInput
 from modelpred.metrics import relative_errors
@@ -42,6 +44,48 @@ def test_certificate_holds_far_from_the_optimum(case):
         wrong = true + scale * torch.randn(true.shape, generator=generator, dtype=torch.float64)
         bound = case.predictor.certificate(weights, wrong)
         assert bool((bound >= (wrong - true).norm(dim=1)).all())
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 2**31), scale=st.floats(1e-3, 3), steps=st.integers(0, 1))
+def test_margins_of_any_row_change_by_no_more_than_their_bound(case, seed, scale, steps):
+    weights, true = (each[:8] for each in case.held_out)
+    generator = torch.Generator().manual_seed(seed)
+    features = case.predictor.points.features
+    rows = scale * torch.randn(6, features.shape[1], generator=generator, dtype=torch.float64)
+    wrong = true + scale * torch.randn(true.shape, generator=generator, dtype=torch.float64)
+    for answers in (case.predictor.predict(weights), wrong):
+        bound = case.predictor.certificate(weights, answers, steps=steps, of="margins", rows=rows)
+        model, classes = case.predictor.model, case.predictor.points.classes
+        scores = model.scores(answers, rows), model.scores(true, rows)
+        for label in range(max(1, classes)):
+            labels = torch.full((6,), label)
+            change = model.margins(scores[0], labels) - model.margins(scores[1], labels)
+            assert bool((bound >= change.abs() - 1e-9).all())
+
+
+def test_the_bound_of_margins_is_tight_after_a_step(logistic):
+    weights, true = logistic.held_out
+    answers, rows = logistic.predictor.predict(weights), logistic.predictor.points.features[:20]
+    model = logistic.predictor.model
+    margins = [model.margins(model.scores(each, rows), torch.zeros(20)) for each in (answers, true)]
+    bound = logistic.predictor.certificate(weights, answers, steps=2, of="margins", rows=rows)
+    assert bound is not None
+    assert float((bound / (margins[0] - margins[1]).abs()).median()) < 1.2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"of": "scores"}, "expected 'parameters' or 'margins'"),
+        ({"of": "margins"}, "go together"),
+        ({"rows": torch.zeros(2, 3)}, "go together"),
+        ({"of": "margins", "rows": torch.zeros(2, 99)}, "rows have shape"),
+    ],
+)
+def test_a_certificate_of_margins_needs_rows_like_the_pools(logistic, options, message):
+    with pytest.raises(InvalidInput, match=message):
+        logistic.predictor.certificate(logistic.held_out[0], **options)
 
 
 def test_certificate_vanishes_at_the_optimum(case):
