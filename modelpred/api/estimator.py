@@ -57,6 +57,8 @@ from modelpred.api.settings import (
 )
 from modelpred.api.suspects import Suspects, suspicious_rows
 from modelpred.api.uncertainty import (
+    MODEL,
+    TRUTH,
     MemorizedRows,
     PredictiveDistribution,
     memorized_rows,
@@ -949,6 +951,7 @@ class ModelPred:
         self,
         X: ArrayLike,
         *,
+        about: str = MODEL,
         resamples: Number = 1000,
         refine: Number = 0.5,
         engine: str = "auto",
@@ -957,11 +960,16 @@ class ModelPred:
         """How sure predictions of rows really are: what the models of bootstrap resamples say.
 
         Mean, spread and 90% interval of every probability (or predicted number) and of every
-        parameter; `blocks()` gives what each model says.
+        parameter; `blocks()` gives what each model says. Bootstrap intervals say how far this
+        model depends on its rows. What a strong penalty shrinks is the same in all resamples and
+        not in them: `about="truth"` asks where the true probabilities are.
 
         Args:
             X: rows to predict, unscaled, with the columns of the fit.
-            resamples: of the training rows, as many draws with replacement as there are rows.
+            about: `model`: models of bootstrap resamples; `truth`, for logistic and softmax: draws
+                of parameters that the data and any penalty allow, without training.
+            resamples: of the training rows, as many draws with replacement as there are rows; of
+                `truth` the number of draws.
             refine: as `predict_parameters`; half a step makes most spreads those of retraining.
             engine: exact retrains the models, predicted predicts them, auto takes what costs less;
                 `engine_used` says which.
@@ -974,6 +982,7 @@ class ModelPred:
         features = ready.reading.features(X, what="X")
         models = whole_number(resamples, "resamples", least=1, most=MOST_DRAWS)
         rows = self._unlabelled(features)
+        engine = "exact" if about == TRUTH else engine
         with self._context(rows, engine, models=models, refine=refine, own=False) as (
             context,
             choice,
@@ -987,6 +996,7 @@ class ModelPred:
                 resamples=resamples,
                 seed=seed,
                 engine=choice,
+                about=about,
             )
 
     def _warn_of_no_bootstrap(self) -> None:

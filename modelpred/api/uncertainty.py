@@ -15,6 +15,7 @@ from torch import Tensor
 
 from modelpred.api.labels import Labels
 from modelpred.engine import EngineChoice
+from modelpred.errors import InvalidInput
 from modelpred.numbers import MOST_DRAWS, Number, checked_section, seed_number, whole_number
 from modelpred.studies import calibration
 from modelpred.studies.bootstrap import (
@@ -31,16 +32,23 @@ from modelpred.studies.memorization import (
     row_table,
 )
 from modelpred.studies.parameter_attribution import parameter_names
+from modelpred.studies.penalties import penalty_draws
 from modelpred.studies.utility import StudyContext, finished, refitted, require_models
 from modelpred.targets import Points, TargetModel
 from modelpred.targets.scoring import SCORE_BYTES, score_blocks
 
 SHOWN = 5  # rows that a printed result lists
+MODEL, TRUTH = "model", "truth"
+KINDS = {
+    MODEL: "how far this model's predictions depend on which rows it was trained on, by bootstrap "
+    "resamples; what the penalty shrinks is not in the intervals",
+    TRUTH: "where the true probabilities are, if they are those of the family, whatever the penalty",
+}
 
 
 @dataclass(frozen=True, repr=False)
 class PredictiveDistribution:
-    """Distribution of predictions over the models of bootstrap resamples; `print` shows a summary.
+    """Distribution of predictions over models of bootstrap resamples, or of any penalty; `print` shows it.
 
     Arrays are probabilities [rows, classes], with classes in the order of `classes`; for a regression,
     they are predictions [rows].
@@ -51,9 +59,11 @@ class PredictiveDistribution:
         spread: standard deviations over the models; nan with one model.
         low: 5% quantiles, the lower ends of 90% intervals.
         high: 95% quantiles, the upper ends.
-        models: parameters of each resample's model, [resamples, parameters], for scaled features.
+        models: parameters of each model, [resamples, parameters], for scaled features.
         parameters: a row per parameter: parameter, class, feature, mean, spread, low, high.
         engine: whether the models were retrained or predicted.
+        about: `model`, how far this model depends on its rows, or `truth`, where the true
+            probabilities are.
     """
 
     classes: NDArray[Any]
@@ -64,6 +74,7 @@ class PredictiveDistribution:
     models: NDArray[np.float64]
     parameters: pl.DataFrame
     engine: EngineChoice
+    about: str
     family: TargetModel = field(repr=False)
     points: Points = field(repr=False)
 
@@ -96,8 +107,9 @@ class PredictiveDistribution:
         """The rows with the least certain predictions."""
         table = self.predictions.sort("spread", descending=True, nulls_last=True).head(SHOWN)
         what = "prediction" if self.family.regression else "probability"
+        models = "bootstrap resamples" if self.about == MODEL else "draws of parameters and penalty"
         title = (
-            f"{len(self.mean)} rows by the models of {len(self.models)} bootstrap resamples; "
+            f"{len(self.mean)} rows by the models of {len(self.models)} {models}; "
             f"the rows whose {what} is least certain:"
         )
         lines = [
@@ -105,7 +117,7 @@ class PredictiveDistribution:
             f"90% interval {row['low']:.4g} to {row['high']:.4g}"
             for row in table.iter_rows(named=True)
         ]
-        return "\n".join([title, *lines])
+        return "\n".join([title, *lines, f"Intervals say {KINDS[self.about]}."])
 
     __repr__ = __str__
 
@@ -118,24 +130,43 @@ def predictive_distribution(
     resamples: Number,
     seed: Number,
     engine: EngineChoice,
+    about: str = MODEL,
 ) -> PredictiveDistribution:
-    """Return the predictive distribution of rows over the models of bootstrap resamples.
+    """Return the predictive distribution of rows.
+
+    Args:
+        context: the fit.
+        features: of the rows.
+        labels: the label encoding.
+        resamples: number of models.
+        seed: of the draws.
+        engine: gives the models of resamples.
+        about: `model`: over models of bootstrap resamples; `truth`: over models of any penalty.
 
     Raises:
-        InvalidInput: there is no resample, or the family is a classifier without probabilities.
+        InvalidInput: there is no resample, an unknown `about`, or the family has no probabilities.
     """
+    if about not in KINDS:
+        raise InvalidInput(f"about is {about!r}; expected {' or '.join(KINDS)}")
     resamples = whole_number(resamples, "resamples", least=1, most=MOST_DRAWS)
     model, points = context.model, context.points
     rows = Points(features, torch.zeros(len(features), dtype=torch.int64), points.classes)
     if not model.regression:  # raises at once for a family without probabilities
         model.probabilities(features.new_zeros(1, 1, max(1, points.classes)))
     require_models(resamples, context, what="resamples")
-    models = resampled_models(
-        lambda weights: _models(context, weights),
-        resamples=resamples,
-        points=context.pool,
-        generator=context.generator(seed=seed_number(seed), study=calibration.STUDY, block=0),
-    )
+    generator = context.generator(seed=seed_number(seed), study=calibration.STUDY, block=0)
+    if about == TRUTH:
+        tolerance = context.truth.tolerance
+        models = penalty_draws(
+            model, points, draws=resamples, generator=generator, tolerance=tolerance
+        )
+    else:
+        models = resampled_models(
+            lambda weights: _models(context, weights),
+            resamples=resamples,
+            points=context.pool,
+            generator=generator,
+        )
     if model.regression:
         distribution = predicted_numbers(model, models, features)
     else:
@@ -149,6 +180,7 @@ def predictive_distribution(
         models.numpy(),
         _parameter_table(context, models),
         engine,
+        about,
         model,
         rows,
     )

@@ -206,8 +206,9 @@ def _coverage_tables(result: StudyResult) -> list[Table]:
             note=f"Labels of {tables} tables were simulated from the model of all rows, so the true "
             "values are known. Each table was bootstrapped. The smaller numbers are 95% intervals "
             "over tables. Coverage is below 90% for retrained models, too, because penalised models "
-            "are biased; compare predicted with retrained. The predictor was not fitted to these "
-            "tables, so its inputs are rows that it has not seen.",
+            "are biased; compare predicted with retrained. Parameters drawn with any penalty have "
+            "intervals for the true values. The predictor was not fitted to these tables, so its "
+            "inputs are rows that it has not seen.",
             highlighted=_predictor_rows(methods),
         )
     ]

@@ -18,7 +18,9 @@ and by standard deviation ratio and endpoint error of the intervals against the 
 
 A predictor smooths the differences between resamples, so its spread is too small; `refine` adds
 Newton steps on each resample. Coverage of the intervals is measured on tables that are simulated
-from the model of all rows (coverage.py). This protocol is this project's own.
+from the model of all rows (coverage.py), together with that of models drawn with the penalty unknown
+(`any_penalty`, penalties.py). Intervals of resamples say how far the model depends on its rows; those
+of any penalty, where the true probabilities are. This protocol is this project's own.
 """
 
 import time
@@ -49,6 +51,7 @@ from modelpred.studies.calibration_tables import (
 )
 from modelpred.studies.coverage import KnownModel, RefitOf, simulated_coverage
 from modelpred.studies.parameter_attribution import parameter_names
+from modelpred.studies.penalties import ANY_PENALTY, AnyPenalty, is_penalised_likelihood
 from modelpred.studies.utility import (
     PREDICTOR,
     StudyContext,
@@ -64,6 +67,7 @@ from modelpred.studies.utility import (
 STUDY = "calibration"
 # Resamples of each simulated table: 5 of them are below the 5% quantile.
 TABLE_RESAMPLES = 100
+DRAWN_PARAMETERS = 200  # most of a model whose penalties each simulated table averages over
 BIN_BYTES = 1000  # a bin's rows in the tables of all methods
 
 
@@ -101,8 +105,9 @@ def run(config: CalibrationConfig, context: StudyContext) -> StudyResult:
             mean, spread, low, high of the predicted bootstrap, and the same of the refit bootstrap
             with the prefix true_.
         parameters: the same columns for every parameter: parameter, class, feature, before, ...
-        coverage: coverage of 90% intervals on simulated tables, by retraining and by the subject:
-            method, tables, probabilities and parameters, each with _low and _high (95% over tables).
+        coverage: coverage of 90% intervals on simulated tables, by retraining, by the subject and,
+            for small models, with any penalty: method, tables, probabilities and parameters, each
+            with _low and _high (95% over tables), and about, `model` or `truth`.
 
     A family without probabilities has no calibration: the only metric is then `skipped`, the reason,
     and the tables are empty.
@@ -181,6 +186,11 @@ def _coverage_table(
     refit = context.refits[subject]
     if isinstance(refit, (Predictor, Refined)):
         refits_of[subject] = lambda _, table: refit.for_points(table)
+    if is_penalised_likelihood(context.model) and len(full) <= DRAWN_PARAMETERS:
+        draws = context.generator(seed=config.seed, study=STUDY, block=4)
+        refits_of[ANY_PENALTY] = lambda model, table: AnyPenalty(
+            model, table, generator=draws, tolerance=truth.tolerance
+        )
     coverage = simulated_coverage(
         KnownModel(
             context.model, full, points.features, context.test_points.features, points.classes
@@ -190,7 +200,10 @@ def _coverage_table(
         generator=context.generator(seed=config.seed, study=STUDY, block=3),
         refits_of=refits_of,
     )
-    return coverage_table(coverage)
+    abouts = {name: "truth" if name == ANY_PENALTY else "model" for name in coverage}
+    return coverage_table(coverage).with_columns(
+        pl.col("method").replace_strict(abouts).alias("about")
+    )
 
 
 def _answer(refit: Refit, weights: Tensor, context: StudyContext) -> Answer:

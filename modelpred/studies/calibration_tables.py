@@ -66,6 +66,7 @@ _COVERED = (
     *("parameters", "parameters_low", "parameters_high"),
 )
 _COVERAGE = {"method": pl.String, "tables": pl.Int64, **dict.fromkeys(_COVERED, pl.Float64)}
+_ABOUT = {"about": pl.String}  # `model`, how far it depends on its rows, or `truth`
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def empty_tables() -> dict[str, pl.DataFrame]:
         "refits": _REFITS,
         "predictions": _PREDICTIONS,
         "parameters": _PARAMETERS,
-        "coverage": _COVERAGE,
+        "coverage": _COVERAGE | _ABOUT,
     }
     return {name: pl.DataFrame(schema=schema) for name, schema in schemas.items()}
 

@@ -51,6 +51,29 @@ def test_models_of_the_resamples_are_predicted_refined_or_retrained(logistic):
     assert plain.models == pytest.approx(logistic.predict_parameters(weights), abs=1e-6)
 
 
+def test_intervals_for_the_truth_are_those_of_drawn_models(logistic, softmax):
+    for estimator in (logistic, softmax):
+        cells, _ = make_rows(2, 6, seed=5)
+        found = estimator.predictive(cells, about="truth", resamples=400)
+        own = estimator.predictive(cells, resamples=400, engine="exact")
+        looped = np.concatenate(list(found.blocks()))
+        assert found.low == pytest.approx(np.quantile(looped, 0.05, axis=0), abs=1e-12)
+        assert (found.about, own.about) == ("truth", "model")
+        assert "true probabilities" in str(found)
+        assert "not in the intervals" in str(own)
+        assert not np.allclose(found.mean, own.mean, atol=1e-6)
+        again = estimator.predictive(cells, about="truth", resamples=400)
+        assert np.array_equal(again.models, found.models)
+
+
+def test_what_intervals_are_about_is_checked(logistic, ridge):
+    cells, _ = make_rows(2, 6, seed=5)
+    with pytest.raises(InvalidInput, match="about is 'rows'; expected model or truth"):
+        logistic.predictive(cells, about="rows")
+    with pytest.raises(InvalidInput, match="ridge is no penalised likelihood"):
+        ridge.predictive(cells, about="truth")
+
+
 def test_probabilities_come_in_blocks_however_many_models(logistic, monkeypatch):
     cells, _ = make_rows(2, 5, seed=5)
     whole = next(logistic.predictive(cells, resamples=9, engine="predicted").blocks())

@@ -13,7 +13,7 @@ import argparse
 import json
 import sys
 
-from tests.benchmarks import explore, figures, heads, overhead, sizes, spam
+from tests.benchmarks import explore, figures, heads, intervals, overhead, sizes, spam, suspects
 from tests.benchmarks.claims import CLAIMS, pages_by_figure
 from tests.benchmarks.figures import Benchmark
 from tests.benchmarks.results import write_section
@@ -21,9 +21,11 @@ from tests.benchmarks.results import write_section
 BENCHMARKS: dict[str, Benchmark] = {
     "explore": explore.BENCHMARK,
     "heads": heads.BENCHMARK,
+    "intervals": intervals.BENCHMARK,
     "overhead": overhead.BENCHMARK,
     "sizes": sizes.BENCHMARK,
     "spam": spam.BENCHMARK,
+    "suspects": suspects.BENCHMARK,
 }
 
 

@@ -79,7 +79,10 @@ def test_tables_and_metrics(context, tmp_path):
     assert counts.rows() == [(name, len(context.test_points.labels)) for name in names]
     assert result.tables["refits"]["method"].to_list() == [*context.refits, "laplace"]
     assert result.metrics["truth_not_converged"] == 0
-    assert result.tables["coverage"]["method"].to_list() == ["retraining"]
+    coverage = result.tables["coverage"]
+    drawn = ["any_penalty"] if context.model.name in {"logistic", "softmax"} else []
+    assert coverage["method"].to_list() == ["retraining", *drawn]
+    assert coverage["about"].to_list() == ["model", *["truth"] * len(drawn)]
     assert result.tables["parameters"]["feature"][0] == "feature 0"
 
 
@@ -157,10 +160,10 @@ def test_coverage_of_a_predictor_stands_beside_that_of_retraining(fitted):
     """Asked for tables that it was not fitted to, and refined until it is exact."""
     config = CalibrationConfig(resamples=5, refine=4.0, tables=3)
     table = calibration.run(config, fitted).tables["coverage"]
-    assert table["method"].to_list() == ["retraining", "predictor_refined"]
-    exact, ours = (table.drop("method").row(row) for row in (0, 1))
+    assert table["method"].to_list() == ["retraining", "predictor_refined", "any_penalty"]
+    exact, ours = (table.drop("method", "about").row(row) for row in (0, 1))
     assert ours == pytest.approx(exact, abs=0.02)
-    assert table["tables"].to_list() == [3, 3]
+    assert table["tables"].to_list() == [3, 3, 3]
 
 
 def test_a_pool_whose_resamples_miss_a_class_is_defined(logistic):
