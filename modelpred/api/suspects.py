@@ -15,7 +15,7 @@ from modelpred.errors import InvalidInput
 from modelpred.numbers import Number, seed_number
 from modelpred.studies.forest import forest_probabilities
 from modelpred.studies.held_out import confidence, held_out_evidence, log_probabilities
-from modelpred.studies.label_noise import wrong_labels
+from modelpred.studies.label_noise import with_second_family, wrong_labels
 from modelpred.studies.utility import StudyContext
 from modelpred.targets import Points
 
@@ -90,16 +90,18 @@ def suspicious_rows(
     held_out = held_out_evidence(
         context.refits[context.subject], context, generator=generator, others=others
     )
-    found = torch.cat([held_out.own, held_out.others])
-    if forest:
-        found = _with_forest(found, context, seed=number, others=others)
+    own = torch.cat([held_out.own, held_out.others])
+    found = _with_forest(own, context, seed=number, others=others) if forest else own
     given = points.labels if others is None else torch.cat([points.labels, others.labels])
     table = _table(context, labels, found, given, other_ids)
     if context.model.regression:
         unknown = {"wrong": pl.lit(None, pl.Float64), "cutoff": pl.lit(None, pl.Boolean)}
         ordered = table.with_columns(**unknown).sort("confidence", maintain_order=True)
         return Suspects(ordered, None, None, None)
-    estimate = wrong_labels(log_probabilities(found, given).numpy(), given.numpy())
+    estimate = wrong_labels(log_probabilities(own, given).numpy(), given.numpy())
+    if forest:
+        logs = log_probabilities(found, given).numpy()
+        estimate = with_second_family(estimate, logs, given.numpy())
     ordered = table.with_columns(
         wrong=pl.Series(estimate.probability), cutoff=pl.Series(estimate.inspected)
     ).sort(pl.Series(-estimate.log_odds), maintain_order=True)

@@ -36,8 +36,8 @@ from modelpred.targets.scoring import largest_scored, score_blocks
 from modelpred.targets.threads import threads_for
 
 PARTS = 8
-ROUNDS = (3, 125)  # the fewest and the most; large tables need few, since parts are large
-ROUND_ROWS = 60_000  # rows of all rounds together, between these
+ROUNDS = (2, 125)  # the fewest and the most; large tables need few, since parts are large
+ROUND_ROWS = 40_000  # rows of all rounds together, between these
 
 
 @dataclass(frozen=True)

@@ -27,19 +27,19 @@ the true number in 95% of the cases (docs/uncertainty.md).
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from scipy.optimize import OptimizeResult, brentq, minimize
-from scipy.special import expit, log_softmax, softmax
+from scipy.special import expit, log_softmax, logit
 from scipy.stats import chi2, norm
 
 from modelpred.metrics import CONFIDENCE, Vector
 
-BINS = 500  # of the log odds of two classes, within which rows count as equal
+BINS = 200  # of the log odds of two classes, within which rows count as equal
 MOST_RATE = 0.5  # a class's labels are right more often than not
 LEAST_RATE = 1e-7
 LOGITS = (-16.0, 8.0)  # of the rate over MOST_RATE, between which the ends of intervals are found
@@ -78,12 +78,32 @@ class WrongLabels:
         return first
 
 
+def with_second_family(
+    estimate: WrongLabels,
+    log_probabilities: Float[NDArray[np.float64], "points classes"],
+    labels: Int[NDArray[np.int64], " points"],
+) -> WrongLabels:
+    """Return the estimate with other probabilities of the rows, and the number and rates as they are.
+
+    Flexible families agree with some of the wrong labels, so that their estimate of the number is too
+    low, while they order rows better.
+    """
+    logs = _bounded(log_probabilities)
+    noise = _Noise(logs, labels)
+    log_odds = _log_odds(noise.parts(noise.at_rates(estimate.rates)), logs, labels)
+    return replace(estimate, probability=expit(log_odds), log_odds=log_odds)
+
+
+def _bounded(log_probabilities: Vector) -> Vector:
+    return np.maximum(log_probabilities - log_probabilities.max(1, keepdims=True), -SUREST)
+
+
 def wrong_labels(
     log_probabilities: Float[NDArray[np.float64], "points classes"],
     labels: Int[NDArray[np.int64], " points"],
 ) -> WrongLabels:
     """Return the estimate from held-out log probabilities, up to a constant for each row."""
-    logs = np.maximum(log_probabilities - log_probabilities.max(1, keepdims=True), -SUREST)
+    logs = _bounded(log_probabilities)
     noise = _Noise(logs, labels)
     shared = noise.best(rates=1)
     split = noise.best(rates=noise.classes)
@@ -155,12 +175,19 @@ class _Noise:
     def best(self, *, rates: int) -> OptimizeResult:
         """The optimum with one rate, or one for each class."""
         middle = np.zeros(1 + self.classes)
-        found = [self._from(np.append(middle, [logit] * rates)) for logit in STARTS]
+        found = [self._from(np.append(middle, [start] * rates)) for start in STARTS]
         return found[int(np.argmin([result.fun for result in found]))]
 
-    def _from(self, start: Vector, fixed: int | None = None) -> OptimizeResult:
-        """The optimum from these values, of which one may be fixed."""
-        free = np.arange(len(start)) != (-1 if fixed is None else fixed)
+    def at_rates(self, rates: Vector) -> Vector:
+        """The values of the optimum with these rates of the classes."""
+        logits = logit(((rates - LEAST_RATE) / MOST_RATE).clip(expit(LOGITS[0]), expit(LOGITS[1])))
+        start = np.concatenate([np.zeros(1 + self.classes), logits])
+        fixed = tuple(range(1 + self.classes, len(start)))
+        return self._from(start, fixed=fixed).x
+
+    def _from(self, start: Vector, fixed: tuple[int, ...] = ()) -> OptimizeResult:
+        """The optimum from these values, of which some may be fixed."""
+        free = ~np.isin(np.arange(len(start)), fixed)
         whole = start.copy()
 
         def objective(values: Vector) -> tuple[float, Vector]:
@@ -209,13 +236,13 @@ class _Noise:
         """How far the number may be below and above by the profile likelihood of one rate."""
         limit = float(chi2.ppf(CONFIDENCE, 1))
 
-        def at(logit: float) -> OptimizeResult:
+        def at(value: float) -> OptimizeResult:
             start = best.x.copy()
-            start[rate] = logit
-            return self._from(start, fixed=rate)
+            start[rate] = value
+            return self._from(start, fixed=(rate,))
 
-        def excess(logit: float) -> float:
-            return 2 * float(at(logit).fun - best.fun) - limit
+        def excess(value: float) -> float:
+            return 2 * float(at(value).fun - best.fun) - limit
 
         least, most = LOGITS
         middle = float(np.clip(best.x[rate], least + STEP, most - STEP))
@@ -238,7 +265,9 @@ class _Noise:
         """p, P(label | true class) [rows, classes] and P(label) [rows]."""
         rates = np.broadcast_to(parts.rates, self.classes)
         own = np.arange(len(self.labels)), self.labels
-        p = softmax(parts.sharpness * self.logs + parts.bias, axis=1)
+        scores = parts.sharpness * self.logs + parts.bias
+        p = np.exp(scores - scores.max(1, keepdims=True))  # scipy's softmax takes thrice as long
+        p /= p.sum(1, keepdims=True)
         slopes = np.broadcast_to(rates / (self.classes - 1), p.shape).copy()
         slopes[own] = 1 - rates[self.labels]
         return p, slopes, (slopes * p).sum(1)

@@ -46,13 +46,13 @@ def test_rows_outside_of_the_fit_are_judged_too(logistic):
     cells, labels = make_rows(2, TEST, seed=5)
     turned = int(np.argmax(cells @ [1, 0.1, 0.01]))
     labels[turned] = 1 - labels[turned]
-    table = logistic.suspects((cells, labels)).rows
+    table = logistic.suspects((cells, labels), engine="exact").rows
     assert table.height == ROWS + TEST
     outside = table.filter(pl.col("position").is_null())
     assert sorted(outside["row_id"].to_list()) == sorted(f"other-{row}" for row in range(TEST))
     assert outside["row_id"][0] == f"other-{turned}"
     inside = table.filter(pl.col("position").is_not_null()).sort("position")
-    alone = logistic.suspects().rows.sort("position")
+    alone = logistic.suspects(engine="exact").rows.sort("position")
     assert inside["confidence"].equals(alone["confidence"])
     named = logistic.suspects((cells, labels), other_ids=range(100, 100 + TEST)).rows
     assert set(named["row_id"]) >= {"100", str(99 + TEST)}
