@@ -83,7 +83,7 @@ def test_a_snippet_runs(page, number, code, names):
 
 
 def test_the_page_that_stands_alone_has_its_snippets():
-    assert len(blocks(ROOT / "docs" / OWN_PAGE, "python")) == 6
+    assert len(blocks(ROOT / "docs" / OWN_PAGE, "python")) == 7
 
 
 def commands():

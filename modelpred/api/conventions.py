@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from modelpred.api.settings import AUTO
 from modelpred.errors import InvalidInput
 from modelpred.estimators import Estimator, TorchHead, estimator_kind
+from modelpred.targets import TorchTarget
 from modelpred.targets.families import FAMILIES
 
 
@@ -58,7 +59,7 @@ def tags(target: str | Estimator) -> Any:  # noqa: ANN401 - scikit-learn's Tags,
         TargetTags,
     )
 
-    if isinstance(target, TorchHead) or target == AUTO:
+    if isinstance(target, (TorchHead, TorchTarget)) or target == AUTO:
         kind = None
     elif not isinstance(target, str):
         kind = estimator_kind(target)

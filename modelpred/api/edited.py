@@ -23,6 +23,7 @@ from modelpred.errors import InvalidInput
 from modelpred.estimators import (
     Adapted,
     AdaptedModule,
+    AdaptedTarget,
     BlackBox,
     Coefficients,
     Estimator,
@@ -217,7 +218,7 @@ class EditedModel:
                 "training did not converge: "
                 + reference.model.advice(float(trained.gradient_norm[0]))
             )
-        parameters = trained.parameters[0].numpy()
+        parameters = trained.parameters[0].to(torch.float64).numpy()
         return cls(edit, parameters, None, weights.numpy(), points, row_ids, reference, engine)
 
     def __str__(self) -> str:
@@ -337,24 +338,28 @@ class EditedModel:
         adapted = self.reference.reading.adapted
         if isinstance(adapted, Adapted):
             return adapted
-        how = "with from_torch" if adapted else f"with the name {self._model.name!r}"
+        how = "with a torch module" if adapted else f"with the name {self._model.name!r}"
         raise InvalidInput(
             f"this ModelPred was made {how}; make it with an estimator of scikit-learn, such as "
             "ModelPred(LogisticRegression())"
         )
 
     def to_torch(self) -> nn.Module:
-        """Return a copy of the module of `ModelPred.from_torch` with this model in its last layer.
+        """Return this model as a module of torch.
 
-        Its outputs are in the order of `ModelPred.classes`.
+        Of `ModelPred.from_torch` a copy of the module with this model in its last layer, of a
+        TorchTarget a new module of its `build`. Outputs are in the order of `ModelPred.classes`.
 
         Raises:
-            InvalidInput: the ModelPred was not made with `from_torch`.
+            InvalidInput: the ModelPred was made with neither.
         """
         adapted = self.reference.reading.adapted
+        if isinstance(adapted, AdaptedTarget):
+            return adapted.given.module_of(self._theta)
         if not isinstance(adapted, AdaptedModule):
             raise InvalidInput(
-                "this ModelPred was not made with ModelPred.from_torch(module); make it so"
+                "this ModelPred was not made with ModelPred.from_torch(module) or a TorchTarget; make "
+                "it so"
             )
         return adapted.with_head(self.parameters)
 

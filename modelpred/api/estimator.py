@@ -80,21 +80,24 @@ from modelpred.errors import InvalidInput
 from modelpred.estimators import (
     Adapted,
     AdaptedModule,
+    AdaptedTarget,
     Boxed,
     Estimator,
     TorchHead,
     adapted,
     adapted_module,
+    adapted_target,
     weight_column,
 )
 from modelpred.numbers import MOST_DRAWS, Number, seed_number, whole_number
 from modelpred.predictor import Predictor, PredictorConfig, answer_curve, with_break_even
 from modelpred.predictor import fidelity as fidelity_table
+from modelpred.predictor.recipe_fidelity import FidelityPlan, recipe_fidelity
 from modelpred.refits import Refit, retrainings, rivals
 from modelpred.studies.held_out import PARTS, rounds_of
 from modelpred.studies.utility import Scoring, StudyContext
 from modelpred.subsets import SubsetsConfig
-from modelpred.targets import Points, TargetModel, points_of
+from modelpred.targets import Points, TargetModel, TorchTarget, points_of
 from modelpred.targets.families import FAMILIES
 from modelpred.targets.outcomes import bank_counts, outcomes
 from modelpred.targets.shards import Bank
@@ -127,7 +130,8 @@ class ModelPred:
             is fitted once, on all rows, and so is what it chooses by cross-validation. Or the name
             of a family: logistic, softmax, svm, ridge, ridge_classifier or mlp; `auto` takes ridge
             for labels that are floating numbers or more than 20 different whole numbers, logistic
-            for two classes and softmax for more.
+            for two classes and softmax for more. Or a TorchTarget: a torch module with its training,
+            whose models are retrained (`engine="exact"`).
         subsets: models to train for the fit of the predictor, four fifths of them on subsets of any
             size and the rest on bootstrap resamples; up to 1,500 more are trained to watch and judge
             it. `auto` stops when more are not worth it (`learning`), at the latest after 8,000 for up
@@ -319,7 +323,7 @@ class ModelPred:
     def _fit_estimator(self, given: Given) -> None:
         """Fit to the rows as the estimator's preprocessing gives them."""
         target: Any = self._target
-        adapt = adapted_module if isinstance(target, TorchHead) else adapted
+        adapt = {TorchHead: adapted_module, TorchTarget: adapted_target}.get(type(target), adapted)
         found, features = adapt(
             target,
             given.table,
@@ -354,7 +358,7 @@ class ModelPred:
         test: tuple[ArrayLike, ArrayLike] | None,
         test_ids: tuple[str, ...] | None = None,
         sample_weight: NDArray[np.float64] | None = None,
-        adapted: Adapted | AdaptedModule | None = None,
+        adapted: Adapted | AdaptedModule | AdaptedTarget | None = None,
     ) -> None:
         encoding = encoding_of(rows, what="X")
         cells = encoded_cells(encoding, rows, what="X")
@@ -386,6 +390,9 @@ class ModelPred:
         adapted = reading.adapted
         if adapted is None:
             family, own = family_of(self._target, reading.labels), self._settings
+        elif isinstance(adapted, AdaptedTarget):
+            adapted.given.parameter_count(points.features.shape[1], points.classes)
+            return adapted.given, float(self._settings["tolerance"])
         elif isinstance(adapted.target, Boxed):
             test = Points(dataset.test_features, dataset.test_labels, points.classes)
             model = adapted.target.family(reading.labels.names, points, test)
@@ -404,7 +411,7 @@ class ModelPred:
     ) -> Engine:
         subsets = self._subsets.for_points(len(points.labels))
         plan = Plan(subsets, self._predictor_config, self._automatic)
-        if model.has_parameters and not self._automatic:
+        if model.has_parameters and model.predictable and not self._automatic:
             plan.require_memory(model, points)
         problem = problem_of(model, points, tolerance=tolerance, row_ids=dataset.row_ids)
         return Engine(problem, plan)
@@ -563,7 +570,7 @@ class ModelPred:
         if not bool(trained.converged.all()):
             failed = int((~trained.converged).sum())
             log.warning("%d of %d models did not converge; their rows are nan", failed, len(rows))
-        parameters = trained.parameters
+        parameters = trained.parameters.to(torch.float64)
         return torch.where(trained.converged[:, None], parameters, torch.nan).numpy()
 
     def certificate(
@@ -592,14 +599,35 @@ class ModelPred:
         )
         return None if bound is None else bound.numpy()
 
-    def fidelity(self) -> pl.DataFrame:
+    def fidelity(
+        self, *, seeds: Number = 2, subsets: Number = 100, judged: Number = 50
+    ) -> pl.DataFrame:
         """Errors on held-out subsets, refined and beside every rival; a row per method and design.
+
+        Of a TorchTarget what can be known at all: how far runs of other seeds agree, the ceiling
+        that this sets, smoothness, and the LDS of predictions of scores beside rivals, with columns
+        as `modelpred.predictor.recipe_fidelity`. The arguments are of these: the target is the mean
+        of `seeds` runs, predictions learn from `subsets` random halves and are judged on others.
 
         Columns as `modelpred.predictor.fidelity`. Without test rows in the fit, the losses
         compared are those on all training rows, and their column is called `pool_loss_error`. The
         column `break_even` is the number of queries after which preparing the predictor and
         predicting cost less than exact retraining; null where they never do.
         """
+        if isinstance(model := self._ready.problem.model, TorchTarget):
+            plan = FidelityPlan(
+                seeds=whole_number(seeds, "seeds"),
+                fit=whole_number(subsets, "subsets"),
+                judged=whole_number(judged, "judged"),
+                seed=self._seed,
+            )
+            ready = self._ready
+            with progress_bar(shown=self._progress) as report:
+                return WideTable(
+                    recipe_fidelity(
+                        model, ready.problem.points, ready.scored_points, plan, progress=report
+                    )
+                )
         if self._fidelity is None:
             ready, predictor, bank = self._ready, self.predictor, self.bank
             model, points, tolerance = predictor.model, predictor.points, ready.problem.tolerance

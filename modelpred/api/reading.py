@@ -18,7 +18,7 @@ from modelpred.dataset.encoding import CategoryColumn, Encoding, fit_encoding
 from modelpred.dataset.preparation import content_fingerprint
 from modelpred.dataset.scaling import Scaling, scaled_features
 from modelpred.errors import InvalidInput
-from modelpred.estimators import Adapted, AdaptedModule
+from modelpred.estimators import Adapted, AdaptedModule, AdaptedTarget
 from modelpred.targets import Points, points_of
 
 LEVELS = 20  # of a category; the others share one feature
@@ -45,7 +45,7 @@ class Reading:
     scaling: Scaling
     labels: Labels
     levels: Mapping[str, frozenset[str]] = field(default_factory=dict[str, frozenset[str]])
-    adapted: Adapted | AdaptedModule | None = None
+    adapted: Adapted | AdaptedModule | AdaptedTarget | None = None
 
     def features(self, table: ArrayLike, *, what: str) -> Tensor:
         """Scaled features [rows, features]; InvalidInput as `rows` and `cells`."""

@@ -11,7 +11,7 @@ from modelpred.estimators import Estimator, TorchHead
 from modelpred.numbers import MOST_DRAWS, Number, checked_section, plain, whole_number
 from modelpred.predictor import PredictorConfig
 from modelpred.subsets import Counts, SubsetsConfig
-from modelpred.targets import TargetsConfig
+from modelpred.targets import TargetsConfig, TorchTarget
 from modelpred.targets.families import FAMILIES, fitting_families
 
 AUTO = "auto"
@@ -57,7 +57,7 @@ def require_target(
             )
         return
     name = type(target).__name__
-    known = isinstance(target, TorchHead)
+    known = isinstance(target, (TorchHead, TorchTarget))
     usable = hasattr(target, "get_params") or hasattr(target, "predict")
     if not known and (isinstance(target, type) or not hasattr(target, "fit") or not usable):
         raise InvalidInput(

@@ -63,7 +63,7 @@ class Engine:
             budget: most targets of an automatic preparation; default: those of the plan.
             progress: called with (done, total, what).
         """
-        if not self.problem.model.has_parameters:
+        if not self._predictable:
             self._refuse_prediction()
         if self._prepared is None:
             problem, plan = self.problem, self.plan
@@ -134,7 +134,7 @@ class Engine:
             InvalidInput: an unknown engine, or a family whose models have no parameters to predict.
         """
         named, steps = require_engine(engine), steps_number(refine)
-        if not self.problem.model.has_parameters:
+        if not self._predictable:
             if named == "predicted":
                 self._refuse_prediction()
             return EngineChoice("exact", models)
@@ -181,7 +181,16 @@ class Engine:
         refit = Refined(predictor, choice.refine) if choice.refine else predictor
         return Mixed(refit, self.truth, choice.retrained_below) if choice.retrained_below else refit
 
+    @property
+    def _predictable(self) -> bool:
+        return self.problem.model.has_parameters and self.problem.model.predictable
+
     def _refuse_prediction(self) -> None:
+        if self.problem.model.has_parameters:
+            raise InvalidInput(
+                f"parameters of {self.problem.model.title} are not predicted, as they depend on the luck "
+                "of a seed; use engine='exact', and fidelity() for what predictions of scores know"
+            )
         raise InvalidInput(
             f"{self.problem.model.title} has no parameters to predict: it is trained on each subset; "
             "ask for values, suspects or models, with engine='exact'"

@@ -68,7 +68,8 @@ def problem_of(
             f"{model.advice(float(trained.gradient_norm[0]))}"
         )
     seconds = time.perf_counter() - began
-    return Problem(model, points, trained.parameters[0], seconds, tolerance, row_ids)
+    full = trained.parameters[0].to(torch.float64)
+    return Problem(model, points, full, seconds, tolerance, row_ids)
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,12 @@ from modelpred.estimators.export import (
 from modelpred.estimators.mapping import Estimator
 from modelpred.estimators.source import estimator_source
 from modelpred.estimators.torch_head import AdaptedModule, TorchHead, adapted_module
+from modelpred.estimators.torch_network import AdaptedTarget, adapted_target
 
 __all__ = [
     "Adapted",
     "AdaptedModule",
+    "AdaptedTarget",
     "BlackBox",
     "Boxed",
     "Coefficients",
@@ -27,6 +29,7 @@ __all__ = [
     "adapted",
     "adapted_coefficients",
     "adapted_module",
+    "adapted_target",
     "coefficient_table",
     "estimator_kind",
     "estimator_source",

@@ -112,7 +112,8 @@ class Retraining:
     ) -> Float[Tensor, "subsets parameters"]:
         """Return the trained parameters; nan for a subset whose training did not converge."""
         trained = self.train(weights, progress=progress)
-        return torch.where(trained.converged[:, None], trained.parameters, torch.nan)
+        found = trained.parameters.to(torch.float64)
+        return torch.where(trained.converged[:, None], found, torch.nan)
 
     def for_points(self, points: Points) -> "Retraining":
         """Return retraining for other points."""

@@ -53,6 +53,7 @@ class TargetModel(ABC):
     quadratic: ClassVar[bool] = False  # whether the objective is, so that one Newton step is exact
     positional: ClassVar[bool] = False  # whether rows are used by their places in the pool
     has_parameters: ClassVar[bool] = True  # False where a model is only known by its outputs
+    predictable: ClassVar[bool] = True  # whether a predictor of its parameters can be fitted
 
     @property
     def title(self) -> str:

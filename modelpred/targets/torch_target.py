@@ -101,6 +101,7 @@ class TorchTarget(TargetModel):
     code: str = ""
 
     positional: ClassVar[bool] = True
+    predictable: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if not callable(self.build) or isinstance(self.build, nn.Module):
@@ -162,6 +163,20 @@ class TorchTarget(TargetModel):
                 f"{self.name} has no setting {unknown[0]!r}; known: {', '.join(SETTINGS)}"
             )
         return dataclasses.replace(self, **settings)
+
+    def advice(self, gradient: float) -> str:  # noqa: ARG002 - shared signature
+        """Why training did not end finite, and what to do."""
+        return "it does not end finite; lower the learning rate"
+
+    def module_of(self, parameters: Float[Tensor, " parameters"]) -> nn.Module:
+        """A new module of `build`, in evaluation mode, with these parameters."""
+        module = self.build()
+        parts = self.module.split(parameters)
+        with torch.no_grad():
+            for name, each in module.named_parameters():
+                if name in parts:
+                    each.copy_(parts[name])
+        return module.eval()
 
     @property
     def module(self) -> Built:

@@ -244,7 +244,7 @@ REFUSED = {
         lambda: fitted(Network(), images(), labels("cross_entropy")).save("folder"), "is not saved"),
     "an estimator asked of it": (
         lambda: fitted(Network(), images(), labels("cross_entropy")).to_sklearn(),
-        "was made with from_torch"),
+        "was made with a torch module"),
     "a module asked of a family": (
         lambda: ModelPred("softmax", subsets=20, progress=False)
         .fit(images().flatten(1), labels("cross_entropy")).to_torch(),

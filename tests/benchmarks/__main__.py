@@ -13,7 +13,17 @@ import argparse
 import json
 import sys
 
-from tests.benchmarks import explore, figures, heads, intervals, overhead, sizes, spam, suspects
+from tests.benchmarks import (
+    explore,
+    figures,
+    heads,
+    intervals,
+    overhead,
+    sizes,
+    spam,
+    suspects,
+    torch_targets,
+)
 from tests.benchmarks.claims import CLAIMS, pages_by_figure
 from tests.benchmarks.figures import Benchmark
 from tests.benchmarks.results import write_section
@@ -26,6 +36,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "sizes": sizes.BENCHMARK,
     "spam": spam.BENCHMARK,
     "suspects": suspects.BENCHMARK,
+    "torch_targets": torch_targets.BENCHMARK,
 }
 
 
