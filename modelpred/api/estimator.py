@@ -927,7 +927,7 @@ class ModelPred:
         count = 0 if more is None else len(more.labels)
         named = [f"other-{row}" for row in range(count)] if other_ids is None else other_ids
         models = rounds_of(len(pool.labels)) * PARTS
-        with self._context(pool, engine, models=models, refine=refine) as (context, _):
+        with self._context(pool, engine, models=models, refine=refine, others=more) as (context, _):
             return suspicious_rows(
                 context,
                 ready.reading.labels,
@@ -1269,14 +1269,16 @@ class ModelPred:
         refine: Number,
         checked: int = 0,
         own: bool = True,
+        others: Points | None = None,
         fitted: Fitted | None = None,
     ) -> Generator[tuple[StudyContext, EngineChoice]]:
         """The input of a study that needs so many models, and the engine that gives them.
 
-        With `own` models are asked about the training rows, too.
+        With `own` models are asked about the training rows, too, and about `others`.
         """
         fitted = fitted or self._ready
-        scored = (test_points, fitted.problem.points) if own else (test_points,)
+        asked = (test_points, fitted.problem.points if own else None, others)
+        scored = [points for points in asked if points is not None]
         with progress_bar(shown=self._progress) as report:
             choice = fitted.engine.choose(
                 engine, models=models, checked=checked, refine=refine, progress=report

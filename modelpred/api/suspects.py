@@ -111,6 +111,11 @@ def suspicious_rows(
 def _with_forest(
     found: Tensor, context: StudyContext, *, seed: int, others: Points | None
 ) -> Tensor:
+    if not context.model.has_parameters:
+        raise InvalidInput(
+            f"forest needs features, which {context.model.title} as a black box does not have; leave "
+            "it out, or use ModelPred(RandomForestClassifier())"
+        )
     if context.model.regression or found.shape[1] == 1:
         raise InvalidInput(
             f"{context.model.name} has no probabilities to average with those of a forest; leave "

@@ -97,7 +97,7 @@ def test_studies_without_parameters_run(fitted):
     test = FRAME[ROWS:], labels[ROWS:]
     groups = [f"group {row % 3}" for row in range(ROWS)]
     assert model.values(*test, groups=groups).height == 3
-    assert model.suspects().height == ROWS
+    assert model.suspects().rows.height == ROWS
     assert model.select(ROWS - 2, *test, swaps=1).height == ROWS - 2
     assert model.memorization(subsets=20).rows.height == ROWS
     assert model.explain(FRAME.iloc[[0]], largest=0.1).rows.height == ROWS
@@ -146,8 +146,18 @@ def test_planted_labels_are_suspects():
     labels = (table[:, 0] > 0).astype(int)
     wrong = np.flatnonzero(np.abs(table[:, 0]) > 0.7)[:4]
     labels[wrong] = 1 - labels[wrong]
-    found = ModelPred(GaussianNB(), progress=False).fit(table, labels).suspects()
+    found = ModelPred(GaussianNB(), progress=False).fit(table, labels).suspects().rows
     assert set(wrong) <= set(found["position"][:8])
+
+
+def test_other_rows_are_judged_but_not_with_a_forest():
+    model = ModelPred(GaussianNB(), progress=False).fit(FRAME[:ROWS], TWO[:ROWS])
+    turned = np.where(TWO[ROWS:] == "high", "low", "high")
+    found = model.suspects((FRAME[ROWS:], turned)).rows
+    assert found.height == ROWS + TEST
+    assert found["position"].null_count() == TEST
+    with pytest.raises(InvalidInput, match="forest needs features"):
+        model.suspects(forest=True)
 
 
 def test_missing_cells_and_categories_go_to_estimators_that_take_them():
