@@ -17,7 +17,7 @@ from modelpred.cli import app
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-OWN_PAGE = "your-model.md"  # its snippets stand alone
+OWN_PAGES = {"your-model.md": 7, "notebook.md": 3}  # their snippets stand alone
 # Snippets that need what a test does not have, by their first line.
 ELSEWHERE = {
     "import mlflow": "a registry: tests/registry and tests/test_pipeline.py",
@@ -71,7 +71,7 @@ def names(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("page", "number", "code"), SNIPPETS, ids=NAMES)
 def test_a_snippet_runs(page, number, code, names):
-    alone = page.name == OWN_PAGE
+    alone = page.name in OWN_PAGES
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         # Few subsets: what a snippet shows does not depend on their number.
@@ -82,8 +82,9 @@ def test_a_snippet_runs(page, number, code, names):
     assert printed.getvalue() or not alone
 
 
-def test_the_page_that_stands_alone_has_its_snippets():
-    assert len(blocks(ROOT / "docs" / OWN_PAGE, "python")) == 7
+def test_the_pages_that_stand_alone_have_their_snippets():
+    found = {page: len(blocks(ROOT / "docs" / page, "python")) for page in OWN_PAGES}
+    assert found == OWN_PAGES
 
 
 def commands():

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from modelpred.api.labels import Labels
+from modelpred.api.printing import Printed
 from modelpred.engine import EngineChoice, Mixed
 from modelpred.errors import InvalidInput
 from modelpred.metrics import Vector
@@ -36,7 +37,7 @@ SHOWN = 5  # rows that a printed result lists
 
 
 @dataclass(frozen=True, repr=False)
-class Attribution:
+class Attribution(Printed):
     """Effects of training rows on a parameter; `print` shows a summary.
 
     Attributes:
@@ -64,8 +65,6 @@ class Attribution:
         ]
         return "\n".join(lines)
 
-    __repr__ = __str__
-
 
 @dataclass(frozen=True)
 class FlippingRows:
@@ -88,7 +87,7 @@ class FlippingRows:
 
 
 @dataclass(frozen=True, repr=False)
-class Explanation:
+class Explanation(Printed):
     """Effects of training rows on a prediction; `print` shows a summary.
 
     Attributes:
@@ -118,8 +117,6 @@ class Explanation:
         if self.flip is not None:
             lines.append(_flip_line(self.flip))
         return "\n".join(lines)
-
-    __repr__ = __str__
 
 
 def _flip_line(flip: FlippingRows) -> str:

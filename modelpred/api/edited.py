@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from modelpred.api.inputs import ArrayLike
+from modelpred.api.printing import Printed
 from modelpred.api.reading import Reading
 from modelpred.engine import EngineChoice
 from modelpred.errors import InvalidInput
@@ -42,7 +43,7 @@ from modelpred.targets.linear import Linear
 
 
 @dataclass(frozen=True, repr=False)
-class Comparison:
+class Comparison(Printed):
     """Comparison of the models before and after an edit on some rows; `print` shows a summary.
 
     Attributes:
@@ -97,8 +98,6 @@ class Comparison:
             lines.append(_certificate_line(self.certificate))
         return "\n".join(lines)
 
-    __repr__ = __str__
-
     def _predictions_line(self) -> str:
         if "flips" in self.predictions.columns:
             count = self.flips.height
@@ -146,7 +145,7 @@ class Reference:
 
 @final
 @dataclass(frozen=True, repr=False)
-class EditedModel:
+class EditedModel(Printed):
     """The model after an edit of the training rows, predicted or retrained.
 
     Attributes:
@@ -229,8 +228,6 @@ class EditedModel:
         if self.certificate is not None and math.isfinite(self.certificate):
             lines.append(_certificate_line(self.certificate))
         return "\n".join(lines)
-
-    __repr__ = __str__
 
     @property
     def notes(self) -> list[str]:
@@ -375,6 +372,10 @@ class EditedModel:
         """
         scores = self._scores(self._theta, self.reference.reading.features(X, what="X"))
         return self._model.probabilities(scores)[0].numpy()
+
+    def probabilities_of(self, points: Points) -> NDArray[np.float64]:
+        """Class probabilities [rows, classes] of points."""
+        return self._model.probabilities(self._scores(self._theta, points.features))[0].numpy()
 
     def decision_function(self, X: ArrayLike) -> NDArray[np.float64]:
         """Scores [rows] of the second of two classes or of numbers, else [rows, classes]."""

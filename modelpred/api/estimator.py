@@ -7,8 +7,9 @@ numbers. `save` writes what the stages write, in the same formats.
 """
 
 import logging
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
@@ -19,10 +20,21 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from modelpred.api.attribution import Attribution, Explanation, attributed, explained
+from modelpred.api.candidates import ranked_candidates
+from modelpred.api.cells import beside, cleaned_table, original_cells
 from modelpred.api.contexts import context_of
 from modelpred.api.conventions import changed, score, tags, with_nested
 from modelpred.api.edited import EditedModel
 from modelpred.api.edits import TrainingSet, edited_set, fit_of, ids_with, model_of
+from modelpred.api.evaluation import (
+    NO_ROWS,
+    SHARES,
+    Reliability,
+    RemovalCurve,
+    reliability_of,
+    removal_curve,
+    values_in_order,
+)
 from modelpred.api.files import DESCRIPTION_FILE, Fitted, read_fitted, write_fitted
 from modelpred.api.forgetting import Forgotten, Given, remaining
 from modelpred.api.frames import is_frame, require_same_rows, row_names, usable_columns
@@ -55,7 +67,8 @@ from modelpred.api.settings import (
     subsets_config,
     targets_config,
 )
-from modelpred.api.suspects import Suspects, suspicious_rows
+from modelpred.api.suspects import Suspects, probable_suspects, suspicious_rows
+from modelpred.api.tables import ValueTable
 from modelpred.api.uncertainty import (
     MODEL,
     TRUTH,
@@ -95,7 +108,7 @@ from modelpred.predictor import fidelity as fidelity_table
 from modelpred.predictor.recipe_fidelity import FidelityPlan, recipe_fidelity
 from modelpred.refits import Refit, retrainings, rivals
 from modelpred.studies.held_out import PARTS, rounds_of
-from modelpred.studies.utility import Scoring, StudyContext
+from modelpred.studies.utility import Scoring, StudyContext, UtilityName
 from modelpred.subsets import SubsetsConfig
 from modelpred.targets import Points, TargetModel, TorchTarget, points_of
 from modelpred.targets.families import FAMILIES
@@ -124,13 +137,33 @@ log = logging.getLogger(__name__)
 class ModelPred:
     """Predicts the model that training on any subset of the rows would give.
 
+        mp = ModelPred(LogisticRegression(C=0.1)).fit(X, y, test=(X_test, y_test))
+        print(mp.without([3, 14]).compare())
+
+    In the order of use:
+
+    1. The model of all rows: `predict`, `predict_proba`, `score`, `reliability`, `to_sklearn`.
+    2. Other training rows: `without`, `reweighted`, `with_points`, `edit`, `model_for`. Each result
+       has `compare`, `predict`, `coefficients`, `to_sklearn` and `retrained`.
+    3. Which labels look wrong: `suspects`; `cleaned` gives the table without them.
+    4. What rows are worth: `values`, of rows or of groups; `removal_curve` shows whether to believe
+       them; `select` keeps the best rows, `rank_candidates` orders rows to add.
+    5. How sure predictions are: `predictive`. What they rest on: `explain`, `attribute`. Which rows
+       are known by heart: `memorization`.
+    6. How good the predicted models are: `fidelity`, `certificate`, `engine_used`.
+    7. To keep: `report`, `save` and `load`; `forget` removes rows for good.
+
+    Results print a summary, `plot()` draws them with matplotlib, tables are of polars
+    (`to_pandas()` converts them), and `with_cells=True` adds the rows' original cells.
+
     Args:
-        target: an estimator of scikit-learn, or a Pipeline that ends in one: LogisticRegression,
-            LinearSVC, Ridge, RidgeClassifier, or one of these with CV in its name. Its preprocessing
-            is fitted once, on all rows, and so is what it chooses by cross-validation. Or the name
-            of a family: logistic, softmax, svm, ridge, ridge_classifier or mlp; `auto` takes ridge
-            for labels that are floating numbers or more than 20 different whole numbers, logistic
-            for two classes and softmax for more. Or a TorchTarget: a torch module with its training,
+        target: an estimator of scikit-learn, or a Pipeline that ends in one. LogisticRegression,
+            LinearSVC, Ridge, RidgeClassifier, and these with CV in their name, can be predicted;
+            any other with `fit` and `predict` is trained on every subset. Preprocessing is fitted
+            once, on all rows, and so is what is chosen by cross-validation. Or the name of a
+            family: logistic, softmax, svm, ridge, ridge_classifier or mlp; `auto` takes ridge for
+            labels that are floating numbers or more than 20 different whole numbers, logistic for
+            two classes and softmax for more. Or a TorchTarget: a torch module with its training,
             whose models are retrained (`engine="exact"`).
         subsets: models to train for the fit of the predictor, four fifths of them on subsets of any
             size and the rest on bootstrap resamples; up to 1,500 more are trained to watch and judge
@@ -310,6 +343,7 @@ class ModelPred:
         if not isinstance(self._target, str):
             self._fit_estimator(Given(X, y, sample_weight, ids, test))
             return self
+        self._given = None
         rows, named = frame_of(X, what="X")
         if named:
             rows = usable_columns(rows, what="X")
@@ -760,6 +794,28 @@ class ModelPred:
         )
         return self._model_of(edit, engine=engine, refine=refine, bounded=bounded)
 
+    def reweighted(
+        self,
+        weights: Mapping[Any, Number] | ArrayLike,
+        *,
+        engine: str = "auto",
+        refine: Number = 0,
+    ) -> EditedModel:
+        """The model of training rows with other weights, which compares as that of `without`.
+
+        Args:
+            weights: how often a row counts, by position or id (other rows count once), or a number
+                for each row.
+            engine: as `without`.
+            refine: as `predict_parameters`.
+
+        Raises:
+            InvalidInput: unknown rows, or a weight below zero.
+        """
+        if isinstance(weights, Mapping):
+            return self.edit(weights=weights, engine=engine, refine=refine)
+        return self.model_for(weights, engine=engine, refine=refine)
+
     def model_for(
         self, weights: ArrayLike, *, engine: str = "auto", refine: Number = 0
     ) -> EditedModel:
@@ -849,9 +905,12 @@ class ModelPred:
         refine: Number = 1.0,
         engine: str = "auto",
         seed: Number = 0,
+        with_cells: bool = False,
         **settings: Number | str | None,
-    ) -> pl.DataFrame:
+    ) -> ValueTable:
         """What each training row is worth for the test rows: row_id, value, standard_error, rank.
+
+        The result is a polars table; `plot()` draws it, `to_pandas()` converts it.
 
         With groups a row of the table is a group, whose rows join together: group, rows, value,
         standard_error, rank. Up to 16 players are enumerated and have no error.
@@ -870,6 +929,7 @@ class ModelPred:
             engine: exact retrains the models, predicted predicts them, auto takes what costs less;
                 `engine_used` says which.
             seed: of the random orders.
+            with_cells: whether the original cells of the rows stand at the right.
             settings: others of `ValuationConfig`: sampler, small, error, reliability, alpha, beta.
 
         Raises:
@@ -886,23 +946,28 @@ class ModelPred:
         with self._context(
             test, engine, models=models, checked=checked, refine=refine, own=False
         ) as (context, _):
-            return estimated_values(
+            found = estimated_values(
                 context,
                 groups=groups,
                 utility=utility,
                 seed=seed,
                 settings={"semivalue": method, "permutations": permutations, **settings},
             )
+        if groups is not None and with_cells:
+            raise InvalidInput("a group has no cells of its own; leave out with_cells")
+        return ValueTable(self._with_cells(found, with_cells))
 
     def suspects(
         self,
         others: tuple[ArrayLike, ArrayLike] | None = None,
         *,
         other_ids: RowNames | None = None,
+        pred_probs: ArrayLike | None = None,
         forest: bool = False,
         refine: Number = 0,
         engine: str = "auto",
         seed: Number = 0,
+        with_cells: bool = False,
     ) -> Suspects:
         """Rows whose label looks wrong, and how many are; no test rows are needed.
 
@@ -911,24 +976,35 @@ class ModelPred:
         Args:
             others: rows with labels that were not trained on, to judge, too.
             other_ids: a name for each of them; default: other-0, other-1, ...
+            pred_probs: probabilities [rows, classes] of any classifier for the training rows, each by
+                models without the row, as cleanlab takes them; they are judged in place of the
+                target's own. Classes are in the order of `classes`.
             forest: average the models' probabilities with those of a random forest of
                 scikit-learn; finds more where classes are not divided by a linear score.
             refine: as `predict_parameters`.
             engine: exact retrains the models, predicted predicts them, auto takes what costs less;
                 `engine_used` says which.
             seed: of the parts and of the forest.
+            with_cells: whether the original cells of the rows stand at the right.
 
         Raises:
             InvalidInput: tables that cannot be used, or a forest for svm or a regression.
         """
         ready = self._ready
         pool = ready.problem.points
+        if pred_probs is not None:
+            if others is not None or forest:
+                raise InvalidInput("pred_probs judge the training rows alone; leave out the rest")
+            judged = probable_suspects(
+                read_weights(pred_probs), pool.labels, ready.reading.labels, row_ids=self.row_ids
+            )
+            return replace(judged, rows=self._with_cells(judged.rows, with_cells))
         more = None if others is None else ready.reading.points(*others, what="_others")
         count = 0 if more is None else len(more.labels)
         named = [f"other-{row}" for row in range(count)] if other_ids is None else other_ids
         models = rounds_of(len(pool.labels)) * PARTS
         with self._context(pool, engine, models=models, refine=refine, others=more) as (context, _):
-            return suspicious_rows(
+            found = suspicious_rows(
                 context,
                 ready.reading.labels,
                 seed=seed,
@@ -936,6 +1012,7 @@ class ModelPred:
                 others=more,
                 other_ids=unique_ids(named, rows=count),
             )
+        return replace(found, rows=self._with_cells(found.rows, with_cells))
 
     def select(
         self,
@@ -947,6 +1024,7 @@ class ModelPred:
         swaps: Number = 5,
         refine: Number = 0,
         engine: str = "auto",
+        with_cells: bool = False,
     ) -> pl.DataFrame:
         """The k training rows whose model is predicted best on the validation rows.
 
@@ -963,6 +1041,7 @@ class ModelPred:
             refine: as `predict_parameters`.
             engine: exact retrains the models, predicted predicts them, auto takes what costs less;
                 `engine_used` says which.
+            with_cells: whether the original cells of the rows stand at the right.
 
         Raises:
             InvalidInput: k out of range, tables or groups that cannot be used.
@@ -973,7 +1052,8 @@ class ModelPred:
             context,
             _,
         ):
-            return chosen_rows(context, count=k, quota=quota, swaps=swaps)
+            found = chosen_rows(context, count=k, quota=quota, swaps=swaps)
+        return self._with_cells(found, with_cells)
 
     def predictive(
         self,
@@ -1044,6 +1124,7 @@ class ModelPred:
         refine: Number = 0,
         engine: str = "auto",
         seed: Number = 0,
+        with_cells: bool = False,
     ) -> MemorizedRows:
         """Which training rows models know only by heart, and what each row does to test rows.
 
@@ -1056,6 +1137,7 @@ class ModelPred:
             engine: exact retrains the models, predicted predicts them, auto takes what costs less;
                 `engine_used` says which.
             seed: of the subsets.
+            with_cells: whether the original cells of the rows stand at the right.
 
         Raises:
             InvalidInput: tables or settings that cannot be used.
@@ -1064,12 +1146,13 @@ class ModelPred:
         points = ready.scored_points if test is None else ready.reading.points(*test, what="_test")
         models = whole_number(subsets, "subsets", least=1, most=MOST_DRAWS)
         with self._context(points, engine, models=models, refine=refine) as (context, choice):
-            return memorized_rows(
+            found = memorized_rows(
                 context,
                 ready.reading.labels,
                 settings={"subsets": subsets, "share": share, "strongest": strongest, "seed": seed},
                 engine=choice,
             )
+        return replace(found, rows=self._with_cells(found.rows, with_cells))
 
     def attribute(
         self,
@@ -1168,6 +1251,126 @@ class ModelPred:
         from modelpred.page import explore  # noqa: PLC0415
 
         return explore(self, port=whole_number(port, "port", least=0, most=65535), engine=engine)
+
+    def reliability(
+        self, X: ArrayLike | None = None, y: ArrayLike | None = None, *, bins: Number = 10
+    ) -> Reliability:
+        """How far the confidence of the model of all rows is from how often it is right.
+
+        Args:
+            X: rows that training never saw; by default the test rows of the fit.
+            y: their labels.
+            bins: of the confidence, equally wide.
+
+        Raises:
+            InvalidInput: no test rows, or a family without probabilities.
+        """
+        points = self._labelled(X, y, fallback=self._ready.test_points)
+        probabilities = self.full_model().probabilities_of(points)
+        return reliability_of(probabilities, points.labels.numpy(), bins=bins)
+
+    def removal_curve(
+        self,
+        values: pl.DataFrame | ArrayLike,
+        X_test: ArrayLike | None = None,
+        y_test: ArrayLike | None = None,
+        *,
+        shares: Sequence[Number] | None = None,
+        utility: UtilityName = "loss",
+        draws: Number = 10,
+        refine: Number = 1.0,
+        engine: str = "auto",
+        seed: Number = 0,
+    ) -> RemovalCurve:
+        """The score of models without the rows of the highest, of the lowest and of random values.
+
+        Good values give a score that falls fast without the highest and rises without the lowest.
+        Use other rows than those that the values were estimated with.
+
+        Args:
+            values: what `values` returns, or a number for each training row.
+            X_test: rows to score models on; by default the test rows of the fit, or else the
+                training rows.
+            y_test: their labels.
+            shares: of the rows to remove; default: 5% to 50%.
+            utility: loss, accuracy or squared_error.
+            draws: random removals of each size, whose mean is shown.
+            refine: as `predict_parameters`.
+            engine: as `without`.
+            seed: of the random removals.
+
+        Raises:
+            InvalidInput: values of other rows, or a share that is out of range.
+        """
+        test = self._labelled(X_test, y_test, fallback=self._ready.scored_points)
+        given = values if isinstance(values, pl.DataFrame) else array_of(values)
+        ordered = values_in_order(given, self.row_ids)
+        count = len(SHARES) if shares is None else len(shares)
+        models = 1 + count * (2 + whole_number(draws, "draws", least=1, most=MOST_DRAWS))
+        with self._context(test, engine, models=models, refine=refine, own=False) as (context, _):
+            return removal_curve(
+                context, ordered, shares=shares, utility=utility, draws=draws, seed=seed
+            )
+
+    def rank_candidates(
+        self,
+        X_new: ArrayLike,
+        y_new: ArrayLike,
+        X_val: ArrayLike | None = None,
+        y_val: ArrayLike | None = None,
+        *,
+        ids: RowNames | None = None,
+        refine: Number = 1.0,
+        engine: str = "auto",
+    ) -> pl.DataFrame:
+        """Candidate rows in the order of what adding each of them alone would gain.
+
+        Columns: row_id, position, label and gain: by how much the loss on the validation rows falls
+        when the row joins the training rows.
+
+        Args:
+            X_new: candidates, unscaled, with the columns of the fit.
+            y_new: their labels.
+            X_val: rows to score models on; by default the test rows of the fit.
+            y_val: their labels.
+            ids: names of the candidates; by default new-0, new-1, ...
+            refine: as `predict_parameters`.
+            engine: as `without`.
+
+        Raises:
+            InvalidInput: tables that cannot be used, or no rows to score models on.
+        """
+        validation = self._labelled(X_val, y_val, fallback=self._ready.test_points)
+        models = len(array_of(y_new)) + 1
+        with progress_bar(shown=self._progress) as report:
+            choice = self._ready.engine.choose(
+                engine, models=models, refine=refine, progress=report
+            )
+            self._engine_used = choice
+            return ranked_candidates(
+                self._ready, (X_new, y_new), validation, ids=ids, choice=choice, progress=report
+            )
+
+    def cleaned(
+        self,
+        *,
+        drop: RowNames | pl.DataFrame | Suspects | None = None,
+        relabel: Mapping[Any, Any] | pl.DataFrame | Suspects | None = None,
+    ) -> pl.DataFrame:
+        """The training rows as they were given, without some of them or with new labels.
+
+        A polars table of row_id, the original cells and the label: write it with `write_csv`.
+
+        Args:
+            drop: rows to leave out, by position or id, or a table with row_id.
+            relabel: new labels by position or id, or a table with row_id and suggested, such as
+                `mp.suspects().rows.head(20)`.
+
+        Raises:
+            InvalidInput: unknown rows, a row in both, or a label of another class.
+        """
+        cells = original_cells(self._ready, self._given)
+        return cleaned_table(self._ready, cells, drop=drop, relabel=relabel)
 
     def forget(self, rows: RowNames) -> Forgotten:
         """Remove rows from all that this ModelPred holds and saves from now on, by fitting anew.
@@ -1288,6 +1491,24 @@ class ModelPred:
                 fitted, test_points, choice=choice, scored=scored, progress=report
             ) as context:
                 yield context, choice
+
+    def _with_cells(self, table: pl.DataFrame, wanted: bool) -> pl.DataFrame:  # noqa: FBT001 - private
+        """The table, if wanted with the original cells of its rows at the right."""
+        if not wanted:
+            return table
+        return beside(table, original_cells(self._ready, self._given), self.row_ids)
+
+    def _labelled(
+        self, X: ArrayLike | None, y: ArrayLike | None, *, fallback: Points | None
+    ) -> Points:
+        """Rows with labels, or the fallback where none are given."""
+        if X is not None and y is not None:
+            return self._ready.reading.points(X, y, what="")
+        if X is not None or y is not None:
+            raise InvalidInput("pass rows with their labels, or neither")
+        if fallback is None:
+            raise InvalidInput(NO_ROWS)
+        return fallback
 
     def _unlabelled(self, features: Tensor) -> Points:
         """Rows without labels as points."""

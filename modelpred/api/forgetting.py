@@ -17,6 +17,7 @@ from modelpred.api.files import Fitted
 from modelpred.api.frames import Table
 from modelpred.api.inputs import RowNames, listed, positions_of
 from modelpred.api.labels import Labels, learn_labels
+from modelpred.api.printing import Printed
 from modelpred.errors import InvalidInput
 
 ELSEWHERE = (
@@ -84,7 +85,7 @@ def _taken(values: Table, places: Sequence[int]) -> Table:
 
 
 @dataclass(frozen=True)
-class Forgotten:
+class Forgotten(Printed):
     """The rows that a fit has forgotten; `print` it to read what still holds them.
 
     Attributes:
@@ -105,8 +106,6 @@ class Forgotten:
             "docs/erasure.md has the commands.",
         ]
         return "\n".join(lines)
-
-    __repr__ = __str__
 
 
 @dataclass(frozen=True)

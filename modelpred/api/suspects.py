@@ -8,9 +8,12 @@ from dataclasses import dataclass
 
 import polars as pl
 import torch
+from jaxtyping import Float64, Int
 from torch import Tensor
 
 from modelpred.api.labels import Labels
+from modelpred.api.plots import Axes, plot_suspects
+from modelpred.api.printing import Printed
 from modelpred.errors import InvalidInput
 from modelpred.numbers import Number, seed_number
 from modelpred.studies.forest import forest_probabilities
@@ -19,11 +22,12 @@ from modelpred.studies.label_noise import with_second_family, wrong_labels
 from modelpred.studies.utility import StudyContext
 from modelpred.targets import Points
 
+SUM_ERROR = 1e-3  # of probabilities that other libraries round
 SHOWN = 5  # rows that a printed result lists
 
 
 @dataclass(frozen=True, repr=False)
-class Suspects:
+class Suspects(Printed):
     """Rows by how wrong their label looks, and how many are wrong; `print` shows a summary.
 
     Attributes:
@@ -42,6 +46,14 @@ class Suspects:
     low: float | None
     high: float | None
 
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw the confidence in the labels of the 30 most suspicious rows.
+
+        Args:
+            ax: axis of matplotlib; None makes a figure.
+        """
+        return plot_suspects(self.rows, ax)
+
     def __str__(self) -> str:
         """How many labels are wrong, and the most suspicious."""
         lines = [f"The labels of {self.rows.height:,} rows, judged by models without them:"]
@@ -58,8 +70,6 @@ class Suspects:
                 parts.append(f"wrong with probability {row['wrong']:.2f}")
             lines.append(f"  {row['row_id']}: {', '.join(parts)}")
         return "\n".join(lines)
-
-    __repr__ = __str__
 
 
 def suspicious_rows(
@@ -93,8 +103,50 @@ def suspicious_rows(
     own = torch.cat([held_out.own, held_out.others])
     found = _with_forest(own, context, seed=number, others=others) if forest else own
     given = points.labels if others is None else torch.cat([points.labels, others.labels])
-    table = _table(context, labels, found, given, other_ids)
-    if context.model.regression:
+    return _judged(found, given, labels, row_ids=context.row_ids, other_ids=other_ids)
+
+
+def probable_suspects(
+    pred_probs: Float64[Tensor, "rows columns"],
+    given: Int[Tensor, " points"],
+    labels: Labels,
+    *,
+    row_ids: tuple[str, ...],
+) -> Suspects:
+    """Return all rows, judged by probabilities of any classifier that did not train on them.
+
+    Args:
+        pred_probs: of the classes in the order of the label encoding.
+        given: the labels.
+        labels: the label encoding.
+        row_ids: of the rows.
+
+    Raises:
+        InvalidInput: they are no probabilities of each class for each row.
+    """
+    expected = [len(given), len(labels.classes)]
+    if not labels.classes or list(pred_probs.shape) != expected:
+        raise InvalidInput(
+            f"pred_probs has shape {list(pred_probs.shape)}, expected [rows, classes] = {expected}, "
+            "with the classes in the order of ModelPred.classes"
+        )
+    sums = pred_probs.sum(1)
+    if not bool(((pred_probs >= 0).all(1) & ((sums - 1).abs() < SUM_ERROR)).all()):
+        raise InvalidInput("pred_probs has rows that are no probabilities; they must sum to 1")
+    return _judged(pred_probs, given, labels, row_ids=row_ids, other_ids=())
+
+
+def _judged(
+    found: Tensor,
+    given: Tensor,
+    labels: Labels,
+    *,
+    row_ids: tuple[str, ...],
+    other_ids: Sequence[str],
+) -> Suspects:
+    """The rows in the order of the evidence, and the estimated number of wrong labels."""
+    table = _table(found, given, labels, row_ids=row_ids, other_ids=other_ids)
+    if not labels.classes:
         unknown = {"wrong": pl.lit(None, pl.Float64), "cutoff": pl.lit(None, pl.Boolean)}
         ordered = table.with_columns(**unknown).sort("confidence", maintain_order=True)
         return Suspects(ordered, None, None, None)
@@ -125,13 +177,18 @@ def _with_forest(
 
 
 def _table(
-    context: StudyContext, labels: Labels, found: Tensor, given: Tensor, other_ids: Sequence[str]
+    found: Tensor,
+    given: Tensor,
+    labels: Labels,
+    *,
+    row_ids: tuple[str, ...],
+    other_ids: Sequence[str],
 ) -> pl.DataFrame:
     names = labels.names
-    pool, more = context.pool, len(other_ids)
+    pool, more = len(row_ids), len(other_ids)
     table = pl.DataFrame(
         {
-            "row_id": [*context.row_ids, *other_ids],
+            "row_id": [*row_ids, *other_ids],
             "position": pl.Series([*range(pool), *[None] * more], dtype=pl.Int64),
             "label": names[given.numpy()] if len(names) else given.numpy(),
         }

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from modelpred.api.labels import Labels
+from modelpred.api.plots import Axes, plot_memorization
+from modelpred.api.printing import Printed
 from modelpred.engine import EngineChoice
 from modelpred.errors import InvalidInput
 from modelpred.numbers import MOST_DRAWS, Number, checked_section, seed_number, whole_number
@@ -47,7 +49,7 @@ KINDS = {
 
 
 @dataclass(frozen=True, repr=False)
-class PredictiveDistribution:
+class PredictiveDistribution(Printed):
     """Distribution of predictions over models of bootstrap resamples, or of any penalty; `print` shows it.
 
     Arrays are probabilities [rows, classes], with classes in the order of `classes`; for a regression,
@@ -118,8 +120,6 @@ class PredictiveDistribution:
             for row in table.iter_rows(named=True)
         ]
         return "\n".join([title, *lines, f"Intervals say {KINDS[self.about]}."])
-
-    __repr__ = __str__
 
 
 def predictive_distribution(
@@ -210,7 +210,7 @@ def _parameter_table(context: StudyContext, models: Tensor) -> pl.DataFrame:
 
 
 @dataclass(frozen=True, repr=False)
-class MemorizedRows:
+class MemorizedRows(Printed):
     """Memorization of training rows and their influence on test rows; `print` shows a summary.
 
     Attributes:
@@ -232,6 +232,14 @@ class MemorizedRows:
     subsets: int
     engine: EngineChoice
 
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw the soft memorization of the rows with 95% intervals.
+
+        Args:
+            ax: axis of matplotlib; None makes a figure.
+        """
+        return plot_memorization(self.rows, ax)
+
     def __str__(self) -> str:
         """The most memorized rows."""
         how = {"probability": "the probability of its label", "loss": "minus its loss"}[self.form]
@@ -248,8 +256,6 @@ class MemorizedRows:
             )
             lines.append(f"  {row['row_id']} (label {row['label']}): {row['soft']:.3f}{interval}")
         return "\n".join([title, *lines])
-
-    __repr__ = __str__
 
 
 def memorized_rows(
