@@ -1409,14 +1409,17 @@ class ModelPred:
         return left.forgotten
 
     def save(self, folder: str | Path) -> None:
-        """Write dataset/, targets/, predictor/ and modelpred.json: Parquet, safetensors, JSON."""
-        if not isinstance(self._target, str):
-            raise InvalidInput(
-                "a ModelPred of an estimator or a module is not saved: their objects have no safe "
-                "file format; save what you need of it, such as bank, values or coefficients"
-            )
+        """Write dataset/, targets/, predictor/ and modelpred.json: Parquet, safetensors, JSON.
+
+        An estimator of scikit-learn is written as the name of its class with its settings and
+        constants, its rows as the features that its preprocessing gave.
+
+        Raises:
+            InvalidInput: an estimator that may hold code, a black box or a torch module.
+        """
+        target = self._target
         asked = Asked(
-            target=self._target,
+            target=target if isinstance(target, str) else type(target).__name__,
             settings=self._settings,
             scaling=self._scaling,
             seed=self._seed,
@@ -1437,10 +1440,11 @@ class ModelPred:
         folder = Path(folder)
         saved = (folder / DESCRIPTION_FILE).is_file() or not is_run(folder)
         fitted, asked = read_fitted(folder) if saved else read_run(folder)
+        adapted = fitted.reading.adapted
         loaded = cls(
-            asked.target,
+            asked.target if adapted is None else adapted.given,
             subsets=subsets_argument(asked),
-            scaling=asked.scaling,
+            scaling=asked.scaling if adapted is None else None,
             seed=asked.seed,
             predictor=asked.predictor,
             progress=asked.progress,
@@ -1459,7 +1463,9 @@ class ModelPred:
     @property
     def _raw(self) -> Given:
         if self._given is None:
-            raise InvalidInput("this ModelPred is not fitted; call fit(X, y) first")
+            raise InvalidInput(
+                "what the estimator was given is not saved; fit a new ModelPred to the rows that remain"
+            )
         return self._given
 
     @contextmanager

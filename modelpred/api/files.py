@@ -15,7 +15,7 @@ import json
 from collections import Counter
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -27,6 +27,7 @@ from modelpred.api.settings import Asked
 from modelpred.dataset import Dataset, read_dataset, write_dataset
 from modelpred.engine import Engine, Plan, Prepared, Problem, Targets, problem_of
 from modelpred.errors import InvalidInput
+from modelpred.estimators import Adapted, AdaptedModule, adapted_document, read_adapted
 from modelpred.predictor import (
     predictor_fingerprint,
     read_predictor,
@@ -114,10 +115,16 @@ class Description(BaseModel):
     targets: str
     predictor: str
     redrawn: dict[str, int] = Field(default_factory=dict)
+    estimator: dict[str, Any] | None = None
 
 
 def write_fitted(fitted: Fitted, asked: Asked, folder: Path) -> None:
-    """Write the three folders, then modelpred.json that seals them."""
+    """Write the three folders, then modelpred.json that seals them.
+
+    Raises:
+        InvalidInput: an estimator or module that is not saved.
+    """
+    estimator = _estimator_document(fitted.reading.adapted)
     folder.mkdir(parents=True, exist_ok=True)
     prepared = fitted.engine.judged()
     # What is half written must not pass for the version before.
@@ -134,9 +141,11 @@ def write_fitted(fitted: Fitted, asked: Asked, folder: Path) -> None:
         targets=_manifest_hash(folder / "targets"),
         predictor=predictor_fingerprint(folder / "predictor"),
         redrawn=dict(prepared.targets.subsets.redrawn),
+        estimator=estimator,
     )
-    # A setting that was added later is left out at its default, so that older files stay the same.
-    unused = None if asked.automatic else {"asked": {"automatic"}}
+    # What was added later is left out at its default, so that older files stay the same.
+    unused: dict[str, Any] = {} if asked.automatic else {"asked": {"automatic"}}
+    unused |= {} if estimator else {"estimator": True}
     text = json.dumps(description.model_dump(exclude=unused), indent=2) + "\n"
     write_atomically(folder / DESCRIPTION_FILE, text.encode())
     seal(folder, (DESCRIPTION_FILE,))
@@ -157,7 +166,10 @@ def read_fitted(folder: Path) -> tuple[Fitted, Asked]:
     predictor = read_predictor(folder / "predictor")
     labels = Labels(description.labels, dataset.classes)
     levels = levels_of(dataset.encoding, dataset.rows)
-    reading = Reading(dataset.encoding, description.named_columns, dataset.scaling, labels, levels)
+    adapted = None if description.estimator is None else read_adapted(description.estimator)
+    reading = Reading(
+        dataset.encoding, description.named_columns, dataset.scaling, labels, levels, adapted
+    )
     problem = problem_of(
         predictor.model, predictor.points, tolerance=description.tolerance, row_ids=dataset.row_ids
     )
@@ -168,6 +180,15 @@ def read_fitted(folder: Path) -> tuple[Fitted, Asked]:
     plan = Plan(asked.subsets.for_points(len(dataset.row_ids)), asked.predictor, asked.automatic)
     engine = Engine(problem, plan, Prepared(targets, predictor))
     return Fitted(dataset, reading, engine), asked
+
+
+def _estimator_document(adapted: Adapted | AdaptedModule | None) -> dict[str, Any] | None:
+    if isinstance(adapted, AdaptedModule):
+        raise InvalidInput(
+            "a ModelPred of a torch module is not saved, because a module is code; save what you need "
+            "of it, such as bank, values or to_torch().state_dict()"
+        )
+    return None if adapted is None else adapted_document(adapted)
 
 
 def _write_targets(fitted: Fitted, folder: Path) -> None:

@@ -12,6 +12,7 @@ from modelpred.estimators.export import (
     fitted_estimator,
     with_preprocessing,
 )
+from modelpred.estimators.files import adapted_document, read_adapted
 from modelpred.estimators.mapping import Estimator
 from modelpred.estimators.source import estimator_source
 from modelpred.estimators.torch_head import AdaptedModule, TorchHead, adapted_module
@@ -28,12 +29,14 @@ __all__ = [
     "TorchHead",
     "adapted",
     "adapted_coefficients",
+    "adapted_document",
     "adapted_module",
     "adapted_target",
     "coefficient_table",
     "estimator_kind",
     "estimator_source",
     "fitted_estimator",
+    "read_adapted",
     "weight_column",
     "with_preprocessing",
 ]

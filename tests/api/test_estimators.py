@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+import sklearn
 from sklearn.base import clone
 from sklearn.compose import make_column_transformer
 from sklearn.linear_model import (
@@ -15,8 +16,9 @@ from sklearn.linear_model import (
     RidgeCV,
 )
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 from sklearn.svm import LinearSVC
+from sklearn.tree import DecisionTreeRegressor
 from sklearn.utils.validation import check_is_fitted
 
 from modelpred import ModelPred
@@ -201,10 +203,39 @@ def test_what_cannot_be_done_is_said():
         named.model_for(np.ones((2, ROWS)))
 
 
-def test_an_estimator_is_not_saved(tmp_path):
+def test_a_saved_estimator_answers_the_same(fitted, tmp_path):
+    model, _, labels = fitted
+    model.save(tmp_path)
+    loaded = ModelPred.load(tmp_path)
+    np.testing.assert_array_equal(outputs(loaded, FRAME), outputs(model, FRAME))
+    assert loaded.without([0, 3]).coefficients().equals(model.without([0, 3]).coefficients())
+    assert type(loaded.target) is type(model.target)
+    assert str(loaded.target.get_params()) == str(model.target.get_params())
+    ours, theirs = loaded.without([0]).to_sklearn(), model.without([0]).to_sklearn()
+    np.testing.assert_array_equal(ours.predict(FRAME), theirs.predict(FRAME))
+    assert loaded.with_points(FRAME[:2], labels[:2]).compare().rows == ROWS
+    with pytest.raises(InvalidInput, match="fit a new ModelPred to the rows that remain"):
+        loaded.forget([0])
+
+
+def test_what_may_hold_code_is_not_saved(tmp_path):
+    holding = make_pipeline(FunctionTransformer(np.abs), Ridge())
+    for target, reason in (
+        (holding, r"FunctionTransformer\(func=\) holds a ufunc"),
+        (DecisionTreeRegressor(), "DecisionTreeRegressor"),
+    ):
+        model = ModelPred(target, subsets=20, progress=False).fit(FRAME[["age"]], NUMBERS)
+        with pytest.raises(InvalidInput, match=reason):
+            model.save(tmp_path)
+        assert not list(tmp_path.iterdir())
+
+
+def test_an_estimator_of_another_version_of_scikit_learn_is_refused(tmp_path, monkeypatch):
     model = ModelPred(Ridge(), subsets=20, progress=False).fit(FRAME[["age"]], NUMBERS)
-    with pytest.raises(InvalidInput, match="no safe file format"):
-        model.save(tmp_path)
+    model.save(tmp_path)
+    monkeypatch.setattr(sklearn, "__version__", "1.2.3")
+    with pytest.raises(InvalidInput, match=r"written with scikit-learn .* and this is 1\.2"):
+        ModelPred.load(tmp_path)
 
 
 def test_sample_weights_are_saved(tmp_path):
