@@ -38,6 +38,7 @@ from modelpred.api.evaluation import (
 from modelpred.api.files import DESCRIPTION_FILE, Fitted, read_fitted, write_fitted
 from modelpred.api.forgetting import Forgotten, Given, remaining
 from modelpred.api.frames import is_frame, require_same_rows, row_names, usable_columns
+from modelpred.api.given_rows import given_rows, given_test_rows
 from modelpred.api.inputs import (
     ArrayLike,
     RowNames,
@@ -1535,6 +1536,16 @@ class ModelPred:
         engine = self._ready.engine
         with progress_bar(shown=self._progress and not engine.is_prepared) as report:
             return engine.judged(progress=report) if judged else engine.prepared(progress=report)
+
+    @property
+    def rows(self) -> pl.DataFrame:
+        """The training rows as they were given: row_id, their cells, and the label last."""
+        return given_rows(self._ready.dataset, self._given)
+
+    @property
+    def test_rows(self) -> pl.DataFrame:
+        """The test rows in the same form; none if the fit had none."""
+        return given_test_rows(self._ready.dataset, self._given)
 
     @property
     def fitted(self) -> Fitted:

@@ -46,11 +46,11 @@ def python(subject: Subject, edit: Edit) -> str:
         labels = {row: _own(subject, label) for row, label in edit.labels.items()}
         arguments.append(f"labels={_written(labels)}")
     if edit.added and edit.added.rows:
-        table = {
-            name: [row[at] for row in edit.added.rows] for at, name in enumerate(edit.added.columns)
-        }
+        table = subject.cells(edit.added)
+        if any(kind.is_temporal() for kind in table.dtypes):
+            lines.insert(0, "import datetime")
         labels = [_own(subject, label) for label in edit.added.labels]
-        arguments.append(f"added=(pl.DataFrame({table!r}), {labels!r})")
+        arguments.append(f"added=(pl.DataFrame({table.to_dict(as_series=False)!r}), {labels!r})")
     engine = subject.model(edit).engine.engine
     arguments.append(f"engine={engine!r}")
     body = "".join(f"    {argument},\n" for argument in arguments)

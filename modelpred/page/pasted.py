@@ -27,7 +27,7 @@ def read_pasted(subject: Subject, text: str, *, labelled: bool) -> dict[str, Any
     header, records = table[0], table[1:]
     if header[:3] == EDIT_COLUMNS:
         return {"edit": _edit(subject, header, records).model_dump()}
-    label = subject.dataset.label_name
+    label = subject.label_name
     wanted = [*subject.needed_columns, *([label] if labelled else [])]
     missing = [name for name in wanted if name not in header]
     if missing:
@@ -113,7 +113,7 @@ def _weight(row_id: str, text: str) -> float | None:
 
 def _records(text: str, subject: Subject) -> list[list[str]]:
     """The records of the text, all of one width; the header first."""
-    label = subject.dataset.label_name
+    label = subject.label_name
     found: list[list[str]] = []
     for delimiter in DELIMITERS:
         reader = csv.reader(

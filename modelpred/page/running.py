@@ -90,6 +90,7 @@ def serve_folder(
     mp = ModelPred.load(folder)
     subject = Subject(mp, _name(mp, folder), str(folder), studies_of(folder), engine)
     address = _address(listening)
+    listening.listen()  # from here on a browser may connect: it waits until the server answers
     say(f"What if? {subject.name}: {address} (Ctrl-C ends it)")
     if opened:
         webbrowser.open(address)

@@ -63,19 +63,25 @@ class Subject:
         """What kind of rows models are scored on: test rows or training rows."""
         return self.mp.fitted.reference.on
 
-    @property
-    def scored_rows(self) -> pl.DataFrame:
-        """The cells of the rows that models are scored on."""
-        dataset = self.dataset
-        return dataset.test_rows if len(dataset.test_row_ids) else dataset.rows
+    @cached_property
+    def rows(self) -> pl.DataFrame:
+        """The training rows: row_id, their cells, and the label last."""
+        return self.mp.rows
 
     @cached_property
+    def scored_rows(self) -> pl.DataFrame:
+        """The rows that models are scored on, in the same form."""
+        return self.mp.test_rows if len(self.dataset.test_row_ids) else self.rows
+
+    @property
+    def label_name(self) -> str:
+        """Name of the label."""
+        return self.rows.columns[-1]
+
+    @property
     def columns(self) -> tuple[str, ...]:
         """Columns of the table, without the id and the label."""
-        dataset = self.dataset
-        return tuple(
-            name for name in dataset.rows.columns if name not in ("row_id", dataset.label_name)
-        )
+        return tuple(self.rows.columns[1:-1])
 
     @cached_property
     def shown_rows(self) -> pl.DataFrame:
@@ -83,10 +89,11 @@ class Subject:
         names = self.columns[:SHOWN_COLUMNS]
         return pl.DataFrame([shown_column(self.scored_rows, name).alias(name) for name in names])
 
-    @property
+    @cached_property
     def needed_columns(self) -> tuple[str, ...]:
-        """Columns that an added row must have."""
-        return self.dataset.encoding.column_names
+        """Columns that an added row must have: those that the fit used."""
+        used = self.dataset.encoding.column_names
+        return used if set(used) <= set(self.columns) else self.columns
 
     @cached_property
     def places(self) -> dict[str, int]:
@@ -149,7 +156,11 @@ class Subject:
         return self.cells(added), labels
 
     def cells(self, added: Added) -> pl.DataFrame:
-        """Cells that were sent, as a table of text."""
+        """Cells that were sent as text, in the types of the table's columns.
+
+        Raises:
+            InvalidInput: rows of different lengths, a column named twice, or no number for a number.
+        """
         for place, row in enumerate(added.rows):
             if len(row) != len(added.columns):
                 raise InvalidInput(
@@ -157,12 +168,22 @@ class Subject:
                 )
         if len(set(added.columns)) != len(added.columns):
             raise InvalidInput("a column is named twice; name each once")
-        return pl.DataFrame(
-            {
-                name: pl.Series([row[at] for row in added.rows], dtype=pl.String)
-                for at, name in enumerate(added.columns)
-            }
-        )
+        texts = {name: [row[at] for row in added.rows] for at, name in enumerate(added.columns)}
+        return pl.DataFrame([self._typed(name, cells) for name, cells in texts.items()])
+
+    def _typed(self, name: str, texts: list[str]) -> pl.Series:
+        """Cells in the type of their column; as text where the fit reads texts itself."""
+        cells = known(pl.Series(name, texts, dtype=pl.String))
+        if name not in self.columns or name in self.dataset.encoding.column_names:
+            return cells
+        kind = self.rows[name].dtype
+        typed = cells.cast(kind, strict=False)
+        wrong = typed.is_null() & cells.is_not_null()
+        if wrong.any():
+            raise InvalidInput(
+                f"column {name!r} holds {cells.filter(wrong)[0]!r}, expected {kind} as in the table"
+            )
+        return typed
 
     def label(self, label: str) -> Any:  # noqa: ANN401 - of the type of the fit's labels
         """A label as the fit was given it, from its text."""

@@ -23,12 +23,12 @@ def description(subject: Subject) -> dict[str, Any]:
         "table": dataset.fingerprint,
         "family": mp.model.name,
         "regression": subject.regression,
-        "label": dataset.label_name,
+        "label": subject.label_name,
         "classes": list(dataset.classes),
         "ids": list(mp.row_ids),
         "labels": labels,
         "columns": [
-            {"name": name, "kind": "number" if _is_number(dataset.rows, name) else "text"}
+            {"name": name, "kind": "number" if _is_number(subject.rows, name) else "text"}
             for name in subject.columns
         ],
         "needed": list(subject.needed_columns),
@@ -51,7 +51,7 @@ def column(subject: Subject, place: int) -> Column:
     """
     if not 0 <= place < len(subject.columns):
         raise InvalidInput(f"there is no column {place}; there are {len(subject.columns)}")
-    cells = shown_column(subject.dataset.rows, subject.columns[place])
+    cells = shown_column(subject.rows, subject.columns[place])
     if cells.dtype == pl.Float64:
         numbers = cells.fill_null(float("nan")).to_numpy()
         return "application/octet-stream", np.ascontiguousarray(numbers, dtype="<f8").tobytes()
