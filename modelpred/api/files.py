@@ -27,7 +27,13 @@ from modelpred.api.settings import Asked
 from modelpred.dataset import Dataset, read_dataset, write_dataset
 from modelpred.engine import Engine, Plan, Prepared, Problem, Targets, problem_of
 from modelpred.errors import InvalidInput
-from modelpred.estimators import Adapted, AdaptedModule, adapted_document, read_adapted
+from modelpred.estimators import (
+    Adapted,
+    AdaptedModule,
+    AdaptedTarget,
+    adapted_document,
+    read_adapted,
+)
 from modelpred.predictor import (
     predictor_fingerprint,
     read_predictor,
@@ -182,8 +188,10 @@ def read_fitted(folder: Path) -> tuple[Fitted, Asked]:
     return Fitted(dataset, reading, engine), asked
 
 
-def _estimator_document(adapted: Adapted | AdaptedModule | None) -> dict[str, Any] | None:
-    if isinstance(adapted, AdaptedModule):
+def _estimator_document(
+    adapted: Adapted | AdaptedModule | AdaptedTarget | None,
+) -> dict[str, Any] | None:
+    if isinstance(adapted, AdaptedModule | AdaptedTarget):
         raise InvalidInput(
             "a ModelPred of a torch module is not saved, because a module is code; save what you need "
             "of it, such as bank, values or to_torch().state_dict()"

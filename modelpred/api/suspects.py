@@ -103,7 +103,7 @@ def suspicious_rows(
     own = torch.cat([held_out.own, held_out.others])
     found = _with_forest(own, context, seed=number, others=others) if forest else own
     given = points.labels if others is None else torch.cat([points.labels, others.labels])
-    return _judged(found, given, labels, row_ids=context.row_ids, other_ids=other_ids)
+    return _judged(own, given, labels, row_ids=context.row_ids, other_ids=other_ids, averaged=found)
 
 
 def probable_suspects(
@@ -137,21 +137,32 @@ def probable_suspects(
 
 
 def _judged(
-    found: Tensor,
+    own: Tensor,
     given: Tensor,
     labels: Labels,
     *,
     row_ids: tuple[str, ...],
     other_ids: Sequence[str],
+    averaged: Tensor | None = None,
 ) -> Suspects:
-    """The rows in the order of the evidence, and the estimated number of wrong labels."""
+    """The rows in the order of the evidence, and the estimated number of wrong labels.
+
+    Args:
+        own: the family's evidence, by which the number is estimated.
+        given: labels.
+        labels: their encoding.
+        row_ids: of the training rows.
+        other_ids: of the rows after them.
+        averaged: its average with that of a second family, by which rows are ordered; default: own.
+    """
+    found = own if averaged is None else averaged
     table = _table(found, given, labels, row_ids=row_ids, other_ids=other_ids)
     if not labels.classes:
         unknown = {"wrong": pl.lit(None, pl.Float64), "cutoff": pl.lit(None, pl.Boolean)}
         ordered = table.with_columns(**unknown).sort("confidence", maintain_order=True)
         return Suspects(ordered, None, None, None)
     estimate = wrong_labels(log_probabilities(own, given).numpy(), given.numpy())
-    if forest:
+    if found is not own:
         logs = log_probabilities(found, given).numpy()
         estimate = with_second_family(estimate, logs, given.numpy())
     ordered = table.with_columns(
