@@ -56,9 +56,13 @@ def test_help_names_only_what_exists():
         "break_even",
         "largest_row_norm",
         "blocks",
+        "plot",
+        "to_pandas",
+        "write_csv",
+        "stop",
         "target__C",
         *public,
-    }  # columns, a value, a result's, a parameter of an estimator
+    }  # columns, a value, methods of results, a parameter of an estimator
     for member in (ModelPred, *filter(inspect.isfunction, public.values())):
         known |= set(inspect.signature(member).parameters)
     named = re.findall(r"`([a-z]\w*_\w*|[a-z]\w*(?=\(\)`))", "\n".join(texts))
