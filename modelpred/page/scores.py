@@ -85,8 +85,8 @@ class Scores:
         if table is None:
             rows = len(self._subject.mp.row_ids)
             subsets = max(100, min(1000, MEMORIZATION_CELLS // rows))
-            found = self._subject.mp.memorization(subsets=subsets)
-            table = found.rows
+            # Only the rows' own scores are shown: influences on all test rows would take gigabytes.
+            table = self._subject.mp.memorization(self._subject.first_scored, subsets=subsets).rows
         return self._in_order(table, pl.col("soft"))
 
     def _study(self, study: str, table: str) -> pl.DataFrame | None:

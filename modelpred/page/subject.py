@@ -74,6 +74,15 @@ class Subject:
         return self.mp.test_rows if len(self.dataset.test_row_ids) else self.rows
 
     @property
+    def first_scored(self) -> tuple[pl.DataFrame, Any]:
+        """The first row that models are scored on, with its label, as ModelPred takes them."""
+        dataset = self.dataset
+        labels = dataset.test_labels if len(dataset.test_row_ids) else dataset.labels
+        first = labels[:1].numpy()
+        named = first if self.regression else self.mp.classes[first]
+        return self.scored_rows.head(1)[list(self.needed_columns)], named
+
+    @property
     def label_name(self) -> str:
         """Name of the label."""
         return self.rows.columns[-1]

@@ -100,6 +100,9 @@ def test_filters_sorting_and_groups(page, mp):
     page.click("#grid .head button:has-text('size')")
     largest = both.sort("size", descending=True)["row_id"][0]
     assert page.locator("#row-0 .cell").first.inner_text() == largest
+    page.select_option("#sort-column", label="noise")
+    page.click("#sort-direction")
+    assert page.locator("#row-0 .cell").first.inner_text() == both.sort("noise")["row_id"][0]
     answered(page, lambda: page.click("#remove"))
     assert page.inner_text("#edited") == f"{both.height} removed"
     for _ in range(2):

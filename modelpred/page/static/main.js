@@ -93,7 +93,9 @@ function changed() {
 
 async function remember() {
   const text = await written(history.now, about);
-  window.history.replaceState(null, "", text ? `#edit=${text}` : window.location.pathname);
+  try {
+    window.history.replaceState(null, "", text ? `#edit=${text}` : window.location.pathname);
+  } catch { /* browsers limit how often a page may do this; the next edit writes the address again */ }
 }
 
 async function recall() {
@@ -197,6 +199,7 @@ function show() {
   if (sort) sort.column = own(sort.column);
   const order = rows.order(filters, sort);
   grid.show(columns, order, sort);
+  drawSort();
   shownTotal = rows.total;
   const left = [...grid.picked].filter((at) => at < rows.total);
   if (left.length < grid.picked.size) grid.picked = new Set(left);
@@ -215,6 +218,27 @@ async function sortBy(one) {
   else sort = sort.descending === first ? { column: one, descending: !first } : null;
   show();
 }
+
+async function sortFrom() {
+  const key = byId("sort-column").value;
+  sort = null;
+  if (key) await sortBy(rows.columns().find((one) => one.key === key));
+  else show();
+}
+
+function drawSort() {
+  const chosen = sort?.column.key ?? "";
+  byId("sort-column").replaceChildren(make("option", { value: "" }, "table's order"), ...rows.columns().map((one) => make("option", { value: one.key }, one.title)));
+  byId("sort-column").value = chosen;
+  byId("sort-direction").textContent = sort?.descending ? "▼" : "▲";
+  byId("sort-direction").disabled = !sort;
+}
+
+byId("sort-column").addEventListener("change", sortFrom);
+byId("sort-direction").addEventListener("click", () => {
+  sort.descending = !sort.descending;
+  show();
+});
 
 function choices() {
   const columns = rows.columns();
