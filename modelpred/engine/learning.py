@@ -3,7 +3,8 @@
 Fits climb rungs of ever more targets, each twice as many as the one before:
 
     Newton directions   0, 125, 250, 500, 1,000 targets (the path of the pool is made once)
-    learned steps       500, 1,000, 2,000, ... targets, each rung from the weights of the last one
+    learned steps       500 or those trained already, then twice as many and so on, each rung from the
+                        weights of the last one
 
 A rung's error is measured on validation subsets. The climb ends when the error is `ENOUGH`, when twice
 the targets lowered it by less than a tenth, or when the budget is spent. Learned steps are tried after
@@ -28,8 +29,8 @@ from modelpred.engine.preparation import (
 )
 from modelpred.predictor import Predictor, PredictorConfig
 from modelpred.predictor.anchors import JOINT_BLOCK
-from modelpred.predictor.fit import uses_newton
 from modelpred.predictor.newton_network import ENOUGH, MOST_FITTED
+from modelpred.predictor.newton_path import has_newton_path
 from modelpred.refits import Progress
 
 FEWEST_NEWTON, FEWEST_LEARNED = 125, 500  # targets of the first rung that learns
@@ -138,13 +139,14 @@ def learn(
         climb.up(config, [most])
     elif not most or model.quadratic:
         climb.up(config, [0])
-    elif uses_newton(config, model, points):
+    elif config.network in ("auto", "newton") and has_newton_path(model, points):
         newton = config.model_copy(update={"network": "newton"})
         climb.up(newton, [0, *doublings(FEWEST_NEWTON, min(most, MOST_FITTED))])
         small = len(problem.full_parameters) <= JOINT_BLOCK
         if climb.error > ENOUGH and small and config.network == "auto":
             learned = config.model_copy(update={"network": "anchored"})
-            climb.up(learned, doublings(FEWEST_LEARNED, most))
+            first = max(FEWEST_LEARNED, climb.rungs[-1].targets)  # those trained already
+            climb.up(learned, doublings(first, most))
     else:
         climb.up(config, doublings(FEWEST_LEARNED, most))
     assert climb.best is not None

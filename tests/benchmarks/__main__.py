@@ -14,6 +14,7 @@ import json
 import sys
 
 from tests.benchmarks import (
+    engine,
     explore,
     figures,
     heads,
@@ -29,6 +30,7 @@ from tests.benchmarks.figures import Benchmark
 from tests.benchmarks.results import write_section
 
 BENCHMARKS: dict[str, Benchmark] = {
+    "engine": engine.BENCHMARK,
     "explore": explore.BENCHMARK,
     "heads": heads.BENCHMARK,
     "intervals": intervals.BENCHMARK,
