@@ -85,6 +85,7 @@ from modelpred.api.values import (
     estimated_values,
     models_of_selection,
     models_of_values,
+    uses_gains,
 )
 from modelpred.dataset import Dataset
 from modelpred.dataset.config import ScalingName
@@ -109,6 +110,7 @@ from modelpred.predictor import fidelity as fidelity_table
 from modelpred.predictor.recipe_fidelity import FidelityPlan, recipe_fidelity
 from modelpred.refits import Refit, retrainings, rivals
 from modelpred.studies.held_out import PARTS, rounds_of
+from modelpred.studies.row_gains import has_row_gains
 from modelpred.studies.utility import Scoring, StudyContext, UtilityName
 from modelpred.subsets import SubsetsConfig
 from modelpred.targets import Points, TargetModel, TorchTarget, points_of
@@ -924,7 +926,8 @@ class ModelPred:
             groups: the group of each training row (a vendor, a source, a day).
             utility: loss, accuracy, squared_error, or a function from scores [subsets, rows,
                 outputs] and labels [rows] to a number for each subset, the higher the better.
-            permutations: budget in random orders, an even number; more is more certain.
+            permutations: budget in random orders, an even number; more is more certain. Of more than
+                2,000 rows, less is spent (docs/values.md).
             refine: as `predict_parameters`; with 0 values take a little more than half of the time
                 and rank the rows less well (docs/values.md).
             engine: exact retrains the models, predicted predicts them, auto takes what costs less;
@@ -942,8 +945,14 @@ class ModelPred:
         if X_test is not None and y_test is not None:
             test = self._ready.reading.points(X_test, y_test, what="_test")
         rows = len(self.row_ids)
-        models = models_of_values(rows, groups=groups, method=method, permutations=permutations)
-        checked = checked_orders(permutations, method=method) * rows
+        gains = uses_gains(
+            has_row_gains(self.model, self._ready.problem.points, utility),
+            rows, groups=groups, method=method, sampler=settings.get("sampler", "auto"),
+        )  # fmt: skip
+        models = models_of_values(
+            rows, groups=groups, method=method, permutations=permutations, gains=gains
+        )
+        checked = 0 if gains else checked_orders(permutations, method=method) * rows
         with self._context(
             test, engine, models=models, checked=checked, refine=refine, own=False
         ) as (context, _):

@@ -18,6 +18,7 @@ from modelpred.engine import Mixed
 from modelpred.errors import InvalidInput
 from modelpred.numbers import MOST_DRAWS, Number, checked_section, seed_number, whole_number
 from modelpred.studies.greedy_selection import Quota, backwards, no_quota, own_shares, with_swaps
+from modelpred.studies.sampler_choice import EXACT_UP_TO, models_with_gains
 from modelpred.studies.sampling import Utility
 from modelpred.studies.semivalues import ENUMERABLE, Values
 from modelpred.studies.utility import (
@@ -28,7 +29,7 @@ from modelpred.studies.utility import (
     groups_of,
     require_utility,
 )
-from modelpred.studies.valuation import ValuationConfig, value_table, values_of
+from modelpred.studies.valuation import ValuationConfig, joint, value_table, values_of
 
 CHECKED, FEWEST_CHECKED = 10, 4  # one order in so many is retrained, too, but at least so many
 STRIDE = 8  # one in this many of the remaining rows is removed before they are scored again
@@ -70,19 +71,46 @@ def estimated_values(
         names, members = groups_of(_with_rows(context, groups), column="groups", key="groups")
         sizes = members.sum(dim=1, dtype=torch.int64).numpy()
         players = pl.DataFrame({"group": names, "rows": sizes})
-        game = _joint(game, members)
+        game = joint(game, members)
     values = _estimated(game, config, context, players=players.height)
-    if isinstance(context.refits[context.subject], Mixed) and values.standard_errors.any():
+    predicted = isinstance(context.refits[context.subject], Mixed) and values.sampler != "gains"
+    if predicted and values.standard_errors.any():
         exact = game_of(context.truth, context, utility=score)
-        exact = exact if members is None else _joint(exact, members)
+        exact = exact if members is None else joint(exact, members)
         values = _corrected(values, game, exact, config, context)
     return value_table(players, values).select(*players.columns, "value", "standard_error", "rank")
 
 
+def uses_gains(
+    possible: bool,  # noqa: FBT001 - whether gains of all rows can be computed from each model
+    points: int,
+    *,
+    groups: Groups | None,
+    method: str,
+    sampler: object,
+) -> bool:
+    """Return whether values will follow from gains of all rows by trained models."""
+    if not possible or groups is not None or method == "leave_one_out":
+        return False
+    return sampler == "gains" or (sampler == "auto" and points > EXACT_UP_TO)
+
+
 def models_of_values(
-    points: int, *, groups: Groups | None, method: str, permutations: Number
+    points: int,
+    *,
+    groups: Groups | None,
+    method: str,
+    permutations: Number,
+    gains: bool = False,
 ) -> int:
     """Return about how many models of more than a few rows the values need, at most.
+
+    Args:
+        points: number of rows.
+        groups: the group of each row, if groups are valued.
+        method: the semi-value.
+        permutations: the budget.
+        gains: whether they follow from gains of all rows by each model.
 
     Raises:
         InvalidInput: an impossible number of permutations.
@@ -91,6 +119,8 @@ def models_of_values(
     players = points if groups is None else len(set(array_of(groups).tolist()))
     if method == "leave_one_out":
         return players + 1
+    if gains:
+        return models_with_gains(orders, points=players)
     sampled = orders * players  # long orders; short ones are of a few rows
     return min(sampled, 2**players) if players <= ENUMERABLE else sampled
 
@@ -189,11 +219,6 @@ def _with_rows(context: StudyContext, groups: Groups) -> StudyContext:
         progress=context.progress,
         rows=column.to_frame(),
     )
-
-
-def _joint(game: Utility, members: Tensor) -> Utility:
-    """The game whose players are groups of rows."""
-    return lambda weights: game(weights.double() @ members.double())
 
 
 def chosen_rows(

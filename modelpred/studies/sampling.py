@@ -13,6 +13,7 @@ gives to size k (semivalues.py), N the number of points and v the utility.
                   have most of the variance (spam, 300 points: ten positions, 82%; iris, 67 points:
                   ten, 99.8%). They are sampled with short orders, which together contain every
                   point once and cost as many evaluations as a long order
+    gains         gains of all rows from the model of each subset (gain_sampling.py)
     reuse         for Banzhaf: subsets that contain each point with probability 1/2. A value is the
                   mean of v with the point minus the mean without it, so each evaluation is used for
                   all points ("maximum sample reuse", Wang and Jia 2023)
@@ -42,13 +43,15 @@ from modelpred.refits.retraining import Progress
 # Bytes of float64 weights in a call to the utility.
 WEIGHT_BYTES = 16 * 2**20
 LEAST_PROBABILITY = 1e-16
-REUSE_BYTES = 35  # of each evaluation and point, as measured
+ORDER_BYTES = 100  # of each position of a long order, as measured
+KEPT_ROWS = 2048  # groups of subsets whose sums the sampler `reuse` keeps
+REUSE_BYTES = 60  # of each of these groups and points, as measured
 MOST_LOST = 0.2  # largest share of a point's probability that failed models may lose
 # A model changes most with its first ten or so rows, whatever the total number.
 FEWEST_POSITIONS = 10
 
 Utility = Callable[[Num[Tensor, "subsets points"]], Float[Tensor, " subsets"]]
-SamplerName = Literal["stratified", "antithetic", "permutation", "reuse"]
+SamplerName = Literal["auto", "stratified", "antithetic", "permutation", "reuse", "gains"]
 
 
 class UndefinedUtility(InvalidInput):
@@ -88,6 +91,11 @@ class Game:
             self.done += len(rows)
             self.progress(self.done, self.total, "values")
         return utilities
+
+    def count(self, evaluations: int) -> None:
+        """Record evaluations that were made elsewhere."""
+        self.done += evaluations
+        self.progress(self.done, self.total, "values")
 
     def ends(self) -> Float[Tensor, " 2"]:
         """Return the utilities of the empty subset and of all points.
@@ -164,53 +172,85 @@ def _short_width(small: float | None, *, points: int) -> int:
 
 @final
 class _Reuse(Sampler):
-    """Random subsets, each used for all points; a round has as many evaluations as a long order."""
+    """Random subsets, each used for all points; a round has as many evaluations as a long order.
+
+    Sums over groups of subsets are kept, at most about `KEPT_ROWS` groups a call of `draw`, so that
+    memory does not grow with the number of subsets. Up to that number each subset is a group.
+    """
 
     orders_a_round = 1
 
     def __init__(self, points: int, generator: np.random.Generator) -> None:
         self.points = points
         self.generator = generator
-        self.members: list[Tensor] = []
-        self.utilities: list[Tensor] = []
+        self.groups: list[_Sums] = []
         self.lost = 0
 
     def evaluations(self, rounds: int) -> int:
         return rounds * self.points
 
     def memory(self, rounds: int) -> int:
-        return REUSE_BYTES * rounds * self.points**2
+        kept = min(rounds * self.points, 2 * KEPT_ROWS)
+        return (REUSE_BYTES * kept + 20 * self._at_once(rounds)) * self.points
 
     def draw(self, rounds: int, game: Game) -> None:
-        bits = self.generator.integers(0, 2, size=(rounds * self.points, self.points))
-        members = torch.from_numpy(bits.astype(bool))
-        utilities = game(len(members), lambda rows: members[rows])
-        defined = ~utilities.isnan()
-        self.lost += int((~defined).sum())
-        self.members.append(members[defined])
-        self.utilities.append(utilities[defined])
+        count, block = rounds * self.points, self._at_once(rounds)
+        together = max(1, block // max(1, block * KEPT_ROWS // count))
+        for start in range(0, count, block):
+            bits = self.generator.integers(0, 2, size=(min(block, count - start), self.points))
+            members = torch.from_numpy(bits.astype(bool))
+            utilities = game(len(members), lambda rows, members=members: members[rows])
+            defined = ~utilities.isnan()
+            self.lost += int((~defined).sum())
+            parts = (members[defined].split(together), utilities[defined].split(together))
+            self.groups += [_Sums.of(*each) for each in zip(*parts, strict=True)]
 
     def estimates(self) -> Vector:
         """Return rows whose mean is exactly mean_in - mean_out and whose variance is Welch's.
 
         For each point, a subset with it gives  difference + (v - mean_in) n / n_in,  a subset
-        without it  difference - (v - mean_out) n / n_out.
+        without it  difference - (v - mean_out) n / n_out. A group gives the mean of its subsets.
         """
-        inside = torch.cat(self.members).double().numpy()
-        utilities = torch.cat(self.utilities).numpy()[:, None]
-        count = inside.sum(axis=0)
-        if self.lost > MOST_LOST * (self.lost + len(inside)):
+        sizes = np.array([each.subsets for each in self.groups])[:, None]
+        counts = np.stack([each.count.numpy() for each in self.groups]).astype(np.float64)
+        inside = np.stack([each.inside.numpy() for each in self.groups])
+        all_of = np.array([each.total for each in self.groups])[:, None]
+        total, count = int(sizes.sum()), counts.sum(axis=0)
+        if self.lost > MOST_LOST * (self.lost + total):
             return np.full((1, self.points), np.nan)
-        if not ((count > 0) & (count < len(inside))).all():
+        if not ((count > 0) & (count < total)).all():
             raise InvalidInput(
-                f"in {len(inside)} random subsets some point is always or never present; set more "
+                f"in {total} random subsets some point is always or never present; set more "
                 "permutations"
             )
-        with_it = (inside * utilities).sum(axis=0) / count
-        without = ((1 - inside) * utilities).sum(axis=0) / (len(inside) - count)
-        rows = (utilities - with_it) * inside * (len(inside) / count)
-        rows -= (utilities - without) * (1 - inside) * (len(inside) / (len(inside) - count))
-        return rows + (with_it - without)
+        with_it = inside.sum(axis=0) / count
+        without = (all_of - inside).sum(axis=0) / (total - count)
+        rows = (inside - counts * with_it) * (total / count)
+        rows -= (all_of - inside - (sizes - counts) * without) * (total / (total - count))
+        # Groups of unequal sizes: the mean over groups stays exactly the difference.
+        return rows * (len(sizes) / total) + (with_it - without)
+
+    def _at_once(self, rounds: int) -> int:
+        return min(rounds * self.points, max(1, WEIGHT_BYTES // self.points))
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """Sums over some subsets: their number, and for each point those with it and their utilities."""
+
+    subsets: int
+    count: Int[Tensor, " points"]
+    inside: Float[Tensor, " points"]
+    total: float
+
+    @staticmethod
+    def of(members: Tensor, utilities: Tensor) -> "_Sums":
+        """The sums of these subsets."""
+        if len(members) == 1:  # a product would round otherwise
+            inside = torch.where(members[0], utilities[0], 0.0)
+        else:
+            inside = utilities @ members.double()
+        return _Sums(len(members), members.sum(dim=0), inside, float(utilities.sum()))
 
 
 @dataclass(frozen=True)
@@ -269,7 +309,7 @@ class _Orders(Sampler):
 
     def memory(self, rounds: int) -> int:
         windows = -(-self.points // self.width) if self.width else 0
-        return (100 + 14 * windows) * rounds * self.orders_a_round * self.points
+        return (ORDER_BYTES + 14 * windows) * rounds * self.orders_a_round * self.points
 
     def draw(self, rounds: int, game: Game) -> None:
         long = long_orders(self.points, rounds, paired=self.paired, generator=self.for_long)

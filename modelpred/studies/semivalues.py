@@ -29,9 +29,9 @@ number of rounds has grown by a quarter; few checks limit the bias of stopping a
 estimates are the same as those of a budget of that length.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -42,13 +42,8 @@ from modelpred.errors import InvalidInput
 from modelpred.memory import require_memory
 from modelpred.metrics import Vector
 from modelpred.refits.retraining import Progress, silent
-from modelpred.studies.sampling import (
-    Game,
-    SamplerName,
-    UndefinedUtility,
-    Utility,
-    make_sampler,
-)
+from modelpred.studies.sampler_choice import EXACT_UP_TO, chosen, planned
+from modelpred.studies.sampling import Game, SamplerName, UndefinedUtility, Utility
 
 SemivalueName = Literal["shapley", "banzhaf", "beta_shapley", "leave_one_out"]
 ENUMERABLE = 16
@@ -113,6 +108,7 @@ class Values:
         estimates: [estimates, points], independent and unbiased.
         evaluations: number of subsets whose utility was evaluated.
         failed: number of these with an undefined utility, because their models failed.
+        sampler: how subsets were drawn; None if they were not.
     """
 
     values: Vector
@@ -120,6 +116,7 @@ class Values:
     estimates: Vector
     evaluations: int
     failed: int = 0
+    sampler: SamplerName | None = None
 
     @cached_property
     def reliability(self) -> float:
@@ -159,7 +156,8 @@ def estimate_values(
             evaluations, for short orders.
         generator: draws the subsets.
         semivalue: default Shapley.
-        sampler: how subsets are drawn, see sampling.py; `reuse` only for Banzhaf.
+        sampler: how subsets are drawn, see sampling.py and gain_sampling.py; `reuse` only for Banzhaf,
+            `auto` see sampler_choice.py.
         small: share of positions with short orders if stratified, see `make_sampler`.
         stopping: when to stop before the budget is used.
         progress: called with (evaluations done, total, "values").
@@ -180,32 +178,33 @@ def estimate_values(
         )
     game = Game(utility, points=points, total=0, progress=silent)
     ends = game.ends()
-    source = make_sampler(
-        sampler,
-        size_probabilities=kind.size_probabilities(points),
-        ends=ends,
-        small=small,
-        generator=generator,
-    )
-    each = source.orders_a_round
-    if permutations < each or permutations % each:
-        raise InvalidInput(
-            f"permutations is {permutations}; expected 2, 4, 6, ...: orders come in pairs, each "
-            "with its reverse"
-        )
-    rounds = permutations // each
-    game.total, game.progress = source.evaluations(rounds) + 2, progress
+    settings: dict[str, Any] = {
+        "size_probabilities": kind.size_probabilities(points),
+        "ends": ends,
+        "permutations": permutations,
+        "small": small,
+        "generator": generator,
+    }
+    if sampler == "auto" and points > EXACT_UP_TO:
+        plan = chosen(utility, game, reuse=kind.name == "banzhaf", **settings)
+    else:
+        name: SamplerName = "stratified" if sampler == "auto" else sampler
+        plan = planned(name, utility, **settings)
+    source, rounds = plan.sampler, plan.rounds
+    game.total, game.progress = game.done + source.evaluations(rounds), progress
     total = float(ends[1] - ends[0]) if kind.name == "shapley" else None
     drawn = 0
-    while True:
+    while drawn < rounds:
         more = max(FIRST_CHECK, drawn // 4) if rule.is_active else rounds
         more = min(more, rounds - drawn)
-        orders = more * each
+        orders = more * source.orders_a_round
         require_memory(source.memory(more), what=f"{orders:,} random orders of {points:,} rows")
         source.draw(more, game)
         drawn += more
-        if drawn == rounds or rule.is_met(_summarised(source.estimates(), total, game)):
-            return _summarised(source.estimates(), total, game)
+        if rule.is_active and rule.is_met(_summarised(source.estimates(), total, game)):
+            break
+    found = _summarised(source.estimates(), total, game)
+    return replace(found, sampler=plan.name)
 
 
 def leave_one_out_values(utility: Utility, *, points: int, progress: Progress = silent) -> Values:

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, final
 
 import numpy as np
 import polars as pl
@@ -29,6 +29,8 @@ from modelpred.memory import require_memory
 from modelpred.predictor import Predictor, Refined
 from modelpred.refits.retraining import Progress, Refit, Retraining, checked_weights, silent
 from modelpred.sealed import read_json, read_seal, read_table, remake, seal
+from modelpred.studies.row_gains import RowGains, has_row_gains
+from modelpred.targets.linear import Linear
 from modelpred.targets.model import TargetModel
 from modelpred.targets.points import Points
 from modelpred.targets.scoring import accuracies, mean_test_losses, scored, squared_errors
@@ -265,16 +267,40 @@ def _checked(scoring: Scoring, scores: Tensor, points: Points) -> Tensor:
     return utilities.to(torch.float64)
 
 
+@final
+class ModelGame:
+    """The game of a refit: maps weights to the utility of their models."""
+
+    def __init__(self, refit: Refit, context: StudyContext, utility: UtilityName | Scoring) -> None:
+        self.refit, self.context = refit, context
+        self.utility: UtilityName | Scoring = utility
+
+    def __call__(self, weights: Num[Tensor, "subsets points"]) -> Float[Tensor, " subsets"]:
+        """Return the utility of every subset's model; nan if it failed."""
+        context = self.context
+        parameters = refitted(self.refit, weights, context)
+        return utilities_of(context.model, parameters, context.test_points, utility=self.utility)
+
+    def row_gains(self, generator: np.random.Generator) -> RowGains | None:
+        """Return what computes gains of all rows from trained models; None if nothing does."""
+        context = self.context
+        if not has_row_gains(context.model, context.points, self.utility):
+            return None
+        assert isinstance(context.model, Linear)
+        return RowGains(
+            context.model, context.points, context.test_points,
+            train=self._trained, generator=generator,
+        )  # fmt: skip
+
+    def _trained(self, weights: Tensor, points: Points) -> Tensor:
+        return _counted(self.context.truth.for_points(points)(weights), self.context, "row_gains")
+
+
 def game_of(
     refit: Refit, context: StudyContext, *, utility: UtilityName | Scoring = "loss"
-) -> Callable[[Num[Tensor, "subsets points"]], Float[Tensor, " subsets"]]:
+) -> ModelGame:
     """Return the game of this refit: a function from weights to the utility of their models."""
-
-    def game(weights: Num[Tensor, "subsets points"]) -> Float[Tensor, " subsets"]:
-        parameters = refitted(refit, weights, context)
-        return utilities_of(context.model, parameters, context.test_points, utility=utility)
-
-    return game
+    return ModelGame(refit, context, utility)
 
 
 def groups_of(context: StudyContext, *, column: str, key: str) -> tuple[list[str], Tensor]:

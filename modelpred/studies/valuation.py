@@ -30,7 +30,8 @@ from torch import Tensor
 from modelpred.metrics import spearman_interval, split_half_reliability, top_overlap
 from modelpred.numbers import Seed
 from modelpred.refits.retraining import Refit
-from modelpred.studies.sampling import SamplerName, UndefinedUtility, Utility
+from modelpred.studies.sampler_choice import EXACT_UP_TO
+from modelpred.studies.sampling import WEIGHT_BYTES, SamplerName, UndefinedUtility, Utility
 from modelpred.studies.semivalues import (
     ENUMERABLE,
     Semivalue,
@@ -62,8 +63,10 @@ class ValuationConfig(BaseModel):
         semivalue: shapley, banzhaf, beta_shapley or leave_one_out.
         alpha: of beta_shapley; larger values give small subsets more weight.
         beta: of beta_shapley; larger values give large subsets more weight.
-        sampler: how subsets are drawn; reuse is for banzhaf.
-        permutations: budget in random orders, of one or two evaluations per point each.
+        sampler: how subsets are drawn; reuse is for banzhaf, gains for linear models with one score;
+            auto is stratified up to 1,000 rows (sampler_choice.py).
+        permutations: budget in random orders, of one or two evaluations per point each; `auto` spends
+            less on more than 2,000 rows.
         truth_permutations: number of other orders with exact retraining; 0: none.
         error: stop early when no standard error is larger; None: no such rule.
         reliability: stop early when the expected correlation with a second estimate is at least
@@ -74,7 +77,8 @@ class ValuationConfig(BaseModel):
             accuracy, or minus the mean squared error.
         group: a column of the table whose groups are also valued; None: none.
         refine: Newton steps of each prediction; 0: none.
-        rivals: whether to value the rows with every refit, or only with the study's subject.
+        rivals: whether to value the rows with every refit, or only with the study's subject; not of
+            more than 1,000 rows, which the samplers for any refit cannot value in minutes.
         seed: of the draws.
     """
 
@@ -83,7 +87,7 @@ class ValuationConfig(BaseModel):
     semivalue: SemivalueName = "shapley"
     alpha: float = Field(default=4.0, gt=0)
     beta: float = Field(default=1.0, gt=0)
-    sampler: SamplerName = "stratified"
+    sampler: SamplerName = "auto"
     permutations: int = Field(default=100, ge=2, multiple_of=2)
     truth_permutations: int = Field(default=100, ge=0, multiple_of=2)
     error: float | None = Field(default=None, gt=0)
@@ -150,7 +154,8 @@ def run(
     truth, truth_metrics = _true_values(config, context, scored, players)
     subject_name, context = with_refined(context, refine=config.refine)
     estimates: dict[str, tuple[Values | None, float]] = {}
-    for name in context.refits if config.rivals else [subject_name]:
+    compared = config.rivals and context.pool <= EXACT_UP_TO
+    for name in context.refits if compared else [subject_name]:
         began = time.perf_counter()
         required = name == subject_name
         values = _values_or_none(name, config, context, scored, players, required=required)
@@ -165,6 +170,7 @@ def run(
         "semivalue": config.semivalue,
         "permutations": config.permutations,
         "refine": config.refine,
+        "sampler": subject.sampler,
         "evaluations": subject.evaluations,
         **comparisons[subject_name],
         "mean_standard_error": written_number(float(subject.standard_errors.mean())),
@@ -216,13 +222,28 @@ def _values(
     single_rows = len(members) == context.pool
     name = "retraining" if refit is None else refit.name
     return values_of(
-        game if single_rows else lambda weights: game(weights.double() @ members.double()),
+        game if single_rows else joint(game, members),
         config,
         points=len(members),
         permutations=config.permutations if refit else config.truth_permutations,
         generator=context.generator(seed=config.seed, study=STUDY, block=int(refit is None)),
         progress=lambda done, total, what: context.progress(done, total, f"{what}: {name}"),
     )
+
+
+def joint(game: Utility, members: Tensor) -> Utility:
+    """Return the game whose players are the given groups of rows, uint8 [groups, points].
+
+    Subsets of groups become subsets of rows a few at a time.
+    """
+    together = max(1, WEIGHT_BYTES // members.shape[1])
+    rows = members.to(torch.float32)
+
+    def utility(weights: Tensor) -> Tensor:
+        parts = weights.to(torch.float32).split(together)
+        return torch.cat([game((part @ rows).to(torch.uint8)) for part in parts])
+
+    return utility
 
 
 def _values_or_none(

@@ -32,7 +32,8 @@ import torch
 from modelpred.memory import require_memory
 from modelpred.metrics import Vector
 from modelpred.studies.held_out import confidence, evidence, held_out_confidence
-from modelpred.studies.sampling import REUSE_BYTES, SamplerName, UndefinedUtility
+from modelpred.studies.sampler_choice import EXACT_UP_TO
+from modelpred.studies.sampling import ORDER_BYTES, SamplerName, UndefinedUtility
 from modelpred.studies.semivalues import (
     Semivalue,
     SemivalueName,
@@ -64,7 +65,7 @@ class MethodValues:
 
 def require_orders(permutations: int, *, points: int) -> None:
     """Check that there is memory to value so many points with a budget of so many random orders."""
-    needed = REUSE_BYTES * permutations * points**2  # the largest of the samplers that are used
+    needed = ORDER_BYTES * permutations * points  # of the sampler stratified
     require_memory(needed, what=f"permutations: {permutations:,} random orders of {points:,} rows")
 
 
@@ -105,8 +106,9 @@ def values_by_method(
             progress=lambda done, total, _: context.progress(done, total, f"values: {name}"),
         ).values
 
-    timed("shapley", lambda: sampled("shapley", "stratified", draws[0]))
-    timed("banzhaf", lambda: sampled("banzhaf", "reuse", draws[1]))
+    large = context.pool > EXACT_UP_TO
+    timed("shapley", lambda: sampled("shapley", "auto" if large else "stratified", draws[0]))
+    timed("banzhaf", lambda: sampled("banzhaf", "auto" if large else "reuse", draws[1]))
     timed("held_out_confidence", lambda: held_out_confidence(subject, context, generator=draws[3]))
     timed("leave_one_out", lambda: leave_one_out_values(game, points=context.pool).values)
     for name in ("influence", "newton_step"):

@@ -1,0 +1,172 @@
+"""Sampler `auto`: the one whose standard error is least for the budget, by a short pilot.
+
+Up to `EXACT_UP_TO` rows it is `stratified`, whose only error is that of sampling. For more, every
+sampler that can draw two rounds within the budget draws about a twentieth of its rounds, and the one
+with the least mean squared standard error x cost goes on. Costs are counted in evaluations of the
+utility, not in seconds, so that the same settings give the same values on every machine.
+
+The budget of `auto` is that of the `permutations` for tables of up to 2,000 rows; for more it grows
+with the square root of the rows only, since one evaluation takes longer the more rows there are:
+
+    evaluations = permutations x rows x min(1, (2,000 / rows)^1.5)
+"""
+
+import logging
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor
+
+from modelpred.errors import InvalidInput
+from modelpred.metrics import Vector
+from modelpred.studies.gain_sampling import Gains, GainSampler
+from modelpred.studies.sampling import Game, Sampler, SamplerName, Utility, make_sampler
+
+EXACT_UP_TO = 1000  # rows: samplers without a model of each row take seconds
+FULL_BUDGET_UP_TO = 2000  # rows
+GAINS_COST = 100  # evaluations in the time of the gains of all rows by one model, as measured
+PILOT = 20  # one of so many rounds
+FEWEST = 2  # rounds, for standard errors
+
+log = logging.getLogger(__name__)
+
+
+@runtime_checkable
+class HasRowGains(Protocol):
+    """A utility that can give gains of all rows from one model."""
+
+    def row_gains(self, generator: np.random.Generator) -> Gains | None:
+        """Return what computes them; None if nothing does."""
+        ...
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A sampler with its number of rounds and the cost of each, in evaluations."""
+
+    name: SamplerName
+    sampler: Sampler
+    rounds: int
+    cost: int
+
+
+def budget_of(permutations: int, *, points: int) -> float:
+    """Return the evaluations that `auto` may spend on so many rows."""
+    return permutations * points * min(1.0, (FULL_BUDGET_UP_TO / points) ** 1.5)
+
+
+def models_with_gains(permutations: int, *, points: int) -> int:
+    """Return the number of models that `auto` trains where gains of all rows can be computed."""
+    return max(FEWEST, round(budget_of(permutations, points=points) / GAINS_COST))
+
+
+def gain_sampler(
+    utility: Utility, size_probabilities: Vector, generator: np.random.Generator
+) -> GainSampler | None:
+    """Return the sampler `gains`; None if the utility has no gains of all rows."""
+    for_gains, for_subsets = generator.spawn(2)
+    gains = utility.row_gains(for_gains) if isinstance(utility, HasRowGains) else None
+    return None if gains is None else GainSampler(size_probabilities, gains, generator=for_subsets)
+
+
+def planned(
+    name: SamplerName,
+    utility: Utility,
+    *,
+    size_probabilities: Vector,
+    ends: Float[Tensor, " 2"],
+    permutations: int,
+    small: float | None,
+    generator: np.random.Generator,
+) -> Planned:
+    """Return a sampler with the rounds of a budget.
+
+    Raises:
+        InvalidInput: an odd budget for paired orders, or gains of all rows that cannot be computed.
+    """
+    points = len(size_probabilities)
+    if name == "gains":
+        gains = gain_sampler(utility, size_probabilities, generator)
+        if gains is None:
+            raise InvalidInput(
+                "the sampler gains is for single rows and the test loss of a linear model with one "
+                "score (logistic, svm, ridge); use auto or stratified"
+            )
+        cost = GAINS_COST * gains.evaluations(1)
+        return Planned(name, gains, max(FEWEST, round(permutations * points / cost)), cost)
+    sampler = make_sampler(
+        name, size_probabilities=size_probabilities, ends=ends, small=small, generator=generator
+    )
+    each = sampler.orders_a_round
+    if permutations < each or permutations % each:
+        raise InvalidInput(
+            f"permutations is {permutations}; expected 2, 4, 6, ...: orders come in pairs, each "
+            "with its reverse"
+        )
+    return Planned(name, sampler, permutations // each, sampler.evaluations(1))
+
+
+def chosen(
+    utility: Utility,
+    game: Game,
+    *,
+    size_probabilities: Vector,
+    ends: Float[Tensor, " 2"],
+    permutations: int,
+    small: float | None,
+    reuse: bool,
+    generator: np.random.Generator,
+) -> Planned:
+    """Return the sampler that `auto` takes, with the rounds that are left after the pilot.
+
+    Args:
+        utility: the game.
+        game: counts its evaluations.
+        size_probabilities: of the semi-value.
+        ends: utilities of the empty subset and of all points.
+        permutations: the budget.
+        small: see `make_sampler`.
+        reuse: whether the sampler `reuse` can be used.
+        generator: draws subsets.
+    """
+    points = len(size_probabilities)
+    evaluations = budget_of(permutations, points=points)
+    possible: list[Planned] = []
+    names: tuple[SamplerName, ...] = ("gains", *(("reuse",) if reuse else ()), "stratified")
+    for name, own in zip(names, generator.spawn(len(names)), strict=True):
+        sampler: Sampler | None
+        if name == "gains":
+            sampler = gain_sampler(utility, size_probabilities, own)
+        else:
+            sampler = make_sampler(
+                name, size_probabilities=size_probabilities, ends=ends, small=small, generator=own
+            )
+        if sampler is not None:
+            cost = sampler.evaluations(1) * (GAINS_COST if name == "gains" else 1)
+            possible.append(Planned(name, sampler, int(evaluations / cost), cost))
+    affordable = [each for each in possible if each.rounds >= FEWEST]
+    if not affordable:
+        least = min(possible, key=lambda each: each.cost)
+        affordable = [Planned(least.name, least.sampler, FEWEST, least.cost)]
+    best = affordable[0] if len(affordable) == 1 else _by_pilot(affordable, game)
+    log.info(
+        "values of %d rows: sampler %s, a budget of %d evaluations", points, best.name, evaluations
+    )
+    return best
+
+
+def _by_pilot(possible: list[Planned], game: Game) -> Planned:
+    """Return the one with the least squared error for its cost; its pilot counts as drawn."""
+    products: list[float] = []
+    for each in possible:
+        rounds = max(FEWEST, each.rounds // PILOT)
+        each.sampler.draw(rounds, game)
+        estimates = each.sampler.estimates()
+        spread = float(estimates.var(axis=0, ddof=1).mean())
+        share = each.cost * rounds / len(estimates)  # of one estimate
+        products.append(spread * share if np.isfinite(spread) else np.inf)
+    best = possible[int(np.argmin(products))]
+    left = best.rounds - max(FEWEST, best.rounds // PILOT)
+    return Planned(best.name, best.sampler, left, best.cost)
