@@ -85,6 +85,7 @@ from modelpred.api.values import (
     estimated_values,
     models_of_selection,
     models_of_values,
+    suggest_groups,
     uses_gains,
 )
 from modelpred.dataset import Dataset
@@ -952,6 +953,9 @@ class ModelPred:
         models = models_of_values(
             rows, groups=groups, method=method, permutations=permutations, gains=gains
         )
+        if groups is None:
+            dataset = self._ready.dataset
+            suggest_groups(dataset.rows, dataset.encoding.column_names)
         checked = 0 if gains else checked_orders(permutations, method=method) * rows
         with self._context(
             test, engine, models=models, checked=checked, refine=refine, own=False

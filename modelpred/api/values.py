@@ -3,9 +3,10 @@
 The estimators are those of the studies (semivalues.py, greedy_selection.py).
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, cast, get_args
+from typing import Any, cast, final, get_args
 
 import numpy as np
 import polars as pl
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from modelpred.api.inputs import array_of
+from modelpred.dataset.grouping import group_columns
 from modelpred.engine import Mixed
 from modelpred.errors import InvalidInput
 from modelpred.numbers import MOST_DRAWS, Number, checked_section, seed_number, whole_number
@@ -31,9 +33,37 @@ from modelpred.studies.utility import (
 )
 from modelpred.studies.valuation import ValuationConfig, joint, value_table, values_of
 
+log = logging.getLogger(__name__)
+
+LOW = 0.5  # reliability below which a ranking of rows says little
 CHECKED, FEWEST_CHECKED = 10, 4  # one order in so many is retrained, too, but at least so many
 STRIDE = 8  # one in this many of the remaining rows is removed before they are scored again
 Groups = Sequence[Any] | NDArray[Any] | pl.Series
+
+
+@final
+class RowValues(pl.DataFrame):
+    """A polars table of values, with how far its ranking would repeat.
+
+    Tables that are made of it (sorted, filtered) no longer know.
+
+    Attributes:
+        reliability: expected correlation with a second, independent estimate; nan if unknown.
+        sampler: how subsets were drawn; None if all were enumerated.
+        models: number of models behind the values.
+    """
+
+    reliability: float = float("nan")
+    sampler: str | None = None
+    models: int = 0
+
+    @classmethod
+    def of(cls, table: pl.DataFrame, values: Values) -> "RowValues":
+        """The table with the properties of its values."""
+        found = cls(table)
+        found.reliability = values.reliability
+        found.sampler, found.models = values.sampler, values.evaluations
+        return found
 
 
 def estimated_values(
@@ -43,7 +73,7 @@ def estimated_values(
     utility: str | Scoring,
     seed: Number,
     settings: dict[str, Any],
-) -> pl.DataFrame:
+) -> RowValues:
     """Return value, standard error and rank of every row, or of every group of rows.
 
     Args:
@@ -78,7 +108,33 @@ def estimated_values(
         exact = game_of(context.truth, context, utility=score)
         exact = exact if members is None else joint(exact, members)
         values = _corrected(values, game, exact, config, context)
-    return value_table(players, values).select(*players.columns, "value", "standard_error", "rank")
+    table = value_table(players, values).select(*players.columns, "value", "standard_error", "rank")
+    _report_reliability(values, players=players.height, rows=context.pool)
+    return RowValues.of(table, values)
+
+
+def _report_reliability(values: Values, *, players: int, rows: int) -> None:
+    """Log how far the ranking would repeat; a warning if a ranking of many rows hardly would."""
+    reliability = values.reliability
+    if rows <= EXACT_UP_TO or not np.isfinite(reliability):
+        return
+    text = f"values of {players:,} players: a second estimate would correlate {reliability:.2f} with them"
+    if reliability < LOW:
+        log.warning("%s; raise permutations, or value groups of rows", text)
+    else:
+        log.info("%s", text)
+
+
+def suggest_groups(fitted_rows: pl.DataFrame, names: Sequence[str]) -> None:
+    """Log which columns look like groups of rows, whose values are more certain than those of rows."""
+    if fitted_rows.height > EXACT_UP_TO:
+        for column in group_columns(fitted_rows, names)[:3]:
+            log.info(
+                "column %r looks like %d groups of rows; values(..., groups=) of it values each as a "
+                "whole, more certainly and in less time than rows",
+                column.name,
+                column.groups,
+            )
 
 
 def uses_gains(
@@ -167,6 +223,7 @@ def _corrected(
         points=len(values.values),
         permutations=checked_orders(config.permutations, method=config.semivalue),
         generator=context.generator(seed=config.seed, study="values", block=1),
+        rows=context.pool,
         progress=context.progress,
     )
     return replace(
@@ -186,6 +243,7 @@ def _estimated(
         config,
         points=players,
         permutations=config.permutations,
+        rows=context.pool,
         generator=context.generator(seed=config.seed, study="values", block=0),
         progress=context.progress,
     )

@@ -1,18 +1,19 @@
 """Sampler `auto`: the one whose standard error is least for the budget, by a short pilot.
 
-Up to `EXACT_UP_TO` rows it is `stratified`, whose only error is that of sampling. For more, every
-sampler that can draw two rounds within the budget draws about a twentieth of its rounds, and the one
-with the least mean squared standard error x cost goes on. Costs are counted in evaluations of the
-utility, not in seconds, so that the same settings give the same values on every machine.
+Up to `EXACT_UP_TO` rows it is `stratified`, whose only error is that of sampling. For more, and for
+groups of more, every sampler that can draw two rounds within a tenth of the budget draws about a
+twentieth of its rounds, and the one with the least mean squared standard error x cost goes on. Costs
+are counted in evaluations of the utility, not in seconds, so that the same settings give the same
+values on every machine.
 
-The budget of `auto` is that of the `permutations` for tables of up to 2,000 rows; for more it grows
-with the square root of the rows only, since one evaluation takes longer the more rows there are:
+The budget of `auto` is that of the `permutations` for tables of up to 2,000 rows; for more it
+falls with the square root of the rows, since one evaluation takes longer the more rows there are:
 
     evaluations = permutations x rows x min(1, (2,000 / rows)^1.5)
 """
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -22,11 +23,13 @@ from torch import Tensor
 from modelpred.errors import InvalidInput
 from modelpred.metrics import Vector
 from modelpred.studies.gain_sampling import Gains, GainSampler
+from modelpred.studies.regression_sampling import SMALLEST, RegressionSampler
 from modelpred.studies.sampling import Game, Sampler, SamplerName, Utility, make_sampler
 
 EXACT_UP_TO = 1000  # rows: samplers without a model of each row take seconds
 FULL_BUDGET_UP_TO = 2000  # rows
 GAINS_COST = 100  # evaluations in the time of the gains of all rows by one model, as measured
+MOST_REGRESSED = 2000  # players, whose regression takes a second
 PILOT = 20  # one of so many rounds
 FEWEST = 2  # rounds, for standard errors
 
@@ -96,9 +99,7 @@ def planned(
             )
         cost = GAINS_COST * gains.evaluations(1)
         return Planned(name, gains, max(FEWEST, round(permutations * points / cost)), cost)
-    sampler = make_sampler(
-        name, size_probabilities=size_probabilities, ends=ends, small=small, generator=generator
-    )
+    sampler = _any_game_sampler(name, size_probabilities, ends, small, generator)
     each = sampler.orders_a_round
     if permutations < each or permutations % each:
         raise InvalidInput(
@@ -106,6 +107,25 @@ def planned(
             "with its reverse"
         )
     return Planned(name, sampler, permutations // each, sampler.evaluations(1))
+
+
+def _any_game_sampler(
+    name: SamplerName,
+    size_probabilities: Vector,
+    ends: Float[Tensor, " 2"],
+    small: float | None,
+    generator: np.random.Generator,
+) -> Sampler:
+    if name != "regression":
+        return make_sampler(
+            name, size_probabilities=size_probabilities, ends=ends, small=small, generator=generator
+        )
+    if not SMALLEST <= len(size_probabilities) <= MOST_REGRESSED:
+        raise InvalidInput(
+            f"the sampler regression is for {SMALLEST} to {MOST_REGRESSED:,} players, got "
+            f"{len(size_probabilities):,}; use auto, or value groups of rows"
+        )
+    return RegressionSampler(size_probabilities, ends, generator=generator)
 
 
 def chosen(
@@ -134,22 +154,21 @@ def chosen(
     points = len(size_probabilities)
     evaluations = budget_of(permutations, points=points)
     possible: list[Planned] = []
-    names: tuple[SamplerName, ...] = ("gains", *(("reuse",) if reuse else ()), "stratified")
+    names: tuple[SamplerName, ...] = ("gains", "regression", "reuse", "stratified")
+    usable = {"regression": SMALLEST <= points <= MOST_REGRESSED, "reuse": reuse}
     for name, own in zip(names, generator.spawn(len(names)), strict=True):
-        sampler: Sampler | None
+        sampler: Sampler | None = None
         if name == "gains":
             sampler = gain_sampler(utility, size_probabilities, own)
-        else:
-            sampler = make_sampler(
-                name, size_probabilities=size_probabilities, ends=ends, small=small, generator=own
-            )
+        elif usable.get(name, True):
+            sampler = _any_game_sampler(name, size_probabilities, ends, small, own)
         if sampler is not None:
             cost = sampler.evaluations(1) * (GAINS_COST if name == "gains" else 1)
             possible.append(Planned(name, sampler, int(evaluations / cost), cost))
-    affordable = [each for each in possible if each.rounds >= FEWEST]
+    affordable = [each for each in possible if PILOT * FEWEST * each.cost <= 2 * evaluations]
     if not affordable:
         least = min(possible, key=lambda each: each.cost)
-        affordable = [Planned(least.name, least.sampler, FEWEST, least.cost)]
+        affordable = [replace(least, rounds=max(FEWEST, least.rounds))]
     best = affordable[0] if len(affordable) == 1 else _by_pilot(affordable, game)
     log.info(
         "values of %d rows: sampler %s, a budget of %d evaluations", points, best.name, evaluations

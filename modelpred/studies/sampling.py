@@ -14,6 +14,7 @@ gives to size k (semivalues.py), N the number of points and v the utility.
                   ten, 99.8%). They are sampled with short orders, which together contain every
                   point once and cost as many evaluations as a long order
     gains         gains of all rows from the model of each subset (gain_sampling.py)
+    regression    random subsets, each used for all points, less a linear fit (regression_sampling.py)
     reuse         for Banzhaf: subsets that contain each point with probability 1/2. A value is the
                   mean of v with the point minus the mean without it, so each evaluation is used for
                   all points ("maximum sample reuse", Wang and Jia 2023)
@@ -51,7 +52,9 @@ MOST_LOST = 0.2  # largest share of a point's probability that failed models may
 FEWEST_POSITIONS = 10
 
 Utility = Callable[[Num[Tensor, "subsets points"]], Float[Tensor, " subsets"]]
-SamplerName = Literal["auto", "stratified", "antithetic", "permutation", "reuse", "gains"]
+SamplerName = Literal[
+    "auto", "stratified", "antithetic", "permutation", "reuse", "regression", "gains"
+]
 
 
 class UndefinedUtility(InvalidInput):

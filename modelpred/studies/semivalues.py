@@ -142,6 +142,7 @@ def estimate_values(
     generator: np.random.Generator,
     semivalue: Semivalue | None = None,
     sampler: SamplerName = "stratified",
+    rows: int | None = None,
     small: float | None = None,
     stopping: StoppingRule | None = None,
     progress: Progress = silent,
@@ -158,6 +159,7 @@ def estimate_values(
         semivalue: default Shapley.
         sampler: how subsets are drawn, see sampling.py and gain_sampling.py; `reuse` only for Banzhaf,
             `auto` see sampler_choice.py.
+        rows: of the pool, if the players are groups of them; `auto` depends on it.
         small: share of positions with short orders if stratified, see `make_sampler`.
         stopping: when to stop before the budget is used.
         progress: called with (evaluations done, total, "values").
@@ -185,7 +187,7 @@ def estimate_values(
         "small": small,
         "generator": generator,
     }
-    if sampler == "auto" and points > EXACT_UP_TO:
+    if sampler == "auto" and (rows or points) > EXACT_UP_TO:
         plan = chosen(utility, game, reuse=kind.name == "banzhaf", **settings)
     else:
         name: SamplerName = "stratified" if sampler == "auto" else sampler

@@ -63,8 +63,8 @@ class ValuationConfig(BaseModel):
         semivalue: shapley, banzhaf, beta_shapley or leave_one_out.
         alpha: of beta_shapley; larger values give small subsets more weight.
         beta: of beta_shapley; larger values give large subsets more weight.
-        sampler: how subsets are drawn; reuse is for banzhaf, gains for linear models with one score;
-            auto is stratified up to 1,000 rows (sampler_choice.py).
+        sampler: how subsets are drawn; reuse is for banzhaf, gains for linear models with one score,
+            regression for up to 2,000 players; auto is stratified up to 1,000 rows (sampler_choice.py).
         permutations: budget in random orders, of one or two evaluations per point each; `auto` spends
             less on more than 2,000 rows.
         truth_permutations: number of other orders with exact retraining; 0: none.
@@ -106,6 +106,7 @@ def values_of(
     *,
     points: int,
     permutations: int,
+    rows: int | None = None,
     generator: np.random.Generator,
     progress: Callable[[int, int, str], None],
 ) -> Values:
@@ -121,6 +122,7 @@ def values_of(
         generator=generator,
         semivalue=kind,
         sampler=config.sampler,
+        rows=rows,
         small=config.small,
         stopping=StoppingRule(error=config.error, reliability=config.reliability),
         progress=progress,
@@ -226,6 +228,7 @@ def _values(
         config,
         points=len(members),
         permutations=config.permutations if refit else config.truth_permutations,
+        rows=context.pool,
         generator=context.generator(seed=config.seed, study=STUDY, block=int(refit is None)),
         progress=lambda done, total, what: context.progress(done, total, f"{what}: {name}"),
     )
