@@ -36,6 +36,9 @@ from modelpred.targets.scoring import scored
 
 HARD = "correct"
 ROUNDING = 1e-12
+DIFFERENCE_BYTES = (
+    16 * 2**20
+)  # of an array [points, test rows] whose differences are formed at once
 
 Measure = Callable[[Tensor, Tensor], Tensor]
 """(scores [subsets, rows, outputs], labels [rows]) -> a score of each row, [subsets, rows]"""
@@ -50,7 +53,7 @@ class Memorization:
         soft: memorization of every training row [points].
         hard: memorization by right and wrong; None for a regression.
         influence: soft influence of training rows on test rows [points, test rows].
-        hard_influence: influence by right and wrong; None for a regression.
+        hard_influence: influence by right and wrong; None for a regression, or if not asked for.
         inside: number of subsets with each row [points].
         subsets: number of subsets.
     """
@@ -129,14 +132,21 @@ class Estimator:
 
     Args:
         context: the training rows, the test rows and the family.
+        hard_influence: whether to estimate the influence by right and wrong, too.
     """
 
-    def __init__(self, context: StudyContext) -> None:
+    def __init__(self, context: StudyContext, *, hard_influence: bool = True) -> None:
         self.context = context
         classes = context.points.classes
         self.measures = measures(context.model, classes=classes)
-        test = len(context.test_points.labels)
-        self.sums = {name: _Sums(context.pool, test) for name in self.measures}
+        self.test_points = {
+            name: context.test_points if hard_influence or name != HARD else None
+            for name in self.measures
+        }
+        self.sums = {
+            name: _Sums(context.pool, 0 if points is None else len(points.labels))
+            for name, points in self.test_points.items()
+        }
         self.inside = torch.zeros(context.pool, dtype=torch.float64)
         self.subsets = 0
 
@@ -151,10 +161,9 @@ class Estimator:
         member = weights.to(torch.float64)
         model = self.context.model
         for name, measure in self.measures.items():
-            own, test = (
-                _measured(model, measure, parameters, points)
-                for points in (self.context.points, self.context.test_points)
-            )
+            own = _measured(model, measure, parameters, self.context.points)
+            points = self.test_points[name]
+            test = own[:, :0] if points is None else _measured(model, measure, parameters, points)
             self.sums[name].add(member, own, test)
         self.inside += member.sum(0)
         self.subsets += len(weights)
@@ -164,20 +173,29 @@ class Estimator:
         soft = next(name for name in self.measures if name != HARD)
         own, test = self._differences(soft)
         hard = self._differences(HARD) if HARD in self.measures else (None, None)
-        return Memorization(soft, own, hard[0], test, hard[1], self.inside.numpy(), self.subsets)
+        hard_influence = None if self.test_points.get(HARD) is None else hard[1]
+        inside = self.inside.numpy()
+        return Memorization(soft, own, hard[0], test, hard_influence, inside, self.subsets)
 
     def _differences(self, name: str) -> tuple[Differences, Differences]:
         sums, count = self.sums[name], self.inside.numpy()
         own = _difference(
             sums.own[:, 0].numpy(), sums.own[:, 1].numpy(), count, self.subsets, hard=name == HARD
         )
-        test = _difference(
-            sums.test_inside.numpy(),
-            sums.test_all[:, None].numpy(),
-            count[:, None],
-            self.subsets,
-            hard=name == HARD,
-        )
+        shape = tuple(sums.test_inside.shape[1:])
+        test = Differences(np.empty(shape), np.empty(shape), np.empty(shape))
+        width = max(1, DIFFERENCE_BYTES // (8 * max(1, shape[0])))
+        for first in range(0, shape[1], width):
+            columns = slice(first, first + width)
+            block = _difference(
+                sums.test_inside[..., columns].numpy(),
+                sums.test_all[:, None, columns].numpy(),
+                count[:, None],
+                self.subsets,
+                hard=name == HARD,
+            )
+            for whole, part in zip(vars(test).values(), vars(block).values(), strict=True):
+                whole[:, columns] = part
         return own, test
 
 

@@ -146,7 +146,7 @@ def estimated(config: MemorizationConfig, context: StudyContext) -> Memorization
 
     The subsets are those of the study. Failed models are excluded.
     """
-    estimator = Estimator(context)
+    estimator = Estimator(context, hard_influence=False)
     refit = context.refits[context.subject]
     for _, weights in _drawn(config, context, halves=1):
         estimator.add(weights, refitted(refit, weights, context))

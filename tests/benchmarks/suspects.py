@@ -125,7 +125,8 @@ def measure(quick: bool) -> Iterable[Figure]:
                 if "number" in name
                 else "share"
             )
-            yield Figure(name, float(np.mean(values)), unit, len(values), min(values), max(values))
+            mean = float(np.clip(np.mean(values), min(values), max(values)))  # of equal numbers
+            yield Figure(name, mean, unit, len(values), min(values), max(values))
 
 
 def one_run(

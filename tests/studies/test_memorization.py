@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from modelpred.errors import InvalidInput
 from modelpred.refits import Retraining
-from modelpred.studies import memorization
+from modelpred.studies import feldman, memorization
 from modelpred.studies.feldman import Estimator, draw_share, measures
 from modelpred.studies.memorization import MemorizationConfig
 from modelpred.studies.utility import StudyContext, write_result
@@ -63,6 +63,22 @@ def test_estimates_are_the_plain_loop(context):
                 expected = float(seen[inside, z].mean() - seen[~inside, z].mean())
                 assert influence.mean[i, z] == pytest.approx(expected, abs=1e-10)
     assert (found.inside == weights.sum(dim=0).numpy()).all()
+
+
+def test_blocks_of_test_rows_and_what_is_left_out_change_no_number(context, monkeypatch):
+    weights = drawn(40, context.pool)
+    parameters = context.truth(weights)
+    whole = estimated(context, weights)
+    monkeypatch.setattr(feldman, "DIFFERENCE_BYTES", 8 * context.pool * 7)  # seven rows at once
+    soft = Estimator(context, hard_influence=False)
+    soft.add(weights, parameters)
+    for found in (estimated(context, weights), soft.estimate()):
+        for one, other in zip(
+            vars(found.influence).values(), vars(whole.influence).values(), strict=True
+        ):
+            assert np.array_equal(one, other, equal_nan=True)
+        assert np.array_equal(found.soft.mean, whole.soft.mean, equal_nan=True)
+    assert soft.estimate().hard_influence is None
 
 
 def test_forms_of_the_families(context):
