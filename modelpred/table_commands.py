@@ -80,7 +80,12 @@ def run(
 
     Makes the folder NAME-modelpred with params.yaml, the results and the report, and prints the answers.
     """
-    from modelpred.check.project import Options, prepare_project, time_words  # noqa: PLC0415
+    from modelpred.check.project import (  # noqa: PLC0415
+        Options,
+        prepare_project,
+        skipped_studies,
+        time_words,
+    )
     from modelpred.errors import InvalidInput  # noqa: PLC0415
     from modelpred.run_summary import read_summary  # noqa: PLC0415
 
@@ -88,7 +93,7 @@ def run(
     talk = Terminal(quiet=quiet or as_json)
     try:
         if source is None:
-            folder, words = project, ["-m", "flows.run"]
+            folder, skipped = project, skipped_studies(project)
         else:
             options = Options(
                 source=source, label=label, row_id=row_id, group=group, drop=tuple(drop or ()),
@@ -96,8 +101,8 @@ def run(
                 max_points=max_points, delimiter=delimiter, model=model, C=C, minutes=minutes,
             )  # fmt: skip
             prepared = prepare_project(options, out, tell=talk.say, bar=talk.bar)
-            folder = prepared.folder
-            words = ["-m", "flows.run", *(f"--skip={study}" for study in prepared.skipped)]
+            folder, skipped = prepared.folder, prepared.skipped
+        words = ["-m", "flows.run", *(f"--skip={study}" for study in skipped)]
         _run_stages(folder, words, quiet=talk.quiet)
         summary = read_summary(folder)
     except InvalidInput as error:

@@ -278,6 +278,14 @@ def prepare_project(
     return Prepared(folder, proposal.plan.skipped)
 
 
+def skipped_studies(folder: Path) -> tuple[str, ...]:
+    """The studies that the plan of a folder leaves out; none if the folder has no plan."""
+    path = folder / PLAN
+    if not path.is_file():
+        return ()
+    return tuple(parse_json(read_file(path, again=""), path, again="remove it")["skipped"])
+
+
 def _known_plan(folder: Path) -> dict[str, Any] | None:
     """The plan of an earlier run; None if the folder is new or empty.
 
