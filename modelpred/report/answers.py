@@ -105,7 +105,10 @@ def _labels(question: str, inputs: ReportInputs, result: StudyResult) -> Answer:
         f"{count(result.metrics['wrong_low'])} to {count(result.metrics['wrong_high'])}). "
         f"{count(int(result.tables['suspects']['cutoff'].sum()))} rows are worth a look, these first:"
     )
-    note = "A label that looks wrong can be right: a rare case looks the same. Check by hand."
+    note = (
+        "A label that looks wrong can be right: a rare case looks the same. Check by hand. The interval "
+        "does not contain the models' own errors."
+    )
     return Answer(question, words, items, note, "labels")
 
 

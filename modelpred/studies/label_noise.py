@@ -21,8 +21,8 @@ with one rate for all, most labels of a rare class are suspicious, because more 
 class have come there than the rare class has.
 
 The 95% interval of the number is that of the profile likelihood of the rate, widened by the variance
-of the number at known rates. The models' own errors are not in it; on simulated tables it contains
-the true number in 95% of the cases (docs/uncertainty.md).
+of the number at known rates. The models' own errors are not in it, so it can contain the true number
+less often: on adult the number is 10 to 14% too low, and the interval misses it (docs/values.md).
 """
 
 import math
