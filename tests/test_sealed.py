@@ -168,6 +168,8 @@ ALLOWED = {
     "modelpred/memory.py": "/proc",
     "modelpred/api/files.py": "the digest of a file",
     "modelpred/studies/matrix_files.py": "matrices of users",
+    "modelpred/check/project.py": "settings that it has just written as JSON",
+    "modelpred/page/app.py": "its installed files",
     "flows/stale_runs.py": "DVC's own lock file",
     "flows/publish.py": "digests, and DVC's answer",
     "flows/grid.py": "the digest of params.yaml",

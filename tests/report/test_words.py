@@ -1,5 +1,6 @@
 """Names of rows, versions and columns are shown as they are: no sign of theirs is markup."""
 
+import sys
 import tempfile
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -105,7 +106,9 @@ def test_a_figure_is_drawn_whatever_rows_and_versions_are_called(drawn_names):
 
 
 @pytest.mark.parametrize("name", ["[/x]", "v[red]1", "[bold]", "$a$ [link=x]y"])
-def test_progress_shows_words_in_brackets(capsys, name):
+def test_progress_shows_words_in_brackets(capsys, monkeypatch, name):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)  # elsewhere nothing is shown
+    monkeypatch.setenv("TERM", "xterm")
     with Progress(name) as progress:
         progress(1, 2, name)
     assert name in capsys.readouterr().err
