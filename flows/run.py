@@ -73,7 +73,7 @@ class Stage:
 
 def stages() -> tuple[Stage, ...]:
     """The stages in the order in which they run."""
-    drawn = ("fit", "validation", "test", "grown", "seed")
+    drawn = ("fit", "validation", "test", "grown", "scale", "seed")
     studies = tuple(
         Stage(
             f"studies@{study}",

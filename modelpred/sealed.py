@@ -129,10 +129,11 @@ def read_seal(folder: Path, *, again: str) -> dict[str, str]:
 
 def parse_seal(content: bytes, path: Path, *, again: str) -> dict[str, str]:
     """The hashes in the content of a seal, by name; InvalidInput where it is none."""
-    lines = content.decode("utf-8", errors="replace").splitlines()
+    # Not splitlines: a damaged line end can be another character that it takes for one.
+    *lines, rest = content.decode("utf-8", errors="replace").split("\n")
     matches = [_LINE.fullmatch(line) for line in lines]
     hashes = {match[2]: match[1] for match in matches if match}
-    if not hashes or len(hashes) != len(lines):
+    if not hashes or len(hashes) != len(lines) or rest:
         raise refuse(path, "it is no list of hashes and names", again=again)
     return hashes
 
