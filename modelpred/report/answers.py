@@ -103,7 +103,7 @@ def _labels(question: str, inputs: ReportInputs, result: StudyResult) -> Answer:
     words = (
         f"About {_wrong(result)} of {count(len(inputs.dataset.row_ids))} (95% interval "
         f"{count(result.metrics['wrong_low'])} to {count(result.metrics['wrong_high'])}). "
-        f"{count(int(result.tables['suspects']['cutoff'].sum()))} rows are worth a look, these first:"
+        f"{count(int(result.tables['suspects']['cutoff'].sum()))} rows are worth a look; the most suspicious:"
     )
     note = (
         "A label that looks wrong can be right: a rare case looks the same. Check by hand. The interval "
