@@ -147,6 +147,14 @@ def _log_odds(parts: _Parts, logs: Vector, labels: NDArray[np.int64]) -> Vector:
     return np.logaddexp.reduce(others, axis=1) - right
 
 
+def _ends_of_bins(rows: int) -> list[int]:
+    """Where bins of about equal size end, the same from both sides: no class is the first."""
+    bins = min(BINS, rows)
+    bins -= bins % 2 == 0  # an odd number has a middle bin
+    half = [place * rows // bins for place in range(1, bins // 2 + 1)]
+    return [*half, *(rows - end for end in reversed(half))]
+
+
 class _Noise:
     """The penalised likelihood of the model, with rows of two classes in bins."""
 
@@ -159,7 +167,7 @@ class _Noise:
 
     def _bin(self) -> None:
         odds = self.logs[:, 1] - self.logs[:, 0]
-        parts = np.array_split(np.argsort(odds, kind="stable"), min(BINS, len(odds)))
+        parts = np.split(np.lexsort((self.labels, odds)), _ends_of_bins(len(odds)))
         means = np.array([odds[part].mean() for part in parts])
         ones = np.array([self.labels[part].sum() for part in parts], dtype=np.float64)
         sizes = np.array([len(part) for part in parts], dtype=np.float64)
