@@ -63,7 +63,7 @@ def suspects(
     model: Model = "auto",
     C: Strength = "auto",  # noqa: N803 - the name that every library gives it
     forest: Annotated[
-        bool, typer.Option("--forest", help="Also ask a random forest, which takes longer.")
+        bool, typer.Option("--forest", help="Also use a random forest, which takes longer.")
     ] = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -136,7 +136,8 @@ def values(
 ) -> None:
     """Estimate what each row, or each group of rows, does for the predictions of test rows.
 
-    A value is the mean change of the test loss when the row joins a random part of the others (Shapley).
+    A value is by how much the test loss falls, on average, when the row joins a random part of the others
+    (Shapley): positive values help.
     Values within two standard errors of zero are marked: they cannot be told from zero.
     """
     from modelpred.check.project import Options  # noqa: PLC0415

@@ -44,7 +44,7 @@ Minutes = Annotated[
     float, typer.Option(help="About how long the run may take on this machine.", min=0.5)
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print only the answer, or errors.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
 
 
 def run(
