@@ -78,7 +78,7 @@ def rivals(
     """Return every cheap refit that is defined for the family, by name, cheapest first.
 
     The model of all rows is trained here, to the tolerance; the linear datamodel is fitted on the
-    bank's fit rows.
+    bank's fit rows, and left out without any.
     Families without a stationary model of all rows (mlp) have no influence function and no Newton
     step, so that these three are left out there (see `modelpred.refits.influence`); they have the
     model of all rows fine-tuned on the subset instead.
@@ -94,6 +94,8 @@ def rivals(
             f"{float(trained.gradient_norm[0]):.1e}; scale the features or lower C"
         )
     found = expansions(model, points, trained.parameters[0], tolerance=tolerance)
+    if not len(fit_weights):  # a predictor of Newton directions is fitted without any
+        return found
     datamodel = LinearDatamodel.fit(fit_weights, fit_parameters)
     return {**found, datamodel.name: datamodel}
 

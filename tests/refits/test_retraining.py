@@ -59,6 +59,13 @@ def test_rivals_are_all_there_and_none_is_worse_than_no_change(case):
     assert errors["newton_step"] < errors["influence"]
 
 
+def test_without_trained_subsets_there_is_no_linear_datamodel(case):
+    nothing = case.weights(0)
+    table = rivals(case.model, case.points, nothing, case.truth(nothing))
+    assert "linear_datamodel" not in table
+    assert "newton_step" in table
+
+
 def test_a_network_has_the_rivals_that_are_defined_for_it(logistic):
     network = target_model("mlp", hidden=2, steps=5)
     weights = logistic.weights(20, high=2)
