@@ -8,7 +8,7 @@ import polars as pl
 
 from modelpred.report.blocks import Block, Cell, Column, Folded, Table, Text
 from modelpred.report.inputs import ReportInputs
-from modelpred.report.methods import in_order, is_predictor, look
+from modelpred.report.methods import in_order, look, predictor_rows, rows_by_method
 from modelpred.report.words import count, microseconds, number, number_interval, percent
 from modelpred.studies.utility import StudyResult
 
@@ -91,8 +91,7 @@ def _responsible_table(inputs: ReportInputs, result: StudyResult) -> Table:
 
 
 def _method_table(result: StudyResult) -> Table:
-    by_method = {row["method"]: row for row in result.tables["methods"].iter_rows(named=True)}
-    order = in_order(list(by_method))
+    by_method = rows_by_method(result.tables["methods"])
     highest = max((row["spearman"] for row in by_method.values() if row["spearman"]), default=None)
     rows = [
         [
@@ -105,7 +104,7 @@ def _method_table(result: StudyResult) -> Table:
             Cell(percent(row["above"])),
             Cell(microseconds(1e6 * row["seconds"])),
         ]
-        for method, row in ((method, by_method[method]) for method in order)
+        for method, row in by_method.items()
     ]
     return Table(
         "Agreement of every method with removing each row and retraining",
@@ -120,20 +119,15 @@ def _method_table(result: StudyResult) -> Table:
         "quantiles over coefficients. ModelPred: derivatives of the refined prediction. Unrefined: "
         "derivatives of the plain prediction. Removals and refined: predictions without each row, "
         "without and with Newton steps.",
-        highlighted=_predictor_rows(order),
+        highlighted=predictor_rows(by_method),
     )
-
-
-def _predictor_rows(methods: list[str]) -> frozenset[int]:
-    return frozenset(index for index, method in enumerate(methods) if is_predictor(method))
 
 
 def _flip_methods(result: StudyResult) -> list[Table]:
     """Small sets of rows whose removal flips a prediction, by method; empty for a regression."""
-    methods = {row["method"]: row for row in result.tables["flip_methods"].iter_rows(named=True)}
+    methods = rows_by_method(result.tables["flip_methods"])
     if not methods:
         return []
-    order = in_order(list(methods))
     rows = [
         [
             Cell(look(method).label),
@@ -142,7 +136,7 @@ def _flip_methods(result: StudyResult) -> list[Table]:
             Cell(number(row["size"])),
             Cell(microseconds(1e6 * row["seconds"])),
         ]
-        for method, row in ((method, methods[method]) for method in order)
+        for method, row in methods.items()
     ]
     common = next(iter(methods.values()))["common"]
     return [
@@ -158,7 +152,7 @@ def _flip_methods(result: StudyResult) -> list[Table]:
             rows,
             note="The effect of each set of rows is predicted, and then checked by retraining once. Rows "
             f"removed: mean over the {count(common)} test rows with a confirmed flip by every method.",
-            highlighted=_predictor_rows(order),
+            highlighted=predictor_rows(methods),
         )
     ]
 

@@ -10,7 +10,7 @@ import polars as pl
 from modelpred.report.blocks import Block, Cell, Column, Figure, Folded, Panel, Table, Text
 from modelpred.report.figures import reliability
 from modelpred.report.inputs import ReportInputs
-from modelpred.report.methods import in_order, is_predictor, look
+from modelpred.report.methods import look, predictor_rows, rows_by_method
 from modelpred.report.words import (
     count,
     microseconds,
@@ -36,7 +36,7 @@ def calibration_blocks(inputs: ReportInputs, result: StudyResult) -> list[Block]
         "Accuracy against confidence (probability of the most likely class), with 95% Wilson "
         "intervals of each bin. Grey bars show the number of test rows in a bin. The points of a "
         "calibrated model are on the line.",
-        [_panel(row, bins.filter(pl.col("method") == row["method"])) for row in _rows(summary)],
+        [_panel(row, bins.filter(method=row["method"])) for row in summary.to_dicts()],
     )
     return [
         *_words(result),
@@ -50,10 +50,6 @@ def calibration_blocks(inputs: ReportInputs, result: StudyResult) -> list[Block]
     ]
 
 
-def _rows(table: pl.DataFrame) -> list[dict[str, Any]]:
-    return table.to_dicts()
-
-
 def _panel(row: Mapping[str, Any], bins: pl.DataFrame) -> Panel:
     total = count(float(bins["count"].sum()))
     words = f"expected calibration error {number(row['ece_width'])} over {total} test rows"
@@ -62,7 +58,7 @@ def _panel(row: Mapping[str, Any], bins: pl.DataFrame) -> Panel:
 
 def _words(result: StudyResult) -> list[Text]:
     """The log-likelihood before and after averaging, and with retrained models."""
-    scores = {row["method"]: row["nll"] for row in _rows(result.tables["summary"])}
+    scores = dict(result.tables["summary"].select("method", "nll").iter_rows())
     before, after = scores.get("full_model"), scores.get("predicted_bootstrap")
     if before is None or after is None:
         return []
@@ -78,7 +74,7 @@ def _words(result: StudyResult) -> list[Text]:
 def _summary_table(summary: pl.DataFrame) -> Table:
     best = {name: summary[name].min() for name in _QUALITIES}
     rows: list[list[Cell]] = []
-    for row in _rows(summary):
+    for row in summary.iter_rows(named=True):
         cells = [Cell(look(row["method"]).label)]
         for name in _QUALITIES:
             noise = row.get(name.replace("ece", "noise")) if name.startswith("ece") else None
@@ -93,12 +89,8 @@ def _summary_table(summary: pl.DataFrame) -> Table:
         "calibrated model would have on this number of rows. Temperature scaling needs labels: the "
         "temperature of each half of the test rows is fitted to the other half. Laplace: models "
         "drawn around the model of all rows by its Hessian.",
-        highlighted=_predictor_rows(summary["method"].to_list()),
+        highlighted=predictor_rows(summary["method"]),
     )
-
-
-def _predictor_rows(methods: list[str]) -> frozenset[int]:
-    return frozenset(index for index, method in enumerate(methods) if is_predictor(method))
 
 
 def _ratio(value: float | None) -> str:
@@ -107,8 +99,7 @@ def _ratio(value: float | None) -> str:
 
 def _spread_table(result: StudyResult) -> Table:
     """The bootstrap of every method, compared with retraining on the same resamples."""
-    by_method = {row["method"]: row for row in _rows(result.tables["refits"])}
-    order = in_order(list(by_method))
+    by_method = rows_by_method(result.tables["refits"])
     nearest = min((row["endpoint_error"] for row in by_method.values()), default=None)
     lowest = min((row["nll"] for row in by_method.values()), default=None)
     rows = [
@@ -124,7 +115,7 @@ def _spread_table(result: StudyResult) -> Table:
             Cell(number(row["endpoint_error_95"], 2)),
             Cell(microseconds(1e6 * row["seconds"])),
         ]
-        for method, row in ((method, by_method[method]) for method in order)
+        for method, row in by_method.items()
     ]
     heads = ("Log loss", "Spread / retrained spread", "Spreads within 5%")
     return Table(
@@ -140,7 +131,7 @@ def _spread_table(result: StudyResult) -> Table:
         "over rows; 1 is correct. Endpoint error: difference in probability between the ends of "
         "predicted and retrained 90% intervals. "
         f"Retraining took {microseconds(1e6 * result.metrics['truth_seconds'])}.",
-        highlighted=_predictor_rows(order),
+        highlighted=predictor_rows(by_method),
     )
 
 
@@ -156,7 +147,7 @@ def _parameter_tables(inputs: ReportInputs, result: StudyResult) -> list[Table]:
             Cell(number_interval(row["true_low"], row["true_high"])),
             Cell("yes" if row["low"] <= 0 <= row["high"] else "no"),
         ]
-        for row in _rows(largest)
+        for row in largest.iter_rows(named=True)
     ]
     heads = ("All rows", "90% interval, predicted", "90% interval, retrained")
     return [
@@ -180,22 +171,16 @@ def _coverage_tables(result: StudyResult) -> list[Table]:
     coverage = result.tables["coverage"]
     if coverage.is_empty():
         return []
-    methods = in_order(coverage["method"].to_list())
-    by_name = {row["method"]: row for row in _rows(coverage)}
+    by_method = rows_by_method(coverage)
     rows = [
         [
             Cell(look(method).label),
             *(
-                Cell(
-                    percent(by_name[method][part]),
-                    percent_interval(
-                        by_name[method][f"{part}_low"], by_name[method][f"{part}_high"]
-                    ),
-                )
+                Cell(percent(row[part]), percent_interval(row[f"{part}_low"], row[f"{part}_high"]))
                 for part in ("probabilities", "parameters")
             ),
         ]
-        for method in methods
+        for method, row in by_method.items()
     ]
     tables = count(coverage["tables"][0])
     return [
@@ -209,6 +194,6 @@ def _coverage_tables(result: StudyResult) -> list[Table]:
             "are biased; compare predicted with retrained. Parameters drawn with any penalty have "
             "intervals for the true values. The predictor was not fitted to these tables, so its "
             "inputs are rows that it has not seen.",
-            highlighted=_predictor_rows(methods),
+            highlighted=predictor_rows(by_method),
         )
     ]

@@ -16,7 +16,7 @@ from modelpred.report.figures import (
     size_classes,
 )
 from modelpred.report.inputs import ReportInputs
-from modelpred.report.methods import EXACT_METHODS, by_size, in_order, is_predictor, look
+from modelpred.report.methods import EXACT_METHODS, by_size, in_order, look, predictor_rows
 from modelpred.report.words import (
     count,
     microseconds,
@@ -170,7 +170,5 @@ def _edits_table(title: str, metrics: Mapping[str, Any], methods: list[str]) -> 
         + timing_words(busy=any(metrics[method].get("busy") for method in methods))
         if subsets
         else "",
-        highlighted=frozenset(
-            index for index, method in enumerate(methods) if is_predictor(method)
-        ),
+        highlighted=predictor_rows(methods),
     )

@@ -24,8 +24,9 @@ from modelpred.report.methods import (
     design_words,
     in_order,
     is_other,
-    is_predictor,
     look,
+    predictor_rows,
+    rows_by_method,
 )
 from modelpred.report.words import (
     count,
@@ -252,17 +253,15 @@ def _is_better(value: float | None, predictor: float | None, sign: float) -> boo
 def _design_table(inputs: ReportInputs, design: str) -> Table:
     assert inputs.fidelity is not None
     rows = inputs.fidelity.filter(pl.col("design") == design)
-    order = in_order(rows["method"].to_list())
-    by_method = {row["method"]: row for row in rows.iter_rows(named=True)}
-    compared = rows.filter(pl.col("method").is_in([m for m in order if m not in EXACT_METHODS]))
+    compared = rows.filter(~pl.col("method").is_in(EXACT_METHODS))
     best = {
         "parameter_error": compared["parameter_error"].min(),
         "test_loss_error": compared["test_loss_error"].min(),
         "spearman_within_size": compared["spearman_within_size"].drop_nans().max(),
     }
     body: list[tuple[Cell, ...]] = []
-    for method in order:
-        row = by_method[method]
+    by_method = rows_by_method(rows)
+    for method, row in by_method.items():
         marks = {name: method not in EXACT_METHODS and row[name] == best[name] for name in best}
         body.append(
             (
@@ -287,7 +286,7 @@ def _design_table(inputs: ReportInputs, design: str) -> Table:
         note=" ".join(
             filter(None, (_missing(rows), _seen(inputs, design), timing_words(busy=busy)))
         ),
-        highlighted=frozenset(index for index, method in enumerate(order) if is_predictor(method)),
+        highlighted=predictor_rows(by_method),
     )
 
 

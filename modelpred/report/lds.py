@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from modelpred.report.blocks import Block, Cell, Column, Table, Text
 from modelpred.report.inputs import ReportInputs
-from modelpred.report.methods import EXACT_METHODS, in_order, is_predictor, look
+from modelpred.report.methods import EXACT_METHODS, in_order, look, predictor_rows
 from modelpred.report.words import count, number, number_interval
 from modelpred.studies.utility import StudyResult
 
@@ -54,8 +54,6 @@ def lds_blocks(_: ReportInputs, result: StudyResult) -> list[Block]:
             [Column("Method", numeric=False), *(Column(title) for title in FORMS.values())],
             body,
             note=note,
-            highlighted=frozenset(
-                index for index, method in enumerate(methods) if is_predictor(method)
-            ),
+            highlighted=predictor_rows(methods),
         ),
     ]

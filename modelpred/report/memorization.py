@@ -8,7 +8,7 @@ import polars as pl
 
 from modelpred.report.blocks import Block, Cell, Column, Folded, Table, Text
 from modelpred.report.inputs import ReportInputs
-from modelpred.report.methods import in_order, is_predictor, look
+from modelpred.report.methods import look, predictor_rows, rows_by_method
 from modelpred.report.valuation import row_cells
 from modelpred.report.words import count, microseconds, number, number_interval, percent
 from modelpred.studies.utility import StudyResult
@@ -96,20 +96,16 @@ def _influence_table(inputs: ReportInputs, influences: pl.DataFrame) -> list[Tab
 
 def _method_table(result: StudyResult) -> Table:
     soft = result.tables["methods"].filter(pl.col("form") == result.metrics["soft"])
-    by_method = {row["method"]: row for row in soft.iter_rows(named=True)}
-    order = in_order(list(by_method))
+    by_method = rows_by_method(soft)
     columns = ("same", "different", "top_different", "influence_different")
     best = {name: soft[name].max() for name in columns}
     rows = [
         [
             Cell(look(method).label),
-            *(
-                Cell(number(by_method[method][name]), best=by_method[method][name] == best[name])
-                for name in columns
-            ),
-            Cell(microseconds(1e6 * by_method[method]["seconds"])),
+            *(Cell(number(row[name]), best=row[name] == best[name]) for name in columns),
+            Cell(microseconds(1e6 * row["seconds"])),
         ]
-        for method in order
+        for method, row in by_method.items()
     ]
     ceiling = next(iter(by_method.values()))
     limits = ("ceiling", "top_ceiling", "influence_ceiling")
@@ -128,5 +124,5 @@ def _method_table(result: StudyResult) -> Table:
         rows,
         note="Pearson correlation with retraining on the same or on other subsets. Influence on "
         "tests: over all pairs of a training and a test row, on other subsets.",
-        highlighted=frozenset(index for index, method in enumerate(order) if is_predictor(method)),
+        highlighted=predictor_rows(by_method),
     )

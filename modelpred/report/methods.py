@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
 
 from modelpred.refits import EXACT
 
@@ -128,6 +131,17 @@ def _variant_words(variant: str) -> str:
 def in_order(methods: list[str]) -> list[str]:
     """The methods in the order of tables and legends: predictor, others, exact retraining."""
     return sorted(methods, key=lambda method: (not is_predictor(method), method in EXACT_METHODS))
+
+
+def rows_by_method(table: pl.DataFrame) -> dict[str, dict[str, Any]]:
+    """The rows of a table with one for each method, in the order of `in_order`."""
+    rows = {row["method"]: row for row in table.iter_rows(named=True)}
+    return {method: rows[method] for method in in_order(list(rows))}
+
+
+def predictor_rows(methods: Iterable[str]) -> frozenset[int]:
+    """Indices of the rows of the predictor and its variants, which tables highlight."""
+    return frozenset(index for index, method in enumerate(methods) if is_predictor(method))
 
 
 def design_words(design: str) -> str:

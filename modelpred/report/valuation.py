@@ -13,7 +13,7 @@ from modelpred.dataset.deviation import distances
 from modelpred.report.blocks import Block, Cell, Column, Figure, Folded, Table, Text
 from modelpred.report.figures import predicted_against_exact_values, ranked_values
 from modelpred.report.inputs import ReportInputs
-from modelpred.report.methods import in_order, is_predictor, look
+from modelpred.report.methods import look, predictor_rows, rows_by_method
 from modelpred.report.words import microseconds, number, number_interval, percent, plain
 from modelpred.studies.utility import StudyResult
 
@@ -132,13 +132,11 @@ def agreement(result: StudyResult) -> str:
 def _methods(result: StudyResult) -> list[Table]:
     """Agreement with the exact values, and time, of every method."""
     table, metrics = result.tables["methods"], result.metrics
-    by_method = {row["method"]: row for row in table.iter_rows(named=True)}
-    order = in_order(list(by_method))
+    by_method = rows_by_method(table)
     columns = ("spearman", "top_overlap", "bottom_overlap")
     best = {name: table[name].max() for name in columns}
     rows: list[list[Cell]] = []
-    for method in order:
-        row = by_method[method]
+    for method, row in by_method.items():
         marks = [row[name] is not None and row[name] == best[name] for name in columns]
         interval = number_interval(row["spearman_low"], row["spearman_high"])
         rows.append(
@@ -165,9 +163,7 @@ def _methods(result: StudyResult) -> list[Table]:
             [Column("Method", numeric=False), *map(Column, heads)],
             rows,
             note="Time: to value all rows, without the preparation of the method.",
-            highlighted=frozenset(
-                index for index, method in enumerate(order) if is_predictor(method)
-            ),
+            highlighted=predictor_rows(by_method),
         )
     ]
 
