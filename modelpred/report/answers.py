@@ -92,7 +92,7 @@ def _wrong(result: StudyResult) -> str:
 
 def _labels(question: str, inputs: ReportInputs, result: StudyResult) -> Answer:
     table = result.tables["suspects"].head(LISTED)
-    cells = row_cells(inputs.dataset, table["row_id"].cast(pl.String).to_list())
+    cells = row_cells(inputs, table["row_id"].cast(pl.String).to_list())
     items = [
         Item(name.text, f"{row_words(label, unusual)}; models {judgement(row, label.text, inputs)}")
         for row, (name, label, unusual) in zip(table.to_dicts(), cells, strict=True)
@@ -143,7 +143,7 @@ def _extremes(inputs: ReportInputs, table: pl.DataFrame | None, key: str) -> lis
     rows = [*ordered.head(shown).to_dicts(), *ordered.tail(shown).reverse().to_dicts()]
     if key == "group":
         return [Item(f"Group {plain(row['group'])}", _value_words(row)) for row in rows]
-    cells = row_cells(inputs.dataset, [str(row["row_id"]) for row in rows])
+    cells = row_cells(inputs, [str(row["row_id"]) for row in rows])
     return [
         Item(name.text, f"{_value_words(row)}; {row_words(label, unusual)}")
         for row, (name, label, unusual) in zip(rows, cells, strict=True)

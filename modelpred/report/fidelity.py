@@ -301,8 +301,7 @@ def _missing(rows: pl.DataFrame) -> str:
 
 
 def _seen(inputs: ReportInputs, design: str) -> str:
-    subsets = inputs.params.get("subsets")
-    fit = subsets.get("fit") if isinstance(subsets, Mapping) else None
+    fit = inputs.section("subsets").get("fit")
     if not isinstance(fit, Mapping):
         return ""
     if fit.get(design):

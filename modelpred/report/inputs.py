@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
+import numpy as np
 import polars as pl
+from jaxtyping import Float64
 from pydantic import BaseModel, ConfigDict, Field
 
 from modelpred.dataset import Dataset
+from modelpred.dataset.deviation import distances
 from modelpred.report.baseline import Baseline
 from modelpred.studies.utility import StudyResult
 
@@ -47,4 +51,19 @@ class ReportInputs:
     @property
     def config(self) -> ReportConfig:
         """The report's own section of the params."""
-        return ReportConfig.model_validate(self.params.get("report") or {})
+        return ReportConfig.model_validate(self.section("report"))
+
+    def section(self, name: str) -> Mapping[str, object]:
+        """A section of the params; empty if there is none."""
+        part = self.params.get(name)
+        return part if isinstance(part, Mapping) else {}
+
+    @cached_property
+    def positions(self) -> dict[str, int]:
+        """Position of each training row by its id."""
+        return {row_id: position for position, row_id in enumerate(self.dataset.row_ids)}
+
+    @cached_property
+    def deviations(self) -> Float64[np.ndarray, "points columns"]:
+        """How far each cell of the training rows lies from its column's usual."""
+        return distances(self.dataset.rows, self.dataset.column_names)

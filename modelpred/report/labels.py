@@ -66,7 +66,7 @@ def _finding(result: StudyResult) -> str:
 
 def _suspect_table(inputs: ReportInputs, result: StudyResult) -> Table:
     rows = result.tables["suspects"].head(inputs.config.rows)
-    cells_of = row_cells(inputs.dataset, rows["row_id"].cast(pl.String).to_list())
+    cells_of = row_cells(inputs, rows["row_id"].cast(pl.String).to_list())
     planted = {True: "planted", False: "original"}
     known = bool(result.metrics["planted"])
     body = [

@@ -46,7 +46,7 @@ def _agreement(metrics: dict[str, Any]) -> str:
 
 
 def _row_table(inputs: ReportInputs, rows: pl.DataFrame, what: str) -> Table:
-    cells_of = row_cells(inputs.dataset, rows["row_id"].to_list())
+    cells_of = row_cells(inputs, rows["row_id"].to_list())
     body = [
         [
             name,

@@ -6,7 +6,7 @@ date, so the same inputs give the same bytes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from modelpred.report.answers import answers, title
 from modelpred.report.blocks import Block, Figure, Folded, Section, Text, facts_table
-from modelpred.report.fidelity import fidelity_blocks, headline, verdict_table, verdicts
+from modelpred.report.fidelity import Verdict, fidelity_blocks, headline, verdict_table, verdicts
 from modelpred.report.figures import learning_curve
 from modelpred.report.inputs import ReportInputs
 from modelpred.report.methods import COLOURS, design_words
@@ -62,7 +62,7 @@ def sections(inputs: ReportInputs) -> list[Section]:
 
 def lede(inputs: ReportInputs) -> str:
     """The introduction: the model, the rows it was trained on, and its quality."""
-    dataset, targets = inputs.dataset, _section(inputs, "targets")
+    dataset, targets = inputs.dataset, inputs.section("targets")
     family = plain(targets.get("model", "target"))
     strength = "" if targets.get("C") is None else f", C = {plain(targets['C'])}"
     quality = "" if inputs.baseline is None else f" {inputs.baseline.sentence}"
@@ -102,7 +102,7 @@ def _fitted(inputs: ReportInputs) -> int | None:
     if isinstance(trained, Mapping):
         counts = cast("Mapping[str, Mapping[str, int]]", trained)
         return sum(row["subsets"] for name, row in counts.items() if name.startswith("fit-"))
-    asked = _section(inputs, "subsets").get("fit")
+    asked = inputs.section("subsets").get("fit")
     return sum(asked.values()) if isinstance(asked, Mapping) else None
 
 
@@ -116,7 +116,7 @@ def _times(inputs: ReportInputs) -> list[str]:
     fit = (
         "All answers above come from predicted models, unless they say retrained. The predictor was "
         f"fitted to {number_of}models trained on subsets of the training rows. A prediction takes "
-        f"{time_words(found[0].predictor['microseconds'])}. {_score(inputs)}"
+        f"{time_words(found[0].predictor['microseconds'])}. {_score(found)}"
     )
     sentences = [fit]
     edits = inputs.studies.get("edits")
@@ -129,9 +129,8 @@ def _times(inputs: ReportInputs) -> list[str]:
     return sentences
 
 
-def _score(inputs: ReportInputs) -> str:
+def _score(found: Sequence[Verdict]) -> str:
     """A sentence on the kinds of subsets where the predictor is better, equal or worse."""
-    found = verdicts(inputs.fidelity)
     parts: list[str] = []
     for outcome, words in (
         ("better", "more accurate than every other method on"),
@@ -146,11 +145,6 @@ def _score(inputs: ReportInputs) -> str:
 
 def _listed(names: list[str]) -> str:
     return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
-
-
-def _section(inputs: ReportInputs, name: str) -> Mapping[str, object]:
-    part = inputs.params.get(name)
-    return part if isinstance(part, Mapping) else {}
 
 
 def history_blocks(inputs: ReportInputs) -> list[Block]:

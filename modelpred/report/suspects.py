@@ -40,6 +40,5 @@ def _other(label: str, classes: tuple[str, ...]) -> str | None:
 
 
 def _probabilistic(inputs: ReportInputs) -> bool:
-    targets = inputs.params.get("targets")
-    family = FAMILIES.get(str(targets.get("model"))) if isinstance(targets, Mapping) else None
+    family = FAMILIES.get(str(inputs.section("targets").get("model")))
     return family is not None and family.probabilistic

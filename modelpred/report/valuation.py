@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable
 
 import numpy as np
 import polars as pl
 
 from modelpred.dataset import Dataset
-from modelpred.dataset.deviation import distances
 from modelpred.report.blocks import Block, Cell, Column, Figure, Folded, Table, Text
 from modelpred.report.figures import predicted_against_exact_values, ranked_values
 from modelpred.report.inputs import ReportInputs
@@ -30,8 +29,8 @@ def valuation_blocks(inputs: ReportInputs, result: StudyResult) -> list[Block]:
     words = agreement(result)
     return [
         *_groups(inputs, result),
-        value_table(inputs.dataset, best, f"The {rows} most valuable rows"),
-        value_table(inputs.dataset, worst, f"The {rows} least valuable rows"),
+        value_table(inputs, best, f"The {rows} most valuable rows"),
+        value_table(inputs, worst, f"The {rows} least valuable rows"),
         Text(
             f"The value of a row is the {_gain(inputs)} when the row is added to a random part of "
             "the training rows, on average. A negative value means that the row does harm on "
@@ -42,7 +41,7 @@ def valuation_blocks(inputs: ReportInputs, result: StudyResult) -> list[Block]:
             "The values of all rows by rank, ± two standard errors.",
             [ranked_values("ranked", "All rows by rank", values)],
         ),
-        *full_rows(inputs.dataset, best, worst),
+        *full_rows(inputs, best, worst),
         Folded(
             "How far to trust these values: exact values and other methods",
             [Text(words, finding=True), *_scatter(values, words), *_methods(result)],
@@ -51,8 +50,7 @@ def valuation_blocks(inputs: ReportInputs, result: StudyResult) -> list[Block]:
 
 
 def _utility(inputs: ReportInputs) -> str:
-    config = inputs.params.get("valuation")
-    return str(config.get("utility")) if isinstance(config, Mapping) else "loss"
+    return str(inputs.section("valuation").get("utility", "loss"))
 
 
 def _gain(inputs: ReportInputs) -> str:
@@ -168,9 +166,9 @@ def _methods(result: StudyResult) -> list[Table]:
     ]
 
 
-def value_table(dataset: Dataset, values: pl.DataFrame, caption: str) -> Table:
+def value_table(inputs: ReportInputs, values: pl.DataFrame, caption: str) -> Table:
     """Rows with their label, value, exact value and most unusual cells."""
-    rows = row_cells(dataset, values["row_id"].to_list())
+    rows = row_cells(inputs, values["row_id"].to_list())
     body: list[list[Cell]] = []
     for row, (name, label, cells) in zip(values.iter_rows(named=True), rows, strict=True):
         value = _value_cell(row["value"], row["standard_error"])
@@ -178,7 +176,7 @@ def value_table(dataset: Dataset, values: pl.DataFrame, caption: str) -> Table:
         body.append([name, label, value, true, cells])
     heads = (
         "Row",
-        dataset.label_name,
+        inputs.dataset.label_name,
         "Value",
         "Exact value",
         "Unusual cells",
@@ -192,13 +190,12 @@ def value_table(dataset: Dataset, values: pl.DataFrame, caption: str) -> Table:
     )
 
 
-def row_cells(dataset: Dataset, row_ids: list[str]) -> list[tuple[Cell, Cell, Cell]]:
+def row_cells(inputs: ReportInputs, row_ids: Iterable[str]) -> list[tuple[Cell, Cell, Cell]]:
     """Id, label and most unusual cells of each row."""
-    positions = {row_id: position for position, row_id in enumerate(dataset.row_ids)}
-    deviations = distances(dataset.rows, dataset.column_names)
+    dataset, deviations = inputs.dataset, inputs.deviations
     rows: list[tuple[Cell, Cell, Cell]] = []
     for row_id in row_ids:
-        position = positions[row_id]
+        position = inputs.positions[row_id]
         cells = dataset.rows.row(position, named=True)
         unusual = np.argsort(-deviations[position], kind="stable")[:_SHOWN]
         unusual = unusual[deviations[position][unusual] > 1]
@@ -232,16 +229,16 @@ def _cell_text(cell: object) -> str:
     return "missing" if cell is None else plain(cell)
 
 
-def full_rows(dataset: Dataset, best: pl.DataFrame, worst: pl.DataFrame) -> list[Table]:
+def full_rows(inputs: ReportInputs, best: pl.DataFrame, worst: pl.DataFrame) -> list[Table]:
     """All cells of the listed rows, folded; empty for tables that are too wide to read."""
+    dataset = inputs.dataset
     if len(dataset.column_names) > _WIDEST:
         return []
-    positions = {row_id: position for position, row_id in enumerate(dataset.row_ids)}
     names = (dataset.label_name, *dataset.column_names)
     tables: list[Table] = []
     for which, chosen in (("most", best), ("least", worst)):
         ids = chosen["row_id"].to_list()
-        rows = [dataset.rows.row(positions[row_id], named=True) for row_id in ids]
+        rows = [dataset.rows.row(inputs.positions[row_id], named=True) for row_id in ids]
         tables.append(
             Table(
                 f"All cells of the {which} valuable rows",
