@@ -17,10 +17,12 @@ whose page has gone on is dropped before it is computed.
 import asyncio
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
 
 from modelpred.errors import InvalidInput
 from modelpred.extras import optional_imports
@@ -49,6 +51,7 @@ KINDS = {
     ".svg": "image/svg+xml",
 }
 
+Found = TypeVar("Found")
 log = logging.getLogger(__name__)
 
 
@@ -82,8 +85,8 @@ def application(subject: Subject) -> FastAPI:
 
     @app.get("/api/columns/{place}")
     async def _(request: Request, place: int) -> Response:
-        found = await queue.run(request, lambda: tables.column(subject, place))
-        return found if isinstance(found, Response) else Response(found[1], media_type=found[0])
+        kind, content = await queue.run(request, lambda: tables.column(subject, place))
+        return Response(content, media_type=kind)
 
     @app.post("/api/answer")
     async def _(request: Request, asked: Asked) -> Response:
@@ -133,32 +136,45 @@ class Queue:
         self.waiting = 0
 
     async def json(self, request: Request, compute: Callable[[], Any]) -> Response:
-        """The result of a computation as JSON, or why there is none."""
+        """The result of a computation as JSON."""
         found = await self.run(request, lambda: json.dumps(compute(), allow_nan=False))
-        if isinstance(found, Response):
-            return found
         return Response(found, media_type="application/json")
 
-    async def run(self, request: Request, compute: Callable[[], Any]) -> Any:  # noqa: ANN401
-        """The result of a computation, or the answer that refuses it."""
+    async def run(self, request: Request, compute: Callable[[], Found]) -> Found:
+        """The result of a computation.
+
+        Raises:
+            HTTPException: there is none, and why.
+        """
         if self.waiting >= MOST_WAITING:
-            return refusal(503, "too many requests wait; try again in a moment")
+            raise HTTPException(503, "too many requests wait; try again in a moment")
         self.waiting += 1
         try:
             async with self.turn:
                 if await request.is_disconnected():
-                    return refusal(499, "the page has gone on")
-                loop = asyncio.get_running_loop()
-                return await loop.run_in_executor(self.worker, compute)
-        except InvalidInput as error:
-            return refusal(400, str(error))
-        except RuntimeError as error:  # training did not converge
-            return refusal(409, str(error))
-        except Exception:
-            log.exception("a request was not answered")
-            return refusal(500, "this cannot be answered; the terminal says why")
+                    raise HTTPException(499, "the page has gone on")
+                return await self._computed(compute)
         finally:
             self.waiting -= 1
+
+    async def _computed(self, compute: Callable[[], Found]) -> Found:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self.worker, compute)
+        except InvalidInput as error:
+            raise HTTPException(400, str(error)) from error
+        except ValidationError as error:  # pasted text that makes a larger edit than is read
+            raise HTTPException(422, first_of(error.errors())) from error
+        except RuntimeError as error:  # training did not converge
+            raise HTTPException(409, str(error)) from error
+        except Exception as error:
+            log.exception("a request was not answered")
+            raise HTTPException(500, "this cannot be answered; the terminal says why") from error
+
+
+def first_of(errors: Sequence[Mapping[str, Any]]) -> str:
+    """The first error of a message that pydantic refuses, with its place."""
+    place = ".".join(str(part) for part in errors[0]["loc"] if part != "body")[:100]
+    return f"{place or 'the request'}: {errors[0]['msg']}"
 
 
 def _add_files(app: FastAPI) -> None:
@@ -182,9 +198,7 @@ def _add_files(app: FastAPI) -> None:
 def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def _(_: Request, error: RequestValidationError) -> Response:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"] if part != "body")[:100]
-        return refusal(422, f"{place or 'the request'}: {first['msg']}")
+        return refusal(422, first_of(error.errors()))
 
     @app.exception_handler(HTTPException)
     async def _(_: Request, error: HTTPException) -> Response:

@@ -8,7 +8,7 @@ import numpy as np
 
 from modelpred.page.answers import coefficients, plain, scores
 from modelpred.page.messages import Edit, ExportAsked
-from modelpred.page.pasted import edit_csv
+from modelpred.page.pasted import edit_csv, short
 from modelpred.page.subject import Subject
 
 
@@ -19,12 +19,11 @@ def exported(subject: Subject, asked: ExportAsked) -> dict[str, str]:
         InvalidInput: the model has no such form.
     """
     edit = asked.edit
+    model = subject.model(edit)  # or says what is wrong
     if asked.form == "python":
         return {"text": python(subject, edit), "name": "edit.py"}
     if asked.form == "csv":
-        subject.model(edit)
         return {"text": edit_csv(edit), "name": "edit.csv"}
-    model = subject.model(edit)
     if asked.form == "sklearn":
         return {"text": model.to_python(), "name": "model.py"}
     return {"text": model_json(subject, edit), "name": "model.json"}
@@ -64,12 +63,7 @@ def _own(subject: Subject, label: str) -> Any:  # noqa: ANN401 - of the type of 
 
 
 def _written(values: Mapping[str, Any]) -> str:
-    return repr({key: _short(value) for key, value in values.items()})
-
-
-def _short(value: object) -> object:
-    """A whole number without a point."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+    return repr({key: short(value) for key, value in values.items()})
 
 
 def model_json(subject: Subject, edit: Edit) -> str:

@@ -55,23 +55,19 @@ def edit_csv(edit: Edit) -> str:
     added = edit.added or Added(columns=[], rows=[], labels=[])
     writer.writerow([*EDIT_COLUMNS, *added.columns])
     blank = [""] * len(added.columns)
+    added_ids = dict.fromkeys(f"{ADDED_PREFIX}{place}" for place in range(len(added.rows)))
     for row_id in dict.fromkeys([*edit.weights, *edit.labels]):
-        if not _is_added(row_id, added):
-            weight = edit.weights.get(row_id)
-            shown = "" if weight is None else _short(weight)
-            writer.writerow([row_id, shown, edit.labels.get(row_id, ""), *blank])
-    for place, (cells, label) in enumerate(zip(added.rows, added.labels, strict=True)):
-        row_id = f"{ADDED_PREFIX}{place}"
-        writer.writerow([row_id, _short(edit.weights.get(row_id, 1.0)), label, *cells])
+        if row_id not in added_ids:
+            weight = short(edit.weights.get(row_id, ""))
+            writer.writerow([row_id, weight, edit.labels.get(row_id, ""), *blank])
+    for row_id, cells, label in zip(added_ids, added.rows, added.labels, strict=True):
+        writer.writerow([row_id, short(edit.weights.get(row_id, 1.0)), label, *cells])
     return file.getvalue()
 
 
-def _short(weight: float) -> str:
-    return str(int(weight)) if weight == int(weight) else repr(weight)
-
-
-def _is_added(row_id: str, added: Added) -> bool:
-    return row_id in {f"{ADDED_PREFIX}{place}" for place in range(len(added.rows))}
+def short(value: object) -> object:
+    """The value, a whole number without a point."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _edit(subject: Subject, header: list[str], records: list[list[str]]) -> Edit:
@@ -113,19 +109,12 @@ def _weight(row_id: str, text: str) -> float | None:
 
 def _records(text: str, subject: Subject) -> list[list[str]]:
     """The records of the text, all of one width; the header first."""
-    label = subject.label_name
-    found: list[list[str]] = []
-    for delimiter in DELIMITERS:
-        reader = csv.reader(
-            io.StringIO(text.strip("\r\n"), newline=""), delimiter=delimiter, strict=True
-        )
-        try:
-            found = [record for record in reader if record]
-        except csv.Error as error:
-            raise InvalidInput(f"this is no CSV ({error}); is a quote not closed?") from error
-        header = [name.strip() for name in found[0]] if found else []
-        if {*subject.needed_columns[:1], label, EDIT_COLUMNS[0]} & set(header):
-            break
+    lines = list(io.StringIO(text.strip("\r\n"), newline=""))
+    try:
+        reader = csv.reader(lines, delimiter=_delimiter(lines, subject), strict=True)
+        found = [record for record in reader if record]
+    except csv.Error as error:
+        raise InvalidInput(f"this is no CSV ({error}); is a quote not closed?") from error
     if len(found) < 2:
         raise InvalidInput("expected a header line and one row or more")
     found[0] = [name.strip() for name in found[0]]
@@ -135,3 +124,13 @@ def _records(text: str, subject: Subject) -> list[list[str]]:
                 f"line {number + 1} has {len(record)} cells, the header {len(found[0])}"
             )
     return found
+
+
+def _delimiter(lines: list[str], subject: Subject) -> str:
+    """The delimiter with which the header names a column that is expected; a comma if none does."""
+    expected = {*subject.needed_columns[:1], subject.label_name, EDIT_COLUMNS[0]}
+    for delimiter in DELIMITERS:
+        header = next(csv.reader(lines, delimiter=delimiter), [])
+        if expected & {name.strip() for name in header}:
+            return delimiter
+    return DELIMITERS[0]

@@ -362,6 +362,21 @@ def test_added_rows_come_from_pasted_csv(mp, app, subject):
     assert found["scores"][1]["after"] == pytest.approx(expected.loss_after, rel=1e-12)
 
 
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_quoted_cells_may_have_any_delimiter(app, delimiter):
+    lines = [["label", "age", "size", "work", "noise"], ["rich", "30", "12", "office", "-1"]]
+    text = "\n".join(delimiter.join(f'"{cell}"' for cell in line) for line in lines)
+    rows = ask(app, "/api/paste", {"csv": text}).json()["rows"]
+    assert rows["rows"] == [["12", "office", "30", "-1"]]
+
+
+def test_more_rows_than_an_edit_may_add_are_refused_in_words(app):
+    text = "label,age,size,work,noise\n" + "rich,1,2,office,3\n" * (MOST_ADDED + 1)
+    found = ask(app, "/api/paste", {"csv": text})
+    assert found.status_code == 422
+    assert f"rows: List should have at most {MOST_ADDED} items" in found.json()["message"]
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
