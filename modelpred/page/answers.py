@@ -57,27 +57,23 @@ def scores(subject: Subject, comparison: Comparison) -> list[Answer]:
     """Loss and accuracy before and after."""
     model = subject.mp.model
     name = "Log loss" if model.probabilistic else "Mean loss"
-    found = [
-        {
-            "name": "Root mean squared error" if model.regression else name,
-            "kind": "number",
-            "better": "lower",
-            "before": plain(comparison.loss_before),
-            "after": plain(comparison.loss_after),
-        }
-    ]
-    if comparison.accuracy_before is not None:
-        found.insert(
-            0,
-            {
-                "name": "Accuracy",
-                "kind": "share",
-                "better": "higher",
-                "before": plain(comparison.accuracy_before),
-                "after": plain(comparison.accuracy_after),
-            },
-        )
-    return found
+    loss = {
+        "name": "Root mean squared error" if model.regression else name,
+        "kind": "number",
+        "better": "lower",
+        "before": plain(comparison.loss_before),
+        "after": plain(comparison.loss_after),
+    }
+    if comparison.accuracy_before is None:
+        return [loss]
+    accuracy = {
+        "name": "Accuracy",
+        "kind": "share",
+        "better": "higher",
+        "before": plain(comparison.accuracy_before),
+        "after": plain(comparison.accuracy_after),
+    }
+    return [accuracy, loss]
 
 
 def coefficients(model: EditedModel, *, most: int | None = MOST_COEFFICIENTS) -> Answer | None:
@@ -113,7 +109,7 @@ def flips(subject: Subject, comparison: Comparison) -> Answer:
 
 
 def uncertain(comparison: Comparison) -> list[str]:
-    """Rows whose label is nearest to a probability of one half; none for a family without."""
+    """Rows whose label has a probability nearest to one half; none for a family without."""
     table = comparison.predictions
     if "probability_after" not in table.columns:
         return []

@@ -11,7 +11,7 @@
     POST /api/export          files of an edit and of its model
 
 The state is in the page: every request carries the whole edit. Requests are computed one after another, and one
-whose page has gone on is dropped before it is computed.
+that the page has aborted is dropped before it is computed.
 """
 
 import asyncio

@@ -41,7 +41,7 @@ def explained(subject: Subject, asked: ExplainAsked) -> dict[str, Any]:
 def _row(subject: Subject, asked: ExplainAsked) -> tuple[str, pl.DataFrame]:
     if asked.typed is not None:
         if len(asked.typed.rows) != 1:
-            raise InvalidInput(f"type one row; these are {len(asked.typed.rows)}")
+            raise InvalidInput(f"expected one row, got {len(asked.typed.rows)}")
         return "The typed row", subject.cells(asked.typed)
     if asked.row not in subject.places:
         raise InvalidInput(f"none of the {subject.on} has the id {asked.row!r}")

@@ -31,7 +31,9 @@ def read_pasted(subject: Subject, text: str, *, labelled: bool) -> dict[str, Any
     wanted = [*subject.needed_columns, *([label] if labelled else [])]
     missing = [name for name in wanted if name not in header]
     if missing:
-        raise InvalidInput(f"the header has no column {missing[0]!r}; insert the header to see all")
+        raise InvalidInput(
+            f"the header has no column {missing[0]!r}; 'Insert the header' writes all columns"
+        )
     unknown = [name for name in header if name not in (*wanted, *subject.columns, "row_id", label)]
     if unknown:
         raise InvalidInput(f"the table has no column {unknown[0]!r}; remove it")

@@ -122,7 +122,7 @@ def _listening(port: int) -> socket.socket:
     except OSError as error:
         listening.close()
         raise InvalidInput(
-            f"port {port} of {HOST} cannot be used ({error.strerror}); choose another with --port"
+            f"port {port} of {HOST} cannot be used ({error.strerror}); choose another port"
         ) from error
     return listening
 

@@ -7,7 +7,7 @@ export function drawExplanation(place, found, about, on) {
   const ids = found.rows.map((row) => row.row_id);
   const parts = [
     make("p", {}, `${found.what} is predicted `, make("b", {}, String(about.regression ? number(found.predicted) : found.predicted)),
-      about.regression ? "." : `, with a margin of ${number(found.margin, 3)}.`, " Without one of these rows it would change by:"),
+      about.regression ? "." : `, with a margin of ${number(found.margin, 3)}.`, ` The removal of one row changes the ${about.regression ? "prediction" : "margin"} by:`),
     make("p", { class: "quiet" }, `${found.how}.`),
     make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Rows that the prediction rests on" }, make("table", {},
       make("thead", {}, make("tr", {}, ...["Row", about.label, "Change"].map((name) => make("th", { scope: "col" }, name)))),
@@ -24,7 +24,7 @@ function flip(found, on) {
   if (found.confirmed) outcome = `retraining confirms: it becomes ${found.becomes}`;
   else if (found.becomes !== null) outcome = `retraining does not confirm: it stays ${found.becomes}`;
   return [
-    make("p", { "data-flip": found.removed.length }, `Without ${counted(found.removed.length, "row")} it flips; ${outcome}.`),
+    make("p", { "data-flip": found.removed.length }, `Without ${counted(found.removed.length, "row")} the prediction flips; ${outcome}.`),
     make("div", { class: "bar" },
       make("button", { type: "button", id: "flip-show", onclick: () => on.highlight(found.removed) }, "Show the set in the table"),
       make("button", { type: "button", id: "flip-apply", onclick: () => { on.highlight(found.removed); on.apply(found.removed); } }, "Remove the set")),

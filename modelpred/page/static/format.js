@@ -9,6 +9,7 @@ export function number(value, digits = 4) {
 }
 
 export function signed(value, digits = 3) {
+  if (value === null) return "–";
   return value === 0 ? "±0" : (value > 0 ? "+" : "−") + number(Math.abs(value), digits);
 }
 
@@ -16,8 +17,8 @@ export function share(value) {
   return value === null ? "–" : `${(100 * value).toFixed(1)}%`;
 }
 
-export function counted(count, thing, several = `${thing}s`) {
-  return `${count.toLocaleString("en")} ${count === 1 ? thing : several}`;
+export function counted(count, thing) {
+  return `${count.toLocaleString("en")} ${count === 1 ? thing : `${thing}s`}`;
 }
 
 // An element with attributes and children; text is always text, never markup.

@@ -7,7 +7,7 @@ const HEAD = 34;
 const SPARE = 6; // rows drawn beyond the view
 
 export class Grid {
-  // element: the scrolling container. rows: Rows. on: { select, sort, key }.
+  // element: the scrolling container. rows: Rows. on: { select, sort, key, problem }.
   constructor(element, rows, on) {
     this.element = element;
     this.rows = rows;
@@ -70,8 +70,7 @@ export class Grid {
 
   columnsInView() {
     const { scrollLeft, clientWidth } = this.element;
-    const inView = this.columns.filter((one, at) => at === 0 || (one.left + one.width > scrollLeft && one.left < scrollLeft + clientWidth));
-    return inView;
+    return this.columns.filter((one, at) => at === 0 || (one.left + one.width > scrollLeft && one.left < scrollLeft + clientWidth));
   }
 
   draw() {

@@ -49,7 +49,7 @@ async function ask() {
     if (answer.can_bound) {
       const { certificate } = await post("/api/bound", { edit }, signal);
       Object.assign(answer, { certificate, bounded: true });
-      model.drawHow(answer, about, () => confirm(edit, signal));
+      model.drawHow(answer, () => confirm(edit, signal));
     }
   } catch (error) {
     problem(error);
@@ -69,7 +69,8 @@ async function confirm(edit, signal) {
 }
 
 function draw(answer, edit, signal) {
-  model.drawHow(answer, about, () => confirm(edit, signal));
+  byId("model").classList.remove("waiting");
+  model.drawHow(answer, () => confirm(edit, signal));
   model.drawScores(answer);
   model.drawNotes(answer);
   model.drawCoefficients(answer);
@@ -101,14 +102,15 @@ async function remember() {
 async function recall() {
   const text = window.location.hash.replace(/^#edit=/, "");
   if (!text) return new Edit();
-  let message;
+  let message, edit;
   try {
     message = await restored(text);
+    edit = Edit.of(message);
   } catch {
     throw new Error("the address holds a damaged edit; it is not applied");
   }
   if (message.table !== about.table) throw new Error("the address holds an edit of another table or version; it is not applied");
-  return Edit.of(message);
+  return edit;
 }
 
 // Whether an edit may change which rows are shown, or their order.
@@ -144,8 +146,6 @@ function withPicked(change) {
   if (ids.length) history.apply((edit) => ids.forEach((id) => change(edit, id)));
 }
 
-const isAdded = (id) => !rows.place.has(id);
-
 const actions = {
   remove: () => withPicked((edit, id) => edit.weights.set(id, 0)),
   reweight: () => {
@@ -163,10 +163,9 @@ const actions = {
       return;
     }
     withPicked((edit, id) => {
-      if (isAdded(id)) {
-        const place = Number(id.slice(4));
-        edit.added[place] = { ...edit.added[place], label };
-      } else if (label === rows.givenLabel(rows.place.get(id))) edit.labels.delete(id);
+      const at = rows.at(id);
+      if (at >= rows.count) edit.added[at - rows.count] = { ...edit.added[at - rows.count], label };
+      else if (label === rows.givenLabel(at)) edit.labels.delete(id);
       else edit.labels.set(id, label);
     });
   },
@@ -365,7 +364,7 @@ async function explain(what) {
 
 // Mark rows in the table, select them, and show the first.
 function highlight(ids) {
-  const positions = ids.map((id) => rows.place.get(id) ?? rows.count + Number(id.slice(4)));
+  const positions = ids.map((id) => rows.at(id));
   grid.marked = new Set(positions);
   grid.pick(positions);
   const first = grid.order.findIndex((at) => grid.marked.has(at));
@@ -470,14 +469,14 @@ theme();
 drawScoreButtons();
 choices();
 drawSelection();
+let broken = null;
 try {
   history.now = await recall();
 } catch (error) {
-  problem(error);
+  broken = error;
 }
 show();
 drawEdit();
-const broken = byId("problem").hidden ? null : byId("problem").firstElementChild.textContent;
 await ask();
-if (broken) problem(new Error(broken));
+if (broken) problem(broken); // after the answer, which takes earlier problems away
 document.documentElement.dataset.ready = "yes";

@@ -35,17 +35,17 @@ function tone(score) {
 }
 
 // How the numbers were obtained, with the button that confirms a prediction.
-export function drawHow(answer, about, confirm) {
+export function drawHow(answer, confirm) {
   const how = byId("how");
   if (answer.retrained) {
-    how.replaceChildren(make("span", { class: "badge" }, "Retrained"), "Every number is that of exact retraining on the edited rows.");
+    how.replaceChildren(make("span", { class: "badge" }, "Retrained"), "All numbers are from exact retraining on the edited rows.");
     return;
   }
   let bound = "no bound for this family";
-  if (answer.certificate !== null) bound = `exact retraining differs by at most ${number(answer.certificate, 3)}, over all parameters together`;
+  if (answer.certificate !== null) bound = `exact retraining differs by at most ${number(answer.certificate, 3)} (norm of parameters)`;
   else if (answer.can_bound) bound = answer.bounded ? "there is no bound for this edit" : "the bound is being computed";
   how.replaceChildren(
-    make("span", { class: "badge" }, "Predicted"), `Every number is that of a predicted model; ${bound}. `,
+    make("span", { class: "badge" }, "Predicted"), `All numbers are from a predicted model; ${bound}. `,
     make("button", { type: "button", id: "confirm", onclick: confirm }, "Confirm by retraining"));
 }
 
@@ -146,7 +146,7 @@ export function drawCalibration(answer) {
     drawn("text", { x: at(0.5), y: size - 4, "text-anchor": "middle" }, "confidence"),
     ...line(before, "before"), ...line(after, "after"));
   place.replaceChildren(picture, make("div", { class: "key" },
-    make("span", {}, "Mean distance of confidence and accuracy"), make("span", {}, "┄ before ", make("b", {}, gap(before))), make("span", {}, "━ now ", make("b", {}, gap(after)))));
+    make("span", {}, "Expected calibration error"), make("span", {}, "┄ before ", make("b", {}, gap(before))), make("span", {}, "━ now ", make("b", {}, gap(after)))));
 }
 
 const total = (rows) => rows.reduce((sum, row) => sum + row.count, 0);

@@ -18,8 +18,8 @@ async function sent(path, options) {
   }
 }
 
-export async function get(path, signal) {
-  return (await sent(path, { signal })).json();
+export async function get(path) {
+  return (await sent(path)).json();
 }
 
 export async function post(path, body, signal) {
@@ -27,7 +27,7 @@ export async function post(path, body, signal) {
   return (await sent(path, options)).json();
 }
 
-// A column of the table: { number: Float64Array } or { texts, codes }.
+// A column of the table: { numbers: Float64Array } or { texts, codes }.
 export async function column(place) {
   const response = await sent(`/api/columns/${place}`);
   if (response.headers.get("content-type").startsWith("application/octet-stream")) {

@@ -29,6 +29,11 @@ export class Rows {
     return at < this.count ? this.about.ids[at] : `new-${at - this.count}`;
   }
 
+  // The position of an id; the inverse of id.
+  at(id) {
+    return this.place.get(id) ?? this.count + Number(id.slice("new-".length));
+  }
+
   // All columns that are shown, in order.
   columns() {
     const own = this.about.columns.map((each, at) => ({ key: `c${at}`, at, title: each.name, kind: each.kind, width: each.kind === "number" ? 96 : 132 }));
