@@ -144,8 +144,7 @@ def adapted(
     before, last = split(estimator)
     preprocessing, rows = prepared(before, table, column, what=what)
     factors = weight_column(sample_weight, rows=len(column))
-    if np.shape(rows)[:1] != (len(column),):
-        raise InvalidInput(f"y has {len(column)} labels for {len(rows)} rows; pass one a row")
+    require_label_each(column, rows, what=what)
     if has_family(last):
         told = what if preprocessing.steps is None else f"{what} after preprocessing"
         features = numbers(rows, what=told)
@@ -211,6 +210,19 @@ def label_column(labels: Any) -> NDArray[Any]:  # noqa: ANN401 - a column of any
     if array.ndim != 1 or not len(array):
         raise InvalidInput(f"y has shape {list(array.shape)}, expected one label a row")
     return array
+
+
+def require_label_each(labels: NDArray[Any], rows: Table, *, what: str) -> None:
+    """Check that there is one label for each row.
+
+    Raises:
+        InvalidInput: there are more or fewer, or the rows are one value.
+    """
+    shape = np.shape(rows)  # a sparse matrix has no len()
+    if not shape:
+        raise InvalidInput(f"{what} is one value, expected a table with a row for each label")
+    if shape[0] != len(labels):
+        raise InvalidInput(f"y has {len(labels)} labels for {shape[0]} rows; pass one a row")
 
 
 def weight_column(

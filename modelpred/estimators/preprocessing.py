@@ -58,15 +58,10 @@ class Preprocessing:
             raise _failed(error, what=what) from error
 
     def _rows(self, table: Table, *, what: str) -> Table:
-        given = column_names(table)
-        if self.columns is not None and given is not None:
-            missing = [name for name in self.columns if name not in given]
-            if missing:
-                raise InvalidInput(
-                    f"{what} has no column {missing[0]!r}; pass the columns of the fit"
-                )
-            return table[list(self.columns)]
-        width = np.shape(table)[1] if len(np.shape(table)) == 2 else 0
+        ordered = in_order(table, self.columns, what=what)
+        if ordered is not None:
+            return ordered
+        width = _width(table)
         if width != self.count:
             raise InvalidInput(
                 f"{what} has {width} columns but the fit had {self.count}; pass the same columns"
@@ -104,7 +99,7 @@ def prepared(
     """
     table = plain_table(table)
     columns = column_names(table)
-    count = np.shape(table)[1] if len(np.shape(table)) == 2 else 0
+    count = _width(table)
     if not before:
         names = columns or tuple(f"x{at}" for at in range(count))
         return Preprocessing(None, columns, count, names), table
@@ -122,8 +117,9 @@ def prepared(
         found = steps.fit_transform(table, labels)
     except (ValueError, TypeError, KeyError) as error:
         raise _failed(error, what=what) from error
-    width = np.shape(found)[1] if len(np.shape(found)) == 2 else 0
-    return Preprocessing(steps, columns, count, _feature_names(steps, columns, width)), found
+    return Preprocessing(
+        steps, columns, count, _feature_names(steps, columns, _width(found))
+    ), found
 
 
 def plain_table(table: Table) -> Table:
@@ -151,6 +147,27 @@ def column_names(table: Table) -> tuple[str, ...] | None:
     if twice:
         raise InvalidInput(f"the table has several columns called {twice[0]!r}; rename them")
     return names
+
+
+def in_order(table: Table, columns: tuple[str, ...] | None, *, what: str) -> Table | None:
+    """The table's columns in the order of the fit; None where one of the two does not name them.
+
+    Raises:
+        InvalidInput: a column of the fit is missing.
+    """
+    given = column_names(table)
+    if columns is None or given is None:
+        return None
+    missing = [name for name in columns if name not in given]
+    if missing:
+        raise InvalidInput(f"{what} has no column {missing[0]!r}; pass the columns of the fit")
+    return table[list(columns)]
+
+
+def _width(table: Table) -> int:
+    """Number of columns; 0 for what has no two axes, such as a list of texts."""
+    shape = np.shape(table)
+    return shape[1] if len(shape) == 2 else 0
 
 
 def numbers(table: Table, *, what: str) -> NDArray[np.float64]:

@@ -193,8 +193,8 @@ def _ready(estimator: Estimator, *, rows: int) -> Estimator:
 class SubsetFits:
     """Trains a job's subsets, in this process or in others, and remembers answers.
 
-    The first half of a second of work is done in this process. What takes longer goes to other processes, as
-    many as `processes`; several threads may ask at once, and each of them keeps one process busy.
+    The first two seconds of work are done in this process. What takes longer goes to other processes,
+    as many as `processes`; several threads may ask at once, and each of them keeps one process busy.
 
     Args:
         job: what to train.

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from modelpred.errors import InvalidInput
-from modelpred.estimators.adapted import label_column, weight_column
+from modelpred.estimators.adapted import label_column, require_label_each, weight_column
 from modelpred.estimators.mapping import Mapped
 from modelpred.estimators.preprocessing import Table
 from modelpred.numbers import Number, whole_number
@@ -281,8 +281,7 @@ def adapted_module(
     frozen = FrozenPart(head, module, names)
     loss = _loss(head, linear.out_features, column)
     features = frozen(rows, what=what)
-    if len(column) != len(features):
-        raise InvalidInput(f"y has {len(column)} labels for {len(features)} rows; pass one a row")
+    require_label_each(column, features, what=what)
     factors = weight_column(sample_weight, rows=len(features))
     settings: dict[str, float | str] = {"C": head.strength(loss, rows=len(features))}
     if not _has_bias(linear):

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from modelpred.errors import InvalidInput
-from modelpred.estimators.adapted import label_column, weight_column
-from modelpred.estimators.preprocessing import Table, column_names, numbers, plain_table
+from modelpred.estimators.adapted import label_column, require_label_each, weight_column
+from modelpred.estimators.preprocessing import Table, column_names, in_order, numbers, plain_table
 from modelpred.targets.torch_target import TorchTarget
 
 
@@ -41,13 +41,8 @@ class FlatRows:
     def __call__(self, table: Table, *, what: str) -> NDArray[np.float64]:
         """Features [rows, features]; InvalidInput where rows have another shape, or are no numbers."""
         rows = plain_table(table)
-        if self.columns is not None and column_names(rows) is not None:
-            missing = [name for name in self.columns if name not in rows.columns]
-            if missing:
-                raise InvalidInput(
-                    f"{what} has no column {missing[0]!r}; pass the columns of the fit"
-                )
-            rows = rows[list(self.columns)]
+        ordered = in_order(rows, self.columns, what=what)
+        rows = rows if ordered is None else ordered
         shape = tuple(np.shape(rows)[1:])
         if shape != self.shape:
             raise InvalidInput(
@@ -118,7 +113,6 @@ def adapted_target(
         raise InvalidInput(f"{what} has shape {list(np.shape(rows))}, expected [rows, ...]")
     flat = FlatRows(tuple(np.shape(rows)[1:]), column_names(rows))
     features = flat(rows, what=what)
-    if len(column) != len(features):
-        raise InvalidInput(f"y has {len(column)} labels for {len(features)} rows; pass one a row")
+    require_label_each(column, features, what=what)
     factors = weight_column(sample_weight, rows=len(features))
     return AdaptedTarget(target, WholeModule(target.regression, factors), flat), features

@@ -114,6 +114,14 @@ def test_tables_of_all_libraries_give_the_same_features(library):
     np.testing.assert_array_equal(found.preprocessing(given_table, what="X"), features)
 
 
+@pytest.mark.parametrize("library", TABLES)
+def test_labels_of_another_number_than_the_rows_are_refused(library):
+    frame, labels = table()
+    given_table = TABLES[library](frame[["age", "income"]].to_numpy())
+    with pytest.raises(InvalidInput, match="y has 49 labels for 50 rows"):
+        adapted(Ridge(), given_table, labels[1:], sample_weight=None, what="X")
+
+
 def test_features_of_the_training_rows_are_those_that_the_pipeline_fits():
     frame, labels = table()
     classes = (labels > labels.median()).astype(int)
