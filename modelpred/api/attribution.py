@@ -11,7 +11,6 @@ import numpy as np
 import polars as pl
 import torch
 from jaxtyping import Float
-from numpy.typing import NDArray
 from torch import Tensor
 
 from modelpred.api.labels import Labels
@@ -221,8 +220,7 @@ def _row_table(
     context: StudyContext, labels: Labels, *, order: Vector, **columns: Vector
 ) -> pl.DataFrame:
     """Every training row with its label and the columns, the largest of `order` first."""
-    numbers = context.points.labels.numpy()
-    named: NDArray[Any] = numbers if context.model.regression else labels.names[numbers]
+    named = labels.decode(context.points.labels)
     ranked = np.argsort(-np.abs(order), kind="stable")
     ids = pl.Series("row_id", list(context.row_ids), dtype=pl.String)
     return pl.DataFrame({"row_id": ids, "label": named, **columns})[ranked]

@@ -50,13 +50,11 @@ def ranked_candidates(
         return utilities_of(model, parameters, validation, utility="loss")
 
     gains = _gains(utility, old, count, progress=progress)
-    named = new.labels.numpy()
-    names = reading.labels.names
     table = pl.DataFrame(
         {
             "row_id": list(row_ids[old:]),
             "position": np.arange(count),
-            "label": names[named] if len(names) else named,
+            "label": reading.labels.decode(new.labels),
             "gain": gains,
         }
     )

@@ -84,12 +84,11 @@ def cleaned_table(
     encoded = fitted.problem.points.labels.clone()
     if changed:
         encoded[changed] = labels.encode(list(new.values()), what="relabel", rows=len(changed))
-    named = labels.names[encoded.numpy()] if labels.classes else encoded.numpy()
     name = fitted.dataset.label_name
     while name in cells.columns:
         name += "_"
     table = cells.insert_column(0, pl.Series("row_id", row_ids, dtype=pl.String)).with_columns(
-        pl.Series(name, named)
+        pl.Series(name, labels.decode(encoded))
     )
     kept = np.ones(len(row_ids), dtype=np.bool_)
     kept[gone] = False

@@ -362,7 +362,7 @@ class EditedModel(Printed):
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Predicted labels [rows], in the type of the fit's labels."""
-        return self._named(self._scores(self._theta, self.reference.reading.features(X, what="X")))
+        return self._named(self._scores_of(X))
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
         """Class probabilities [rows, classes], classes in the order of `ModelPred.classes`.
@@ -370,8 +370,7 @@ class EditedModel(Printed):
         Raises:
             InvalidInput: the family has no probabilities (svm, ridge).
         """
-        scores = self._scores(self._theta, self.reference.reading.features(X, what="X"))
-        return self._model.probabilities(scores)[0].numpy()
+        return self._model.probabilities(self._scores_of(X))[0].numpy()
 
     def probabilities_of(self, points: Points) -> NDArray[np.float64]:
         """Class probabilities [rows, classes] of points."""
@@ -379,7 +378,7 @@ class EditedModel(Printed):
 
     def decision_function(self, X: ArrayLike) -> NDArray[np.float64]:
         """Scores [rows] of the second of two classes or of numbers, else [rows, classes]."""
-        scores = self._scores(self._theta, self.reference.reading.features(X, what="X"))[0]
+        scores = self._scores_of(X)[0]
         return (scores[:, 0] if scores.shape[1] == 1 else scores).numpy()
 
     def loss(self, X: ArrayLike, y: ArrayLike) -> float:
@@ -448,6 +447,10 @@ class EditedModel(Printed):
     def _theta(self) -> Tensor:
         return torch.from_numpy(self.parameters)
 
+    def _scores_of(self, X: ArrayLike) -> Tensor:
+        """Scores [1, rows, outputs] of the edited model for a caller's rows."""
+        return self._scores(self._theta, self.reference.reading.features(X, what="X"))
+
     def _scores(self, parameters: Tensor, features: Tensor) -> Tensor:
         before = parameters is self.reference.full_parameters
         model = self.reference.model if before else self._model
@@ -459,7 +462,7 @@ class EditedModel(Printed):
             return scores[0, :, 0].numpy()
         one = scores.shape[2] == 1
         index = (scores[0, :, 0] > 0).long() if one else scores[0].argmax(1)
-        return self.reference.reading.labels.names[index.numpy()]
+        return self.reference.reading.labels.decode(index)
 
     def _both(
         self, measure: Callable[[Tensor, Points], float], points: Points
@@ -480,20 +483,11 @@ class EditedModel(Printed):
             for theta in (self.reference.full_parameters, self._theta)
         ]
         before, after = (self._named(scores) for scores in sides)
+        label = self.reference.reading.labels.decode(points.labels)
+        table = pl.DataFrame({"row": ids, "label": label, "before": before, "after": after})
         if self._model.regression:
-            return pl.DataFrame(
-                {"row": ids, "label": points.labels.numpy(), "before": before, "after": after}
-            )
-        names = self.reference.reading.labels.names
-        table = pl.DataFrame(
-            {
-                "row": ids,
-                "label": names[points.labels.numpy()],
-                "before": before,
-                "after": after,
-                "flips": before != after,
-            }
-        )
+            return table
+        table = table.with_columns(flips=pl.Series(before != after))
         rows = torch.arange(len(ids))
         with contextlib.suppress(InvalidInput):  # a family without probabilities
             own = [

@@ -167,10 +167,9 @@ def _without(fitted: Fitted, gone: NDArray[np.int64], *, test: bool) -> Part:
     )
     remaining = np.ones(len(ids), dtype=np.bool_)
     remaining[gone] = False
-    numbers = encoded.numpy()[remaining]
     return Part(
         rows[list(dataset.column_names)].filter(pl.Series(remaining)),
-        labels.names[numbers] if labels.classes else numbers,
+        labels.decode(encoded.numpy()[remaining]),
         tuple(row_id for row_id, left in zip(ids, remaining, strict=True) if left),
         tuple(np.flatnonzero(remaining).tolist()),
     )

@@ -48,6 +48,11 @@ class Labels:
             case "text":
                 return np.array(self.classes)
 
+    def decode(self, encoded: NDArray[Any] | Tensor) -> NDArray[Any]:
+        """Labels in the caller's type from class indices, or the numbers themselves, [rows]."""
+        numbers = np.asarray(encoded)
+        return self.names[numbers] if self.classes else numbers
+
     def encode(self, labels: ArrayLike, *, what: str, rows: int) -> Tensor:
         """Class indices (int64) or numbers (float64), [rows].
 

@@ -195,15 +195,14 @@ def _table(
     row_ids: tuple[str, ...],
     other_ids: Sequence[str],
 ) -> pl.DataFrame:
-    names = labels.names
     pool, more = len(row_ids), len(other_ids)
     table = pl.DataFrame(
         {
             "row_id": [*row_ids, *other_ids],
             "position": pl.Series([*range(pool), *[None] * more], dtype=pl.Int64),
-            "label": names[given.numpy()] if len(names) else given.numpy(),
+            "label": labels.decode(given),
         }
     )
     if found.shape[1] > 1:
-        table = table.with_columns(suggested=pl.Series(names[found.argmax(dim=1).numpy()]))
+        table = table.with_columns(suggested=pl.Series(labels.decode(found.argmax(dim=1))))
     return table.with_columns(confidence=pl.Series(confidence(found, given)))

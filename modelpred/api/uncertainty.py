@@ -277,8 +277,7 @@ def memorized_rows(
         MemorizationConfig, {**settings, "seed": seed_number(settings["seed"])}
     )
     estimate: Memorization = estimated(config, context)
-    numbers = context.points.labels.numpy()
-    named = numbers if context.model.regression else labels.names[numbers]
+    named = labels.decode(context.points.labels)
     rows = row_table(context, estimate).insert_column(1, pl.Series("label", named)).sort("rank")
     return MemorizedRows(
         estimate.soft_name,
