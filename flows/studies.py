@@ -22,7 +22,7 @@ from flows.runtime import Progress, run_stage
 from modelpred.dataset import read_dataset
 from modelpred.errors import InvalidInput
 from modelpred.params import read_params
-from modelpred.predictor import Predictor, read_predictor
+from modelpred.predictor import read_predictor
 from modelpred.refits import Retraining
 from modelpred.refits.files import RIVALS_FILE, read_rivals
 from modelpred.refits.retraining import Progress as Report
@@ -35,14 +35,6 @@ from modelpred.studies.utility import (
     write_result,
 )
 from modelpred.targets import points_of
-
-
-def _preparation(trained: int, predictor: Predictor) -> Preparation | None:
-    """Cost of the predictor before its first prediction; None if its history is missing."""
-    if not predictor.history:
-        return None
-    seconds = max(epoch["seconds"] for epoch in predictor.history)
-    return Preparation(targets=trained, fit_seconds=seconds)
 
 
 def run(study: str) -> None:
@@ -114,7 +106,7 @@ def context(progress: Report, *, tolerance: float, artifacts: Path = ARTIFACTS) 
         feature_names=dataset.feature_names,
         class_names=dataset.classes,
         test_row_ids=dataset.test_row_ids,
-        preparation=_preparation(cheap.trained, predictor),
+        preparation=Preparation.of(predictor, targets=cheap.trained),
     )
 
 

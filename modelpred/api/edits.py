@@ -13,7 +13,7 @@ from modelpred.api.edited import EditedModel
 from modelpred.api.files import Fitted
 from modelpred.api.frames import is_frame, row_names
 from modelpred.api.inputs import ArrayLike, RowNames, positions_of, unique_ids
-from modelpred.engine import Engine, problem_of, require_engine
+from modelpred.engine import require_engine
 from modelpred.errors import InvalidInput
 from modelpred.numbers import Number, real_number
 from modelpred.predictor.predictor import LARGEST_WEIGHT
@@ -144,13 +144,7 @@ def fit_of(fitted: Fitted, model: EditedModel) -> Fitted:
     if bool((weights[held] != 1).any()):
         points = replace(points, sample_weight=points.factors * weights[held])
     row_ids = tuple(model.row_ids[row] for row in held.tolist())
-    engine, old = fitted.engine, fitted.problem
-    problem = problem_of(old.model, points, tolerance=old.tolerance, row_ids=row_ids)
-    prepared = None
-    if engine.is_prepared:
-        predictor = engine.predictor.for_points(points, row_ids=row_ids)
-        prepared = replace(engine.prepared(), predictor=predictor)
-    return replace(fitted, engine=Engine(problem, engine.plan, prepared))
+    return replace(fitted, engine=fitted.engine.over(points, row_ids=row_ids))
 
 
 def ids_with(

@@ -116,7 +116,6 @@ from modelpred.studies.utility import Scoring, StudyContext, UtilityName
 from modelpred.subsets import SubsetsConfig
 from modelpred.targets import Points, TargetModel, TorchTarget, points_of
 from modelpred.targets.families import FAMILIES
-from modelpred.targets.outcomes import bank_counts, outcomes
 from modelpred.targets.shards import Bank
 
 if TYPE_CHECKING:
@@ -570,7 +569,7 @@ class ModelPred:
         Columns role, design, subsets, redrawn (they lacked a class and were drawn again), degenerate
         (a class is still missing, so that there is no optimum) and not_converged.
         """
-        return outcomes(bank_counts(self.bank), self._prepared(judged=True).targets.subsets.redrawn)
+        return self._prepared(judged=True).targets.outcomes
 
     @property
     def scaling(self) -> Scaling:
@@ -718,13 +717,15 @@ class ModelPred:
         configs = study_configs(studies)
         listed = whole_number(rows, "rows", least=1, most=100)
         ready = self._ready
-        if ready.test_points is None:
+        test = ready.test_points
+        if test is None:
             raise InvalidInput(NO_TEST)
         with progress_bar(shown=self._progress) as progress:
             ready.engine.prepared(progress=progress)
             return report_of(
                 ready,
                 Path(folder),
+                test_points=test,
                 configs=configs,
                 fidelity=self.fidelity(),
                 others=self._rivals(),
@@ -940,11 +941,7 @@ class ModelPred:
         Raises:
             InvalidInput: tables, groups or settings that cannot be used.
         """
-        if (X_test is None) != (y_test is None):
-            raise InvalidInput("values takes rows with their labels, or neither; pass both")
-        test = self._ready.scored_points
-        if X_test is not None and y_test is not None:
-            test = self._ready.reading.points(X_test, y_test, what="_test")
+        test = self._labelled(X_test, y_test, what="_test", fallback=self._ready.scored_points)
         rows = len(self.row_ids)
         gains = uses_gains(
             has_row_gains(self.model, self._ready.problem.points, utility),
@@ -1279,7 +1276,7 @@ class ModelPred:
         Raises:
             InvalidInput: no test rows, or a family without probabilities.
         """
-        points = self._labelled(X, y, fallback=self._ready.test_points)
+        points = self._labelled(X, y, what="", fallback=self._ready.test_points)
         probabilities = self.full_model().probabilities_of(points)
         return reliability_of(probabilities, points.labels.numpy(), bins=bins)
 
@@ -1316,7 +1313,7 @@ class ModelPred:
         Raises:
             InvalidInput: values of other rows, or a share that is out of range.
         """
-        test = self._labelled(X_test, y_test, fallback=self._ready.scored_points)
+        test = self._labelled(X_test, y_test, what="_test", fallback=self._ready.scored_points)
         given = values if isinstance(values, pl.DataFrame) else array_of(values)
         ordered = values_in_order(given, self.row_ids)
         count = len(SHARES) if shares is None else len(shares)
@@ -1354,7 +1351,7 @@ class ModelPred:
         Raises:
             InvalidInput: tables that cannot be used, or no rows to score models on.
         """
-        validation = self._labelled(X_val, y_val, fallback=self._ready.test_points)
+        validation = self._labelled(X_val, y_val, what="_val", fallback=self._ready.test_points)
         models = len(array_of(y_new)) + 1
         with progress_bar(shown=self._progress) as report:
             choice = self._ready.engine.choose(
@@ -1519,13 +1516,13 @@ class ModelPred:
         return beside(table, original_cells(self._ready, self._given), self.row_ids)
 
     def _labelled(
-        self, X: ArrayLike | None, y: ArrayLike | None, *, fallback: Points | None
+        self, X: ArrayLike | None, y: ArrayLike | None, *, what: str, fallback: Points | None
     ) -> Points:
-        """Rows with labels, or the fallback where none are given."""
+        """Rows with labels, called X and y with an ending, or the fallback where none are given."""
         if X is not None and y is not None:
-            return self._ready.reading.points(X, y, what="")
+            return self._ready.reading.points(X, y, what=what)
         if X is not None or y is not None:
-            raise InvalidInput("pass rows with their labels, or neither")
+            raise InvalidInput(f"pass both X{what} and y{what}, or neither")
         if fallback is None:
             raise InvalidInput(NO_ROWS)
         return fallback

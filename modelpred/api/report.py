@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import polars.selectors as cs
 from pydantic import BaseModel, ValidationError
 
 from modelpred.api.files import Fitted
-from modelpred.engine import Prepared
+from modelpred.engine import Targets
 from modelpred.errors import InvalidInput
 from modelpred.params import Params
 from modelpred.refits import Progress, Refit
@@ -17,7 +18,7 @@ from modelpred.report import ReportConfig, ReportInputs, baseline_of, write_repo
 from modelpred.studies import STUDIES
 from modelpred.studies.running import run_study
 from modelpred.studies.utility import Preparation, StudyContext
-from modelpred.targets.outcomes import bank_counts, outcomes
+from modelpred.targets import Points
 
 NO_TEST = "a report needs test rows: pass fit(..., test=(X_test, y_test))"
 
@@ -47,34 +48,30 @@ def report_of(
     fitted: Fitted,
     folder: Path,
     *,
+    test_points: Points,
     configs: Mapping[str, BaseModel],
     fidelity: pl.DataFrame,
     others: Mapping[str, Refit],
     rows: int,
     progress: Progress,
 ) -> Path:
-    """The path of the report's page.
+    """Write the report and return the path of its page.
 
     Args:
-        fitted: the fit, with test rows.
+        fitted: the fit.
         folder: to write to.
+        test_points: the test rows of the fit.
         configs: of all studies, see `study_configs`.
         fidelity: errors on held-out subsets.
         others: the other methods, see `modelpred.refits.rivals`.
         rows: most and least valuable rows that are listed.
         progress: told how far each study is.
-
-    Raises:
-        InvalidInput: the fit has no test rows.
     """
-    test = fitted.test_points
-    if test is None:
-        raise InvalidInput(NO_TEST)
     problem, dataset, prepared = fitted.problem, fitted.dataset, fitted.engine.prepared()
     context = StudyContext(
         problem.model,
         problem.points,
-        test,
+        test_points,
         {"predictor": prepared.predictor, **others},
         problem.truth,
         problem.row_ids,
@@ -83,7 +80,7 @@ def report_of(
         feature_names=dataset.feature_names,
         class_names=dataset.classes,
         test_row_ids=dataset.test_row_ids,
-        preparation=_preparation(prepared),
+        preparation=Preparation.of(prepared.predictor, targets=int(prepared.seen.sum())),
     )
     studies = {name: run_study(name, config, context) for name, config in configs.items()}
     inputs = ReportInputs(
@@ -92,29 +89,18 @@ def report_of(
         fidelity=fidelity,
         history=pl.DataFrame(prepared.predictor.history) if prepared.predictor.history else None,
         studies=studies,
-        targets_metrics=_targets_metrics(prepared),
+        targets_metrics=_targets_metrics(prepared.targets),
         predictor_metrics={},
         lineage={"versions": {name: version(name) for name in ("modelpred", "torch", "numpy")}},
-        baseline=baseline_of(problem.model, problem.points, test, tolerance=problem.tolerance),
+        baseline=baseline_of(
+            problem.model, problem.points, test_points, tolerance=problem.tolerance
+        ),
     )
     return write_report(inputs, folder)
 
 
-def _preparation(prepared: Prepared) -> Preparation | None:
-    history = prepared.predictor.history
-    if not history:
-        return None
-    roles = prepared.targets.subsets.roles
-    trained = sum(role != "test" for role in roles)
-    return Preparation(trained, max(epoch["seconds"] for epoch in history))
-
-
-def _targets_metrics(prepared: Prepared) -> dict[str, object]:
-    subsets = prepared.targets.subsets
-    found = outcomes(bank_counts(prepared.targets.bank), subsets.redrawn)
-    return {
-        name: int(found[name].sum()) for name in found.columns if found[name].dtype.is_integer()
-    }
+def _targets_metrics(targets: Targets) -> dict[str, object]:
+    return targets.outcomes.select(cs.integer().sum()).row(0, named=True)
 
 
 def _params(

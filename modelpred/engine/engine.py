@@ -1,7 +1,6 @@
 """An engine gives the models of subsets, by retraining or by prediction, and knows what each costs."""
 
 import logging
-import math
 from dataclasses import replace
 from typing import final
 
@@ -16,6 +15,7 @@ from modelpred.engine.preparation import (
     Problem,
     Targets,
     prepare,
+    problem_of,
     validation_error,
 )
 from modelpred.errors import InvalidInput
@@ -23,6 +23,7 @@ from modelpred.numbers import Number, steps_number
 from modelpred.predictor import Predictor, Refined
 from modelpred.predictor.newton_network import NewtonNetwork
 from modelpred.refits import Progress, Refit, Retraining, silent
+from modelpred.targets import Points
 
 ACCURATE = 0.05
 """Largest mean relative error of predicted parameters that `auto` accepts."""
@@ -50,6 +51,28 @@ class Engine:
         self._exact_seconds: float | None = None
         self._predicted_seconds: dict[float | int, float] = {}
         self._error: float | None = None
+
+    def over(self, points: Points, *, row_ids: tuple[str, ...]) -> "Engine":
+        """Return the engine of another pool, with this one's predictor bound to it if there is one.
+
+        The targets, the sizes that the predictor knows and its error stay those of this pool: no
+        models of the other pool's subsets are trained to measure them.
+
+        Args:
+            points: the other pool.
+            row_ids: their ids.
+
+        Raises:
+            InvalidInput: training the model of all its rows did not converge.
+        """
+        old = self.problem
+        problem = problem_of(old.model, points, tolerance=old.tolerance, row_ids=row_ids)
+        if self._prepared is None:
+            return Engine(problem, self.plan)
+        predictor = self._prepared.predictor.for_points(points, row_ids=row_ids)
+        other = Engine(problem, self.plan, replace(self._prepared, predictor=predictor))
+        other._error = self.error
+        return other
 
     @property
     def is_prepared(self) -> bool:
@@ -99,9 +122,8 @@ class Engine:
         prepared = self.prepared()
         if prepared.seconds is not None:
             return prepared.seconds
-        trained = sum(role != "test" for role in prepared.targets.subsets.roles)
         fit = float(prepared.predictor.history[-1]["seconds"])
-        return trained * self.costs().exact + fit
+        return int(prepared.seen.sum()) * self.costs().exact + fit
 
     @property
     def truth(self) -> Retraining:
@@ -165,11 +187,10 @@ class Engine:
     def error(self) -> float:
         """Mean relative error of the predictor on validation subsets; nan if there are none."""
         if self._error is None:
-            prepared, points = self.prepared(), self.problem.points
-            self._error = math.nan
+            prepared = self.prepared()
             if prepared.rungs:
                 self._error = min(rung.error for rung in prepared.rungs)
-            elif prepared.targets.subsets.weights.shape[1] == len(points.labels):
+            else:
                 self._error = validation_error(prepared.predictor, prepared.targets.bank)
         return self._error
 

@@ -84,11 +84,11 @@ class Climb:
         for count in counts:
             self.bench.train(self.bench.first(count), progress=self.progress)
             bank = self.bench.targets.bank
+            # Anchors of fixed training steps change, so that no fit goes on from another one.
+            start = last if self.problem.model.optimum is not None else None
             last = fitted(
-                self.problem, continued(config, last), bank,
-                start=last if config.network != "paper" and self._can_continue else None,
-                progress=self.progress,
-            )  # fmt: skip
+                self.problem, continued(config, start), bank, start=start, progress=self.progress
+            )
             error = validation_error(last, bank)
             seconds = time.perf_counter() - self.began
             self.rungs.append(Rung(last.config.network, count, error, seconds))
@@ -100,15 +100,10 @@ class Climb:
             before = error if count else math.inf
         self.why = f"the budget is spent, with an error of {self.error:.2%}"
 
-    @property
-    def _can_continue(self) -> bool:
-        """Whether a fit may go on from the one before: anchors of fixed training steps change."""
-        return self.problem.model.optimum is not None
-
 
 def continued(config: PredictorConfig, start: Predictor | None) -> PredictorConfig:
     """Return the settings of a fit that goes on from another one."""
-    if start is None or start.config.network != "anchored" or start.model.optimum is None:
+    if start is None or start.config.network != "anchored":
         return config
     epochs = math.ceil(config.schedule().epochs / CONTINUED)
     return config.model_copy(update={"epochs": epochs})

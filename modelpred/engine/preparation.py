@@ -6,8 +6,9 @@ import time
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
+import polars as pl
 import torch
-from jaxtyping import Float64
+from jaxtyping import Bool, Float64
 from torch import Tensor
 
 from modelpred.errors import InvalidInput
@@ -84,6 +85,11 @@ class Targets:
         """The subsets with their trained parameters."""
         return Bank.of(self.subsets, self.trained)
 
+    @property
+    def outcomes(self) -> pl.DataFrame:
+        """How many subsets were trained, and how many of them are of no use, by role and design."""
+        return outcomes(bank_counts(self.bank), self.subsets.redrawn)
+
 
 @dataclass(frozen=True)
 class Rung:
@@ -119,11 +125,14 @@ class Prepared:
     why: str = ""
 
     @property
+    def seen(self) -> Bool[Tensor, " subsets"]:
+        """Whether the predictor was fitted to or watched on each subset; the others judge it."""
+        return torch.tensor([role != "test" for role in self.targets.subsets.roles])
+
+    @property
     def least_size(self) -> float:
         """Smallest total weight of the subsets that the predictor was fitted to or watched on."""
-        subsets = self.targets.subsets
-        seen = torch.tensor([role != "test" for role in subsets.roles])
-        return float(subsets.sizes[seen].min())
+        return float(self.targets.subsets.sizes[self.seen].min())
 
     @property
     def seconds(self) -> float | None:
@@ -286,5 +295,5 @@ def warn_of_failures(targets: Targets) -> None:
         log.warning(
             "%d of %d models did not converge and are left out", failed, len(targets.subsets)
         )
-    if message := lost(outcomes(bank_counts(targets.bank), targets.subsets.redrawn)):
+    if message := lost(targets.outcomes):
         log.warning("%s", message)

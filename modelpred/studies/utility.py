@@ -86,6 +86,13 @@ class Preparation:
     targets: int
     fit_seconds: float
 
+    @classmethod
+    def of(cls, predictor: Predictor, *, targets: int) -> "Preparation | None":
+        """The preparation of a predictor; None if it has no history of its fit."""
+        if not predictor.history:
+            return None
+        return cls(targets, max(epoch["seconds"] for epoch in predictor.history))
+
 
 @dataclass(frozen=True)
 class StudyContext:

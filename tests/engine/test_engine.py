@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelpred import InvalidInput, ModelPred
+from modelpred.api.edits import fit_of
 from modelpred.engine import EngineChoice
 from modelpred.engine.choice import WORTH, Costs
 from tests.api.conftest import ROWS, SMALL, make_rows
@@ -97,3 +98,16 @@ def test_an_explicit_engine_gives_the_same_numbers_whatever_was_asked_before():
     np.testing.assert_array_equal(
         first.predict_parameters(weights), second.predict_parameters(weights)
     )
+
+
+@pytest.mark.parametrize("saved", [False, True])
+def test_the_engine_of_an_edited_pool_knows_the_error_of_the_predictor(tmp_path, saved):
+    mp = fit()
+    assert mp.predictor.row_ids == mp.row_ids
+    if saved:
+        mp.save(tmp_path)
+        mp = ModelPred.load(tmp_path)
+    for edit in ({"labels": {3: 0, 4: 1}}, {"weights": {1: 0}}):
+        engine = fit_of(mp.fitted, mp.edit(**edit)).engine
+        assert engine.error == mp.fitted.engine.error
+        assert engine.predictor.row_ids == engine.problem.row_ids
