@@ -1,8 +1,12 @@
 """Settings of Sphinx, which builds these pages and the reference of public names: `make docs`."""
 
+import importlib
 import importlib.metadata
 import re
 from typing import Any
+
+# Sphinx imports with TYPE_CHECKING set, under which the models of FastAPI cannot be defined.
+importlib.import_module("fastapi")
 
 project = "ModelPred"
 author = "ModelPred contributors"
