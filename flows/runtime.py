@@ -6,7 +6,6 @@ The owners are the `dvc` process that runs the stage, and the process that MODEL
 number.
 """
 
-import errno
 import logging
 import os
 import stat
@@ -21,6 +20,7 @@ from typing import Any
 import psutil
 
 from flows.artifacts import PARAMS
+from modelpred.errors import InvalidInput, refusal
 
 ENVIRONMENT = {
     "DO_NOT_TRACK": "true",  # MLflow accepts only the word
@@ -44,17 +44,6 @@ OWNER = "MODELPRED_OWNER"
 OWNER_SECONDS = 0.5  # between two checks of the owners
 SHOWN = "MODELPRED_PROGRESS"  # off: no bars
 PROGRESS_SECONDS = 1.0  # between two calls of `Progress.report`
-
-# Errors of the disk or its permissions, not of the program.
-REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
-# Errors of a file in the place of a folder, or a folder in the place of a file.
-OBSTRUCTIONS = {errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY}
-# polars, SQLite and MLflow report them in exceptions of their own.
-REFUSAL_WORDS = (
-    *("No space left on device", "Disk quota exceeded", "database or disk is full"),
-    *("Read-only file system", "readonly database", "unable to open database"),
-    *("No usable temporary directory",),
-)
 
 
 def settle_environment() -> None:
@@ -96,8 +85,6 @@ def keep_private(folder: Path) -> None:
     Raises:
         InvalidInput: one of the two is no folder, or belongs to another user.
     """
-    from modelpred.errors import InvalidInput  # noqa: PLC0415
-
     for each, closed in ((folder.parent, 0o022), (folder, 0o077)):
         with suppress(FileNotFoundError):
             found = each.lstat()
@@ -111,8 +98,6 @@ def keep_private(folder: Path) -> None:
 @contextmanager
 def one_line_errors(program: str) -> Generator[None]:
     """End the process with one line on stderr for invalid input and for a disk that refuses."""
-    from modelpred.errors import InvalidInput  # noqa: PLC0415
-
     try:
         yield
     except InvalidInput as error:
@@ -122,22 +107,6 @@ def one_line_errors(program: str) -> Generator[None]:
         if message is None:
             raise
         sys.exit(f"{program}: {message}")
-
-
-def refusal(error: BaseException | None) -> str | None:
-    """One line that says which disk refused and what to do; None for any other error."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in REFUSALS:
-            place = f" at {error.filename}" if error.filename else ""
-            reason = error.strerror
-            return f"cannot write{place}: {reason}; make room or give permission, then run again"
-        if isinstance(error, OSError) and error.errno in OBSTRUCTIONS and error.filename:
-            return f"cannot write at {error.filename}: {error.strerror}; move it away and run again"
-        words = next((words for words in REFUSAL_WORDS if words in str(error)), None)
-        if words is not None:
-            return f"cannot write: {words}; make room or give permission, then run again"
-        error = error.__cause__ or error.__context__
-    return None
 
 
 def show_warnings(program: str) -> None:

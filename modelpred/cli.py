@@ -1,16 +1,17 @@
 """The `modelpred` command: checks tables, prints results of the pipeline, serves predictors."""
 
-import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from modelpred import row_commands, table_commands
-from modelpred.extras import MissingExtra, require
+from modelpred.command_group import CommandGroup
+from modelpred.extras import require
 from modelpred.registry_commands import registry_app
 
 app = typer.Typer(
+    cls=CommandGroup,
     help="Predict the model that would be trained on other rows.",
     no_args_is_help=True,
     add_completion=False,
@@ -58,13 +59,9 @@ def main(
 def check_params(project: Project = Path()) -> None:
     """Check params.yaml for unknown keys, wrong types and values out of range."""
     # Commands import heavy modules inside, so that --help is fast.
-    from modelpred.errors import InvalidInput  # noqa: PLC0415
     from modelpred.params import read_params  # noqa: PLC0415
 
-    try:
-        read_params(project / "params.yaml")
-    except InvalidInput as error:
-        sys.exit(str(error))
+    read_params(project / "params.yaml")
     typer.echo("params.yaml is valid.")
 
 
@@ -75,13 +72,9 @@ def summary(
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
 ) -> None:
     """Print the answers of the last run: labels, values, the worst rows, and probabilities."""
-    from modelpred.errors import InvalidInput  # noqa: PLC0415
     from modelpred.run_summary import read_summary  # noqa: PLC0415
 
-    try:
-        found = read_summary(project)
-    except InvalidInput as error:
-        sys.exit(str(error))
+    found = read_summary(project)
     typer.echo(found.as_json() if as_json else str(found))
 
 
@@ -98,14 +91,10 @@ def serve(
     require(("mlflow", "starlette", "uvicorn"))
     import uvicorn  # noqa: PLC0415
 
-    from modelpred.errors import InvalidInput  # noqa: PLC0415
     from modelpred.registry import files_of  # noqa: PLC0415
     from modelpred.serving import MOST_CONNECTIONS, application_of  # noqa: PLC0415
 
-    try:
-        served = application_of(files_of(project, name, version))
-    except InvalidInput as error:
-        sys.exit(str(error))
+    served = application_of(files_of(project, name, version))
     typer.echo(f"Serving {name} ({version}) at http://{host}:{port}/invocations; Ctrl-C stops it.")
     uvicorn.run(
         served, host=host, port=port, log_level="warning", server_header=False,
@@ -127,13 +116,9 @@ def explore(
 ) -> None:
     """Show a page on which training rows are edited and the retrained model is seen, until stopped."""
     require(("fastapi", "starlette", "uvicorn"))
-    from modelpred.errors import InvalidInput  # noqa: PLC0415
     from modelpred.page import serve_folder  # noqa: PLC0415
 
-    try:
-        serve_folder(folder, port=port, engine=engine, opened=browser, say=typer.echo)
-    except InvalidInput as error:
-        sys.exit(str(error))
+    serve_folder(folder, port=port, engine=engine, opened=browser, say=typer.echo)
 
 
 @app.command("lds")
@@ -156,29 +141,25 @@ def score_attributions(
     """
     import polars as pl  # noqa: PLC0415
 
-    from modelpred.errors import InvalidInput  # noqa: PLC0415
     from modelpred.sealed import read_table  # noqa: PLC0415
     from modelpred.studies import attribution_files, lds  # noqa: PLC0415
     from modelpred.studies.matrix_files import read_matrix  # noqa: PLC0415
 
     folder = project / "artifacts" / "studies" / "lds"
-    try:
-        bank = lds.read_margins(folder / "bank.parquet")
-        points, tests = bank.weights.shape[1], bank.margins.shape[1]
-        rows = [
-            lds.score_attribution(
-                bank,
-                attribution_files.oriented(
-                    read_matrix(file),
-                    tests=tests, points=points, order=order, name=file.stem,
-                ),
-                name=file.stem,
-            )
-            for file in files
-        ]  # fmt: skip
-        methods = read_table(folder / "lds.parquet", again=lds.AGAIN)
-    except InvalidInput as error:
-        sys.exit(str(error))
+    bank = lds.read_margins(folder / "bank.parquet")
+    points, tests = bank.weights.shape[1], bank.margins.shape[1]
+    rows = [
+        lds.score_attribution(
+            bank,
+            attribution_files.oriented(
+                read_matrix(file),
+                tests=tests, points=points, order=order, name=file.stem,
+            ),
+            name=file.stem,
+        )
+        for file in files
+    ]  # fmt: skip
+    methods = read_table(folder / "lds.parquet", again=lds.AGAIN)
     table = pl.concat([pl.DataFrame(rows, schema=lds.LDS_SCHEMA), methods])
     typer.echo(
         f"{'':<24}{'form':<10}{'LDS':>7}   95% interval over {bank.margins.shape[1]} test rows"
@@ -193,11 +174,8 @@ def score_attributions(
 
 
 def run() -> None:
-    """Run the command; a package that is not installed ends it with one line."""
-    try:
-        app()
-    except MissingExtra as error:
-        sys.exit(str(error))
+    """Run the command."""
+    app()
 
 
 if __name__ == "__main__":

@@ -1,5 +1,34 @@
-"""The error that every module raises for input it cannot use."""
+"""The errors that end a command with one line: input that cannot be used, and a disk that refuses to write."""
+
+import errno
+
+# Errors of the disk or its permissions, not of the program.
+REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+# Errors of a file in the place of a folder, or a folder in the place of a file.
+OBSTRUCTIONS = {errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY}
+# polars, SQLite and MLflow report them in exceptions of their own.
+REFUSAL_WORDS = (
+    *("No space left on device", "Disk quota exceeded", "database or disk is full"),
+    *("Read-only file system", "readonly database", "unable to open database"),
+    *("No usable temporary directory",),
+)
 
 
 class InvalidInput(ValueError):  # noqa: N818 - a state of the input, named as a user says it
     """What the user gave cannot be used; the message says expected, got and what to do."""
+
+
+def refusal(error: BaseException | None) -> str | None:
+    """One line that says which disk refused and what to do; None for any other error."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in REFUSALS:
+            place = f" at {error.filename}" if error.filename else ""
+            reason = error.strerror
+            return f"cannot write{place}: {reason}; make room or give permission, then run again"
+        if isinstance(error, OSError) and error.errno in OBSTRUCTIONS and error.filename:
+            return f"cannot write at {error.filename}: {error.strerror}; move it away and run again"
+        words = next((words for words in REFUSAL_WORDS if words in str(error)), None)
+        if words is not None:
+            return f"cannot write: {words}; make room or give permission, then run again"
+        error = error.__cause__ or error.__context__
+    return None

@@ -1,8 +1,5 @@
 """`modelpred registry`: list, show, promote, roll back and rebuild registered predictors."""
 
-import sys
-from collections.abc import Generator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,26 +7,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 import yaml
 
+from modelpred.command_group import CommandGroup
+
 if TYPE_CHECKING:
     from modelpred.registry import VersionRecord
 
 registry_app = typer.Typer(
-    help="List, show, promote, roll back and rebuild registered predictors.", no_args_is_help=True
+    cls=CommandGroup,
+    help="List, show, promote, roll back and rebuild registered predictors.",
+    no_args_is_help=True,
 )
 
 Project = Annotated[Path, typer.Option("--project", help="The folder with mlflow.db.")]
 Name = Annotated[str, typer.Argument(help="Name of the registered model (see list).")]
-
-
-@contextmanager
-def _one_line_errors() -> Generator[None]:
-    # Commands import heavy modules inside, so that --help is fast.
-    from modelpred.errors import InvalidInput  # noqa: PLC0415
-
-    try:
-        yield
-    except InvalidInput as error:
-        sys.exit(str(error))
 
 
 @registry_app.command("list")
@@ -45,8 +35,7 @@ def list_(
     """List registered versions, newest first, with their alias and the result of the gates."""
     from modelpred.registry import list_versions  # noqa: PLC0415
 
-    with _one_line_errors():
-        records = list_versions(project, name, made_of=made_of)
+    records = list_versions(project, name, made_of=made_of)
     if not records:
         typer.echo("No version is registered.", err=True)
     for record in records:
@@ -74,9 +63,8 @@ def show(
     """Show the lineage of a version, its errors, and the commands that reproduce it."""
     from modelpred.registry import show_version  # noqa: PLC0415
 
-    with _one_line_errors():
-        record = show_version(project, name, version)
-        content = _params(record) if params else {}
+    record = show_version(project, name, version)
+    content = _params(record) if params else {}
     if params:
         typer.echo(yaml.safe_dump(content, sort_keys=False), nl=False)
         return
@@ -93,8 +81,7 @@ def promote(
     """Make a version champion by hand, even if it failed the gates."""
     from modelpred import registry  # noqa: PLC0415
 
-    with _one_line_errors():
-        record = registry.promote(project, name, version)
+    record = registry.promote(project, name, version)
     typer.echo(f"{record.name} version {record.version} is champion.")
 
 
@@ -103,8 +90,7 @@ def rollback(name: Name, *, project: Project = Path()) -> None:
     """Make the previous champion champion again."""
     from modelpred import registry  # noqa: PLC0415
 
-    with _one_line_errors():
-        present, former = registry.rollback(project, name)
+    present, former = registry.rollback(project, name)
     typer.echo(f"{name} version {former.version} is champion again, in place of {present.version}.")
 
 
@@ -113,8 +99,7 @@ def fingerprint(*, project: Project = Path()) -> None:
     """Print the fingerprint of the predictor in artifacts/, which identifies its version."""
     from modelpred.predictor import predictor_fingerprint  # noqa: PLC0415
 
-    with _one_line_errors():
-        typer.echo(predictor_fingerprint(project / "artifacts" / "predictor"))
+    typer.echo(predictor_fingerprint(project / "artifacts" / "predictor"))
 
 
 @registry_app.command()
@@ -122,9 +107,8 @@ def rebuild(*, project: Project = Path()) -> None:
     """Rebuild a lost mlflow.db from mlruns/registry.json and the files in mlruns/."""
     from modelpred import registry  # noqa: PLC0415
 
-    with _one_line_errors():
-        for line in registry.rebuild(project):
-            typer.echo(line)
+    for line in registry.rebuild(project):
+        typer.echo(line)
 
 
 def _params(record: "VersionRecord") -> dict[str, Any]:

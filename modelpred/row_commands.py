@@ -5,13 +5,13 @@ They train the models that the question needs on this machine, or predict them w
 """
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from modelpred.errors import InvalidInput
 from modelpred.table_commands import (
     FILE_HELP,
     AsJson,
@@ -73,20 +73,17 @@ def suspects(
     Models of small random parts of the rows judge the rows that they were not trained on.
     """
     from modelpred.check.project import Options  # noqa: PLC0415
-    from modelpred.errors import InvalidInput  # noqa: PLC0415
 
+    _require_place(out)
     talk = Terminal(quiet=quiet or as_json)
     options = Options(
         source=source, label=label, row_id=row_id, group=None, drop=tuple(drop or ()),
         categories=tuple(categories or ()), dates=tuple(dates or ()), test="auto",
         max_points=max_points, delimiter=delimiter, model=model, C=C, minutes=1.0,
     )  # fmt: skip
-    try:
-        fitted, dataset, name = _fitted(options, talk, every_row=True)
-        with talk.bar("training models"):
-            found = fitted.suspects(forest=forest)
-    except InvalidInput as error:
-        sys.exit(str(error))
+    fitted, dataset, name = _fitted(options, talk, every_row=True)
+    with talk.bar("training models"):
+        found = fitted.suspects(forest=forest)
     table = _with_cells(found.rows.drop("position"), dataset, every_row=True)
     head = "The rows whose number is furthest from what models trained without them predict:"
     if found.count is not None:
@@ -141,25 +138,22 @@ def values(
     Values within two standard errors of zero are marked: they cannot be told from zero.
     """
     from modelpred.check.project import Options  # noqa: PLC0415
-    from modelpred.errors import InvalidInput  # noqa: PLC0415
 
+    _require_place(out)
     talk = Terminal(quiet=quiet or as_json)
     options = Options(
         source=source, label=label, row_id=row_id, group=group, drop=tuple(drop or ()),
         categories=tuple(categories or ()), dates=tuple(dates or ()), test=test,
         max_points=max_points, delimiter=delimiter, model=model, C=C, minutes=1.0,
     )  # fmt: skip
-    try:
-        fitted, dataset, name = _fitted(options, talk, every_row=False)
-        with talk.bar("training models"):
-            found = fitted.values(
-                dataset.test_features.numpy(),
-                _labels(dataset, dataset.test_labels),
-                groups=None if groups is None else _groups(dataset, groups),
-                permutations=permutations,
-            )
-    except InvalidInput as error:
-        sys.exit(str(error))
+    fitted, dataset, name = _fitted(options, talk, every_row=False)
+    with talk.bar("training models"):
+        found = fitted.values(
+            dataset.test_features.numpy(),
+            _labels(dataset, dataset.test_labels),
+            groups=None if groups is None else _groups(dataset, groups),
+            permutations=permutations,
+        )
     table = with_certainty(found)
     unclear = int((~table["told_from_zero"]).sum())
     helping = int((table["told_from_zero"] & (table["value"] > 0)).sum())
@@ -179,6 +173,14 @@ def values(
         as_json=as_json,
         both=True,
     )
+
+
+def _require_place(out: Path | None) -> None:
+    """Refuse a path that cannot be a file, before models are trained."""
+    if out is not None and not out.parent.is_dir():
+        raise InvalidInput(f"--out: there is no folder {out.parent}")
+    if out is not None and out.is_dir():
+        raise InvalidInput(f"--out: {out} is a folder; name a CSV file")
 
 
 def _fitted(
@@ -230,7 +232,6 @@ def _groups(dataset: "Dataset", column: str) -> Sequence[str]:
         InvalidInput: there is no such column, or a cell is missing.
     """
     from modelpred.dataset.cells import column_of  # noqa: PLC0415
-    from modelpred.errors import InvalidInput  # noqa: PLC0415
 
     known = [name for name in dataset.rows.columns if name not in ("row_id", dataset.label_name)]
     if column not in known:
@@ -282,7 +283,8 @@ def _answer(
     both: bool = False,
 ) -> None:
     """Print the first rows, or the first and the last, and write all into the CSV."""
-    table.write_csv(path)
+    with path.open("wb") as file:
+        table.write_csv(file)
     shown = table.head(count).to_dicts()
     last = table.tail(min(count, max(0, len(table) - count))).reverse().to_dicts() if both else []
     if as_json:

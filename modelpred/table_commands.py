@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from modelpred.errors import InvalidInput
+
 if TYPE_CHECKING:
     from modelpred.check.trial import Report
 
@@ -86,27 +88,25 @@ def run(
         skipped_studies,
         time_words,
     )
-    from modelpred.errors import InvalidInput  # noqa: PLC0415
     from modelpred.run_summary import read_summary  # noqa: PLC0415
 
     began = time.monotonic()
     talk = Terminal(quiet=quiet or as_json)
-    try:
-        if source is None:
-            folder, skipped = project, skipped_studies(project)
-        else:
-            options = Options(
-                source=source, label=label, row_id=row_id, group=group, drop=tuple(drop or ()),
-                categories=tuple(categories or ()), dates=tuple(dates or ()), test=test,
-                max_points=max_points, delimiter=delimiter, model=model, C=C, minutes=minutes,
-            )  # fmt: skip
-            prepared = prepare_project(options, out, tell=talk.say, bar=talk.bar)
-            folder, skipped = prepared.folder, prepared.skipped
-        words = ["-m", "flows.run", *(f"--skip={study}" for study in skipped)]
-        _run_stages(folder, words, quiet=talk.quiet)
-        summary = read_summary(folder)
-    except InvalidInput as error:
-        sys.exit(str(error))
+    if source is None:
+        if not project.is_dir():
+            raise InvalidInput(f"--project: there is no folder {project}")
+        folder, skipped = project, skipped_studies(project)
+    else:
+        options = Options(
+            source=source, label=label, row_id=row_id, group=group, drop=tuple(drop or ()),
+            categories=tuple(categories or ()), dates=tuple(dates or ()), test=test,
+            max_points=max_points, delimiter=delimiter, model=model, C=C, minutes=minutes,
+        )  # fmt: skip
+        prepared = prepare_project(options, out, tell=talk.say, bar=talk.bar)
+        folder, skipped = prepared.folder, prepared.skipped
+    words = ["-m", "flows.run", *(f"--skip={study}" for study in skipped)]
+    _run_stages(folder, words, quiet=talk.quiet)
+    summary = read_summary(folder)
     talk.say(f"Finished in {time_words(time.monotonic() - began)}.\n")
     typer.echo(summary.as_json() if as_json else str(summary))
 
@@ -182,22 +182,18 @@ def check(
     """Report what `modelpred run` would do with a file: columns, decisions, settings and time."""
     from modelpred.check import decisions_text  # noqa: PLC0415
     from modelpred.check.project import Options, inspect, propose, section_texts  # noqa: PLC0415
-    from modelpred.errors import InvalidInput  # noqa: PLC0415
 
     talk = Terminal(quiet=False)
-    try:
-        options = Options(
-            source=source, label=label, row_id=row_id, group=group, drop=tuple(drop or ()),
-            categories=tuple(categories or ()), dates=tuple(dates or ()), test=test,
-            max_points=max_points, delimiter=delimiter, model=model, C=C, minutes=minutes,
-        )  # fmt: skip
-        checked = inspect(options)
-        typer.echo(f"{checked.found}\n")
-        if not trial:
-            typer.echo(f"{decisions_text(checked.decisions)}\n\n{checked.section}")
-            return
-        proposal = propose(checked, options, bar=talk.bar)
-    except InvalidInput as error:
-        sys.exit(str(error))
+    options = Options(
+        source=source, label=label, row_id=row_id, group=group, drop=tuple(drop or ()),
+        categories=tuple(categories or ()), dates=tuple(dates or ()), test=test,
+        max_points=max_points, delimiter=delimiter, model=model, C=C, minutes=minutes,
+    )  # fmt: skip
+    checked = inspect(options)
+    typer.echo(f"{checked.found}\n")
+    if not trial:
+        typer.echo(f"{decisions_text(checked.decisions)}\n\n{checked.section}")
+        return
+    proposal = propose(checked, options, bar=talk.bar)
     typer.echo(f"{decisions_text(proposal.decisions)}\n\n{proposal.time_text}\n")
     typer.echo(section_texts(proposal))

@@ -130,6 +130,10 @@ def test_values_are_told_from_zero_by_two_standard_errors():
         (("run", "people.csv", "--label", "rich", "--out", "."), "was not made by modelpred run"),
         (("values", "people.csv", "--label", "rich", "--groups", "shop"), "there is no column 'shop'"),
         (("suspects", "people.csv", "--label", "rihc"), "did you mean 'rich'?"),
+        (("suspects", "people.csv", "--label", "rich", "--out", "none/s.csv"), "no folder none"),
+        (("values", "people.csv", "--label", "rich", "--out", "."), ". is a folder"),
+        (("run", "--project", "none"), "no folder none"),
+        (("run", "people.csv", "--label", "rich", "--out", "people.csv/run"), "Not a directory"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_done_is_one_line(place, words, told):

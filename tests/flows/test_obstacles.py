@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from flows import runtime, server, stale_runs
+from modelpred import errors
 from modelpred.errors import InvalidInput
 
 PATHS = (".modelpred", ".modelpred/prefect", ".modelpred/dvc", ".modelpred/prefect/server.log")
@@ -54,17 +55,17 @@ def test_whatever_is_in_the_way_ends_in_one_line(tmp_path_factory, kinds):
         assert ".modelpred" in message
 
 
-@pytest.mark.parametrize("number", sorted(runtime.OBSTRUCTIONS | runtime.REFUSALS))
+@pytest.mark.parametrize("number", sorted(errors.OBSTRUCTIONS | errors.REFUSALS))
 def test_errors_of_the_disk_name_the_path(number):
-    message = runtime.refusal(OSError(number, os.strerror(number), "artifacts/targets"))
+    message = errors.refusal(OSError(number, os.strerror(number), "artifacts/targets"))
     assert message is not None
     assert "artifacts/targets" in message
     assert os.strerror(number) in message
 
 
 def test_other_errors_stay_errors():
-    assert runtime.refusal(OSError(errno.EBADF, "bad")) is None
-    assert runtime.refusal(FileExistsError("of the program, without a path")) is None
+    assert errors.refusal(OSError(errno.EBADF, "bad")) is None
+    assert errors.refusal(FileExistsError("of the program, without a path")) is None
 
 
 @pytest.mark.parametrize("mode", [0o777, 0o755, 0o700])
