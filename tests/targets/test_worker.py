@@ -42,10 +42,16 @@ def jobs_in(place: Path, *, store: str = "store") -> list[BlockJob]:
     )
 
 
-def children() -> list[psutil.Process]:
-    """Living children, without the Prefect server that another test's harness may keep here."""
-    alive = [child for child in PARENT.children() if child.status() != psutil.STATUS_ZOMBIE]
-    return [child for child in alive if "uvicorn" not in child.cmdline()]
+@pytest.fixture
+def children() -> Callable[[], list[psutil.Process]]:
+    """Living children that this test started: others of this process may belong to earlier tests."""
+    earlier = set(PARENT.children())
+
+    def started() -> list[psutil.Process]:
+        alive = [child for child in PARENT.children() if child.status() != psutil.STATUS_ZOMBIE]
+        return [child for child in alive if child not in earlier]
+
+    return started
 
 
 @pytest.fixture
@@ -111,7 +117,9 @@ def test_a_gpu_that_is_not_there_is_not_taken_for_a_processor(monkeypatch):
         parse_devices("cuda")
 
 
-def test_shards_are_the_same_bytes_on_any_number_of_workers_and_a_killed_one_is_replaced(tmp_path):
+def test_shards_are_the_same_bytes_on_any_number_of_workers_and_a_killed_one_is_replaced(
+    tmp_path, children
+):
     alone = jobs_in(tmp_path, store="alone")
     for job in alone:
         train_block(job)
@@ -131,7 +139,7 @@ def test_shards_are_the_same_bytes_on_any_number_of_workers_and_a_killed_one_is_
         assert path.read_bytes() == (tmp_path / "pool-targets" / path.name).read_bytes()
 
 
-def test_a_job_that_does_not_fit_is_told_as_bad_input_and_the_worker_lives_on(tmp_path):
+def test_a_job_that_does_not_fit_is_told_as_bad_input_and_the_worker_lives_on(tmp_path, children):
     jobs = jobs_in(tmp_path)
     with DevicePool(["cpu:0"]) as pool:
         with pytest.raises(
@@ -177,7 +185,7 @@ def test_a_worker_refuses_a_device_that_is_none(capsys):
     ],
 )
 def test_a_dead_or_mad_worker_is_told_with_what_it_wrote_and_replaced(
-    tmp_path, acting, script, told
+    tmp_path, acting, script, told, children
 ):
     (job, *_) = jobs_in(tmp_path)
     acting(script)
@@ -197,7 +205,7 @@ def test_a_worker_that_cannot_start_says_why(tmp_path, monkeypatch):
         pool.train(job)
 
 
-def test_closing_the_pool_ends_a_block_that_is_being_trained(tmp_path, acting):
+def test_closing_the_pool_ends_a_block_that_is_being_trained(tmp_path, acting, children):
     (job, *_) = jobs_in(tmp_path)
     acting("print(json.dumps({'id': 1, 'progress': [1, 2]}), flush=True)")
     at_work, failures = threading.Event(), []
