@@ -106,6 +106,7 @@ async function recall() {
   try {
     message = await restored(text);
     edit = Edit.of(message);
+    if (![...edit.weights.values()].every(Number.isFinite)) throw new TypeError("a weight is no number");
   } catch {
     throw new Error("the address holds a damaged edit; it is not applied");
   }
