@@ -47,16 +47,20 @@ def _row(text: str, method: str) -> Claim:
 
 CLAIMS = (
     *(_row(text, method) for text, method in ROWS.items()),
-    Claim(README, "is half of it | 1.6 GB |", {"sizes/the library": "1580 MB"}),
     Claim(
         README,
-        "Prefect, MLflow | + 0.6 GB |",
+        "half of the size is PyTorch for the CPU | 1.6 GB |",
+        {"sizes/the library": "1580 MB"},
+    ),
+    Claim(
+        README,
+        "Prefect and MLflow | + 0.6 GB |",
         {"sizes/openml": "88 MB", "sizes/page": "5 MB", "sizes/pipeline": "470 MB"},
     ),
-    Claim(README, "together with `pipeline` | + 5 MB |", {"sizes/page": "5 MB"}),
-    Claim(README, "part of `pipeline` | + 88 MB |", {"sizes/openml": "88 MB"}),
+    Claim(README, "`modelpred serve` (needs `pipeline`, too) | + 5 MB |", {"sizes/page": "5 MB"}),
+    Claim(README, "included in `pipeline` | + 88 MB |", {"sizes/openml": "88 MB"}),
     Claim(README, "| + 34 MB, + 290 MB |", {"sizes/dask": "34 MB", "sizes/ray": "290 MB"}),
-    Claim(README, "| a store of shards on S3 | + 46 MB |", {"sizes/s3": "46 MB"}),
+    Claim(README, "| trained models stored on S3 | + 46 MB |", {"sizes/s3": "46 MB"}),
 )
 
 # Lines with measured numbers whose benchmarks are not in the list yet, by a part of each.
