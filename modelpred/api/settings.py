@@ -1,5 +1,6 @@
 """Converts the arguments of ModelPred to the configurations of the pipeline's stages."""
 
+from dataclasses import dataclass
 from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict
@@ -8,7 +9,7 @@ from modelpred.api.labels import Labels
 from modelpred.dataset.config import ScalingName
 from modelpred.errors import InvalidInput
 from modelpred.estimators import Estimator, TorchHead
-from modelpred.numbers import MOST_DRAWS, Number, checked_section, plain, whole_number
+from modelpred.numbers import MOST_DRAWS, Number, checked_section, plain, seed_number, whole_number
 from modelpred.predictor import PredictorConfig
 from modelpred.subsets import Counts, SubsetsConfig
 from modelpred.targets import TargetsConfig, TorchTarget
@@ -36,6 +37,79 @@ class Asked(BaseModel):
     predictor: PredictorConfig
     progress: bool
     automatic: bool = False
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """The arguments of a ModelPred, checked, as its next fit uses them.
+
+    Attributes:
+        target: the name of a family, or an estimator.
+        family: settings of the family, with the tolerance.
+        scaling: of a family by name.
+        seed: of subsets and trainings.
+        subsets: to train.
+        automatic: whether the fit decides how many subsets it trains.
+        predictor: settings of the network.
+        progress: whether a terminal shows how far the fit is.
+    """
+
+    target: str | Estimator
+    family: dict[str, int | float | str]
+    scaling: ScalingName
+    seed: int
+    subsets: SubsetsConfig
+    automatic: bool
+    predictor: PredictorConfig
+    progress: bool
+
+    def asked(self) -> Asked:
+        """The same with an estimator as the name of its class, to be written to a file."""
+        target = self.target
+        return Asked(
+            target=target if isinstance(target, str) else type(target).__name__,
+            settings=self.family,
+            scaling=self.scaling,
+            seed=self.seed,
+            subsets=self.subsets,
+            predictor=self.predictor,
+            progress=self.progress,
+            automatic=self.automatic,
+        )
+
+
+def fit_settings(
+    target: str | Estimator,
+    *,
+    subsets: Number | str | SubsetsConfig,
+    scaling: str | None,
+    tolerance: Number,
+    seed: Number,
+    predictor: PredictorConfig | None,
+    progress: bool,
+    settings: dict[str, Number | str],
+) -> FitSettings:
+    """Return the checked arguments of a ModelPred.
+
+    Raises:
+        InvalidInput: they cannot be used.
+    """
+    require_target(target, scaling=scaling, settings=settings)
+    family = plain_settings({"tolerance": tolerance, **settings})
+    checked_seed = seed_number(seed)
+    fit = FitSettings(
+        target=target,
+        family=family,
+        scaling=SCALINGS[scaling or "standardise"],
+        seed=checked_seed,
+        subsets=subsets_config(subsets, checked_seed),
+        automatic=automatic_subsets(subsets),
+        predictor=predictor or PredictorConfig(seed=checked_seed),
+        progress=progress,
+    )
+    for name in families_of(target):
+        targets_config(name, family, checked_seed)
+    return fit
 
 
 def require_target(

@@ -1,0 +1,227 @@
+"""How good the predicted models are: parameters of subsets, certificates, errors beside rivals."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+
+from modelpred.api.inputs import (
+    ArrayLike,
+    read_weights,
+)
+from modelpred.api.methods.state import FitState
+from modelpred.api.printing import WideTable
+from modelpred.api.progress import progress_bar
+from modelpred.api.report import NO_TEST, report_of, study_configs
+from modelpred.errors import InvalidInput
+from modelpred.numbers import Number, whole_number
+from modelpred.predictor import Predictor, answer_curve, with_break_even
+from modelpred.predictor import fidelity as fidelity_table
+from modelpred.predictor.recipe_fidelity import FidelityPlan, recipe_fidelity
+from modelpred.refits import Refit, retrainings, rivals
+from modelpred.targets import TorchTarget
+from modelpred.targets.shards import Bank
+
+log = logging.getLogger(__name__)
+LEARNING = {
+    "network": pl.String,
+    "targets": pl.Int64,
+    "error": pl.Float64,
+    "seconds": pl.Float64,
+}
+
+
+class QualityMethods(FitState):
+    """Methods of ModelPred about the predictor: what it was fitted to and how far it is off."""
+
+    _fidelity: pl.DataFrame | None = None
+    _other_methods: dict[str, Refit] | None = None
+
+    @property
+    def predictor(self) -> Predictor:
+        """The fitted set function: a refit like any other, on tensors.
+
+        It is fitted at its first use, and so are the models of `bank` trained then.
+        """
+        return self._prepared().predictor
+
+    @property
+    def bank(self) -> Bank:
+        """Every subset that was trained, with its parameters."""
+        return self._prepared(judged=True).targets.bank
+
+    @property
+    def learning(self) -> pl.DataFrame:
+        """What was fitted on the way to the predictor; the log says why no more was.
+
+        Columns network, targets (trained subsets of the fit), error (mean relative error of the
+        parameters on validation subsets), seconds (of training and fitting so far). Empty after
+        `load`.
+        """
+        rungs = self._prepared().rungs
+        return pl.DataFrame([vars(rung) for rung in rungs], schema=LEARNING)
+
+    @property
+    def outcomes(self) -> pl.DataFrame:
+        """How many subsets were trained, by role and design, and how many of them are of no use.
+
+        Columns role, design, subsets, redrawn (they lacked a class and were drawn again), degenerate
+        (a class is still missing, so that there is no optimum) and not_converged.
+        """
+        return self._prepared(judged=True).targets.outcomes
+
+    def predict_parameters(
+        self, weights: ArrayLike, refine: Number = 0, *, stages: Number | None = None
+    ) -> NDArray[np.float64]:
+        """Predicted parameters [subsets, parameters] of the models that subsets would give.
+
+        For each output (one, or one a class) the coefficients of the scaled features, then the
+        intercept.
+
+        Args:
+            weights: [subsets, points], how often each subset takes each row.
+            refine: Newton steps from the prediction towards retraining; 0.5 is half of a step.
+            stages: after how many of the network's stages to stop, for a cheaper and less exact
+                answer: 0 is the anchor; `predictor.stages`, the default, is all of them.
+        """
+        rows = read_weights(weights, self.row_ids)
+        return self.predictor.predict(rows, refine=refine, stages=stages).numpy()
+
+    def retrain(self, weights: ArrayLike) -> NDArray[np.float64]:
+        """The same by exact training; a model that did not converge is a row of nan."""
+        self._require_parameters("retrain")
+        rows = read_weights(weights, self.row_ids)
+        trained = self._ready.problem.truth.train(rows)
+        if not bool(trained.converged.all()):
+            failed = int((~trained.converged).sum())
+            log.warning("%d of %d models did not converge; their rows are nan", failed, len(rows))
+        parameters = trained.parameters.to(torch.float64)
+        return torch.where(trained.converged[:, None], parameters, torch.nan).numpy()
+
+    def certificate(
+        self,
+        weights: ArrayLike,
+        refine: Number = 0,
+        *,
+        of: str = "parameters",
+        X: ArrayLike | None = None,
+    ) -> NDArray[np.float64] | None:
+        """Upper bound [subsets] on the distance of `predict_parameters` to the optimum.
+
+        It holds without retraining, for about the price of a Newton step. None for mlp, which
+        stops before its optimum, infinity for a subset without one.
+
+        Args:
+            weights: [subsets, rows].
+            refine: as `predict_parameters`.
+            of: `parameters`, or `margins` for a bound [subsets, rows of X] on how far any margin (for
+                numbers, the prediction) of each row is from that of the retrained model.
+            X: rows for `margins`, unscaled, with the columns of the fit.
+        """
+        rows = None if X is None else self._ready.reading.features(X, what="X")
+        bound = self.predictor.certificate(
+            read_weights(weights, self.row_ids), refine=refine, of=of, rows=rows
+        )
+        return None if bound is None else bound.numpy()
+
+    def fidelity(
+        self, *, seeds: Number = 2, subsets: Number = 100, judged: Number = 50
+    ) -> pl.DataFrame:
+        """Errors on held-out subsets, refined and beside every rival; a row per method and design.
+
+        Of a TorchTarget what can be known at all: how far runs of other seeds agree, the ceiling
+        that this sets, smoothness, and the LDS of predictions of scores beside rivals, with columns
+        as `modelpred.predictor.recipe_fidelity`. The arguments are of these: the target is the mean
+        of `seeds` runs, predictions learn from `subsets` random halves and are judged on others.
+
+        Columns as `modelpred.predictor.fidelity`. Without test rows in the fit, the losses
+        compared are those on all training rows, and their column is called `pool_loss_error`. The
+        column `break_even` is the number of queries after which preparing the predictor and
+        predicting cost less than exact retraining; null where they never do.
+        """
+        if isinstance(model := self._ready.problem.model, TorchTarget):
+            plan = FidelityPlan(
+                seeds=whole_number(seeds, "seeds"),
+                fit=whole_number(subsets, "subsets"),
+                judged=whole_number(judged, "judged"),
+                seed=self._settings.seed,
+            )
+            ready = self._ready
+            with progress_bar(shown=self._settings.progress) as report:
+                return WideTable(
+                    recipe_fidelity(
+                        model, ready.problem.points, ready.scored_points, plan, progress=report
+                    )
+                )
+        if self._fidelity is None:
+            ready, predictor, bank = self._ready, self.predictor, self.bank
+            model, points, tolerance = predictor.model, predictor.points, ready.problem.tolerance
+            start = ready.problem.full_parameters
+            refits = {
+                **answer_curve(predictor),
+                **self._rivals(),
+                **retrainings(model, points, tolerance=tolerance, start=start),
+            }
+            test = ready.test_points
+            table = fidelity_table(
+                refits,
+                bank.select(role="test"),
+                model=model,
+                points=points,
+                test_points=test or points,
+            )
+            names = {} if test else {"test_loss_error": "pool_loss_error"}
+            seconds = ready.engine.preparation_seconds
+            table = with_break_even(table.rename(names), preparation=seconds)
+            self._fidelity = WideTable(table)
+        return self._fidelity
+
+    def _rivals(self) -> dict[str, Refit]:
+        """The other methods, fitted to the same targets at the first call."""
+        if self._other_methods is None:
+            problem, targets = self._ready.problem, self.bank.usable(role="fit")
+            self._other_methods = rivals(
+                problem.model, problem.points, *targets, tolerance=problem.tolerance
+            )
+        return self._other_methods
+
+    def report(
+        self, folder: str | Path, *, rows: Number = 10, **studies: Mapping[str, Any]
+    ) -> Path:
+        """Run all studies and write the pipeline's report, one HTML file that needs no network.
+
+        Args:
+            folder: to write index.html to.
+            rows: how many of the most and of the least valuable rows are listed.
+            studies: settings that differ from a study's defaults, such as
+                `valuation={"permutations": 20}`; sections and keys are those of params.yaml.
+
+        Returns:
+            The path of index.html.
+
+        Raises:
+            InvalidInput: an unknown study or setting, or a fit without test rows.
+        """
+        configs = study_configs(studies)
+        listed = whole_number(rows, "rows", least=1, most=100)
+        ready = self._ready
+        test = ready.test_points
+        if test is None:
+            raise InvalidInput(NO_TEST)
+        with progress_bar(shown=self._settings.progress) as progress:
+            ready.engine.prepared(progress=progress)
+            return report_of(
+                ready,
+                Path(folder),
+                test_points=test,
+                configs=configs,
+                fidelity=self.fidelity(),
+                others=self._rivals(),
+                rows=listed,
+                progress=progress,
+            )

@@ -1,0 +1,317 @@
+"""Tables about rows: their values, wrong labels, the rows to keep or to add, the cleaned table."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import polars as pl
+
+from modelpred.api.candidates import ranked_candidates
+from modelpred.api.cells import cleaned_table, original_cells
+from modelpred.api.evaluation import (
+    SHARES,
+    RemovalCurve,
+    removal_curve,
+    values_in_order,
+)
+from modelpred.api.inputs import (
+    ArrayLike,
+    RowNames,
+    array_of,
+    read_weights,
+    unique_ids,
+)
+from modelpred.api.methods.state import FitState
+from modelpred.api.progress import progress_bar
+from modelpred.api.suspects import Suspects, probable_suspects, suspicious_rows
+from modelpred.api.tables import ValueTable
+from modelpred.api.values import (
+    Groups,
+    checked_orders,
+    chosen_rows,
+    estimated_values,
+    models_of_selection,
+    models_of_values,
+    suggest_groups,
+    uses_gains,
+)
+from modelpred.errors import InvalidInput
+from modelpred.numbers import MOST_DRAWS, Number, whole_number
+from modelpred.studies.held_out import PARTS, rounds_of
+from modelpred.studies.row_gains import has_row_gains
+from modelpred.studies.utility import Scoring, UtilityName
+
+
+class RowMethods(FitState):
+    """Methods of ModelPred that return what rows are worth, and which to keep, add or correct."""
+
+    def values(
+        self,
+        X_test: ArrayLike | None = None,
+        y_test: ArrayLike | None = None,
+        *,
+        method: str = "shapley",
+        groups: Groups | None = None,
+        utility: str | Scoring = "loss",
+        permutations: Number = 100,
+        refine: Number = 1.0,
+        engine: str = "auto",
+        seed: Number = 0,
+        with_cells: bool = False,
+        **settings: Number | str | None,
+    ) -> ValueTable:
+        """What each training row is worth for the test rows: row_id, value, standard_error, rank.
+
+        The result is a polars table; `plot()` draws it, `to_pandas()` converts it.
+
+        With groups a row of the table is a group, whose rows join together: group, rows, value,
+        standard_error, rank. Up to 16 players are enumerated and have no error.
+
+        Args:
+            X_test: rows to score models on, unscaled, with the columns of the fit; by default the
+                test rows of the fit, or else the training rows.
+            y_test: their labels.
+            method: shapley, banzhaf, beta_shapley (`alpha=`, `beta=`) or leave_one_out.
+            groups: the group of each training row (a vendor, a source, a day).
+            utility: loss, accuracy, squared_error, or a function from scores [subsets, rows,
+                outputs] and labels [rows] to a number for each subset, the higher the better.
+            permutations: budget in random orders, an even number; more is more certain. Of more than
+                2,000 rows, less is spent (docs/values.md).
+            refine: as `predict_parameters`; with 0 values take a little more than half of the time
+                and rank the rows less well (docs/values.md).
+            engine: exact retrains the models, predicted predicts them, auto takes what costs less;
+                `engine_used` says which.
+            seed: of the random orders.
+            with_cells: whether the original cells of the rows stand at the right.
+            settings: others of `ValuationConfig`: sampler, small, error, reliability, alpha, beta.
+
+        Raises:
+            InvalidInput: tables, groups or settings that cannot be used.
+        """
+        test = self._labelled(X_test, y_test, what="_test", fallback=self._ready.scored_points)
+        rows = len(self.row_ids)
+        gains = uses_gains(
+            has_row_gains(self.model, self._ready.problem.points, utility),
+            rows, groups=groups, method=method, sampler=settings.get("sampler", "auto"),
+        )  # fmt: skip
+        models = models_of_values(
+            rows, groups=groups, method=method, permutations=permutations, gains=gains
+        )
+        if groups is None:
+            dataset = self._ready.dataset
+            suggest_groups(dataset.rows, dataset.encoding.column_names)
+        checked = 0 if gains else checked_orders(permutations, method=method) * rows
+        with self._context(
+            test, engine, models=models, checked=checked, refine=refine, own=False
+        ) as (context, _):
+            found = estimated_values(
+                context,
+                groups=groups,
+                utility=utility,
+                seed=seed,
+                settings={"semivalue": method, "permutations": permutations, **settings},
+            )
+        if groups is not None and with_cells:
+            raise InvalidInput("a group has no cells of its own; leave out with_cells")
+        return ValueTable(self._with_cells(found, with_cells))
+
+    def removal_curve(
+        self,
+        values: pl.DataFrame | ArrayLike,
+        X_test: ArrayLike | None = None,
+        y_test: ArrayLike | None = None,
+        *,
+        shares: Sequence[Number] | None = None,
+        utility: UtilityName = "loss",
+        draws: Number = 10,
+        refine: Number = 1.0,
+        engine: str = "auto",
+        seed: Number = 0,
+    ) -> RemovalCurve:
+        """The score of models without the rows of the highest, of the lowest and of random values.
+
+        Good values give a score that falls fast without the highest and rises without the lowest.
+        Use other rows than those that the values were estimated with.
+
+        Args:
+            values: what `values` returns, or a number for each training row.
+            X_test: rows to score models on; by default the test rows of the fit, or else the
+                training rows.
+            y_test: their labels.
+            shares: of the rows to remove; default: 5% to 50%.
+            utility: loss, accuracy or squared_error.
+            draws: random removals of each size, whose mean is shown.
+            refine: as `predict_parameters`.
+            engine: as `without`.
+            seed: of the random removals.
+
+        Raises:
+            InvalidInput: values of other rows, or a share that is out of range.
+        """
+        test = self._labelled(X_test, y_test, what="_test", fallback=self._ready.scored_points)
+        given = values if isinstance(values, pl.DataFrame) else array_of(values)
+        ordered = values_in_order(given, self.row_ids)
+        count = len(SHARES) if shares is None else len(shares)
+        models = 1 + count * (2 + whole_number(draws, "draws", least=1, most=MOST_DRAWS))
+        with self._context(test, engine, models=models, refine=refine, own=False) as (context, _):
+            return removal_curve(
+                context, ordered, shares=shares, utility=utility, draws=draws, seed=seed
+            )
+
+    def suspects(
+        self,
+        others: tuple[ArrayLike, ArrayLike] | None = None,
+        *,
+        other_ids: RowNames | None = None,
+        pred_probs: ArrayLike | None = None,
+        forest: bool = False,
+        refine: Number = 0,
+        engine: str = "auto",
+        seed: Number = 0,
+        with_cells: bool = False,
+    ) -> Suspects:
+        """Rows whose label looks wrong, and how many are; no test rows are needed.
+
+        Models of an eighth of the training rows judge the labels of all other rows.
+
+        Args:
+            others: rows with labels that were not trained on, to judge, too.
+            other_ids: a name for each of them; default: other-0, other-1, ...
+            pred_probs: probabilities [rows, classes] of any classifier for the training rows, each by
+                models without the row, as cleanlab takes them; they are judged in place of the
+                target's own. Classes are in the order of `classes`.
+            forest: average the models' probabilities with those of a random forest of
+                scikit-learn; finds more where classes are not divided by a linear score.
+            refine: as `predict_parameters`.
+            engine: exact retrains the models, predicted predicts them, auto takes what costs less;
+                `engine_used` says which.
+            seed: of the parts and of the forest.
+            with_cells: whether the original cells of the rows stand at the right.
+
+        Raises:
+            InvalidInput: tables that cannot be used, or a forest for svm or a regression.
+        """
+        ready = self._ready
+        pool = ready.problem.points
+        if pred_probs is not None:
+            if others is not None or forest:
+                raise InvalidInput("pred_probs judge the training rows alone; leave out the rest")
+            judged = probable_suspects(
+                read_weights(pred_probs), pool.labels, ready.reading.labels, row_ids=self.row_ids
+            )
+            return replace(judged, rows=self._with_cells(judged.rows, with_cells))
+        more = None if others is None else ready.reading.points(*others, what="_others")
+        count = 0 if more is None else len(more.labels)
+        named = [f"other-{row}" for row in range(count)] if other_ids is None else other_ids
+        models = rounds_of(len(pool.labels)) * PARTS
+        with self._context(pool, engine, models=models, refine=refine, others=more) as (context, _):
+            found = suspicious_rows(
+                context,
+                ready.reading.labels,
+                seed=seed,
+                forest=forest,
+                others=more,
+                other_ids=unique_ids(named, rows=count),
+            )
+        return replace(found, rows=self._with_cells(found.rows, with_cells))
+
+    def cleaned(
+        self,
+        *,
+        drop: RowNames | pl.DataFrame | Suspects | None = None,
+        relabel: Mapping[Any, Any] | pl.DataFrame | Suspects | None = None,
+    ) -> pl.DataFrame:
+        """The training rows as they were given, without some of them or with new labels.
+
+        A polars table of row_id, the original cells and the label: write it with `write_csv`.
+
+        Args:
+            drop: rows to leave out, by position or id, or a table with row_id.
+            relabel: new labels by position or id, or a table with row_id and suggested, such as
+                `mp.suspects().rows.head(20)`.
+
+        Raises:
+            InvalidInput: unknown rows, a row in both, or a label of another class.
+        """
+        cells = original_cells(self._ready, self._given)
+        return cleaned_table(self._ready, cells, drop=drop, relabel=relabel)
+
+    def select(
+        self,
+        k: Number,
+        X_val: ArrayLike,
+        y_val: ArrayLike,
+        *,
+        quota: str | Groups | None = None,
+        swaps: Number = 5,
+        refine: Number = 0,
+        engine: str = "auto",
+        with_cells: bool = False,
+    ) -> pl.DataFrame:
+        """The k training rows whose model is predicted best on the validation rows.
+
+        Columns: row_id, position, and gain, by how much the predicted validation loss rises when
+        the row leaves the choice; the row that would be missed most comes first. Judge the choice
+        by rows that it was not made with.
+
+        Args:
+            k: how many rows to keep.
+            X_val: rows to choose by, unscaled, with the columns of the fit.
+            y_val: their labels.
+            quota: `class`, or a group for each training row: each keeps its share of the choice.
+            swaps: swaps that may improve the greedy choice.
+            refine: as `predict_parameters`.
+            engine: exact retrains the models, predicted predicts them, auto takes what costs less;
+                `engine_used` says which.
+            with_cells: whether the original cells of the rows stand at the right.
+
+        Raises:
+            InvalidInput: k out of range, tables or groups that cannot be used.
+        """
+        validation = self._ready.reading.points(X_val, y_val, what="_val")
+        models = models_of_selection(len(self.row_ids), k)
+        with self._context(validation, engine, models=models, refine=refine, own=False) as (
+            context,
+            _,
+        ):
+            found = chosen_rows(context, count=k, quota=quota, swaps=swaps)
+        return self._with_cells(found, with_cells)
+
+    def rank_candidates(
+        self,
+        X_new: ArrayLike,
+        y_new: ArrayLike,
+        X_val: ArrayLike | None = None,
+        y_val: ArrayLike | None = None,
+        *,
+        ids: RowNames | None = None,
+        refine: Number = 1.0,
+        engine: str = "auto",
+    ) -> pl.DataFrame:
+        """Candidate rows in the order of what adding each of them alone would gain.
+
+        Columns: row_id, position, label and gain: by how much the loss on the validation rows falls
+        when the row joins the training rows.
+
+        Args:
+            X_new: candidates, unscaled, with the columns of the fit.
+            y_new: their labels.
+            X_val: rows to score models on; by default the test rows of the fit.
+            y_val: their labels.
+            ids: names of the candidates; by default new-0, new-1, ...
+            refine: as `predict_parameters`.
+            engine: as `without`.
+
+        Raises:
+            InvalidInput: tables that cannot be used, or no rows to score models on.
+        """
+        validation = self._labelled(X_val, y_val, what="_val", fallback=self._ready.test_points)
+        models = len(array_of(y_new)) + 1
+        with progress_bar(shown=self._settings.progress) as report:
+            choice = self._ready.engine.choose(
+                engine, models=models, refine=refine, progress=report
+            )
+            self._engine_used = choice
+            return ranked_candidates(
+                self._ready, (X_new, y_new), validation, ids=ids, choice=choice, progress=report
+            )
