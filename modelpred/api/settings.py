@@ -45,7 +45,8 @@ class FitSettings:
 
     Attributes:
         target: the name of a family, or an estimator.
-        family: settings of the family, with the tolerance.
+        family: settings of the family, with the tolerance; checked against the family of an
+            estimator when the fit knows it.
         scaling: of a family by name.
         seed: of subsets and trainings.
         subsets: to train.
@@ -55,7 +56,7 @@ class FitSettings:
     """
 
     target: str | Estimator
-    family: dict[str, int | float | str]
+    family: dict[str, Any]
     scaling: ScalingName
     seed: int
     subsets: SubsetsConfig
