@@ -63,7 +63,7 @@ def exercise(path: Path, problems: int) -> None:
         own = labels.astype(float) if family == "ridge" else labels
         train_targets(model, table, own, weights, classes=classes or None)
         scores = torch.from_numpy(generator.normal(size=(max(classes, 1), points))).float()
-        changes = slope_changes("softmax", scores, 0.3)
+        changes = slope_changes("softmax", scores, 0.3, beyond=scores / 10)
         assert changes is not None
         moved = torch.zeros(max(classes, 1), 5, points, dtype=torch.bfloat16)
         changes(moved, torch.from_numpy(weights).bfloat16())

@@ -17,6 +17,7 @@ from modelpred.targets import points_of, target_model, train_targets
 from modelpred.targets.compiled import kernels
 from modelpred.targets.compiled.newton import MOST_CLASSES, WIDEST, compiled_solver
 from modelpred.targets.solving import Solution
+from tests.benchmarks import sanitize
 
 NAMES = {"logistic": 2, "svm": 2, "svm-many": 4, "softmax": 3, "ridge": 0, "mlp": 3}
 
@@ -290,3 +291,27 @@ def test_memory_that_a_kernel_would_misread_is_refused(kind, name, which, buffer
         else:
             with pytest.raises(InvalidInput, match="the kernels expect"):
                 solver(inputs["weights"], start=inputs["start"], tolerance=1e-6)
+
+
+@pytest.mark.skipif(kernels.loaded("plain") is None, reason="no kernels were built")
+def test_the_sanitizers_problems_call_every_kernel(monkeypatch, capsys):
+    """`make sanitize` runs them under the sanitizers, which takes minutes."""
+    called = set()
+    call = kernels.Shared.call
+
+    def recorded(self, name, *arguments, **options):
+        called.add(name)
+        return call(self, name, *arguments, **options)
+
+    monkeypatch.setattr(kernels.Shared, "call", recorded)
+    monkeypatch.setattr(kernels, "library", kernels.library)  # exercise() replaces it
+    sanitize.exercise(Path(kernels.loaded("plain")._name), problems=5)
+
+    folder = Path(kernels.__file__).parent
+    exported = {
+        name
+        for path in folder.glob("*.c")
+        for name in re.findall(r"^int (modelpred_\w+)\(const", path.read_text(), re.MULTILINE)
+    }
+    assert called == exported
+    assert capsys.readouterr().out == "5 problems, no fault\n"
