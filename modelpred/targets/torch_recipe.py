@@ -19,6 +19,8 @@ from torch import Tensor
 from torch.func import grad, vmap
 
 from modelpred.targets.points import Points
+from modelpred.targets.torch_chain import chain_of, own_rows
+from modelpred.targets.torch_chain import step as chain_step
 from modelpred.targets.torch_modules import Built, set_step
 
 RowLosses = Callable[[Tensor, Tensor], Tensor]
@@ -87,7 +89,12 @@ def train(
     def loss(parts: dict[str, Tensor], rows: Tensor, labels: Tensor, factors: Tensor) -> Tensor:
         return (row_losses(built.outputs(parts, rows, module=module), labels) * factors).sum()
 
+    def output_loss(outputs: Tensor, labels: Tensor, factors: Tensor) -> Tensor:
+        return (row_losses(outputs, labels) * factors).sum()
+
     gradients = vmap(grad(loss), in_dims=(0, None, None, 0))
+    output_slopes = vmap(grad(output_loss))
+    chain = chain_of(built)
     features, labels = points.features, points.labels
     factors = weights * (len(features) / weights.sum(1, keepdim=True))
     factors = factors.to(features.dtype).T.contiguous()  # a batch is some of its rows
@@ -97,9 +104,25 @@ def train(
     steps = recipe.steps(len(features))
     for step, batch in enumerate(recipe.batches(len(features))):
         rows = batch.to(features.device)
+        shares = (factors[rows] / len(rows)).T
+        update.begin(step, rate=recipe.rate(step, steps=steps))
+        if chain is not None:
+            own, shares = own_rows(rows, shares)
+            told = labels[own].expand(shares.shape)
+            chain_step(
+                chain,
+                parts,
+                features[own],
+                labels=told,
+                shares=shares,
+                output_slopes=output_slopes,
+                update=update,
+            )
+            continue
         set_step(module, seed=recipe.seed, step=step)
-        found = gradients(parts, features[rows], labels[rows], (factors[rows] / len(rows)).T)
-        update(found, step=step, rate=recipe.rate(step, steps=steps))
+        found = gradients(parts, features[rows], labels[rows], shares)
+        for name, slope in found.items():
+            update.change(name, slope)
     return built.join(parts)
 
 
@@ -108,36 +131,52 @@ class _Update:
 
     def __init__(self, recipe: Recipe, parts: dict[str, Tensor]) -> None:
         self.recipe, self.parts = recipe, parts
+        self.step, self.rate = 0, recipe.learning_rate
         kept = STATES[recipe.optimizer] if recipe.optimizer != "sgd" or recipe.momentum else 0
         self.states = {
             name: tuple(torch.zeros_like(part) for _ in range(kept)) for name, part in parts.items()
         }
 
-    def __call__(self, gradients: dict[str, Tensor], *, step: int, rate: float) -> None:
-        """One step at this learning rate; `step` counts from zero."""
-        recipe = self.recipe
-        for name, part in self.parts.items():
-            slope = gradients[name]
-            if recipe.optimizer == "adamw":
-                part.mul_(1 - rate * recipe.weight_decay)
-            elif recipe.weight_decay:
-                slope = slope.add(part, alpha=recipe.weight_decay)
-            if recipe.optimizer == "sgd":
-                self._sgd(part, slope, self.states[name], rate)
-            else:
-                self._adam(part, slope, self.states[name], rate, step)
+    def begin(self, step: int, *, rate: float) -> None:
+        """Begin a step, counted from zero, at this learning rate."""
+        self.step, self.rate = step, rate
 
-    def _sgd(self, part: Tensor, slope: Tensor, states: tuple[Tensor, ...], rate: float) -> None:
+    def change(self, name: str, slope: Tensor) -> None:
+        """Change a parameter of all models by its gradients."""
+        recipe, part = self.recipe, self.parts[name]
+        if recipe.optimizer == "adamw":
+            part.mul_(1 - self.rate * recipe.weight_decay)
+        elif recipe.weight_decay:
+            slope = slope.add(part, alpha=recipe.weight_decay)
+        if recipe.optimizer == "sgd":
+            self._sgd(part, slope, self.states[name])
+        else:
+            self._adam(part, slope, self.states[name])
+
+    def change_by_product(self, name: str, left: Tensor, right: Tensor) -> None:
+        """Change a matrix of all models by gradients left @ right, which SGD does not keep."""
+        recipe, part = self.recipe, self.parts[name]
+        if recipe.optimizer != "sgd":
+            self.change(name, torch.bmm(left, right))
+            return
+        states = self.states[name]
+        for velocity in states:
+            velocity.baddbmm_(left, right, beta=recipe.momentum)
+            if recipe.weight_decay:
+                velocity.add_(part, alpha=recipe.weight_decay)
+            part.add_(velocity, alpha=-self.rate)
+        if not states:
+            part.baddbmm_(left, right, beta=1 - self.rate * recipe.weight_decay, alpha=-self.rate)
+
+    def _sgd(self, part: Tensor, slope: Tensor, states: tuple[Tensor, ...]) -> None:
         for velocity in states:
             slope = velocity.mul_(self.recipe.momentum).add_(slope)
-        part.add_(slope, alpha=-rate)
+        part.add_(slope, alpha=-self.rate)
 
-    def _adam(
-        self, part: Tensor, slope: Tensor, states: tuple[Tensor, ...], rate: float, step: int
-    ) -> None:
+    def _adam(self, part: Tensor, slope: Tensor, states: tuple[Tensor, ...]) -> None:
         mean, square = states
         mean.lerp_(slope, 1 - BETAS[0])
         square.mul_(BETAS[1]).addcmul_(slope, slope, value=1 - BETAS[1])
-        corrections = [1 - beta ** (step + 1) for beta in BETAS]
+        corrections = [1 - beta ** (self.step + 1) for beta in BETAS]
         length = square.sqrt().div_(math.sqrt(corrections[1])).add_(EPSILON)
-        part.addcdiv_(mean, length, value=-rate / corrections[0])
+        part.addcdiv_(mean, length, value=-self.rate / corrections[0])

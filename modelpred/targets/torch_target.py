@@ -328,10 +328,11 @@ class TorchTarget(TargetModel):
         return solve
 
     def _training_bytes(self, points: Points) -> int:
-        """Bytes of one model in training: parameters, gradients, states; twice what layers make."""
+        """Bytes of one model in training: parameters, gradients, states; rows, twice what layers make."""
         arrays = 3 + STATES[self.optimizer]
         rows = min(self.batch_size, len(points.labels))
-        made = 2 * rows * _fitting(self, points.features.shape[1]).activations
+        features = points.features.shape[1]  # of rows that are gathered for each model
+        made = rows * (2 * _fitting(self, features).activations + features)
         size = torch.empty(0, dtype=self.working).element_size()
         return size * (arrays * self.module.size + made)
 

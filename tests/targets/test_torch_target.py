@@ -16,6 +16,7 @@ from modelpred.subsets import Subsets
 from modelpred.targets import TorchTarget, target_model, train_targets
 from modelpred.targets.points import points_of
 from modelpred.targets.shards import RowContents, shard_fingerprint
+from modelpred.targets.torch_chain import chain_of, own_rows
 from modelpred.targets.torch_modules import built
 
 ROWS, FEATURES = 23, 12
@@ -23,6 +24,13 @@ ROWS, FEATURES = 23, 12
 
 def plain():
     return nn.Sequential(nn.Linear(FEATURES, 5), nn.Tanh(), nn.Linear(5, 3))
+
+
+def nested():
+    return nn.Sequential(
+        nn.Sequential(nn.Linear(FEATURES, 6, bias=False), nn.ReLU()), nn.Identity(),
+        nn.Sequential(nn.Linear(6, 4), nn.Sigmoid(), nn.Linear(4, 3)),
+    )  # fmt: skip
 
 
 def images():
@@ -132,6 +140,8 @@ def pool(kind, *, seed=0):
 
 CASES = {
     "plain": (plain, "cross_entropy", "classes"),
+    "nested": (nested, "cross_entropy", "classes"),
+    "line": (lambda: nn.Linear(FEATURES, 3), "cross_entropy", "classes"),
     "images": (images, "cross_entropy", "classes"),
     "shared": (Shared, "cross_entropy", "classes"),
     "own loss": (plain, focal, "classes"),
@@ -206,6 +216,37 @@ def test_a_model_does_not_depend_on_what_is_trained_with_it(build, precision, se
     torch.testing.assert_close(together, alone, rtol=loose, atol=loose)
     again = trained_by(target, features, labels, weights[[2, 2]]).parameters
     assert torch.equal(again[0], again[1])
+
+
+def gelu():
+    return nn.Sequential(nn.Linear(FEATURES, 4), nn.GELU(), nn.Linear(4, 3))
+
+
+def twice():
+    layer = nn.Linear(FEATURES, FEATURES)
+    return nn.Sequential(layer, nn.ReLU(), layer, nn.ReLU(), nn.Linear(FEATURES, 3))
+
+
+@pytest.mark.parametrize(
+    ("build", "layers"),
+    [(plain, 2), (nested, 3), (images, 0), (dropped, 0), (Shared, 0), (gelu, 0), (twice, 0)],
+)
+def test_only_linear_layers_with_known_slopes_are_a_chain(build, layers):
+    chain = chain_of(built(build, 0))
+    assert len(chain or ()) == layers
+
+
+@given(seed=st.integers(0, 10**6), share=st.sampled_from([0.2, 0.5, 0.9, 1.0]))
+@settings(max_examples=20, deadline=None)
+def test_gathered_rows_are_those_with_a_share(seed, share):
+    generator = np.random.default_rng(seed)
+    rows = torch.from_numpy(generator.permutation(50)[:20])
+    shares = torch.from_numpy((generator.random((3, 20)) < share) * generator.random((3, 20)))
+    own, kept = own_rows(rows, shares)
+    found, expected = torch.zeros(3, 50), torch.zeros(3, 50)
+    found.scatter_add_(1, own.expand(kept.shape), kept.float())
+    expected.scatter_add_(1, rows.expand(3, -1), shares.float())
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
 
 def test_dropout_follows_the_seed_and_the_step_and_ends_with_training():
