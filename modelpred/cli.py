@@ -71,7 +71,7 @@ def summary(
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
 ) -> None:
-    """Print the answers of the last run: labels, values, the worst rows, and probabilities."""
+    """Print the answers of the last run: wrong labels, values, the worst rows, probabilities."""
     from modelpred.run_summary import read_summary  # noqa: PLC0415
 
     found = read_summary(project)
@@ -87,7 +87,7 @@ def serve(
     port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 5001,
     project: Project = Path(),
 ) -> None:
-    """Serve a registered predictor over HTTP, until stopped."""
+    """Serve a registered predictor over HTTP; runs until stopped."""
     require(("mlflow", "starlette", "uvicorn"))
     import uvicorn  # noqa: PLC0415
 
@@ -105,16 +105,17 @@ def serve(
 @app.command()
 def explore(
     folder: Annotated[
-        Path, typer.Argument(help="What ModelPred.save wrote, or a project with artifacts/.")
+        Path,
+        typer.Argument(help="A folder written by ModelPred.save, or a project with artifacts/."),
     ] = Path(),
     *,
     port: Annotated[int, typer.Option(help="Port to listen on; 0: any.", min=0, max=65535)] = 5002,
     engine: Annotated[
-        str, typer.Option(help="Models of edits: auto, exact (retrained) or predicted.")
+        str, typer.Option(help="How models are computed: auto, exact (retrained) or predicted.")
     ] = "auto",
     browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True,
 ) -> None:
-    """Show a page on which training rows are edited and the retrained model is seen, until stopped."""
+    """Open a page to change training rows and see the retrained model; runs until stopped."""
     require(("fastapi", "starlette", "uvicorn"))
     from modelpred.page import serve_folder  # noqa: PLC0415
 
@@ -123,17 +124,19 @@ def explore(
 
 @app.command("lds")
 def score_attributions(
-    files: list[Path],
+    files: Annotated[
+        list[Path], typer.Argument(help="Matrices [test rows, training rows], or transposed.")
+    ],
     project: Project = Path(),
     order: Annotated[
         Literal["test-train", "train-test"] | None,
         typer.Option(
             help="Axes of the matrix: test-train (captum, kronfluence, quanda) or train-test (dattri, "
-            "TRAK, pyDVL). By default, the shape tells."
+            "TRAK, pyDVL). By default, it follows from the shape."
         ),
     ] = None,
 ) -> None:
-    """Compute the LDS of attribution matrices of test and training rows with the run's models.
+    """Score attribution matrices with the run's retrained models (linear datamodelling score, LDS).
 
     A file is .npy, .pt, .safetensors, .csv or .parquet, with rows and columns in the order of
     artifacts/studies/lds/order.csv. A positive entry means that the training row raises the margin

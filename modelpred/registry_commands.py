@@ -32,7 +32,7 @@ def list_(
     ] = None,
     project: Project = Path(),
 ) -> None:
-    """List registered versions, newest first, with their alias and the result of the gates."""
+    """List registered versions, newest first, with alias and whether they passed the gates."""
     from modelpred.registry import list_versions  # noqa: PLC0415
 
     records = list_versions(project, name, made_of=made_of)
@@ -60,7 +60,7 @@ def show(
     ] = False,
     project: Project = Path(),
 ) -> None:
-    """Show the lineage of a version, its errors, and the commands that reproduce it."""
+    """Show the commit and data of a version, its errors, and the commands that reproduce it."""
     from modelpred.registry import show_version  # noqa: PLC0415
 
     record = show_version(project, name, version)
@@ -78,7 +78,7 @@ def promote(
     *,
     project: Project = Path(),
 ) -> None:
-    """Make a version champion by hand, even if it failed the gates."""
+    """Make a version the champion, which is served by default, even if it failed the gates."""
     from modelpred import registry  # noqa: PLC0415
 
     record = registry.promote(project, name, version)
@@ -96,7 +96,7 @@ def rollback(name: Name, *, project: Project = Path()) -> None:
 
 @registry_app.command()
 def fingerprint(*, project: Project = Path()) -> None:
-    """Print the fingerprint of the predictor in artifacts/, which identifies its version."""
+    """Print the fingerprint (hash) of the predictor in artifacts/, which identifies its version."""
     from modelpred.predictor import predictor_fingerprint  # noqa: PLC0415
 
     typer.echo(predictor_fingerprint(project / "artifacts" / "predictor"))

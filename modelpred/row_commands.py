@@ -1,7 +1,7 @@
-"""The commands that answer one question about the rows of a file: `suspects` and `values`.
+"""The commands `suspects` and `values`, which answer one question about the rows of a file.
 
-They train the models that the question needs on this machine, or predict them where that is quicker
-(modelpred/engine), and write no project: a few rows go to the terminal, all of them into a CSV.
+They train models on this machine, or predict them where that is faster (modelpred/engine). They print
+a few rows, write all rows into a CSV, and make no project.
 """
 
 import json
@@ -70,7 +70,7 @@ def suspects(
 ) -> None:
     """List the rows whose label looks wrong, the most suspicious first.
 
-    Models of small random parts of the rows judge the rows that they were not trained on.
+    Each label is compared with models that were trained on random subsets without its row.
     """
     from modelpred.check.project import Options  # noqa: PLC0415
 
@@ -85,11 +85,11 @@ def suspects(
     with talk.bar("training models"):
         found = fitted.suspects(forest=forest)
     table = _with_cells(found.rows.drop("position"), dataset, every_row=True)
-    head = "The rows whose number is furthest from what models trained without them predict:"
+    head = "The rows whose label is furthest from the predictions of models trained without them:"
     if found.count is not None:
         head = (
             f"About {found.count:,.0f} of {len(table):,} labels are wrong (95% interval {found.low:,.0f} to "
-            f"{found.high:,.0f}), judged by models trained without the row. The most suspicious:"
+            f"{found.high:,.0f}), according to models trained without the row. The most suspicious:"
         )
     _answer(
         table,
@@ -106,13 +106,13 @@ def values(
     *,
     label: Label = None,
     groups: Annotated[
-        str | None, typer.Option(help="A column: value its groups of rows as a whole.")
+        str | None, typer.Option(help="A column: each of its groups of rows gets one value.")
     ] = None,
     count: Count = 5,
     permutations: Annotated[
         int,
         typer.Option(
-            help="Budget in random orders of the rows, even; more is more precise.", min=2
+            help="Number of random orders of the rows, even; more is more precise.", min=2
         ),
     ] = 20,
     out: Annotated[
@@ -131,11 +131,11 @@ def values(
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Estimate what each row, or each group of rows, does for the predictions of test rows.
+    """Estimate how much each row, or each group of rows, lowers the test loss.
 
-    A value is by how much the test loss falls, on average, when the row joins a random part of the others
-    (Shapley): positive values help.
-    Values within two standard errors of zero are marked: they cannot be told from zero.
+    A value is the average decrease of the test loss when the row is added to a random subset of the other
+    rows (Shapley value). Rows with positive values help. Values within two standard errors of zero are
+    marked, because they cannot be told from zero.
     """
     from modelpred.check.project import Options  # noqa: PLC0415
 

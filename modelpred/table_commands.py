@@ -1,4 +1,4 @@
-"""The commands that take a user's table from a file to an answer: `run` and `check`."""
+"""The commands `run` and `check`, which start from a user's file."""
 
 import subprocess
 import sys
@@ -15,8 +15,8 @@ from modelpred.errors import InvalidInput
 if TYPE_CHECKING:
     from modelpred.check.trial import Report
 
-FILE_HELP = "A CSV or Parquet file, a folder, glob or openml:NAME."
-Label = Annotated[str | None, typer.Option(help="The column to predict.")]
+FILE_HELP = "A CSV or Parquet file, a folder of Parquet files, a glob, or openml:NAME."
+Label = Annotated[str | None, typer.Option(help="The column to predict; required with FILE.")]
 RowId = Annotated[str | None, typer.Option(help="The column with the ids of the rows.")]
 Group = Annotated[
     str | None,
@@ -34,7 +34,10 @@ Test = Annotated[str, typer.Option(help="Test rows: a number, a share, a column 
 MaxPoints = Annotated[int, typer.Option(help="Largest number of rows; 0: all.", min=0)]
 Delimiter = Annotated[str, typer.Option(help="The separator of cells in a CSV.")]
 Model = Annotated[
-    str, typer.Option(help="The kind of model: auto, logistic, softmax, svm, ridge or mlp.")
+    str,
+    typer.Option(
+        help="The kind of model: auto, logistic, softmax, svm, ridge_classifier, ridge or mlp."
+    ),
 ]
 Strength = Annotated[
     str,
@@ -43,7 +46,7 @@ Strength = Annotated[
     ),
 ]
 Minutes = Annotated[
-    float, typer.Option(help="About how long the run may take on this machine.", min=0.5)
+    float, typer.Option(help="Approximate time limit of a run on this machine.", min=0.5)
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print only the answer, or errors.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
@@ -53,7 +56,7 @@ def run(
     source: Annotated[
         str | None,
         typer.Argument(
-            metavar="[FILE]", help=f"{FILE_HELP} Without it, the project's params.yaml."
+            metavar="[FILE]", help=f"{FILE_HELP} Without FILE, the project in --project runs."
         ),
     ] = None,
     *,
@@ -78,9 +81,9 @@ def run(
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Do everything from a file to the report; run again only what has changed.
+    """Run all stages from a file to the report, except those whose inputs have not changed.
 
-    Makes the folder NAME-modelpred with params.yaml, the results and the report, and prints the answers.
+    Writes params.yaml, the results and the report into the folder NAME-modelpred, and prints the answers.
     """
     from modelpred.check.project import (  # noqa: PLC0415
         Options,
@@ -135,7 +138,7 @@ class Terminal:
 def _run_stages(folder: Path, words: list[str], *, quiet: bool) -> None:
     """Run the stages of a project: through DVC in a project that has dvc.yaml, else in order.
 
-    Ends this process if they fail: they have said why.
+    If a stage fails, it has printed the reason, and this process exits with its status.
     """
     commands = [[sys.executable, *words, *(["--quiet"] if quiet else [])]]
     if (folder / "dvc.yaml").is_file():
@@ -149,7 +152,7 @@ def _run_stages(folder: Path, words: list[str], *, quiet: bool) -> None:
         try:
             done = subprocess.run(command, cwd=folder, check=False, stdout=sys.stderr)
         except KeyboardInterrupt:
-            sys.exit("stopped; the same command goes on from here")
+            sys.exit("stopped; run the same command again to continue")
         if done.returncode:
             sys.exit(done.returncode)
 
@@ -179,7 +182,7 @@ def check(
         bool, typer.Option(help="Train a few models to choose settings and estimate the time.")
     ] = True,
 ) -> None:
-    """Report what `modelpred run` would do with a file: columns, decisions, settings and time."""
+    """Print what `modelpred run` would do with a file: columns, decisions, settings and time."""
     from modelpred.check import decisions_text  # noqa: PLC0415
     from modelpred.check.project import Options, inspect, propose, section_texts  # noqa: PLC0415
 

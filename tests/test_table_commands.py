@@ -124,7 +124,7 @@ def test_values_are_told_from_zero_by_two_standard_errors():
     ("words", "told"),
     [
         (("run", "none.csv", "--label", "rich"), "none.csv is not there"),
-        (("run", "people.csv"), "dataset.label is not set; name the column of people.csv to predict"),
+        (("run", "people.csv"), "set it to the column of people.csv to predict"),
         (("run", "people.csv", "--label", "rich", "--C", "-1"), "C"),
         (("run", "people.csv", "--label", "rich", "--model", "ridge"), "does not fit the label"),
         (("run", "people.csv", "--label", "rich", "--out", "."), "was not made by modelpred run"),

@@ -33,7 +33,8 @@ def require_roles(
         )
     if config.label is None:
         raise InvalidInput(
-            f"dataset.label is not set; name the column of {source} to predict: {_listed(columns)}"
+            f"dataset.label (option --label) is not set; set it to the column of {source} to predict, "
+            f"one of: {_listed(columns)}"
         )
     roles: dict[str, str] = {}
     for key, name in _roles(columns, config).items():

@@ -23,7 +23,7 @@ from torch import Tensor
 from modelpred.errors import InvalidInput
 from modelpred.sealed import parse_table, read_file, refuse
 
-AGAIN = "write it again as a matrix of numbers [test rows, points]"
+AGAIN = "write it again as a matrix of numbers [test rows, training rows]"
 NUMBERS = "biuf"  # kinds of NumPy's dtypes: booleans, whole numbers, floats
 _HEADERS: dict[tuple[int, int], Callable[..., Any]] = {
     (1, 0): np.lib.format.read_array_header_1_0,
