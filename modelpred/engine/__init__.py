@@ -8,12 +8,21 @@ Prediction needs preparation: models trained on subsets, and a predictor fitted 
 the first choice of prediction and kept.
 """
 
-from modelpred.engine.choice import ENGINES, EngineChoice, EngineName, require_engine
+from modelpred.engine.choice import (
+    ACCURACY,
+    ENGINES,
+    EngineChoice,
+    EngineName,
+    accurate,
+    duration,
+    require_engine,
+)
 from modelpred.engine.engine import Engine
 from modelpred.engine.mixed import Mixed
 from modelpred.engine.preparation import Plan, Prepared, Problem, Targets, problem_of
 
 __all__ = [
+    "ACCURACY",
     "ENGINES",
     "Engine",
     "EngineChoice",
@@ -23,6 +32,8 @@ __all__ = [
     "Prepared",
     "Problem",
     "Targets",
+    "accurate",
+    "duration",
     "problem_of",
     "require_engine",
 ]

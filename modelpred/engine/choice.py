@@ -16,6 +16,8 @@ EngineName = Literal["auto", "exact", "predicted"]
 ENGINES: tuple[EngineName, ...] = get_args(EngineName)
 WORTH = 0.1
 """Seconds that prediction must save: nobody waits for less, and exact models have no error."""
+ACCURACY = 0.05
+"""Largest mean relative error of predicted parameters that `auto` accepts, by default."""
 
 
 def require_engine(engine: str) -> EngineName:
@@ -27,6 +29,11 @@ def require_engine(engine: str) -> EngineName:
     if engine not in ENGINES:
         raise InvalidInput(f"engine is {engine!r}; expected one of {', '.join(ENGINES)}")
     return engine
+
+
+def accurate(error: float, accuracy: float) -> bool:
+    """Return whether predictions of this mean relative error may be used; no if it is unknown (nan)."""
+    return error <= accuracy
 
 
 @dataclass(frozen=True)
@@ -109,15 +116,15 @@ class EngineChoice:
         text = f"{self.models:,} model{'s'[: self.models != 1]} {done}"
         if self.costs is None or self.seconds is None or self.other_seconds is None:
             return text
-        text += f" (about {_duration(self.seconds)}); {other} would take about "
-        text += _duration(self.other_seconds)
+        text += f" (about {duration(self.seconds)}); {other} would take about "
+        text += duration(self.other_seconds)
         if self.exact and self.costs.preparation:
-            text += f", {_duration(self.costs.preparation)} of it to prepare"
+            text += f", {duration(self.costs.preparation)} of it to prepare"
         return text
 
 
-def _duration(seconds: float) -> str:
-    """Seconds in a unit that people read: 30 us, 4.1 ms, 12 s, 3 min."""
+def duration(seconds: float) -> str:
+    """Return seconds in a unit that people read: 30 us, 4.1 ms, 12 s, 3 min."""
     for below, factor, unit in ((1e-3, 1e6, "us"), (1, 1e3, "ms"), (120, 1, "s")):
         if seconds < below:
             number = seconds * factor

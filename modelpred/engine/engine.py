@@ -4,7 +4,7 @@ import logging
 from dataclasses import replace
 from typing import final
 
-from modelpred.engine.choice import Costs, EngineChoice, require_engine
+from modelpred.engine.choice import Costs, EngineChoice, accurate, require_engine
 from modelpred.engine.costs import MOST_TIMED, estimated_costs, seconds_a_model
 from modelpred.engine.learning import FEWEST_LEARNED, learn
 from modelpred.engine.mixed import Mixed
@@ -25,8 +25,6 @@ from modelpred.predictor.newton_network import NewtonNetwork
 from modelpred.refits import Progress, Refit, Retraining, silent
 from modelpred.targets import Points
 
-ACCURATE = 0.05
-"""Largest mean relative error of predicted parameters that `auto` accepts."""
 SHARE = 4
 """`auto` trains at most a model for each so many that are asked for."""
 
@@ -174,7 +172,7 @@ class Engine:
         if not self.is_prepared and costs.cheaper(models, checked=checked) == "predicted":
             self.prepared(budget=max(FEWEST_LEARNED, models // SHARE), progress=progress)
         if self.is_prepared:
-            if not self.error <= ACCURATE:  # or unknown
+            if not accurate(self.error, self.plan.accuracy):
                 return EngineChoice("exact", models, 0, self.costs(), checked)
             if isinstance(self.predictor.network, NewtonNetwork):
                 refine = 0  # a Newton step costs more than the gradients, which are near already

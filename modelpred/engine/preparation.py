@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float64
 from torch import Tensor
 
+from modelpred.engine.choice import ACCURACY
 from modelpred.errors import InvalidInput
 from modelpred.predictor import Predictor, PredictorConfig, fit_predictor
 from modelpred.predictor.fit_memory import require_fit_memory
@@ -149,11 +150,13 @@ class Plan:
         predictor: settings of the predictor.
         automatic: train fewer of them if more are not worth it, and those that only judge when they
             are first needed.
+        accuracy: largest mean relative error of predicted parameters that `auto` accepts.
     """
 
     subsets: SubsetsConfig
     predictor: PredictorConfig
     automatic: bool = False
+    accuracy: float = ACCURACY
 
     @property
     def targets(self) -> int:

@@ -11,7 +11,13 @@ from modelpred.report.lines import Line, line_panel
 from modelpred.report.methods import look
 from modelpred.report.suspects import judgement
 from modelpred.report.valuation import row_cells
-from modelpred.report.words import microseconds, number, number_interval, percent
+from modelpred.report.words import (
+    microseconds,
+    models_used,
+    number,
+    number_interval,
+    percent,
+)
 from modelpred.studies.utility import StudyResult
 
 
@@ -51,7 +57,7 @@ def _estimated(result: StudyResult) -> list[Block]:
 
 
 def _finding(result: StudyResult) -> str:
-    """A sentence on the best method by predicted models, and the best other method."""
+    """A sentence on the best method by the engine's models, and the best other method."""
     metrics, table = result.metrics, result.tables["detection"]
     others = table.filter(~pl.col("ours"), pl.col("method") != "random")
     words = [
@@ -60,7 +66,8 @@ def _finding(result: StudyResult) -> str:
         f"{percent(row['recall'], 2)} among the lowest {percent(metrics['share'], 2)} of rows"
         for row in [*table.filter("ours").head(1).to_dicts(), *others.head(1).to_dicts()]
     ]
-    start = f"{metrics['planted']} wrong labels were planted. With predicted models, the best is: "
+    models = models_used(metrics)
+    start = f"{metrics['planted']} wrong labels were planted. With {models} models, the best is: "
     return start + "; the best other method is: ".join(words) + "."
 
 

@@ -10,7 +10,14 @@ from modelpred.report.blocks import Block, Cell, Column, Folded, Table, Text
 from modelpred.report.inputs import ReportInputs
 from modelpred.report.methods import look, predictor_rows, rows_by_method
 from modelpred.report.valuation import row_cells
-from modelpred.report.words import count, microseconds, number, number_interval, percent
+from modelpred.report.words import (
+    count,
+    microseconds,
+    models_used,
+    number,
+    number_interval,
+    percent,
+)
 from modelpred.studies.utility import StudyResult
 
 _SOFT = {"probability": "the probability of its label", "loss": "minus its loss"}
@@ -39,8 +46,8 @@ def memorization_blocks(inputs: ReportInputs, result: StudyResult) -> list[Block
 
 def _agreement(metrics: dict[str, Any]) -> str:
     return (
-        f"The correlation of predicted memorization with that of retrained models on other subsets "
-        f"is {number(metrics['different'])} (Pearson). The best possible is the correlation between "
+        f"The correlation of memorization by {models_used(metrics)} models with that of retrained "
+        f"models on other subsets is {number(metrics['different'])} (Pearson). The best possible is the correlation between "
         f"two sets of retrained models, {number(metrics['ceiling'])}."
     )
 

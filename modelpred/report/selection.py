@@ -9,7 +9,14 @@ from modelpred.report.canvas import keys
 from modelpred.report.inputs import ReportInputs
 from modelpred.report.lines import Line, line_panel
 from modelpred.report.methods import look
-from modelpred.report.words import count, microseconds, number, number_interval, percent
+from modelpred.report.words import (
+    count,
+    microseconds,
+    models_used,
+    number,
+    number_interval,
+    percent,
+)
 from modelpred.studies.utility import StudyResult
 
 # More lines than these hide each other; the table has all.
@@ -42,8 +49,8 @@ def _finding(result: StudyResult) -> str:
     metrics = result.metrics
     by_method = metrics["methods"]
     words = (
-        f"With {percent(metrics['share'], 2)} of the rows ({metrics['rows']}), selected with predicted "
-        f"models, the retrained model has a test loss of {number(by_method['swapped']['loss'])}. "
+        f"With {percent(metrics['share'], 2)} of the rows ({metrics['rows']}), selected with "
+        f"{models_used(metrics)} models, the retrained model has a test loss of {number(by_method['swapped']['loss'])}. "
         f"With all rows it is {number(by_method['all_rows']['loss'])}, with as many random rows "
         f"{number(by_method['random']['loss'])}"
     )

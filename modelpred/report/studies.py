@@ -35,8 +35,15 @@ def study_section(name: str, inputs: ReportInputs) -> Section:
     title = name.replace("_", " ").capitalize() if known is None else known["title"]
     reason = not_run(name, inputs)
     if reason is None:
-        return Section(name, title, _blocks_of(name)(inputs, inputs.studies[name]))
+        result = inputs.studies[name]
+        return Section(name, title, [*_blocks_of(name)(inputs, result), *_engine(result)])
     return Section(name, title, [Text(f"This study was not run: {reason}.")])
+
+
+def _engine(result: StudyResult) -> list[Block]:
+    """A sentence on how the study got its models; nothing if it has no choice."""
+    engine = result.metrics.get("engine")
+    return [Text(engine["told"])] if engine else []
 
 
 def not_run(name: str, inputs: ReportInputs) -> str | None:

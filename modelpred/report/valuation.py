@@ -13,7 +13,14 @@ from modelpred.report.blocks import Block, Cell, Column, Figure, Folded, Table, 
 from modelpred.report.figures import predicted_against_exact_values, ranked_values
 from modelpred.report.inputs import ReportInputs
 from modelpred.report.methods import look, predictor_rows, rows_by_method
-from modelpred.report.words import microseconds, number, number_interval, percent, plain
+from modelpred.report.words import (
+    microseconds,
+    models_used,
+    number,
+    number_interval,
+    percent,
+    plain,
+)
 from modelpred.studies.utility import StudyResult
 
 _SHOWN = 5  # number of cells of a row that are shown with its value
@@ -113,8 +120,8 @@ def agreement(result: StudyResult) -> str:
         return "No exact values were computed in this run, so the values were not checked."
     interval = number_interval(metrics["spearman_low"], metrics["spearman_high"])
     words = (
-        f"The rank correlation of predicted and exact values is {number(metrics['spearman'])} "
-        f"(Spearman, 95% interval {interval})"
+        f"The rank correlation of values by {models_used(metrics)} models with exact values on other "
+        f"random orders is {number(metrics['spearman'])} (Spearman, 95% interval {interval})"
     )
     if metrics.get("truth_reliability") is not None:
         words += (

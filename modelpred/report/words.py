@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 
 def number(value: int | float | None, digits: int = 3) -> str:
@@ -62,6 +64,11 @@ def microseconds(value: int | float | None) -> str:
 def count(value: int | float) -> str:
     """A whole number with thousands separated."""
     return f"{value:,.0f}"
+
+
+def models_used(metrics: Mapping[str, Any]) -> str:
+    """`predicted` or `retrained`: the models that a study's results come from."""
+    return "retrained" if metrics.get("engine", {}).get("used") == "exact" else "predicted"
 
 
 def plain(value: object) -> str:

@@ -25,11 +25,12 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from scipy.special import ndtri
 
 from modelpred.metrics import CONFIDENCE, Interval, Vector, auroc, ranks
 from modelpred.numbers import Seed
+from modelpred.studies.answering import AnsweringConfig
 from modelpred.studies.held_out import held_out_evidence, log_probabilities
 from modelpred.studies.label_noise import WrongLabels, wrong_labels
 from modelpred.studies.utility import StudyContext, StudyResult, written_number
@@ -41,15 +42,13 @@ DEFAULT_METHOD = "held_out_confidence"  # needs no test rows and no clean ones
 NOT_PLANTED = "no wrong labels were planted (dataset.flip is 0), so the methods are not evaluated"
 
 
-class LabelsConfig(BaseModel):
+class LabelsConfig(AnsweringConfig):
     """Section `labels` of params.yaml.
 
     Attributes:
         permutations: budget of the Shapley and Banzhaf values, in random orders of the rows.
         seed: of the draws.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     permutations: int = Field(default=50, ge=2, multiple_of=2)
     seed: Seed = 0

@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
 from modelpred.metrics import Differences, Vector, pearson, top_overlap
 from modelpred.numbers import MOST_DRAWS, Seed
+from modelpred.studies.answering import AnsweringConfig
 from modelpred.studies.feldman import HARD, Estimator, Memorization, draw_share
 from modelpred.studies.utility import (
     StudyContext,
@@ -33,7 +34,7 @@ STUDY = "memorization"
 BLOCK = 250
 
 
-class MemorizationConfig(BaseModel):
+class MemorizationConfig(AnsweringConfig):
     """Section `memorization` of params.yaml.
 
     Attributes:
@@ -43,8 +44,6 @@ class MemorizationConfig(BaseModel):
         rivals: whether to use every refit, or only the study's subject.
         seed: of the draws.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     subsets: int = Field(default=1000, ge=2, le=MOST_DRAWS)
     share: float = Field(default=0.7, gt=0, lt=1)

@@ -8,11 +8,12 @@ from pydantic import BaseModel
 from modelpred.predictor import Predictor, answer_curve
 from modelpred.refits import retrainings
 from modelpred.studies import STUDIES
+from modelpred.studies.answering import AnsweringConfig, with_engine
 from modelpred.studies.utility import StudyContext, StudyResult, full_model
 
 
 def run_study(name: str, config: BaseModel, context: StudyContext) -> StudyResult:
-    """Return the result of a study, with the number of models that failed in its metrics.
+    """Return the result of a study, with its engine and the models that failed in its metrics.
 
     Args:
         name: of the study in STUDIES.
@@ -21,9 +22,13 @@ def run_study(name: str, config: BaseModel, context: StudyContext) -> StudyResul
     """
     if STUDIES[name].get("curve"):
         context = _with_all_variants(context)
+    answered = None
+    if isinstance(config, AnsweringConfig):
+        context, answered = with_engine(config, context)
     found: StudyResult = import_module(f"modelpred.studies.{name}").run(config, context)
     failed = {"failed": context.failures.counts(), "failed_told": str(context.failures)}
-    return replace(found, metrics={**found.metrics, **failed})
+    engine = {} if answered is None else {"engine": answered.metrics}
+    return replace(found, metrics={**found.metrics, **engine, **failed})
 
 
 def _with_all_variants(context: StudyContext) -> StudyContext:

@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
 from modelpred.errors import InvalidInput
 from modelpred.metrics import mean_interval
 from modelpred.numbers import Seed
+from modelpred.studies.answering import AnsweringConfig
 from modelpred.studies.curves import (
     RANDOM,
     ScoredSelection,
@@ -53,7 +54,7 @@ MOST, LEAST = "most_valuable", "least_valuable"
 GREEDY, SWAPPED = "greedy", "swapped"
 
 
-class SelectionConfig(BaseModel):
+class SelectionConfig(AnsweringConfig):
     """Section `selection` of params.yaml.
 
     Attributes:
@@ -67,8 +68,6 @@ class SelectionConfig(BaseModel):
         random: random selections of each size.
         seed: of the split of the test rows and of the draws.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     share: float = Field(default=0.2, gt=0, lt=1)
     step: float = Field(default=0.05, gt=0, le=0.5)

@@ -114,6 +114,7 @@ class StudyContext:
         class_names: names of the classes; may be empty.
         test_row_ids: id of each test row; may be empty.
         preparation: cost of the predictor before its first query; may be None.
+        answered_by: name of the refit that the study evaluates, if it is among the refits.
         failures: counts of failed models, shared by copies of the context.
     """
 
@@ -131,12 +132,13 @@ class StudyContext:
     class_names: tuple[str, ...] = ()
     test_row_ids: tuple[str, ...] = ()
     preparation: Preparation | None = None
+    answered_by: str = PREDICTOR
     failures: Failures = field(default_factory=Failures, repr=False, compare=False)
 
     @property
     def subject(self) -> str:
-        """Name of the refit that the study evaluates: the predictor, or the first refit."""
-        return PREDICTOR if PREDICTOR in self.refits else next(iter(self.refits))
+        """Name of the refit that the study evaluates: the predictor unless named, or the first refit."""
+        return self.answered_by if self.answered_by in self.refits else next(iter(self.refits))
 
     @property
     def pool(self) -> int:

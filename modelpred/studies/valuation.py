@@ -24,12 +24,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
 from modelpred.metrics import spearman_interval, split_half_reliability, top_overlap
 from modelpred.numbers import Seed
 from modelpred.refits.retraining import Refit
+from modelpred.studies.answering import AnsweringConfig
 from modelpred.studies.sampler_choice import EXACT_UP_TO
 from modelpred.studies.sampling import WEIGHT_BYTES, SamplerName, UndefinedUtility, Utility
 from modelpred.studies.semivalues import (
@@ -56,7 +57,7 @@ from modelpred.studies.utility import (
 STUDY = "valuation"
 
 
-class ValuationConfig(BaseModel):
+class ValuationConfig(AnsweringConfig):
     """Section `valuation` of params.yaml.
 
     Attributes:
@@ -81,8 +82,6 @@ class ValuationConfig(BaseModel):
             more than 1,000 rows, which the samplers for any refit cannot value in minutes.
         seed: of the draws.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     semivalue: SemivalueName = "shapley"
     alpha: float = Field(default=4.0, gt=0)
