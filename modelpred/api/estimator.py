@@ -30,6 +30,7 @@ from modelpred.api.settings import (
     fit_settings,
     subsets_argument,
 )
+from modelpred.engine import ACCURACY
 from modelpred.errors import InvalidInput
 from modelpred.estimators import (
     Estimator,
@@ -42,7 +43,10 @@ from modelpred.subsets import SubsetsConfig
 if TYPE_CHECKING:
     from modelpred.page import Page
 
-ARGUMENTS = ("target", "subsets", "scaling", "tolerance", "seed", "predictor", "progress")
+ARGUMENTS = (
+    *("target", "subsets", "scaling", "tolerance", "seed", "predictor", "accuracy"),
+    "progress",
+)
 """Of the constructor; others are settings of the family."""
 
 
@@ -90,6 +94,8 @@ class ModelPred(FullModelMethods, EditMethods, RowMethods, PredictionMethods, Qu
             relative to their size.
         seed: decides the subsets, the network's start, and where an mlp's training starts.
         predictor: settings of the network, with their own seed.
+        accuracy: largest mean relative error of predicted parameters at which `engine="auto"`
+            predicts.
         progress: whether a terminal shows how far the fit is.
         settings: of a family by name, such as `C=1.0`, or `hidden=16` for mlp.
 
@@ -106,6 +112,7 @@ class ModelPred(FullModelMethods, EditMethods, RowMethods, PredictionMethods, Qu
         tolerance: Number = 1e-6,
         seed: Number = 0,
         predictor: PredictorConfig | None = None,
+        accuracy: Number = ACCURACY,
         progress: bool = True,
         **settings: Number | str,
     ) -> None:
@@ -113,6 +120,7 @@ class ModelPred(FullModelMethods, EditMethods, RowMethods, PredictionMethods, Qu
         self.subsets = subsets
         self.tolerance = tolerance
         self.seed = seed
+        self.accuracy = accuracy
         self.progress = progress
         self.settings = settings
         self._others = scaling, predictor  # `scaling` and `predictor` are what was fitted
@@ -147,7 +155,7 @@ class ModelPred(FullModelMethods, EditMethods, RowMethods, PredictionMethods, Qu
                 1 / (weight_decay x rows), for mse twice that. The bias has no penalty.
             batch_size: rows that go through the module at once.
             device: where the module runs; default: a GPU if there is one.
-            arguments: of `ModelPred`: subsets, tolerance, seed, predictor, progress.
+            arguments: of `ModelPred`: subsets, tolerance, seed, predictor, accuracy, progress.
 
         Raises:
             InvalidInput: no such layer, or arguments that cannot be used.
@@ -173,6 +181,7 @@ class ModelPred(FullModelMethods, EditMethods, RowMethods, PredictionMethods, Qu
             tolerance=self.tolerance,
             seed=self.seed,
             predictor=predictor,
+            accuracy=self.accuracy,
             progress=self.progress,
             settings=self.settings,
         )
@@ -187,6 +196,7 @@ class ModelPred(FullModelMethods, EditMethods, RowMethods, PredictionMethods, Qu
             "tolerance": self.tolerance,
             "seed": self.seed,
             "predictor": predictor,
+            "accuracy": self.accuracy,
             "progress": self.progress,
             **self.settings,
         }
@@ -200,7 +210,7 @@ class ModelPred(FullModelMethods, EditMethods, RowMethods, PredictionMethods, Qu
         """
         new = changed(self.get_params(deep=False), params, known=ARGUMENTS)
         ModelPred(**new)  # or says what is wrong
-        for name in ("target", "subsets", "tolerance", "seed", "progress"):
+        for name in ("target", "subsets", "tolerance", "seed", "accuracy", "progress"):
             setattr(self, name, new[name])
         self._others = new["scaling"], new["predictor"]
         self.settings = {name: value for name, value in new.items() if name not in ARGUMENTS}
@@ -344,6 +354,7 @@ class ModelPred(FullModelMethods, EditMethods, RowMethods, PredictionMethods, Qu
             scaling=asked.scaling if adapted is None else None,
             seed=asked.seed,
             predictor=asked.predictor,
+            accuracy=asked.accuracy,
             progress=asked.progress,
             **asked.settings,
         )

@@ -150,7 +150,8 @@ def write_fitted(fitted: Fitted, asked: Asked, folder: Path) -> None:
         estimator=estimator,
     )
     # What was added later is left out at its default, so that older files stay the same.
-    unused: dict[str, Any] = {} if asked.automatic else {"asked": {"automatic"}}
+    later = {"automatic", "accuracy"} - set(asked.model_dump(exclude_defaults=True))
+    unused: dict[str, Any] = {"asked": later} if later else {}
     unused |= {} if estimator else {"estimator": True}
     text = json.dumps(description.model_dump(exclude=unused), indent=2) + "\n"
     write_atomically(folder / DESCRIPTION_FILE, text.encode())
@@ -183,7 +184,8 @@ def read_fitted(folder: Path) -> tuple[Fitted, Asked]:
     if not torch.equal(predictor.points.features, dataset.features):
         raise _unusable(folder / "predictor", "it was fitted to other rows than those of dataset/")
     asked = description.asked
-    plan = Plan(asked.subsets.for_points(len(dataset.row_ids)), asked.predictor, asked.automatic)
+    subsets = asked.subsets.for_points(len(dataset.row_ids))
+    plan = Plan(subsets, asked.predictor, asked.automatic, asked.accuracy)
     engine = Engine(problem, plan, Prepared(targets, predictor))
     return Fitted(dataset, reading, engine), asked
 

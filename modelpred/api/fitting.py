@@ -167,7 +167,7 @@ def _engine(
     settings: FitSettings, dataset: Dataset, model: TargetModel, points: Points, tolerance: float
 ) -> Engine:
     subsets = settings.subsets.for_points(len(points.labels))
-    plan = Plan(subsets, settings.predictor, settings.automatic)
+    plan = Plan(subsets, settings.predictor, settings.automatic, settings.accuracy)
     if model.has_parameters and model.predictable and not settings.automatic:
         plan.require_memory(model, points)
     problem = problem_of(model, points, tolerance=tolerance, row_ids=dataset.row_ids)

@@ -7,9 +7,18 @@ from pydantic import BaseModel, ConfigDict
 
 from modelpred.api.labels import Labels
 from modelpred.dataset.config import ScalingName
+from modelpred.engine import ACCURACY
 from modelpred.errors import InvalidInput
 from modelpred.estimators import Estimator, TorchHead
-from modelpred.numbers import MOST_DRAWS, Number, checked_section, plain, seed_number, whole_number
+from modelpred.numbers import (
+    MOST_DRAWS,
+    Number,
+    checked_section,
+    plain,
+    real_number,
+    seed_number,
+    whole_number,
+)
 from modelpred.predictor import PredictorConfig
 from modelpred.subsets import Counts, SubsetsConfig
 from modelpred.targets import TargetsConfig, TorchTarget
@@ -37,6 +46,7 @@ class Asked(BaseModel):
     predictor: PredictorConfig
     progress: bool
     automatic: bool = False
+    accuracy: float = ACCURACY
 
 
 @dataclass(frozen=True)
@@ -52,6 +62,7 @@ class FitSettings:
         subsets: to train.
         automatic: whether the fit decides how many subsets it trains.
         predictor: settings of the network.
+        accuracy: largest mean relative error of predicted parameters that `auto` accepts.
         progress: whether a terminal shows how far the fit is.
     """
 
@@ -62,6 +73,7 @@ class FitSettings:
     subsets: SubsetsConfig
     automatic: bool
     predictor: PredictorConfig
+    accuracy: float
     progress: bool
 
     def asked(self) -> Asked:
@@ -76,6 +88,7 @@ class FitSettings:
             predictor=self.predictor,
             progress=self.progress,
             automatic=self.automatic,
+            accuracy=self.accuracy,
         )
 
 
@@ -87,6 +100,7 @@ def fit_settings(
     tolerance: Number,
     seed: Number,
     predictor: PredictorConfig | None,
+    accuracy: Number,
     progress: bool,
     settings: dict[str, Number | str],
 ) -> FitSettings:
@@ -106,6 +120,7 @@ def fit_settings(
         subsets=subsets_config(subsets, checked_seed),
         automatic=automatic_subsets(subsets),
         predictor=predictor or PredictorConfig(seed=checked_seed),
+        accuracy=float(real_number(accuracy, "accuracy", least=0)),
         progress=progress,
     )
     for name in families_of(target):

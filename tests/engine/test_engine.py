@@ -1,5 +1,7 @@
 """The engine: which way costs less, when the predictor is fitted, and what results say of it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -18,6 +20,10 @@ CELLS, LABELS = make_rows(2)
 def fit(**options):
     options = {"subsets": 40, "predictor": SMALL, "progress": False, **options}
     return ModelPred(**options).fit(CELLS, LABELS)
+
+
+PREPARED = fit()
+PREPARED.fitted.engine.prepared()
 
 
 @given(seconds, seconds, seconds, st.integers(0, 10**6))
@@ -111,3 +117,25 @@ def test_the_engine_of_an_edited_pool_knows_the_error_of_the_predictor(tmp_path,
         engine = fit_of(mp.fitted, mp.edit(**edit)).engine
         assert engine.error == mp.fitted.engine.error
         assert engine.predictor.row_ids == engine.problem.row_ids
+
+
+@given(st.floats(0, 1), st.floats(0, 1) | st.just(float("nan")), st.booleans())
+def test_auto_predicts_only_within_the_accuracy_asked_for(accuracy, error, cheap):
+    engine = PREPARED.fitted.engine
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine, "plan", replace(engine.plan, accuracy=accuracy))
+        patch.setattr(engine, "_error", error)
+        patch.setattr(engine, "costs", lambda **_: Costs(1.0, 0.5 if cheap else 2.0, 0.0))
+        choice = engine.choose("auto", models=10)
+    assert choice.exact == (not (cheap and error <= accuracy))
+
+
+def test_the_accuracy_is_an_argument_that_is_saved(tmp_path):
+    mp = fit(accuracy=0.25)
+    mp.save(tmp_path)
+    assert ModelPred.load(tmp_path).get_params()["accuracy"] == 0.25
+    assert ModelPred.load(tmp_path).fitted.engine.plan.accuracy == 0.25
+    assert ModelPred().set_params(accuracy=0.1).get_params()["accuracy"] == 0.1
+    for wrong in (-0.1, "5%", float("nan")):
+        with pytest.raises(InvalidInput, match=r"accuracy is .*; expected"):
+            ModelPred(accuracy=wrong)
