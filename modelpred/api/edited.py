@@ -344,8 +344,9 @@ class EditedModel(Printed):
     def to_torch(self) -> nn.Module:
         """Return this model as a module of torch.
 
-        Of `ModelPred.from_torch` a copy of the module with this model in its last layer, of a
-        TorchTarget a new module of its `build`. Outputs are in the order of `ModelPred.classes`.
+        With `ModelPred.from_torch`, it is a copy of the module with this model in its last layer;
+        with a TorchTarget, a new module from its `build`. Outputs are in the order of
+        `ModelPred.classes`.
 
         Raises:
             InvalidInput: the ModelPred was made with neither.

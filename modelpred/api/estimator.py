@@ -1,9 +1,9 @@
 """ModelPred: the pipeline's steps in memory, for a notebook.
 
-`fit` scales the rows and trains the model of all of them. The first call that is answered by
-prediction draws subsets of the rows, trains the target model on every subset and fits the predictor,
-with the functions that the pipeline's stages call; so the same rows and settings give the same
-numbers. `save` writes what the stages write, in the same formats.
+`fit` scales the rows and trains the model of all rows. The first call that needs a prediction draws
+subsets of the rows, trains the target model on each subset and fits the predictor. It uses the functions
+of the pipeline's stages, so the same rows and settings give the same numbers. `save` writes the same
+files as the stages.
 """
 
 from pathlib import Path
@@ -52,7 +52,7 @@ ARGUMENTS = (
 
 @final
 class ModelPred(FullModelMethods, EditMethods, RowMethods, PredictionMethods, QualityMethods):
-    """Predicts the model that training on any subset of the rows would give.
+    """Retrains or predicts the model of any subset of the training rows.
 
         mp = ModelPred(LogisticRegression(C=0.1)).fit(X, y, test=(X_test, y_test))
         print(mp.without([3, 14]).compare())
@@ -63,40 +63,40 @@ class ModelPred(FullModelMethods, EditMethods, RowMethods, PredictionMethods, Qu
     2. Other training rows: `without`, `reweighted`, `with_points`, `edit`, `model_for`. Each result
        has `compare`, `predict`, `coefficients`, `to_sklearn` and `retrained`.
     3. Which labels look wrong: `suspects`; `cleaned` gives the table without them.
-    4. What rows are worth: `values`, of rows or of groups; `removal_curve` shows whether to believe
-       them; `select` keeps the best rows, `rank_candidates` orders rows to add.
-    5. How sure predictions are: `predictive`. What they rest on: `explain`, `attribute`. Which rows
-       are known by heart: `memorization`.
-    6. How good the predicted models are: `fidelity`, `certificate`, `engine_used`.
-    7. To keep: `report`, `save` and `load`; `forget` removes rows for good.
+    4. What rows are worth: `values`, of rows or of groups; `removal_curve` checks the values by
+       removing rows; `select` keeps the best rows, `rank_candidates` ranks rows to add.
+    5. How certain predictions are: `predictive`. Which rows matter for them: `explain`,
+       `attribute`. Which rows the model has memorized: `memorization`.
+    6. How accurate the predicted models are: `fidelity`, `certificate`, `engine_used`.
+    7. Files: `report`, `save` and `load`; `forget` deletes rows.
 
-    Results print a summary, `plot()` draws them with matplotlib, tables are of polars
-    (`to_pandas()` converts them), and `with_cells=True` adds the rows' original cells.
+    Results print a summary, and `plot()` draws them with matplotlib. Tables are polars tables
+    (`to_pandas()` converts them); `with_cells=True` adds the rows' original cells.
 
     Args:
-        target: an estimator of scikit-learn, or a Pipeline that ends in one. LogisticRegression,
-            LinearSVC, Ridge, RidgeClassifier, and these with CV in their name, can be predicted;
-            any other with `fit` and `predict` is trained on every subset. Preprocessing is fitted
-            once, on all rows, and so is what is chosen by cross-validation. Or the name of a
-            family: logistic, softmax, svm, ridge, ridge_classifier or mlp; `auto` takes ridge for
-            labels that are floating numbers or more than 20 different whole numbers, logistic for
-            two classes and softmax for more. Or a TorchTarget: a torch module with its training,
-            whose models are retrained (`engine="exact"`).
-        subsets: models to train for the fit of the predictor, four fifths of them on subsets of any
-            size and the rest on bootstrap resamples; up to 1,500 more are trained to watch and judge
-            it. `auto` stops when more are not worth it (`learning`), at the latest after 8,000 for up
-            to 2,000 rows, 8,000 * 2,000 / rows for more, and 1,600 from 10,000 rows on; 0 trains none
-            for the fit. A `SubsetsConfig` says all of it.
+        target: an estimator of scikit-learn, or a Pipeline that ends in one. The parameters of
+            LogisticRegression, LinearSVC, Ridge, RidgeClassifier, and of these with CV in their
+            name, can be predicted; any other estimator with `fit` and `predict` is trained on every
+            subset. Preprocessing is fitted once, on all rows; settings chosen by cross-validation
+            are also chosen once, on all rows. Or the name of a family: logistic, softmax, svm,
+            ridge, ridge_classifier or mlp; `auto` is ridge for labels that are floating-point
+            numbers or more than 20 different whole numbers, logistic for two classes and softmax
+            for more. Or a TorchTarget: a torch module with its training, which is always retrained.
+        subsets: number of models to train for the fit of the predictor, four fifths of them on
+            subsets of any size and the rest on bootstrap resamples; up to 1,500 more are trained for
+            validation and test. `auto` stops when more models lower the error too little
+            (`learning`), at the latest after 8,000 for up to 2,000 rows, 8,000 * 2,000 / rows for
+            more, and 1,600 from 10,000 rows on; 0 trains none for the fit. A `SubsetsConfig` sets
+            the number of each kind.
         scaling: of a family by name: standardise (the default), largest_row_norm or none, with
             constants from the rows of the fit; **parameters refer to the scaled features**
-            (`scaling` has the constants). An estimator takes the columns as they are.
-        tolerance: a model counts as trained when its parameters are this near to the optimum,
-            relative to their size.
-        seed: decides the subsets, the network's start, and where an mlp's training starts.
+            (`scaling` has the constants). The columns of an estimator are not scaled.
+        tolerance: largest distance of trained parameters to the optimum, relative to their size.
+        seed: of the subsets, and of the initial parameters of the network and of an mlp.
         predictor: settings of the network, with their own seed.
         accuracy: largest mean relative error of predicted parameters at which `engine="auto"`
             predicts.
-        progress: whether a terminal shows how far the fit is.
+        progress: whether to show a progress bar.
         settings: of a family by name, such as `C=1.0`, or `hidden=16` for mlp.
 
     Raises:
@@ -141,9 +141,9 @@ class ModelPred(FullModelMethods, EditMethods, RowMethods, PredictionMethods, Qu
     ) -> "ModelPred":
         """A ModelPred whose target is the last linear layer of a torch module; the rest is frozen.
 
-        The module computes the features of each row once, in evaluation mode. Tables, of `fit` and
-        of all other methods, are what the module takes: a tensor or array with a row at each
-        position of its first axis, or a dict of them by the argument of the module's forward.
+        The module computes the features of each row once, in evaluation mode. The inputs of `fit`
+        and of all other methods are the inputs of the module: a tensor or array whose first axis
+        has the rows, or a dict of them by the names of the arguments of the module's forward.
 
         Args:
             module: of torch; it is copied, never changed.
@@ -235,18 +235,18 @@ class ModelPred(FullModelMethods, EditMethods, RowMethods, PredictionMethods, Qu
     ) -> "ModelPred":
         """Read the rows and train the model of all of them.
 
-        The predictor is fitted at the first call that is answered by prediction, and kept.
+        The predictor is fitted at the first call that needs a prediction.
 
         Args:
             X: numpy or torch, [rows, columns] of finite numbers; or a frame of pandas, polars or
                 pyarrow with columns of numbers, true and false, text and dates, whose missing
                 cells are filled. Its columns are judged as those of a file.
-            y: a label for each row, of any type; numbers, or more than 20 different whole numbers,
-                are predicted as such.
+            y: a label for each row, of any type. Floating-point numbers, or more than 20 different
+                whole numbers, are a regression.
             sample_weight: factor of each row's loss in every subset, above zero; default: 1.
             ids: a name for each row; by default its label in the index of pandas, or its position.
-            test: rows with labels that training never sees: `fidelity` and `compare` score models
-                on them, and without them on the rows of X.
+            test: rows with labels that are not used for training: `fidelity` and `compare` score
+                models on them. By default, they score models on the rows of X.
 
         Raises:
             InvalidInput: tables or labels that cannot be used; the message says why.
@@ -285,7 +285,7 @@ class ModelPred(FullModelMethods, EditMethods, RowMethods, PredictionMethods, Qu
         )
 
     def explore(self, *, port: Number = 0, engine: str = "auto") -> "Page":
-        """Show a page on which the training rows are edited, and the retrained model is seen.
+        """Open a page to change the training rows and see the retrained model.
 
         Returns the page with its address, to open in a browser on this machine; `stop()` ends it.
 
@@ -302,17 +302,17 @@ class ModelPred(FullModelMethods, EditMethods, RowMethods, PredictionMethods, Qu
         return explore(self, port=whole_number(port, "port", least=0, most=65535), engine=engine)
 
     def forget(self, rows: RowNames) -> Forgotten:
-        """Remove rows from all that this ModelPred holds and saves from now on, by fitting anew.
+        """Delete rows from this ModelPred, and so from later saves, by fitting again without them.
 
-        The result is that of `fit` on the rows that remain: no constant, level, trained model or
-        predictor has seen the others. It takes as long as `fit`; `without` answers what would
-        change in microseconds, but forgets nothing.
+        The result equals `fit` on the remaining rows: constants, levels, trained models and the
+        predictor are computed without the deleted rows. It takes as long as `fit`. `without` is
+        faster, but deletes nothing.
 
         Args:
             rows: positions (whole numbers) or ids (texts) of training rows; ids of test rows.
 
         Returns:
-            What was forgotten; print it to read what else may still hold the rows.
+            What was deleted; its printed form lists what may still contain the rows.
 
         Raises:
             InvalidInput: unknown or repeated rows, or too few that remain to fit; then nothing
@@ -339,7 +339,9 @@ class ModelPred(FullModelMethods, EditMethods, RowMethods, PredictionMethods, Qu
 
     @classmethod
     def load(cls, folder: str | Path) -> "ModelPred":
-        """What `save` wrote, or a project whose pipeline has run; checked, and nothing is executed.
+        """The ModelPred that `save` wrote, or that of a project whose pipeline has run.
+
+        Files are checked, and no code in them is executed.
 
         Raises:
             InvalidInput: a file is missing, damaged, or belongs to another fit.

@@ -55,7 +55,7 @@ class Reliability(Printed):
         """Draw accuracy against confidence with 95% intervals.
 
         Args:
-            ax: axis of matplotlib; None makes a figure.
+            ax: matplotlib axes; None creates a figure.
         """
         return plot_reliability(self.bins, ax)
 
@@ -97,7 +97,7 @@ class RemovalCurve(Printed):
         """Draw the three curves.
 
         Args:
-            ax: axis of matplotlib; None makes a figure.
+            ax: matplotlib axes; None creates a figure.
         """
         return plot_curve(self.table, ax)
 

@@ -50,7 +50,7 @@ class Suspects(Printed):
         """Draw the confidence in the labels of the 30 most suspicious rows.
 
         Args:
-            ax: axis of matplotlib; None makes a figure.
+            ax: matplotlib axes; None creates a figure.
         """
         return plot_suspects(self.rows, ax)
 

@@ -15,6 +15,6 @@ class ValueTable(pl.DataFrame):
         """Draw the values with intervals of two standard errors.
 
         Args:
-            ax: axis of matplotlib; None makes a figure.
+            ax: matplotlib axes; None creates a figure.
         """
         return plot_values(self, ax)

@@ -236,7 +236,7 @@ class MemorizedRows(Printed):
         """Draw the soft memorization of the rows with 95% intervals.
 
         Args:
-            ax: axis of matplotlib; None makes a figure.
+            ax: matplotlib axes; None creates a figure.
         """
         return plot_memorization(self.rows, ax)
 

@@ -67,7 +67,7 @@ def require_continuable(
     columns: tuple[str, ...],
     known_classes: tuple[str, ...],
 ) -> None:
-    """Check that a table can continue one with these columns and classes.
+    """Check that a table can continue an earlier version with these columns and classes.
 
     Raises:
         InvalidInput: labels are planted, sizes are exact, a column is missing, or classes differ.

@@ -1,7 +1,7 @@
-"""Tables of OpenML (openml.org), fetched by name or number when a user asks for one, and kept.
+"""Tables from OpenML (openml.org), by name or number, downloaded at the first use.
 
-scikit-learn's fetcher does the talking and keeps every answer under the cache folder, so that a
-table is fetched once. Names mean the oldest active version; a number names one version for good.
+scikit-learn downloads a table once and stores it in the cache folder. A name means the oldest active
+version; a number is one version.
 """
 
 import logging

@@ -1,4 +1,4 @@
-"""An estimator or pipeline as what ModelPred fits: features, a family, sample weights."""
+"""Converts an estimator or pipeline to what ModelPred fits: features, a family, sample weights."""
 
 import copy
 import logging

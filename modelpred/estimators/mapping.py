@@ -16,10 +16,10 @@ liblinear appends a column of `intercept_scaling` to the features and penalises 
 multiplied by it this is 1 / scaling^2 of the family's objective with C scaling^2.
 
 `fit_intercept=False` is the family without an intercept. Class weights become sample weights, and
-"balanced" is computed once, on all rows: subsets do not change it. Of the estimators that choose C by
-cross-validation, C is chosen once, on all rows. The settings `tol`, `max_iter`, `solver`, `dual`,
-`warm_start`, `random_state`, `n_jobs` and `verbose` decide how near to its optimum an estimator stops;
-target models are trained to the optimum, to ModelPred's own tolerance.
+"balanced" is computed once, on all rows: subsets do not change it. Estimators that choose C by
+cross-validation choose it once, on all rows. The settings `tol`, `max_iter`, `solver`, `dual`,
+`warm_start`, `random_state`, `n_jobs` and `verbose` have no effect: target models are trained to the
+optimum, within ModelPred's own tolerance.
 """
 
 import math

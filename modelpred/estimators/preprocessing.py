@@ -44,7 +44,7 @@ class Preprocessing:
         return numbers(found, what=what if self.steps is None else f"{what} after preprocessing")
 
     def transformed(self, table: Table, *, what: str) -> Table:
-        """The rows as the last estimator takes them, which may be of any kind.
+        """The rows as input of the last estimator, of any type.
 
         Raises:
             InvalidInput: other columns than those of the fit, or a step fails.

@@ -137,7 +137,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Block:
-    """Answers [subsets, rows, outputs] of some subsets, nan where training failed.
+    """Predictions [subsets, rows, outputs] of the models of some subsets; nan where training failed.
 
     Attributes:
         answers: for the known rows of the job.
@@ -149,7 +149,7 @@ class Block:
 
 
 def trained_block(job: Job, weights: NDArray[np.float64]) -> Block:
-    """Answers of the models of subsets, [subsets, points], for the job's known rows."""
+    """Predictions of the models of subsets, [subsets, points], for the job's known rows."""
     found = np.full((len(weights), job.known.shape[0], job.outputs), np.nan)
     errors: list[str] = []
     for place, own in enumerate(weights):

@@ -132,12 +132,12 @@ class TorchHead:
 
 @dataclass(frozen=True)
 class FrozenPart:
-    """The module up to its last layer: from rows that the module takes to features.
+    """The module up to its last layer, which maps rows to features.
 
     Attributes:
-        head: how it was asked for.
+        head: the settings of `from_torch`.
         module: a copy of the module, in evaluation mode, on its device.
-        names: what the features are called.
+        names: names of the features.
     """
 
     head: TorchHead

@@ -1,9 +1,9 @@
 """The first screen of the report: four questions about the data, answered in words and numbers.
 
-    Which labels look wrong?         the study `labels`
-    Which rows help, which hurt?     the study `valuation`
-    What if the worst rows go?       the study `selection`
-    Can I trust the probabilities?   the study `calibration`
+    Which labels look wrong?               the study `labels`
+    Which rows help, and which hurt?       the study `valuation`
+    What happens without the worst rows?   the study `selection`
+    Can I trust the probabilities?         the study `calibration`
 
 A study that was not run gives an answer that says so.
 """
@@ -21,8 +21,9 @@ from modelpred.report.inputs import ReportInputs
 from modelpred.report.studies import not_run
 from modelpred.report.suspects import judgement
 from modelpred.report.valuation import row_cells, row_words, signed
-from modelpred.report.words import count, number, percent, plain
+from modelpred.report.words import change, count, number, percent, plain
 from modelpred.studies.utility import StudyResult
+from modelpred.wording import counted
 
 LISTED = 5  # most suspicious rows
 EXTREMES = 3  # rows that help most, and rows that hurt most
@@ -61,8 +62,8 @@ def answers(inputs: ReportInputs) -> list[Answer]:
     """The answers to all questions, in the order of the page."""
     asked: tuple[tuple[str, str, Callable[[str, ReportInputs, StudyResult], Answer]], ...] = (
         ("Which labels look wrong?", "labels", _labels),
-        ("Which rows help, which hurt?", "valuation", _values),
-        ("What if the worst rows go?", "selection", _removal),
+        ("Which rows help, and which hurt?", "valuation", _values),
+        ("What happens without the worst rows?", "selection", _removal),
         (_trust_question(inputs), "calibration", _trust),
     )
     found: list[Answer] = []
@@ -103,11 +104,11 @@ def _labels(question: str, inputs: ReportInputs, result: StudyResult) -> Answer:
     words = (
         f"About {_wrong(result)} of {count(len(inputs.dataset.row_ids))} (95% interval "
         f"{count(result.metrics['wrong_low'])} to {count(result.metrics['wrong_high'])}). "
-        f"{count(int(result.tables['suspects']['cutoff'].sum()))} rows are worth a look; the most suspicious:"
+        f"{counted(int(result.tables['suspects']['cutoff'].sum()), 'row')} should be checked; the most suspicious:"
     )
     note = (
-        "A label that looks wrong can be right: a rare case looks the same. Check by hand. The interval "
-        "does not contain the models' own errors."
+        "A label that looks wrong can be right, because a rare case looks the same: check it by hand. "
+        "The interval does not include errors of the models."
     )
     return Answer(question, words, items, note, "labels")
 
@@ -128,8 +129,8 @@ def _values(question: str, inputs: ReportInputs, result: StudyResult) -> Answer:
         *_extremes(inputs, values, "row_id"),
     ]
     note = (
-        f"{unit} on average over random parts of the training rows. Told from zero: more than two "
-        "standard errors away."
+        f"{unit}, on average over random subsets of the other training rows. Values within two standard "
+        "errors of zero cannot be told from zero."
     )
     return Answer(question, words, items, note, "valuation")
 
@@ -166,8 +167,8 @@ def _removal(question: str, inputs: ReportInputs, result: StudyResult) -> Answer
     kept = chosen.sort(nearest).row(0, named=True)
     rows = len(inputs.dataset.row_ids)
     words = (
-        f"Without the {count(rows - kept['rows'])} rows of the lowest value "
-        f"({percent(1 - kept['share'], 2)}), retraining changes the {_loss(inputs)} from "
+        f"Without the {count(rows - kept['rows'])} rows with the lowest values "
+        f"({percent(1 - kept['share'], 2)}), the {_loss(inputs)} of the retrained model changes from "
         f"{number(everything['loss'])} to {number(kept['loss'])}"
         f"{_accuracy_change(everything['accuracy'], kept['accuracy'])}."
     )
@@ -176,16 +177,16 @@ def _removal(question: str, inputs: ReportInputs, result: StudyResult) -> Answer
     if not random.is_empty():
         row = random.row(0, named=True)
         band = f"{number(row['low'])} to {number(row['high'])}"
-        items.append(Item("As many random rows removed", f"{number(row['loss'])} ({band})"))
+        items.append(Item("Without as many random rows", f"{number(row['loss'])} ({band})"))
     best = result.metrics["methods"].get("swapped")
     if best is not None and best["loss"] is not None:
         share = percent(result.metrics["share"], 2)
         accuracy = "" if best["accuracy"] is None else f", {percent(best['accuracy'])} right"
-        items.append(Item(f"Only the best {share} kept", f"{number(best['loss'])}{accuracy}"))
+        items.append(Item(f"With the best {share} only", f"{number(best['loss'])}{accuracy}"))
     note = (
-        f"Rows were valued with {count(result.metrics['validation_rows'])} test rows and the models "
-        f"judged on {count(result.metrics['test_rows'])} others. With all rows, sampling of test rows "
-        f"alone gives {number(everything['low'])} to {number(everything['high'])} (95%)."
+        f"Values were computed on {count(result.metrics['validation_rows'])} test rows, and the models were "
+        f"scored on {count(result.metrics['test_rows'])} others. With all rows, the 95% interval over "
+        f"test rows is {number(everything['low'])} to {number(everything['high'])}."
     )
     return Answer(question, words, items, note, "selection")
 
@@ -197,7 +198,7 @@ def _loss(inputs: ReportInputs) -> str:
 def _accuracy_change(before: float | None, after: float | None) -> str:
     if before is None or after is None:
         return ""
-    return f" and the share of right predictions from {percent(before)} to {percent(after)}"
+    return f", and its share of right predictions from {percent(before)} to {percent(after)}"
 
 
 def _trust_question(inputs: ReportInputs) -> str:
@@ -220,9 +221,9 @@ def _trust(question: str, _: ReportInputs, result: StudyResult) -> Answer:
         row = result.tables["summary"].filter(method="full_model").row(0, named=True)
         items.append(
             Item(
-                "Mean gap between stated and observed",
-                f"{number(100 * row['ece_width'], 2)} points; a perfect model would show about "
-                f"{number(100 * row['noise_width'], 2)} on {count(tests)} rows",
+                "Expected calibration error",
+                f"{number(100 * row['ece_width'], 2)} percentage points; a perfectly calibrated model would "
+                f"have about {number(100 * row['noise_width'], 2)} on {count(tests)} rows",
             )
         )
     items += _averaging(result) + _width(result)
@@ -230,14 +231,17 @@ def _trust(question: str, _: ReportInputs, result: StudyResult) -> Answer:
 
 
 def _calibration_words(said: float, right: float, tests: int) -> str:
-    """Whether stated and observed agree as far as that many test rows can tell."""
+    """Whether mean confidence and accuracy differ by more than two standard errors."""
     error = math.sqrt(max(right * (1 - right), 1 / tests) / tests)
-    numbers = f"it gives the class that it predicts {percent(said)}, and is right {percent(right)}"
+    numbers = (
+        f"the mean probability of the predicted class is {percent(said)}, and the model is right "
+        f"{percent(right)} of the time."
+    )
     if abs(said - right) <= CERTAIN * error:
-        return f"On average, yes: {numbers} of the time."
-    how = "sure" if said > right else "cautious"
+        return f"On average, yes: {numbers}"
+    how = "confident" if said > right else "cautious"
     gap = number(100 * abs(said - right), 2)
-    return f"Not quite: it is too {how} by {gap} points. On average {numbers} of the time."
+    return f"Not quite. The model is too {how} by {gap} percentage points: {numbers}"
 
 
 def _averaging(result: StudyResult) -> list[Item]:
@@ -245,9 +249,8 @@ def _averaging(result: StudyResult) -> list[Item]:
     before, after = losses.get("full_model"), losses.get("predicted_bootstrap")
     if before is None or after is None:
         return []
-    name = f"Averaging {count(result.metrics['resamples'])} resampled models"
-    way = "lowers" if after < before else "does not lower"
-    return [Item(name, f"{way} the loss of the probabilities: {number(before)} to {number(after)}")]
+    name = f"Averaging {count(result.metrics['resamples'])} bootstrap models"
+    return [Item(name, change(before, after))]
 
 
 def _width(result: StudyResult) -> list[Item]:
@@ -257,8 +260,8 @@ def _width(result: StudyResult) -> list[Item]:
     half = float((table["high"] - table["low"]).to_numpy().mean()) / 2
     return [
         Item(
-            "With other training rows of the same kind",
-            f"an average probability would be within ±{number(100 * half, 2)} points in 90% of cases",
+            "With resampled training rows",
+            f"90% intervals of the probabilities are ±{number(100 * half, 2)} percentage points on average",
         )
     ]
 
@@ -269,6 +272,6 @@ def _coverage(result: StudyResult) -> str:
     if row is None or row.is_empty():
         return ""
     return (
-        "On simulated tables whose true probabilities are known, such 90% intervals contain them in "
+        "On simulated tables with known true probabilities, such 90% intervals contain them in "
         f"{percent(row['probabilities'][0], 2)} of cases."
     )

@@ -11,6 +11,7 @@ from modelpred.report.inputs import ReportInputs
 from modelpred.report.methods import in_order, look, predictor_rows, rows_by_method
 from modelpred.report.words import count, microseconds, number, number_interval, percent
 from modelpred.studies.utility import StudyResult
+from modelpred.wording import counted
 
 _LISTED = 3  # responsible rows shown for each coefficient
 
@@ -19,10 +20,6 @@ def attribution_blocks(inputs: ReportInputs, result: StudyResult) -> list[Block]
     """Responsible rows of the largest coefficients, their agreement with retraining, and flips."""
     return [
         _responsible_table(inputs, result),
-        Text(
-            "The share of a row in a coefficient is the predicted decrease of the coefficient when "
-            "the row is removed."
-        ),
         *_flip_table(inputs, result),
         Folded(
             "How far to trust these rows: retraining and other methods",
@@ -30,9 +27,9 @@ def attribution_blocks(inputs: ReportInputs, result: StudyResult) -> list[Block]
                 Text(_agreement(result), finding=True),
                 Text(
                     "The derivative of a coefficient by a row's weight is a first-order "
-                    "approximation of the row's share; one automatic differentiation through the "
-                    "predictor gives the derivatives for all rows. The table compares both with "
-                    "retraining."
+                    "approximation of the decrease when the row is removed. One automatic "
+                    "differentiation through the predictor gives the derivatives for all rows. The "
+                    "table compares derivatives and predicted removals with retraining."
                 ),
                 _method_table(result),
                 *_flip_methods(result),
@@ -77,7 +74,7 @@ def _responsible_table(inputs: ReportInputs, result: StudyResult) -> Table:
         shares += [Cell("")] * (_LISTED - len(shares))
         body.append([Cell(_coefficient(row)), Cell(number(row["value"])), *shares])
     return Table(
-        f"The {len(body)} largest coefficients and the rows most responsible for them",
+        f"The {len(body)} largest coefficients and the rows that change them most",
         [
             Column("Coefficient", numeric=False),
             Column("Value"),
@@ -85,8 +82,8 @@ def _responsible_table(inputs: ReportInputs, result: StudyResult) -> Table:
         ],
         body,
         stacked=True,
-        note="Below each row: its predicted share in the coefficient, and the share by removing it "
-        "and retraining.",
+        note="Below each row: the decrease of the coefficient when the row is removed, predicted and "
+        "retrained.",
     )
 
 
@@ -139,6 +136,11 @@ def _flip_methods(result: StudyResult) -> list[Table]:
         for method, row in methods.items()
     ]
     common = next(iter(methods.values()))["common"]
+    mean = (
+        f"Rows removed: mean over the {counted(common, 'test row')} with a confirmed flip by every method."
+        if common
+        else "No test row has a confirmed flip by every method, so no mean number of rows is shown."
+    )
     return [
         Table(
             "Rows whose removal flips a prediction",
@@ -150,8 +152,8 @@ def _flip_methods(result: StudyResult) -> list[Table]:
                 Column("Time for all"),
             ],
             rows,
-            note="The effect of each set of rows is predicted, and then checked by retraining once. Rows "
-            f"removed: mean over the {count(common)} test rows with a confirmed flip by every method.",
+            note="The effect of each set of rows is predicted, and then checked by retraining once. "
+            + mean,
             highlighted=predictor_rows(methods),
         )
     ]

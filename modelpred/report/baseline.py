@@ -51,8 +51,8 @@ class Baseline:
         if self.trivial_loss is None:
             return right
         return (
-            f"{right} Its test loss (log loss: the mean of minus the logarithm of the probability that "
-            f"the true class was given) is {number(self.loss)}; always giving each class its frequency "
+            f"{right} Its test loss (log loss: the mean of minus the logarithm of the probability of the "
+            f"true class) is {number(self.loss)}; always giving each class its frequency "
             f"has {number(self.trivial_loss)}."
         )
 

@@ -12,6 +12,7 @@ from modelpred.report.figures import reliability
 from modelpred.report.inputs import ReportInputs
 from modelpred.report.methods import look, predictor_rows, rows_by_method
 from modelpred.report.words import (
+    change,
     count,
     microseconds,
     number,
@@ -62,11 +63,10 @@ def _words(result: StudyResult) -> list[Text]:
     before, after = scores.get("full_model"), scores.get("predicted_bootstrap")
     if before is None or after is None:
         return []
-    way = "lowers" if after < before else "does not lower"
     text = (
         f"Averaging the predicted models of {count(result.metrics['resamples'])} bootstrap "
-        f"resamples {way} the log loss on test rows: {number(before)} before, {number(after)} after; "
-        f"retrained models give {number(scores['refit_bootstrap'])}."
+        f"resamples {change(before, after)} on test rows. With retrained models it is "
+        f"{number(scores['refit_bootstrap'])}."
     )
     return [Text(text, finding=True)]
 
@@ -190,10 +190,10 @@ def _coverage_tables(result: StudyResult) -> list[Table]:
             rows,
             note=f"Labels of {tables} tables were simulated from the model of all rows, so the true "
             "values are known. Each table was bootstrapped. The smaller numbers are 95% intervals "
-            "over tables. Coverage is below 90% for retrained models, too, because penalised models "
-            "are biased; compare predicted with retrained. Parameters drawn with any penalty have "
-            "intervals for the true values. The predictor was not fitted to these tables, so its "
-            "inputs are rows that it has not seen.",
+            "over tables. Intervals of retrained models can also have a coverage below 90%, because "
+            "penalised models are biased; compare predicted with retrained. “Any penalty, Laplace” averages "
+            "over penalties and gives intervals for the true values. The predictor was not fitted "
+            "to these tables.",
             highlighted=predictor_rows(by_method),
         )
     ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import polars as pl
 
@@ -71,7 +71,7 @@ class Verdict:
         if self.outcome == "equal":
             return f"no significant difference: the intervals of ModelPred and {other} overlap"
         best, second = ("ModelPred", other) if self.outcome == "better" else (other, "ModelPred")
-        return f"{best} is more accurate: {number(self.ratio, 2)} times less error than {second}"
+        return f"{best} is more accurate: its error is {number(self.ratio, 2)} times smaller than that of {second}"
 
 
 def _end(row: Mapping[str, Any], side: str) -> float:
@@ -120,10 +120,10 @@ def headline(inputs: ReportInputs) -> str:
         first.predictor["parameter_error_low"], first.predictor["parameter_error_high"]
     )
     return (
-        "ModelPred predicts the parameters of retrained models within "
-        f"{percent(first.predictor['parameter_error'])} (mean over {count(first.subsets)} held-out "
-        f"subsets, {design_words(first.design)}; 95% interval {interval}); the best shortcut, "
-        f"{inside(look(first.other_method).label)}, is within "
+        "ModelPred predicts the parameters of retrained models with a mean relative error of "
+        f"{percent(first.predictor['parameter_error'])} ({count(first.subsets)} held-out subsets, "
+        f"{design_words(first.design)}; 95% interval {interval}). The best other method, "
+        f"{inside(look(first.other_method).label)}, has an error of "
         f"{percent(first.other['parameter_error'])}."
     )
 
@@ -304,6 +304,12 @@ def _seen(inputs: ReportInputs, design: str) -> str:
     fit = inputs.section("subsets").get("fit")
     if not isinstance(fit, Mapping):
         return ""
-    if fit.get(design):
-        return f"The predictor was fitted to {count(fit[design])} other subsets of this kind."
-    return "The fit had no subsets of this kind."
+    if not fit.get(design):
+        return "The fit had no subsets of this kind."
+    trained = inputs.targets_metrics.get("by_design")
+    if not isinstance(trained, Mapping):
+        return ""
+    counts = cast("Mapping[str, Mapping[str, int]]", trained).get(f"fit-{design}", {})
+    return (
+        f"The predictor was fitted to {count(counts.get('subsets', 0))} other subsets of this kind."
+    )

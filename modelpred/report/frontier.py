@@ -143,6 +143,8 @@ def _ratio(slower: Row | None, faster: Row | None) -> float:
 
 
 def _times(ratio: float) -> str:
+    if number(max(ratio, 1 / ratio), 2) == "1.0":
+        return "about as fast"
     if ratio >= 1:
         return f"{number(ratio, 2)} times as fast"
     return f"{number(1 / ratio, 2)} times slower"

@@ -46,9 +46,9 @@ def memorization_blocks(inputs: ReportInputs, result: StudyResult) -> list[Block
 
 def _agreement(metrics: dict[str, Any]) -> str:
     return (
-        f"The correlation of memorization by {models_used(metrics)} models with that of retrained "
-        f"models on other subsets is {number(metrics['different'])} (Pearson). The best possible is the correlation between "
-        f"two sets of retrained models, {number(metrics['ceiling'])}."
+        f"The correlation of memorization by {models_used(metrics)} models with that of retrained models on "
+        f"other subsets is {number(metrics['different'])} (Pearson). A method without error would reach "
+        f"about {number(metrics['ceiling'])}, the correlation between two sets of retrained models."
     )
 
 
@@ -118,7 +118,7 @@ def _method_table(result: StudyResult) -> Table:
     limits = ("ceiling", "top_ceiling", "influence_ceiling")
     rows.append(
         [
-            Cell("Exact retraining", "the best possible"),
+            Cell("Exact retraining", "the reference"),
             Cell("1"),
             *(Cell(number(ceiling[name])) for name in limits),
             Cell(microseconds(1e6 * result.metrics["truth_seconds"])),

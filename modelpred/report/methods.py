@@ -68,7 +68,7 @@ _LOOKS = {
     "swapped": Look("Greedy with swaps", "size4", "o", "-"),
     "random": Look("Random order", "full", "X", ":"),
     "all_rows": Look("All rows", "ink", "*", "-"),
-    "any_penalty": Look("Drawn with any penalty", "spare", "P", ":"),
+    "any_penalty": Look("Any penalty, Laplace", "spare", "P", ":"),
     "refit_bootstrap": Look("Retrained bootstrap", "ink", "D", "--"),
 }
 _REFINED_DASHES = {"refine 0.5": "--", "refine 1": "-.", "refine 2": ":", "refine 4": ":"}

@@ -70,7 +70,7 @@ def lede(inputs: ReportInputs) -> str:
     return (
         f"The model ({family}{strength}) predicts {dataset.label_name} from "
         f"{count(len(dataset.feature_names))} features. It was trained on "
-        f"{count(len(dataset.row_ids))} rows and judged on {count(len(dataset.test_row_ids))} "
+        f"{count(len(dataset.row_ids))} rows and tested on {count(len(dataset.test_row_ids))} "
         f"others{used}.{quality}"
     )
 

@@ -13,7 +13,7 @@ from modelpred.targets.families import FAMILIES
 
 
 def judgement(row: Mapping[str, Any], label: str, inputs: ReportInputs) -> str:
-    """What models trained without the row say of its label: a phrase whose subject they are.
+    """What models trained without the row predict for its label, as a phrase with the models as subject.
 
     Args:
         row: of the table `suspects`.
@@ -30,7 +30,7 @@ def judgement(row: Mapping[str, Any], label: str, inputs: ReportInputs) -> str:
         probability = 1 / (1 + math.exp(-score))
     if probability is None:
         return f"confidence {number(score)}{suggestion}"
-    return f"give that {percent(probability, 2)}{suggestion}"
+    return f"give this label {percent(probability, 2)}{suggestion}"
 
 
 def _other(label: str, classes: tuple[str, ...]) -> str | None:

@@ -39,9 +39,9 @@ def valuation_blocks(inputs: ReportInputs, result: StudyResult) -> list[Block]:
         value_table(inputs, best, f"The {rows} most valuable rows"),
         value_table(inputs, worst, f"The {rows} least valuable rows"),
         Text(
-            f"The value of a row is the {_gain(inputs)} when the row is added to a random part of "
-            "the training rows, on average. A negative value means that the row does harm on "
-            "average. For each row, up to five cells are listed that deviate by more than one "
+            f"The value of a row is the {_gain(inputs)} when the row is added to a random subset of "
+            "the other training rows, on average. If a value is negative, the model is better without "
+            "the row, on average. Unusual cells are up to five cells that deviate by more than one "
             "standard deviation from the mean of the training rows."
         ),
         Figure(
@@ -70,9 +70,9 @@ def _gain(inputs: ReportInputs) -> str:
 def signed(inputs: ReportInputs) -> str:
     """What a value means, as the start of a sentence."""
     return {
-        "accuracy": "A value of +0.01 raises the share of right predictions by one point",
-        "squared_error": "A positive value lowers the mean squared error on test rows by so much",
-    }.get(_utility(inputs), "A positive value lowers the test loss by so much")
+        "accuracy": "A value of +0.01 raises the share of right predictions by one percentage point",
+        "squared_error": "A positive value lowers the mean squared error on test rows by that amount",
+    }.get(_utility(inputs), "A positive value lowers the test loss by that amount")
 
 
 def _groups(inputs: ReportInputs, result: StudyResult) -> list[Table]:
@@ -125,8 +125,8 @@ def agreement(result: StudyResult) -> str:
     )
     if metrics.get("truth_reliability") is not None:
         words += (
-            "; the best possible is the reliability of the exact values, "
-            f"{number(metrics['truth_reliability'])} between halves"
+            f"; a method without error would reach about {number(metrics['truth_reliability'])}, "
+            "the split-half reliability of the exact values"
         )
     return (
         f"{words}. {number(100 * metrics['top_overlap'], 2)}% of the most valuable tenth of rows and "
@@ -193,7 +193,7 @@ def value_table(inputs: ReportInputs, values: pl.DataFrame, caption: str) -> Tab
         [Column(head, numeric=head in heads[2:4]) for head in heads],
         body,
         stacked=True,
-        note="± one standard error over random orders.",
+        note="± one standard error over random permutations.",
     )
 
 
@@ -213,7 +213,9 @@ def row_cells(inputs: ReportInputs, row_ids: Iterable[str]) -> list[tuple[Cell, 
 
 def row_words(label: Cell, unusual: Cell) -> str:
     """A row's label and its most unusual cells, as a phrase."""
-    return f"labelled {label.text}" + (f": {unusual.text}" if unusual.text != "none" else "")
+    return f"labelled {label.text}" + (
+        f"; unusual: {unusual.text}" if unusual.text != "none" else ""
+    )
 
 
 def _value_cell(value: float | None, spread: float | None) -> Cell:

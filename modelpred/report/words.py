@@ -61,6 +61,14 @@ def microseconds(value: int | float | None) -> str:
     )
 
 
+def change(before: float, after: float) -> str:
+    """How the log loss changes, as a phrase."""
+    if number(before) == number(after):
+        return f"leaves the log loss at {number(after)}"
+    way = "lowers" if after < before else "raises"
+    return f"{way} the log loss from {number(before)} to {number(after)}"
+
+
 def count(value: int | float) -> str:
     """A whole number with thousands separated."""
     return f"{value:,.0f}"

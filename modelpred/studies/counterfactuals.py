@@ -79,7 +79,7 @@ class ExplainedPrediction:
     """The prediction for one row, as a function of the training rows.
 
     Args:
-        refit: gives the models.
+        refit: maps weights to the parameters of models.
         context: the training rows and the family.
         features: of the row, [features].
         label: the class that the model of all rows predicts; 0 for a regression, whose margin is the

@@ -184,6 +184,6 @@ def held_out_confidence(
     generator: np.random.Generator,
     rounds: int | None = None,
 ) -> Vector:
-    """Return the confidence in every point's label by models of parts without the point."""
+    """Return the confidence in every point's label of models trained on parts without the point."""
     held_out = held_out_evidence(refit, context, generator=generator, rounds=rounds)
     return confidence(held_out.own, context.points.labels)

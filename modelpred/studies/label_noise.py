@@ -72,7 +72,7 @@ class WrongLabels:
 
     @property
     def inspected(self) -> Bool[NDArray[np.bool_], " points"]:
-        """Whether each row is among the likeliest ones, as many as there are wrong labels."""
+        """Whether to check each row: as many as there are wrong labels, the most probable first."""
         first = np.zeros(len(self.log_odds), dtype=bool)
         first[np.argsort(-self.log_odds, kind="stable")[: round(self.count)]] = True
         return first

@@ -143,7 +143,7 @@ def require_penalised_likelihood(model: TargetModel, points: Points) -> None:
 
 
 def approximations(model: TargetModel, points: Points, *, tolerance: float) -> list[Approximation]:
-    """Return the approximations of all penalties that matter, in the order of C."""
+    """Return the approximations of all penalties that are not negligible, in the order of C."""
     require_penalised_likelihood(model, points)
     own = cast("Any", model)
     first = _approximation(own, points, start=None, tolerance=tolerance)

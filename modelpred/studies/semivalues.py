@@ -152,15 +152,15 @@ def estimate_values(
     Args:
         utility: the game; maps 0/1 weights [subsets, points] to a number per subset.
         points: number of players.
-        permutations: the budget in random orders, with about one evaluation per point each; an even
-            number except for the sampler `permutation`. The sampler `stratified` uses twice as many
-            evaluations, for short orders.
+        permutations: the budget in random permutations, with about one evaluation per point each; an
+            even number except for the sampler `permutation`. The sampler `stratified` uses twice as
+            many evaluations, for short permutations.
         generator: draws the subsets.
         semivalue: default Shapley.
         sampler: how subsets are drawn, see sampling.py and gain_sampling.py; `reuse` only for Banzhaf,
             `auto` see sampler_choice.py.
-        rows: of the pool, if the players are groups of them; `auto` depends on it.
-        small: share of positions with short orders if stratified, see `make_sampler`.
+        rows: number of training rows, if the players are groups of them; `auto` depends on it.
+        small: share of positions that short permutations sample, see `make_sampler`.
         stopping: when to stop before the budget is used.
         progress: called with (evaluations done, total, "values").
 

@@ -66,20 +66,20 @@ class ValuationConfig(AnsweringConfig):
         beta: of beta_shapley; larger values give large subsets more weight.
         sampler: how subsets are drawn; reuse is for banzhaf, gains for linear models with one score,
             regression for up to 2,000 players; auto is stratified up to 1,000 rows (sampler_choice.py).
-        permutations: budget in random orders, of one or two evaluations per point each; `auto` spends
-            less on more than 2,000 rows.
-        truth_permutations: number of other orders with exact retraining; 0: none.
-        error: stop early when no standard error is larger; None: no such rule.
+        permutations: budget in random permutations, of one or two evaluations per point each; `auto`
+            spends less on more than 2,000 rows.
+        truth_permutations: number of other permutations with exact retraining; 0: none.
+        error: stop early when every standard error is at most this; None: no such rule.
         reliability: stop early when the expected correlation with a second estimate is at least
             this; None: no such rule. If both rules are set, both must be met.
-        small: share of positions that are sampled with short orders (stratified); None: a twentieth,
-            at least ten positions, and at most a third.
+        small: share of positions that short permutations sample (stratified); None: a twentieth, at
+            least ten positions, and at most a third.
         utility: minus the mean test loss (for a regression, the root mean squared error), the test
             accuracy, or minus the mean squared error.
         group: a column of the table whose groups are also valued; None: none.
         refine: Newton steps of each prediction; 0: none.
-        rivals: whether to value the rows with every refit, or only with the study's subject; not of
-            more than 1,000 rows, which the samplers for any refit cannot value in minutes.
+        rivals: whether to also value the rows with the other methods; not for more than 1,000 rows,
+            which would take too long.
         seed: of the draws.
     """
 

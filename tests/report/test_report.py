@@ -65,8 +65,8 @@ def test_the_answers_come_first_and_the_methods_last(page: Page):
     place = 0
     for words in (
         "Which labels look wrong?",
-        "Which rows help, which hurt?",
-        "What if the worst rows go?",
+        "Which rows help, and which hurt?",
+        "What happens without the worst rows?",
         "Can I trust the probabilities?",
         "Values: rows that help",
         "How far to trust the predictions",
@@ -148,7 +148,7 @@ def test_the_verdict_follows_the_intervals(example: ReportInputs):
     assert verdict(0.19, 0.21).outcome == "worse"
     assert verdict(0.19, 0.21).ratio == 2
     assert verdict(0.19, 0.21).sentence == (
-        "one Newton step is more accurate: 2.0 times less error than ModelPred"
+        "one Newton step is more accurate: its error is 2.0 times smaller than that of ModelPred"
     )
     assert verdict(0.11, 0.21).outcome == "equal"
     assert verdict(0.01, 0.05).outcome == "better"
@@ -166,7 +166,10 @@ def test_a_more_accurate_other_method_is_named_first(example: ReportInputs, tmp_
         ).read_text("utf-8")
     ).text
     assert "The predictor is less accurate than the best other method on" in text
-    assert "One Newton step is more accurate: 29 times less error than ModelPred" in text
+    assert (
+        "One Newton step is more accurate: its error is 29 times smaller than that of ModelPred"
+        in text
+    )
     assert "better than ModelPred in: parameter error on every kind of subset" in text
 
 

@@ -53,7 +53,7 @@ def check_answers(inputs):
     suspects = inputs.studies["labels"].tables["suspects"]
     assert [item.name for item in labels.items] == [f"Row {row}" for row in suspects["row_id"][:5]]
     if inputs.dataset.classes:
-        assert f"{suspects['cutoff'].to_list().count(True)} rows are worth a look" in labels.words
+        assert f"{suspects['cutoff'].to_list().count(True)} row" in labels.words
     rows = inputs.studies["valuation"].tables["values"].to_dicts()
     signs = [
         (row["value"] > 0) - (row["value"] < 0)
@@ -62,7 +62,7 @@ def check_answers(inputs):
     ]
     assert values.words.startswith(f"{signs.count(1)} rows help and {signs.count(-1)} hurt")
     assert "Without the" in removal.words
-    assert "rows of the lowest value" in removal.words
+    assert "rows with the lowest values" in removal.words
     assert ("of the time" in trust.words) == bool(inputs.dataset.classes)
 
 

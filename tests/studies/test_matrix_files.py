@@ -109,7 +109,9 @@ def test_what_is_no_array_of_numbers_is_one_line(tmp_path, content, told):
     with pytest.raises(InvalidInput) as caught:
         read(tmp_path, content)
     assert told in str(caught.value)
-    assert str(caught.value).endswith("; write it again as a matrix of numbers [test rows, points]")
+    assert str(caught.value).endswith(
+        "; write it again as a matrix of numbers [test rows, training rows]"
+    )
     assert "\n" not in str(caught.value)
 
 

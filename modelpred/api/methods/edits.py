@@ -1,4 +1,4 @@
-"""Models of other training rows: without some, with other weights or labels, with added rows."""
+"""Models of edited training rows: without some, with other weights or labels, with added rows."""
 
 import logging
 from collections.abc import Mapping
@@ -33,7 +33,7 @@ class EditMethods(FitState):
 
         Args:
             rows: positions (whole numbers) or ids (texts).
-            engine: exact retrains, predicted predicts, auto takes what costs less; the result's
+            engine: exact retrains, predicted predicts, auto uses the faster way; the result's
                 `engine` says which.
             refine: of a prediction, as `predict_parameters`.
 
@@ -58,7 +58,7 @@ class EditMethods(FitState):
         engine: str = "auto",
         refine: Number = 0,
     ) -> EditedModel:
-        """The model of training rows with other weights, which compares as that of `without`.
+        """The model of training rows with other weights; `compare` works as for `without`.
 
         Args:
             weights: how often a row counts, by position or id (other rows count once), or a number
@@ -82,13 +82,13 @@ class EditMethods(FitState):
         engine: str = "auto",
         refine: Number = 0,
     ) -> EditedModel:
-        """The model with these rows added to the training rows; fitting need not have seen them.
+        """The model with new rows added to the training rows.
 
         Args:
             X_new: [rows, columns], unscaled, with the columns of the fit.
             y_new: their labels, of classes that the fit saw.
             ids: a name for each; by default new-0, new-1, ...
-            engine: as `without`; auto retrains, which costs less than to extend the predictor.
+            engine: as `without`; auto retrains, which is faster than extending the predictor.
             refine: as `predict_parameters`.
 
         Raises:
@@ -123,10 +123,10 @@ class EditMethods(FitState):
             labels: the new label of a row, by position or id.
             added: rows with their labels, unscaled, with the columns of the fit.
             ids: names of the added rows, which `weights` may use; by default new-0, new-1, ...
-            engine: as `without`; with new labels or added rows auto retrains, which costs less than
-                to extend the predictor.
+            engine: as `without`; with new labels or added rows auto retrains, which is faster than
+                extending the predictor.
             refine: as `predict_parameters`.
-            bounded: whether a predicted model has its certificate.
+            bounded: whether to compute the certificate of a predicted model.
 
         Raises:
             InvalidInput: unknown rows, classes or columns, or a weight below zero.
@@ -139,10 +139,10 @@ class EditMethods(FitState):
     def model_for(
         self, weights: ArrayLike, *, engine: str = "auto", refine: Number = 0
     ) -> EditedModel:
-        """The model that a subset of the training rows would give.
+        """The model of a subset of the training rows.
 
         Args:
-            weights: [points], how often the subset takes each row.
+            weights: [points], how often each row counts.
             engine: as `without`.
             refine: as `predict_parameters`.
 

@@ -52,12 +52,12 @@ class FullModelMethods(FitState):
     def reliability(
         self, X: ArrayLike | None = None, y: ArrayLike | None = None, *, bins: Number = 10
     ) -> Reliability:
-        """How far the confidence of the model of all rows is from how often it is right.
+        """Confidence of the model of all rows compared with its accuracy, and the calibration error.
 
         Args:
-            X: rows that training never saw; by default the test rows of the fit.
+            X: rows that were not used for training; by default the test rows of the fit.
             y: their labels.
-            bins: of the confidence, equally wide.
+            bins: number of bins of the confidence, of equal width.
 
         Raises:
             InvalidInput: no test rows, or a family without probabilities.
@@ -106,7 +106,7 @@ class FullModelMethods(FitState):
 
     @property
     def n_features_in_(self) -> int:
-        """How many columns the table of the fit had that count."""
+        """Number of feature columns in the table of the fit."""
         reading = self._reading
         own = reading.adapted
         return len(reading.encoding.column_names) if own is None else own.preprocessing.count
@@ -140,7 +140,7 @@ class FullModelMethods(FitState):
 
     @property
     def rows(self) -> pl.DataFrame:
-        """The training rows as they were given: row_id, their cells, and the label last."""
+        """The original training rows: row_id, their cells, and the label last."""
         return given_rows(self._ready.dataset, self._given)
 
     @property

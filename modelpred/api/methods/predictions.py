@@ -1,4 +1,4 @@
-"""What predictions and parameters rest on: their spread, memorized rows, responsible rows."""
+"""Uncertainty of predictions, memorized rows, and the rows that matter for predictions and parameters."""
 
 import logging
 from dataclasses import replace
@@ -30,7 +30,7 @@ EXPLAINING = 4
 
 
 class PredictionMethods(FitState):
-    """Methods of ModelPred about how sure predictions are and which rows they rest on."""
+    """Methods of ModelPred about the uncertainty of predictions and the rows that matter for them."""
 
     def predictive(
         self,
@@ -42,21 +42,20 @@ class PredictionMethods(FitState):
         engine: str = "auto",
         seed: Number = 0,
     ) -> PredictiveDistribution:
-        """How sure predictions of rows really are: what the models of bootstrap resamples say.
+        """Mean, spread and 90% interval of predictions and parameters over many models.
 
-        Mean, spread and 90% interval of every probability (or predicted number) and of every
-        parameter; `blocks()` gives what each model says. Bootstrap intervals say how far this
-        model depends on its rows. What a strong penalty shrinks is the same in all resamples and
-        not in them: `about="truth"` asks where the true probabilities are.
+        By default, the models are those of bootstrap resamples, so the intervals show how much the
+        model depends on its training rows. They do not contain the bias of a strong penalty, which
+        is the same in all resamples. `about="truth"` gives intervals for the true probabilities.
+        `blocks()` yields the predictions of single models.
 
         Args:
             X: rows to predict, unscaled, with the columns of the fit.
-            about: `model`: models of bootstrap resamples; `truth`, for logistic and softmax: draws
-                of parameters that the data and any penalty allow, without training.
-            resamples: of the training rows, as many draws with replacement as there are rows; of
-                `truth` the number of draws.
-            refine: as `predict_parameters`; half a step makes most spreads those of retraining.
-            engine: exact retrains the models, predicted predicts them, auto takes what costs less;
+            about: `model`: models of bootstrap resamples; `truth`, for logistic and softmax: Laplace
+                draws of parameters, averaged over penalties.
+            resamples: number of bootstrap resamples, or of draws for `truth`.
+            refine: as `predict_parameters`.
+            engine: exact retrains the models, predicted predicts them, auto uses the faster way;
                 `engine_used` says which.
             seed: of the resamples.
 
@@ -103,18 +102,18 @@ class PredictionMethods(FitState):
         seed: Number = 0,
         with_cells: bool = False,
     ) -> MemorizedRows:
-        """Which training rows models know only by heart, and what each row does to test rows.
+        """The memorization of each training row, and its influence on test rows.
 
         Args:
             test: rows with labels; by default the test rows of the fit, or else the training rows.
-            subsets: random subsets; more is more certain.
-            share: of the training rows in each subset.
-            strongest: influences on test rows that are listed.
+            subsets: number of random subsets; more is more precise.
+            share: size of each subset, as a share of the training rows.
+            strongest: number of influences on test rows to list.
             refine: as `predict_parameters`.
-            engine: exact retrains the models, predicted predicts them, auto takes what costs less;
+            engine: exact retrains the models, predicted predicts them, auto uses the faster way;
                 `engine_used` says which.
             seed: of the subsets.
-            with_cells: whether the original cells of the rows stand at the right.
+            with_cells: whether to add the original cells of the rows.
 
         Raises:
             InvalidInput: tables or settings that cannot be used.
@@ -138,14 +137,14 @@ class PredictionMethods(FitState):
         refine: Number = 3,
         engine: str = "auto",
     ) -> Attribution:
-        """Which training rows are responsible for a parameter.
+        """The training rows that change a parameter most.
 
         Args:
-            parameter: its position, or what its column is called (or `intercept`); of several
+            parameter: its position, or the name of its column (or `intercept`); for several
                 classes (class, column).
-            refine: as `predict_parameters`, of the model without each row; a single row changes
-                little, so that exactness pays.
-            engine: exact retrains the models, predicted predicts them, auto takes what costs less;
+            refine: as `predict_parameters`, for the model without each row; a single row changes
+                little, so use at least one step.
+            engine: exact retrains the models, predicted predicts them, auto uses the faster way;
                 `engine_used` says which.
 
         Raises:
@@ -175,18 +174,19 @@ class PredictionMethods(FitState):
         engine: str = "auto",
         model: EditedModel | None = None,
     ) -> Explanation:
-        """Which training rows a prediction rests on, and which few must go for it to flip.
+        """The training rows that matter most for a prediction, and a small set whose removal flips it.
 
-        Removals are predicted jointly, not summed, and the set that is found is retrained once.
+        The removal of the set is predicted jointly, not as a sum over rows, and then checked by
+        retraining once.
 
         Args:
             x: one row, unscaled, with the columns of the fit.
             largest: share of the training rows that may be removed to flip the prediction.
-            refine: as `predict_parameters`; margins of a flip are small, so that exactness pays.
-            engine: exact retrains the models, predicted predicts them, auto takes what costs less;
+            refine: as `predict_parameters`; margins near a flip are small, so use at least one step.
+            engine: exact retrains the models, predicted predicts them, auto uses the faster way;
                 `engine_used` says which.
-            model: of an edit, whose prediction is explained by the rows that it leaves; default: the
-                model of all rows.
+            model: the model of an edit, explained by the rows of its training set; default: the model
+                of all rows.
 
         Raises:
             InvalidInput: other columns, not one row, or a model whose rows lack a class.

@@ -1,4 +1,4 @@
-"""How good the predicted models are: parameters of subsets, certificates, errors beside rivals."""
+"""Accuracy of predicted models: parameters of subsets, certificates, errors beside other methods."""
 
 import logging
 from collections.abc import Mapping
@@ -37,27 +37,27 @@ LEARNING = {
 
 
 class QualityMethods(FitState):
-    """Methods of ModelPred about the predictor: what it was fitted to and how far it is off."""
+    """Methods of ModelPred about the predictor: the models it was fitted to, and its errors."""
 
     _fidelity: pl.DataFrame | None = None
     _other_methods: dict[str, Refit] | None = None
 
     @property
     def predictor(self) -> Predictor:
-        """The fitted set function: a refit like any other, on tensors.
+        """The fitted predictor: a function from weights to parameters, on tensors.
 
-        It is fitted at its first use, and so are the models of `bank` trained then.
+        The first use trains the models of `bank` and fits the predictor.
         """
         return self._prepared().predictor
 
     @property
     def bank(self) -> Bank:
-        """Every subset that was trained, with its parameters."""
+        """The subsets whose models were trained, with their parameters."""
         return self._prepared(judged=True).targets.bank
 
     @property
     def learning(self) -> pl.DataFrame:
-        """What was fitted on the way to the predictor; the log says why no more was.
+        """The fits that led to the predictor; the log says why training stopped.
 
         Columns network, targets (trained subsets of the fit), error (mean relative error of the
         parameters on validation subsets), seconds (of training and fitting so far). Empty after
@@ -68,7 +68,7 @@ class QualityMethods(FitState):
 
     @property
     def outcomes(self) -> pl.DataFrame:
-        """How many subsets were trained, by role and design, and how many of them are of no use.
+        """Number of subsets by role and design, and how many have no usable model.
 
         Columns role, design, subsets, redrawn (they lacked a class and were drawn again), degenerate
         (a class is still missing, so that there is no optimum) and not_converged.
@@ -78,22 +78,22 @@ class QualityMethods(FitState):
     def predict_parameters(
         self, weights: ArrayLike, refine: Number = 0, *, stages: Number | None = None
     ) -> NDArray[np.float64]:
-        """Predicted parameters [subsets, parameters] of the models that subsets would give.
+        """Predicted parameters [subsets, parameters] of the models of subsets.
 
-        For each output (one, or one a class) the coefficients of the scaled features, then the
-        intercept.
+        For each output (one, or one for each class), the coefficients of the scaled features come
+        first, then the intercept.
 
         Args:
-            weights: [subsets, points], how often each subset takes each row.
+            weights: [subsets, points], how often each row counts in each subset.
             refine: Newton steps from the prediction towards retraining; 0.5 is half of a step.
-            stages: after how many of the network's stages to stop, for a cheaper and less exact
-                answer: 0 is the anchor; `predictor.stages`, the default, is all of them.
+            stages: number of the network's stages to run, for a faster and less accurate
+                prediction; `predictor.stages`, the default, is all of them.
         """
         rows = read_weights(weights, self.row_ids)
         return self.predictor.predict(rows, refine=refine, stages=stages).numpy()
 
     def retrain(self, weights: ArrayLike) -> NDArray[np.float64]:
-        """The same by exact training; a model that did not converge is a row of nan."""
+        """Parameters [subsets, parameters] by exact training; nan for a model that did not converge."""
         self._require_parameters("retrain")
         rows = read_weights(weights, self.row_ids)
         trained = self._ready.problem.truth.train(rows)
@@ -113,8 +113,8 @@ class QualityMethods(FitState):
     ) -> NDArray[np.float64] | None:
         """Upper bound [subsets] on the distance of `predict_parameters` to the optimum.
 
-        It holds without retraining, for about the price of a Newton step. None for mlp, which
-        stops before its optimum, infinity for a subset without one.
+        It is computed without retraining and takes about as long as a Newton step. None for mlp,
+        which stops before its optimum; infinity for a subset without an optimum.
 
         Args:
             weights: [subsets, rows].
@@ -132,17 +132,18 @@ class QualityMethods(FitState):
     def fidelity(
         self, *, seeds: Number = 2, subsets: Number = 100, judged: Number = 50
     ) -> pl.DataFrame:
-        """Errors on held-out subsets, refined and beside every rival; a row per method and design.
+        """Errors of the predictor and of other methods on held-out subsets; a row per method and design.
 
-        Of a TorchTarget what can be known at all: how far runs of other seeds agree, the ceiling
-        that this sets, smoothness, and the LDS of predictions of scores beside rivals, with columns
-        as `modelpred.predictor.recipe_fidelity`. The arguments are of these: the target is the mean
-        of `seeds` runs, predictions learn from `subsets` random halves and are judged on others.
+        The columns are those of `modelpred.predictor.fidelity`. If the fit had no test rows, losses
+        are compared on all training rows, and their column is called `pool_loss_error`. The column
+        `break_even` is the number of queries after which preparing the predictor and predicting take
+        less time than exact retraining; null if they never do.
 
-        Columns as `modelpred.predictor.fidelity`. Without test rows in the fit, the losses
-        compared are those on all training rows, and their column is called `pool_loss_error`. The
-        column `break_even` is the number of queries after which preparing the predictor and
-        predicting cost less than exact retraining; null where they never do.
+        For a TorchTarget, the table has the agreement of runs with different seeds, the ceiling that
+        this sets, the smoothness, and the LDS of methods that predict scores, with the columns of
+        `modelpred.predictor.recipe_fidelity`. The arguments apply only to a TorchTarget: each
+        reference is the mean of `seeds` runs, and methods are fitted to `subsets` random halves and
+        tested on `judged` others.
         """
         if isinstance(model := self._ready.problem.model, TorchTarget):
             plan = FidelityPlan(
@@ -193,7 +194,7 @@ class QualityMethods(FitState):
     def report(
         self, folder: str | Path, *, rows: Number = 10, **studies: Mapping[str, Any]
     ) -> Path:
-        """Run all studies and write the pipeline's report, one HTML file that needs no network.
+        """Run all studies and write the pipeline's report, one HTML file that works offline.
 
         Args:
             folder: to write index.html to.

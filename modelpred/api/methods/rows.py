@@ -60,12 +60,13 @@ class RowMethods(FitState):
         with_cells: bool = False,
         **settings: Number | str | None,
     ) -> ValueTable:
-        """What each training row is worth for the test rows: row_id, value, standard_error, rank.
+        """The value of each training row for the test score: row_id, value, standard_error, rank.
 
         The result is a polars table; `plot()` draws it, `to_pandas()` converts it.
 
-        With groups a row of the table is a group, whose rows join together: group, rows, value,
-        standard_error, rank. Up to 16 players are enumerated and have no error.
+        With `groups`, the table has one row for each group, whose rows are added or left out
+        together: group, rows, value, standard_error, rank. Up to 16 rows or groups are enumerated if
+        the budget allows, without sampling error.
 
         Args:
             X_test: rows to score models on, unscaled, with the columns of the fit; by default the
@@ -79,7 +80,7 @@ class RowMethods(FitState):
                 2,000 rows, less is spent (docs/values.md).
             refine: as `predict_parameters`; with 0 values take a little more than half of the time
                 and rank the rows less well (docs/values.md).
-            engine: exact retrains the models, predicted predicts them, auto takes what costs less;
+            engine: exact retrains the models, predicted predicts them, auto uses the faster way;
                 `engine_used` says which.
             seed: of the random orders.
             with_cells: whether the original cells of the rows stand at the right.
@@ -128,10 +129,10 @@ class RowMethods(FitState):
         engine: str = "auto",
         seed: Number = 0,
     ) -> RemovalCurve:
-        """The score of models without the rows of the highest, of the lowest and of random values.
+        """The score of models without the rows with the highest values, the lowest values, and random rows.
 
-        Good values give a score that falls fast without the highest and rises without the lowest.
-        Use other rows than those that the values were estimated with.
+        If the values are good, the score falls fast without the highest and rises without the
+        lowest. Use test rows that the values were not estimated with.
 
         Args:
             values: what `values` returns, or a number for each training row.
@@ -170,20 +171,20 @@ class RowMethods(FitState):
         seed: Number = 0,
         with_cells: bool = False,
     ) -> Suspects:
-        """Rows whose label looks wrong, and how many are; no test rows are needed.
+        """Rows whose label looks wrong, and the estimated number of wrong labels; needs no test rows.
 
-        Models of an eighth of the training rows judge the labels of all other rows.
+        Each model is trained on an eighth of the training rows and checks the labels of the others.
 
         Args:
-            others: rows with labels that were not trained on, to judge, too.
+            others: rows with labels that were not in the fit, whose labels are also checked.
             other_ids: a name for each of them; default: other-0, other-1, ...
-            pred_probs: probabilities [rows, classes] of any classifier for the training rows, each by
-                models without the row, as cleanlab takes them; they are judged in place of the
-                target's own. Classes are in the order of `classes`.
-            forest: average the models' probabilities with those of a random forest of
-                scikit-learn; finds more where classes are not divided by a linear score.
+            pred_probs: probabilities [rows, classes] of any classifier for the training rows, from
+                models that were trained without the row, as for cleanlab. They are used instead of
+                the target's. Classes are in the order of `classes`.
+            forest: average the models' probabilities with those of a scikit-learn random forest;
+                finds more wrong labels if a linear model does not separate the classes.
             refine: as `predict_parameters`.
-            engine: exact retrains the models, predicted predicts them, auto takes what costs less;
+            engine: exact retrains the models, predicted predicts them, auto uses the faster way;
                 `engine_used` says which.
             seed: of the parts and of the forest.
             with_cells: whether the original cells of the rows stand at the right.
@@ -221,7 +222,7 @@ class RowMethods(FitState):
         drop: RowNames | pl.DataFrame | Suspects | None = None,
         relabel: Mapping[Any, Any] | pl.DataFrame | Suspects | None = None,
     ) -> pl.DataFrame:
-        """The training rows as they were given, without some of them or with new labels.
+        """The original training rows, without some of them or with new labels.
 
         A polars table of row_id, the original cells and the label: write it with `write_csv`.
 
@@ -248,20 +249,20 @@ class RowMethods(FitState):
         engine: str = "auto",
         with_cells: bool = False,
     ) -> pl.DataFrame:
-        """The k training rows whose model is predicted best on the validation rows.
+        """The k training rows to keep for the lowest predicted validation loss.
 
-        Columns: row_id, position, and gain, by how much the predicted validation loss rises when
-        the row leaves the choice; the row that would be missed most comes first. Judge the choice
-        by rows that it was not made with.
+        The selection is greedy, so another one may be better. Columns: row_id, position and gain:
+        the increase of the predicted validation loss if the row is removed from the selection; the
+        largest gain comes first. Score the selection on rows that it was not made with.
 
         Args:
             k: how many rows to keep.
-            X_val: rows to choose by, unscaled, with the columns of the fit.
+            X_val: validation rows, unscaled, with the columns of the fit.
             y_val: their labels.
-            quota: `class`, or a group for each training row: each keeps its share of the choice.
-            swaps: swaps that may improve the greedy choice.
+            quota: `class`, or a group for each training row: each keeps its share of the selection.
+            swaps: largest number of swaps that improve the greedy selection.
             refine: as `predict_parameters`.
-            engine: exact retrains the models, predicted predicts them, auto takes what costs less;
+            engine: exact retrains the models, predicted predicts them, auto uses the faster way;
                 `engine_used` says which.
             with_cells: whether the original cells of the rows stand at the right.
 
@@ -288,10 +289,10 @@ class RowMethods(FitState):
         refine: Number = 1.0,
         engine: str = "auto",
     ) -> pl.DataFrame:
-        """Candidate rows in the order of what adding each of them alone would gain.
+        """New rows, ranked by the decrease of the validation loss when each one alone is added.
 
-        Columns: row_id, position, label and gain: by how much the loss on the validation rows falls
-        when the row joins the training rows.
+        Columns: row_id, position, label and gain: the decrease of the loss on the validation rows
+        when the row is added to the training rows.
 
         Args:
             X_new: candidates, unscaled, with the columns of the fit.
