@@ -41,6 +41,7 @@ from modelpred.errors import InvalidInput
 from modelpred.params import Params, read_params
 from modelpred.sealed import SEAL, check_sealed, parse_json, read_file, sha256, write_atomically
 from modelpred.studies import STUDIES
+from modelpred.targets.own_code import is_import_path
 
 RECORD = Path(".modelpred/stages.json")
 ROOT = Path(__file__).parents[1]
@@ -104,9 +105,7 @@ def changed(stage: Stage, params: Params, record: dict[str, Any], code: str) -> 
         "code": code,
         "params": {name: part_of(params, name) for name in stage.params},
         "inputs": {str(folder): _seal(folder) for folder in stage.inputs},
-        "files": {str(path): _digest(path) for path in files_read(params.dataset)}
-        if stage.name == "dataset"
-        else {},
+        "files": {str(path): _digest(path) for path in files_of_stage(stage, params)},
     }
     digest = sha256(json.dumps(content, sort_keys=True).encode())
     done = record.get(stage.name)
@@ -117,6 +116,16 @@ def changed(stage: Stage, params: Params, record: dict[str, Any], code: str) -> 
     except InvalidInput:
         return digest
     return None if done.get("output") == _seal(stage.output) else digest
+
+
+def files_of_stage(stage: Stage, params: Params) -> tuple[Path, ...]:
+    """The user's files that a stage reads: tables, and the code of a target."""
+    if stage.name == "dataset":
+        return files_read(params.dataset)
+    if stage.name == "subsets" or not is_import_path(params.targets.model):
+        return ()
+    code = Path(params.targets.code)
+    return tuple(sorted(code.rglob("*.py"))) if code.is_dir() else (code,)
 
 
 def part_of(params: Params, name: str) -> Any:  # noqa: ANN401 - a section or a value of one

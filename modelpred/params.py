@@ -153,6 +153,8 @@ def _expected(part: Schema, schema: Schema) -> str:
 
 def _described(part: Schema) -> str:
     """One alternative of the expected value in words."""
+    if "words" in part:
+        return str(part["words"])
     if "const" in part:
         return str(part["const"])
     if "enum" in part:

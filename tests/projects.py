@@ -10,7 +10,7 @@ import yaml
 from modelpred.params import Params
 
 ROOT = Path(__file__).parents[1]
-COPIED = ("flows", "modelpred", "data", ".dvc/config", ".dvcignore", ".gitignore")
+COPIED = ("flows", "modelpred", "data", "models", ".dvc/config", ".dvcignore", ".gitignore")
 
 
 def small_project(

@@ -111,7 +111,7 @@ def test_numbers_are_those_of_yaml_1_2(written, tmp_path):
         ),
         (
             "targets: {model: svn}",
-            "targets.model: expected one of auto, logistic, softmax, svm, ridge, ridge_classifier, mlp, got 'svn'",
+            "targets.model: expected one of auto, logistic, softmax, svm, ridge, ridge_classifier, mlp or the import path of a target of your own, such as models.nets:target, got 'svn'",
         ),
         ("targets: 3", "targets: expected a section of keys, got 3"),
         (

@@ -2,7 +2,8 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal, get_type_hints
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
@@ -10,7 +11,15 @@ from modelpred.errors import InvalidInput
 from modelpred.targets.linear_families import Logistic, Ridge, RidgeClassifier, Softmax
 from modelpred.targets.mlp import Mlp
 from modelpred.targets.model import TargetModel
+from modelpred.targets.own_code import (
+    IMPORT_PATH,
+    defining_files,
+    imported_target,
+    is_import_path,
+)
 from modelpred.targets.svm import Svm
+
+OWN_MODEL = "the import path of a target of your own, such as models.nets:target"
 
 FAMILIES: dict[str, type[TargetModel]] = {
     family.name: family for family in (Logistic, Softmax, Svm, Ridge, RidgeClassifier, Mlp)
@@ -21,8 +30,14 @@ def target_model(name: str, **settings: Any) -> TargetModel:  # noqa: ANN401 - f
     """The model family of that name with these settings.
 
     Raises:
-        InvalidInput: an unknown name or setting, or a value out of range.
+        InvalidInput: an unknown name or setting, a value out of range, or code of the user's own, which
+            only `rebuilt_target` imports.
     """
+    if is_import_path(name):
+        raise InvalidInput(
+            f"its model {name} is code that would have to be imported, which only the stages of the "
+            "project do whose params.yaml names it"
+        )
     if name not in FAMILIES:
         raise InvalidInput(f"unknown target model {name!r}; known: {', '.join(FAMILIES)}")
     family = FAMILIES[name]
@@ -33,12 +48,25 @@ def target_model(name: str, **settings: Any) -> TargetModel:  # noqa: ANN401 - f
     return family(**settings)
 
 
+def rebuilt_target(name: str, **settings: Any) -> TargetModel:  # noqa: ANN401 - families differ in them
+    """The family of that name, or the target at that import path, whose code is run.
+
+    Raises:
+        InvalidInput: as `target_model` and `imported_target`.
+    """
+    if is_import_path(name):
+        return imported_target(name, settings)
+    return target_model(name, **settings)
+
+
 class _Training(BaseModel):
     """What `targets` says whatever the family."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str = "auto"
+    settings: dict[str, float | int | str] = Field(default_factory=dict)
+    code: str = "models"
     tolerance: float = Field(default=1e-6, gt=0)
 
     def build(self, *, classes: int) -> TargetModel:
@@ -46,7 +74,16 @@ class _Training(BaseModel):
 
         Raises:
             InvalidInput: the family has no place for such labels; the message names those that do.
+                A target of the user's own is not found, or its file is not that of `code`.
         """
+        if is_import_path(self.model):
+            self._check_code()
+            return imported_target(self.model, self.settings)
+        if self.settings:
+            raise InvalidInput(
+                f"targets.settings are those of a target of your own, but targets.model is {self.model}; "
+                "leave them out"
+            )
         name = fitting_families(classes)[0] if self.model == "auto" else self.model
         if name not in fitting_families(classes):
             labels = f"has {classes} classes" if classes else "is a number"
@@ -56,6 +93,16 @@ class _Training(BaseModel):
             )
         known = FAMILIES[name].setting_names()
         return target_model(name, **self.model_dump(include=set(known)))
+
+    def _check_code(self) -> None:
+        """Refuse a target whose changes DVC would not see."""
+        place = Path(self.code).absolute()
+        for file in defining_files(self.model):
+            if place != file and place not in file.parents:
+                raise InvalidInput(
+                    f"targets.code is {self.code}, but {self.model} runs {file}; name the file or folder "
+                    "that holds all its code, so that changes of it run the stages again"
+                )
 
 
 def targets_section(families: Mapping[str, type[TargetModel]]) -> type[_Training]:
@@ -70,7 +117,8 @@ def targets_section(families: Mapping[str, type[TargetModel]]) -> type[_Training
         for hints in [get_type_hints(family, include_extras=True)]
         for field in dataclasses.fields(family)
     }
-    settings["model"] = (Literal[("auto", *families)], "auto")
+    own = Annotated[str, Field(pattern=IMPORT_PATH, json_schema_extra={"words": OWN_MODEL})]
+    settings["model"] = (Literal[("auto", *families)] | own, "auto")
     return create_model("targets", __base__=_Training, **settings)
 
 
@@ -79,7 +127,8 @@ class TargetsConfig(targets_section(FAMILIES)):
 
     `auto` is logistic for two classes, softmax for more and ridge for numbers. The settings are
     those of all families (`C` of the linear ones, `hidden` and others of mlp); a family takes its
-    own.
+    own. A target of the user's own is named by import path; `settings` are its own, and `code` is
+    the file or folder that holds it, on which the stages depend.
     """
 
 

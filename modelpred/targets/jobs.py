@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from modelpred.dataset import Dataset, read_dataset
 from modelpred.errors import InvalidInput
 from modelpred.subsets import Subsets, blocks, read_subsets
-from modelpred.targets.families import target_model
+from modelpred.targets.families import rebuilt_target
 from modelpred.targets.parquet import Sha256
 from modelpred.targets.remote import Url, UrlStore, fetched, file_stamp
 from modelpred.targets.shards import RowContents, row_contents, shard_fingerprint
@@ -79,7 +79,7 @@ def job_inputs(job: BlockJob) -> tuple[JobInputs, Subsets]:
         fetched(one) if isinstance(one, str) else one for one in (job.dataset, job.subsets)
     )
     inputs = read_inputs(dataset, subsets, job.block_size)
-    model = target_model(job.model, **job.settings)
+    model = rebuilt_target(job.model, **job.settings)
     block = inputs.blocks.get(job.block)
     if block is None or job.fingerprint != shard_fingerprint(
         inputs.contents, model, job.tolerance, block

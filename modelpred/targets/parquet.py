@@ -3,7 +3,7 @@
 """One shard as the bytes of a Parquet file: a block of subsets with the parameters trained on them.
 
 Readable with polars or pyarrow and no code of ours: `subset_id`, `role`, `design`, `size` (sum of the weights),
-`weights` (fixed-size list of uint8, or int32 where a count is above 255), `parameters` (fixed-size list of float64),
+`weights` (fixed-size list of uint8, or int32 where a count is above 255), `parameters` (fixed-size list of float64, or float32 of a family that is trained in it),
 `objective`, `gradient_norm`, `converged`, `degenerate`, `iterations`. What the numbers follow from stands in the
 file's metadata as JSON under `modelpred`. The same block gives the same bytes.
 """
@@ -62,7 +62,9 @@ class Shard:
     metadata: ShardMetadata
 
 
-def _schema(weight_type: pa.DataType, points: int, parameters: int) -> pa.Schema:
+def _schema(
+    weight_type: pa.DataType, points: int, parameter_type: pa.DataType, parameters: int
+) -> pa.Schema:
     def vector(of: pa.DataType, width: int) -> pa.DataType:
         return pa.list_(pa.field("element", of, nullable=False), width)
 
@@ -72,7 +74,7 @@ def _schema(weight_type: pa.DataType, points: int, parameters: int) -> pa.Schema
         "design": pa.string(),
         "size": pa.int64(),
         "weights": vector(weight_type, points),
-        "parameters": vector(pa.float64(), parameters),
+        "parameters": vector(parameter_type, parameters),
         "objective": pa.float64(),
         "gradient_norm": pa.float64(),
         "converged": pa.bool_(),
@@ -103,9 +105,14 @@ def shard_bytes(block: Subsets, trained: TrainedTargets, metadata: ShardMetadata
         field.name: torch.as_tensor(getattr(trained, field.name)).cpu().numpy()
         for field in fields(trained)
     }
-    parameters = columns["parameters"].astype(np.float64)
+    parameters = columns["parameters"]
+    if parameters.dtype != np.float32:
+        parameters = parameters.astype(np.float64)
     schema = _schema(
-        pa.from_numpy_dtype(weights.dtype), weights.shape[1], parameters.shape[1]
+        pa.from_numpy_dtype(weights.dtype),
+        weights.shape[1],
+        pa.from_numpy_dtype(parameters.dtype),
+        parameters.shape[1],
     ).with_metadata({METADATA_KEY: metadata.model_dump_json().encode()})
     arrays: list[Any] = [
         pa.array(block.ids, pa.string()),
@@ -155,21 +162,39 @@ def _open_shard(data: bytes, name: str) -> tuple[pq.ParquetFile, ShardMetadata, 
         raise refuse(name, f"no valid shard metadata ({first_line(error)})") from error
     if metadata.schema_version != SCHEMA_VERSION:
         raise refuse(name, f"schema version {metadata.schema_version}, expected {SCHEMA_VERSION}")
+    widths, kinds = _vector_types(schema, name)
+    expected = _schema(
+        kinds["weights"], widths["weights"], kinds["parameters"], widths["parameters"]
+    )
+    if not schema.equals(expected, check_metadata=False):
+        raise refuse(name, f"columns must be {_told(expected)}, got {_told(schema)}")
+    _check_volume(file, widths, kinds["weights"].bit_width // 8, name)
+    return file, metadata, widths["weights"], widths["parameters"]
+
+
+def _vector_types(schema: pa.Schema, name: str) -> tuple[dict[str, int], dict[str, pa.DataType]]:
+    """Widths and element types of weights and parameters."""
     widths: dict[str, int] = {}
-    for column in ("weights", "parameters"):
+    kinds: dict[str, pa.DataType] = {}
+    allowed = {
+        "weights": (pa.uint8(), pa.int32()),
+        "parameters": (pa.float64(), pa.float32()),
+    }
+    for column, known in allowed.items():
         found = schema.get_field_index(column)
         kind = schema.field(found).type if found >= 0 else None
         if kind is None or not pa.types.is_fixed_size_list(kind):
             raise refuse(name, f"column {column} must be a list of fixed size, got {kind}")
-        widths[column] = kind.list_size
-    weight_type = schema.field("weights").type.value_type
-    if weight_type not in (pa.uint8(), pa.int32()):
-        raise refuse(name, f"weights must be uint8 or int32, got {weight_type}")
-    expected = _schema(weight_type, widths["weights"], widths["parameters"])
-    if not schema.equals(expected, check_metadata=False):
-        raise refuse(name, f"columns must be {_told(expected)}, got {_told(schema)}")
-    _check_volume(file, widths, weight_type.bit_width // 8, name)
-    return file, metadata, widths["weights"], widths["parameters"]
+        if kind.value_type not in known:
+            either = " or ".join(map(_type_name, known))
+            raise refuse(name, f"{column} must be {either}, got {kind.value_type}")
+        widths[column], kinds[column] = kind.list_size, kind.value_type
+    return widths, kinds
+
+
+def _type_name(kind: pa.DataType) -> str:
+    """The name that numpy has for it, too."""
+    return str(np.dtype(kind.to_pandas_dtype()))
 
 
 def _check_volume(

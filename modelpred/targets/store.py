@@ -16,7 +16,7 @@ import torch
 
 from modelpred.subsets import Subsets
 from modelpred.targets.entries import Entry, ShardStore
-from modelpred.targets.families import target_model
+from modelpred.targets.families import rebuilt_target
 from modelpred.targets.jobs import BlockJob, JobInputs, job_inputs, read_inputs
 from modelpred.targets.model import TargetModel
 from modelpred.targets.parquet import CorruptShard, Shard, ShardMetadata, shard_bytes
@@ -76,7 +76,7 @@ def train_block(
     inputs, block = job_inputs(job)
     if found := _load_shard(job, inputs, block):
         return found.name
-    model, dataset = target_model(job.model, **job.settings), inputs.dataset
+    model, dataset = rebuilt_target(job.model, **job.settings), inputs.dataset
     trained = train_targets(
         model,
         dataset.features.to(device),
@@ -114,7 +114,7 @@ def _fault(shard: Shard, job: BlockJob, inputs: JobInputs, block: Subsets) -> st
     if metadata.tolerance != job.tolerance:
         return f"its tolerance is {metadata.tolerance}, expected {job.tolerance}"
     features, classes = inputs.dataset.features.shape[1], len(inputs.dataset.classes)
-    width = target_model(job.model, **job.settings).parameter_count(features, classes)
+    width = rebuilt_target(job.model, **job.settings).parameter_count(features, classes)
     if (found := shard.trained.parameters.shape[1]) != width:
         return f"it has {found} parameters for each subset, expected {width}"
     names = (shard.block.ids, shard.block.roles, shard.block.designs)
@@ -235,7 +235,7 @@ def _require_memory(jobs: Sequence[BlockJob]) -> None:
         inputs, block = job_inputs(job)
         table = inputs.dataset
         points = points_of(table.features, table.labels, len(table.classes))
-        model = target_model(job.model, **job.settings)
+        model = rebuilt_target(job.model, **job.settings)
         require_training_memory(model, points, subsets=len(block))
 
 

@@ -79,7 +79,8 @@ class TorchTarget(TargetModel):
         precision: of training, and of trained parameters.
         labels: classes, numbers, or auto: numbers for mse, classes for other losses.
         path: where the target stands, as in params.yaml: mypackage.nets:target.
-        code: SHA-256 of the file of `path`.
+        code: SHA-256 of the file of `path` and of those that it imports.
+        options: arguments of the function at `path` that made the target; None if a target stands there.
 
     Raises:
         InvalidInput: a value out of range.
@@ -99,6 +100,7 @@ class TorchTarget(TargetModel):
     labels: str = "auto"
     path: str | None = None
     code: str = ""
+    options: tuple[tuple[str, Any], ...] | None = None
 
     positional: ClassVar[bool] = True
     predictable: ClassVar[bool] = False
@@ -149,7 +151,15 @@ class TorchTarget(TargetModel):
     def settings(self) -> dict[str, Any]:
         """JSON-able settings; of a target with a path they rebuild it, and `code` guards that."""
         found = {name: getattr(self, name) for name in SETTINGS}
+        if self.options is not None:
+            found = dict(self.options)
         return {**found, "code": self.code} if self.path else found
+
+    def of_code(
+        self, path: str, code: str, *, options: tuple[tuple[str, Any], ...] | None
+    ) -> "TorchTarget":
+        """The target as the one that stands at an import path (own_code.py)."""
+        return dataclasses.replace(self, path=path, code=code, options=options)
 
     def with_settings(self, **settings: Any) -> "TorchTarget":  # noqa: ANN401 - fields differ
         """The target with other settings.

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -96,10 +97,12 @@ def write_version(folder: Path, *blocks: Subsets) -> list[ManifestEntry]:
     return entries
 
 
+@pytest.mark.parametrize("precision", [torch.float64, torch.float32])
 @pytest.mark.parametrize("highest", [1, 255, 256, 2**31 - 1])
-def test_a_shard_gives_back_exactly_what_was_written(tmp_path, highest):
+def test_a_shard_gives_back_exactly_what_was_written(tmp_path, highest, precision):
     block = block_of(7, highest=highest)
     trained = trained_on(block)
+    trained = replace(trained, parameters=trained.parameters.to(precision))
     write_shard(tmp_path / "a.parquet", block=block, trained=trained, metadata=metadata_of(block))
     shard = read_shard(tmp_path / "a.parquet")
     assert (shard.block.ids, shard.block.roles, shard.block.designs) == (
