@@ -20,6 +20,7 @@ from modelpred.targets.own_code import (
 from modelpred.targets.svm import Svm
 
 OWN_MODEL = "the import path of a target of your own, such as models.nets:target"
+OwnModel = Annotated[str, Field(pattern=IMPORT_PATH, json_schema_extra={"words": OWN_MODEL})]
 
 FAMILIES: dict[str, type[TargetModel]] = {
     family.name: family for family in (Logistic, Softmax, Svm, Ridge, RidgeClassifier, Mlp)
@@ -117,8 +118,8 @@ def targets_section(families: Mapping[str, type[TargetModel]]) -> type[_Training
         for hints in [get_type_hints(family, include_extras=True)]
         for field in dataclasses.fields(family)
     }
-    own = Annotated[str, Field(pattern=IMPORT_PATH, json_schema_extra={"words": OWN_MODEL})]
-    settings["model"] = (Literal[("auto", *families)] | own, "auto")
+    known: Any = Literal[("auto", *families)]
+    settings["model"] = (known | OwnModel, "auto")
     return create_model("targets", __base__=_Training, **settings)
 
 
