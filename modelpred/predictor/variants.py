@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
-from jaxtyping import Float, Num
+from jaxtyping import Num
 from torch import Tensor
 
 from modelpred.predictor.predictor import Predictor
 from modelpred.refits import Refit
 from modelpred.targets import Points
+from modelpred.targets.shapes import Parameters
 
 CURVE = (0.5, 1.0, 2.0, 4.0)
 """Newton steps of the curve from pure prediction, which has none, towards retraining."""
@@ -36,9 +37,7 @@ class Refined:
 
     name = "predictor_refined"
 
-    def __call__(
-        self, weights: Num[Tensor, "subsets points"]
-    ) -> Float[Tensor, "subsets parameters"]:
+    def __call__(self, weights: Num[Tensor, "subsets points"]) -> Parameters:
         """Return the refined predictions."""
         return self.predictor.predict(weights, refine=self.refine)
 
@@ -62,9 +61,7 @@ class Stopped:
 
     name = "predictor_stopped"
 
-    def __call__(
-        self, weights: Num[Tensor, "subsets points"]
-    ) -> Float[Tensor, "subsets parameters"]:
+    def __call__(self, weights: Num[Tensor, "subsets points"]) -> Parameters:
         """Return the predictions of that stage."""
         return self.predictor.predict(weights, stages=self.stages)
 

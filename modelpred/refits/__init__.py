@@ -20,6 +20,7 @@ from modelpred.refits.retraining import (
 )
 from modelpred.targets.model import TargetModel
 from modelpred.targets.points import Points
+from modelpred.targets.shapes import Parameters
 
 __all__ = [
     "EXACT",
@@ -71,7 +72,7 @@ def rivals(
     model: TargetModel,
     points: Points,
     fit_weights: Num[Tensor, "subsets points"],
-    fit_parameters: Float[Tensor, "subsets parameters"],
+    fit_parameters: Parameters,
     *,
     tolerance: float = 1e-6,
 ) -> dict[str, Refit]:

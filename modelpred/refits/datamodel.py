@@ -21,6 +21,7 @@ from modelpred.metrics import Vector, relative_errors
 from modelpred.refits.ordering import content_order
 from modelpred.refits.retraining import checked_weights
 from modelpred.targets.points import Points
+from modelpred.targets.shapes import Parameters
 from modelpred.targets.threads import threads_for
 
 # Penalties tried, as multiples of the mean eigenvalue of W'W.
@@ -143,7 +144,7 @@ class LinearDatamodel:
     def fit(
         cls,
         weights: Num[Tensor, "subsets points"],
-        parameters: Float[Tensor, "subsets parameters"],
+        parameters: Parameters,
         *,
         penalty: float | None = None,
     ) -> "LinearDatamodel":
@@ -186,9 +187,7 @@ class LinearDatamodel:
         intercept = fitted.mean_parameters - fitted.mean_weights @ coefficients
         return cls(coefficients, intercept, penalty=chosen)
 
-    def __call__(
-        self, weights: Num[Tensor, "subsets points"]
-    ) -> Float[Tensor, "subsets parameters"]:
+    def __call__(self, weights: Num[Tensor, "subsets points"]) -> Parameters:
         """Return intercept + Σ_i w_i coefficients_i."""
         rows = checked_weights(weights, points=len(self.coefficients))
         with threads_for(8 * rows.numel()):

@@ -36,6 +36,7 @@ from modelpred.errors import InvalidInput
 from modelpred.refits.retraining import checked_weights, continued
 from modelpred.targets.model import TargetModel
 from modelpred.targets.points import Points
+from modelpred.targets.shapes import Parameters, Weights
 from modelpred.targets.threads import threads_for
 
 # Eigenvalues below this share of the largest are directions that neither the data nor the penalty
@@ -96,11 +97,11 @@ class Expansion:
         gradients = model.point_gradients(full_parameters, points) @ basis
         return cls(full_parameters, basis, share.clamp(0, 1), gradients, around)
 
-    def gradient(self, weights: Float[Tensor, "subsets points"]) -> Tensor:
+    def gradient(self, weights: Weights) -> Tensor:
         """Return Σ_i (w_i - 1) g_i in the basis, [subsets, directions]."""
         return (weights - self.around) @ self.gradients
 
-    def rescaled_hessian(self, weights: Float[Tensor, "subsets points"]) -> Tensor:
+    def rescaled_hessian(self, weights: Weights) -> Tensor:
         """Return the diagonal r + s (1 - r) in the basis; an empty subset counts as one point."""
         whole = self.around.sum()
         share = weights.sum(dim=1, keepdim=True).clamp(min=1) / whole
@@ -133,9 +134,7 @@ class Influence:
         self.derivatives = -expansion.gradients @ expansion.basis.T
         """d theta / d w_i, [points, parameters]"""
 
-    def __call__(
-        self, weights: Num[Tensor, "subsets points"]
-    ) -> Float[Tensor, "subsets parameters"]:
+    def __call__(self, weights: Num[Tensor, "subsets points"]) -> Parameters:
         """Return theta + Σ_i (w_i - 1) dtheta/dw_i."""
         rows = checked_weights(weights, points=len(self.derivatives))
         with threads_for(8 * rows.numel()):
@@ -165,9 +164,7 @@ class RescaledInfluence:
         self.points = points
         self.expansion = Expansion.of(model, points, full_parameters, around=around)
 
-    def __call__(
-        self, weights: Num[Tensor, "subsets points"]
-    ) -> Float[Tensor, "subsets parameters"]:
+    def __call__(self, weights: Num[Tensor, "subsets points"]) -> Parameters:
         """Return theta - (R + s Σ_i H_i)⁻¹ Σ_i (w_i - 1) g_i."""
         rows = checked_weights(weights, points=len(self.expansion.gradients))
         with threads_for(8 * rows.numel()):
@@ -220,9 +217,7 @@ class NewtonStep:
         self.dtype = torch.float32 if tolerance >= SINGLE_PRECISION else torch.float64
         self.hessian = _hessian(model, points, self.expansion, self.dtype)
 
-    def __call__(
-        self, weights: Num[Tensor, "subsets points"]
-    ) -> Float[Tensor, "subsets parameters"]:
+    def __call__(self, weights: Num[Tensor, "subsets points"]) -> Parameters:
         """Return theta - (R + Σ_i w_i H_i)⁻¹ Σ_i (w_i - 1) g_i."""
         rows = checked_weights(weights, points=len(self.expansion.gradients))
         scores = min(self.block, len(rows)) * len(self.points.labels) * max(1, self.points.classes)

@@ -16,6 +16,7 @@ from torch import Tensor
 from modelpred.errors import InvalidInput
 from modelpred.targets.model import TargetModel
 from modelpred.targets.points import Array, Points
+from modelpred.targets.shapes import Parameters
 from modelpred.targets.training import TrainedTargets, train_targets
 from modelpred.targets.weights import weights_of
 
@@ -36,9 +37,7 @@ class Refit(Protocol):
         """Name of the refit in tables."""
         ...
 
-    def __call__(
-        self, weights: Num[Tensor, "subsets points"]
-    ) -> Float[Tensor, "subsets parameters"]:
+    def __call__(self, weights: Num[Tensor, "subsets points"]) -> Parameters:
         """Return parameters in float64 for weights of any numeric type, a row per subset."""
         ...
 
@@ -109,7 +108,7 @@ class Retraining:
 
     def __call__(
         self, weights: Num[Tensor, "subsets points"], *, progress: Progress = silent
-    ) -> Float[Tensor, "subsets parameters"]:
+    ) -> Parameters:
         """Return the trained parameters; nan for a subset whose training did not converge."""
         trained = self.train(weights, progress=progress)
         found = trained.parameters.to(torch.float64)
@@ -147,9 +146,7 @@ class FullModel:
         self.points = points
         self.full_parameters = full_parameters
 
-    def __call__(
-        self, weights: Num[Tensor, "subsets points"]
-    ) -> Float[Tensor, "subsets parameters"]:
+    def __call__(self, weights: Num[Tensor, "subsets points"]) -> Parameters:
         """Return the full-data parameters once per subset."""
         rows = checked_weights(weights, points=len(self.points.labels))
         return self.full_parameters.repeat(len(rows), 1)
@@ -205,9 +202,7 @@ class FineTuned:
         """`fine_tuned_10` for ten steps."""
         return f"fine_tuned_{self.steps}"
 
-    def __call__(
-        self, weights: Num[Tensor, "subsets points"]
-    ) -> Float[Tensor, "subsets parameters"]:
+    def __call__(self, weights: Num[Tensor, "subsets points"]) -> Parameters:
         """Return the parameters after those steps."""
         return self._tuning(weights)
 

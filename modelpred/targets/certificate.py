@@ -45,6 +45,7 @@ from torch import Tensor
 
 from modelpred.targets.points import Points, class_counts
 from modelpred.targets.score_loss import ScoreLoss
+from modelpred.targets.shapes import Parameters, Weights
 
 PROFILE_STEPS = 60  # Newton steps for the best intercepts; two to five are usual
 PROFILED = 1e-11  # their gradient, relative to the total weight, at which they are found
@@ -56,10 +57,7 @@ FEWEST = 16
 
 
 def distance_bound(
-    model: ScoreLoss,
-    parameters: Float[Tensor, "subsets parameters"],
-    weights: Float[Tensor, "subsets points"],
-    points: Points,
+    model: ScoreLoss, parameters: Parameters, weights: Weights, points: Points
 ) -> Float[Tensor, " subsets"]:
     """Upper bound on the distance of the parameters to each subset's optimum (module's text).
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
-from jaxtyping import Bool, Float, Num
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from modelpred.targets.certificate import distance_bound
@@ -30,6 +30,7 @@ from modelpred.targets.matrices import OuterProducts
 from modelpred.targets.newton import SURE, newton_solver
 from modelpred.targets.points import Points
 from modelpred.targets.score_loss import ScoreLoss
+from modelpred.targets.shapes import Features, Labels, Parameters, PerPoint, Scores, Weights
 from modelpred.targets.solving import Solution, Solver
 
 DENSE = 64  # parameters up to which Hessians are made and inverted
@@ -43,27 +44,16 @@ class Linear(ScoreLoss):
         """Outputs x (features + 1)."""
         return self.outputs(classes) * (features + 1)
 
-    def scores(
-        self,
-        parameters: Float[Tensor, "subsets parameters"],
-        features: Float[Tensor, "points features"],
-    ) -> Float[Tensor, "subsets points outputs"]:
+    def scores(self, parameters: Parameters, features: Features) -> Scores:
         """Coefficients times features plus intercept."""
         return self._scores(parameters, features).permute(1, 2, 0)
 
-    def losses(
-        self,
-        scores: Float[Tensor, "subsets points outputs"],
-        labels: Num[Tensor, " points"],
-    ) -> Float[Tensor, "subsets points"]:
+    def losses(self, scores: Scores, labels: Labels) -> PerPoint:
         """Loss of each point, neither weighted nor multiplied with C."""
         return self.score_losses(scores.permute(2, 0, 1), labels)
 
     def objective(
-        self,
-        parameters: Float[Tensor, "subsets parameters"],
-        weights: Float[Tensor, "subsets points"],
-        points: Points,
+        self, parameters: Parameters, weights: Weights, points: Points
     ) -> Float[Tensor, " subsets"]:
         """1/2 sum of squares + C sum_i w_i loss_i."""
         losses = self.score_losses(self._scores(parameters, points.features), points.labels)
@@ -71,20 +61,11 @@ class Linear(ScoreLoss):
         penalised = self._penalty(points, like=parameters) * parameters
         return (penalised * parameters).sum(1) / 2 + self.C * (weights * losses).sum(1)
 
-    def gradient(
-        self,
-        parameters: Float[Tensor, "subsets parameters"],
-        weights: Float[Tensor, "subsets points"],
-        points: Points,
-    ) -> Float[Tensor, "subsets parameters"]:
+    def gradient(self, parameters: Parameters, weights: Weights, points: Points) -> Parameters:
         """Penalised theta + C sum_i w_i (dloss/dm)_i a_i."""
         return self.gradient_function(weights, points)(parameters)
 
-    def gradient_function(
-        self,
-        weights: Float[Tensor, "subsets points"],
-        points: Points,
-    ) -> Callable[[Tensor], Tensor]:
+    def gradient_function(self, weights: Weights, points: Points) -> Callable[[Tensor], Tensor]:
         """Two products with the points for each call."""
         design, scale = self.design(points.features), self.C * points.weighted(weights)
         penalty = self._penalty(points, like=weights)
@@ -106,12 +87,8 @@ class Linear(ScoreLoss):
         return gradient
 
     def hessian_vector_product(
-        self,
-        parameters: Float[Tensor, "subsets parameters"],
-        weights: Float[Tensor, "subsets points"],
-        points: Points,
-        vectors: Float[Tensor, "subsets parameters"],
-    ) -> Float[Tensor, "subsets parameters"]:
+        self, parameters: Parameters, weights: Weights, points: Points, vectors: Parameters
+    ) -> Parameters:
         """Penalised V + C sum_i w_i H_i (V a_i) a_i'."""
         curvature = self.score_curvature(
             self._scores(parameters, points.features),
@@ -123,10 +100,7 @@ class Linear(ScoreLoss):
         return data.transpose(0, 1).flatten(1) + self._penalty(points, like=parameters) * vectors
 
     def hessian_product(
-        self,
-        parameters: Float[Tensor, "subsets parameters"],
-        weights: Float[Tensor, "subsets points"],
-        points: Points,
+        self, parameters: Parameters, weights: Weights, points: Points
     ) -> Callable[[Tensor], Tensor]:
         """Two products with the points for each call; the curvature is computed once."""
         design = self.design(points.features)
@@ -211,10 +185,7 @@ class Linear(ScoreLoss):
         return curvature[0][:, 0].expand(len(scores), -1)
 
     def inverse_hessians(
-        self,
-        parameters: Float[Tensor, "subsets parameters"],
-        weights: Float[Tensor, "subsets points"],
-        points: Points,
+        self, parameters: Parameters, weights: Weights, points: Points
     ) -> Float[Tensor, "subsets parameters parameters"] | None:
         """For one score with kinks and few features: by one product with the points' outer products.
 
@@ -249,9 +220,7 @@ class Linear(ScoreLoss):
             return (counts == 0).any(1)  # the intercept would run away
         return counts.sum(1) == 0
 
-    def representative(
-        self, parameters: Float[Tensor, "subsets parameters"], features: int
-    ) -> Float[Tensor, "subsets parameters"]:
+    def representative(self, parameters: Parameters, features: int) -> Parameters:
         """The same parameters; softmax intercepts are shifted to zero mean."""
         if not self.shift_free:
             return parameters
@@ -260,10 +229,7 @@ class Linear(ScoreLoss):
         return theta.flatten(1)
 
     def distance_bound(
-        self,
-        parameters: Float[Tensor, "subsets parameters"],
-        weights: Float[Tensor, "subsets points"],
-        points: Points,
+        self, parameters: Parameters, weights: Weights, points: Points
     ) -> Float[Tensor, " subsets"]:
         """By strong convexity, free intercepts profiled out (see certificate.py)."""
         return distance_bound(self, parameters, weights, points)

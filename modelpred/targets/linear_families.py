@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, final
 
 import torch
-from jaxtyping import Float, Num
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import softplus
 
@@ -24,6 +24,7 @@ from modelpred.errors import InvalidInput
 from modelpred.targets.linear import Linear, linear_solver, one_by_one, signs_of
 from modelpred.targets.points import Points
 from modelpred.targets.score_loss import CompiledLoss, Curvature
+from modelpred.targets.shapes import Labels, Parameters, PerPoint, ScoresByOutput
 from modelpred.targets.solving import Solution, Solver
 
 
@@ -43,34 +44,22 @@ class Logistic(Linear):
             raise InvalidInput(f"logistic is for 2 classes, got {classes}; use softmax")
         return 1
 
-    def score_losses(
-        self, scores: Float[Tensor, "outputs subsets points"], labels: Num[Tensor, " points"]
-    ) -> Float[Tensor, "subsets points"]:
+    def score_losses(self, scores: ScoresByOutput, labels: Labels) -> PerPoint:
         """log(1 + exp(-s m))."""
         return softplus(-signs_of(labels, scores) * scores[0])
 
     def score_slopes(
-        self,
-        scores: Float[Tensor, "outputs subsets points"],
-        labels: Num[Tensor, " points"],
-        out: Tensor | None = None,
-    ) -> Float[Tensor, "outputs subsets points"]:
+        self, scores: ScoresByOutput, labels: Labels, out: Tensor | None = None
+    ) -> ScoresByOutput:
         """sigmoid(m) - y."""
         return torch.sub(torch.sigmoid(scores, out=out), labels.to(scores.dtype), out=out)
 
-    def score_curvature(
-        self,
-        scores: Float[Tensor, "outputs subsets points"],
-        labels: Num[Tensor, " points"],  # noqa: ARG002 - shared signature
-        scale: Float[Tensor, "subsets points"],
-    ) -> Curvature:
+    def score_curvature(self, scores: ScoresByOutput, labels: Labels, scale: PerPoint) -> Curvature:  # noqa: ARG002 - shared signature
         """Probability times its complement."""
         # scale (1 - p) p in one pass, and autograd follows it.
         return (torch.ops.aten.sigmoid_backward(scale[None], torch.sigmoid(scores)),)
 
-    def prior(
-        self, counts: Float[Tensor, "subsets groups"], features: int
-    ) -> Float[Tensor, "subsets parameters"]:
+    def prior(self, counts: Float[Tensor, "subsets groups"], features: int) -> Parameters:
         """Intercept log((n_1 + 1/2) / (n_0 + 1/2)); zero where it is penalised."""
         if self.intercept_penalty:
             return counts.new_zeros(len(counts), features + 1)
@@ -96,48 +85,33 @@ class Softmax(Linear):
             raise InvalidInput(f"softmax is for 2 or more classes, got {classes}; use ridge")
         return classes
 
-    def score_losses(
-        self, scores: Float[Tensor, "outputs subsets points"], labels: Num[Tensor, " points"]
-    ) -> Float[Tensor, "subsets points"]:
+    def score_losses(self, scores: ScoresByOutput, labels: Labels) -> PerPoint:
         """Logsumexp of the scores minus the label's score."""
         own = scores.gather(0, labels.expand(1, scores.shape[1], -1))[0]
         return scores.logsumexp(0) - own
 
     def score_slopes(
-        self,
-        scores: Float[Tensor, "outputs subsets points"],
-        labels: Num[Tensor, " points"],
-        out: Tensor | None = None,
-    ) -> Float[Tensor, "outputs subsets points"]:
+        self, scores: ScoresByOutput, labels: Labels, out: Tensor | None = None
+    ) -> ScoresByOutput:
         """Probabilities minus one_hot(y)."""
         own = torch.nn.functional.one_hot(labels, len(scores)).T[:, None]
         return torch.sub(torch.softmax(scores, 0, out=out), own.to(scores.dtype), out=out)
 
-    def score_curvature(
-        self,
-        scores: Float[Tensor, "outputs subsets points"],
-        labels: Num[Tensor, " points"],  # noqa: ARG002 - shared signature
-        scale: Float[Tensor, "subsets points"],
-    ) -> Curvature:
+    def score_curvature(self, scores: ScoresByOutput, labels: Labels, scale: PerPoint) -> Curvature:  # noqa: ARG002 - shared signature
         """diag(p) - p p': its diagonal, then scaled p, then p."""
         probability = torch.softmax(scores, 0)
         scaled = probability * scale
         return scaled - scaled * probability, scaled, probability
 
     def curvature_product(
-        self,
-        curvature: Curvature,
-        directions: Float[Tensor, "outputs subsets points"],
-        out: Tensor | None = None,
-    ) -> Float[Tensor, "outputs subsets points"]:
+        self, curvature: Curvature, directions: ScoresByOutput, out: Tensor | None = None
+    ) -> ScoresByOutput:
         """Scaled p times (v - sum_k p_k v_k)."""
         _, scaled, probability = curvature
         mean = (probability * directions).sum(0, keepdim=True)
         return torch.mul(torch.sub(directions, mean, out=out), scaled, out=out)
 
-    def prior(
-        self, counts: Float[Tensor, "subsets groups"], features: int
-    ) -> Float[Tensor, "subsets parameters"]:
+    def prior(self, counts: Float[Tensor, "subsets groups"], features: int) -> Parameters:
         """Intercepts log(n_k + 1/2) with zero mean; zero where they are penalised."""
         if self.intercept_penalty:
             return counts.new_zeros(len(counts), counts.shape[1] * (features + 1))
@@ -193,27 +167,17 @@ class Ridge(Linear):
             raise InvalidInput(f"ridge is for regression, got {classes} classes; use softmax")
         return 1
 
-    def score_losses(
-        self, scores: Float[Tensor, "outputs subsets points"], labels: Num[Tensor, " points"]
-    ) -> Float[Tensor, "subsets points"]:
+    def score_losses(self, scores: ScoresByOutput, labels: Labels) -> PerPoint:
         """(y - m)^2 / 2."""
         return (scores[0] - labels).square() / 2
 
     def score_slopes(
-        self,
-        scores: Float[Tensor, "outputs subsets points"],
-        labels: Num[Tensor, " points"],
-        out: Tensor | None = None,
-    ) -> Float[Tensor, "outputs subsets points"]:
+        self, scores: ScoresByOutput, labels: Labels, out: Tensor | None = None
+    ) -> ScoresByOutput:
         """Score minus label."""
         return torch.sub(scores, labels.to(scores.dtype), out=out)
 
-    def score_curvature(
-        self,
-        scores: Float[Tensor, "outputs subsets points"],  # noqa: ARG002 - shared signature
-        labels: Num[Tensor, " points"],  # noqa: ARG002 - shared signature
-        scale: Float[Tensor, "subsets points"],
-    ) -> Curvature:
+    def score_curvature(self, scores: ScoresByOutput, labels: Labels, scale: PerPoint) -> Curvature:  # noqa: ARG002 - shared signature
         """1."""
         return (scale[None],)
 
@@ -237,27 +201,17 @@ class RidgeClassifier(Linear):
             )
         return 1 if classes == 2 else classes
 
-    def score_losses(
-        self, scores: Float[Tensor, "outputs subsets points"], labels: Num[Tensor, " points"]
-    ) -> Float[Tensor, "subsets points"]:
+    def score_losses(self, scores: ScoresByOutput, labels: Labels) -> PerPoint:
         """Sum over outputs of (s - m)^2 / 2."""
         return (scores - signs_of(labels, scores)).square().sum(0) / 2
 
     def score_slopes(
-        self,
-        scores: Float[Tensor, "outputs subsets points"],
-        labels: Num[Tensor, " points"],
-        out: Tensor | None = None,
-    ) -> Float[Tensor, "outputs subsets points"]:
+        self, scores: ScoresByOutput, labels: Labels, out: Tensor | None = None
+    ) -> ScoresByOutput:
         """Score minus sign."""
         return torch.sub(scores, signs_of(labels, scores), out=out)
 
-    def score_curvature(
-        self,
-        scores: Float[Tensor, "outputs subsets points"],
-        labels: Num[Tensor, " points"],  # noqa: ARG002 - shared signature
-        scale: Float[Tensor, "subsets points"],
-    ) -> Curvature:
+    def score_curvature(self, scores: ScoresByOutput, labels: Labels, scale: PerPoint) -> Curvature:  # noqa: ARG002 - shared signature
         """1."""
         return (scale.expand(len(scores), -1, -1),)
 

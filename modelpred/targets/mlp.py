@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal, final
 
 import torch
-from jaxtyping import Float, Num
+from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import one_hot
@@ -28,6 +28,7 @@ from modelpred.targets.compiled.momentum import compiled_descent
 from modelpred.targets.model import IterativeFamily
 from modelpred.targets.momentum import Gathered, Schedule, descend, pool_of
 from modelpred.targets.points import Points
+from modelpred.targets.shapes import Features, Labels, Parameters, PerPoint, Scores, Weights
 from modelpred.targets.solving import Solution, Solver
 from modelpred.targets.threads import thread_count, torch_threads
 
@@ -66,39 +67,23 @@ class Mlp(IterativeFamily):
             raise InvalidInput(f"mlp is for 2 or more classes, got {classes}; use ridge")
         return self.hidden * (features + 1) + classes * (self.hidden + 1)
 
-    def scores(
-        self,
-        parameters: Float[Tensor, "subsets parameters"],
-        features: Float[Tensor, "points features"],
-    ) -> Float[Tensor, "subsets points outputs"]:
+    def scores(self, parameters: Parameters, features: Features) -> Scores:
         """W2 [tanh(W1 [x, 1]), 1]."""
         return self._forward(parameters, features)[1].mT
 
-    def losses(
-        self,
-        scores: Float[Tensor, "subsets points outputs"],
-        labels: Num[Tensor, " points"],
-    ) -> Float[Tensor, "subsets points"]:
+    def losses(self, scores: Scores, labels: Labels) -> PerPoint:
         """Cross-entropy."""
         own = scores.gather(2, labels[:, None].expand(len(scores), -1, 1))[..., 0]
         return scores.logsumexp(2) - own
 
     def objective(
-        self,
-        parameters: Float[Tensor, "subsets parameters"],
-        weights: Float[Tensor, "subsets points"],
-        points: Points,
+        self, parameters: Parameters, weights: Weights, points: Points
     ) -> Float[Tensor, " subsets"]:
         """Weight decay plus mean cross-entropy; an empty subset has weight decay only."""
         _, scores = self._forward(parameters, points.features)
         return self._objective_at(scores, parameters, weights, points)
 
-    def gradient(
-        self,
-        parameters: Float[Tensor, "subsets parameters"],
-        weights: Float[Tensor, "subsets points"],
-        points: Points,
-    ) -> Float[Tensor, "subsets parameters"]:
+    def gradient(self, parameters: Parameters, weights: Weights, points: Points) -> Parameters:
         """Backpropagation, one product with the shared features for all subsets."""
         hidden, scores = self._forward(parameters, points.features)
         return self._gradient_at(hidden, scores, parameters, weights, points)
@@ -120,11 +105,7 @@ class Mlp(IterativeFamily):
         data = _join(_against(inner, points.features), _against(output, hidden.mT))
         return data + self._decay(points, like=parameters) * parameters
 
-    def gradient_function(
-        self,
-        weights: Float[Tensor, "subsets points"],
-        points: Points,
-    ) -> Callable[[Tensor], Tensor]:
+    def gradient_function(self, weights: Weights, points: Points) -> Callable[[Tensor], Tensor]:
         """As in training: on each subset's own points (see momentum.py)."""
         pool = pool_of(points.features, points.labels, points.classes, points.features.dtype)
         gathered = Gathered(pool, weights, hidden=self.hidden)
@@ -142,9 +123,7 @@ class Mlp(IterativeFamily):
         """What a small group of momentum.py gathers for one of its subsets, at most."""
         return 4 * len(points.features) * (points.features.shape[1] + self.hidden)
 
-    def prior(
-        self, counts: Float[Tensor, "subsets groups"], features: int
-    ) -> Float[Tensor, "subsets parameters"]:
+    def prior(self, counts: Float[Tensor, "subsets groups"], features: int) -> Parameters:
         """Class intercepts log(n_k + 1/2) with zero mean, all else zero."""
         logs = (counts + 0.5).log()
         upper = counts.new_zeros(*counts.shape, self.hidden + 1)

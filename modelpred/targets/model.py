@@ -26,13 +26,14 @@ from collections.abc import Callable, Sequence
 from typing import Annotated, Any, ClassVar
 
 import torch
-from jaxtyping import Bool, Float, Num
+from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor
 
 from modelpred.errors import InvalidInput
 from modelpred.numbers import Seed
 from modelpred.targets.points import Points, class_counts
+from modelpred.targets.shapes import Features, Labels, Parameters, PerPoint, Scores, Weights
 from modelpred.targets.solving import Solution, Solver, newton_minimum
 
 # Identity rows a call to `hessian` handles at once are chosen to keep its scores below this.
@@ -100,24 +101,14 @@ class TargetModel(ABC):
         """Number of parameters; InvalidInput where the family cannot have so many classes."""
 
     @abstractmethod
-    def scores(
-        self,
-        parameters: Float[Tensor, "subsets parameters"],
-        features: Float[Tensor, "points features"],
-    ) -> Float[Tensor, "subsets points outputs"]:
+    def scores(self, parameters: Parameters, features: Features) -> Scores:
         """Scores of each subset's model on any points (training or test)."""
 
     @abstractmethod
-    def losses(
-        self,
-        scores: Float[Tensor, "subsets points outputs"],
-        labels: Num[Tensor, " points"],
-    ) -> Float[Tensor, "subsets points"]:
+    def losses(self, scores: Scores, labels: Labels) -> PerPoint:
         """Loss of each point, neither weighted nor multiplied with C."""
 
-    def probabilities(
-        self, scores: Float[Tensor, "subsets points outputs"]
-    ) -> Float[Tensor, "subsets points classes"]:
+    def probabilities(self, scores: Scores) -> Float[Tensor, "subsets points classes"]:
         """Class probabilities: logistic of one score, softmax of several.
 
         Raises:
@@ -130,11 +121,7 @@ class TargetModel(ABC):
             return torch.cat([torch.sigmoid(-scores), torch.sigmoid(scores)], 2)
         return torch.softmax(scores, 2)
 
-    def correct(
-        self,
-        scores: Float[Tensor, "subsets points outputs"],
-        labels: Num[Tensor, " points"],
-    ) -> Bool[Tensor, "subsets points"]:
+    def correct(self, scores: Scores, labels: Labels) -> Bool[Tensor, "subsets points"]:
         """Whether the sign of a single score, or the highest of several, is the label's.
 
         Raises:
@@ -146,11 +133,7 @@ class TargetModel(ABC):
             return (scores[..., 0] > 0) == labels.to(torch.bool)
         return scores.argmax(2) == labels
 
-    def margins(
-        self,
-        scores: Float[Tensor, "subsets points outputs"],
-        labels: Num[Tensor, " points"],
-    ) -> Float[Tensor, "subsets points"]:
+    def margins(self, scores: Scores, labels: Labels) -> PerPoint:
         """How far each point is on the right side; of a regression minus the residual.
 
         The signed score. Of several scores the label's against the others: log odds for a family
@@ -164,19 +147,11 @@ class TargetModel(ABC):
 
     @abstractmethod
     def objective(
-        self,
-        parameters: Float[Tensor, "subsets parameters"],
-        weights: Float[Tensor, "subsets points"],
-        points: Points,
+        self, parameters: Parameters, weights: Weights, points: Points
     ) -> Float[Tensor, " subsets"]:
         """F_w(theta)."""
 
-    def gradient(
-        self,
-        parameters: Float[Tensor, "subsets parameters"],
-        weights: Float[Tensor, "subsets points"],
-        points: Points,
-    ) -> Float[Tensor, "subsets parameters"]:
+    def gradient(self, parameters: Parameters, weights: Weights, points: Points) -> Parameters:
         """Gradient of `objective` in the parameters."""
 
         def total(theta: Tensor) -> Tensor:
@@ -185,12 +160,8 @@ class TargetModel(ABC):
         return torch.func.grad(total)(parameters)
 
     def hessian_vector_product(
-        self,
-        parameters: Float[Tensor, "subsets parameters"],
-        weights: Float[Tensor, "subsets points"],
-        points: Points,
-        vectors: Float[Tensor, "subsets parameters"],
-    ) -> Float[Tensor, "subsets parameters"]:
+        self, parameters: Parameters, weights: Weights, points: Points, vectors: Parameters
+    ) -> Parameters:
         """Second derivative of `objective` applied to one vector a subset."""
 
         def along(theta: Tensor) -> Tensor:
@@ -198,19 +169,12 @@ class TargetModel(ABC):
 
         return torch.func.grad(along)(parameters)  # the Hessian is symmetric
 
-    def gradient_function(
-        self,
-        weights: Float[Tensor, "subsets points"],
-        points: Points,
-    ) -> Callable[[Tensor], Tensor]:
+    def gradient_function(self, weights: Weights, points: Points) -> Callable[[Tensor], Tensor]:
         """`gradient` of fixed subsets: what their weights alone decide is computed once."""
         return lambda parameters: self.gradient(parameters, weights, points)
 
     def hessian_product(
-        self,
-        parameters: Float[Tensor, "subsets parameters"],
-        weights: Float[Tensor, "subsets points"],
-        points: Points,
+        self, parameters: Parameters, weights: Weights, points: Points
     ) -> Callable[[Tensor], Tensor]:
         """`hessian_vector_product` for many vectors: what they do not change is computed once."""
         return lambda vectors: self.hessian_vector_product(parameters, weights, points, vectors)
@@ -234,18 +198,12 @@ class TargetModel(ABC):
         """Which subsets, by their class counts, get `prior` instead of being trained: empty ones."""
         return counts.sum(1) == 0
 
-    def prior(
-        self, counts: Float[Tensor, "subsets groups"], features: int
-    ) -> Float[Tensor, "subsets parameters"]:
+    def prior(self, counts: Float[Tensor, "subsets groups"], features: int) -> Parameters:
         """The model that knows class counts only: all parameters zero."""
         size = self.parameter_count(features, counts.shape[1] if counts.shape[1] > 1 else 0)
         return counts.new_zeros(len(counts), size)
 
-    def representative(
-        self,
-        parameters: Float[Tensor, "subsets parameters"],
-        features: int,  # noqa: ARG002 - shared signature
-    ) -> Float[Tensor, "subsets parameters"]:
+    def representative(self, parameters: Parameters, features: int) -> Parameters:  # noqa: ARG002 - shared signature
         """Of all parameters that make the same model, those that training returns."""
         return parameters
 
@@ -265,12 +223,7 @@ class TargetModel(ABC):
     def solver(self, points: Points) -> Solver:
         """A function that trains blocks of subsets; what the points alone decide is done once."""
 
-    def with_prior(
-        self,
-        parameters: Float[Tensor, "subsets parameters"],
-        weights: Float[Tensor, "subsets points"],
-        points: Points,
-    ) -> Float[Tensor, "subsets parameters"]:
+    def with_prior(self, parameters: Parameters, weights: Weights, points: Points) -> Parameters:
         """The parameters, with `prior` for the subsets that have no optimum: that is their model."""
         counts = class_counts(weights, points)
         prior_only = self.without_optimum(counts)
@@ -280,11 +233,7 @@ class TargetModel(ABC):
         answers[prior_only] = self.prior(counts[prior_only], points.features.shape[1]).to(answers)
         return answers
 
-    def test_loss(
-        self,
-        scores: Float[Tensor, "subsets points outputs"],
-        labels: Num[Tensor, " points"],
-    ) -> Float[Tensor, " subsets"]:
+    def test_loss(self, scores: Scores, labels: Labels) -> Float[Tensor, " subsets"]:
         """Mean loss over the points; of a regression the root mean squared error, in label units."""
         if self.regression:
             return self.margins(scores, labels).square().mean(dim=1).sqrt()
@@ -332,8 +281,8 @@ class ConvexFamily(TargetModel):
 
     def inverse_hessians(
         self,
-        parameters: Float[Tensor, "subsets parameters"],  # noqa: ARG002 - shared signature
-        weights: Float[Tensor, "subsets points"],  # noqa: ARG002 - shared signature
+        parameters: Parameters,  # noqa: ARG002 - shared signature
+        weights: Weights,  # noqa: ARG002 - shared signature
         points: Points,  # noqa: ARG002 - shared signature
     ) -> Float[Tensor, "subsets parameters parameters"] | None:
         """Inverse second derivative of each subset's `objective`, nan if there is none.
@@ -344,10 +293,10 @@ class ConvexFamily(TargetModel):
 
     def best_lengths(
         self,
-        parameters: Float[Tensor, "subsets parameters"],  # noqa: ARG002 - shared signature
-        weights: Float[Tensor, "subsets points"],  # noqa: ARG002 - shared signature
+        parameters: Parameters,  # noqa: ARG002 - shared signature
+        weights: Weights,  # noqa: ARG002 - shared signature
         points: Points,  # noqa: ARG002 - shared signature
-        directions: Float[Tensor, "subsets parameters"],  # noqa: ARG002 - shared signature
+        directions: Parameters,  # noqa: ARG002 - shared signature
     ) -> Float[Tensor, " subsets"] | None:
         """About the multiple of each direction that makes `objective` least.
 
@@ -357,8 +306,8 @@ class ConvexFamily(TargetModel):
 
     def distance_bound(
         self,
-        parameters: Float[Tensor, "subsets parameters"],  # noqa: ARG002 - shared signature
-        weights: Float[Tensor, "subsets points"],  # noqa: ARG002 - shared signature
+        parameters: Parameters,  # noqa: ARG002 - shared signature
+        weights: Weights,  # noqa: ARG002 - shared signature
         points: Points,  # noqa: ARG002 - shared signature
     ) -> Float[Tensor, " subsets"] | None:
         """Upper bound on the distance to the optimum, without training (float64).
@@ -429,12 +378,7 @@ class IterativeFamily(TargetModel):
         return solve
 
 
-def true_class_margins(
-    scores: Float[Tensor, "subsets points outputs"],
-    labels: Num[Tensor, " points"],
-    *,
-    soft: bool,
-) -> Float[Tensor, "subsets points"]:
+def true_class_margins(scores: Scores, labels: Labels, *, soft: bool) -> PerPoint:
     """Score of the label's class minus logsumexp (soft) or maximum of the other scores."""
     own = labels[:, None] == torch.arange(scores.shape[2], device=labels.device)
     others = scores.masked_fill(own, -math.inf)

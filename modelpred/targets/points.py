@@ -4,11 +4,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int, Num
+from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
 from modelpred.errors import InvalidInput
+from modelpred.targets.shapes import Features, Labels, PerPoint, Weights
 
 Array = Tensor | NDArray[Any]
 
@@ -24,8 +25,8 @@ class Points:
         sample_weight: factor of each point's loss in every subset; None is 1 for all.
     """
 
-    features: Float[Tensor, "points features"]
-    labels: Num[Tensor, " points"]
+    features: Features
+    labels: Labels
     classes: int
     sample_weight: Float[Tensor, " points"] | None = None
 
@@ -66,7 +67,7 @@ class Points:
         ones = self.features.new_ones(len(self.features))
         return ones if self.sample_weight is None else self.sample_weight
 
-    def weighted(self, weights: Float[Tensor, "subsets points"]) -> Float[Tensor, "subsets points"]:
+    def weighted(self, weights: Weights) -> PerPoint:
         """The factor of each loss: how often a subset takes the point, times its sample weight."""
         return weights if self.sample_weight is None else weights * self.sample_weight
 
@@ -148,9 +149,7 @@ def _checked_labels(labels: Tensor, classes: int) -> Tensor:
     return whole
 
 
-def class_counts(
-    weights: Float[Tensor, "subsets points"], points: Points
-) -> Float[Tensor, "subsets groups"]:
+def class_counts(weights: Weights, points: Points) -> Float[Tensor, "subsets groups"]:
     """Total weight of each class in each subset; for regression one group holds all points."""
     weights = points.weighted(weights)
     if points.classes == 0:

@@ -9,12 +9,13 @@ from dataclasses import asdict, dataclass
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import torch
-from jaxtyping import Float, Num
+from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
 from modelpred.errors import InvalidInput
 from modelpred.targets.model import ConvexFamily
+from modelpred.targets.shapes import Features, Labels, PerPoint, ScoresByOutput
 
 Curvature = tuple[Tensor, ...]
 Intercept = Literal["default", "free", "penalised", "none"]
@@ -67,7 +68,7 @@ class ScoreLoss(ConvexFamily):
     def _kind(self) -> Intercept:
         return self.default_intercept if self.intercept == "default" else self.intercept
 
-    def design(self, features: Float[Tensor, "points features"]) -> Float[Tensor, "points columns"]:
+    def design(self, features: Features) -> Float[Tensor, "points columns"]:
         """[features, 1], or [features, 0] for models without an intercept."""
         last = features.new_full((len(features), 1), float(self._kind != "none"))
         return torch.cat([features, last], 1)
@@ -77,34 +78,21 @@ class ScoreLoss(ConvexFamily):
         """Scores a point."""
 
     @abstractmethod
-    def score_losses(
-        self, scores: Float[Tensor, "outputs subsets points"], labels: Num[Tensor, " points"]
-    ) -> Float[Tensor, "subsets points"]:
+    def score_losses(self, scores: ScoresByOutput, labels: Labels) -> PerPoint:
         """Loss of each point."""
 
     @abstractmethod
     def score_slopes(
-        self,
-        scores: Float[Tensor, "outputs subsets points"],
-        labels: Num[Tensor, " points"],
-        out: Tensor | None = None,
-    ) -> Float[Tensor, "outputs subsets points"]:
+        self, scores: ScoresByOutput, labels: Labels, out: Tensor | None = None
+    ) -> ScoresByOutput:
         """First derivative of the loss in the scores; `out` is room for it, perhaps `scores`."""
 
     @abstractmethod
-    def score_curvature(
-        self,
-        scores: Float[Tensor, "outputs subsets points"],
-        labels: Num[Tensor, " points"],
-        scale: Float[Tensor, "subsets points"],
-    ) -> Curvature:
+    def score_curvature(self, scores: ScoresByOutput, labels: Labels, scale: PerPoint) -> Curvature:
         """Second derivative in the scores times `scale`; first item is its diagonal."""
 
     def curvature_product(
-        self,
-        curvature: Curvature,
-        directions: Float[Tensor, "outputs subsets points"],
-        out: Tensor | None = None,
-    ) -> Float[Tensor, "outputs subsets points"]:
+        self, curvature: Curvature, directions: ScoresByOutput, out: Tensor | None = None
+    ) -> ScoresByOutput:
         """`score_curvature` applied to directions; into `out` (may be `directions`) if given."""
         return torch.mul(curvature[0], directions, out=out)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from modelpred.targets.model import TargetModel
 from modelpred.targets.points import Points
+from modelpred.targets.shapes import Parameters, PerPoint
 from modelpred.targets.threads import threads_for
 
 # Bytes of a block of scores: fits into the processor's cache, and is large enough for fast products.
@@ -18,11 +19,7 @@ SCORE_BYTES = 4 * 2**20
 
 
 def score_blocks(
-    model: TargetModel,
-    parameters: Float[Tensor, "subsets parameters"],
-    points: Points,
-    *,
-    limit: int = SCORE_BYTES,
+    model: TargetModel, parameters: Parameters, points: Points, *, limit: int = SCORE_BYTES
 ) -> Iterator[Float[Tensor, "block points outputs"]]:
     """Return the scores of consecutive subsets on all points, about `limit` bytes at once."""
     row_bytes = 8 * len(points.features) * max(1, points.classes)
@@ -34,9 +31,7 @@ def score_blocks(
             yield scores  # outside: what the caller computes has a size of its own
 
 
-def largest_scored(
-    parameters: Float[Tensor, "subsets parameters"], points: Points, *, limit: int = SCORE_BYTES
-) -> int:
+def largest_scored(parameters: Parameters, points: Points, *, limit: int = SCORE_BYTES) -> int:
     """Return the bytes of the largest array in `score_blocks`: the points' features, or the scores of a block."""
     row_bytes = 8 * len(points.features) * max(1, points.classes)
     block = min(len(parameters), max(1, limit // row_bytes))
@@ -46,7 +41,7 @@ def largest_scored(
 def scored(
     reduce: Callable[[Tensor], Tensor],
     model: TargetModel,
-    parameters: Float[Tensor, "subsets parameters"],
+    parameters: Parameters,
     points: Points,
     *,
     columns: tuple[int, ...] = (),
@@ -83,11 +78,7 @@ def _reduced(
 
 
 def mean_test_losses(
-    model: TargetModel,
-    parameters: Float[Tensor, "subsets parameters"],
-    points: Points,
-    *,
-    limit: int = SCORE_BYTES,
+    model: TargetModel, parameters: Parameters, points: Points, *, limit: int = SCORE_BYTES
 ) -> Float[Tensor, " subsets"]:
     """Return the loss of every subset's model on the points: see `TargetModel.test_loss`."""
 
@@ -97,9 +88,7 @@ def mean_test_losses(
     return scored(reduce, model, parameters, points, limit=limit)
 
 
-def row_losses(
-    model: TargetModel, parameters: Float[Tensor, "subsets parameters"], points: Points
-) -> Float[Tensor, "subsets points"]:
+def row_losses(model: TargetModel, parameters: Parameters, points: Points) -> PerPoint:
     """Return the contribution of each point to `mean_test_losses`, which is their mean.
 
     For a regression, whose loss is a root mean squared error, the contributions are its linearisation
@@ -118,7 +107,7 @@ def row_losses(
 
 
 def accuracies(
-    model: TargetModel, parameters: Float[Tensor, "subsets parameters"], points: Points
+    model: TargetModel, parameters: Parameters, points: Points
 ) -> Float[Tensor, " subsets"]:
     """Return the accuracy of every subset's model on the points; InvalidInput for ridge."""
     return scored(
@@ -130,7 +119,7 @@ def accuracies(
 
 
 def squared_errors(
-    model: TargetModel, parameters: Float[Tensor, "subsets parameters"], points: Points
+    model: TargetModel, parameters: Parameters, points: Points
 ) -> Float[Tensor, " subsets"]:
     """Return the mean squared residual, or Σ_k (p_k - [y = k])² for classes; InvalidInput for svm."""
 

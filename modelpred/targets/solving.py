@@ -16,6 +16,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from modelpred.targets.shapes import Parameters, Weights
+
 MOST_STEPS = 100
 HALVINGS = 30
 FLAT = 1e-12  # share of the largest eigenvalue of H up to which a direction is flat
@@ -29,7 +31,7 @@ Function = Callable[[Tensor, Tensor], Tensor]
 class Solution:
     """Trained parameters of a block of subsets and what the solver knows about them."""
 
-    parameters: Float[Tensor, "subsets parameters"]
+    parameters: Parameters
     gradient_norm: Float[Tensor, " subsets"]  # largest absolute entry
     objective: Float[Tensor, " subsets"]
     iterations: Int[Tensor, " subsets"]
@@ -40,13 +42,7 @@ class Solution:
 class Solver(Protocol):
     """Trains a block of subsets, from the family's own start or from `start`."""
 
-    def __call__(
-        self,
-        weights: Float[Tensor, "subsets points"],
-        *,
-        start: Float[Tensor, "subsets parameters"] | None,
-        tolerance: float,
-    ) -> Solution:
+    def __call__(self, weights: Weights, *, start: Parameters | None, tolerance: float) -> Solution:
         """The block's solution; `converged` says which rows met the tolerance."""
         ...
 
@@ -60,12 +56,7 @@ def newton_minimum(objective: Function, gradient: Function, hessian: Function) -
         hessian: of F, [parameters, parameters].
     """
 
-    def solve(
-        weights: Float[Tensor, "subsets points"],
-        *,
-        start: Float[Tensor, "subsets parameters"] | None,
-        tolerance: float,
-    ) -> Solution:
+    def solve(weights: Weights, *, start: Parameters | None, tolerance: float) -> Solution:
         assert start is not None
         ends = start.clone()
         steps = torch.zeros(len(weights), dtype=torch.int64)

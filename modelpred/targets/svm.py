@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from typing import ClassVar, final
 
 import torch
-from jaxtyping import Float, Num
+from jaxtyping import Float
 from torch import Tensor
 
 from modelpred.errors import InvalidInput
 from modelpred.targets.linear import Linear, linear_solver, one_by_one, signs_of
 from modelpred.targets.points import Points
 from modelpred.targets.score_loss import CompiledLoss, Curvature, Intercept
+from modelpred.targets.shapes import Labels, Parameters, PerPoint, ScoresByOutput, Weights
 from modelpred.targets.solving import Solver
 
 LINE_STEPS = 3  # of Newton's method along a line
@@ -39,39 +40,25 @@ class Svm(Linear):
             raise InvalidInput(f"svm is for 2 or more classes, got {classes}; use ridge")
         return 1 if classes == 2 else classes
 
-    def score_losses(
-        self, scores: Float[Tensor, "outputs subsets points"], labels: Num[Tensor, " points"]
-    ) -> Float[Tensor, "subsets points"]:
+    def score_losses(self, scores: ScoresByOutput, labels: Labels) -> PerPoint:
         """Sum over outputs of max(0, 1 - s m)^2."""
         return (1 - signs_of(labels, scores) * scores).clamp(min=0).square().sum(0)
 
     def score_slopes(
-        self,
-        scores: Float[Tensor, "outputs subsets points"],
-        labels: Num[Tensor, " points"],
-        out: Tensor | None = None,
-    ) -> Float[Tensor, "outputs subsets points"]:
+        self, scores: ScoresByOutput, labels: Labels, out: Tensor | None = None
+    ) -> ScoresByOutput:
         """-2 s max(0, 1 - s m)."""
         signs = signs_of(labels, scores)
         short = torch.sub(torch.mul(scores, signs, out=out), 1, out=out)
         return torch.mul(torch.clamp(short, max=0, out=out), 2 * signs, out=out)
 
-    def score_curvature(
-        self,
-        scores: Float[Tensor, "outputs subsets points"],
-        labels: Num[Tensor, " points"],
-        scale: Float[Tensor, "subsets points"],
-    ) -> Curvature:
+    def score_curvature(self, scores: ScoresByOutput, labels: Labels, scale: PerPoint) -> Curvature:
         """2 where the margin is violated: a generalised derivative, the loss has a kink there."""
         violated = signs_of(labels, scores) * scores < 1
         return (violated.to(scores.dtype) * (2 * scale),)
 
     def best_lengths(
-        self,
-        parameters: Float[Tensor, "subsets parameters"],
-        weights: Float[Tensor, "subsets points"],
-        points: Points,
-        directions: Float[Tensor, "subsets parameters"],
+        self, parameters: Parameters, weights: Weights, points: Points, directions: Parameters
     ) -> Float[Tensor, " subsets"]:
         """By Newton's method along the line, on margins alone."""
         scores, along = (self._scores(each, points.features) for each in (parameters, directions))

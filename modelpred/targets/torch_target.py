@@ -16,7 +16,7 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar, final
 
 import torch
-from jaxtyping import Float, Num
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import grad_and_value, vmap
 
@@ -24,6 +24,7 @@ from modelpred.errors import InvalidInput
 from modelpred.numbers import Number, real_number, whole_number
 from modelpred.targets.model import TargetModel
 from modelpred.targets.points import Points
+from modelpred.targets.shapes import Features, Labels, Parameters, PerPoint, Scores, Weights
 from modelpred.targets.solving import Solution, Solver
 from modelpred.targets.torch_modules import Built, built, trial
 from modelpred.targets.torch_recipe import (
@@ -213,11 +214,7 @@ class TorchTarget(TargetModel):
             )
         return self.module.size
 
-    def scores(
-        self,
-        parameters: Float[Tensor, "subsets parameters"],
-        features: Float[Tensor, "points features"],
-    ) -> Float[Tensor, "subsets points outputs"]:
+    def scores(self, parameters: Parameters, features: Features) -> Scores:
         """Outputs of the module in evaluation mode."""
         models, rows = self._at_once(parameters, features)
         blocks = [
@@ -226,11 +223,7 @@ class TorchTarget(TargetModel):
         ]
         return torch.cat(blocks) if blocks else self.module.scores(parameters, features)
 
-    def losses(
-        self,
-        scores: Float[Tensor, "subsets points outputs"],
-        labels: Num[Tensor, " points"],
-    ) -> Float[Tensor, "subsets points"]:
+    def losses(self, scores: Scores, labels: Labels) -> PerPoint:
         """Loss of each row."""
         return vmap(self.row_losses, in_dims=(0, None))(scores, labels)
 
@@ -240,22 +233,14 @@ class TorchTarget(TargetModel):
         return self.loss(outputs, own) if callable(self.loss) else LOSSES[self.loss](outputs, own)
 
     def objective(
-        self,
-        parameters: Float[Tensor, "subsets parameters"],
-        weights: Float[Tensor, "subsets points"],
-        points: Points,
+        self, parameters: Parameters, weights: Weights, points: Points
     ) -> Float[Tensor, " subsets"]:
         """Penalty plus mean loss; an empty subset has the penalty only."""
         losses = self.losses(self.scores(parameters, points.features), points.labels)
         data = (_shares(weights).to(losses) * losses).sum(1)
         return self._decay / 2 * parameters.square().sum(1) + data
 
-    def gradient(
-        self,
-        parameters: Float[Tensor, "subsets parameters"],
-        weights: Float[Tensor, "subsets points"],
-        points: Points,
-    ) -> Float[Tensor, "subsets parameters"]:
+    def gradient(self, parameters: Parameters, weights: Weights, points: Points) -> Parameters:
         """Gradient of `objective`."""
         return self._descended(parameters, weights, points)[0]
 
@@ -299,11 +284,7 @@ class TorchTarget(TargetModel):
         """Size of one model's parameters."""
         return self.module.size * torch.empty(0, dtype=self.working).element_size()
 
-    def prior(
-        self,
-        counts: Float[Tensor, "subsets groups"],
-        features: int,  # noqa: ARG002 - shared signature
-    ) -> Float[Tensor, "subsets parameters"]:
+    def prior(self, counts: Float[Tensor, "subsets groups"], features: int) -> Parameters:  # noqa: ARG002 - shared signature
         """The start: what training gives without a row."""
         return self.module.start.to(counts.device, self.working).repeat(len(counts), 1)
 
