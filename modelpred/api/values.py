@@ -1,6 +1,6 @@
 """Values of rows and selections of rows for a fitted ModelPred.
 
-The estimators are those of the studies (semivalues.py, greedy_selection.py).
+The estimators are those of the studies (semivalues.py, selection.py).
 """
 
 import logging
@@ -19,9 +19,10 @@ from modelpred.dataset.grouping import group_columns
 from modelpred.engine import Mixed
 from modelpred.errors import InvalidInput
 from modelpred.numbers import MOST_DRAWS, Number, checked_section, seed_number, whole_number
-from modelpred.studies.greedy_selection import Quota, backwards, no_quota, own_shares, with_swaps
+from modelpred.studies.greedy_selection import Quota, no_quota, own_shares
 from modelpred.studies.sampler_choice import EXACT_UP_TO, models_with_gains
 from modelpred.studies.sampling import Utility
+from modelpred.studies.selection import greedy_selections
 from modelpred.studies.semivalues import ENUMERABLE, Values
 from modelpred.studies.utility import (
     Scoring,
@@ -37,6 +38,7 @@ log = logging.getLogger(__name__)
 
 LOW = 0.5  # reliability below which a ranking of rows says little
 CHECKED, FEWEST_CHECKED = 10, 4  # one order in so many is retrained, too, but at least so many
+GAINS_AT_ONCE = 1000  # models of the gains of a selection
 STRIDE = 8  # one in this many of the remaining rows is removed before they are scored again
 Groups = Sequence[Any] | NDArray[Any] | pl.Series
 
@@ -188,9 +190,14 @@ def checked_orders(permutations: Number, *, method: str) -> int:
     return max(FEWEST_CHECKED, 2 * (int(permutations) // (2 * CHECKED)))
 
 
-def models_of_selection(points: int, count: Number) -> int:
-    """Return about how many models choosing so many rows needs."""
+def models_of_selection(points: int, count: Number, *, optimum: bool) -> int:
+    """Return about how many models the engine needs to choose so many rows.
+
+    Families with an `optimum` are always retrained, in few models.
+    """
     kept = whole_number(count, "k", least=1, most=points)
+    if optimum:
+        return 1
     removals = STRIDE * (points - kept)  # each round removes one in so many of those it evaluated
     return removals + 6 * points + kept
 
@@ -299,15 +306,9 @@ def chosen_rows(
     count = whole_number(count, "k", least=1, most=context.pool)
     swaps = whole_number(swaps, "swaps", least=0, most=MOST_DRAWS)
     shares = _quota(context, quota)
-    game = game_of(context.refits[context.subject], context)
-    greedy = backwards(game, sizes=[count], quota=shares, stride=STRIDE)[count]
-    truth = game_of(context.truth, context)
-    selected = with_swaps(game, greedy, swaps=swaps, quota=shares, confirm=truth)
+    selected = greedy_selections(context, sizes=[count], quota=shares, swaps=swaps)[count]
     members = selected.nonzero()[:, 0]
-    without = selected.repeat(count + 1, 1)
-    without[torch.arange(count), members] = False
-    utilities = game(without.to(torch.uint8))
-    gains = (utilities[-1] - utilities[:-1]).numpy()
+    gains = _gains(context, selected, members)
     order = np.argsort(-gains, kind="stable")
     positions = members.numpy()[order]
     return pl.DataFrame(
@@ -317,6 +318,25 @@ def chosen_rows(
             "gain": gains[order],
         }
     ).with_columns(pl.col("gain").fill_nan(None))
+
+
+def _gains(context: StudyContext, selected: Tensor, members: Tensor) -> NDArray[np.float64]:
+    """The increase of the loss when each member of a selection is removed."""
+    if context.model.optimum is None:
+        game = game_of(context.refits[context.subject], context)
+        everyone = torch.arange(context.pool)
+    else:
+        few = replace(context, points=context.points.take(members))
+        game = game_of(context.truth.for_points(few.points), few)
+        selected, everyone = selected[members], torch.arange(len(members))
+        members = everyone
+    utilities = torch.cat(
+        [
+            game((selected & (everyone != block[:, None])).to(torch.uint8))
+            for block in torch.cat([members, members.new_tensor([-1])]).split(GAINS_AT_ONCE)
+        ]
+    )
+    return (utilities[-1] - utilities[:-1]).numpy()
 
 
 def _quota(context: StudyContext, quota: str | Groups | None) -> Quota:

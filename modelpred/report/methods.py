@@ -65,7 +65,6 @@ _LOOKS = {
     "out_of_fold": Look("Out-of-fold confidence", "datamodel", "v", ":"),
     "knn_shapley": Look("kNN-Shapley", "influence", "s", "--"),
     "greedy": Look("Greedy", "size4", "o", "--"),
-    "swapped": Look("Greedy with swaps", "size4", "o", "-"),
     "random": Look("Random order", "full", "X", ":"),
     "all_rows": Look("All rows", "ink", "*", "-"),
     "any_penalty": Look("Any penalty, Laplace", "spare", "P", ":"),

@@ -50,7 +50,7 @@ STUDIES: dict[str, Study] = {
     },
     "selection": {
         "title": "Selection: rows to keep",
-        "headline": {"selection.loss": "methods.swapped.loss", "selection.lead": "lead"},
+        "headline": {"selection.loss": "methods.greedy.loss", "selection.lead": "lead"},
     },
     "memorization": {
         "title": "Memorization: rows that the model memorizes",

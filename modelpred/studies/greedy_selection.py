@@ -1,4 +1,6 @@
-"""Greedy selection of k of N rows by a utility v of subsets.
+"""Greedy selection of k of N rows by a utility v of subsets, for any family.
+
+Families with an optimum are served better and in less time by gradient_selection.py.
 
     backwards      starts from all rows. The removal of every row is scored in one call; the rows
                    whose removal leaves the highest v are removed, one in `stride` of the remaining
@@ -107,9 +109,8 @@ def backwards(
     points = len(quota.group)
     selected = torch.ones(points, dtype=torch.bool)
     selections: dict[int, Tensor] = {}
+    require_sizes(sizes, points)
     for target in sorted({int(size) for size in sizes}, reverse=True):
-        if not 0 < target <= points:
-            raise InvalidInput(f"cannot select {target} of {points} rows; expected 1 to {points}")
         while (left := int(selected.sum())) > target:
             members = selected.nonzero()[:, 0]
             utilities = utility(_toggled(selected, members))
@@ -121,7 +122,7 @@ def backwards(
             removed = min(max(1, left // stride), left - target)
             free = quota.members(selected) - quota.guaranteed(left - removed)
             order = members[_best_first(utilities)]
-            selected[_allowed(order, removed, free=free, quota=quota)] = False
+            selected[allowed(order, removed, free=free, quota=quota)] = False
         selections[target] = selected.clone()
     return selections
 
@@ -172,10 +173,19 @@ def _meets_quota(
     return (removed == added) | (free[removed] > 0)
 
 
-def _allowed(
+def require_sizes(sizes: Sequence[int], points: int) -> None:
+    """Raise InvalidInput if so many rows cannot be selected."""
+    for size in sizes:
+        if not 0 < size <= points:
+            raise InvalidInput(f"cannot select {size} of {points} rows; expected 1 to {points}")
+
+
+def allowed(
     order: Int[Tensor, " candidates"], count: int, *, free: Int[Tensor, " groups"], quota: Quota
 ) -> Int[Tensor, " count"]:
-    """The first `count` rows of an order, with at most `free` rows of each group."""
+    """Return the first `count` rows of an order, with at most `free` rows of each group."""
+    if len(free) == 1:
+        return order[: min(count, int(free[0]))]
     group = torch.nn.functional.one_hot(quota.group[order], len(free))
     number = (group * group.cumsum(dim=0)).sum(dim=1)  # 1 for the first of its group
     return order[number <= free[quota.group[order]]][:count]

@@ -1,14 +1,16 @@
 """Selections of k rows, and the test loss of models trained on them.
 
-Rows are selected with validation rows, a random half of the test rows (greedy_selection.py):
-`greedy`, `swapped` (greedy, then swaps that retraining confirms) and the k rows of the highest value
-by every method of valuation_methods.py. Models are retrained exactly on the selected rows and scored
-on the other half of the test rows, together with random selections and all rows (curves.py).
+Rows are selected with validation rows, a random half of the test rows: `greedy`, and the k rows of the
+highest value by every method of valuation_methods.py. For families with an optimum, `greedy` is the
+selection of gradient_selection.py, for others that of greedy_selection.py with swaps that retraining
+confirms. Models are retrained exactly on the selected rows and scored on the other half of the test
+rows, together with random selections and all rows (curves.py).
 
 The split of the test rows, the sizes and the quotas are this project's own protocol.
 """
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -30,6 +32,7 @@ from modelpred.studies.curves import (
     curve_table,
     scored_selections,
 )
+from modelpred.studies.gradient_selection import judging_points, selections
 from modelpred.studies.greedy_selection import (
     Quota,
     backwards,
@@ -51,7 +54,7 @@ from modelpred.targets.points import Points
 
 STUDY = "selection"
 MOST, LEAST = "most_valuable", "least_valuable"
-GREEDY, SWAPPED = "greedy", "swapped"
+GREEDY = "greedy"
 
 
 class SelectionConfig(AnsweringConfig):
@@ -63,8 +66,9 @@ class SelectionConfig(AnsweringConfig):
         quota: `class`, or a column of the table: each class or group keeps its share of the rows;
             None: no quotas.
         permutations: budget of the Shapley and Banzhaf values, in random orders of the rows.
-        stride: of the remaining rows, one in this many is removed before they are scored again.
-        swaps: most swaps that improve a greedy selection.
+        stride: of a family without an optimum: of the remaining rows, one in this many is removed
+            before they are scored again.
+        swaps: of a family without an optimum: most swaps that improve a greedy selection.
         random: random selections of each size.
         seed: of the split of the test rows and of the draws.
     """
@@ -94,23 +98,33 @@ def run(config: SelectionConfig, context: StudyContext) -> StudyResult:
     require_models(config.random * len(sizes), context, what="selection.random")
     require_orders(config.permutations, points=context.pool)
     seconds: dict[str, float] = {}
-    selections = _greedy(config, validation, quota, sizes, seconds)
+    began = time.perf_counter()
+    path = greedy_selections(
+        validation,
+        sizes=sizes,
+        quota=quota,
+        seed=config.seed,
+        stride=config.stride,
+        swaps=config.swaps,
+    )
+    seconds[GREEDY] = time.perf_counter() - began
+    chosen = [Selected(GREEDY, MOST, torch.stack([path[size] for size in sizes]))]
     values = values_by_method(validation, permutations=config.permutations, generator=generator)
     values.pop(RANDOM)
-    selections += [
+    chosen += [
         Selected(name, order, torch.stack([_top(of_rows, size, quota, order) for size in sizes]))
         for name, of_rows in values.items()
         for order in (MOST, LEAST)
     ]
     seconds |= {name: of_rows.seconds for name, of_rows in values.items()}
-    selections.append(Selected(RANDOM, MOST, _random(config, sizes, quota, generator)))
-    curves, unfinished = scored_selections(selections, test)
+    chosen.append(Selected(RANDOM, MOST, _random(config, sizes, quota, generator)))
+    curves, unfinished = scored_selections(chosen, test)
     methods = _methods(config, context, curves, seconds)
     tables = {
         "curves": curve_table(curves, pool=context.pool),
         "areas": area_table(curves, pool=context.pool),
         "methods": methods,
-        "chosen": _chosen(config, context, selections),
+        "chosen": _chosen(config, context, chosen),
     }
     metrics: dict[str, Any] = {
         "share": config.share,
@@ -170,29 +184,37 @@ def _quota(config: SelectionConfig, context: StudyContext) -> Quota:
     return own_shares(members.argmax(dim=0))
 
 
-def _greedy(
-    config: SelectionConfig,
+def greedy_selections(  # noqa: PLR0913 - what the search needs
     context: StudyContext,
+    *,
+    sizes: Sequence[int],
     quota: Quota,
-    sizes: list[int],
-    seconds: dict[str, float],
-) -> list[Selected]:
-    """The greedy selections of all sizes, and the same after swaps."""
+    seed: int = 0,
+    stride: int = 8,
+    swaps: int = 5,
+) -> dict[int, Tensor]:
+    """Return a selection of each size by the context's test rows.
+
+    Args:
+        context: the family, the subject, and the rows to select by.
+        sizes: numbers of rows.
+        quota: guaranteed rows of each group.
+        seed: of the folds of the rows to select by.
+        stride: see `SelectionConfig`.
+        swaps: see `SelectionConfig`.
+    """
+    if context.model.optimum is not None:
+        generator = context.generator(seed=seed, study=STUDY, block=2)
+        judge = judging_points(context.truth, context.test_points, generator=generator)
+        return selections(context.truth, judge, sizes=sizes, quota=quota)
     game, truth = (
         game_of(refit, context) for refit in (context.refits[context.subject], context.truth)
     )
-    began = time.perf_counter()
-    path = backwards(game, sizes=sizes, quota=quota, stride=config.stride)
-    seconds[GREEDY] = time.perf_counter() - began
-    swapped: list[Tensor] = []
+    path = backwards(game, sizes=sizes, quota=quota, stride=stride)
     for done, size in enumerate(sizes, start=1):
-        swapped.append(with_swaps(game, path[size], swaps=config.swaps, quota=quota, confirm=truth))
+        path[size] = with_swaps(game, path[size], swaps=swaps, quota=quota, confirm=truth)
         context.progress(done, len(sizes), f"{STUDY}: swaps")
-    seconds[SWAPPED] = time.perf_counter() - began
-    return [
-        Selected(GREEDY, MOST, torch.stack([path[size] for size in sizes])),
-        Selected(SWAPPED, MOST, torch.stack(swapped)),
-    ]
+    return path
 
 
 def _top(of_rows: MethodValues, size: int, quota: Quota, order: str) -> Tensor:
@@ -224,7 +246,7 @@ def _methods(
     whole = table.filter(pl.col("method") == GREEDY, pl.col("rows") == context.pool)
     of_size = table.filter(pl.col("rows") == size)
     both = pl.concat([of_size, whole.with_columns(pl.lit("all_rows").alias("method"))])
-    ours = [name in (*OURS, GREEDY, SWAPPED) for name in both["method"]]
+    ours = [name in (*OURS, GREEDY) for name in both["method"]]
     return (
         both.with_columns(
             pl.Series("ours", ours),
@@ -238,7 +260,7 @@ def _methods(
 def _lead(
     config: SelectionConfig, context: StudyContext, curves: list[ScoredSelection]
 ) -> dict[str, float | str | None]:
-    """Loss of the best other method minus that of `swapped`, paired by test rows."""
+    """Loss of the best other method minus that of `greedy`, paired by test rows."""
     size = headline_size(config, context.pool)
     losses = {
         curve.selected.method: curve.mean_losses()[size]
@@ -248,12 +270,12 @@ def _lead(
     others = {
         name: rows.mean()
         for name, rows in losses.items()
-        if name not in (*OURS, GREEDY, SWAPPED) and np.isfinite(rows).all()
+        if name not in (*OURS, GREEDY) and np.isfinite(rows).all()
     }
     if not others:
         return {"best_rival": None}
     best = min(others, key=lambda name: others[name])
-    lead = mean_interval(losses[best] - losses[SWAPPED])
+    lead = mean_interval(losses[best] - losses[GREEDY])
     return {
         "best_rival": best,
         "lead": written_number(lead.mean),
@@ -263,12 +285,12 @@ def _lead(
 
 
 def _chosen(
-    config: SelectionConfig, context: StudyContext, selections: list[Selected]
+    config: SelectionConfig, context: StudyContext, chosen: list[Selected]
 ) -> pl.DataFrame:
     size = headline_size(config, context.pool)
     columns = {
         each.method: each.weights[each.weights.sum(dim=1) == size][0].numpy()
-        for each in selections
+        for each in chosen
         if each.order == MOST and each.method != RANDOM
     }
     return pl.DataFrame({"row_id": list(context.row_ids), **columns})

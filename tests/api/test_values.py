@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from modelpred import InvalidInput
-from modelpred.studies.greedy_selection import backwards, no_quota
 from modelpred.studies.semivalues import Semivalue, enumerate_values
 from tests.api.conftest import ROWS, TEST, make_rows
 
@@ -111,31 +110,18 @@ def test_values_that_cannot_be_asked_for(logistic, wrong, message):
         logistic.values(*held_out(), **wrong)
 
 
-def test_the_choice_is_greedy_and_every_gain_is_the_loss_of_a_row(logistic):
-    table = logistic.select(12, *held_out(), swaps=0, engine="predicted")
-    game = mean_loss_game(logistic)
-    greedy = backwards(game, sizes=[12], quota=no_quota(ROWS))[12]
-    assert sorted(table["position"].to_list()) == greedy.nonzero()[:, 0].tolist()
+def test_every_gain_is_the_exact_loss_of_a_row_of_the_selection(logistic):
+    table = logistic.select(12, *held_out())
     assert table["gain"].is_sorted(descending=True)
+    chosen = torch.zeros(ROWS, dtype=torch.bool)
+    chosen[torch.tensor(table["position"].to_list())] = True
+    assert int(chosen.sum()) == 12
     first = table.row(0, named=True)
-    without = greedy.clone()
+    without = chosen.clone()
     without[first["position"]] = False
-    both = game(torch.stack([greedy, without]))
+    both = mean_loss_game(logistic, engine="exact")(torch.stack([chosen, without]))
     assert first["gain"] == pytest.approx(float(both[0] - both[1]), abs=1e-6)
     assert first["row_id"] == logistic.row_ids[first["position"]]
-
-
-def test_swaps_do_not_lower_the_validation_score(logistic):
-    game = mean_loss_game(logistic)
-    found = []
-    for swaps in (0, 10):
-        weights = torch.zeros(1, ROWS)
-        weights[
-            0,
-            logistic.select(8, *held_out(), swaps=swaps, engine="predicted")["position"].to_list(),
-        ] = 1
-        found.append(float(game(weights)[0]))
-    assert found[1] >= found[0]
 
 
 def test_a_choice_keeps_its_quotas(logistic):

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from modelpred.errors import InvalidInput
 from modelpred.studies import selection
+from modelpred.studies.greedy_selection import backwards, no_quota, with_swaps
 from modelpred.studies.selection import SelectionConfig, split_test
 from modelpred.studies.utility import game_of, write_result
 from modelpred.targets.scoring import mean_test_losses
@@ -49,17 +50,22 @@ def test_every_loss_is_that_of_a_model_retrained_on_the_rows_that_are_told(found
     assert whole["loss"] == pytest.approx(float(loss[0]), abs=1e-6)
 
 
-def test_greedy_choices_are_better_on_the_rows_that_they_were_chosen_by(found, exact):
+def test_the_greedy_selection_is_that_of_the_validation_rows(found, exact):
     choosing, _ = split_test(exact, seed=0)
-    game = game_of(exact.truth, choosing)
-    chosen = found.tables["chosen"]
-    worth = {
-        name: float(game(torch.tensor(chosen[name].to_list()).long()[None])[0])
-        for name in chosen.columns[1:]
-    }
-    assert worth["swapped"] >= worth["greedy"]
-    assert worth["greedy"] > max(
-        value for name, value in worth.items() if name not in ("greedy", "swapped")
+    path = selection.greedy_selections(choosing, sizes=[12], quota=no_quota(exact.pool), seed=0)
+    assert found.tables["chosen"]["greedy"].to_list() == path[12].tolist()
+
+
+def test_a_family_without_an_optimum_is_selected_by_its_utility_and_swaps(exact):
+    class WithoutOptimum(type(exact.model)):
+        optimum = None
+
+    blind = replace(exact, model=WithoutOptimum(**exact.model.settings))
+    path = selection.greedy_selections(blind, sizes=[12], quota=no_quota(exact.pool), swaps=3)
+    game = game_of(exact.truth, exact)
+    greedy = backwards(game, sizes=[12], quota=no_quota(exact.pool))[12]
+    assert torch.equal(
+        path[12], with_swaps(game, greedy, swaps=3, quota=no_quota(exact.pool), confirm=game)
     )
 
 
@@ -83,9 +89,9 @@ def test_curves_meet_at_the_whole_pool_and_areas_are_their_means(found, exact):
 def test_the_lead_is_over_the_best_rival(found):
     methods = found.tables["methods"].filter(~pl.col("ours"), pl.col("method") != "all_rows")
     best = methods.sort("loss").row(0, named=True)
-    swapped = found.metrics["methods"]["swapped"]["loss"]
+    greedy = found.metrics["methods"]["greedy"]["loss"]
     assert found.metrics["best_rival"] == best["method"]
-    assert found.metrics["lead"] == pytest.approx(best["loss"] - swapped, abs=1e-9)
+    assert found.metrics["lead"] == pytest.approx(best["loss"] - greedy, abs=1e-9)
     assert found.metrics["not_converged"] == 0
 
 
@@ -110,7 +116,7 @@ def test_tables_and_metrics(context, tmp_path):
     json.dumps(result.metrics, allow_nan=False)
     write_result(result, tmp_path)
     assert result.tables["methods"]["loss"].is_sorted()
-    expected = 1 + 2 + (len(result.tables["chosen"].columns) - 3) + 1
+    expected = 1 + 1 + (len(result.tables["chosen"].columns) - 2) + 1
     assert result.tables["methods"].height == expected
 
 

@@ -249,28 +249,28 @@ class RowMethods(FitState):
         engine: str = "auto",
         with_cells: bool = False,
     ) -> pl.DataFrame:
-        """The k training rows to keep for the lowest predicted validation loss.
+        """Return k training rows whose model has a low loss on the validation rows.
 
-        The selection is greedy, so another one may be better. Columns: row_id, position and gain:
-        the increase of the predicted validation loss if the row is removed from the selection; the
-        largest gain comes first. Score the selection on rows that it was not made with.
+        Columns: row_id, position, and gain, by how much the validation loss rises when the row is
+        removed from the selection, the highest first. Judge the selection by other rows.
 
         Args:
             k: how many rows to keep.
             X_val: validation rows, unscaled, with the columns of the fit.
             y_val: their labels.
             quota: `class`, or a group for each training row: each keeps its share of the selection.
-            swaps: largest number of swaps that improve the greedy selection.
-            refine: as `predict_parameters`.
-            engine: exact retrains the models, predicted predicts them, auto uses the faster way;
-                `engine_used` says which.
+            swaps: of families without an optimum (mlp): swaps that may improve the greedy selection.
+            refine: as `predict_parameters`, of families without an optimum.
+            engine: of families without an optimum: exact retrains the models, predicted predicts
+                them, auto uses the faster way. The few models of other families are retrained.
             with_cells: whether the original cells of the rows stand at the right.
 
         Raises:
             InvalidInput: k out of range, tables or groups that cannot be used.
         """
         validation = self._ready.reading.points(X_val, y_val, what="_val")
-        models = models_of_selection(len(self.row_ids), k)
+        convex = self.model.optimum is not None
+        models = models_of_selection(len(self.row_ids), k, optimum=convex)
         with self._context(validation, engine, models=models, refine=refine, own=False) as (
             context,
             _,
