@@ -42,7 +42,7 @@ BATCHES = 64  # between two trainings
 STRETCH = 16.0  # of the remaining rows, one in so many is removed before the first training
 MOST, LEAST = 6.0, 128.0  # bounds of it
 TRUST = 0.25  # largest error of the predicted change of J, as a share of it
-NEGLIGIBLE = 0.002  # change of J, as a share of J, below which errors are compared with this instead
+NEGLIGIBLE = 0.002  # share of J; errors of smaller changes are compared with this share
 RIDGE = 1e-9  # of the mean diagonal of H, for directions that neither data nor penalty determine
 
 

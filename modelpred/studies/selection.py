@@ -284,9 +284,7 @@ def _lead(
     }
 
 
-def _chosen(
-    config: SelectionConfig, context: StudyContext, chosen: list[Selected]
-) -> pl.DataFrame:
+def _chosen(config: SelectionConfig, context: StudyContext, chosen: list[Selected]) -> pl.DataFrame:
     size = headline_size(config, context.pool)
     columns = {
         each.method: each.weights[each.weights.sum(dim=1) == size][0].numpy()
