@@ -143,7 +143,7 @@ class _Expansion:
     curvature: Float[Tensor, "parameters parameters"]
 
 
-def _shortened(  # noqa: PLR0913, PLR0917 - the state of the search
+def _shortened(  # noqa: PLR0917 - the state of the search
     truth: Retraining, judge: Points, state: _State, target: int, quota: Quota, stretch: float
 ) -> tuple[_State, float]:
     """Return the state after some removals, and the share to remove next, one in `stretch` rows."""

@@ -184,7 +184,7 @@ def _quota(config: SelectionConfig, context: StudyContext) -> Quota:
     return own_shares(members.argmax(dim=0))
 
 
-def greedy_selections(  # noqa: PLR0913 - what the search needs
+def greedy_selections(
     context: StudyContext,
     *,
     sizes: Sequence[int],
