@@ -12,7 +12,6 @@ from modelpred.report.methods import look
 from modelpred.report.words import (
     count,
     microseconds,
-    models_used,
     number,
     number_interval,
     percent,
