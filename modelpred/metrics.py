@@ -180,11 +180,17 @@ def ranks(values: Array) -> Vector:
     """Return the ranks 1..n along the first axis; equal values share their mean rank, nan has none."""
     columns = _numbers(values)
     flat = columns.reshape(len(columns), -1)
+    order = flat.argsort(axis=0, kind="stable")
+    ordered = np.take_along_axis(flat, order, axis=0)
+    places = np.broadcast_to(np.arange(len(flat))[:, None], flat.shape)
+    differs = ordered[1:] != ordered[:-1]
+    edge = np.ones((1, flat.shape[1]), dtype=bool)
+    first = np.where(np.concatenate([edge, differs]), places, 0)
+    last = np.where(np.concatenate([differs, edge]), places, len(flat))
+    first = np.maximum.accumulate(first, axis=0)
+    last = np.minimum.accumulate(last[::-1], axis=0)[::-1]
     result = np.empty_like(flat)
-    for column in range(flat.shape[1]):
-        _, inverse, counts = np.unique(flat[:, column], return_inverse=True, return_counts=True)
-        ends = np.cumsum(counts)
-        result[:, column] = (ends - (counts - 1) / 2)[inverse]
+    np.put_along_axis(result, order, (first + last) / 2 + 1, axis=0)
     result[np.isnan(flat)] = np.nan
     return result.reshape(columns.shape)
 

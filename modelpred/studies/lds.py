@@ -49,6 +49,7 @@ from modelpred.targets.scoring import scored
 STUDY = "lds"
 AGAIN = study_again(STUDY)
 FEWEST = 3  # subsets that can be ranked
+LEFT_OUT = 1000  # points that are left out in one call, each alone
 LDS_SCHEMA = {
     "method": pl.String, "form": pl.String, "lds": pl.Float64, "low": pl.Float64,
     "high": pl.Float64, "test_rows": pl.Int64, "subsets": pl.Int64,
@@ -228,11 +229,14 @@ def margins_of(
 
 def leave_one_out_effects(refit: Refit, context: StudyContext) -> Float[Tensor, "test_rows points"]:
     """The margins with all points minus the margins without each point."""
-    all_points = torch.ones(1, context.pool, dtype=torch.float64)
-    without = 1 - torch.eye(context.pool, dtype=torch.float64)
-    parameters = refitted(refit, torch.cat([all_points, without]), context)
-    margins = margins_of(parameters, context)
-    return (margins[0] - margins[1:]).T
+    points = torch.arange(context.pool)
+    all_points = torch.ones(1, context.pool, dtype=torch.uint8)
+    whole = margins_of(refitted(refit, all_points, context), context)
+    effects = whole.new_empty(whole.shape[1], context.pool)
+    for block in points.split(LEFT_OUT):
+        without = (block[:, None] != points).to(torch.uint8)
+        effects[:, block] = (whole - margins_of(refitted(refit, without, context), context)).T
+    return effects
 
 
 def summed(
