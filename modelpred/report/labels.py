@@ -96,8 +96,8 @@ def _suspect_table(inputs: ReportInputs, result: StudyResult) -> Table:
         [Column(head, numeric=False) for head in heads],
         body,
         stacked=True,
-        note="The models are trained on random eighths of the rows, without the row that they "
-        "judge.",
+        note="Each label is compared with models that were trained on random eighths of the rows, without "
+        "the row.",
     )
 
 

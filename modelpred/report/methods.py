@@ -76,7 +76,7 @@ EXACT_METHODS = (*EXACT, "refit_bootstrap")
 
 DESIGNS = {
     "uniform": "random subsets of any size",
-    "prefix": "prefixes of random orders",
+    "prefix": "prefixes of random permutations",
     "deletion": "deletions of up to half of the rows",
     "addition": "additions of new rows",
     "bootstrap": "bootstrap resamples",

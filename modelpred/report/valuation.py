@@ -107,7 +107,7 @@ def _scatter(values: pl.DataFrame, words: str) -> list[Figure]:
     return [
         Figure(
             "Values from predicted models against values from retrained models on other random "
-            "orders. Bars are one standard error; on the line, both are equal.",
+            "permutations. Bars are one standard error; on the line, both are equal.",
             [scatter],
         )
     ]
@@ -121,7 +121,7 @@ def agreement(result: StudyResult) -> str:
     interval = number_interval(metrics["spearman_low"], metrics["spearman_high"])
     words = (
         f"The rank correlation of values by {models_used(metrics)} models with exact values on other "
-        f"random orders is {number(metrics['spearman'])} (Spearman, 95% interval {interval})"
+        f"random permutations is {number(metrics['spearman'])} (Spearman, 95% interval {interval})"
     )
     if metrics.get("truth_reliability") is not None:
         words += (
@@ -164,7 +164,7 @@ def _methods(result: StudyResult) -> list[Table]:
     heads = ("Spearman with exact values", "Same top tenth", "Same bottom tenth", "Time for all")
     return [
         Table(
-            f"Values by every method, {plain(metrics.get('permutations'))} random orders each",
+            f"Values by every method, {plain(metrics.get('permutations'))} random permutations each",
             [Column("Method", numeric=False), *map(Column, heads)],
             rows,
             note="Time: to value all rows, without the preparation of the method.",

@@ -276,7 +276,10 @@ def test_constant_and_repeated_columns_are_left_out_and_told(write, caplog):
 @pytest.mark.parametrize(
     ("keys", "told"),
     [
-        ({"label": None}, "set it to the column of a.csv to predict, one of: person,"),
+        (
+            {"label": None},
+            "dataset.label (option --label) is not set; set it to the column of a.csv to predict, one of: person,",
+        ),
         ({"label": "rihc"}, "dataset.label: a.csv has no column 'rihc'; did you mean 'rich'?"),
         ({"drop": ("nothing",)}, "dataset.drop: a.csv has no column 'nothing'; it has person, age"),
         ({"drop": ("rich",)}, "dataset.drop: 'rich' is the label; drop another column"),
