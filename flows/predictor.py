@@ -1,7 +1,9 @@
 """Stage `predictor`: fits the predictor and measures its errors and those of the other methods."""
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import polars as pl
 import torch
@@ -17,20 +19,28 @@ from flows.artifacts import (
 )
 from flows.revisions import fetch
 from flows.runtime import Progress, run_stage
-from modelpred.dataset import read_dataset
+from modelpred.dataset import Dataset, read_dataset
+from modelpred.errors import InvalidInput
+from modelpred.metrics import relative_errors
 from modelpred.params import read_params
 from modelpred.predictor import (
     Predictor,
+    PredictorConfig,
     answer_curve,
     fidelity,
     fit_predictor,
     read_predictor,
     write_predictor,
 )
-from modelpred.refits import EXACT, retrainings, rivals
+from modelpred.predictor.output_predictor import fit_outputs, write_outputs
+from modelpred.refits import EXACT, Retraining, retrainings, rivals
 from modelpred.refits.files import RIVALS_FILE, write_rivals
-from modelpred.targets import points_of
-from modelpred.targets.shards import read_bank
+from modelpred.targets import TargetModel, points_of
+from modelpred.targets.known_outputs import KnownOutputs
+from modelpred.targets.shards import Bank, read_bank
+
+if TYPE_CHECKING:
+    from modelpred.params import Params
 
 
 def main() -> None:
@@ -42,6 +52,9 @@ def main() -> None:
     points = points_of(dataset.features, dataset.labels, classes)
     test_points = points_of(dataset.test_features, dataset.test_labels, classes)
     model = params.targets.build(classes=classes)
+    if not model.predictable:
+        _fit_outputs(params, dataset, bank, model)
+        return
     weights, parameters = bank.usable(role="fit")
     with Progress("predictor") as progress:
         fitted = fit_predictor(
@@ -72,6 +85,38 @@ def main() -> None:
         write_rivals(cheap, folder / RIVALS_FILE, trained=trained)
         write_table(table, folder / "fidelity")
         write_table(pl.DataFrame(fitted.history), folder / "history")
+        write_table(errors(table), folder / "errors")
+        write_json(dict(errors(table).rows()), folder / "metrics.json")
+
+
+def _fit_outputs(params: "Params", dataset: Dataset, bank: Bank, family: TargetModel) -> None:
+    """Fit the predictor of outputs, of a target whose parameters are not predicted, and measure it."""
+    if params.predictor != PredictorConfig():
+        raise InvalidInput(
+            f"the settings of predictor are those of a network of parameters, but outputs of {family.name} "
+            "are predicted without one; remove the section from params.yaml"
+        )
+    classes, tolerance = len(dataset.classes), params.targets.tolerance
+    points = points_of(dataset.features, dataset.labels, classes)
+    test_points = points_of(dataset.test_features, dataset.test_labels, classes)
+    model = KnownOutputs.of(family, points, test_points)
+    weights, parameters = bank.usable(role="fit")
+    outputs = model.of_parameters(parameters)
+    full = Retraining(family, points, tolerance=tolerance)(torch.ones(1, len(points.labels)))[0]
+    fitted = fit_outputs(model, points, weights, outputs, full=full, row_ids=dataset.row_ids)
+    cheap = rivals(model, points, weights, outputs, tolerance=tolerance)
+    refits = {fitted.name: fitted, **cheap, **retrainings(model, points, tolerance=tolerance)}
+    held_out = bank.select(role="test")
+    held_out = replace(held_out, parameters=model.of_parameters(held_out.parameters))
+    table = fidelity(refits, held_out, model=model, points=points, test_points=test_points)
+    watched, true = bank.usable(role="validation")
+    error = relative_errors(fitted(watched), model.of_parameters(true)).mean()
+    history = {"epoch": [0], "validation_error": [float(error)], "seconds": [fitted.seconds]}
+    with written(PREDICTOR) as folder:
+        write_outputs(fitted, folder)
+        write_rivals(cheap, folder / RIVALS_FILE, trained=len(weights))
+        write_table(table, folder / "fidelity")
+        write_table(pl.DataFrame(history), folder / "history")
         write_table(errors(table), folder / "errors")
         write_json(dict(errors(table).rows()), folder / "metrics.json")
 

@@ -47,6 +47,11 @@ DATABASE = Path("mlflow.db")
 CALIBRATION = STUDIES_FOLDER / "calibration"
 LOCK = Path("dvc.lock")
 CACHE = Path(".dvc/cache/files/md5")
+OUTPUTS = "outputs.json"
+UNREGISTERED = (
+    "not registered: targets.model is code of your own, of which outputs are predicted; a registered "
+    "version would have to import it where it is served"
+)
 
 
 def register() -> str:
@@ -176,6 +181,9 @@ def main() -> None:
     """Register the predictor if it is not registered; print which version it is."""
     if not PREDICTOR.is_dir():
         sys.exit(f"publish: there is no {PREDICTOR}; run dvc repro first")
+    if (PREDICTOR / OUTPUTS).exists():
+        sys.stdout.write(f"{UNREGISTERED}{os.linesep}")
+        return
     with one_line_errors("publish"):
         message = registered() or register()
     sys.stdout.write(f"registered: {message}{os.linesep}")

@@ -20,9 +20,10 @@ from flows.runtime import run_stage
 from modelpred.dataset import read_dataset
 from modelpred.params import read_params
 from modelpred.predictor import predictor_fingerprint
+from modelpred.predictor.output_predictor import TENSORS_FILE as OUTPUTS
 from modelpred.report import ReportInputs, baseline_of, write_report
 from modelpred.report.answers import answers, title
-from modelpred.sealed import read_json, read_table, remake
+from modelpred.sealed import read_file, read_json, read_table, remake, sha256
 from modelpred.studies import STUDIES
 from modelpred.studies.utility import read_result, study_again
 from modelpred.targets import points_of
@@ -56,7 +57,7 @@ def main() -> None:
         lineage={
             # Without the git commit: the page depends on its inputs alone, so DVC can restore it.
             "data versions (DVC)": lineage()["dvc"],
-            "predictor fingerprint": predictor_fingerprint(PREDICTOR),
+            "predictor fingerprint": _fingerprint(),
             "versions": {name: version(name) for name in ("modelpred", "torch", "numpy")},
         },
         baseline=baseline_of(
@@ -77,6 +78,13 @@ def main() -> None:
             },
             folder / "answers.json",
         )
+
+
+def _fingerprint() -> str:
+    """The fingerprint of the predictor of parameters, or of outputs."""
+    if not (PREDICTOR / OUTPUTS).exists():
+        return predictor_fingerprint(PREDICTOR)
+    return sha256(read_file(PREDICTOR / OUTPUTS, again=remake("predictor")))
 
 
 if __name__ == "__main__":

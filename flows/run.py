@@ -78,7 +78,7 @@ def stages() -> tuple[Stage, ...]:
     studies = tuple(
         Stage(
             f"studies@{study}",
-            (study, "targets.tolerance"),
+            (study, "targets"),
             (DATASET, PREDICTOR),
             STUDIES_FOLDER / study,
         )

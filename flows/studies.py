@@ -22,7 +22,9 @@ from flows.runtime import Progress, run_stage
 from modelpred.dataset import read_dataset
 from modelpred.errors import InvalidInput
 from modelpred.params import read_params
-from modelpred.predictor import read_predictor
+from modelpred.predictor import Predictor, read_predictor
+from modelpred.predictor.output_predictor import DESCRIPTION_FILE as OUTPUTS
+from modelpred.predictor.output_predictor import OutputPredictor, read_outputs
 from modelpred.refits import Retraining
 from modelpred.refits.files import RIVALS_FILE, read_rivals
 from modelpred.refits.retraining import Progress as Report
@@ -50,8 +52,8 @@ def run(study: str) -> None:
     with written(STUDIES_FOLDER / study) as folder:
         write_result(result, folder)
         write_json(settings_of(config), folder / SETTINGS)
-        if (plotted := STUDIES[study].get("plotted")) is not None:
-            table = result.tables[plotted]
+        table = result.tables.get(plotted := STUDIES[study].get("plotted", ""))
+        if table is not None:
             for method, rows in table.partition_by("method", as_dict=True).items():
                 rows.write_csv(folder / f"{plotted}-{method[0]}.csv")
     write_json(headline(study, result.metrics), headline_file(study))
@@ -88,7 +90,7 @@ def headline(study: str, metrics: dict[str, Any]) -> dict[str, float | None]:
 def context(progress: Report, *, tolerance: float, artifacts: Path = ARTIFACTS) -> StudyContext:
     """The input of a study, read from artifacts; other methods and retraining use the tolerance."""
     dataset = read_dataset(artifacts / DATASET.name)
-    predictor = read_predictor(artifacts / PREDICTOR.name)
+    predictor = _predictor(artifacts / PREDICTOR.name, classes=len(dataset.classes))
     model, points = predictor.model, predictor.points
     cheap = read_rivals(
         artifacts / PREDICTOR.name / RIVALS_FILE, model, points, tolerance=tolerance
@@ -106,8 +108,17 @@ def context(progress: Report, *, tolerance: float, artifacts: Path = ARTIFACTS) 
         feature_names=dataset.feature_names,
         class_names=dataset.classes,
         test_row_ids=dataset.test_row_ids,
-        preparation=Preparation.of(predictor, targets=cheap.trained),
+        preparation=Preparation.of(predictor, targets=cheap.trained)
+        if isinstance(predictor, Predictor)
+        else Preparation(cheap.trained, predictor.seconds),
     )
+
+
+def _predictor(folder: Path, *, classes: int) -> Predictor | OutputPredictor:
+    """The predictor of parameters, or of outputs of the target that params.yaml names."""
+    if not (folder / OUTPUTS).exists():
+        return read_predictor(folder)
+    return read_outputs(folder, read_params(PARAMS).targets.build(classes=classes))
 
 
 if __name__ == "__main__":

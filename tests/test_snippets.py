@@ -17,7 +17,7 @@ from modelpred.cli import app
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-OWN_PAGES = {"your-model.md": 7, "notebook.md": 3}  # their snippets stand alone
+OWN_PAGES = {"your-model.md": 8, "notebook.md": 3}  # their snippets stand alone
 # Snippets that need what a test does not have, by their first line.
 ELSEWHERE = {
     "import mlflow": "a registry: tests/registry and tests/test_pipeline.py",

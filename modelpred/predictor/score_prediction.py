@@ -21,6 +21,7 @@ from torch import Tensor
 
 FOLDS = 5
 KERNELS = (0.0, 0.5, 0.9, 0.99)
+CHOOSING = 512  # scores by which gamma and lambda are chosen, of more
 PENALTIES = tuple(float(value) for value in np.logspace(-3, 2, 11))
 
 
@@ -74,20 +75,24 @@ def fit_scores(
         (False, True) if attributions is not None else (False,),
     )
     folds = torch.arange(len(weights)) % FOLDS
+    some = torch.arange(0, scores.shape[1], -(-scores.shape[1] // CHOOSING))
 
-    def fitted(option: tuple[float, float, bool], rows: Tensor) -> ScorePredictor:
+    def fitted(option: tuple[float, float, bool], rows: Tensor, columns: Tensor) -> ScorePredictor:
         gamma, penalty, prior = option
-        told = attributions if prior else None
-        return _fitted(weights[rows], scores[rows], features, told, (gamma, penalty))
+        told = attributions[columns] if prior and attributions is not None else None
+        return _fitted(weights[rows], scores[rows][:, columns], features, told, (gamma, penalty))
 
     def error(option: tuple[float, float, bool]) -> float:
         held = (folds == fold for fold in range(FOLDS))
         return sum(
-            float((fitted(option, ~rows)(weights[rows]) - scores[rows]).square().sum())
+            float(
+                (fitted(option, ~rows, some)(weights[rows]) - scores[rows][:, some]).square().sum()
+            )
             for rows in held
         )
 
-    return fitted(min(options, key=error), torch.ones_like(folds, dtype=torch.bool))
+    everything = torch.ones_like(folds, dtype=torch.bool), torch.arange(scores.shape[1])
+    return fitted(min(options, key=error), *everything)
 
 
 def _fitted(

@@ -36,6 +36,7 @@ from modelpred.report.words import (
     percent_interval,
     timing_words,
 )
+from modelpred.targets.own_code import is_import_path
 
 _ORDER = ("uniform", "prefix", "deletion", "addition", "bootstrap", "leave_one_out")
 
@@ -119,12 +120,20 @@ def headline(inputs: ReportInputs) -> str:
     interval = percent_interval(
         first.predictor["parameter_error_low"], first.predictor["parameter_error_high"]
     )
+    # A target of the user's own is known by its outputs (targets/known_outputs.py).
+    known = is_import_path(str(inputs.section("targets").get("model")))
+    what = "outputs, for the training and test rows," if known else "parameters"
     return (
-        "ModelPred predicts the parameters of retrained models with a mean relative error of "
+        f"ModelPred predicts the {what} of retrained models with a mean relative error of "
         f"{percent(first.predictor['parameter_error'])} ({count(first.subsets)} held-out subsets, "
         f"{design_words(first.design)}; 95% interval {interval}). The best other method, "
         f"{inside(look(first.other_method).label)}, has an error of "
         f"{percent(first.other['parameter_error'])}."
+        + (
+            " What this page calls errors of parameters are errors of these outputs."
+            if known
+            else ""
+        )
     )
 
 

@@ -16,12 +16,14 @@ class Study(TypedDict):
         headline: the few numbers that `dvc metrics` compares: by name, the keys of each in the study's
             metrics, joined by dots.
         curve: whether it also compares early stops and refinements of the predictor, and warm starts.
+        parameters: whether it needs parameters, and is skipped for a target that is known by its outputs.
         plotted: the table that is also written as one CSV file per method, for `dvc plots`.
     """
 
     title: str
     headline: dict[str, str]
     curve: NotRequired[bool]
+    parameters: NotRequired[bool]
     plotted: NotRequired[str]
 
 
@@ -65,6 +67,7 @@ STUDIES: dict[str, Study] = {
             "calibration.ece": "predicted_bootstrap.ece_width",
             "calibration.std_ratio": "std_ratio",
         },
+        "parameters": True,
         "plotted": "reliability",
     },
     "attribution": {
@@ -73,5 +76,6 @@ STUDIES: dict[str, Study] = {
             "attribution.spearman": "spearman",
             "attribution.confirmed": "flips.predictor.confirmed",
         },
+        "parameters": True,
     },
 }

@@ -20,6 +20,9 @@ def run_study(name: str, config: BaseModel, context: StudyContext) -> StudyResul
         config: the study's own section of params.yaml.
         context: its input.
     """
+    if STUDIES[name].get("parameters") and not context.model.has_parameters:
+        reason = f"it needs parameters, and those of {context.model.name} are not predicted"
+        return StudyResult({"skipped": reason, "failed": {}, "failed_told": ""}, {})
     if STUDIES[name].get("curve"):
         context = _with_all_variants(context)
     answered = None

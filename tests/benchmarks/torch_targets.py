@@ -67,13 +67,19 @@ def seconds(call: Callable[[], object]) -> float:
 
 
 def speed(
-    name: str, build: Callable[[], nn.Module], *, side: int, batch: int, quick: bool
+    name: str,
+    build: Callable[[], nn.Module],
+    *,
+    side: int,
+    batch: int,
+    models: int = 64,
+    quick: bool,
 ) -> Iterator[Figure]:
     """Processor time of a model, in a loop and together, and their ratio."""
     points = mnist(0, 200 if quick else 2000, side=side)
     generator = np.random.default_rng(0)
     weights = torch.from_numpy(
-        (generator.random((64, len(points.labels))) < 0.5).astype(np.float64)
+        (generator.random((models, len(points.labels))) < 0.5).astype(np.float64)
     )
     target = TorchTarget(build=build, momentum=0.9, batch_size=batch, epochs=1 if quick else 5)
     loop(target, points, weights[:1])  # the first call of torch loads code
@@ -88,7 +94,7 @@ def speed(
         )
         ratios.append(one[-1] / together[-1])
     yield median(f"{name}: one model in a loop", one)
-    yield median(f"{name}: one of 64 models together", together)
+    yield median(f"{name}: one of {models} together", together)
     yield median(f"{name}: loop / together", ratios, "times")
 
 
@@ -106,6 +112,9 @@ def measure(quick: bool) -> Iterator[Figure]:
     yield from speed("784-64-10, batch 64", usual, side=28, batch=64, quick=quick)
     yield from speed("784-8-10, batch 64", small, side=28, batch=64, quick=quick)
     yield from speed("49-16-10, batch 16", tabular, side=7, batch=16, quick=quick)
+    yield from speed(
+        "49-16-10, batch 16, 256 models", tabular, side=7, batch=16, models=256, quick=quick
+    )
     epochs = 1 if quick else 20
     yield from known("SGD", TorchTarget(build=usual, epochs=epochs), quick=quick)
     yield from known(

@@ -1,0 +1,172 @@
+"""Outputs of models as a function of the weights: the predictor of a target whose parameters are not predicted.
+
+The set function is that of score_prediction.py, for all outputs of the known rows at once, with the kernel of
+gradients at the model of all rows. Its file, outputs.safetensors, holds numbers only. Which code the models
+are of stands in outputs.json as a digest, and never as something to import: the reader brings the family.
+"""
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+import torch
+from jaxtyping import Float, Num
+from pydantic import BaseModel, ConfigDict
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from modelpred.errors import InvalidInput
+from modelpred.memory import require_memory
+from modelpred.predictor.score_prediction import ScorePredictor, fit_scores
+from modelpred.refits.projected_gradients import gradient_features
+from modelpred.refits.retraining import checked_weights
+from modelpred.sealed import parse_model, read_file, refuse, sha256, write_atomically
+from modelpred.targets import Points, TargetModel, points_of
+from modelpred.targets.known_outputs import KnownOutputs
+
+TENSORS_FILE, DESCRIPTION_FILE = "outputs.safetensors", "outputs.json"
+AGAIN = "run the predictor stage again"
+DIMENSIONS = 512
+
+
+class OutputsDescription(BaseModel):
+    """outputs.json."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str
+    settings: str  # digest of the settings, and with them of the code
+    classes: int
+    gamma: float
+    penalty: float
+    seconds: float  # of the fit
+    row_ids: tuple[str, ...]
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class OutputPredictor:
+    """A refit that predicts the outputs of models for known rows.
+
+    Attributes:
+        model: the family, by its outputs.
+        points: the pool.
+        scores: the set function.
+        row_ids: of the pool.
+        seconds: of the fit.
+    """
+
+    model: KnownOutputs
+    points: Points
+    scores: ScorePredictor
+    row_ids: tuple[str, ...]
+    seconds: float
+
+    name = "predictor"
+
+    def __call__(
+        self, weights: Num[Tensor, "subsets points"]
+    ) -> Float[Tensor, "subsets parameters"]:
+        """Predicted outputs, float64."""
+        return self.scores(checked_weights(weights, points=len(self.points.labels)))
+
+
+def fit_outputs(
+    model: KnownOutputs,
+    points: Points,
+    weights: Num[Tensor, "subsets points"],
+    outputs: Float[Tensor, "subsets outputs"],
+    *,
+    full: Float[Tensor, " parameters"],
+    row_ids: tuple[str, ...],
+) -> OutputPredictor:
+    """The predictor fitted to the outputs of trained models.
+
+    Args:
+        model: the family, by its outputs.
+        points: the pool.
+        weights: of the subsets.
+        outputs: of their models for the known rows.
+        full: parameters of the model of all rows, at which gradients are taken.
+        row_ids: of the pool.
+
+    Raises:
+        InvalidInput: there is not the memory for an effect of each row on each output.
+    """
+    began = time.process_time()
+    effects = 8 * len(points.labels) * outputs.shape[1]
+    what = f"effects of {len(points.labels):,} rows on {outputs.shape[1]:,} outputs"
+    require_memory(2 * effects + 2 * outputs.numel() * 8, what=what)
+    features = gradient_features(
+        model.family,
+        points,
+        points.take(torch.arange(1)),
+        full,
+        dimensions=max(1, min(DIMENSIONS, len(points.labels) // 2)),
+        seed=0,
+    ).pool
+    scores = fit_scores(weights, outputs, features=features)
+    return OutputPredictor(model, points, scores, row_ids, time.process_time() - began)
+
+
+def write_outputs(predictor: OutputPredictor, folder: Path) -> None:
+    """Write the two files into the folder."""
+    scores = predictor.scores
+    tensors = {
+        "slopes": scores.slopes,
+        "weights": scores.weights,
+        "scores": scores.scores,
+        "known": predictor.model.known,
+        "features": predictor.points.features,
+        "labels": predictor.points.labels,
+    }
+    content = save({name: tensor.cpu().contiguous().clone() for name, tensor in tensors.items()})
+    write_atomically(folder / TENSORS_FILE, content)
+    description = OutputsDescription(
+        model=predictor.model.name,
+        settings=_settings(predictor.model.family),
+        classes=predictor.model.classes,
+        gamma=scores.gamma,
+        penalty=scores.penalty,
+        seconds=predictor.seconds,
+        row_ids=predictor.row_ids,
+    )
+    text = description.model_dump_json(indent=2) + "\n"
+    write_atomically(folder / DESCRIPTION_FILE, text.encode())
+
+
+def read_outputs(folder: Path, family: TargetModel) -> OutputPredictor:
+    """The predictor in a folder, of this family.
+
+    Raises:
+        InvalidInput: a file is missing or damaged, or of another family or other code.
+    """
+    path = folder / DESCRIPTION_FILE
+    description = parse_model(OutputsDescription, read_file(path, again=AGAIN), path, again=AGAIN)
+    if (description.model, description.settings) != (family.name, _settings(family)):
+        raise InvalidInput(
+            f"{folder} is of {description.model} with other settings or other code; {AGAIN}"
+        )
+    path = folder / TENSORS_FILE
+    try:
+        own = load(read_file(path, again=AGAIN))
+        points = points_of(own["features"].clone(), own["labels"].clone(), description.classes)
+        model = KnownOutputs(family, own["known"].clone(), description.classes)
+        outputs = model.parameter_count(points.features.shape[1], points.classes)
+        shapes = [(outputs, len(points.labels)), (len(points.labels),), (outputs,)]
+        values = [own[name].clone() for name in ("slopes", "weights", "scores")]
+    except (SafetensorError, KeyError, RuntimeError) as error:
+        raise refuse(path, str(error), again=AGAIN) from error
+    if [tuple(each.shape) for each in values] != shapes:
+        raise refuse(path, "its numbers are of other rows", again=AGAIN)
+    if not all(bool(each.isfinite().all()) for each in values):
+        raise refuse(path, "it has values that are not finite", again=AGAIN)
+    scores = ScorePredictor(description.gamma, description.penalty, *values)
+    return OutputPredictor(model, points, scores, description.row_ids, description.seconds)
+
+
+def _settings(family: TargetModel) -> str:
+    return sha256(json.dumps(family.settings, sort_keys=True).encode())
