@@ -3,26 +3,28 @@
 Let q_k be the probability of class k by models that were not trained on a row. The labels of the
 table are those that the models learned from, wrong ones included. The model of them is
 
-    p          = softmax(a log q + b)                          the probability of the true class
+    p          = softmax(a_k log q_k + b_k)                    the probability of the true class
     P(label j) = (1 - e_j) p_j + sum over k != j of e_k p_k / (K - 1)
 
 with e_k the share of the rows of class k that have another label, which is any of the others. a, b
 and e maximise the likelihood. What identifies e are the rows on which models are sure: without wrong
 labels, the share of other labels there would go to zero as models become surer, and with them it
-levels off. Two classes are the model of class-conditional noise of Natarajan et al. (2013).
+levels off. Two classes are the model of class-conditional noise of Natarajan et al. (2013). Each class
+has its own a: models can be too sure of one class and not sure enough of another. With one a for all,
+the number was 10 to 18% too low on adult.
 
 A row's label is wrong with probability
 
     P(wrong | label j) = 1 - (1 - e_j) p_j / P(label j)
 
-whose sum over rows estimates the number of wrong labels. All classes share one rate, unless rates by
-class are better by the Bayesian information criterion. This matters for classes of unequal size:
+whose sum over rows estimates the number of wrong labels. All classes share one rate, unless a
+likelihood ratio test at 5% rejects this. This matters for classes of unequal size:
 with one rate for all, most labels of a rare class are suspicious, because more rows of the large
 class have come there than the rare class has.
 
 The 95% interval of the number is that of the profile likelihood of the rate, widened by the variance
 of the number at known rates. The models' own errors are not in it, so it can contain the true number
-less often: on adult the number is 10 to 14% too low, and the interval misses it (docs/values.md).
+less often (docs/values.md has the figures).
 """
 
 import math
@@ -44,8 +46,10 @@ MOST_RATE = 0.5  # a class's labels are right more often than not
 LEAST_RATE = 1e-7
 LOGITS = (-16.0, 8.0)  # of the rate over MOST_RATE, between which the ends of intervals are found
 STARTS = (-5.0, -2.0)  # of the logit of the rate over MOST_RATE
-SHARPNESS = 3.0  # standard deviation of a normal prior of log a, which keeps a finite
+SHARPNESS = 3.0  # standard deviation of a normal prior of the mean log a, which keeps a finite
+APART = 0.5  # the same for the differences of log a
 SPREAD = 3.0  # the same for the differences of b and of the classes' rates
+MOST_SHARP = 20.0  # largest |log a|
 STEP = 0.02  # to which the logit of an end of the interval is found
 SUREST = 30.0  # largest difference of log probabilities
 
@@ -95,7 +99,9 @@ def with_second_family(
 
 
 def _bounded(log_probabilities: Vector) -> Vector:
-    return np.maximum(log_probabilities - log_probabilities.max(1, keepdims=True), -SUREST)
+    """Log probabilities that add up to 1, none far below the highest."""
+    bounded = np.maximum(log_probabilities - log_probabilities.max(1, keepdims=True), -SUREST)
+    return log_softmax(bounded, axis=1)
 
 
 def wrong_labels(
@@ -108,7 +114,7 @@ def wrong_labels(
     shared = noise.best(rates=1)
     split = noise.best(rates=noise.classes)
     gain = 2 * float(shared.fun - split.fun)
-    by_class = gain > (noise.classes - 1) * math.log(len(labels))
+    by_class = gain > chi2.ppf(CONFIDENCE, noise.classes - 1)
     best = split if by_class else shared
     found = noise.parts(best.x)
     log_odds = _log_odds(found, logs, labels)
@@ -129,9 +135,9 @@ def wrong_labels(
 
 @dataclass(frozen=True)
 class _Parts:
-    """The parameters: a, b [classes], and the rates e, [classes] or [1] where all have one."""
+    """The parameters: a and b, [classes], and the rates e, [classes] or [1] where all have one."""
 
-    sharpness: float
+    sharpness: Vector
     bias: Vector
     rates: Vector
 
@@ -171,26 +177,31 @@ class _Noise:
         means = np.array([odds[part].mean() for part in parts])
         ones = np.array([self.labels[part].sum() for part in parts], dtype=np.float64)
         sizes = np.array([len(part) for part in parts], dtype=np.float64)
-        self.logs = np.repeat(np.stack([-means / 2, means / 2], axis=1), 2, axis=0)
+        logs = log_softmax(np.stack([-means / 2, means / 2], axis=1), axis=1)
+        self.logs = np.repeat(logs, 2, axis=0)
         self.labels = np.tile([0, 1], len(parts))
         self.weights = np.stack([sizes - ones, ones], axis=1).ravel()
 
     def parts(self, values: Vector) -> _Parts:
         """The parameters from the vector that is optimised: log a, b, and logits of the rates."""
-        rates = LEAST_RATE + MOST_RATE * expit(values[self.classes + 1 :])
-        return _Parts(float(np.exp(values[0])), values[1 : self.classes + 1], rates)
+        sharpness, bias, logits = np.split(values, [self.classes, 2 * self.classes])
+        return _Parts(
+            np.exp(sharpness.clip(-MOST_SHARP, MOST_SHARP)),
+            bias,
+            LEAST_RATE + MOST_RATE * expit(logits),
+        )
 
     def best(self, *, rates: int) -> OptimizeResult:
         """The optimum with one rate, or one for each class."""
-        middle = np.zeros(1 + self.classes)
+        middle = np.zeros(2 * self.classes)
         found = [self._from(np.append(middle, [start] * rates)) for start in STARTS]
         return found[int(np.argmin([result.fun for result in found]))]
 
     def at_rates(self, rates: Vector) -> Vector:
         """The values of the optimum with these rates of the classes."""
         logits = logit(((rates - LEAST_RATE) / MOST_RATE).clip(expit(LOGITS[0]), expit(LOGITS[1])))
-        start = np.concatenate([np.zeros(1 + self.classes), logits])
-        fixed = tuple(range(1 + self.classes, len(start)))
+        start = np.concatenate([np.zeros(2 * self.classes), logits])
+        fixed = tuple(range(2 * self.classes, len(start)))
         return self._from(start, fixed=fixed).x
 
     def _from(self, start: Vector, fixed: tuple[int, ...] = ()) -> OptimizeResult:
@@ -222,21 +233,28 @@ class _Noise:
         by_logit = (by_rate * outer).sum(0) * MOST_RATE * share * (1 - share)
         if len(parts.rates) == 1:
             by_logit = by_logit.sum(keepdims=True)
-        sharpen = parts.sharpness * (by_score * self.logs).sum()
-        gradient = np.concatenate([[sharpen], by_score.sum(0), by_logit])
-        scales = np.array([SHARPNESS, *[SPREAD] * (len(values) - 1)])
-        apart = values.copy()
-        apart[k + 1 :] -= apart[k + 1 :].mean()
-        prior = apart / scales
-        value = -(self.weights * np.log(chance)).sum() + 0.5 * (prior**2).sum()
-        return float(value), gradient + prior / scales
+        sharpen = parts.sharpness * (by_score * self.logs).sum(0)
+        gradient = np.concatenate([sharpen, by_score.sum(0), by_logit])
+        penalty, slope = self._penalty(values)
+        return float(penalty - (self.weights * np.log(chance)).sum()), gradient + slope
+
+    def _penalty(self, values: Vector) -> tuple[float, Vector]:
+        """Minus the log prior, and its gradient."""
+        sharpness, bias, rates = np.split(values, [self.classes, 2 * self.classes])
+        middle = float(sharpness.mean())
+        apart = np.concatenate(
+            [(sharpness - middle) / APART, bias / SPREAD, (rates - rates.mean()) / SPREAD]
+        )
+        slope = apart / np.repeat([APART, SPREAD, SPREAD], [len(sharpness), len(bias), len(rates)])
+        slope[: self.classes] += middle / SHARPNESS**2 / self.classes
+        return 0.5 * float((apart**2).sum() + (middle / SHARPNESS) ** 2), slope
 
     def interval(self, best: OptimizeResult) -> tuple[float, float]:
         """How far the number of wrong labels may be below and above the estimate.
 
         With a rate for each class, the distances of the classes' numbers count as independent.
         """
-        ends = [self._ends(best, rate) for rate in range(self.classes + 1, len(best.x))]
+        ends = [self._ends(best, rate) for rate in range(2 * self.classes, len(best.x))]
         low, high = (math.hypot(*side) for side in zip(*ends, strict=True))
         return low, high
 
@@ -266,8 +284,8 @@ class _Noise:
         wrong = self.weights[:, None] * p * slopes / chance[:, None]
         wrong[np.arange(len(wrong)), self.labels] = 0
         by_class = wrong.sum(0)
-        one = len(values) == self.classes + 2
-        return float(by_class.sum() if one else by_class[rate - self.classes - 1])
+        one = len(values) == 2 * self.classes + 1
+        return float(by_class.sum() if one else by_class[rate - 2 * self.classes])
 
     def _chances(self, parts: _Parts) -> tuple[Vector, Vector, Vector]:
         """p, P(label | true class) [rows, classes] and P(label) [rows]."""

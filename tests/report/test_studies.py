@@ -89,7 +89,7 @@ def test_every_section_shows_what_was_found(example, tmp_path, family, source):
     assert ("No wrong labels were planted" in page) == (source != "wine")
     suspect = inputs.studies["labels"].tables["suspects"]["row_id"][0]
     assert f"Row {suspect}" in page
-    assert "selected with predicted models" in page
+    assert "greedily selected, the" in page
     assert "Least valuable rows selected first" in page
     assert "Values of groups of rows" in page
     assert "Additions, mean over all sizes" in page

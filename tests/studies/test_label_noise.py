@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import approx_fprime
-from scipy.special import softmax
+from scipy.special import log_softmax, softmax
 
 from modelpred.studies.label_noise import (
     LEAST_RATE,
@@ -41,9 +41,9 @@ def drawn(seed, *, rows, classes, rates, sharpness=1.0, spread=2.5):
 )
 def test_the_gradient_is_that_of_finite_differences(seed, classes, by_class, rows):
     logs, _, labels = drawn(seed, rows=rows, classes=classes, rates=0.2)
-    noise = _Noise(logs, labels)
+    noise = _Noise(log_softmax(logs, axis=1), labels)
     rates = classes if by_class else 1
-    values = np.random.default_rng(seed).normal(size=1 + classes + rates)
+    values = np.random.default_rng(seed).normal(size=2 * classes + rates)
 
     def value(at):
         return noise.objective(at)[0]
@@ -59,7 +59,7 @@ def test_the_probability_of_a_wrong_label_is_that_of_all_true_classes(seed, clas
     draws = np.random.default_rng(seed)
     logs, _, labels = drawn(seed, rows=12, classes=classes, rates=0.3)
     rates = draws.uniform(0.01, 0.45, size=classes)
-    parts = _Parts(float(draws.uniform(0.3, 3)), draws.normal(size=classes), rates)
+    parts = _Parts(draws.uniform(0.3, 3, size=classes), draws.normal(size=classes), rates)
     found = 1 / (1 + np.exp(-_log_odds(parts, logs, labels)))
     for row, label in enumerate(labels):
         true = softmax(parts.sharpness * logs[row] + parts.bias)
