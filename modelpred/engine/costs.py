@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from modelpred.engine.choice import Costs
-from modelpred.engine.learning import CONTINUED, FEWEST_LEARNED, FEWEST_NEWTON
+from modelpred.engine.learning import CONTINUED, FEWEST_LEARNED, FEWEST_NEWTON, NEWTON_JUDGES
 from modelpred.engine.preparation import Plan, Problem
 from modelpred.predictor.fit import uses_newton
 from modelpred.predictor.step_count import MOST_STEPS
@@ -29,7 +29,7 @@ REPEATS = 3  # the shortest is taken: what else runs on the machine only adds
 PRODUCTS = 2e10  # operations of float32 products in a second of one core, a cautious guess
 ANSWER_OVERHEAD = 5e-6  # seconds of an answer in a large batch beside its products
 BATCH_OVERHEAD = 3e-3  # seconds of a batch of the fit beside its products
-LEVELS_USED, NEWTON_GRADIENTS = 16, 2  # of Newton directions, about
+LEVELS_USED, NEWTON_GRADIENTS = 8, 2  # of Newton directions, about
 DENSE_PRODUCTS = 4e10  # operations of Hessians and inverses in a second
 
 
@@ -96,7 +96,8 @@ def _newton_costs(problem: Problem, plan: Plan, exact: float) -> Costs:
     points, size = len(problem.points.labels), len(problem.full_parameters)
     level = 4 * points * size**2 + 2 * size**3
     path = LEVELS_USED * (problem.full_seconds + level / DENSE_PRODUCTS)
-    targets = sum(plan.subsets.validation.values()) + 2 * FEWEST_NEWTON
+    judges = min(NEWTON_JUDGES, sum(plan.subsets.validation.values()))
+    targets = judges + 2 * FEWEST_NEWTON
     answer = ANSWER_OVERHEAD + NEWTON_GRADIENTS * 4 * points * size / PRODUCTS
     return Costs(exact, answer, path + targets * exact)
 

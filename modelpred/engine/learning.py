@@ -7,7 +7,7 @@ Fits climb rungs of ever more targets, each twice as many as the one before:
                         weights of the last one
 
 A rung's error is measured on validation subsets. The climb ends when the error is `ENOUGH`, when twice
-the targets lowered it by less than a tenth, or when the budget is spent. Learned steps are tried after
+the targets lowered it by less than a fifth, or when the budget is spent. Learned steps are tried after
 Newton directions only for families of few parameters, whose fits take seconds.
 """
 
@@ -34,7 +34,8 @@ from modelpred.predictor.newton_path import has_newton_path
 from modelpred.refits import Progress
 
 FEWEST_NEWTON, FEWEST_LEARNED = 125, 500  # targets of the first rung that learns
-LEAST_GAIN = 0.1  # share of the error that twice the targets must take away
+NEWTON_JUDGES = 100  # validation subsets of Newton directions, of which little is decided
+LEAST_GAIN = 0.2  # share of the error that twice the targets must take away
 CONTINUED = 4  # a fit that goes on from another needs one in so many of the epochs
 
 log = logging.getLogger(__name__)
@@ -89,7 +90,11 @@ class Climb:
             last = fitted(
                 self.problem, continued(config, start), bank, start=start, progress=self.progress
             )
-            error = validation_error(last, bank)
+            error = (
+                float(last.history[-1]["validation_error"])  # of the same subsets
+                if last.config.network == "newton"
+                else validation_error(last, bank)
+            )
             seconds = time.perf_counter() - self.began
             self.rungs.append(Rung(last.config.network, count, error, seconds))
             if error < self.error or self.best is None:
@@ -129,18 +134,23 @@ def learn(
     config = plan.predictor
     most = bench.most if budget is None else min(budget, bench.most)
     climb = Climb(problem, bench, progress)
-    bench.train(bench.role("validation"), progress=progress)
+    directions = config.network in ("auto", "newton") and has_newton_path(model, points)
+    bench.train(
+        bench.first(NEWTON_JUDGES, "validation") if directions else bench.role("validation"),
+        progress=progress,
+    )
     if config.network == "paper":
         climb.up(config, [most])
     elif not most or model.quadratic:
         climb.up(config, [0])
-    elif config.network in ("auto", "newton") and has_newton_path(model, points):
+    elif directions:
         newton = config.model_copy(update={"network": "newton"})
         climb.up(newton, [0, *doublings(FEWEST_NEWTON, min(most, MOST_FITTED))])
         small = len(problem.full_parameters) <= JOINT_BLOCK
         if climb.error > ENOUGH and small and config.network == "auto":
             learned = config.model_copy(update={"network": "anchored"})
             first = max(FEWEST_LEARNED, climb.rungs[-1].targets)  # those trained already
+            bench.train(bench.role("validation"), progress=progress)
             climb.up(learned, doublings(first, most))
     else:
         climb.up(config, doublings(FEWEST_LEARNED, most))

@@ -207,13 +207,15 @@ class Bench:
         """Rows of the drawn subsets with this role."""
         return [row for row, each in enumerate(self.drawn.roles) if each == role]
 
-    def first(self, count: int) -> list[int]:
-        """So many rows for the fit, of each design its share."""
-        count = min(count, self.most)
+    def first(self, count: int, role: Role = "fit") -> list[int]:
+        """About so many rows with this role, of each design its share; at most `most` for the fit."""
+        own = self.role(role)
+        total = self.most if role == "fit" else len(own)
+        share = min(count, total) / max(1, total)
         rows: list[int] = []
         for design in dict.fromkeys(self.drawn.designs):
-            own = [row for row in self.role("fit") if self.drawn.designs[row] == design]
-            rows += own[: round(count * len(own) / max(1, self.most))]
+            of_design = [row for row in own if self.drawn.designs[row] == design]
+            rows += of_design[: round(share * len(of_design))]
         return rows
 
     def train(self, rows: list[int], *, progress: Progress) -> None:

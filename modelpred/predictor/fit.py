@@ -242,16 +242,19 @@ def _fit_newton(task: _Task) -> _Learned | None:
     """The network of Newton directions; None where `auto` goes on to learned steps."""
     config, model, points, start = task.config, task.model, task.points, task.start
     assert isinstance(model, Linear)
-    path, bound = None, None
+    path, before = None, None
     if start is not None and start.points is points and isinstance(start.network, NewtonNetwork):
-        path, bound = start.network.anchors, start.bound
+        path = start.network.anchors
+        if config.steps is None:
+            before = start.network, [float(stage["validation_error"]) for stage in start.history]
     if path is None:
         path = fit_newton_path(model, points, tolerance=task.tolerance)
     network = NewtonNetwork(path, steps=MOST_GRADIENTS if config.steps is None else config.steps)
     validation = task.validation
     network, history = fit_newton_network(
         network.to(points.features.device), model, points, task.fit,
-        validation=validation if validation is not None and len(validation[0]) else None, fixed=config.steps is not None, bound=bound,
+        validation=validation if validation is not None and len(validation[0]) else None,
+        fixed=config.steps is not None, before=before,
     )  # fmt: skip
     learns = len(task.fit[0]) and config.network == "auto" and path.parameter_count <= JOINT_BLOCK
     if learns and history[-1]["validation_error"] > ENOUGH:

@@ -188,7 +188,7 @@ def fit_newton_network(
     *,
     validation: Trained | None = None,
     fixed: bool = False,
-    bound: BoundPoints | None = None,
+    before: "tuple[NewtonNetwork, list[float]] | None" = None,
 ) -> tuple[NewtonNetwork, list[dict[str, float | int]]]:
     """A network with corrections where they help and as many gradients as are worth it.
 
@@ -199,7 +199,8 @@ def fit_newton_network(
         fit: trained subsets; `MOST_FITTED` of them are used.
         validation: other trained subsets, which decide; default: every fifth of the fit.
         fixed: take all gradients, whatever they gain.
-        bound: the network's path on the points, if it is bound already.
+        before: a network that was fitted to fewer subsets, with its errors on the same validation
+            subsets; the answer is that network if the new corrections are not better.
 
     Returns:
         The network, and a record of the errors after each number of gradients. Its last error is that
@@ -211,18 +212,18 @@ def fit_newton_network(
         validation = fit[0][judge], fit[1][judge]
         fit = fit[0][~judge], fit[1][~judge]
     fit, validation = _some(fit), _some(validation)
-    bound = network.bind(model, points) if bound is None else bound
-    errors = stage_errors(network, bound, validation)
+    bound = network.bind(model, points)
+    answer, errors = before or (network, stage_errors(network, bound, validation))
     if len(fit[0]) >= LEAST_FITTED and min(errors) > ENOUGH:
         corrected = network.with_corrections(fitted_corrections(network, bound, fit))
         others = stage_errors(corrected, bound, validation)
         if min(others) < min(errors):
-            network, errors = corrected, others
+            answer, errors = corrected, others
     enough = next((k for k, error in enumerate(errors) if error <= ENOUGH), None)
     steps = errors.index(min(errors)) if enough is None else enough
     if fixed:
-        steps = network.last_stage
-    answer = network.with_corrections(network.corrections[: steps + 1])
+        steps = answer.last_stage
+    answer = answer.with_corrections(answer.corrections[: steps + 1])
     seconds = time.perf_counter() - began
     return answer, [
         {"epoch": 0, "loss": error, "validation_error": error, "seconds": seconds}

@@ -27,7 +27,7 @@ Hessian of the path (newton_inverse.py), in which the corrections of newton_netw
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import ClassVar, final
 
@@ -36,8 +36,6 @@ from torch import Tensor
 
 from modelpred.predictor.anchors import (
     GROWN,
-    JOINT_BLOCK,
-    LEVELS,
     Anchors,
     BoundAnchors,
     ByLevel,
@@ -61,7 +59,7 @@ from modelpred.predictor.newton_level import NODES, Level, formed_level
 from modelpred.targets import Points, TargetModel
 from modelpred.targets.linear import Linear
 
-WIDE_LEVELS = 12  # levels below a share of 1 for families with many parameters
+LEVELS = 8  # up to a share of 1; with three times as many, errors were the same
 DIRECTION_BYTES = 4 * 2**30  # of the directions of all levels; beyond, their factors are kept
 BLOCK_SHARE = 0.5  # about the share at which blocks are decomposed
 SUBSETS = 128  # of one level whose scores are formed at once, at most
@@ -95,6 +93,9 @@ class NewtonPath(Anchors):
     basis: Tensor  # [blocks, size, size], float32, columns are directions
     eigenvalues: Tensor  # [blocks, size], float32, of the level `middle`
     pool: int
+    _bound: "list[BoundNewtonPath]" = field(
+        init=False, repr=False, compare=False, default_factory=list["BoundNewtonPath"]
+    )
 
     kind: ClassVar[str] = "newton_path"
 
@@ -123,13 +124,17 @@ class NewtonPath(Anchors):
     def bind(self, model: TargetModel, points: Points, dtype: torch.dtype) -> "BoundNewtonPath":
         """The path on these points, the pool that it was made for. Levels are formed when needed.
 
+        All predictors with this path share the levels: the last binding is kept for the same points.
+
         Raises:
             ValueError: another family, or another number of points.
         """
         del dtype  # moves are float32, products what the device is fastest at
         if not isinstance(model, Linear) or len(points.features) != self.pool:
             raise ValueError("the Newton path was made for another family or other points")
-        return BoundNewtonPath(self, model, points)
+        if not (self._bound and self._bound[0].serves(model, points)):
+            self._bound[:] = [BoundNewtonPath(self, model, points)]
+        return self._bound[0]
 
 
 @final
@@ -155,6 +160,16 @@ class BoundNewtonPath(BoundAnchors):
         size = len(path.shares) * len(features) * path.parameter_count * self.dtype.itemsize
         self.keeps_directions = size <= DIRECTION_BYTES
         self._levels: dict[int, Level] = {}
+
+    def serves(self, model: TargetModel, points: Points) -> bool:
+        """Whether it was made for this family on the very tensors of these points."""
+        own = self.points
+        return (
+            self.model == model
+            and points.features is own.features
+            and points.labels is own.labels
+            and points.sample_weight is own.sample_weight
+        )
 
     @property
     def at_once(self) -> int:
@@ -343,8 +358,7 @@ def narrowed(weights: Tensor, dtype: torch.dtype) -> Tensor:
 
 def fit_newton_path(model: Linear, points: Points, *, tolerance: float = 1e-6) -> NewtonPath:
     """The Newton path of a pool: a few dozen trainings and one eigendecomposition."""
-    levels = _level_count(model.parameter_count(points.features.shape[1], points.classes))
-    shares, weights, path = optima_by_share(model, points, levels=levels, tolerance=tolerance)
+    shares, weights, path = optima_by_share(model, points, levels=LEVELS, tolerance=tolerance)
     middle = _middle(shares, block_count(model, points))
     basis, eigenvalues = decomposed(model, path[middle], weights[middle], points)
     return NewtonPath(shares, path, basis, eigenvalues, pool=len(points.features))
@@ -355,8 +369,3 @@ def _middle(shares: Tensor, blocks: int) -> int:
     if blocks == 1:
         return (len(shares) - len(GROWN)) // 2
     return int((shares.log() - math.log(BLOCK_SHARE)).abs().argmin())
-
-
-def _level_count(parameters: int) -> int:
-    """Levels up to a share of 1."""
-    return LEVELS if parameters <= JOINT_BLOCK else WIDE_LEVELS

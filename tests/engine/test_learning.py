@@ -33,7 +33,7 @@ def test_rungs_double_up_to_the_budget(first, last):
 
 @given(st.lists(st.floats(0.0, 1.0), min_size=2, max_size=8))
 def test_a_climb_ends_where_more_targets_are_not_worth_it(errors):
-    """By the rule in words: near enough, or twice the targets took away less than a tenth."""
+    """By the rule in words: near enough, or twice the targets took away less than a fifth."""
     for before, error in itertools.pairwise(errors):
         worth_it = error > ENOUGH and (before - error) >= LEAST_GAIN * before
         # The two forms of the rule round differently at its edge.
