@@ -98,6 +98,13 @@ def test_spearman_interval_covers_the_correlation_of_a_normal_pair():
     assert np.mean(covered) == pytest.approx(0.95, abs=0.048)
 
 
+@pytest.mark.parametrize("values", [[1.0, 2.0], [1.0, 3.0, 2.0], [4.0] * 10])
+def test_few_or_constant_values_leave_the_whole_range_of_a_correlation(values):
+    found = metrics.spearman_interval(np.array(values), np.arange(float(len(values))))
+    assert (found.low, found.high, found.n) == (-1, 1, len(values))
+    assert np.isnan(found.mean) == (len(set(values)) == 1)
+
+
 def test_spearman_within_ignores_what_separates_the_groups():
     draws = generator()
     groups = np.repeat([1.0, 2.0, 3.0], 20)
@@ -313,6 +320,8 @@ def test_top_overlap_counts_the_shared_highest():
     second = np.array([5.0, 0.0, 4.0, 3.0, 2.0, 1.0])
     assert metrics.top_overlap(first, second, share=1 / 3) == 0.5
     assert metrics.top_overlap(first, second, share=0.01) == 1  # the highest at least
+    assert metrics.top_overlap(first, second) == 1  # a tenth
+    assert metrics.top_overlap(np.arange(20.0), np.arange(20.0)[::-1]) == 0
 
 
 @pytest.mark.parametrize("power", [0.4, 1.0, 3.0])
@@ -336,3 +345,8 @@ def test_tempered_probabilities():
     assert metrics.tempered(table, 0.5)[0] == pytest.approx([0.81 / 0.82, 0.01 / 0.82])
     right = np.tile([0.6, 0.4], (3, 1))
     assert metrics.best_temperature(right, np.zeros(3)) < 0.05  # with_tolerance still is better
+
+
+def test_a_temperature_is_at_most_a_hundred():
+    wrong = np.tile([0.6, 0.4], (3, 1))
+    assert metrics.best_temperature(wrong, np.ones(3)) == pytest.approx(100, rel=1e-4)

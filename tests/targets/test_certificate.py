@@ -8,7 +8,15 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from modelpred.targets import Points, target_model, train_targets
-from modelpred.targets.certificate import _best_intercepts, distance_bound
+from modelpred.targets.certificate import (
+    _best_intercepts,
+    _extremes,
+    _global_move,
+    _intercept_curvature,
+    _local_move,
+    _stiffness,
+    distance_bound,
+)
 from tests.targets.conftest import FAMILIES, pool
 
 # A failing example names its settings already; shrinking its seed would take minutes.
@@ -119,3 +127,105 @@ def test_a_batch_is_the_loop(family, counts):
     ]
     # The best intercepts are found to 1e-11 of the total weight, in one step more or less.
     torch.testing.assert_close(together[::7], torch.cat(alone), rtol=1e-8, atol=1e-8)
+
+
+# The parts of the bound, beside their definitions in the module's text: the bound itself is often
+# so far above the distance that it would hold in spite of a wrong part.
+
+
+@pytest.mark.parametrize("outputs", [1, 2, 4])
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_eigenvalues_leave_out_equal_shifts(outputs, seed):
+    generator = torch.Generator().manual_seed(seed)
+    root = torch.randn(3, outputs, 6, generator=generator, dtype=torch.float64)
+    least, most = _extremes(root @ root.mT, shift_free=False)
+    expected = torch.linalg.eigvalsh(root @ root.mT)
+    torch.testing.assert_close(torch.stack([least, most]), expected[:, [0, -1]].T)
+    if outputs > 1:
+        root = root - root.mean(1, keepdim=True)  # equal shifts change nothing
+        least, most = _extremes(root @ root.mT, shift_free=True)
+        expected = torch.linalg.eigvalsh(root @ root.mT)
+        torch.testing.assert_close(torch.stack([least, most]), expected[:, [1, -1]].T)
+
+
+@pytest.mark.parametrize("name", ["logistic", "softmax", "ridge"])
+def test_curvatures_of_the_intercepts_are_sums_over_rows(name):
+    model, points, weights, true = trained(name)
+    theta = true.unflatten(1, (-1, points.features.shape[1] + 1))
+    scores = (theta[..., :-1] @ points.features.T + theta[..., -1:]).transpose(0, 1)
+    scale = model.C * weights
+    curvature = model.score_curvature(scores, points.labels, scale)
+    stiffness, coupling = _intercept_curvature(model, curvature, points.features)
+
+    chances = model.probabilities(scores.permute(1, 2, 0)) if name != "ridge" else None
+    if name == "ridge":
+        rows = torch.ones(len(weights), len(points.labels), 1, 1, dtype=torch.float64)
+    elif name == "logistic":
+        rows = chances.prod(-1)[..., None, None]
+    else:
+        rows = torch.diag_embed(chances) - chances[..., :, None] * chances[..., None, :]
+    rows = scale[..., None, None] * rows
+    torch.testing.assert_close(stiffness, rows.sum(1))
+    torch.testing.assert_close(_stiffness(model, curvature), rows.sum(1))
+    products = torch.einsum("spjk,pf->sjkf", rows, points.features)
+    torch.testing.assert_close(coupling, products.square().sum((1, 2, 3)).sqrt())
+
+
+@pytest.mark.parametrize(("name", "outputs"), [("logistic", 1), ("softmax", 3)])
+@settings(max_examples=60, deadline=None)
+@given(
+    error=st.floats(-5, -1),
+    reach=st.floats(0.1, 5),
+    coupling=st.floats(0, 5),
+    spread=st.floats(0.1, 5),
+    least=st.floats(0.1, 5),
+)
+def test_the_local_move_is_that_of_the_least_swing_that_covers_itself(name, outputs, **drawn):
+    model = target_model(name)
+    error = 10 ** drawn.pop("error")
+    reach, coupling, spread, least = (
+        drawn[name] for name in ("reach", "coupling", "spread", "least")
+    )
+
+    def rate(swing):
+        return math.exp(swing) * (coupling + math.expm1(swing) * spread) / least
+
+    def apart(swing):
+        return math.sqrt(2 if outputs > 1 else 1) * error * (reach + rate(swing))
+
+    numbers = {key: torch.tensor([value], dtype=torch.float64) for key, value in drawn.items()}
+    found = float(
+        _local_move(model, torch.tensor([error], dtype=torch.float64), **numbers, outputs=outputs)[
+            0
+        ]
+    )
+    swing = 0.0
+    for _ in range(1000):
+        swing = min(apart(swing), 4.0)
+    if apart(1.05 * swing) > 1.05 * swing or swing > 3:
+        assert found == math.inf
+    elif found < math.inf:  # the search may end early
+        # As many steps from below as the search takes, and a twentieth more.
+        assert error * rate(swing) <= found <= error * rate(1.05 * swing) * (1 + 1e-12)
+    else:
+        assert apart(0.8 * swing) > 0.75 * swing  # it converges slowly there
+
+
+def test_ridge_moves_by_its_constant_curvature_and_classes_by_their_number():
+    error, two = torch.tensor([0.5]), torch.tensor([2.0])
+    given = {
+        "reach": two,
+        "coupling": torch.tensor([3.0]),
+        "spread": two,
+        "least": torch.tensor([4.0]),
+    }
+    assert float(_local_move(target_model("ridge"), error, **given, outputs=1)) == 0.5 * 3 / 4
+    for name, outputs, expected in (
+        ("logistic", 1, 0.5 * 2),
+        ("ridge", 1, 0.5 * 2),
+        ("softmax", 2, math.sqrt(2) * math.sqrt(2) / 2 * 0.5 * 2),
+        ("softmax", 4, 3 * math.sqrt(2) * math.sqrt(4) / 2 * 0.5 * 2),
+    ):
+        move = _global_move(target_model(name), error, two, outputs=outputs)
+        assert float(move) == pytest.approx(expected)
