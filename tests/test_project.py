@@ -54,6 +54,22 @@ def test_every_target_is_phony_and_explained():
     assert all(target in explained for target in TARGETS)
 
 
+def test_contributing_lists_the_targets():
+    page = (ROOT / ".github" / "CONTRIBUTING.md").read_text()
+    assert sorted(set(re.findall(r"`make ([a-z0-9-]+)`", page))) == sorted(TARGETS - {"run"})
+
+
+def test_the_page_on_installing_names_what_is_installed():
+    page = (ROOT / "docs" / "installing.md").read_text()
+    [named] = re.findall(r"needs (NumPy, .*?)\. It contains", page, re.DOTALL)
+    written = {"pytorch": "torch", "jinja": "jinja2"}
+    words = [word.lower() for word in re.split(r",\s+|\s+and\s+", named)]
+    needed = [re.match(r"[\w-]+", each)[0] for each in PROJECT["dependencies"]]
+    assert sorted(written.get(word, word) for word in words) == sorted(needed)
+    listed = re.findall(r"`(\w+)`", " ".join(re.findall(r"^\| (`.*?) \|", page, re.MULTILINE)))
+    assert set(PROJECT["optional-dependencies"]) <= set(listed)
+
+
 def test_hooks_are_local():
     content = yaml.safe_load((ROOT / ".github" / "pre-commit-config.yaml").read_text())
     assert [repository["repo"] for repository in content["repos"]] == ["local"]
