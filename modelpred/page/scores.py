@@ -19,9 +19,12 @@ import polars as pl
 from modelpred.errors import InvalidInput
 from modelpred.page.subject import Subject
 from modelpred.studies.labels import DEFAULT_METHOD
+from modelpred.studies.row_gains import has_row_gains
+from modelpred.studies.sampler_choice import EXACT_UP_TO
 from modelpred.studies.utility import read_result
 
 Name = Literal["value", "suspicion", "memorization"]
+PERMUTATIONS = 100  # budget of values; of many rows few models give the gains of all
 MODELS = 40_000  # trained or predicted for values: a minute at most for small families
 MEMORIZATION_CELLS = 20_000_000  # of subsets x rows
 
@@ -68,8 +71,11 @@ class Scores:
         rows = len(self._subject.mp.row_ids)
         table = self._study("valuation", "values")
         if table is None:
-            permutations = max(2, min(100, MODELS // rows // 2 * 2))
-            table = self._subject.mp.values(permutations=permutations)
+            mp = self._subject.mp
+            permutations = max(2, min(PERMUTATIONS, MODELS // rows // 2 * 2))
+            if rows > EXACT_UP_TO and has_row_gains(mp.model, mp.fitted.problem.points, "loss"):
+                permutations = PERMUTATIONS
+            table = mp.values(permutations=permutations)
         return self._in_order(table, pl.col("value"))
 
     def _suspicions(self) -> list[float | None]:

@@ -11,7 +11,8 @@ would need to be removed to flip this prediction?", add up influences). The sear
 set that it returns flips the prediction but need not be the smallest:
 
 1. Rows are sorted by their effects; take the shortest prefix that flips.
-2. Repeat, but predict the effects again after every eighth of this prefix, given the removed rows.
+2. Repeat, but predict the effects again after every eighth of this prefix, given the removed rows, among
+   the rows that were among the first in step 1: four times as many as the prefix has, at least 250.
 3. Put rows back that are not needed, one at a time.
 
 The result is checked by retraining once.
@@ -38,6 +39,7 @@ Flags: TypeAlias = NDArray[np.bool_]
 # Subsets that are predicted at once.
 BLOCK = 250
 PARTS = 8
+CANDIDATES = 4  # times as many rows are tried as the shortest prefix has, in order of their effects
 
 
 @dataclass(frozen=True)
@@ -169,8 +171,9 @@ def _greedy(prediction: ExplainedPrediction, order: Positions, *, length: int) -
     """A set of at most `length` rows that flips the prediction, or None; see step 2 above."""
     part = -(-length // PARTS)
     removed = order[:0]
+    candidates = order[: max(BLOCK, CANDIDATES * length)]
     while len(removed) < length:
-        others = np.setdiff1d(np.arange(prediction.context.pool), removed)
+        others = np.setdiff1d(candidates, removed)
         margins = np.concatenate(
             [
                 prediction.removed(_joined(removed, block))[0]

@@ -25,6 +25,7 @@ from tests.benchmarks import (
     spam,
     suspects,
     torch_targets,
+    value_samplers,
 )
 from tests.benchmarks.claims import CLAIMS, pages_by_figure
 from tests.benchmarks.figures import Benchmark
@@ -41,6 +42,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "spam": spam.BENCHMARK,
     "suspects": suspects.BENCHMARK,
     "torch_targets": torch_targets.BENCHMARK,
+    "value_samplers": value_samplers.BENCHMARK,
 }
 
 
