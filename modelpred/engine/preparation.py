@@ -24,6 +24,7 @@ from modelpred.targets.shards import Bank
 from modelpred.targets.training import require_training_memory
 
 log = logging.getLogger("modelpred.api.estimator")
+DRAWN_FIRST = 500  # subsets for the fit of an automatic preparation; more are drawn when needed
 
 
 @dataclass(frozen=True)
@@ -190,18 +191,48 @@ class Bench:
 
     def __init__(self, problem: Problem, plan: Plan) -> None:
         self.problem = problem
-        points = problem.points
-        config = plan.subsets
-        if not plan.targets:  # none is used, but a draw has some of each role
-            config = config.model_copy(update={"fit": {"uniform": 1}})
-        self.drawn = draw_subsets(
-            config,
-            points=len(points.labels),
-            labels=points.labels if points.classes else None,
-        )
+        self.config = plan.subsets
         self.most = plan.targets
         self.rows: list[int] = []
         self.parts: list[TrainedTargets] = []
+        self.drawn = self._draw(DRAWN_FIRST if plan.automatic else self.most)
+
+    def _draw(self, count: int) -> Subsets:
+        """The subsets of a draw with about so many for the fit, of each design its share."""
+        points, config = self.problem.points, self.config
+        share = min(1.0, count / max(1, self.most))
+        fit = {design: math.ceil(share * own) for design, own in config.fit.items()}
+        if not self.most:  # none is used, but a draw has some of each role
+            fit = {"uniform": 1}
+        return draw_subsets(
+            config.model_copy(update={"fit": fit}),
+            points=len(points.labels),
+            labels=points.labels if points.classes else None,
+        )
+
+    def draw_more(self, count: int) -> None:
+        """Have subsets for a fit of that many; those that were drawn and trained are kept.
+
+        A larger draw begins with the smaller one, except for a subset that would repeat another.
+        Such a subset of a small pool is trained anew. If the pool has not so many different subsets,
+        those drawn before are all.
+        """
+        count = min(count, self.most)
+        if count <= len(self.role("fit")):
+            return
+        old = self.drawn
+        try:
+            self.drawn = self._draw(count)
+        except InvalidInput:
+            self.most = len(self.role("fit"))
+            return
+        place = {name: row for row, name in enumerate(self.drawn.ids)}
+        before = torch.tensor(self.rows, dtype=torch.int64)
+        trained = torch.tensor([place[old.ids[row]] for row in self.rows], dtype=torch.int64)
+        same = (self.drawn.weights[trained] == old.weights[before]).all(1)
+        self.rows = trained[same].tolist()
+        if self.parts:
+            self.parts = [_rows_of(_joined(self.parts), same)]
 
     def role(self, role: Role) -> list[int]:
         """Rows of the drawn subsets with this role."""
@@ -209,8 +240,10 @@ class Bench:
 
     def first(self, count: int, role: Role = "fit") -> list[int]:
         """About so many rows with this role, of each design its share; at most `most` for the fit."""
+        if role == "fit":
+            self.draw_more(count)
         own = self.role(role)
-        total = self.most if role == "fit" else len(own)
+        total = len(own)
         share = min(count, total) / max(1, total)
         rows: list[int] = []
         for design in dict.fromkeys(self.drawn.designs):
@@ -237,12 +270,22 @@ class Bench:
         order = np.argsort(self.rows)
         rows = [self.rows[place] for place in order.tolist()]
         whole = len(rows) == len(self.drawn)
-        columns = {
-            column.name: torch.cat([getattr(part, column.name) for part in self.parts])[order]
-            for column in fields(TrainedTargets)
-        }
         subsets = self.drawn if whole else replace(self.drawn.at(rows), redrawn=self.drawn.redrawn)
-        return Targets(subsets, TrainedTargets(**columns))
+        return Targets(subsets, _rows_of(_joined(self.parts), torch.from_numpy(order)))
+
+
+def _joined(parts: list[TrainedTargets]) -> TrainedTargets:
+    """The rows of all parts."""
+    columns = (column.name for column in fields(TrainedTargets))
+    return TrainedTargets(
+        **{name: torch.cat([getattr(part, name) for part in parts]) for name in columns}
+    )
+
+
+def _rows_of(trained: TrainedTargets, rows: Tensor) -> TrainedTargets:
+    """Some of the rows."""
+    columns = (column.name for column in fields(TrainedTargets))
+    return TrainedTargets(**{name: getattr(trained, name)[rows] for name in columns})
 
 
 def prepare(problem: Problem, plan: Plan, bench: Bench, *, progress: Progress) -> Prepared:

@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from modelpred.engine import ACCURACY, EngineName, accurate, duration
 from modelpred.engine.costs import MOST_TIMED, seconds_a_model
-from modelpred.predictor import Predictor
+from modelpred.predictor import Predictor, Refined
+from modelpred.refits.retraining import Refit, Retraining
 from modelpred.studies.utility import StudyContext, written_number
 
 
@@ -74,12 +75,12 @@ def with_engine(
 ) -> tuple[StudyContext, Answered | None]:
     """Return the context whose subject is the chosen engine's refit, and the choice.
 
-    The choice is None if the subject is no predictor: there is nothing to choose.
+    The choice is None if the subject is retraining: there is nothing to choose.
     """
-    predictor = context.refits[context.subject]
-    if not isinstance(predictor, Predictor):
+    subject = context.refits[context.subject]
+    if isinstance(subject, Retraining):
         return context, None
-    answered = _answered(config, context, predictor)
+    answered = _answered(config, context, subject)
     if answered.used == "predicted":
         return context, answered
     truth = context.truth
@@ -87,13 +88,13 @@ def with_engine(
     return replace(context, refits=refits, answered_by=truth.name), answered
 
 
-def _answered(config: AnsweringConfig, context: StudyContext, predictor: Predictor) -> Answered:
+def _answered(config: AnsweringConfig, context: StudyContext, subject: Refit) -> Answered:
     refine = getattr(config, "refine", 0)
+    if isinstance(subject, Predictor) and refine:
+        subject = Refined(subject, refine)
     exact = seconds_a_model(context.truth, context.pool)
-    predicted = seconds_a_model(
-        lambda weights: predictor.predict(weights, refine=refine), context.pool, least=MOST_TIMED
-    )
-    error = fit_error(predictor)
+    predicted = seconds_a_model(subject, context.pool, least=MOST_TIMED)
+    error = fit_error(subject)
     if config.engine != "auto":
         used = config.engine
     else:
@@ -102,8 +103,11 @@ def _answered(config: AnsweringConfig, context: StudyContext, predictor: Predict
     return Answered(config.engine, used, error, exact, predicted)
 
 
-def fit_error(predictor: Predictor) -> float:
+def fit_error(refit: Refit) -> float:
     """Return the mean relative error on validation subsets that the fit recorded; nan if unknown."""
+    predictor = refit.predictor if isinstance(refit, Refined) else refit
+    if not isinstance(predictor, Predictor):
+        return math.nan
     errors = [float(epoch["validation_error"]) for epoch in predictor.history]
     if not errors:
         return math.nan

@@ -6,12 +6,19 @@ import math
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
+import torch
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelpred import InvalidInput, ModelPred
+from modelpred.engine import Plan, preparation, problem_of
 from modelpred.engine.learning import FEWEST_LEARNED, LEAST_GAIN, doublings, reason_to_stop
+from modelpred.engine.preparation import Bench
+from modelpred.predictor import PredictorConfig
 from modelpred.predictor.newton_network import ENOUGH
+from modelpred.refits import silent
+from modelpred.subsets import SubsetsConfig
+from modelpred.targets import points_of, target_model
 from tests.api.conftest import ROWS, SMALL, make_rows
 
 CLASSES = {"logistic": 2, "softmax": 3, "svm": 2, "ridge": 0}
@@ -29,6 +36,39 @@ def test_rungs_double_up_to_the_budget(first, last):
     assert all(later <= 2 * before for before, later in itertools.pairwise(counts))
     assert all(before < later for before, later in itertools.pairwise(counts))
     assert len(counts) <= 1 or counts[0] == first
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    st.integers(8, 40),
+    st.lists(st.integers(0, 60), min_size=1, max_size=4),
+    st.integers(0, 1000),
+)
+def test_subsets_drawn_in_parts_are_those_of_one_draw_and_are_trained_once(rows, counts, seed):
+    """Small pools, where the designs draw the same subsets and replace them."""
+    draws = np.random.default_rng(seed)
+    labels = draws.normal(size=rows)
+    points = points_of(draws.normal(size=(rows, 2)), labels, 0)
+    names = tuple(map(str, range(rows)))
+    problem = problem_of(target_model("ridge"), points, tolerance=1e-6, row_ids=names)
+    drawn = SubsetsConfig(
+        fit={"uniform": 40, "bootstrap": 10}, validation={"uniform": 3}, test={"uniform": 3}
+    ).for_points(rows)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(preparation, "DRAWN_FIRST", 8)
+        bench = Bench(problem, Plan(drawn, PredictorConfig(), automatic=True))
+    for count in counts:
+        bench.train(bench.first(count), progress=silent)
+        assert len(set(bench.rows)) == len(bench.rows)
+    largest = Bench(problem, Plan(drawn, PredictorConfig()))
+    largest.drawn = largest._draw(max([8, *counts]))
+    assert bench.drawn.ids == largest.drawn.ids
+    assert torch.equal(bench.drawn.weights, largest.drawn.weights)
+    if bench.rows:
+        found = bench.targets
+        assert torch.equal(found.subsets.weights, bench.drawn.weights[sorted(bench.rows)])
+        exact = problem.truth.train(found.subsets.weights)
+        assert torch.allclose(found.trained.parameters, exact.parameters, atol=1e-9)
 
 
 @given(st.lists(st.floats(0.0, 1.0), min_size=2, max_size=8))

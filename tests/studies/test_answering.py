@@ -57,6 +57,18 @@ def test_the_predictor_answers_by_default(study):
     assert told["predicted_seconds"] > 0
 
 
+@pytest.mark.parametrize(
+    ("engine", "used"), [("exact", "exact"), ("auto", "exact"), ("predicted", "predicted")]
+)
+def test_a_predictor_of_unknown_error_answers_only_where_it_is_named(engine, used):
+    context = replace(FITTED, refits={"predictor": FITTED.refits["full_model"]})
+    context, answered = with_engine(AnsweringConfig(engine=engine), context)
+    assert answered is not None
+    assert answered.used == used
+    assert answered.metrics["error"] is None
+    assert context.subject == ("predictor" if used == "predicted" else "retraining")
+
+
 @given(
     st.sampled_from(["auto", "exact", "predicted"]),
     SECONDS,
