@@ -58,7 +58,7 @@ def suspects(
     drop: Drop = None,
     categories: Categories = None,
     dates: Dates = None,
-    max_points: MaxPoints = 0,
+    max_points: MaxPoints = None,
     delimiter: Delimiter = ",",
     model: Model = "auto",
     C: Strength = "auto",  # noqa: N803 - the name that every library gives it
@@ -124,7 +124,7 @@ def values(
     categories: Categories = None,
     dates: Dates = None,
     test: Test = "auto",
-    max_points: MaxPoints = 0,
+    max_points: MaxPoints = None,
     delimiter: Delimiter = ",",
     model: Model = "auto",
     C: Strength = "auto",  # noqa: N803 - the name that every library gives it

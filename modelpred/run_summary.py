@@ -38,16 +38,18 @@ class RunSummary:
 
     Attributes:
         title: the table, how good the model is, and how many labels look wrong.
+        rows: how many rows are used and why others are not; empty if all are used.
         answers: to the four questions of the report.
         report: path of the report.
     """
 
     title: str
+    rows: str
     answers: tuple[Answered, ...]
     report: str
 
     def __str__(self) -> str:
-        lines = [self.title]
+        lines = [self.title, *textwrap.wrap(self.rows, WIDTH, subsequent_indent=INDENT)]
         for answer in self.answers:
             lines += textwrap.wrap(
                 f"{answer.question} {answer.words}", WIDTH, subsequent_indent=INDENT
@@ -75,7 +77,7 @@ def read_summary(project: Path) -> RunSummary:
         raise InvalidInput(f"{page} is missing; run the pipeline first with: modelpred run")
     content = read_json(folder / "answers.json", again=remake("report"))
     answers = tuple(_answered(answer) for answer in content["answers"])
-    return RunSummary(str(content["title"]), answers, str(page))
+    return RunSummary(str(content["title"]), content.get("rows") or "", answers, str(page))
 
 
 def _answered(answer: dict[str, Any]) -> Answered:

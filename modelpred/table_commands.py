@@ -31,7 +31,14 @@ Dates = Annotated[
     typer.Option(help="The format of a date column: COLUMN=%d.%m.%Y; can be repeated."),
 ]
 Test = Annotated[str, typer.Option(help="Test rows: a number, a share, a column or a second file.")]
-MaxPoints = Annotated[int, typer.Option(help="Largest number of rows; 0: all.", min=0)]
+MaxPoints = Annotated[
+    int | None,
+    typer.Option(
+        help="Largest number of rows; 0: all. `run` and `check` use fewer by default only where all "
+        "would take longer than --minutes.",
+        min=0,
+    ),
+]
 Delimiter = Annotated[str, typer.Option(help="The separator of cells in a CSV.")]
 Model = Annotated[
     str,
@@ -70,7 +77,7 @@ def run(
     categories: Categories = None,
     dates: Dates = None,
     test: Test = "auto",
-    max_points: MaxPoints = 0,
+    max_points: MaxPoints = None,
     delimiter: Delimiter = ",",
     model: Model = "auto",
     C: Strength = "auto",  # noqa: N803 - the name that every library gives it
@@ -173,7 +180,7 @@ def check(
     categories: Categories = None,
     dates: Dates = None,
     test: Test = "auto",
-    max_points: MaxPoints = 0,
+    max_points: MaxPoints = None,
     delimiter: Delimiter = ",",
     model: Model = "auto",
     C: Strength = "auto",  # noqa: N803 - the name that every library gives it

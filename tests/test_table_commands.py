@@ -15,7 +15,7 @@ from modelpred.params import read_params
 from modelpred.row_commands import with_certainty
 
 ROOT = Path(__file__).parents[1]
-ROWS = 90
+ROWS, UNLABELLED = 90, 3
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def place(tmp_path_factory):
     rich = np.where(cells[:, 0] > 0, "yes", "no")
     wrong = draws.choice(ROWS, 5, replace=False)
     rich[wrong] = np.where(rich[wrong] == "yes", "no", "yes")
-    pl.DataFrame(
+    people = pl.DataFrame(
         {
             "personId": [f"p{row:03}" for row in range(ROWS)],
             "wage": [None, *cells[1:, 0].round(3).tolist()],
@@ -39,7 +39,11 @@ def place(tmp_path_factory):
             ],
             "rich": rich,
         }
-    ).write_csv(folder / "people.csv")
+    )
+    asked = people.head(UNLABELLED).with_columns(
+        personId=pl.format("q{}", pl.int_range(UNLABELLED)), rich=pl.lit(None, dtype=pl.String)
+    )
+    pl.concat([people, asked]).write_csv(folder / "people.csv")
     return folder
 
 
@@ -67,12 +71,16 @@ def test_run_answers_and_a_second_run_changes_nothing(place):
         assert told in first.stderr
     assert "\x1b" not in first.stderr + first.stdout  # no colours, no bars: not a terminal
     assert "Which labels look wrong?" in first.stdout
-    assert (folder / "artifacts" / "report" / "index.html").is_file()
+    page = (folder / "artifacts" / "report" / "index.html").read_text()
+    for surface in (first.stderr, first.stdout, page):
+        assert f"{UNLABELLED} rows without a label are left out" in surface
 
     again = said(place, *command, "--json")
 
     assert again.returncode == 0, again.stderr
-    assert len(json.loads(again.stdout)["answers"]) == 4
+    summary = json.loads(again.stdout)
+    assert len(summary["answers"]) == 4
+    assert f"{UNLABELLED} rows without a label are left out" in summary["rows"]
     assert again.stderr == ""
     inside = said(folder, "run")
     assert inside.stderr.count("unchanged") >= 8

@@ -2,9 +2,10 @@
 
 The first trial has all rows if QUICK_MODELS models of all rows can be trained in the time, else
 FEWEST_ROWS training rows. Each further one has as many as end in time if seconds
-grow as rows^STEEPEST, and at least LEAST_GROWTH times those of the one before. Where not all rows were
-tried, each part of the trial is extrapolated by a power of the rows: the one that the last two trials
-show, give or take UNSURE[1], or 1 after a single trial, give or take UNSURE[0].
+grow as rows^STEEPEST, and at least LEAST_GROWTH times those of the one before. For other numbers of
+rows, each part of the trial is extrapolated by a power of the rows: the slope of the last two trials
+and a doubling of the rows at the usual power, since two trials that are close say little. It is 1, or
+SLOW_POWER for what is done once.
 """
 
 import math
@@ -26,28 +27,61 @@ FEWEST_ROWS = 250
 QUICK_MODELS = 500  # all rows are tried at once if so many models of them can be trained in time
 LEAST_GROWTH = 1.5
 STEEPEST = 2.0
-UNSURE = (0.5, 0.25)
-NOT_SCALED = ("subsets", "start")  # fields of Speeds that do not depend on the rows
+SLOW_POWER = 0.5
+ONCE = ("preparing", "compared")  # fields of Speeds that also grow with the parameters
+NOT_SCALED = ("subsets", "start")  # fields that do not depend on the rows
+TESTED = "judging"  # the field that depends on the test rows, which every trial has all of
 BYTES = ("shard_bytes", "subset_bytes")  # fields that are a number for each row, and a constant
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What was measured, and what follows for all rows.
+    """What was measured.
 
     Attributes:
-        fast: speeds for all training rows if they grow little with the rows.
-        slow: the same if they grow much; equal where all rows were tried.
-        tried: training rows of the largest trial.
+        found: the training rows and the speeds of each trial, the largest last.
         rows: all training rows.
         seconds: how long the trials took together.
     """
 
-    fast: Speeds
-    slow: Speeds
-    tried: int
+    found: tuple[tuple[int, Speeds], ...]
     rows: int
     seconds: float
+
+    @property
+    def tried(self) -> int:
+        """Training rows of the largest trial."""
+        return self.found[-1][0]
+
+    def at(self, rows: int) -> Speeds:
+        """The speeds expected for so many training rows, and test rows in proportion."""
+        size, last = self.found[-1]
+        before = self.found[-2] if len(self.found) > 1 else None
+
+        def scaled(value: float, earlier: float | None, name: str) -> float:
+            power = SLOW_POWER if name in ONCE else 1.0
+            if before is not None and earlier is not None and min(value, earlier) > 0:
+                doubling = math.log(2)
+                rise = math.log(value / earlier) + power * doubling
+                power = rise / (math.log(size / before[0]) + doubling)
+            return value * (rows / size) ** min(max(power, 0.0), STEEPEST)
+
+        changed: dict[str, float | tuple[float, ...]] = {}
+        for name in (field.name for field in fields(Speeds) if field.name not in NOT_SCALED):
+            value = getattr(last, name)
+            earlier = None if before is None else getattr(before[1], name)
+            if name == TESTED:
+                changed[name] = value * rows / self.rows
+            elif name in BYTES:
+                changed[name] = value * rows / size
+            elif isinstance(value, tuple):
+                # Another number of methods: the predictor may have more stages of more rows.
+                known = earlier if earlier and len(earlier) == len(value) else (None,) * len(value)
+                pairs = zip(value, known, strict=True)
+                changed[name] = tuple(scaled(now, then, name) for now, then in pairs)
+            else:
+                changed[name] = scaled(value, earlier, name)
+        return replace(last, **changed)
 
 
 def trial_within(
@@ -92,8 +126,7 @@ def trial_within(
         left = max(0.0, seconds - (now - began))
         growth = (left / max(now - last, 1e-3)) ** (1 / STEEPEST)
         if size == rows or (growth * size < rows and growth < LEAST_GROWTH):
-            fast, slow = (extrapolated(found, rows, sign=sign) for sign in (-1, 1))
-            return Trial(fast, slow, size, rows, now - began)
+            return Trial(tuple(found), rows, now - began)
         size = min(rows, int(growth * size))
 
 
@@ -111,35 +144,3 @@ def trained_alone(dataset: Dataset, config: TargetsConfig, *, clock: Clock) -> f
         )  # fmt: skip
         seconds.append(clock() - began)
     return min(seconds)
-
-
-def extrapolated(found: list[tuple[int, Speeds]], rows: int, *, sign: int) -> Speeds:
-    """The speeds at so many rows, from those of the last one or two trials.
-
-    `sign` is -1 for the smallest power of the rows that is likely, 1 for the largest.
-    """
-    size, last = found[-1]
-    if size == rows:
-        return last
-    before = found[-2] if len(found) > 1 else None
-
-    def at_all_rows(value: float, earlier: float | None) -> float:
-        power = 1.0 + sign * UNSURE[0]
-        if before is not None and earlier is not None and min(value, earlier) > 0:
-            power = math.log(value / earlier) / math.log(size / before[0])
-            power += sign * UNSURE[1]
-        return value * (rows / size) ** min(max(power, 0.0), STEEPEST)
-
-    changed: dict[str, float | tuple[float, ...]] = {}
-    for name in (field.name for field in fields(Speeds) if field.name not in NOT_SCALED):
-        value = getattr(last, name)
-        earlier = None if before is None else getattr(before[1], name)
-        if name in BYTES:
-            changed[name] = value * rows / size
-        elif isinstance(value, tuple):
-            # Another number of methods: the predictor may have more stages of more rows.
-            known = earlier if earlier and len(earlier) == len(value) else (None,) * len(value)
-            changed[name] = tuple(map(at_all_rows, value, known))
-        else:
-            changed[name] = at_all_rows(value, earlier)
-    return replace(last, **changed)

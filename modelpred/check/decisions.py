@@ -15,6 +15,7 @@ from modelpred.dataset.own import OwnTable, own_table
 from modelpred.dataset.places import CSV_ENDINGS
 from modelpred.dataset.reading import open_table
 from modelpred.dataset.sources import files_read
+from modelpred.dataset.usage import without_label
 from modelpred.errors import InvalidInput
 from modelpred.wording import one_line
 
@@ -125,8 +126,15 @@ def is_id_name(name: str) -> bool:
 
 def _about_rows(own: OwnTable, config: DatasetConfig) -> Iterator[Decision]:
     used = len(own.table.rows)
-    words = f"all {used:,}" if used == own.rows else f"{used:,} of {own.rows:,}, drawn by class"
-    yield Decision("rows", words, "--max-points")
+    labelled = " that have a label" if own.table.unlabelled else ""
+    words = (
+        f"all {used:,}{labelled}"
+        if used == own.rows
+        else f"{used:,} of {own.rows:,}, drawn by class"
+    )
+    if own.table.unlabelled:
+        yield Decision("rows", without_label(own.table.unlabelled), "fill them in the file")
+    yield Decision("rows", words, "--max-points" if used == own.rows else "--max-points, --minutes")
     share = "column" if isinstance(config.test, str) and config.test != AUTO else ""
     if config.test == AUTO or isinstance(config.test, float):
         part = TEST_SHARE if config.test == AUTO else float(config.test)

@@ -1,19 +1,20 @@
 """Settings of all stages that let a run end in about a given time on this machine and table.
 
-A stage's work is counted in three units, whose seconds a trial measures (trial.py):
+A stage's work is counted in four units, whose seconds a trial measures (trial.py):
 
     E   models that are trained exactly, to the tolerance
     P   predictions of the predictor that are scored on the test rows, with the drawing of their subset
+    G   models that give gains of all rows at once (row_gains.py), in families that have them
     A   subsets that every method answers: the predictor with its early stops and refinements, the
         other methods, and retraining from two starts
 
 With n training rows and m test rows, the studies do this much (tests/check/test_plan.py compares it
 with what they do):
 
-    valuation      P: ORDER permutations n, and as much for each other method; E: as much for
-                   truth_permutations
-    labels         P: 4 permutations n, n, and 1,000 for small subsets
-    selection      P: as labels, and GREEDY n; E: sizes (methods + random)
+    valuation      the values of rows, by the predictor, and by each other method and retraining if
+                   `rivals` is set; without a predicted model where gains of all rows serve (G)
+    labels         P: held-out confidence; with `rivals` Shapley and Banzhaf values, 2 n
+    selection      values; E: sizes (methods + random); with `rivals` also P: as labels, and E: GREEDY
     calibration    A: resamples; E: tables resamples
     edits          A: sizes repeats, for deletions and for additions
     lds            A: subsets and n
@@ -33,6 +34,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from modelpred.check.estimate import Estimate, Speeds, estimate, usual_epochs
+from modelpred.studies.gain_sampling import ROUND
+from modelpred.studies.held_out import PARTS, rounds_of
+from modelpred.studies.sampler_choice import (
+    EXACT_UP_TO,
+    FEWEST,
+    GAINS_COST,
+    MOST_REGRESSED,
+    PILOT,
+    budget_of,
+)
+from modelpred.studies.valuation_methods import FOLDS
 from modelpred.subsets import SubsetsConfig
 
 FACTORS = (1.0, 0.7, 0.5, 0.35, 0.25, 0.17, 0.12, 0.08, 0.05, 0.03, 0.02, 0.01)
@@ -49,19 +61,24 @@ SHARES = {
     "attribution": 0.03,
 }
 ANSWERS = ("valuation", "labels", "selection", "calibration")  # what the first screen needs
-ALWAYS = 12.0  # seconds: starting Python and the workers, figures and the page
+ALWAYS = 8.0  # seconds: starting Python and the workers, figures and the page
+EACH = 0.7  # seconds: reading what a study needs, and writing it
 DERIVED = 0.2  # scale of the subsets for a predictor that is derived, not learned in epochs
-LEAST_SCALE = 0.03
+LEAST_SCALE = 0.02
 DEAR = 2.0  # times a prediction
 OTHER_METHODS = 5
 COMPARED = 18  # curves of methods in the study `selection`
-SIZES = 19
-SMALL_SUBSETS = 1000
-GREEDY = 16
+LIGHT_COMPARED = 3  # without `rivals`
+STEP, WIDE_STEP = 0.05, 0.19  # distance between the shares of `selection`; both include 0.95
+CALLS = 2  # of held-out confidence in the study `labels`
+GREEDY = 80  # trained models of the greedy selections (gradient_selection.py)
+EXPANSION = 10  # Newton steps in the time of the effects of all rows
 ORDER = 1.7  # models for each row and random order
+LEAST_COMPARED = 0.05  # smallest factor with which `selection` compares all methods
+NEIGHBOUR = 1.5e-7  # seconds for each pair of rows to sort neighbours
 DRAWING = 4e-8  # seconds for each row to draw a subset
-PAIR = 1e-9  # seconds for each pair of rows and model of the study `memorization`, over all methods
-TIMES = {"predictor": 3.0, "edits": 20.0, "lds": 2.0, "calibration": 4.0, "selection": 1.5}
+PAIR = 4e-9  # seconds for each pair of rows and model of the study `memorization`, over all methods
+TIMES = {"predictor": 1.5, "edits": 10.0, "lds": 1.0, "calibration": 3.0, "selection": 1.0}
 
 Settings = dict[str, Any]
 
@@ -72,7 +89,11 @@ class Unit:
 
     exact: float
     predicted: float
+    plain: float  # a prediction without a Newton step
+    refined: float  # and with one
+    gains: float
     everything: float
+    judged: float  # a prediction on one row
     refine: float  # Newton steps of a prediction in the study `valuation`
 
 
@@ -116,11 +137,14 @@ def plan(
     usable = seconds / slowdown
     # A step costs more than a prediction by Newton directions, which is near enough without it.
     refine = 1.0 if speeds.predicting < DEAR * speeds.answering[0] else 0.0
+    scored = speeds.judging + DRAWING * points
     unit = Unit(
         exact=speeds.training / cores + speeds.judging,
-        predicted=(speeds.predicting if refine else speeds.answering[0])
-        + speeds.judging
-        + DRAWING * points,
+        predicted=(speeds.predicting if refine else speeds.answering[0]) + scored,
+        plain=speeds.answering[0] + scored,
+        refined=speeds.predicting + scored,
+        gains=speeds.gains,
+        judged=speeds.judging / max(1, tests),
         refine=refine,
         everything=sum(speeds.answering) + len(speeds.answering) * speeds.judging,
     )
@@ -140,7 +164,8 @@ def plan(
     while shares:
         study = next(iter(shares))
         budget = max(0.0, left) * shares[study] / sum(shares.values())
-        chosen, cost = _chosen(study, budget, unit, points, tests)
+        chosen, cost = _chosen(study, budget - EACH, unit, points, tests)
+        cost += EACH
         del shares[study]
         if cost > 2 * budget and study not in ANSWERS:
             skipped.append(study)
@@ -188,6 +213,36 @@ def _even(count: float, *, least: int) -> int:
     return max(least, 2 * round(count / 2))
 
 
+def values_cost(
+    orders: int, points: int, *, model: float, gains: float, banzhaf: bool = False
+) -> float:
+    """Seconds of semi-values with such a budget, as sampler_choice.py spends it.
+
+    Args:
+        orders: the budget in random orders.
+        points: number of rows.
+        model: seconds of the model of a subset and its score.
+        gains: seconds of the gains of all rows by one model; 0 if there are none.
+        banzhaf: whether they are Banzhaf values, which can use a model for all rows.
+    """
+    if points <= EXACT_UP_TO:
+        return (1.0 if banzhaf else ORDER) * orders * points * model
+    budget = budget_of(orders, points=points)
+    # Evaluations of a round of each sampler that can be used, and the seconds of an evaluation.
+    rounds = {"stratified": (2 * ORDER * points, model)}
+    if gains:
+        rounds["gains"] = (float(GAINS_COST * ROUND), gains / GAINS_COST)
+    if points <= MOST_REGRESSED:
+        rounds["regression"] = (2.0 * points, model)
+    if banzhaf:
+        rounds["reuse"] = (1.0 * points, model)
+    affordable = [each for each in rounds.values() if PILOT * FEWEST * each[0] <= 2 * budget]
+    if not affordable:
+        cost, seconds = min(rounds.values())
+        return max(FEWEST * cost, budget) * seconds
+    return budget * max(seconds for _, seconds in affordable)
+
+
 def _valuation(factor: float, unit: Unit, points: int, _: int) -> tuple[Settings, float]:
     orders, compared = _even(100 * factor, least=4), factor >= 0.5
     settings = {
@@ -196,29 +251,51 @@ def _valuation(factor: float, unit: Unit, points: int, _: int) -> tuple[Settings
         "rivals": compared,
         "refine": unit.refine,
     }
-    methods = 1 + OTHER_METHODS * compared
-    models = ORDER * orders * points
-    return settings, models * (methods * unit.predicted + compared * unit.exact)
+    methods = 1 + OTHER_METHODS * (compared and points <= EXACT_UP_TO)
+    cost = methods * values_cost(orders, points, model=unit.predicted, gains=unit.gains)
+    truth = values_cost(orders, points, model=unit.exact, gains=unit.gains)
+    return settings, cost + compared * truth
 
 
-def _by_method(orders: int, unit: Unit, points: int) -> float:
-    return (4 * orders * points + points + SMALL_SUBSETS) * unit.predicted
+def _methods_cost(orders: int, unit: Unit, points: int, tests: int) -> float:
+    """Seconds of the values of all methods that the studies compare."""
+    sampled = sum(
+        values_cost(orders, points, model=unit.plain, gains=unit.gains, banzhaf=banzhaf)
+        for banzhaf in (False, True)
+    )
+    alone = 2 * points * unit.plain + FOLDS * unit.exact
+    return sampled + alone + _held_out_cost(unit, points) + NEIGHBOUR * points * tests
 
 
-def _labels(factor: float, unit: Unit, points: int, _: int) -> tuple[Settings, float]:
-    orders = _even(50 * factor, least=2)
-    return {"permutations": orders}, _by_method(orders, unit, points)
+def _held_out_cost(unit: Unit, points: int) -> float:
+    return rounds_of(points) * PARTS * (unit.plain + unit.judged * points)
 
 
-def _selection(factor: float, unit: Unit, points: int, _: int) -> tuple[Settings, float]:
+def _labels(factor: float, unit: Unit, points: int, tests: int) -> tuple[Settings, float]:
+    orders, compared = _even(50 * factor, least=2), factor > FACTORS[-1]
+    cost = CALLS * _held_out_cost(unit, points)
+    if compared:
+        cost += _methods_cost(orders, unit, points, tests)
+    return {"permutations": orders, "rivals": compared}, cost
+
+
+def _selection(factor: float, unit: Unit, points: int, tests: int) -> tuple[Settings, float]:
     orders, random = _even(50 * factor, least=2), max(4, round(20 * factor))
-    cost = _by_method(orders, unit, points) + GREEDY * points * unit.predicted
-    cost += SIZES * (COMPARED + random) * unit.exact
-    return {"permutations": orders, "random": random}, cost
+    compared = factor >= LEAST_COMPARED
+    step = WIDE_STEP if factor == FACTORS[-1] else STEP
+    methods = COMPARED if compared else LIGHT_COMPARED
+    cost = int(1 / step) * (methods + random) * unit.exact
+    if compared:
+        cost += _methods_cost(orders, unit, points, tests)
+        cost += GREEDY * (unit.exact + EXPANSION * unit.refined)
+    else:
+        cost += values_cost(orders, points, model=unit.plain, gains=unit.gains)
+    settings = {"permutations": orders, "random": random, "rivals": compared, "step": step}
+    return settings, cost
 
 
 def _calibration(factor: float, unit: Unit, _: int, __: int) -> tuple[Settings, float]:
-    resamples, tables = max(100, round(500 * factor)), round(10 * factor)
+    resamples, tables = max(50, round(500 * factor)), round(10 * factor)
     cost = resamples * (unit.everything + (1 + tables) * unit.exact)
     return {"resamples": resamples, "tables": tables}, cost
 

@@ -36,8 +36,12 @@ from modelpred.targets.worker import parse_devices
 from modelpred.wording import counted
 
 PLAN = Path(".modelpred/plan.json")
-TRIAL_SECONDS = 8.0
-MOST_SLOWDOWN = 3.0  # by other programs: more of it is taken for a passing state of the machine
+TRIAL_SECONDS = (8.0, 20.0)
+TRIAL_SHARE = 0.06  # of the time of the run
+MOST_SLOWDOWN = 8.0  # by other programs: more of it is taken for a passing state of the machine
+FEWER = 0.85  # share of the rows that is tried next
+LEAST_ROWS = 300  # training rows below which the time is not kept
+BUSY = 1.25  # slowdown that is told
 AUTO = "auto"
 
 Bar = Callable[[str], AbstractContextManager[Report]]
@@ -55,7 +59,7 @@ class Options:
     categories: tuple[str, ...]
     dates: tuple[str, ...]
     test: str
-    max_points: int
+    max_points: int | None
     delimiter: str
     model: str
     C: str
@@ -124,6 +128,9 @@ def inspect(options: Options) -> Checked:
 def propose(checked: Checked, options: Options, *, bar: Bar) -> Proposal:
     """Choose C and the settings of all stages, by a trial on some of the rows.
 
+    If even the smallest settings take too long and the options do not say how many rows to use,
+    fewer rows are used.
+
     Raises:
         InvalidInput: the rows cannot be trained on.
     """
@@ -137,7 +144,7 @@ def propose(checked: Checked, options: Options, *, bar: Bar) -> Proposal:
         found = trial_within(
             dataset,
             usual_subsets(6500),
-            seconds=TRIAL_SECONDS,
+            seconds=trial_seconds(options.minutes),
             start=0.0,
             clock=time.process_time,
             report=lambda done, total, what: report(1 + done, 1 + total, what),
@@ -145,14 +152,24 @@ def propose(checked: Checked, options: Options, *, bar: Bar) -> Proposal:
         )
         waited = (time.perf_counter() - began) / (time.process_time() - busy)
         slowdown = min(MOST_SLOWDOWN, max(1.0, waited))
-    chosen = plan(
-        replace(found.slow, start=start / slowdown),
-        points=checked.points,
-        tests=checked.tests,
-        cores=len(parse_devices("cpu")),
-        seconds=60 * options.minutes,
-        slowdown=slowdown,
-    )
+
+    def planned(points: int, tests: int) -> Plan:
+        return plan(
+            replace(found.at(points), start=start / slowdown),
+            points=points,
+            tests=tests,
+            cores=len(parse_devices("cpu")),
+            seconds=60 * options.minutes,
+            slowdown=slowdown,
+        )
+
+    chosen = planned(checked.points, checked.tests)
+    if options.max_points is None:
+        share = share_in_time(planned, checked, seconds=60 * options.minutes)
+        if share < 1:
+            used = max(2, round(share * len(checked.table.rows)))
+            checked = inspect(replace(options, max_points=used))
+            chosen = planned(checked.points, checked.tests)
     return Proposal(
         checked.config,
         targets,
@@ -165,13 +182,31 @@ def propose(checked: Checked, options: Options, *, bar: Bar) -> Proposal:
                 "--model, --C",
             ),
             *checked.decisions,
-            Decision("models to train", _amount(chosen), "--minutes"),
+            Decision("models to train", _amount(chosen, slowdown), "--minutes"),
             *(
                 Decision("left out", f"the study {name}, which takes too long here", "--minutes")
                 for name in chosen.skipped
             ),
         ),
     )
+
+
+def trial_seconds(minutes: float) -> float:
+    """Seconds of processor time for the trial of a run of so many minutes."""
+    shortest, longest = TRIAL_SECONDS
+    return min(longest, max(shortest, TRIAL_SHARE * 60 * minutes))
+
+
+def share_in_time(
+    planned: Callable[[int, int], Plan], checked: Checked, *, seconds: float
+) -> float:
+    """The share of the rows with which a run ends in time: 1, or less where its least work is too much."""
+    share, rows = 1.0, checked.points
+    while planned(round(share * rows), round(share * checked.tests)).total > seconds:
+        if share * FEWER * rows < LEAST_ROWS:
+            break
+        share *= FEWER
+    return share
 
 
 def with_strength(
@@ -199,8 +234,10 @@ def _label(checked: Checked) -> str:
     return f"{checked.table.label} ({counted(classes, 'class', several='classes') if classes else 'a number'})"
 
 
-def _amount(chosen: Plan) -> str:
-    return f"{chosen.subsets:,} on random subsets of the rows, in about {time_words(chosen.total)}"
+def _amount(chosen: Plan, slowdown: float) -> str:
+    words = f"{chosen.subsets:,} on random subsets of the rows, in about {time_words(chosen.total)}"
+    busy = f"; other programs leave {1 / slowdown:.0%} of a core" if slowdown > BUSY else ""
+    return f"{words}{busy}"
 
 
 def _strength(config: TargetsConfig) -> float:
@@ -251,8 +288,8 @@ def prepare_project(
     tell(f"{checked.head}\n{checked.outlook}\n")
     folder = out or Path(f"{checked.table.name}-modelpred")
     size = [checked.points, checked.tests, checked.features, len(checked.table.classes)]
-    config = relative_to(checked.config, folder)
-    asked = {"options": asdict(options), "size": size, "dataset": config.model_dump(mode="json")}
+    asked_for = relative_to(checked.config, folder)
+    asked = {"options": asdict(options), "size": size, "dataset": asked_for.model_dump(mode="json")}
     asked = json.loads(json.dumps(asked))
     known = _known_plan(folder)
     if known is not None and known["asked"] == asked and (folder / "params.yaml").is_file():
@@ -261,7 +298,7 @@ def prepare_project(
     proposal = propose(checked, options, bar=bar)
     tell(f"{decisions_text(proposal.decisions)}\n")
     (folder / PLAN).parent.mkdir(parents=True, exist_ok=True)
-    text = section_texts(replace(proposal, config=config))
+    text = section_texts(replace(proposal, config=relative_to(proposal.config, folder)))
     head = (
         f"# Made by `modelpred run {options.source}`. Keys that are left out have their defaults.\n"
         "# Edit this file and run `modelpred run` in this folder: only what depends on a change runs again.\n\n"

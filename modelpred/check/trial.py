@@ -19,10 +19,14 @@ from modelpred.check.estimate import (
     blocks_drawn,
     scaled,
 )
-from modelpred.dataset import Dataset
+from modelpred.dataset import Dataset, seeded_generator
 from modelpred.dataset.files import parquet_bytes
 from modelpred.predictor import Predictor, PredictorConfig, answer_curve, fit_predictor
-from modelpred.refits import Refit, retrainings, rivals, silent
+from modelpred.refits import Refit, Retraining, retrainings, rivals, silent
+from modelpred.studies.gain_sampling import GainSampler
+from modelpred.studies.row_gains import RowGains, has_row_gains
+from modelpred.studies.sampling import Game
+from modelpred.studies.semivalues import Semivalue
 from modelpred.subsets import Subsets, SubsetsConfig, draw_subsets, subsets_table
 from modelpred.targets import (
     Points,
@@ -32,6 +36,7 @@ from modelpred.targets import (
     points_of,
     train_targets,
 )
+from modelpred.targets.linear import Linear
 from modelpred.targets.parquet import ShardMetadata, shard_bytes
 from modelpred.targets.scoring import mean_test_losses
 from modelpred.targets.shards import Bank
@@ -113,6 +118,7 @@ def speeds(
         answering=tuple(seconds.values()),
         predicting=seconds.get(refined, seconds[predictor.name]),
         judging=judging,
+        gains=_gains(model, points, tested, tolerance=targets.tolerance, clock=clock),
         shard_bytes=_shard_size(drawn, trained, model, targets.tolerance) / len(drawn),
         subset_bytes=len(parquet_bytes(subsets_table(drawn))) / len(drawn),
     )
@@ -186,6 +192,34 @@ def _fitted(
         return predictor, max(0.0, clock() - began), 0.0
     epoch = median(later - sooner for sooner, later in pairwise(ends))
     return predictor, max(0.0, ends[0] - began - epoch), epoch / len(weights)
+
+
+def _gains(
+    model: TargetModel, points: Points, tested: Points, *, tolerance: float, clock: Clock
+) -> float:
+    """Seconds of the gains of all rows by one model, over a few subsets; 0 if the family has none."""
+    if not has_row_gains(model, points, "loss"):
+        return 0.0
+    assert isinstance(model, Linear)
+    gains = RowGains(
+        model, points, tested,
+        train=lambda weights, rows: Retraining(model, rows, tolerance=tolerance)(weights),
+        generator=seeded_generator(0, "trial"),
+    )  # fmt: skip
+    sampler = GainSampler(
+        Semivalue().size_probabilities(len(points.labels)),
+        gains,
+        generator=seeded_generator(1, "trial"),
+    )
+    game = Game(_undefined, points=len(points.labels), total=0, progress=silent)
+    began = clock()
+    sampler.draw(1, game)
+    return (clock() - began) / sampler.evaluations(1)
+
+
+def _undefined(_: torch.Tensor) -> torch.Tensor:
+    """Utilities that gains of all rows do not need."""
+    raise AssertionError
 
 
 def _answers(

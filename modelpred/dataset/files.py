@@ -75,6 +75,7 @@ class _Description(BaseModel):
     mislabelled: int | None = None
     earlier: tuple[EarlierEntry, ...] | None = None
     available: int | None = None
+    unlabelled: int | None = None
     fingerprint: str
 
 
@@ -109,6 +110,7 @@ def write_dataset(dataset: Dataset, folder: Path) -> None:
         )
         or None,
         available=dataset.available,
+        unlabelled=dataset.unlabelled,
         fingerprint=dataset.fingerprint,
     )
     text = description.model_dump_json(indent=2, exclude_none=True) + "\n"
@@ -221,6 +223,7 @@ def _assemble(
             for each in description.earlier or ()
         ),
         available=description.available,
+        unlabelled=description.unlabelled,
     )
 
 

@@ -35,6 +35,7 @@ from modelpred.dataset.tables import Table
 from modelpred.errors import InvalidInput
 
 FEW_NUMBERS = 20  # different whole numbers up to which a label is a class
+MOST_UNLABELLED = 0.5  # share of rows without a label from which the table is refused
 MOST_JUDGED = 50_000_000  # cells that are read to judge columns by; about 1 GB
 
 
@@ -45,7 +46,7 @@ class OwnTable:
     Attributes:
         table: the table for the pipeline.
         inspection: its columns, problems to fix, and dropped columns.
-        rows: number of rows of the source, with the test rows of a second file.
+        rows: number of rows of the source that have a label, with the test rows of a second file.
     """
 
     table: Table
@@ -59,7 +60,8 @@ def own_table(config: DatasetConfig) -> OwnTable:
     Problems with columns are returned, not raised.
 
     Raises:
-        InvalidInput: the source or a named column does not exist, or a label or row id is missing.
+        InvalidInput: the source or a named column does not exist, a row id is missing, or too many
+            labels are.
     """
     raw, config, attribution = _opened(config)
     require_roles(raw.columns, config, source=raw.name, text=raw.text)
@@ -102,6 +104,7 @@ def own_table(config: DatasetConfig) -> OwnTable:
         unused=tuple(unused),
         held_out=None if held_out is None else tuple(held_out.tolist()),
         available=read.height,
+        unlabelled=read.unlabelled or None,
     )
     return OwnTable(table, inspection, read.height)
 
@@ -158,12 +161,14 @@ class _Read:
     Attributes:
         rows: with their number in the source as the first column.
         chosen: which of them are selected, [rows].
-        height: number of rows of the source.
+        height: number of rows of the source that have a label.
+        unlabelled: number of rows without a label, which are left out.
     """
 
     rows: pl.DataFrame
     chosen: NDArray[np.bool_]
     height: int
+    unlabelled: int
 
 
 def _joined(first: _Read, second: _Read) -> _Read:
@@ -171,6 +176,7 @@ def _joined(first: _Read, second: _Read) -> _Read:
         pl.concat([first.rows, second.rows]),
         np.concatenate([first.chosen, second.chosen]),
         first.height + second.height,
+        first.unlabelled + second.unlabelled,
     )
 
 
@@ -185,18 +191,19 @@ def _judged_note(source: str, read: _Read) -> list[str]:
 
 
 def _read(raw: RawTable, config: DatasetConfig, *, part: str) -> _Read:
-    """The rows of a source, those that are selected marked."""
+    """The rows of a source that have a label, those that are selected marked."""
     label = str(config.label)
     named = [label, *filter(None, [_test_column(raw, config) if not part else None])]
     read = raw.read(named, None)
     words = known(column_of(read, label))
     _require_label_type(label, words, raw.name)
-    missing = words.is_null()
-    if missing.any():
-        count, first = int(missing.sum()), missing.to_list().index(True)
+    missing = words.is_null().to_numpy()
+    unlabelled = int(missing.sum())
+    if unlabelled and unlabelled >= MOST_UNLABELLED * len(words):
         raise InvalidInput(
-            f"{raw.name}: the label {label!r} is missing in {count:,} row{'s'[: count > 1]} "
-            f"(first in {raw.where(first)}); fill or remove"
+            f"{raw.name}: the label {label!r} is missing in {unlabelled:,} row{'s'[: unlabelled > 1]} "
+            f"(first in {raw.where(int(missing.argmax()))}); fill or remove these rows: they are left "
+            f"out only where fewer than half of the {len(words):,} lack it"
         )
     if not len(words):
         raise InvalidInput(f"{raw.name} has no rows")
@@ -210,17 +217,21 @@ def _read(raw: RawTable, config: DatasetConfig, *, part: str) -> _Read:
         np.concatenate(
             [
                 selected_rows(
-                    np.flatnonzero(parts == of_test), words, ranks, most=config.max_points
+                    np.flatnonzero((parts == of_test) & ~missing),
+                    words,
+                    ranks,
+                    most=config.max_points,
                 )
                 for of_test in (False, True)
             ]
         )
     )
-    everything = len(chosen) == len(words) or len(words) * len(raw.columns) <= MOST_JUDGED
-    frame = raw.read(raw.columns, None if everything else chosen)
-    numbers = np.arange(len(words)) if everything else chosen
+    labelled = np.flatnonzero(~missing)
+    everything = len(chosen) == len(labelled) or len(words) * len(raw.columns) <= MOST_JUDGED
+    numbers = labelled if everything else chosen
+    frame = raw.read(raw.columns, None if len(numbers) == len(words) else numbers)
     frame = frame.insert_column(0, pl.Series(ROW, numbers, dtype=pl.UInt32))
-    return _Read(frame, np.isin(numbers, chosen, assume_unique=True), len(words))
+    return _Read(frame, np.isin(numbers, chosen, assume_unique=True), len(labelled), unlabelled)
 
 
 def _unused_index(raw: RawTable, config: DatasetConfig) -> tuple[str, ...]:

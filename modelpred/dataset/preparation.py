@@ -52,13 +52,14 @@ class Dataset:
         classes: original label names in the order of their index; empty for regression.
         rows: original cells of the points, with `row_id` first and the label (with planted ones) last.
         test_rows: original cells of the test rows, in the same form.
-        fingerprint: SHA-256 of all attributes but `available`.
+        fingerprint: SHA-256 of all attributes but `available` and `unlabelled`.
         label_name: name of the label column.
         scaling: scaling of the features.
         attribution: authors of the table.
         original_labels: [points], before wrong labels were planted; None if none were.
         earlier: positions of the training rows of earlier versions, oldest first.
-        available: number of rows of the source; None if all are training or test rows.
+        available: number of labelled rows of the source; None if all are training or test rows.
+        unlabelled: number of rows of the source that have no label and are left out; None: none.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Dataset:
     original_labels: Int64[Tensor, " points"] | None = None
     earlier: tuple[Earlier, ...] = ()
     available: int | None = None
+    unlabelled: int | None = None
 
     @property
     def rows_unused(self) -> str:
@@ -87,6 +89,7 @@ class Dataset:
             len(self.row_ids),
             len(self.test_row_ids),
             available=self.available,
+            unlabelled=self.unlabelled,
             classes=bool(self.classes),
         )
 
@@ -97,6 +100,7 @@ class Dataset:
             len(self.row_ids),
             len(self.test_row_ids),
             available=self.available,
+            unlabelled=self.unlabelled,
             classes=bool(self.classes),
         )
 
@@ -176,6 +180,7 @@ def prepare_table(table: Table, config: DatasetConfig, *, since: Dataset | None 
         if known
         else (),
         available=unused_of(table, points=len(pool_rows), test=len(test_rows)),
+        unlabelled=table.unlabelled,
     )
     if config.flip:
         dataset = _with_wrong_labels(dataset, share=config.flip, seed=config.seed)
@@ -223,14 +228,14 @@ def _with_wrong_labels(dataset: Dataset, *, share: float, seed: int) -> Dataset:
 
 
 def content_fingerprint(dataset: Dataset) -> str:
-    """SHA-256 over every field but the fingerprint itself and the number of rows that are not here.
+    """SHA-256 over every field but the fingerprint itself and the numbers of rows that are not here.
 
     Numbers enter bit for bit and names with them, so that two data sets share a fingerprint only
     when everything that a later stage can read is equal.
     """
     digest = hashlib.sha256()
     for field in fields(dataset):
-        if field.name in ("fingerprint", "available"):
+        if field.name in ("fingerprint", "available", "unlabelled"):
             continue
         part = getattr(dataset, field.name)
         if part is None:  # nothing was planted

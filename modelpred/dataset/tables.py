@@ -35,6 +35,7 @@ class Table:
         unused: columns without information in these rows; they may have some in later rows.
         held_out: whether each row is a test row; None if test rows are drawn by number.
         available: number of rows of the source; None if `rows` are all.
+        unlabelled: number of rows of the source that have no label and are left out; None: none.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Table:
     unused: tuple[str, ...] = ()
     held_out: tuple[bool, ...] | None = None
     available: int | None = None
+    unlabelled: int | None = None
 
     @property
     def feature_names(self) -> tuple[str, ...]:

@@ -1,23 +1,36 @@
 """How many rows of a source are used, in numbers and in words."""
 
 from modelpred.dataset.tables import Table
+from modelpred.wording import counted
 
 
-def rows_used(points: int, test: int, *, available: int | None, classes: bool) -> str:
+def rows_used(
+    points: int, test: int, *, available: int | None, unlabelled: int | None, classes: bool
+) -> str:
     """How many of the source's rows are used, in words; empty if all are."""
-    unused = rows_unused(points, test, available=available, classes=classes)
+    unused = rows_unused(points, test, available=available, unlabelled=unlabelled, classes=classes)
     return f"{points:,} rows train and {test:,} test; {unused}" if unused else ""
 
 
-def rows_unused(points: int, test: int, *, available: int | None, classes: bool) -> str:
-    """How many of the source's rows are not used, in words; empty if none."""
-    if available is None or points + test >= available:
-        return ""
-    shares = "; classes keep their shares" if classes else ""
-    return (
-        f"the other {available - points - test:,} of {available:,} rows are not used (those used are "
-        f"drawn at random{shares})"
-    )
+def rows_unused(
+    points: int, test: int, *, available: int | None, unlabelled: int | None, classes: bool
+) -> str:
+    """How many of the source's rows are not used, and why, in words; empty if none."""
+    said: list[str] = []
+    if available is not None and points + test < available:
+        shares = "; classes keep their shares" if classes else ""
+        said.append(
+            f"the other {available - points - test:,} of {available:,} rows are not used (those used "
+            f"are drawn at random{shares})"
+        )
+    if unlabelled:
+        said.append(without_label(unlabelled))
+    return "; ".join(said)
+
+
+def without_label(rows: int) -> str:
+    """How many rows are left out because they have no label."""
+    return f"{counted(rows, 'row')} without a label {'is' if rows == 1 else 'are'} left out"
 
 
 def unused_of(table: Table, *, points: int, test: int) -> int | None:

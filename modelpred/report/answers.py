@@ -178,7 +178,8 @@ def _removal(question: str, inputs: ReportInputs, result: StudyResult) -> Answer
         row = random.row(0, named=True)
         band = f"{number(row['low'])} to {number(row['high'])}"
         items.append(Item("Without as many random rows", f"{number(row['loss'])} ({band})"))
-    best = result.metrics["methods"].get("greedy")
+    methods = result.metrics["methods"]
+    best = methods.get("greedy") or methods.get("shapley")
     if best is not None and best["loss"] is not None:
         share = percent(result.metrics["share"], 2)
         accuracy = "" if best["accuracy"] is None else f", {percent(best['accuracy'])} right"

@@ -66,7 +66,7 @@ def lede(inputs: ReportInputs) -> str:
     family = plain(targets.get("model", "target"))
     strength = "" if targets.get("C") is None else f", C = {plain(targets['C'])}"
     quality = "" if inputs.baseline is None else f" {inputs.baseline.sentence}"
-    used = "" if dataset.available is None else f"; {dataset.rows_unused}"
+    used = f"; {dataset.rows_unused}" if dataset.rows_unused else ""
     return (
         f"The model ({family}{strength}) predicts {dataset.label_name} from "
         f"{count(len(dataset.feature_names))} features. It was trained on "

@@ -47,9 +47,12 @@ def selection_blocks(_: ReportInputs, result: StudyResult) -> list[Block]:
 def _finding(result: StudyResult) -> str:
     metrics = result.metrics
     by_method = metrics["methods"]
+    best, how = by_method.get("greedy"), "greedily selected"
+    if best is None:
+        best, how = by_method["shapley"], "those of the highest value"
     words = (
-        f"With {percent(metrics['share'], 2)} of the rows ({metrics['rows']}), greedily selected, the "
-        f"retrained model has a test loss of {number(by_method['greedy']['loss'])}. "
+        f"With {percent(metrics['share'], 2)} of the rows ({metrics['rows']}), {how}, the "
+        f"retrained model has a test loss of {number(best['loss'])}. "
         f"With all rows it is {number(by_method['all_rows']['loss'])}, with as many random rows "
         f"{number(by_method['random']['loss'])}"
     )

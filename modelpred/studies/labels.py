@@ -39,6 +39,7 @@ from modelpred.studies.valuation_methods import OURS, MethodValues, values_by_me
 STUDY = "labels"
 INSPECTED = tuple(step / 20 for step in range(1, 21))
 DEFAULT_METHOD = "held_out_confidence"  # needs no test rows and no clean ones
+FEW_METHODS = (DEFAULT_METHOD, "self_confidence", "random")
 NOT_PLANTED = "no wrong labels were planted (dataset.flip is 0), so the methods are not evaluated"
 
 
@@ -47,10 +48,13 @@ class LabelsConfig(AnsweringConfig):
 
     Attributes:
         permutations: budget of the Shapley and Banzhaf values, in random orders of the rows.
+        rivals: whether to use every method; otherwise only held-out confidence, which the
+            suspects are sorted by, the confidence of the model of all rows, and a random order.
         seed: of the draws.
     """
 
     permutations: int = Field(default=50, ge=2, multiple_of=2)
+    rivals: bool = True
     seed: Seed = 0
 
 
@@ -67,7 +71,12 @@ def run(config: LabelsConfig, context: StudyContext) -> StudyResult:
     metrics `wrong`, `wrong_low` and `wrong_high` estimate the number of wrong labels.
     """
     generator = context.generator(seed=config.seed, study=STUDY, block=0)
-    methods = values_by_method(context, permutations=config.permutations, generator=generator)
+    methods = values_by_method(
+        context,
+        permutations=config.permutations,
+        generator=generator,
+        only=None if config.rivals else FEW_METHODS,
+    )
     estimate = _estimate(config, context)
     if context.mislabelled is None:
         return _without_planted_labels(methods, context, estimate)

@@ -54,7 +54,7 @@ from modelpred.targets.points import Points
 
 STUDY = "selection"
 MOST, LEAST = "most_valuable", "least_valuable"
-GREEDY = "greedy"
+GREEDY, SHAPLEY = "greedy", "shapley"
 
 
 class SelectionConfig(AnsweringConfig):
@@ -70,6 +70,8 @@ class SelectionConfig(AnsweringConfig):
             before they are scored again.
         swaps: of a family without an optimum: most swaps that improve a greedy selection.
         random: random selections of each size.
+        rivals: whether to use every method; otherwise rows are selected only by their Shapley
+            values and at random, which takes a small part of the time.
         seed: of the split of the test rows and of the draws.
     """
 
@@ -80,6 +82,7 @@ class SelectionConfig(AnsweringConfig):
     stride: int = Field(default=8, ge=1)
     swaps: int = Field(default=5, ge=0)
     random: int = Field(default=20, ge=2)
+    rivals: bool = True
     seed: Seed = 0
 
 
@@ -98,19 +101,14 @@ def run(config: SelectionConfig, context: StudyContext) -> StudyResult:
     require_models(config.random * len(sizes), context, what="selection.random")
     require_orders(config.permutations, points=context.pool)
     seconds: dict[str, float] = {}
-    began = time.perf_counter()
-    path = greedy_selections(
+    chosen = _greedy(config, validation, quota, sizes, seconds) if config.rivals else []
+    values = values_by_method(
         validation,
-        sizes=sizes,
-        quota=quota,
-        seed=config.seed,
-        stride=config.stride,
-        swaps=config.swaps,
+        permutations=config.permutations,
+        generator=generator,
+        only=None if config.rivals else (SHAPLEY,),
     )
-    seconds[GREEDY] = time.perf_counter() - began
-    chosen = [Selected(GREEDY, MOST, torch.stack([path[size] for size in sizes]))]
-    values = values_by_method(validation, permutations=config.permutations, generator=generator)
-    values.pop(RANDOM)
+    values.pop(RANDOM, None)
     chosen += [
         Selected(name, order, torch.stack([_top(of_rows, size, quota, order) for size in sizes]))
         for name, of_rows in values.items()
@@ -217,6 +215,27 @@ def greedy_selections(
     return path
 
 
+def _greedy(
+    config: SelectionConfig,
+    context: StudyContext,
+    quota: Quota,
+    sizes: list[int],
+    seconds: dict[str, float],
+) -> list[Selected]:
+    """The greedy selections of all sizes."""
+    began = time.perf_counter()
+    path = greedy_selections(
+        context,
+        sizes=sizes,
+        quota=quota,
+        seed=config.seed,
+        stride=config.stride,
+        swaps=config.swaps,
+    )
+    seconds[GREEDY] = time.perf_counter() - began
+    return [Selected(GREEDY, MOST, torch.stack([path[size] for size in sizes]))]
+
+
 def _top(of_rows: MethodValues, size: int, quota: Quota, order: str) -> Tensor:
     signed = of_rows.values if order == MOST else -of_rows.values
     return top_by_value(signed, size=size, quota=quota)
@@ -243,7 +262,7 @@ def _methods(
     size = headline_size(config, context.pool)
     most = [curve for curve in curves if curve.selected.order == MOST]
     table = curve_table(most, pool=context.pool)
-    whole = table.filter(pl.col("method") == GREEDY, pl.col("rows") == context.pool)
+    whole = table.filter(pl.col("method") == SHAPLEY, pl.col("rows") == context.pool)
     of_size = table.filter(pl.col("rows") == size)
     both = pl.concat([of_size, whole.with_columns(pl.lit("all_rows").alias("method"))])
     ours = [name in (*OURS, GREEDY) for name in both["method"]]
@@ -272,7 +291,7 @@ def _lead(
         for name, rows in losses.items()
         if name not in (*OURS, GREEDY) and np.isfinite(rows).all()
     }
-    if not others:
+    if not others or GREEDY not in losses:
         return {"best_rival": None}
     best = min(others, key=lambda name: others[name])
     lead = mean_interval(losses[best] - losses[GREEDY])

@@ -23,7 +23,7 @@ The value for several test rows is the mean.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,12 +70,22 @@ def require_orders(permutations: int, *, points: int) -> None:
 
 
 def values_by_method(
-    context: StudyContext, *, permutations: int, generator: np.random.Generator
+    context: StudyContext,
+    *,
+    permutations: int,
+    generator: np.random.Generator,
+    only: Collection[str] | None = None,
 ) -> dict[str, MethodValues]:
     """Return the values of all rows by every method that the family and the refits allow.
 
     Higher values are better for all methods. The utility is minus the mean loss on the context's
     test rows. A method with too many failed models is excluded, unless it uses the subject.
+
+    Args:
+        context: the rows and the refits.
+        permutations: budget of the Shapley and Banzhaf values.
+        generator: of the draws, which are the same whatever `only` is.
+        only: the methods to use; None: all.
     """
     require_orders(permutations, points=context.pool)
     draws = generator.spawn(5)
@@ -84,14 +94,8 @@ def values_by_method(
     methods: dict[str, MethodValues] = {}
 
     def timed(name: str, values_of: Callable[[], Vector]) -> None:
-        began = time.perf_counter()
-        try:
-            values = values_of()
-        except UndefinedUtility:
-            if name in OURS:
-                raise
-            return
-        methods[name] = MethodValues(values, time.perf_counter() - began)
+        if only is None or name in only:
+            methods.update(_timed(name, values_of))
 
     def sampled(
         name: SemivalueName, sampler: SamplerName, generator: np.random.Generator
@@ -121,6 +125,18 @@ def values_by_method(
     timed("out_of_fold", lambda: _out_of_fold(context, draws[4]))
     timed("random", lambda: draws[2].permutation(context.pool).astype(np.float64))
     return methods
+
+
+def _timed(name: str, values_of: Callable[[], Vector]) -> dict[str, MethodValues]:
+    """The values under the method's name; empty if too many models failed and it is not ours."""
+    began = time.perf_counter()
+    try:
+        values = values_of()
+    except UndefinedUtility:
+        if name in OURS:
+            raise
+        return {}
+    return {name: MethodValues(values, time.perf_counter() - began)}
 
 
 def knn_shapley(points: Points, test_points: Points, *, neighbours: int = NEIGHBOURS) -> Vector:

@@ -21,7 +21,7 @@ def speeds(**changes):
     usual = Speeds(
         subsets=250, start=1.0, drawing=0.01, training=1e-4, preparing=0.5, epoch=1e-6,
         compared=0.5, answering=(1e-5,) * 12, predicting=2e-5, judging=1e-6,
-        shard_bytes=1000.0, subset_bytes=100.0,
+        gains=0.0, shard_bytes=1000.0, subset_bytes=100.0,
     )  # fmt: skip
     return replace(usual, **changes)
 
@@ -67,6 +67,20 @@ def test_more_time_never_gives_less_of_what_the_first_screen_shows(minutes, long
     assert set(many.skipped) <= set(few.skipped)
 
 
+def unit_of(exact, predicted, everything):
+    """Seconds of each unit where a prediction takes as long with a Newton step as without."""
+    return Unit(
+        exact,
+        predicted,
+        predicted,
+        refined=0.0,
+        gains=0.0,
+        everything=everything,
+        judged=0.0,
+        refine=0.0,
+    )
+
+
 class Counted:
     """A refit that counts the subsets that it answers."""
 
@@ -107,10 +121,10 @@ def counting():
 def test_the_work_of_a_study_is_counted_as_the_study_does_it(study, counting):
     context, refits, truth = counting
     exact, predicted, everything = (
-        LADDERS[study](0.5, Unit(*unit, refine=0.0), POINTS, TEST)[1]
+        LADDERS[study](0.5, unit_of(*unit), POINTS, TEST)[1]
         for unit in ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
     )
-    chosen, _ = LADDERS[study](0.5, Unit(1.0, 1.0, 1.0, refine=0.0), POINTS, TEST)
+    chosen, _ = LADDERS[study](0.5, unit_of(1.0, 1.0, 1.0), POINTS, TEST)
     run_small(study, context, **chosen)
 
     asked = refits["predictor"].subsets + sum(refits[name].subsets for name in OTHERS)
