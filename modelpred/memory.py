@@ -7,6 +7,7 @@ limit) and what its own limit on address space leaves. Estimates are sums of the
 import contextlib
 import os
 import resource
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,6 +41,12 @@ def require_memory(needed: int, *, what: str) -> None:
 def available_memory() -> int:
     """Bytes of memory that this process may still take."""
     return max(0, min(_machine(), *_control_groups(), _address_space()))
+
+
+def peak_memory() -> int:
+    """Largest number of bytes that this process has held at one time."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 def size_text(size: int) -> str:

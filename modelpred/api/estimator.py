@@ -97,7 +97,9 @@ class ModelPred(FullModelMethods, EditMethods, RowMethods, PredictionMethods, Qu
         accuracy: largest mean relative error of predicted parameters at which `engine="auto"`
             predicts.
         progress: whether to show a progress bar.
-        settings: of a family by name, such as `C=1.0`, or `hidden=16` for mlp.
+        settings: of a family by name, such as `C=1.0`, or `hidden=16` for mlp. `C="auto"` is chosen
+            at the fit: of 0.001, 0.01, ..., 100 the one with the lowest loss of held-out rows, in
+            three folds of up to 1,500 rows.
 
     Raises:
         InvalidInput: an unknown family, scaling or setting, or a value out of range.
@@ -279,8 +281,11 @@ class ModelPred(FullModelMethods, EditMethods, RowMethods, PredictionMethods, Qu
             count = source.preprocessing.count
         if engine.is_prepared:
             to = f"{len(engine.prepared().targets.subsets):,} subsets of "
+        chosen = ""
+        if self._settings.chooses_c:
+            chosen = f", C = {self.model.settings['C']:g} by validation"
         return (
-            f"ModelPred({repr(self.model.name) if source is None else source}), fitted to {to}"
+            f"ModelPred({repr(self.model.name) if source is None else source}{chosen}), fitted to {to}"
             f"{len(dataset.row_ids):,} rows with {count:,} features"
         )
 

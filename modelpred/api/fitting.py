@@ -28,8 +28,9 @@ from modelpred.estimators import (
     adapted_target,
     weight_column,
 )
-from modelpred.targets import Points, TargetModel, TorchTarget, points_of
+from modelpred.targets import Points, TargetModel, TargetsConfig, TorchTarget, points_of
 from modelpred.targets.families import FAMILIES
+from modelpred.targets.regularisation import choose_c
 
 
 def fit_table(settings: FitSettings, given: Given) -> Fitted:
@@ -156,11 +157,26 @@ def _family(
     else:
         family, own = adapted.mapped.family, {**settings.family, **adapted.mapped.settings}
     config = targets_config(family, own, settings.seed)
+    if settings.chooses_c:
+        config = _with_chosen_c(config, dataset, points)
     model = config.build(classes=points.classes)
     if points.sample_weight is not None and model.optimum is None:
         raise InvalidInput(f"{model.name} takes no sample_weight; leave it out")
     model.parameter_count(points.features.shape[1], points.classes)  # or says what is wrong
     return model, config.tolerance
+
+
+def _with_chosen_c(config: TargetsConfig, dataset: Dataset, points: Points) -> TargetsConfig:
+    """The settings with the C of the lowest loss of held-out rows."""
+    if points.sample_weight is not None:
+        raise InvalidInput("C='auto' takes no sample_weight; set C to a number")
+    found = choose_c(dataset, config)
+    if found is None:
+        raise InvalidInput(
+            "C='auto': no C can be judged, since models of two thirds of the rows do not converge or "
+            "lack a class; set C to a number"
+        )
+    return config.model_copy(update={"C": found.C})
 
 
 def _engine(

@@ -76,6 +76,11 @@ class FitSettings:
     accuracy: float
     progress: bool
 
+    @property
+    def chooses_c(self) -> bool:
+        """Whether the fit chooses C."""
+        return chosen_by_fit("C", self.family.get("C"))
+
     def asked(self) -> Asked:
         """The same with an estimator as the name of its class, to be written to a file."""
         target = self.target
@@ -185,11 +190,14 @@ def plain_settings(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def targets_config(family: str, settings: dict[str, Number | str], seed: int) -> TargetsConfig:
-    """The settings as the pipeline's stages take them.
+    """The settings as the pipeline's stages take them, with 1 for a C that the fit chooses.
 
     Raises:
         InvalidInput: a setting that the family does not have, or a value out of range.
     """
+    settings = {
+        name: 1.0 if chosen_by_fit(name, value) else value for name, value in settings.items()
+    }
     known = ("tolerance", *FAMILIES[family].setting_names())
     unknown = [name for name in settings if name not in known]
     if unknown:
@@ -198,6 +206,11 @@ def targets_config(family: str, settings: dict[str, Number | str], seed: int) ->
             f"{', '.join(name for name in known if name != 'seed')}"
         )
     return checked_section(TargetsConfig, {"model": family, "seed": seed, **settings})
+
+
+def chosen_by_fit(name: str, value: Number | str | None) -> bool:
+    """Whether a setting of a family is chosen by validation when it is fitted: C of `auto`."""
+    return name == "C" and isinstance(value, str) and value == AUTO
 
 
 def subsets_argument(asked: Asked) -> int | str | SubsetsConfig:

@@ -16,9 +16,10 @@ from dataclasses import dataclass, fields, replace
 import torch
 
 from modelpred.check.estimate import Speeds
-from modelpred.check.samples import some_rows
 from modelpred.check.trial import Clock, Report, speeds
 from modelpred.dataset import Dataset
+from modelpred.dataset.samples import some_rows
+from modelpred.memory import peak_memory
 from modelpred.refits import silent
 from modelpred.subsets import SubsetsConfig
 from modelpred.targets import TargetsConfig, points_of, train_targets
@@ -42,16 +43,26 @@ class Trial:
         found: the training rows and the speeds of each trial, the largest last.
         rows: all training rows.
         seconds: how long the trials took together.
+        memory: largest bytes of this process before the trials and after them.
     """
 
     found: tuple[tuple[int, Speeds], ...]
     rows: int
     seconds: float
+    memory: tuple[int, int] = (0, 0)
 
     @property
     def tried(self) -> int:
         """Training rows of the largest trial."""
         return self.found[-1][0]
+
+    def memory_at(self, rows: int) -> float:
+        """Bytes that the stages up to the predictor take at one time with so many training rows.
+
+        What the trials took grows with the rows.
+        """
+        before, after = self.memory
+        return before + (after - before) * rows / self.tried
 
     def at(self, rows: int) -> Speeds:
         """The speeds expected for so many training rows, and test rows in proportion."""
@@ -112,7 +123,7 @@ def trial_within(
     """
     rows = len(dataset.labels)
     seconds -= start
-    began = clock()
+    before, began = peak_memory(), clock()
     found: list[tuple[int, Speeds]] = []
     alone = trained_alone(dataset, targets or TargetsConfig(), clock=clock)
     size = rows if QUICK_MODELS * alone < seconds else min(rows, FEWEST_ROWS)
@@ -126,7 +137,7 @@ def trial_within(
         left = max(0.0, seconds - (now - began))
         growth = (left / max(now - last, 1e-3)) ** (1 / STEEPEST)
         if size == rows or (growth * size < rows and growth < LEAST_GROWTH):
-            return Trial(tuple(found), rows, now - began)
+            return Trial(tuple(found), rows, now - began, (before, peak_memory()))
         size = min(rows, int(growth * size))
 
 

@@ -77,6 +77,7 @@ ORDER = 1.7  # models for each row and random order
 LEAST_COMPARED = 0.05  # smallest factor with which `selection` compares all methods
 NEIGHBOUR = 1.5e-7  # seconds for each pair of rows to sort neighbours
 DRAWING = 4e-8  # seconds for each row to draw a subset
+PAIR_BYTES = 700  # of it, for each pair
 PAIR = 4e-9  # seconds for each pair of rows and model of the study `memorization`, over all methods
 TIMES = {"predictor": 1.5, "edits": 10.0, "lds": 1.0, "calibration": 3.0, "selection": 1.0}
 
@@ -107,6 +108,7 @@ class Plan:
         seconds: of each stage.
         subsets: number of subsets on which models are trained.
         disk: bytes.
+        memory: largest bytes at one time.
     """
 
     sections: Mapping[str, Settings]
@@ -114,6 +116,7 @@ class Plan:
     seconds: Mapping[str, float]
     subsets: int
     disk: float
+    memory: float
 
     @property
     def total(self) -> float:
@@ -122,7 +125,14 @@ class Plan:
 
 
 def plan(
-    speeds: Speeds, *, points: int, tests: int, cores: int, seconds: float, slowdown: float = 1.0
+    speeds: Speeds,
+    *,
+    points: int,
+    tests: int,
+    cores: int,
+    seconds: float,
+    slowdown: float = 1.0,
+    memory: float = 0.0,
 ) -> Plan:
     """The settings for so many seconds.
 
@@ -133,6 +143,7 @@ def plan(
         cores: how many train.
         seconds: how long the run may take.
         slowdown: seconds that pass in a second of processor time, because of other programs.
+        memory: bytes that the stages up to the predictor take.
     """
     usable = seconds / slowdown
     # A step costs more than a prediction by Newton directions, which is near enough without it.
@@ -174,7 +185,9 @@ def plan(
         stages[study] = cost
         left -= cost
     expected = {name: slowdown * cost for name, cost in stages.items()}
-    return Plan(sections, tuple(skipped), expected, subsets.drawn(points), until_fit.disk)
+    if "memorization" in sections:
+        memory += PAIR_BYTES * points * tests
+    return Plan(sections, tuple(skipped), expected, subsets.drawn(points), until_fit.disk, memory)
 
 
 def _subsets(

@@ -21,16 +21,17 @@ from modelpred.check.decisions import Decision
 from modelpred.check.estimate import usual_subsets
 from modelpred.check.inspection import Checked, check, config_of, decisions_text, section_text
 from modelpred.check.plan import Plan, plan
-from modelpred.check.regularisation import choose_c
 from modelpred.check.trial import Report, start_seconds
 from modelpred.dataset import Dataset, DatasetConfig, prepare_table
 from modelpred.dataset.openml import PREFIX
 from modelpred.dataset.places import looks_like_path
 from modelpred.errors import InvalidInput
+from modelpred.memory import available_memory, size_text
 from modelpred.numbers import checked_section
 from modelpred.sealed import parse_json, read_file, write_atomically
 from modelpred.targets import TargetsConfig
 from modelpred.targets.families import FAMILIES
+from modelpred.targets.regularisation import choose_c
 from modelpred.targets.threads import torch_threads
 from modelpred.targets.worker import parse_devices
 from modelpred.wording import counted
@@ -92,10 +93,14 @@ class Proposal:
 
     @property
     def time_text(self) -> str:
-        """The expected time and disk space, in one line."""
+        """The expected time, disk space and memory, in one line."""
+        available = available_memory()
+        lacks = "; that is too much, use fewer rows (--max-points)"
         return (
-            f"The run takes about {time_words(self.plan.total)} on this machine and "
-            f"{self.plan.disk / 1e6:,.0f} MB of disk."
+            f"The run takes about {time_words(self.plan.total)} on this machine, "
+            f"{self.plan.disk / 1e6:,.0f} MB of disk, and up to {size_text(round(self.plan.memory))} "
+            f"of memory ({size_text(available)} are available"
+            f"{lacks if self.plan.memory > available else ''})."
         )
 
 
@@ -161,11 +166,14 @@ def propose(checked: Checked, options: Options, *, bar: Bar) -> Proposal:
             cores=len(parse_devices("cpu")),
             seconds=60 * options.minutes,
             slowdown=slowdown,
+            memory=found.memory_at(points),
         )
 
     chosen = planned(checked.points, checked.tests)
     if options.max_points is None:
-        share = share_in_time(planned, checked, seconds=60 * options.minutes)
+        share = share_in_time(
+            planned, points=checked.points, tests=checked.tests, seconds=60 * options.minutes
+        )
         if share < 1:
             used = max(2, round(share * len(checked.table.rows)))
             checked = inspect(replace(options, max_points=used))
@@ -198,12 +206,13 @@ def trial_seconds(minutes: float) -> float:
 
 
 def share_in_time(
-    planned: Callable[[int, int], Plan], checked: Checked, *, seconds: float
+    planned: Callable[[int, int], Plan], *, points: int, tests: int, seconds: float
 ) -> float:
-    """The share of the rows with which a run ends in time: 1, or less where its least work is too much."""
-    share, rows = 1.0, checked.points
-    while planned(round(share * rows), round(share * checked.tests)).total > seconds:
-        if share * FEWER * rows < LEAST_ROWS:
+    """The share of the rows with which a run ends in time and has the memory: 1, or less if it must."""
+    share, available = 1.0, available_memory()
+    while share * FEWER * points >= LEAST_ROWS:
+        found = planned(round(share * points), round(share * tests))
+        if found.total <= seconds and found.memory <= available:
             break
         share *= FEWER
     return share

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelpred.check.estimate import Speeds
-from modelpred.check.plan import ANSWERS, LADDERS, OTHER_METHODS, Unit, plan
+from modelpred.check.plan import ANSWERS, LADDERS, OTHER_METHODS, Plan, Unit, plan
+from modelpred.check.project import FEWER, LEAST_ROWS, share_in_time
 from modelpred.params import Params
 from modelpred.refits import Retraining
 from modelpred.studies import STUDIES
@@ -54,6 +55,31 @@ def test_plans_are_valid_and_within_the_time_or_minimal(seconds_each, rows, minu
     # A study may take twice its share before it is left out.
     assert found.total <= 1.5 * limit
     assert found.total == pytest.approx(sum(found.seconds.values()))
+
+
+@given(
+    points=st.integers(300, 100_000),
+    available=st.floats(1e6, 1e12),
+    minutes=st.floats(0.5, 20),
+    power=st.floats(0, 2),
+)
+def test_the_share_of_rows_is_the_largest_step_that_fits_time_and_memory(
+    points, available, minutes, power
+):
+    def planned(rows, _):
+        return Plan({}, (), {"all": 1e-3 * rows**power}, 1, disk=0.0, memory=1e5 * rows)
+
+    def fits(share):
+        found = planned(round(share * points), 1)
+        return found.total <= 60 * minutes and found.memory <= available
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("modelpred.check.project.available_memory", lambda: int(available))
+        share = share_in_time(planned, points=points, tests=points // 4, seconds=60 * minutes)
+    steps = [FEWER**step for step in range(60) if step == 0 or FEWER**step * points >= LEAST_ROWS]
+    assert any(share == pytest.approx(step) for step in steps)
+    assert not any(fits(step) for step in steps if step > share * 1.01)
+    assert fits(share) or share == pytest.approx(steps[-1])
 
 
 @settings(max_examples=50, deadline=None)

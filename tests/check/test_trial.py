@@ -22,9 +22,9 @@ from modelpred.check.estimate import (
     scaled,
     usual_subsets,
 )
-from modelpred.check.samples import some_rows
 from modelpred.check.trial import BLOCK, FIRST, speeds
 from modelpred.dataset import prepare_table
+from modelpred.dataset.samples import some_rows
 from modelpred.subsets import ROLES, SubsetsConfig, blocks, draw_subsets
 
 NOTHING = Speeds(

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from modelpred.check.samples import some_rows
 from modelpred.dataset import Dataset, seeded_generator
+from modelpred.dataset.samples import some_rows
 from modelpred.targets import TargetsConfig, points_of, train_targets
 from modelpred.targets.scoring import mean_test_losses
 

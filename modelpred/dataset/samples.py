@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from modelpred.dataset import Dataset, seeded_generator
+from modelpred.dataset.preparation import Dataset
+from modelpred.dataset.seeds import seeded_generator
 
 
 def some_rows(dataset: Dataset, size: int) -> Dataset:
