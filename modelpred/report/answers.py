@@ -28,6 +28,7 @@ from modelpred.wording import counted
 LISTED = 5  # most suspicious rows
 EXTREMES = 3  # rows that help most, and rows that hurt most
 REMOVED = 0.95  # share of rows that is left when the worst go
+FEW = 1e-4  # smaller errors would be written with an exponent
 CERTAIN = 2.0  # standard errors from zero
 
 
@@ -153,8 +154,13 @@ def _extremes(inputs: ReportInputs, table: pl.DataFrame | None, key: str) -> lis
 
 def _value_words(row: dict[str, Any]) -> str:
     error = row.get("standard_error")
-    spread = f" ± {number(error, 2)}" if error else ""
+    spread = f" ± {_decimals(error)}" if error else ""
     return f"{'+' if row['value'] > 0 else ''}{number(row['value'], 2)}{spread}"
+
+
+def _decimals(error: float) -> str:
+    """An error with one or two significant digits, without an exponent."""
+    return number(error, 2) if error >= FEW else f"{error:.{1 - math.floor(math.log10(error))}f}"
 
 
 def _removal(question: str, inputs: ReportInputs, result: StudyResult) -> Answer:
@@ -177,13 +183,17 @@ def _removal(question: str, inputs: ReportInputs, result: StudyResult) -> Answer
     if not random.is_empty():
         row = random.row(0, named=True)
         band = f"{number(row['low'])} to {number(row['high'])}"
-        items.append(Item("Without as many random rows", f"{number(row['loss'])} ({band})"))
+        items.append(
+            Item("Without as many random rows", f"{_loss(inputs)} {number(row['loss'])} ({band})")
+        )
     methods = result.metrics["methods"]
     best = methods.get("greedy") or methods.get("shapley")
     if best is not None and best["loss"] is not None:
         share = percent(result.metrics["share"], 2)
         accuracy = "" if best["accuracy"] is None else f", {percent(best['accuracy'])} right"
-        items.append(Item(f"With the best {share} only", f"{number(best['loss'])}{accuracy}"))
+        items.append(
+            Item(f"With the best {share} only", f"{_loss(inputs)} {number(best['loss'])}{accuracy}")
+        )
     note = (
         f"Values were computed on {count(result.metrics['validation_rows'])} test rows, and the models were "
         f"scored on {count(result.metrics['test_rows'])} others. With all rows, the 95% interval over "

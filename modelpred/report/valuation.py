@@ -80,16 +80,17 @@ def _groups(inputs: ReportInputs, result: StudyResult) -> list[Table]:
     if "groups" not in result.tables:
         return []
     rows = result.tables["groups"].sort("rank").head(4 * inputs.config.rows)
+    exact = rows["true_value"].null_count() < rows.height
     body = [
         [
             Cell(plain(row["group"])),
             Cell(plain(row["rows"])),
             _value_cell(row["value"], row["standard_error"]),
-            _value_cell(row["true_value"], row["true_standard_error"]),
+            *([_value_cell(row["true_value"], row["true_standard_error"])] if exact else []),
         ]
         for row in rows.iter_rows(named=True)
     ]
-    heads = ("Group", "Rows", "Value", "Exact value")
+    heads = ("Group", "Rows", "Value", *(["Exact value"] if exact else []))
     return [
         Table(
             "Values of groups of rows",
@@ -174,23 +175,24 @@ def _methods(result: StudyResult) -> list[Table]:
 
 
 def value_table(inputs: ReportInputs, values: pl.DataFrame, caption: str) -> Table:
-    """Rows with their label, value, exact value and most unusual cells."""
+    """Rows with their label, value, exact value if any is known, and most unusual cells."""
     rows = row_cells(inputs, values["row_id"].to_list())
+    exact = values["true_value"].null_count() < values.height
     body: list[list[Cell]] = []
     for row, (name, label, cells) in zip(values.iter_rows(named=True), rows, strict=True):
         value = _value_cell(row["value"], row["standard_error"])
-        true = _value_cell(row["true_value"], row["true_standard_error"])
-        body.append([name, label, value, true, cells])
+        true = [_value_cell(row["true_value"], row["true_standard_error"])] if exact else []
+        body.append([name, label, value, *true, cells])
     heads = (
         "Row",
         inputs.dataset.label_name,
         "Value",
-        "Exact value",
+        *(["Exact value"] if exact else []),
         "Unusual cells",
     )
     return Table(
         caption,
-        [Column(head, numeric=head in heads[2:4]) for head in heads],
+        [Column(head, numeric=head in heads[2:-1]) for head in heads],
         body,
         stacked=True,
         note="± one standard error over random permutations.",
