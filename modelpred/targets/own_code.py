@@ -10,6 +10,7 @@ files beside it that it imports, so that no other code passes for it, and shards
 import ast
 import hashlib
 import importlib
+import json
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -65,7 +66,7 @@ def imported_target(path: str, settings: Mapping[str, Any]) -> TorchTarget:
         raise InvalidInput(f"{path} does not take these settings ({error})") from error
     if not isinstance(own, TorchTarget):
         raise InvalidInput(f"{path}() gives {type(own).__name__}; expected a TorchTarget")
-    return own.of_code(path, code, options=tuple(sorted(options.items())))
+    return own.of_code(path, code, options=json.dumps(options, sort_keys=True))
 
 
 def defining_files(path: str) -> list[Path]:

@@ -12,6 +12,7 @@ The functions here compute in the precision of the parameters that they are give
 
 import dataclasses
 import functools
+import json
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, final
 
@@ -81,7 +82,8 @@ class TorchTarget(TargetModel):
         labels: classes, numbers, or auto: numbers for mse, classes for other losses.
         path: where the target stands, as in params.yaml: mypackage.nets:target.
         code: SHA-256 of the file of `path` and of those that it imports.
-        options: arguments of the function at `path` that made the target; None if a target stands there.
+        options: arguments of the function at `path` that made the target, as JSON; None if a target
+            stands there.
 
     Raises:
         InvalidInput: a value out of range.
@@ -101,7 +103,7 @@ class TorchTarget(TargetModel):
     labels: str = "auto"
     path: str | None = None
     code: str = ""
-    options: tuple[tuple[str, Any], ...] | None = None
+    options: str | None = None
 
     positional: ClassVar[bool] = True
     predictable: ClassVar[bool] = False
@@ -153,12 +155,10 @@ class TorchTarget(TargetModel):
         """JSON-able settings; of a target with a path they rebuild it, and `code` guards that."""
         found = {name: getattr(self, name) for name in SETTINGS}
         if self.options is not None:
-            found = dict(self.options)
+            found = json.loads(self.options)
         return {**found, "code": self.code} if self.path else found
 
-    def of_code(
-        self, path: str, code: str, *, options: tuple[tuple[str, Any], ...] | None
-    ) -> "TorchTarget":
+    def of_code(self, path: str, code: str, *, options: str | None) -> "TorchTarget":
         """The target as the one that stands at an import path (own_code.py)."""
         return dataclasses.replace(self, path=path, code=code, options=options)
 
