@@ -14,6 +14,9 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 CONSTRAINTS ?= constraints.txt
 INSTALL = pip install --quiet $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS),--upgrade --upgrade-strategy eager) --editable
 
+# Neighbours stay on one worker, where they share the fixtures of their module.
+PYTEST = OMP_NUM_THREADS=1 pytest --numprocesses auto --dist worksteal
+
 .PHONY: run test test-slow test-oldest test-newest docs dist sanitize aarch64
 .DEFAULT_GOAL := run
 
@@ -25,10 +28,10 @@ test: .venv/installed-dev
 	ruff check
 	lint-imports
 	pyright
-	OMP_NUM_THREADS=1 pytest --numprocesses auto
+	$(PYTEST)
 
 test-slow: .venv/installed-dev
-	OMP_NUM_THREADS=1 pytest --numprocesses auto -m slow
+	$(PYTEST) -m slow
 
 test-oldest: .venv/bin/pip
 	python tests/oldest.py > .venv/oldest.txt

@@ -5,6 +5,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 # Set before prefect or mlflow is imported, as flows/ does for the stages.
 _PLACE = Path(tempfile.mkdtemp(prefix="modelpred-tests-"))
@@ -12,6 +13,10 @@ os.environ.pop("PREFECT_API_URL", None)
 os.environ["PREFECT_HOME"] = str(_PLACE / "prefect")
 os.environ["MPLCONFIGDIR"] = str(_PLACE / "matplotlib")
 os.environ["DO_NOT_TRACK"] = "true"
+
+# A deadline in seconds fails on a busy machine.
+settings.register_profile("tests", deadline=None)
+settings.load_profile("tests")
 
 
 @pytest.fixture(scope="session")

@@ -160,6 +160,7 @@ ALLOWED = {
     "modelpred/dataset": "tables of users, and those that are installed",
     "modelpred/report/page.py": "its installed template and styles",
     "modelpred/targets/shards.py": "hashes of shards are in the manifest",
+    "modelpred/targets/own_code.py": "code of the user, of which it makes a digest",
     "modelpred/targets/remote.py": "folders that are named by their digest",
     "modelpred/targets/worker.py": "messages of a process that it started",
     "modelpred/targets/compiled/kernels.py": "installed sources",
