@@ -6,7 +6,7 @@ The estimators are those of the studies (semivalues.py, selection.py).
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, cast, final, get_args
+from typing import Any, cast, get_args
 
 import numpy as np
 import polars as pl
@@ -43,31 +43,6 @@ STRIDE = 8  # one in this many of the remaining rows is removed before they are 
 Groups = Sequence[Any] | NDArray[Any] | pl.Series
 
 
-@final
-class RowValues(pl.DataFrame):
-    """A polars table of values, with how far its ranking would repeat.
-
-    Tables that are made of it (sorted, filtered) no longer know.
-
-    Attributes:
-        reliability: expected correlation with a second, independent estimate; nan if unknown.
-        sampler: how subsets were drawn; None if all were enumerated.
-        models: number of models behind the values.
-    """
-
-    reliability: float = float("nan")
-    sampler: str | None = None
-    models: int = 0
-
-    @classmethod
-    def of(cls, table: pl.DataFrame, values: Values) -> "RowValues":
-        """The table with the properties of its values."""
-        found = cls(table)
-        found.reliability = values.reliability
-        found.sampler, found.models = values.sampler, values.evaluations
-        return found
-
-
 def estimated_values(
     context: StudyContext,
     *,
@@ -75,8 +50,8 @@ def estimated_values(
     utility: str | Scoring,
     seed: Number,
     settings: dict[str, Any],
-) -> RowValues:
-    """Return value, standard error and rank of every row, or of every group of rows.
+) -> tuple[pl.DataFrame, Values]:
+    """Return value, standard error and rank of every row or group of rows, and the estimate behind them.
 
     Args:
         context: the fit, its subject, and the rows to score on.
@@ -112,7 +87,7 @@ def estimated_values(
         values = _corrected(values, game, exact, config, context)
     table = value_table(players, values).select(*players.columns, "value", "standard_error", "rank")
     _report_reliability(values, players=players.height, rows=context.pool)
-    return RowValues.of(table, values)
+    return table, values
 
 
 def _report_reliability(values: Values, *, players: int, rows: int) -> None:

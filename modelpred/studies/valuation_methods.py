@@ -28,6 +28,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Float64
+from torch import Tensor
 
 from modelpred.memory import require_memory
 from modelpred.metrics import Vector
@@ -51,6 +53,7 @@ from modelpred.targets.points import Points
 
 NEIGHBOURS = 5
 FOLDS = 10
+DISTANCES = 2**22  # of pairs of a test row and a training row that are formed at once
 # Methods that use the study's subject.
 OURS = ("shapley", "banzhaf", "leave_one_out", "held_out_confidence")
 
@@ -142,6 +145,17 @@ def _timed(name: str, values_of: Callable[[], Vector]) -> dict[str, MethodValues
 def knn_shapley(points: Points, test_points: Points, *, neighbours: int = NEIGHBOURS) -> Vector:
     """Return the kNN-Shapley value of every point."""
     count = len(points.labels)
+    total = torch.zeros(count, dtype=torch.float64)
+    for rows in torch.arange(len(test_points.labels)).split(max(1, DISTANCES // count)):
+        total += _knn_shapley_sums(points, test_points.take(rows), neighbours=neighbours)
+    return (total / len(test_points.labels)).numpy()
+
+
+def _knn_shapley_sums(
+    points: Points, test_points: Points, *, neighbours: int
+) -> Float64[Tensor, " points"]:
+    """Sums over the test rows of the value of every point."""
+    count = len(points.labels)
     order = torch.cdist(test_points.features, points.features).argsort(dim=1, stable=True)
     agrees = (points.labels[order] == test_points.labels[:, None]).double()
     rank = torch.arange(1, count, dtype=torch.float64)
@@ -150,7 +164,7 @@ def knn_shapley(points: Points, test_points: Points, *, neighbours: int = NEIGHB
     last = agrees[:, -1:] / max(neighbours, count)
     sorted_values = torch.cat([steps, last], dim=1).flip(1).cumsum(1).flip(1)
     values = torch.empty_like(sorted_values).scatter_(1, order, sorted_values)
-    return values.mean(dim=0).numpy()
+    return values.sum(dim=0)
 
 
 def _self_confidence(context: StudyContext) -> Vector:

@@ -62,6 +62,14 @@ def test_values_of_every_family(family, request):
     assert (table["standard_error"] > 0).all()
 
 
+def test_values_know_how_they_were_estimated(logistic):
+    table = logistic.values(*held_out(), permutations=4)
+    noise = (table["standard_error"] ** 2).mean()
+    assert table.reliability == pytest.approx(1 - noise / table["value"].var(ddof=0))
+    assert table.sampler == "stratified"
+    assert table.models >= 2 * ROWS
+
+
 def test_values_add_up_and_a_seed_decides_them(logistic):
     table = logistic.values(*held_out(), permutations=4)
     game = mean_loss_game(logistic, refine=1)

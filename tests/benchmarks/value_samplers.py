@@ -3,7 +3,7 @@
 Labels of 40 normal features are drawn from a logistic model; the utility is the loss of 1,000 test rows. The reference
 are Shapley values by another seed: of 300 rows, stratified permutations with retrained models; of more, the sampler
 `gains` with four times the models. `Ceiling` is the most that any method can expect to agree with it. Every sampler
-has the processor time that `gains` takes, or the fewest permutations that it can draw, if these take less than
+has about a quarter to all of the processor time that `gains` takes, or the fewest permutations that it can draw, if these take less than
 `MOST_SECONDS`; else its figure is the time that they would take. The rival's permutations are those of DataShapley and
 pyDVL without truncation: scikit-learn fits a model for each row and permutation. That time is the fit at half of
 the rows times their number.
@@ -97,7 +97,8 @@ def compared(of: Table, models: int) -> Iterator[Figure]:
 
 def judged(name: str, found: Values, reference: Values, seconds: float) -> Iterator[Figure]:
     yield number(f"{name}, processor", seconds, "s")
-    yield number(f"{name}, reliability", found.reliability, "reliability")
+    if np.isfinite(found.reliability):  # of two rounds or more
+        yield number(f"{name}, reliability", found.reliability, "reliability")
     yield agreement(name, found.values, reference)
 
 

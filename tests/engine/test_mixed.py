@@ -80,11 +80,11 @@ def test_corrected_values_agree_with_exact_ones_within_their_standard_errors(mp)
     settings = {"semivalue": "shapley", "permutations": 120}
     options = {"groups": None, "utility": "loss", "settings": settings}
     with mixed_context(mp, least=8.0) as context:
-        mixed = estimated_values(context, seed=1, **options)
+        mixed, _ = estimated_values(context, seed=1, **options)
     points = mp._ready.scored_points
     exact_choice = EngineChoice("exact", models=1)
     with context_of(mp._ready, points, choice=exact_choice, scored=(points,)) as context:
-        exact = estimated_values(context, seed=2, **options)
+        exact, _ = estimated_values(context, seed=2, **options)
     error = np.hypot(mixed["standard_error"].to_numpy(), exact["standard_error"].to_numpy())
     off = (mixed["value"].to_numpy() - exact["value"].to_numpy()) / error
     # 40 numbers of about unit variance: their mean square is above 3 once in millions of draws,

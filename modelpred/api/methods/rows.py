@@ -105,7 +105,7 @@ class RowMethods(FitState):
         with self._context(
             test, engine, models=models, checked=checked, refine=refine, own=False
         ) as (context, _):
-            found = estimated_values(
+            found, values = estimated_values(
                 context,
                 groups=groups,
                 utility=utility,
@@ -114,7 +114,7 @@ class RowMethods(FitState):
             )
         if groups is not None and with_cells:
             raise InvalidInput("a group has no cells of its own; leave out with_cells")
-        return ValueTable(self._with_cells(found, with_cells))
+        return ValueTable.of(self._with_cells(found, with_cells), values)
 
     def removal_curve(
         self,
