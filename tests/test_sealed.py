@@ -161,6 +161,7 @@ ALLOWED = {
     "modelpred/report/page.py": "its installed template and styles",
     "modelpred/targets/shards.py": "hashes of shards are in the manifest",
     "modelpred/targets/own_code.py": "code of the user, of which it makes a digest",
+    "modelpred/targets/torch_target.py": "its own settings, which are JSON",
     "modelpred/targets/remote.py": "folders that are named by their digest",
     "modelpred/targets/worker.py": "messages of a process that it started",
     "modelpred/targets/compiled/kernels.py": "installed sources",
