@@ -96,11 +96,9 @@ def context(progress: Report, *, tolerance: float, artifacts: Path = ARTIFACTS) 
         artifacts / PREDICTOR.name / RIVALS_FILE, model, points, tolerance=tolerance
     )
     return StudyContext(
-        model=model,
-        points=points,
+        truth=Retraining(model, points, tolerance=tolerance),
         test_points=points_of(dataset.test_features, dataset.test_labels, len(dataset.classes)),
         refits={"predictor": predictor, **cheap.refits},
-        truth=Retraining(model, points, tolerance=tolerance),
         row_ids=dataset.row_ids,
         rows=dataset.rows,
         mislabelled=dataset.mislabelled,

@@ -1,7 +1,6 @@
 """YAML is read as DVC's own parser reads it; whatever else is in a file is one line."""
 
 import io
-import os
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from flows.artifacts import locked_stages
 from modelpred.errors import InvalidInput
 from modelpred.params import read_params
 from modelpred.yaml_files import parse_yaml, read_yaml
+from tests.odd_files import make_odd
 
 texts = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=12) | st.sampled_from(
     ["1e-6", "yes", "no", "0x1f", "0o7", "1_000", "2024-01-01", "null", "~", "true", ".inf", "<<"]
@@ -102,13 +102,8 @@ def test_every_file_of_ours_says_so(tmp_path_factory, content):
 @pytest.mark.parametrize("kind", ["missing", "folder", "pipe", "loop", "large"])
 def test_what_is_no_ordinary_file_is_one_line(tmp_path: Path, kind):
     path = tmp_path / "params.yaml"
-    if kind == "folder":
-        path.mkdir()
-    elif kind == "pipe":
-        os.mkfifo(path)
-    elif kind == "loop":
-        path.symlink_to(path)
-    elif kind == "large":
+    make_odd(path, kind)
+    if kind == "large":
         path.write_bytes(b"a: 1\n" * 300_000)
     with pytest.raises(InvalidInput, match=r"params\.yaml [^\n]*; restore it") as caught:
         read_yaml(path, again="restore it")

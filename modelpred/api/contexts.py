@@ -41,11 +41,9 @@ def context_of(
     if not choice.exact:
         subject = fitted.engine.refit(choice, progress=progress)
     context = StudyContext(
-        model,
-        problem.points,
+        truth,
         test_points,
         {subject.name: subject},
-        truth,
         problem.row_ids,
         progress=progress,
         feature_names=fitted.dataset.feature_names,

@@ -26,7 +26,6 @@ from modelpred.api.methods.rows import RowMethods
 from modelpred.api.runs import is_run, read_run
 from modelpred.api.settings import (
     AUTO,
-    FitSettings,
     fit_settings,
     subsets_argument,
 )
@@ -126,7 +125,7 @@ class ModelPred(FullModelMethods, EditMethods, RowMethods, PredictionMethods, Qu
         self.progress = progress
         self.settings = settings
         self._others = scaling, predictor  # `scaling` and `predictor` are what was fitted
-        self._settings = self._checked()
+        self._settings = fit_settings(**self.get_params(deep=False))
 
     @classmethod
     def from_torch(
@@ -172,21 +171,6 @@ class ModelPred(FullModelMethods, EditMethods, RowMethods, PredictionMethods, Qu
             device=device,
         )
         return cls(head, **arguments)
-
-    def _checked(self) -> FitSettings:
-        """The arguments as a fit uses them; InvalidInput where they cannot be used."""
-        scaling, predictor = self._others
-        return fit_settings(
-            self.target,
-            subsets=self.subsets,
-            scaling=scaling,
-            tolerance=self.tolerance,
-            seed=self.seed,
-            predictor=predictor,
-            accuracy=self.accuracy,
-            progress=self.progress,
-            settings=self.settings,
-        )
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:  # noqa: FBT001, FBT002 - scikit-learn's
         """The arguments of the constructor; with `deep` those of an estimator as `target__C`."""
@@ -253,7 +237,7 @@ class ModelPred(FullModelMethods, EditMethods, RowMethods, PredictionMethods, Qu
         Raises:
             InvalidInput: tables or labels that cannot be used; the message says why.
         """
-        self._settings = self._checked()
+        self._settings = fit_settings(**self.get_params(deep=False))
         if is_frame(X):
             require_same_rows(X, y, what="y", of="X")
             ids = row_names(X, what="X") if ids is None else ids

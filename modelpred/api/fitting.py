@@ -146,16 +146,16 @@ def _family(
     adapted = reading.adapted
     if adapted is None:
         assert isinstance(settings.target, str)
-        family, own = family_of(settings.target, reading.labels), settings.family
+        family, own = family_of(settings.target, reading.labels), settings.settings
     elif isinstance(adapted, AdaptedTarget):
         adapted.given.parameter_count(points.features.shape[1], points.classes)
-        return adapted.given, float(settings.family["tolerance"])
+        return adapted.given, float(settings.settings["tolerance"])
     elif isinstance(adapted.target, Boxed):
         test = Points(dataset.test_features, dataset.test_labels, points.classes)
         model = adapted.target.family(reading.labels.names, points, test)
-        return model, float(settings.family["tolerance"])
+        return model, float(settings.settings["tolerance"])
     else:
-        family, own = adapted.mapped.family, {**settings.family, **adapted.mapped.settings}
+        family, own = adapted.mapped.family, {**settings.settings, **adapted.mapped.settings}
     config = targets_config(family, own, settings.seed)
     if settings.chooses_c:
         config = _with_chosen_c(config, dataset, points)

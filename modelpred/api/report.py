@@ -69,11 +69,9 @@ def report_of(
     """
     problem, dataset, prepared = fitted.problem, fitted.dataset, fitted.engine.prepared()
     context = StudyContext(
-        problem.model,
-        problem.points,
+        problem.truth,
         test_points,
         {"predictor": prepared.predictor, **others},
-        problem.truth,
         problem.row_ids,
         rows=dataset.rows,
         progress=progress,

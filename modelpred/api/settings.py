@@ -55,7 +55,7 @@ class FitSettings:
 
     Attributes:
         target: the name of a family, or an estimator.
-        family: settings of the family, with the tolerance; checked against the family of an
+        settings: of the family, with the tolerance; checked against the family of an
             estimator when the fit knows it.
         scaling: of a family by name.
         seed: of subsets and trainings.
@@ -67,7 +67,7 @@ class FitSettings:
     """
 
     target: str | Estimator
-    family: dict[str, Any]
+    settings: dict[str, Any]
     scaling: ScalingName
     seed: int
     subsets: SubsetsConfig
@@ -83,18 +83,9 @@ class FitSettings:
 
     def asked(self) -> Asked:
         """The same with an estimator as the name of its class, to be written to a file."""
-        target = self.target
-        return Asked(
-            target=target if isinstance(target, str) else type(target).__name__,
-            settings=self.family,
-            scaling=self.scaling,
-            seed=self.seed,
-            subsets=self.subsets,
-            predictor=self.predictor,
-            progress=self.progress,
-            automatic=self.automatic,
-            accuracy=self.accuracy,
-        )
+        name = self.target if isinstance(self.target, str) else type(self.target).__name__
+        arguments: dict[str, Any] = {**vars(self), "target": name}
+        return Asked(**arguments)
 
 
 def fit_settings(
@@ -107,7 +98,7 @@ def fit_settings(
     predictor: PredictorConfig | None,
     accuracy: Number,
     progress: bool,
-    settings: dict[str, Number | str],
+    **settings: Number | str,
 ) -> FitSettings:
     """Return the checked arguments of a ModelPred.
 
@@ -119,7 +110,7 @@ def fit_settings(
     checked_seed = seed_number(seed)
     fit = FitSettings(
         target=target,
-        family=family,
+        settings=family,
         scaling=SCALINGS[scaling or "standardise"],
         seed=checked_seed,
         subsets=subsets_config(subsets, checked_seed),

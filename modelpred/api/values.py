@@ -250,11 +250,9 @@ def _with_rows(context: StudyContext, groups: Groups) -> StudyContext:
         raise InvalidInput(f"{len(names)} groups for {context.pool} rows; pass one a row")
     column = pl.Series("groups", [None if name is None else str(name) for name in names])
     return StudyContext(
-        context.model,
-        context.points,
+        context.truth,
         context.test_points,
         context.refits,
-        context.truth,
         context.row_ids,
         progress=context.progress,
         rows=column.to_frame(),
@@ -301,8 +299,8 @@ def _gains(context: StudyContext, selected: Tensor, members: Tensor) -> NDArray[
         game = game_of(context.refits[context.subject], context)
         everyone = torch.arange(context.pool)
     else:
-        few = replace(context, points=context.points.take(members))
-        game = game_of(context.truth.for_points(few.points), few)
+        few = replace(context, truth=context.truth.for_points(context.points.take(members)))
+        game = game_of(few.truth, few)
         selected, everyone = selected[members], torch.arange(len(members))
         members = everyone
     utilities = torch.cat(

@@ -24,7 +24,7 @@ from typing import Any, ClassVar, final
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Num
+from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import logsigmoid
@@ -35,6 +35,7 @@ from modelpred.estimators.mapping import Estimator
 from modelpred.estimators.subset_fits import Job, Kind, SubsetFits
 from modelpred.targets.model import TargetModel, true_class_margins
 from modelpred.targets.points import Points
+from modelpred.targets.shapes import Labels, PerPoint, Scores
 from modelpred.targets.solving import Solution, Solver
 from modelpred.targets.threads import thread_count
 
@@ -120,7 +121,7 @@ class BlackBox(TargetModel, ABC):
         self,
         parameters: Float[Tensor, "subsets parameters"],
         features: Float[Tensor, "points features"],
-    ) -> Float[Tensor, "subsets points outputs"]:
+    ) -> Scores:
         """Answers of each subset's model; training again for rows that are not among the scored ones."""
         assert parameters.shape[1] == self.parameter_count(1, 0), "parameters of another pool"
         positions = _positions(features)
@@ -162,7 +163,7 @@ class BlackBox(TargetModel, ABC):
     def objective(
         self,
         parameters: Float[Tensor, "subsets parameters"],
-        weights: Float[Tensor, "subsets points"],  # noqa: ARG002 - shared signature
+        weights: PerPoint,  # noqa: ARG002 - shared signature
         points: Points,  # noqa: ARG002 - shared signature
     ) -> Float[Tensor, " subsets"]:
         """Not known: nan."""
@@ -171,7 +172,7 @@ class BlackBox(TargetModel, ABC):
     def gradient(
         self,
         parameters: Float[Tensor, "subsets parameters"],
-        weights: Float[Tensor, "subsets points"],  # noqa: ARG002 - shared signature
+        weights: PerPoint,  # noqa: ARG002 - shared signature
         points: Points,  # noqa: ARG002 - shared signature
     ) -> Float[Tensor, "subsets parameters"]:
         """Not known: nan."""
@@ -223,9 +224,7 @@ class ProbabilityBox(BlackBox):
     regression: ClassVar[bool] = False
     probabilistic: ClassVar[bool] = True
 
-    def losses(
-        self, scores: Float[Tensor, "subsets points outputs"], labels: Num[Tensor, " points"]
-    ) -> Float[Tensor, "subsets points"]:
+    def losses(self, scores: Scores, labels: Labels) -> PerPoint:
         """-log p of the label, p at least 1/1000."""
         if scores.shape[2] == 1:
             own = logsigmoid(scores[..., 0] * (labels * 2 - 1))
@@ -243,9 +242,7 @@ class ScoreBox(BlackBox):
     regression: ClassVar[bool] = False
     probabilistic: ClassVar[bool] = False
 
-    def losses(
-        self, scores: Float[Tensor, "subsets points outputs"], labels: Num[Tensor, " points"]
-    ) -> Float[Tensor, "subsets points"]:
+    def losses(self, scores: Scores, labels: Labels) -> PerPoint:
         """The hinge loss: 0 from a margin of 1."""
         if scores.shape[2] == 1:
             margins = scores[..., 0] * (labels * 2 - 1)
@@ -255,7 +252,7 @@ class ScoreBox(BlackBox):
 
     def probabilities(
         self,
-        scores: Float[Tensor, "subsets points outputs"],  # noqa: ARG002 - shared signature
+        scores: Scores,  # noqa: ARG002 - shared signature
     ) -> Float[Tensor, "subsets points classes"]:
         """None.
 
@@ -276,9 +273,7 @@ class NumberBox(BlackBox):
     regression: ClassVar[bool] = True
     probabilistic: ClassVar[bool] = False
 
-    def losses(
-        self, scores: Float[Tensor, "subsets points outputs"], labels: Num[Tensor, " points"]
-    ) -> Float[Tensor, "subsets points"]:
+    def losses(self, scores: Scores, labels: Labels) -> PerPoint:
         """Half of the squared residual."""
         return (labels - scores[..., 0]).square() / 2
 

@@ -119,7 +119,6 @@ def with_candidates(config: EditsConfig, context: StudyContext) -> StudyContext 
     }
     return replace(
         context,
-        points=longer,
         test_points=Points(test.features[count:], test.labels[count:], test.classes),
         refits=refits,
         truth=context.truth.for_points(longer),

@@ -99,11 +99,9 @@ class StudyContext:
     """The input of a study.
 
     Attributes:
-        model: the family of the target models.
-        points: the training points that weights refer to.
+        truth: exact retraining of the target family on the training points.
         test_points: the rows on which models are scored.
         refits: the fitted predictor and the other methods, by name.
-        truth: exact retraining.
         row_ids: id of each training point.
         seed: combined with the study's own seed in every draw.
         progress: called with (done, total, what).
@@ -118,11 +116,9 @@ class StudyContext:
         failures: counts of failed models, shared by copies of the context.
     """
 
-    model: TargetModel
-    points: Points
+    truth: Retraining
     test_points: Points
     refits: Mapping[str, Refit]
-    truth: Retraining
     row_ids: tuple[str, ...]
     seed: int = 0
     progress: Progress = silent
@@ -139,6 +135,16 @@ class StudyContext:
     def subject(self) -> str:
         """Name of the refit that the study evaluates: the predictor unless named, or the first refit."""
         return self.answered_by if self.answered_by in self.refits else next(iter(self.refits))
+
+    @property
+    def model(self) -> TargetModel:
+        """The family of the target models."""
+        return self.truth.model
+
+    @property
+    def points(self) -> Points:
+        """The training points that weights refer to."""
+        return self.truth.points
 
     @property
     def pool(self) -> int:

@@ -79,7 +79,7 @@ class TargetModel(ABC):
         """The family, if it is trained in a fixed number of steps."""
         return None
 
-    def for_rows(self, points: Points, *scored: Points) -> "TargetModel":  # noqa: ARG002 - shared signature
+    def for_rows(self, points: Points, *scored: Points) -> "TargetModel":
         """The family as studies use it that train on these points and score models on the others.
 
         The family itself, unless its models are only known by their outputs for rows.
@@ -203,7 +203,7 @@ class TargetModel(ABC):
         size = self.parameter_count(features, counts.shape[1] if counts.shape[1] > 1 else 0)
         return counts.new_zeros(len(counts), size)
 
-    def representative(self, parameters: Parameters, features: int) -> Parameters:  # noqa: ARG002 - shared signature
+    def representative(self, parameters: Parameters, features: int) -> Parameters:
         """Of all parameters that make the same model, those that training returns."""
         return parameters
 
@@ -280,10 +280,7 @@ class ConvexFamily(TargetModel):
         return self
 
     def inverse_hessians(
-        self,
-        parameters: Parameters,  # noqa: ARG002 - shared signature
-        weights: Weights,  # noqa: ARG002 - shared signature
-        points: Points,  # noqa: ARG002 - shared signature
+        self, parameters: Parameters, weights: Weights, points: Points
     ) -> Float[Tensor, "subsets parameters parameters"] | None:
         """Inverse second derivative of each subset's `objective`, nan if there is none.
 
@@ -292,11 +289,7 @@ class ConvexFamily(TargetModel):
         return None
 
     def best_lengths(
-        self,
-        parameters: Parameters,  # noqa: ARG002 - shared signature
-        weights: Weights,  # noqa: ARG002 - shared signature
-        points: Points,  # noqa: ARG002 - shared signature
-        directions: Parameters,  # noqa: ARG002 - shared signature
+        self, parameters: Parameters, weights: Weights, points: Points, directions: Parameters
     ) -> Float[Tensor, " subsets"] | None:
         """About the multiple of each direction that makes `objective` least.
 
@@ -305,10 +298,7 @@ class ConvexFamily(TargetModel):
         return None
 
     def distance_bound(
-        self,
-        parameters: Parameters,  # noqa: ARG002 - shared signature
-        weights: Weights,  # noqa: ARG002 - shared signature
-        points: Points,  # noqa: ARG002 - shared signature
+        self, parameters: Parameters, weights: Weights, points: Points
     ) -> Float[Tensor, " subsets"] | None:
         """Upper bound on the distance to the optimum, without training (float64).
 

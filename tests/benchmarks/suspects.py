@@ -82,7 +82,7 @@ def context_of(points: Points) -> StudyContext:
     model = target_model("logistic")
     truth = Retraining(model, points)
     ids = tuple(map(str, range(len(points.labels))))
-    return StudyContext(model, points, points, {truth.name: truth}, truth, ids)
+    return StudyContext(truth, points, {truth.name: truth}, ids)
 
 
 def ours(points: Points, *, forest: bool) -> tuple[Scores, float, float, float]:

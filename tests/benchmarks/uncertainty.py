@@ -97,11 +97,9 @@ def context_of(source: str) -> StudyContext:
         rivals.append(NewtonStep(model, points, full))
     print(f"{source}: fitted in {time.perf_counter() - began:.0f} s", flush=True)
     return StudyContext(
-        model,
-        points,
+        truth,
         points_of(data.test_features, data.test_labels, len(data.classes)),
         {"predictor": predictor, **{rival.name: rival for rival in rivals}},
-        truth,
         data.row_ids,
     )
 

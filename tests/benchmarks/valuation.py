@@ -126,11 +126,9 @@ def made(pool: Pool, *, with_rivals: bool = True) -> Made:
     seconds = time.perf_counter() - began
     others = rivals(model, points, *fit) if with_rivals else {}
     context = StudyContext(
-        model,
-        points,
+        Retraining(model, points),
         points_of(data.test_features, data.test_labels, len(data.classes)),
         {"predictor": predictor, **others},
-        Retraining(model, points),
         data.row_ids,
         seed=pool.seed,
         rows=data.rows,

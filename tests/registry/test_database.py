@@ -1,6 +1,5 @@
 """A damaged or foreign mlflow.db gives one line of error; damage that SQLite cannot see is read as data."""
 
-import os
 import shutil
 import sqlite3
 from contextlib import closing
@@ -14,6 +13,7 @@ from typer.testing import CliRunner
 from modelpred.cli import app
 from modelpred.errors import InvalidInput
 from modelpred.registry import list_versions, tracking_uri
+from tests.odd_files import make_odd
 
 REBUILD = "move it away and run python -m flows.publish, which rebuilds the registry"
 
@@ -70,15 +70,10 @@ def test_any_damage_is_the_versions_or_one_line(tmp_path_factory, database, kind
 @pytest.mark.parametrize("kind", ["folder", "pipe", "loop", "text", "newer", "tables"])
 def test_what_is_no_database_of_this_mlflow_is_one_line(tmp_path, database, kind):
     path = tmp_path / "mlflow.db"
-    if kind == "folder":
-        path.mkdir()
-    elif kind == "pipe":
-        os.mkfifo(path)
-    elif kind == "loop":
-        path.symlink_to(path)
-    elif kind == "text":
+    make_odd(path, kind)
+    if kind == "text":
         path.write_text("no database at all")
-    else:
+    elif kind in ("newer", "tables"):
         shutil.copy(database, path)
         with closing(sqlite3.connect(path)) as connection:
             connection.execute(

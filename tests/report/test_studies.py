@@ -32,11 +32,9 @@ def inputs_of(example, family, source):
     truth = Retraining(model, points, tolerance=1e-9)
     full = truth(torch.ones(1, len(dataset.row_ids)))[0]
     context = StudyContext(
-        model,
-        points,
+        truth,
         points_of(dataset.test_features, dataset.test_labels, classes),
         {"predictor": truth, "influence": Influence(model, points, full)},
-        truth,
         dataset.row_ids,
         feature_names=dataset.feature_names,
         class_names=dataset.classes,

@@ -28,7 +28,7 @@ def make_context(family, *, refits=None, progress=None):
         refits = rivals(model, points, weights, truth(weights))
     row_ids = tuple(f"row-{number}" for number in range(POINTS))
     extra = {} if progress is None else {"progress": progress}
-    return StudyContext(model, points, test_points, refits, truth, row_ids, **extra)
+    return StudyContext(truth, test_points, refits, row_ids, **extra)
 
 
 @pytest.fixture(scope="session", params=sorted(CLASSES))

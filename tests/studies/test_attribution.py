@@ -114,7 +114,7 @@ def test_a_parameter_that_no_row_moves_has_no_correlation(logistic):
     empty[:, 2] = 0
     pool = replace(points, features=empty)
     truth = Retraining(logistic.model, pool, tolerance=1e-9)
-    context = replace(logistic, points=pool, refits={"predictor": truth}, truth=truth)
+    context = replace(logistic, refits={"predictor": truth}, truth=truth)
     table = attribution.run(AttributionConfig(explained=0), context).tables["parameters"]
     assert [value is None for value in table["spearman"]] == [False, False, True, False]
 
@@ -172,7 +172,7 @@ def test_places_have_names(context):
 
 
 def test_parameters_of_a_network_have_numbers(logistic):
-    network = replace(logistic, model=target_model("mlp", hidden=2))
+    network = replace(logistic, truth=Retraining(target_model("mlp", hidden=2), logistic.points))
     assert [place.feature for place in parameter_names(network)][:2] == [
         "parameter 0",
         "parameter 1",

@@ -176,7 +176,7 @@ def test_a_pool_whose_resamples_miss_a_class_is_defined(logistic, monkeypatch):
     labels[first] = 1
     rare = replace(points, labels=labels)
     truth = Retraining(logistic.model, rare, tolerance=1e-9)
-    context = replace(logistic, points=rare, refits={"predictor": truth}, truth=truth)
+    context = replace(logistic, refits={"predictor": truth}, truth=truth)
     weights = resampled(
         resamples=25,
         points=context.pool,

@@ -33,7 +33,7 @@ def context_of(family, *, points, features, seed, test=40):
     model = target_model(family, C=0.5)
     truth = Retraining(model, pool, tolerance=1e-9)
     ids = tuple(map(str, range(points)))
-    return StudyContext(model, pool, tested, {truth.name: truth}, truth, ids)
+    return StudyContext(truth, tested, {truth.name: truth}, ids)
 
 
 def exact_gains(game, weights):

@@ -1,7 +1,6 @@
 """Matrices from outside: the numbers whatever their type, byte order and layout, or one line."""
 
 import io
-import os
 
 import numpy as np
 import polars as pl
@@ -14,6 +13,7 @@ from hypothesis.extra import numpy as st_numpy
 from modelpred.errors import InvalidInput
 from modelpred.studies import lds
 from modelpred.studies.matrix_files import in_rows, read_matrix
+from tests.odd_files import make_odd
 
 kinds = st.sampled_from(
     ["<f2", ">f2", "<f4", ">f4", "<f8", ">f8", "<i2", ">i4", "<i8", ">u2", "u1", "?"]
@@ -137,12 +137,7 @@ def test_whole_numbers_that_turn_into_fractions_late_are_numbers(tmp_path):
 @pytest.mark.parametrize("kind", ["missing", "folder", "pipe", "loop"])
 def test_what_is_no_file_is_one_line(tmp_path, name, kind):
     path = tmp_path / name
-    if kind == "folder":
-        path.mkdir()
-    elif kind == "pipe":
-        os.mkfifo(path)
-    elif kind == "loop":
-        path.symlink_to(path)
+    make_odd(path, kind)
     with pytest.raises(InvalidInput, match=name) as caught:
         read_matrix(path)
     assert "\n" not in str(caught.value)

@@ -129,7 +129,7 @@ def planted(extra_features, extra_labels, *, family="logistic"):
     points = points_of(features, labels, 2)
     truth = Retraining(model, points, tolerance=1e-9)
     ids = tuple(map(str, range(len(labels))))
-    return StudyContext(model, points, points, {"predictor": truth}, truth, ids)
+    return StudyContext(truth, points, {"predictor": truth}, ids)
 
 
 def test_a_row_with_duplicates_is_not_memorized():
@@ -212,9 +212,7 @@ def test_better_refits_agree_better(logistic):
 
 def test_two_subsets_and_one_test_row_are_defined(logistic):
     one = points_of(logistic.test_points.features[:1], logistic.test_points.labels[:1], 2)
-    small = StudyContext(
-        logistic.model, logistic.points, one, logistic.refits, logistic.truth, logistic.row_ids
-    )
+    small = StudyContext(logistic.truth, one, logistic.refits, logistic.row_ids)
     result = memorization.run(MemorizationConfig(subsets=2), small)
     json.dumps(result.metrics, allow_nan=False)
     # A row in both or in neither has no difference; one in each has no spread.

@@ -60,7 +60,9 @@ def test_a_family_without_an_optimum_is_selected_by_its_utility_and_swaps(exact)
     class WithoutOptimum(type(exact.model)):
         optimum = None
 
-    blind = replace(exact, model=WithoutOptimum(**exact.model.settings))
+    blind = replace(
+        exact, truth=type(exact.truth)(WithoutOptimum(**exact.model.settings), exact.points)
+    )
     path = selection.greedy_selections(blind, sizes=[12], quota=no_quota(exact.pool), swaps=3)
     game = game_of(exact.truth, exact)
     greedy = backwards(game, sizes=[12], quota=no_quota(exact.pool))[12]

@@ -89,7 +89,7 @@ def test_a_mislabelled_row_is_worth_little(exact):
     labels[surest] = 1 - labels[surest]
     points = points_of(exact.points.features, labels, 2)
     truth = type(exact.truth)(exact.model, points)
-    context = replace(exact, points=points, truth=truth, refits={"predictor": truth})
+    context = replace(exact, truth=truth, refits={"predictor": truth})
     found = values_by_method(context, permutations=100, generator=np.random.default_rng(0))
     for name in ("shapley", "held_out_confidence", "self_confidence", "leave_one_out"):
         assert found[name].values.argsort().argsort()[surest] < 3, name

@@ -25,6 +25,7 @@ from modelpred.subsets import (
     read_subsets,
     write_subsets,
 )
+from tests.odd_files import flip_bit
 
 LITTLE = {"uniform": 1}
 
@@ -352,9 +353,7 @@ def test_same_subsets_same_bytes(subsets, tmp_path):
 def test_a_flipped_byte_is_found(subsets, tmp_path, place):
     write_subsets(subsets, tmp_path)
     path = tmp_path / "subsets.parquet"
-    content = bytearray(path.read_bytes())
-    content[int(place * len(content))] ^= 1
-    path.write_bytes(content)
+    flip_bit(path, place)
     with pytest.raises(InvalidInput, match=r"subsets\.parquet cannot be used.*run the subsets"):
         read_subsets(tmp_path)
 

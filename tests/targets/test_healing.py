@@ -19,7 +19,6 @@ from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modelpred.dataset import DatasetConfig, prepare, write_dataset
 from modelpred.errors import InvalidInput
 from modelpred.subsets import SubsetsConfig, draw_subsets, write_subsets
 from modelpred.targets import target_model
@@ -27,7 +26,8 @@ from modelpred.targets.entries import ShardStore
 from modelpred.targets.jobs import BlockJob, carry_inputs
 from modelpred.targets.parquet import CorruptShard, parse_shard, shard_bytes
 from modelpred.targets.remote import STALE_SECONDS, UrlStore, fetched
-from modelpred.targets.store import block_jobs, collect_shards, find_shard, train_block
+from modelpred.targets.store import collect_shards, find_shard, train_block
+from tests.targets.job_inputs import jobs_of, write_inputs
 
 # Opened for reading, by name: every file that Python opens, through whichever library.
 OPENED: Counter[str] = Counter()
@@ -49,23 +49,13 @@ STORES = ("folder", "memory", "file")
 def place(tmp_path_factory) -> Path:
     """Data, and subsets in five blocks."""
     place = tmp_path_factory.mktemp("inputs")
-    for folder in ("dataset", "subsets"):
-        (place / folder).mkdir()
     config = SubsetsConfig(fit={"uniform": 9}, validation={"uniform": 3}, test={"bootstrap": 3})
-    write_dataset(prepare(DatasetConfig(source="iris", points=20, test=10)), place / "dataset")
-    write_subsets(draw_subsets(config, points=20), place / "subsets")
+    write_inputs(place, config, points=20, test=10)
     return place
 
 
 def jobs_in(place: Path, store: str | Path) -> list[BlockJob]:
-    return block_jobs(
-        dataset=place / "dataset",
-        subsets=place / "subsets",
-        store=store,
-        model=target_model("logistic", C=1.0),
-        tolerance=1e-8,
-        block_size=3,
-    )
+    return jobs_of(place, store, target_model("logistic", C=1.0), block_size=3)
 
 
 def empty_store(kind: str, folder: str) -> str | Path:
@@ -391,14 +381,7 @@ def test_a_store_that_loses_what_it_is_given_ends_the_run(place, tmp_path, caplo
 
 
 def test_blocks_that_memory_cannot_hold_are_refused_before_workers_start(place, tmp_path):
-    jobs = block_jobs(
-        dataset=place / "dataset",
-        subsets=place / "subsets",
-        store=tmp_path / "store",
-        model=target_model("mlp", hidden=10**12),
-        tolerance=1e-8,
-        block_size=3,
-    )
+    jobs = jobs_of(place, tmp_path / "store", target_model("mlp", hidden=10**12), block_size=3)
     with pytest.raises(InvalidInput, match=r"3 mlp models of .* of memory are needed"):
         collect_shards(jobs, tmp_path / "targets", train=lambda _: pytest.fail("trained"))
 

@@ -8,15 +8,15 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from modelpred.dataset import DatasetConfig, prepare, write_dataset
 from modelpred.errors import InvalidInput
-from modelpred.subsets import SubsetsConfig, draw_subsets, write_subsets
+from modelpred.subsets import SubsetsConfig
 from modelpred.targets import TargetsConfig, target_model, train_targets
 from modelpred.targets.jobs import read_inputs
 from modelpred.targets.own_code import defining_files, imported_target
 from modelpred.targets.shards import read_bank
-from modelpred.targets.store import block_jobs, collect_shards
+from modelpred.targets.store import collect_shards
 from modelpred.targets.worker import DevicePool
+from tests.targets.job_inputs import jobs_of, write_inputs
 
 NETS = """
 from torch import nn
@@ -126,21 +126,10 @@ def test_the_file_must_be_one_that_the_stages_depend_on(package):
 
 
 def test_workers_train_its_shards_in_float32(package, tmp_path):
-    dataset = prepare(DatasetConfig(source="iris", points=30, test=20))
     drawn = SubsetsConfig(fit={"uniform": 12}, validation={"uniform": 4}, test={"uniform": 4})
-    for folder in ("dataset", "subsets"):
-        (tmp_path / folder).mkdir()
-    write_dataset(dataset, tmp_path / "dataset")
-    write_subsets(draw_subsets(drawn, points=30), tmp_path / "subsets")
+    write_inputs(tmp_path, drawn)
     model = TargetsConfig(model=f"{package}.nets:target", code=package).build(classes=2)
-    jobs = block_jobs(
-        dataset=tmp_path / "dataset",
-        subsets=tmp_path / "subsets",
-        store=tmp_path / "store",
-        model=model,
-        tolerance=1e-6,
-        block_size=6,
-    )
+    jobs = jobs_of(tmp_path, tmp_path / "store", model, tolerance=1e-6, block_size=6)
 
     def train(missing):
         with DevicePool(["cpu:0"]) as pool:

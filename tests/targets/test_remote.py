@@ -7,13 +7,13 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from modelpred.dataset import DatasetConfig, prepare, write_dataset
 from modelpred.errors import InvalidInput
-from modelpred.subsets import SubsetsConfig, draw_subsets, write_subsets
+from modelpred.subsets import SubsetsConfig
 from modelpred.targets import target_model
 from modelpred.targets.jobs import BlockJob, carry_inputs
 from modelpred.targets.remote import UrlStore, fetched
-from modelpred.targets.store import block_jobs, collect_shards, train_block
+from modelpred.targets.store import collect_shards, train_block
+from tests.targets.job_inputs import jobs_of, write_inputs
 
 MODEL = target_model("logistic", C=1.0)
 
@@ -31,22 +31,12 @@ def inputs(tmp_path, monkeypatch) -> Path:
     config = SubsetsConfig(
         fit={"uniform": 20}, validation={"uniform": 5}, test={"uniform": 5}, block=10
     )
-    for folder in ("dataset", "subsets"):
-        (tmp_path / folder).mkdir()
-    write_dataset(prepare(DatasetConfig(source="iris", points=30, test=20)), tmp_path / "dataset")
-    write_subsets(draw_subsets(config, points=30), tmp_path / "subsets")
+    write_inputs(tmp_path, config)
     return tmp_path
 
 
 def jobs_in(place: Path, store: str | Path) -> list[BlockJob]:
-    return block_jobs(
-        dataset=place / "dataset",
-        subsets=place / "subsets",
-        store=store,
-        model=MODEL,
-        tolerance=1e-8,
-        block_size=10,
-    )
+    return jobs_of(place, store, MODEL)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

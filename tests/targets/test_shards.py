@@ -28,6 +28,7 @@ from modelpred.targets.shards import (
     write_manifest,
     write_shard,
 )
+from tests.odd_files import flip_bit
 
 POINTS, PARAMETERS = 12, 5
 ROWS = RowContents(tuple(bytes([row]) for row in range(POINTS)), classes=2)
@@ -172,9 +173,7 @@ def test_polars_reads_a_shard_without_our_code(tmp_path):
 def test_a_flipped_byte_is_found_and_the_file_named(tmp_path, share):
     write_version(tmp_path, block_of(8), block_of(8, start=8))
     broken = tmp_path / "block-1.parquet"
-    content = bytearray(broken.read_bytes())
-    content[int(share * len(content))] ^= 1
-    broken.write_bytes(content)
+    flip_bit(broken, share)
     with pytest.raises(CorruptShard, match=r"block-1\.parquet: content does not match its hash"):
         read_bank(tmp_path)
 

@@ -6,41 +6,30 @@ from pathlib import Path
 import pytest
 import torch
 
-from modelpred.dataset import Dataset, DatasetConfig, prepare, write_dataset
+from modelpred.dataset import Dataset, DatasetConfig, prepare
 from modelpred.errors import InvalidInput
-from modelpred.subsets import SubsetsConfig, draw_subsets, read_subsets, write_subsets
+from modelpred.subsets import SubsetsConfig, read_subsets
 from modelpred.targets import target_model, train_targets
 from modelpred.targets.entries import ShardStore
 from modelpred.targets.jobs import BlockJob
 from modelpred.targets.parquet import SOLVER_VERSION, CorruptShard
 from modelpred.targets.remote import STALE_SECONDS
 from modelpred.targets.shards import read_bank, read_shard
-from modelpred.targets.store import block_jobs, collect_shards, find_shard, train_block
+from modelpred.targets.store import collect_shards, find_shard, train_block
+from tests.targets.job_inputs import jobs_of, write_inputs
 
 MODEL = target_model("logistic", C=1.0)
 
 
-def write_inputs(place: Path, *, seed: int = 0, fit: int = 30) -> Dataset:
-    dataset = prepare(DatasetConfig(source="iris", points=30, test=20, seed=seed))
+def inputs_in(place: Path, *, seed: int = 0, fit: int = 30) -> Dataset:
     config = SubsetsConfig(
         fit={"uniform": fit}, validation={"uniform": 5}, test={"bootstrap": 10}, block=10
     )
-    for folder in ("dataset", "subsets"):
-        (place / folder).mkdir(parents=True, exist_ok=True)
-    write_dataset(dataset, place / "dataset")
-    write_subsets(draw_subsets(config, points=30), place / "subsets")
-    return dataset
+    return write_inputs(place, config, seed=seed)
 
 
 def jobs_in(place: Path) -> list[BlockJob]:
-    return block_jobs(
-        dataset=place / "dataset",
-        subsets=place / "subsets",
-        store=place / "store",
-        model=MODEL,
-        tolerance=1e-8,
-        block_size=10,
-    )
+    return jobs_of(place, place / "store", MODEL)
 
 
 def path_of(job: BlockJob) -> Path:
@@ -54,23 +43,16 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("name", ["logistic", "softmax", "svm", "ridge", "mlp"])
 def test_a_job_of_any_family_passes_through_json(tmp_path, name):
-    write_inputs(tmp_path)
+    inputs_in(tmp_path)
     model = target_model(name)
-    job = block_jobs(
-        dataset=tmp_path / "dataset",
-        subsets=tmp_path / "subsets",
-        store=tmp_path / "store",
-        model=model,
-        tolerance=1e-8,
-        block_size=10,
-    )[0]
+    job = jobs_of(tmp_path, tmp_path / "store", model)[0]
     again = BlockJob.model_validate_json(job.model_dump_json())
     assert again == job
     assert target_model(again.model, **again.settings) == model
 
 
 def test_the_bank_holds_what_training_gives_for_every_subset(tmp_path):
-    dataset = write_inputs(tmp_path)
+    dataset = inputs_in(tmp_path)
     jobs = jobs_in(tmp_path)
     for job in jobs:
         train_block(job)
@@ -94,7 +76,7 @@ def test_the_bank_holds_what_training_gives_for_every_subset(tmp_path):
 
 
 def test_a_job_is_trained_once_and_travels_as_json(tmp_path):
-    write_inputs(tmp_path)
+    inputs_in(tmp_path)
     job = jobs_in(tmp_path)[0]
     assert BlockJob.model_validate_json(job.model_dump_json()) == job
     path = path_of(job)
@@ -104,14 +86,14 @@ def test_a_job_is_trained_once_and_travels_as_json(tmp_path):
 
 
 def test_more_subsets_reuse_finished_shards_and_fewer_leave_none_behind(tmp_path):
-    write_inputs(tmp_path, fit=20)
+    inputs_in(tmp_path, fit=20)
     first = jobs_in(tmp_path)
     for job in first:
         train_block(job)
     collect_shards(first, tmp_path / "targets")
     small = contents(tmp_path / "targets")
 
-    write_inputs(tmp_path, fit=40)
+    inputs_in(tmp_path, fit=40)
     more = jobs_in(tmp_path)
     missing = [job.block for job in more if find_shard(job) is None]
     assert missing == ["fit-uniform-0002", "fit-uniform-0003"]
@@ -120,13 +102,13 @@ def test_more_subsets_reuse_finished_shards_and_fewer_leave_none_behind(tmp_path
     collect_shards(more, tmp_path / "targets")
     assert len(read_bank(tmp_path / "targets").select(role="fit").ids) == 40
 
-    write_inputs(tmp_path, fit=20)
+    inputs_in(tmp_path, fit=20)
     collect_shards(jobs_in(tmp_path), tmp_path / "targets")
     assert contents(tmp_path / "targets") == small
 
 
 def test_what_befalls_the_output_does_not_befall_the_store(tmp_path):
-    write_inputs(tmp_path)
+    inputs_in(tmp_path)
     jobs = jobs_in(tmp_path)
     kept = [path_of(job) for job in jobs]
     before = [path.read_bytes() for path in kept]
@@ -139,7 +121,7 @@ def test_what_befalls_the_output_does_not_befall_the_store(tmp_path):
 
 
 def test_an_interrupted_write_leaves_no_entry_and_is_swept_in_time(tmp_path, monkeypatch):
-    write_inputs(tmp_path)
+    inputs_in(tmp_path)
     job = jobs_in(tmp_path)[0]
     store = ShardStore(job.store)
     path = path_of(job)
@@ -167,9 +149,9 @@ def test_an_interrupted_write_leaves_no_entry_and_is_swept_in_time(tmp_path, mon
 
 
 def test_a_job_whose_inputs_changed_since_is_refused(tmp_path):
-    write_inputs(tmp_path)
+    inputs_in(tmp_path)
     job = jobs_in(tmp_path)[0]
-    write_inputs(tmp_path, seed=1)
+    inputs_in(tmp_path, seed=1)
     with pytest.raises(
         InvalidInput, match=r"test-bootstrap-0000 is not the one .* run the targets"
     ):
@@ -178,7 +160,7 @@ def test_a_job_whose_inputs_changed_since_is_refused(tmp_path):
 
 
 def test_collecting_before_training_names_the_block(tmp_path):
-    write_inputs(tmp_path)
+    inputs_in(tmp_path)
     jobs = jobs_in(tmp_path)
     train_block(jobs[0])
     with pytest.raises(CorruptShard, match=f"{jobs[1].block}: not in the store"):
@@ -186,7 +168,7 @@ def test_collecting_before_training_names_the_block(tmp_path):
 
 
 def test_a_shard_says_what_it_follows_from(tmp_path):
-    dataset = write_inputs(tmp_path)
+    dataset = inputs_in(tmp_path)
     job = jobs_in(tmp_path)[0]
     told = read_shard(path_of(job)).metadata
     assert (told.fingerprint, told.dataset) == (job.fingerprint, dataset.fingerprint)

@@ -14,32 +14,21 @@ import psutil
 import pytest
 import torch
 
-from modelpred.dataset import DatasetConfig, prepare, write_dataset
 from modelpred.errors import InvalidInput
-from modelpred.subsets import SubsetsConfig, draw_subsets, write_subsets
+from modelpred.subsets import SubsetsConfig
 from modelpred.targets import target_model, worker
 from modelpred.targets.jobs import BlockJob
-from modelpred.targets.store import block_jobs, collect_shards, train_block
+from modelpred.targets.store import collect_shards, train_block
 from modelpred.targets.worker import DevicePool, WorkerFailed, parse_devices, worker_command
+from tests.targets.job_inputs import jobs_of, write_inputs
 
 PARENT = psutil.Process()
 
 
 def jobs_in(place: Path, *, store: str = "store") -> list[BlockJob]:
-    dataset = prepare(DatasetConfig(source="iris", points=30, test=20))
     config = SubsetsConfig(fit={"uniform": 30}, validation={"uniform": 10}, test={"uniform": 10})
-    for folder in ("dataset", "subsets"):
-        (place / folder).mkdir(exist_ok=True)
-    write_dataset(dataset, place / "dataset")
-    write_subsets(draw_subsets(config, points=30), place / "subsets")
-    return block_jobs(
-        dataset=place / "dataset",
-        subsets=place / "subsets",
-        store=place / store,
-        model=target_model("softmax", C=1.0),
-        tolerance=1e-8,
-        block_size=10,
-    )
+    write_inputs(place, config)
+    return jobs_of(place, place / store, target_model("softmax", C=1.0))
 
 
 @pytest.fixture
