@@ -110,7 +110,7 @@ def _address_space() -> int:
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     if limit == resource.RLIM_INFINITY:
         return UNLIMITED
-    taken = 0
+    in_use = 0
     with contextlib.suppress(OSError, ValueError, IndexError):
-        taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    return limit - taken
+        in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    return limit - in_use

@@ -107,9 +107,9 @@ def checked_section(
         InvalidInput: an unknown field, a value of another type or out of range.
     """
     called = {name: (names or {}).get(name, name) for name in values}
-    taken = {name: _setting(value, called[name]) for name, value in values.items()}
+    given = {name: _setting(value, called[name]) for name, value in values.items()}
     try:
-        return kind.model_validate(taken, strict=True)
+        return kind.model_validate(given, strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0]) if first["loc"] else "settings"

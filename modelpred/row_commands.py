@@ -261,14 +261,14 @@ def _with_cells(table: "pl.DataFrame", dataset: "Dataset", *, every_row: bool) -
 
     rows = pl.concat([dataset.rows, dataset.test_rows]) if every_row else dataset.rows
     rows = rows.cast({"row_id": pl.String})
-    taken = {
+    renamed = {
         name: f"{name} (cell)"
         for name in rows.columns
         if name in table.columns and name != "row_id"
     }
-    rows = rows.rename(taken)
+    rows = rows.rename(renamed)
     if every_row:
-        rows = rows.drop(taken.get(dataset.label_name, dataset.label_name))
+        rows = rows.drop(renamed.get(dataset.label_name, dataset.label_name))
     return table.join(rows, on="row_id", how="left", maintain_order="left")
 
 

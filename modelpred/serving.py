@@ -102,8 +102,8 @@ def application(answers: RequestHandler, *, largest_body: int = LARGEST_BODY) ->
 
 def _refused(status: int, message: str) -> Response:
     said = " ".join(message.split())[:LONGEST_MESSAGE]
-    told = {"error_code": CODES.get(status, "ERROR"), "message": said}
-    return Response(json.dumps(told), status, media_type="application/json")
+    answer = {"error_code": CODES.get(status, "ERROR"), "message": said}
+    return Response(json.dumps(answer), status, media_type="application/json")
 
 
 def _check_type(content_type: str) -> None:

@@ -90,9 +90,9 @@ def cleaned_table(
     table = cells.insert_column(0, pl.Series("row_id", row_ids, dtype=pl.String)).with_columns(
         pl.Series(name, labels.decode(encoded))
     )
-    kept = np.ones(len(row_ids), dtype=np.bool_)
-    kept[gone] = False
-    return table.filter(pl.Series(kept))
+    remaining = np.ones(len(row_ids), dtype=np.bool_)
+    remaining[gone] = False
+    return table.filter(pl.Series(remaining))
 
 
 def _ids(rows: RowNames) -> RowNames:

@@ -185,6 +185,6 @@ def _words(counts: Tensor, *, changed: int, old: int) -> str:
         (changed, "with {} relabelled"),
         (added, "with {} added"),
     ]
-    told = ", ".join(words.format(count) for count, words in parts if count)
-    told = told or "as it was"
-    return f"Training set of {old} rows, {told}:"
+    edits = ", ".join(words.format(count) for count, words in parts if count)
+    edits = edits or "as it was"
+    return f"Training set of {old} rows, {edits}:"

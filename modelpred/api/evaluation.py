@@ -158,22 +158,22 @@ def removal_curve(
         "random": [generator.permutation(context.pool) for _ in range(count)],
     }
     sizes = [max(1, round(share * context.pool)) for share in asked]
-    kept = [
+    removals = [
         (name, share, size, order[size:])
         for name, each in orders.items()
         for share, size in zip(asked, sizes, strict=True)
         for order in each
     ]
-    weights = torch.zeros(len(kept) + 1, context.pool, dtype=torch.uint8)
+    weights = torch.zeros(len(removals) + 1, context.pool, dtype=torch.uint8)
     weights[-1] = 1
-    for subset, (*_, rows) in enumerate(kept):
+    for subset, (*_, rows) in enumerate(removals):
         weights[subset, torch.from_numpy(rows.copy())] = 1
     scores = game_of(context.refits[context.subject], context, utility=utility)(weights).numpy()
     table = pl.DataFrame(
         {
-            "removed": [name for name, *_ in kept],
-            "share": [share for _, share, *_ in kept],
-            "rows": [size for _, _, size, _ in kept],
+            "removed": [name for name, *_ in removals],
+            "share": [share for _, share, *_ in removals],
+            "rows": [size for _, _, size, _ in removals],
             "score": scores[:-1],
         }
     )

@@ -170,11 +170,11 @@ def models_of_selection(points: int, count: Number, *, optimum: bool) -> int:
 
     Families with an `optimum` are always retrained, in few models.
     """
-    kept = whole_number(count, "k", least=1, most=points)
+    size = whole_number(count, "k", least=1, most=points)
     if optimum:
         return 1
-    removals = STRIDE * (points - kept)  # each round removes one in so many of those it evaluated
-    return removals + 6 * points + kept
+    removals = STRIDE * (points - size)  # each round removes one in so many of those it evaluated
+    return removals + 6 * points + size
 
 
 def _corrected(

@@ -55,16 +55,16 @@ class KnownRows:
         parts = np.searchsorted(self._starts, positions, side="right") - 1
         found = np.unique(parts)
         pieces = [
-            taken(self._parts[part], positions[parts == part] - self._starts[part])
+            take_rows(self._parts[part], positions[parts == part] - self._starts[part])
             for part in found
         ]
         if len(pieces) == 1:
             return pieces[0]
         order = np.argsort(parts, kind="stable")  # of the joined rows
-        return taken(_joined(pieces), np.argsort(order, kind="stable"))
+        return take_rows(_joined(pieces), np.argsort(order, kind="stable"))
 
 
-def taken(table: Table, rows: Positions) -> Table:
+def take_rows(table: Table, rows: Positions) -> Table:
     """Some rows of a table."""
     return table.iloc[rows] if hasattr(table, "iloc") else table[rows]
 
@@ -90,9 +90,9 @@ def _like(first: Table, table: Table, *, what: str) -> Table:
     try:
         return _as_kind(first, table)
     except (TypeError, ValueError) as error:
-        told = " ".join(str(error).split())[:200]
+        message = " ".join(str(error).split())[:200]
         raise InvalidInput(
-            f"{what} cannot be read as the table of the fit ({told}); pass columns of the same types"
+            f"{what} cannot be read as the table of the fit ({message}); pass columns of the same types"
         ) from error
 
 

@@ -213,7 +213,7 @@ def _feature_names(steps: Estimator, columns: Sequence[str] | None, count: int) 
 
 
 def _failed(error: Exception, *, what: str) -> InvalidInput:
-    told = " ".join(str(error).split())[:200]
+    message = " ".join(str(error).split())[:200]
     return InvalidInput(
-        f"{what}: a step before the last one fails ({told}); mend the table or step"
+        f"{what}: a step before the last one fails ({message}); mend the table or step"
     )

@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modelpred.errors import InvalidInput
-from modelpred.estimators.known_rows import Table, taken
+from modelpred.estimators.known_rows import Table, take_rows
 from modelpred.estimators.mapping import Estimator, unfitted
 
 Answers: TypeAlias = NDArray[np.float64]  # [rows, outputs]
@@ -79,8 +79,8 @@ class Job:
         if not whole:
             factors = weights[rows] if factors is None else factors * weights[rows]
         estimator = _ready(self.estimator, rows=len(rows))
-        told = {} if factors is None else {"sample_weight": factors}
-        return estimator.fit(taken(self.rows, rows), labels, **told)
+        options = {} if factors is None else {"sample_weight": factors}
+        return estimator.fit(take_rows(self.rows, rows), labels, **options)
 
     def answers(self, estimator: Estimator | None, table: Table, shares: Answers) -> Answers:
         """What a trained estimator answers for each row of a table.

@@ -36,8 +36,8 @@ LONGEST_MESSAGE = 500
 
 def refusal(status: int, message: str) -> Response:
     """The answer to a request that is refused: a 4xx or 5xx with one line."""
-    told = " ".join(message.split())[:LONGEST_MESSAGE]
-    return Response(json.dumps({"message": told}), status, media_type="application/json")
+    line = " ".join(message.split())[:LONGEST_MESSAGE]
+    return Response(json.dumps({"message": line}), status, media_type="application/json")
 
 
 @final

@@ -40,8 +40,10 @@ class Backtracking:
         All of it, to the bit, for subsets that are not kept.
         """
         with torch.no_grad():
-            taken = self._shares(place.index_select(0, self.rows), move.index_select(0, self.rows))
-        return move.new_ones(len(move), 1).index_copy(0, self.rows, taken[:, None]) * move
+            accepted = self._shares(
+                place.index_select(0, self.rows), move.index_select(0, self.rows)
+            )
+        return move.new_ones(len(move), 1).index_copy(0, self.rows, accepted[:, None]) * move
 
     def _shares(self, start: Tensor, step: Tensor) -> Tensor:
         """The share of each kept subset's step that is taken; 0 where none lowers the objective."""

@@ -64,9 +64,9 @@ def fit_coarse_training(
         plain, plan=torch.tensor(dataclasses.astuple(plan), dtype=torch.float64)
     )
     bound = planned.bind(model, points, torch.float32)
-    reached = bound.follow(plan, weights.float()).to(parameters)
+    coarse = bound.follow(plan, weights.float()).to(parameters)
     led = _with_ridge(
-        planned, ridge_inputs(weights, reached, points, pool=plain.pool), reached, parameters
+        planned, ridge_inputs(weights, coarse, points, pool=plain.pool), coarse, parameters
     )
     return dataclasses.replace(
         led,
@@ -92,9 +92,9 @@ def _best_plan(bound: BoundCoarseTraining, weights: Tensor, parameters: Tensor) 
     openings = list(itertools.islice(bound.opened(tried), gradients + 1))
 
     def error(plan: Plan) -> float:
-        reached = bound.finished(plan, tried, *openings[plan.opening])
+        coarse = bound.finished(plan, tried, *openings[plan.opening])
         # Squared: a plan that goes wild on few subsets is worse than one that is never exact.
-        errors = (reached - true).norm(dim=1) / true.norm(dim=1).clamp(min=1e-6)
+        errors = (coarse - true).norm(dim=1) / true.norm(dim=1).clamp(min=1e-6)
         return float(errors.square().mean())
 
     best = Plan(gradients, 0, 1, 1.0, 1.0)
@@ -106,24 +106,24 @@ def _best_plan(bound: BoundCoarseTraining, weights: Tensor, parameters: Tensor) 
 
 
 def _with_ridge(
-    anchors: CoarseTraining, inputs: Tensor, reached: Tensor, true: Tensor
+    anchors: CoarseTraining, inputs: Tensor, coarse: Tensor, true: Tensor
 ) -> CoarseTraining:
     """The anchors with the ridge that is best on every fifth row, fitted on all; or as they are."""
     if len(true) < LEAST_FOR_RIDGE:
         return anchors
     scale = inputs.std(0)
     # One scale for all parameters: the ridge then shrinks what moves little more.
-    scale[: true.shape[1]] = reached.std()
+    scale[: true.shape[1]] = coarse.std()
     scale = torch.where(scale > 0, scale, 1.0)
     centre = inputs.mean(0)
     scaled = ((inputs - centre) / scale).clamp(-WILD, WILD)
     held = torch.arange(len(true)) % HELD_OUT == 0
-    best, error = anchors, _error(reached[held], true[held])
+    best, error = anchors, _error(coarse[held], true[held])
     for kept in (0.0, 1.0):
-        left = true - kept * reached
+        left = true - kept * coarse
         ridge = LinearDatamodel.fit(scaled[~held], left[~held])
         led = ridge.intercept + scaled[held] @ ridge.coefficients
-        found = _error(kept * reached[held] + led, true[held])
+        found = _error(kept * coarse[held] + led, true[held])
         if found < error:
             ridge = LinearDatamodel.fit(scaled, left, penalty=ridge.penalty)
             error, best = found, dataclasses.replace(
@@ -166,7 +166,7 @@ def _without_ridge(start: Tensor, parameters: Tensor, points: Points) -> CoarseT
     )
 
 
-def _error(reached: Tensor, true: Tensor) -> float:
+def _error(coarse: Tensor, true: Tensor) -> float:
     """Mean relative error, of a row at most 1: few rows should not decide for all."""
-    errors = (reached - true).norm(dim=1) / true.norm(dim=1).clamp(min=1e-6)
+    errors = (coarse - true).norm(dim=1) / true.norm(dim=1).clamp(min=1e-6)
     return float(errors.clamp(max=1).mean())

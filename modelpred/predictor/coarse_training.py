@@ -146,12 +146,12 @@ class BoundCoarseTraining(BoundAnchors):
         """Where the plan ends, led on by the ridge."""
         return self.led_on(weights, self.follow(self.plan, weights))
 
-    def led_on(self, weights: Tensor, reached: Tensor) -> Tensor:
+    def led_on(self, weights: Tensor, coarse: Tensor) -> Tensor:
         """What the ridge makes of where the plan ends."""
         ours = self.anchors
-        inputs = ridge_inputs(weights, reached, self.points, pool=ours.pool)
+        inputs = ridge_inputs(weights, coarse, self.points, pool=ours.pool)
         scaled = ((inputs - ours.centre) / ours.scale).clamp(-WILD, WILD)
-        return ours.kept * reached + ours.intercept + scaled @ ours.coefficients
+        return ours.kept * coarse + ours.intercept + scaled @ ours.coefficients
 
     def preconditioner(self, weights: Tensor) -> Preconditioner:
         """The identity: a gradient step is a gradient step."""
@@ -249,11 +249,11 @@ def chebyshev_step(gradient: Gradient, start: Tensor, *, length: float, stages: 
     return now
 
 
-def ridge_inputs(weights: Tensor, reached: Tensor, points: Points, *, pool: int) -> Tensor:
+def ridge_inputs(weights: Tensor, coarse: Tensor, points: Points, *, pool: int) -> Tensor:
     """Where a plan ends, shares of classes, and size, [subsets, inputs]."""
     total = weights.sum(1, keepdim=True).clamp(min=1e-9)
     size = pool / total
-    return torch.cat([reached, class_counts(weights, points) / total, size.log(), 1 / size], 1)
+    return torch.cat([coarse, class_counts(weights, points) / total, size.log(), 1 / size], 1)
 
 
 def trained_on(

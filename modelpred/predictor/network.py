@@ -294,8 +294,8 @@ def _kept(start: Tensor, weights: Tensor, bound: BoundPoints) -> tuple[Tensor, B
         return start, None
     origins = bound.anchors.origins(weights)
     guard = Backtracking(bound.model, bound.points, weights, rows, origins)
-    kept = origins + guard.shortened(origins, start - origins)
-    return start.index_copy(0, rows, kept.index_select(0, rows)), guard
+    limited = origins + guard.shortened(origins, start - origins)
+    return start.index_copy(0, rows, limited.index_select(0, rows)), guard
 
 
 def _cut(step: Tensor, theta: Tensor) -> Tensor:

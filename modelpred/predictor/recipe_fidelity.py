@@ -165,10 +165,10 @@ class _Recipe:
         for run in range(seeds):
             own = replace(self.target, seed=int(self.target.seed) + run)
 
-            def told(done: int, _: int, what: str, before: int = run * len(weights)) -> None:
+            def report(done: int, _: int, what: str, before: int = run * len(weights)) -> None:
                 progress(before + done, total, what)
 
-            parameters = Retraining(own, self.points, tolerance=tolerance)(weights, progress=told)
+            parameters = Retraining(own, self.points, tolerance=tolerance)(weights, progress=report)
             runs.append(self.margins(parameters))
             models.append(parameters[0])
         return torch.stack(runs), models

@@ -89,7 +89,7 @@ class Evidence:
     def digest(self, gates: GatesConfig) -> str:
         """A hash of what a judgement of this version alone follows from: the champion of the day does not count."""
         excess = self.calibration and self.calibration.excess
-        told = {
+        evidence = {
             "gates": gates.model_dump(mode="json"),
             "held_out": [
                 _measure(self.held_out, method, design, f"parameter_error_{end}")
@@ -100,7 +100,7 @@ class Evidence:
             "judged": [_judged_share(self.held_out, design) for design in gates.designs],
             "calibration": excess.high if excess else self.calibration and self.calibration.skipped,
         }
-        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(evidence, sort_keys=True).encode()).hexdigest()
 
 
 def held_out_errors(fidelity: pl.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
@@ -229,10 +229,12 @@ def _judged(metrics: HeldOut, gates: GatesConfig, design: str) -> list[str]:
         return []
     asks = f"gates.judged asks for {gates.judged:.1%}"
     if math.isnan(share):
-        told = f"how many held-out {design} subsets could not be judged is not known, and {asks}"
-        return [f"{told}, run dvc repro, then publish again"]
-    told = f"only {share:.1%} of the held-out {design} subsets have a trained model to judge by"
-    return [f"{told}, the others lack a class or did not converge, {asks}"]
+        evidence = (
+            f"how many held-out {design} subsets could not be judged is not known, and {asks}"
+        )
+        return [f"{evidence}, run dvc repro, then publish again"]
+    evidence = f"only {share:.1%} of the held-out {design} subsets have a trained model to judge by"
+    return [f"{evidence}, the others lack a class or did not converge, {asks}"]
 
 
 def _judged_share(metrics: HeldOut, design: str) -> float:

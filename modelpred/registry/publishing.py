@@ -330,17 +330,17 @@ def _save_model(
         ),
     )
     with tempfile.TemporaryDirectory() as place:
-        kept = Path(place) / PREDICTOR
-        kept.mkdir()
+        copied = Path(place) / PREDICTOR
+        copied.mkdir()
         for file in PREDICTOR_FILES:
-            shutil.copyfile(folder / file, kept / file)
+            shutil.copyfile(folder / file, copied / file)
         if test_points is not None:
-            write_test_points(test_points, kept)
-        seal(kept)
+            write_test_points(test_points, copied)
+        seal(copied)
         pyfunc.save_model(
             str(path),
             python_model=str(Path(__file__).parents[1] / MODEL_CODE_FILE),
-            artifacts={PREDICTOR: str(kept)},
+            artifacts={PREDICTOR: str(copied)},
             signature=signature,
             input_example=np.ones((1, points)),
             mlflow_model=Model(run_id=run_id, model_id=model_id, model_uuid=model_id),

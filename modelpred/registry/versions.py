@@ -90,13 +90,13 @@ def list_versions(
     return sorted(records, key=lambda record: (record.name, -record.version))
 
 
-def _made_of(record: VersionRecord, told: str) -> bool:
+def _made_of(record: VersionRecord, digest: str) -> bool:
     hashes = [
         value
         for tag, value in record.tags.items()
         if tag in ("git_commit", "dataset_fingerprint") or tag.startswith("dvc.")
     ]
-    return any(value.startswith(told) for value in hashes)
+    return any(value.startswith(digest) for value in hashes)
 
 
 def show_version(root: Path, name: str, version: int | str = CHAMPION) -> VersionRecord:

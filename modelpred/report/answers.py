@@ -170,16 +170,16 @@ def _removal(question: str, inputs: ReportInputs, result: StudyResult) -> Answer
     if chosen.is_empty() or everything is None:
         return Answer(question, "Not answered: no model without the worst rows converged.")
     nearest = (pl.col("share") - REMOVED).abs()
-    kept = chosen.sort(nearest).row(0, named=True)
+    fewer = chosen.sort(nearest).row(0, named=True)
     rows = len(inputs.dataset.row_ids)
     words = (
-        f"Without the {count(rows - kept['rows'])} rows with the lowest values "
-        f"({percent(1 - kept['share'], 2)}), the {_loss(inputs)} of the retrained model changes from "
-        f"{number(everything['loss'])} to {number(kept['loss'])}"
-        f"{_accuracy_change(everything['accuracy'], kept['accuracy'])}."
+        f"Without the {count(rows - fewer['rows'])} rows with the lowest values "
+        f"({percent(1 - fewer['share'], 2)}), the {_loss(inputs)} of the retrained model changes from "
+        f"{number(everything['loss'])} to {number(fewer['loss'])}"
+        f"{_accuracy_change(everything['accuracy'], fewer['accuracy'])}."
     )
     items: list[Item] = []
-    random = curves.filter(method="random").filter(pl.col("share") == kept["share"])
+    random = curves.filter(method="random").filter(pl.col("share") == fewer["share"])
     if not random.is_empty():
         row = random.row(0, named=True)
         band = f"{number(row['low'])} to {number(row['high'])}"

@@ -43,7 +43,7 @@ def study_section(name: str, inputs: ReportInputs) -> Section:
 def _engine(result: StudyResult) -> list[Block]:
     """A sentence on how the study got its models; nothing if it has no choice."""
     engine = result.metrics.get("engine")
-    return [Text(engine["told"])] if engine else []
+    return [Text(engine["summary"])] if engine else []
 
 
 def not_run(name: str, inputs: ReportInputs) -> str | None:

@@ -59,7 +59,7 @@ class Answered:
             "error": written_number(self.error),
             "exact_seconds": self.exact_seconds,
             "predicted_seconds": self.predicted_seconds,
-            "told": str(self),
+            "summary": str(self),
         }
 
     def __str__(self) -> str:

@@ -193,8 +193,8 @@ class _Reuse(Sampler):
         return rounds * self.points
 
     def memory(self, rounds: int) -> int:
-        kept = min(rounds * self.points, 2 * KEPT_ROWS)
-        return (REUSE_BYTES * kept + 20 * self._at_once(rounds)) * self.points
+        groups = min(rounds * self.points, 2 * KEPT_ROWS)
+        return (REUSE_BYTES * groups + 20 * self._at_once(rounds)) * self.points
 
     def draw(self, rounds: int, game: Game) -> None:
         count, block = rounds * self.points, self._at_once(rounds)

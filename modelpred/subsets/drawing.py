@@ -82,7 +82,7 @@ def _drawn(
     require_points(points)
     asked = config.counts(points)
     drawer = _Drawer(seed=config.seed, points=points, classes=classes)
-    kept, redrawn = _kept(config, earlier, drawer, points=points)
+    continued, redrawn = _continued(config, earlier, drawer, points=points)
     ids: list[str] = []
     roles: list[str] = []
     designs: list[str] = []
@@ -109,24 +109,24 @@ def _drawn(
     drawn = Subsets(
         tuple(ids), tuple(roles), tuple(designs), torch.from_numpy(np.concatenate(weights))
     )
-    return (joined([drawn, *kept]) if kept else drawn), redrawn
+    return (joined([drawn, *continued]) if continued else drawn), redrawn
 
 
-def _kept(
+def _continued(
     config: SubsetsConfig, earlier: Sequence[Earlier], drawer: "_Drawer", *, points: int
 ) -> tuple[list[Subsets], set[str]]:
     """The subsets for the fit that were drawn of the rows before, where those rows are now.
 
     The second part names those that were drawn again then because they lacked a class.
     """
-    kept: list[Subsets] = []
+    continued: list[Subsets] = []
     redrawn: set[str] = set()
     for version, pool in enumerate(earlier):
         # Drawn as it was then; what had no version before it was drawn in full.
-        alone = [replace(pool, places=tuple(range(pool.points)))] * version
+        pool_only = [replace(pool, places=tuple(range(pool.points)))] * version
         labels = np.array(pool.labels) if pool.labels else None
         drawn, again = _drawn(
-            config, Classes(labels, points=pool.points), alone, points=pool.points
+            config, Classes(labels, points=pool.points), pool_only, points=pool.points
         )
         redrawn |= again
         drawn = drawn.select(role="fit")
@@ -140,8 +140,8 @@ def _kept(
         whole = ~drawn.weights.numpy()[:, ~here].any(axis=1)
         fresh = [at for at in np.flatnonzero(whole).tolist() if drawer.take(weights[at : at + 1])]
         moved = Subsets(drawn.ids, drawn.roles, drawn.designs, torch.from_numpy(weights))
-        kept.append(moved.at(fresh))
-    return kept, redrawn
+        continued.append(moved.at(fresh))
+    return continued, redrawn
 
 
 class _Drawer:

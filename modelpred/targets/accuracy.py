@@ -65,15 +65,15 @@ def distance(problem: Problem, block: Block, *, limit: float) -> Tensor:
     # No norm: nothing may dampen a free intercept here.
     rows = replace(block, gradient=gradient, inverse=None, norm=torch.zeros_like(block.norm))
     goal = torch.full_like(block.norm, SOLVED)
-    step, reached, _ = conjugate(problem, rows, goal, patient=True)
+    step, solved, _ = conjugate(problem, rows, goal, patient=True)
     free = gradient @ problem.turn
     whole = free if problem.loss.intercept_penalty else free[..., :-1]
-    reached &= _length(whole) <= limit * _sizes(problem, block)[0]
-    missing = (~reached).nonzero()[:, 0]
+    solved &= _length(whole) <= limit * _sizes(problem, block)[0]
+    missing = (~solved).nonzero()[:, 0]
     if len(missing) and fits(problem):
         some = rows.select(missing)
-        step[:, missing], reached[missing] = dense_steps(problem, some, sure=True)
-    return torch.where(reached, relative(problem, block, step), torch.inf)
+        step[:, missing], solved[missing] = dense_steps(problem, some, sure=True)
+    return torch.where(solved, relative(problem, block, step), torch.inf)
 
 
 def _enlarged(problem: Problem, block: Block) -> Tensor:

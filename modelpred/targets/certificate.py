@@ -127,9 +127,9 @@ def _best_intercepts(
             return best, gradient.norm(dim=0)
         curvature = model.score_curvature(scores, points.labels, scale)
         step = _newton_step(_stiffness(model, curvature), gradient, shift_free=model.shift_free)
-        apart = model.curvature_drift * (step.amax(0) - step.amin(0) if len(step) > 1 else step[0])
-        apart = apart.abs().clamp(min=1e-9)
-        share = torch.where(apart > 1e-8, apart.log1p() / apart, 1.0)
+        drift = model.curvature_drift * (step.amax(0) - step.amin(0) if len(step) > 1 else step[0])
+        drift = drift.abs().clamp(min=1e-9)
+        share = torch.where(drift > 1e-8, drift.log1p() / drift, 1.0)
         best = best - share * step
     scores = moved + best[..., None]
     return best, (model.score_slopes(scores, points.labels) * scale).sum(2).norm(dim=0)
@@ -202,12 +202,12 @@ def _local_move(
 
     if not model.curvature_drift:
         return error * coupling / least
-    apart = model.curvature_drift * (math.sqrt(2) if outputs > 1 else 1.0) * error
+    drift = model.curvature_drift * (math.sqrt(2) if outputs > 1 else 1.0) * error
     swing = torch.zeros_like(error)
     for _ in range(SWING_STEPS):
-        swing = (apart * (reach + rate(swing))).clamp(max=LARGEST_SWING)
+        swing = (drift * (reach + rate(swing))).clamp(max=LARGEST_SWING)
     swing = 1.05 * swing  # the search ends just below the least s
-    covers = apart * (reach + rate(swing)) <= swing
+    covers = drift * (reach + rate(swing)) <= swing
     return torch.where(covers, error * rate(swing), math.inf)
 
 

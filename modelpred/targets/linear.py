@@ -264,8 +264,8 @@ def _weighted_product(design: Tensor, weights: Tensor, negligible: float) -> Ten
     """sum_i weights_i a_i a_i' over the points whose weights are not among the negligible ones."""
     if negligible:
         ordered, places = weights.sort()
-        kept = places[ordered.cumsum(0) > negligible * ordered.sum()]
-        design, weights = design[kept], weights[kept]
+        strong = places[ordered.cumsum(0) > negligible * ordered.sum()]
+        design, weights = design[strong], weights[strong]
     return (design * weights[:, None]).T @ design
 
 

@@ -196,16 +196,16 @@ def _step(problem: Problem, block: Block, tolerance: float, pace: float) -> floa
     residual = torch.where(last, finish, block.residual)
     digits = -float(residual.median().log10())
     if digits * pace > problem.direct_cost:
-        direction, reached = direct(problem, block)
+        direction, solved = direct(problem, block)
         pace = EXACT_PACE if problem.loss.quadratic and block.inverse is not None else FIRST_PACE
     else:
-        direction, reached, used = conjugate(problem, block, residual)
+        direction, solved, used = conjugate(problem, block, residual)
         pace = used / digits * (1 if block.inverse is None else SOLVE_COST)
     stuck = (block.stalls > PATIENCE_STALLED) | (block.steps >= PATIENCE_STEPS)
     stuck = (stuck & block.left).nonzero()[:, 0]
     if len(stuck):
         rows = replace(block.select(stuck), inverse=None)
-        direction[:, stuck], reached[stuck], _ = conjugate(problem.exact(), rows, residual[stuck])
+        direction[:, stuck], solved[stuck], _ = conjugate(problem.exact(), rows, residual[stuck])
     before, far = block.norm, relative(problem, block, direction)
     block.ready = far <= FINISHED * tolerance
     direction[:, block.ready] = 0
@@ -213,7 +213,7 @@ def _step(problem: Problem, block: Block, tolerance: float, pace: float) -> floa
     _move(problem, block, direction)
     block.steps += ~block.ready
     block.within += last
-    gained = reached & (block.norm <= 100 * residual * before)
+    gained = solved & (block.norm <= 100 * residual * before)
     block.polished = last & (gained | (block.within >= PATIENCE))
     stalled = ~last & (block.norm > STALLED * before)
     block.stalls = torch.where(stalled, block.stalls + 1, 0)

@@ -239,5 +239,7 @@ def _downloaded(url: str) -> dict[str, bytes]:
 
 
 def _digest(files: dict[str, bytes]) -> str:
-    told = "".join(f"{name} {hashlib.sha256(files[name]).hexdigest()}\n" for name in sorted(files))
-    return hashlib.sha256(told.encode()).hexdigest()
+    listing = "".join(
+        f"{name} {hashlib.sha256(files[name]).hexdigest()}\n" for name in sorted(files)
+    )
+    return hashlib.sha256(listing.encode()).hexdigest()

@@ -68,12 +68,12 @@ def _reduced(
     reduce: Callable[[Tensor], Tensor], scores: Tensor, columns: tuple[int, ...]
 ) -> Tensor:
     """The result of `scored` for a block."""
-    kept = scores.sum(dim=(1, 2)).isfinite()
-    if bool(kept.all()):
+    finite = scores.sum(dim=(1, 2)).isfinite()
+    if bool(finite.all()):
         return reduce(scores).to(torch.float64)
     part = torch.full((len(scores), *columns), torch.nan, dtype=torch.float64)
-    if bool(kept.any()):
-        part[kept] = reduce(scores[kept]).to(torch.float64)
+    if bool(finite.any()):
+        part[finite] = reduce(scores[finite]).to(torch.float64)
     return part
 
 

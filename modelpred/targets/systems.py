@@ -195,14 +195,14 @@ def direct(problem: Problem, block: Block) -> tuple[Tensor, Tensor]:
     system = _newton_system(problem, block)
     inverse = problem.outer_products.inverses(system.curvature[0][0], system.penalty)
     solution = applied(inverse, system.right[0])[None]
-    reached = torch.isfinite(solution).all(2)[0]
-    if bool(reached.all()):
+    solved = torch.isfinite(solution).all(2)[0]
+    if bool(solved.all()):
         block.inverse = inverse
     else:
         block.inverse = None
         rough = _preconditioner(problem, block, system)(system.right)
-        solution = torch.where(reached[:, None], solution, rough)
-    return _turned_back(problem, system, solution), reached
+        solution = torch.where(solved[:, None], solution, rough)
+    return _turned_back(problem, system, solution), solved
 
 
 def _preconditioner(problem: Problem, block: Block, system: System) -> Callable[[Tensor], Tensor]:
@@ -234,7 +234,7 @@ def conjugate(
     goal = energy * residual.to(energy.dtype).square()
     floor = energy * (ROUNDED * torch.finfo(energy.dtype).eps) ** 2
     allowed = 0 if patient else int(UNREACHED * len(residual))
-    used, reached = 0, energy <= goal
+    used, solved = 0, energy <= goal
     while used < MAXIMUM_CONJUGATE:
         used += 1
         product = search @ forward
@@ -248,9 +248,9 @@ def conjugate(
         remaining.addcmul_(product, ratio, value=-1)
         scaled = precondition(remaining)
         following = (remaining * scaled).sum((0, 2))
-        reached = following <= goal
-        if len(reached) - int(reached.sum()) <= allowed:
+        solved = following <= goal
+        if len(solved) - int(solved.sum()) <= allowed:
             break
         search.mul_((following / energy.clamp(min=1e-30))[:, None]).add_(scaled)
         energy = following
-    return _turned_back(problem, system, solution), reached, used
+    return _turned_back(problem, system, solution), solved, used

@@ -49,8 +49,8 @@ class SharedDropout(nn.Module):
         whole = inputs.shape[: inputs.ndim - self.spatial] + (1,) * self.spatial
         # numpy: vmap takes draws of torch for draws of each model, and refuses them.
         drawn = np.random.default_rng([*self.key, self.place]).random(whole, dtype=np.float32)
-        kept = torch.from_numpy(drawn >= self.share).to(inputs)
-        return inputs * kept / (1 - self.share) if self.share < 1 else inputs * 0
+        mask = torch.from_numpy(drawn >= self.share).to(inputs)
+        return inputs * mask / (1 - self.share) if self.share < 1 else inputs * 0
 
 
 @final

@@ -108,12 +108,12 @@ def train(
         update.begin(step, rate=recipe.rate(step, steps=steps))
         if chain is not None:
             own, shares = own_rows(rows, shares)
-            told = labels[own].expand(shares.shape)
+            repeated = labels[own].expand(shares.shape)
             chain_step(
                 chain,
                 parts,
                 features[own],
-                labels=told,
+                labels=repeated,
                 shares=shares,
                 output_slopes=output_slopes,
                 update=update,
@@ -132,9 +132,10 @@ class _Update:
     def __init__(self, recipe: Recipe, parts: dict[str, Tensor]) -> None:
         self.recipe, self.parts = recipe, parts
         self.step, self.rate = 0, recipe.learning_rate
-        kept = STATES[recipe.optimizer] if recipe.optimizer != "sgd" or recipe.momentum else 0
+        slots = STATES[recipe.optimizer] if recipe.optimizer != "sgd" or recipe.momentum else 0
         self.states = {
-            name: tuple(torch.zeros_like(part) for _ in range(kept)) for name, part in parts.items()
+            name: tuple(torch.zeros_like(part) for _ in range(slots))
+            for name, part in parts.items()
         }
 
     def begin(self, step: int, *, rate: float) -> None:

@@ -256,8 +256,8 @@ class _Slot:
             end = self._stderr.seek(0, os.SEEK_END)
             self._stderr.seek(max(0, end - STDERR_TAIL))
             tail = self._stderr.read().decode(errors="replace").strip()
-        told = f"; it wrote:\n{tail}" if tail else " and wrote nothing to stderr"
-        return WorkerFailed(f"the worker on {self.device} failed ({what}): {why}{told}")
+        output = f"; it wrote:\n{tail}" if tail else " and wrote nothing to stderr"
+        return WorkerFailed(f"the worker on {self.device} failed ({what}): {why}{output}")
 
     def kill(self) -> None:
         """Ends the worker in the middle of its block; may be called from another thread than the block's."""
