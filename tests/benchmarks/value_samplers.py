@@ -67,7 +67,7 @@ def drawn(rows: int) -> Table:
     model = target_model("logistic")
     truth = Retraining(model, pool)
     ids = tuple(map(str, range(rows)))
-    return Table(rows, StudyContext(model, pool, test, {truth.name: truth}, truth, ids))
+    return Table(rows, StudyContext(truth, test, {truth.name: truth}, ids))
 
 
 def measure(quick: bool) -> Iterable[Figure]:
