@@ -79,7 +79,7 @@ class FitSettings:
     @property
     def chooses_c(self) -> bool:
         """Whether the fit chooses C."""
-        return chosen_by_fit("C", self.family.get("C"))
+        return chosen_by_fit("C", self.settings.get("C"))
 
     def asked(self) -> Asked:
         """The same with an estimator as the name of its class, to be written to a file."""
