@@ -61,7 +61,7 @@ SHARES = {
     "attribution": 0.03,
 }
 ANSWERS = ("valuation", "labels", "selection", "calibration")  # what the first screen needs
-ALWAYS = 8.0  # seconds: starting Python and the workers, figures and the page
+ALWAYS = 6.0  # seconds: starting Python and the workers, figures and the page
 EACH = 0.7  # seconds: reading what a study needs, and writing it
 DERIVED = 0.2  # scale of the subsets for a predictor that is derived, not learned in epochs
 LEAST_SCALE = 0.02
