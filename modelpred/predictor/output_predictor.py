@@ -21,7 +21,7 @@ from torch import Tensor
 from modelpred.errors import InvalidInput
 from modelpred.memory import require_memory
 from modelpred.predictor.score_prediction import ScorePredictor, fit_scores
-from modelpred.refits.projected_gradients import gradient_features
+from modelpred.refits.projected_gradients import RIDGES, projected_gradients
 from modelpred.refits.retraining import checked_weights
 from modelpred.sealed import parse_model, read_file, refuse, sha256, write_atomically
 from modelpred.targets import Points, TargetModel, points_of
@@ -100,15 +100,15 @@ def fit_outputs(
     effects = 8 * len(points.labels) * outputs.shape[1]
     what = f"effects of {len(points.labels):,} rows on {outputs.shape[1]:,} outputs"
     require_memory(2 * effects + 2 * outputs.numel() * 8, what=what)
-    features = gradient_features(
+    features = projected_gradients(
         model.family,
         points,
         points.take(torch.arange(1)),
         full,
         dimensions=max(1, min(DIMENSIONS, len(points.labels) // 2)),
         seed=0,
-    ).pool
-    scores = fit_scores(weights, outputs, features=features)
+    ).features(RIDGES[0])
+    scores = fit_scores(weights, outputs, features=features.pool)
     return OutputPredictor(model, points, scores, row_ids, time.process_time() - began)
 
 

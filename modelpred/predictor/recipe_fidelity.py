@@ -28,7 +28,7 @@ from modelpred.errors import InvalidInput
 from modelpred.metrics import Interval, lds
 from modelpred.predictor.score_prediction import fit_scores
 from modelpred.refits import Progress, Retraining, silent
-from modelpred.refits.projected_gradients import gradient_features
+from modelpred.refits.projected_gradients import RIDGES, projected_gradients
 from modelpred.targets import Points, TorchTarget
 from modelpred.targets.scoring import scored
 
@@ -187,9 +187,12 @@ class _Recipe:
     def predictions(
         self, models: list[Tensor], fit: Tensor, known: Tensor, judged: Tensor
     ) -> dict[str, Tensor]:
-        """Margins [judged subsets, test rows] by each method, with gradients at these models."""
+        """Margins [judged subsets, test rows] by each method, with gradients at these models.
+
+        Their ridge is the one whose attributions rank the known margins best.
+        """
         found = [
-            gradient_features(
+            projected_gradients(
                 self.target,
                 self.points,
                 self.test_points,
@@ -199,13 +202,20 @@ class _Recipe:
             )
             for seed, own in enumerate(models)
         ]
-        attributions = torch.stack([each.attributions() for each in found]).mean(0)
-        features = torch.cat([each.pool for each in found], 1)
-        predictor = fit_scores(fit, known, features=features, attributions=attributions)
+        at = {ridge: [each.features(ridge) for each in found] for ridge in RIDGES}
+        attributions = {
+            ridge: torch.stack([each.attributions() for each in own]).mean(0)
+            for ridge, own in at.items()
+        }
+        sums = {ridge: fit.to(own) @ own.T for ridge, own in attributions.items()}
+        best = max(RIDGES, key=lambda ridge: lds(sums[ridge], known).mean)
+        told = attributions[best]
+        features = torch.cat([each.pool for each in at[best]], 1)
+        predictor = fit_scores(fit, known, features=features, attributions=told)
         return {
             "predictor": predictor(judged),
             "linear datamodel": fit_scores(fit, known)(judged),
-            "projected gradients": judged.to(attributions) @ attributions.T,
+            "projected gradients": judged.to(told) @ told.T,
         }
 
 

@@ -22,12 +22,13 @@ from modelpred.targets.points import Points
 
 GRADIENT_BYTES = 64 * 2**20  # gradients of rows that are made at once
 BLOCK = 4096  # parameters that are projected at once
-RIDGE = 1e-3  # share of the mean eigenvalue of Phi' Phi
+RIDGES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
+"""Shares of the mean eigenvalue of Phi' Phi from which a caller with retrained subsets can choose."""
 
 
 @dataclass(frozen=True)
 class GradientFeatures:
-    """What gradients at one model say of rows.
+    """What gradients at one model say of rows, for a ridge.
 
     Attributes:
         pool: phi_i q_i, whitened: their products are the kernel of the rows' effects.
@@ -42,7 +43,29 @@ class GradientFeatures:
         return self.tested @ self.pool.T
 
 
-def gradient_features(
+@dataclass(frozen=True)
+class ProjectedGradients:
+    """Projected gradients at one model, before the ridge.
+
+    Attributes:
+        own: phi_i of the pool, in the basis of eigenvectors of Phi' Phi.
+        tested: phi_t of the test rows, in this basis.
+        values: eigenvalues.
+        slopes: q_i.
+    """
+
+    own: Float[Tensor, "points dimensions"]
+    tested: Float[Tensor, "test_rows dimensions"]
+    values: Float[Tensor, " dimensions"]
+    slopes: Float[Tensor, " points"]
+
+    def features(self, ridge: float) -> GradientFeatures:
+        """The features for a ridge, a share of the mean eigenvalue."""
+        lengths = (self.values + ridge * self.values.mean()).sqrt()
+        return GradientFeatures(self.own / lengths * self.slopes[:, None], self.tested / lengths)
+
+
+def projected_gradients(
     model: TargetModel,
     points: Points,
     test_points: Points,
@@ -50,18 +73,15 @@ def gradient_features(
     *,
     dimensions: int,
     seed: int,
-) -> GradientFeatures:
-    """The features of the pool and of test rows at one model."""
+) -> ProjectedGradients:
+    """The projected gradients of the pool and of test rows at one model."""
     own = _projected(model, points, parameters, dimensions=dimensions, seed=seed)
     tested = _projected(model, test_points, parameters, dimensions=dimensions, seed=seed)
-    gram = own.T @ own
-    gram.diagonal().add_(RIDGE * gram.diagonal().mean())
-    values, vectors = torch.linalg.eigh(gram)
-    whitened = vectors / values.sqrt()
+    values, vectors = torch.linalg.eigh(own.T @ own)
     scores = model.scores(parameters[None], points.features)
     margins = model.margins(scores, points.labels)[0].to(torch.float64)
     slopes = -margins if model.regression else torch.sigmoid(-margins)
-    return GradientFeatures(own @ whitened * slopes[:, None], tested @ whitened)
+    return ProjectedGradients(own @ vectors, tested @ vectors, values.clamp(min=0), slopes)
 
 
 def _projected(

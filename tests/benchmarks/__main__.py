@@ -25,6 +25,7 @@ from tests.benchmarks import (
     sizes,
     spam,
     suspects,
+    torch_goal,
     torch_targets,
     value_samplers,
 )
@@ -43,6 +44,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "sizes": sizes.BENCHMARK,
     "spam": spam.BENCHMARK,
     "suspects": suspects.BENCHMARK,
+    "torch_goal": torch_goal.BENCHMARK,
     "torch_targets": torch_targets.BENCHMARK,
     "value_samplers": value_samplers.BENCHMARK,
 }

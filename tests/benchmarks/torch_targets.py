@@ -94,7 +94,7 @@ def speed(
         )
         ratios.append(one[-1] / together[-1])
     yield median(f"{name}: one model in a loop", one)
-    yield median(f"{name}: one of {models} together", together)
+    yield median(f"{name}: one of {models} models together", together)
     yield median(f"{name}: loop / together", ratios, "times")
 
 

@@ -11,7 +11,7 @@ from modelpred.errors import InvalidInput
 from modelpred.metrics import lds, relative_errors
 from modelpred.predictor.recipe_fidelity import FidelityPlan, recipe_fidelity
 from modelpred.predictor.score_prediction import fit_scores
-from modelpred.refits.projected_gradients import gradient_features
+from modelpred.refits.projected_gradients import RIDGES, projected_gradients
 from modelpred.targets import TorchTarget, points_of, target_model
 from tests.targets.conftest import pool
 
@@ -121,7 +121,8 @@ def test_without_a_projection_attributions_are_influences():
         points.labels[:, None],
     ).solution[:, 0]
     size = len(full)
-    found = gradient_features(model, points, points, full, dimensions=60 * size, seed=0)
+    gradients = projected_gradients(model, points, points, full, dimensions=60 * size, seed=0)
+    found = gradients.features(RIDGES[0])
     design = torch.cat([points.features, torch.ones(len(points.labels), 1)], 1)
     margins = design @ full - points.labels
     exact = design @ torch.linalg.solve(design.T @ design, design.T * -margins)
