@@ -15,6 +15,9 @@ many parameters), so the same basis preconditions a gradient at any parameters:
 
     precondition(g) = Q diag(Q' H_t Q)^-1 Q' g  ~  the step from there to the optimum
 
+With more features than points Q has a column for each direction of the space of the rows only
+(row_space.py), and what lies outside of that, where the Hessian is 1, is added.
+
 The anchor of influence functions is the single level t = 1.
 
 A family trained by fixed steps has no optimum to move; its anchors are in coarse_training.py.
@@ -29,7 +32,7 @@ import torch
 from torch import Tensor
 
 from modelpred.targets import Points, TargetModel, train_targets
-from modelpred.targets.linear import Linear
+from modelpred.targets.linear import Linear, row_space_of
 
 LEVELS = 24
 GROWN = (1.25, 1.6, 2.0)  # shares above one: points may join the pool that the path was trained on
@@ -79,20 +82,20 @@ class SizePath(Anchors):
 
     shares: Tensor  # [levels], ascending
     parameters: Tensor  # [levels, parameters]
-    basis: Tensor  # [blocks, size, size], columns are directions
-    curvatures: Tensor  # [levels, blocks, size], diagonal of the Hessian in the basis
+    basis: Tensor  # [blocks, size, directions]
+    curvatures: Tensor  # [levels, blocks, directions], diagonal of the Hessian in the basis
     pool: int
 
     kind: ClassVar[str] = "size_path"
 
     def __post_init__(self) -> None:
         levels, parameters = self.parameters.shape
-        blocks, size, other = self.basis.shape
+        blocks, size, directions = self.basis.shape
         fits = (
             self.shares.shape == (levels,)
-            and size == other
+            and size >= directions
             and blocks * size == parameters
-            and self.curvatures.shape == (levels, blocks, size)
+            and self.curvatures.shape == (levels, blocks, directions)
         )
         if not fits:
             raise ValueError("the tensors of the size path do not fit each other")
@@ -136,7 +139,7 @@ class BoundSizePath(BoundAnchors):
     penalty_steps: Tensor  # [levels, parameters]
     edges: Tensor = field(init=False, repr=False)  # [levels - 1], log shares between levels
     longest: Tensor = field(init=False, repr=False)  # [], of the parameters on the path
-    lengths: Tensor = field(init=False, repr=False)  # [levels, blocks, size], 1 / curvatures
+    lengths: Tensor = field(init=False, repr=False)  # [levels, blocks, directions], 1 / curvatures
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "edges", level_edges(self.path.shares))
@@ -178,7 +181,13 @@ class BoundSizePath(BoundAnchors):
 
 
 def _stepped(basis: Tensor, lengths: Tensor, gradients: Tensor) -> Tensor:
-    """Gradients [rows, parameters] in the basis times lengths [blocks, rows or 1, size], and back."""
+    """Gradients [rows, parameters] in the basis times lengths [blocks, rows or 1, directions], and back."""
+    if basis.shape[2] < basis.shape[1]:  # along all others the Hessian is 1
+        return gradients + _along(basis, lengths - 1, gradients)
+    return _along(basis, lengths, gradients)
+
+
+def _along(basis: Tensor, lengths: Tensor, gradients: Tensor) -> Tensor:
     blocks, size, _ = basis.shape
     if blocks == 1:
         return ((gradients @ basis[0]) * lengths[0]) @ basis[0].T
@@ -252,12 +261,15 @@ def by_level(weights: Tensor, levels: Tensor) -> ByLevel:
 def fit_size_path(model: TargetModel, points: Points, *, tolerance: float = 1e-6) -> SizePath:
     """The size path of a pool, for a convex family; a handful of trainings."""
     shares, weights, path = optima_by_share(model, points, levels=LEVELS, tolerance=tolerance)
-    blocks = 1 if path.shape[1] <= JOINT_BLOCK else path.shape[1] // (points.features.shape[1] + 1)
-    middle = _blocks(model, path[LEVELS // 2], weights[LEVELS // 2], points, blocks)
+    space = row_space_of(model, points)
+    pool, optima = (points, path) if space is None else (space.points, space.reduced(path))
+    size = optima.shape[1]
+    blocks = 1 if size <= JOINT_BLOCK else size // (pool.features.shape[1] + 1)
+    middle = _blocks(model, optima[LEVELS // 2], weights[LEVELS // 2], pool, blocks)
     basis = torch.linalg.eigh(middle).eigenvectors.contiguous()  # as a file gives it back
     diagonals: list[Tensor] = []
-    for parameters, level in zip(path, weights, strict=True):
-        hessian = _blocks(model, parameters, level, points, blocks)
+    for parameters, level in zip(optima, weights, strict=True):
+        hessian = _blocks(model, parameters, level, pool, blocks)
         diagonals.append(torch.einsum("kpi,kpq,kqi->ki", basis, hessian, basis))
     curvatures = torch.stack(diagonals)
     # Directions that change nothing (equal shifts of all softmax intercepts) have curvature zero
@@ -265,6 +277,7 @@ def fit_size_path(model: TargetModel, points: Points, *, tolerance: float = 1e-6
     largest = float(curvatures.max())
     curvatures = torch.where(curvatures < UNDETERMINED * largest, largest, curvatures)
     curvatures = curvatures.clamp(min=1e-6 * largest)
+    basis = basis if space is None else space.lifted_columns(basis)
     return SizePath(shares, path, basis, curvatures, pool=len(points.features))
 
 

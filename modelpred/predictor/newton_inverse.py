@@ -9,6 +9,9 @@ For softmax the outputs bend each other, too. On changes that sum to zero over K
 the full Hessian is K / (K - 1) times the blocks' data term, which is therefore enlarged by that.
 The blocks are decomposed at one share, H_k = Q_k L_k Q_k'. At another share the eigenvectors are kept,
 and the data term's part of each eigenvalue is scaled with the sum of j_ik there.
+
+With more features than rows, the same is done in the space of the rows (row_space.py): steps stay there,
+and there are no more directions than rows for each output.
 """
 
 from dataclasses import dataclass
@@ -18,7 +21,7 @@ import torch
 from torch import Tensor
 
 from modelpred.targets import Points
-from modelpred.targets.linear import Linear
+from modelpred.targets.linear import Linear, row_space_of
 
 LARGEST_INVERSE = 4096  # parameters up to which a Hessian is inverted as a matrix
 BLOCK_BYTES = 2**30  # of all blocks' eigenvectors, float32
@@ -28,15 +31,21 @@ LEAST = 1e-6  # eigenvalue, relative to the largest
 
 def invertible(model: Linear, points: Points) -> bool:
     """Whether the Hessian, or a block for each output, is small enough to decompose."""
-    size = points.features.shape[1] + 1
-    outputs = model.outputs(points.classes)
-    return size <= LARGEST_INVERSE and 4 * outputs * size**2 <= BLOCK_BYTES
+    features, outputs = points.features.shape[1] + 1, model.outputs(points.classes)
+    joined = outputs if block_count(model, points) == 1 and features > _directions(points) else 1
+    stored = 4 * outputs * joined * features * _directions(points)
+    return _directions(points) <= LARGEST_INVERSE and stored <= BLOCK_BYTES
 
 
 def block_count(model: Linear, points: Points) -> int:
     """1 where the Hessian is inverted as a matrix, else the number of outputs."""
     outputs = model.outputs(points.classes)
-    return 1 if outputs * (points.features.shape[1] + 1) <= LARGEST_INVERSE else outputs
+    return 1 if outputs * _directions(points) <= LARGEST_INVERSE else outputs
+
+
+def _directions(points: Points) -> int:
+    """Directions of one output that steps may have."""
+    return min(points.features.shape) + 1
 
 
 def blockwise(rows: Tensor, matrices: Tensor) -> Tensor:
@@ -66,7 +75,10 @@ class Inverse:
 def decomposed(
     model: Linear, theta: Tensor, weights: Tensor, points: Points
 ) -> tuple[Tensor, Tensor]:
-    """Eigenvectors [blocks, size, size] and eigenvalues [blocks, size] of the Hessian, float32."""
+    """Eigenvectors [blocks, size, directions] and eigenvalues [blocks, directions] of the Hessian, float32."""
+    if (space := row_space_of(model, points)) is not None:
+        vectors, values = decomposed(model, space.reduced(theta), weights, space.points)
+        return space.lifted_columns(vectors), values
     if block_count(model, points) == 1:
         found = torch.linalg.eigh(model.hessian(theta, weights, points))
         values, vectors = found.eigenvalues[None], found.eigenvectors[None]

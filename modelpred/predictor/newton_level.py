@@ -19,7 +19,7 @@ NODES = 4  # of the path's optima through which a curve is drawn
 @final
 @dataclass(frozen=True)
 class Level:
-    """The tensors of one share s. Moves are in coordinates of the basis, float32 [parameters].
+    """The tensors of one share s. Moves are in coordinates of the basis, float32 [directions].
 
     The product type is that of the design. g_i are the rows' gradients, f_i (x) a_i those of their
     corrected factors.
@@ -37,7 +37,7 @@ class Level:
     bent: Tensor  # share of the data in the Hessian's diagonal
     near: Tensor  # [NODES, parameters]: moves to the optima of the levels around
     near_logs: Tensor  # [NODES]: their log shares over s
-    directions: Tensor | None  # [points, parameters], product type: H^-1 (f_i (x) a_i)
+    directions: Tensor | None  # [points, directions], product type: H^-1 (f_i (x) a_i)
     factors: Tensor  # [outputs, points], product type: f_i
     scores: Tensor  # [outputs, points], product type
     slopes: Tensor  # [outputs, points], product type: f_i over C and the sample weight
@@ -65,7 +65,7 @@ def formed_level(
         share: s.
         theta: its optimum, float64.
         inverse: of the Hessian there.
-        basis: [blocks, size, size], float32.
+        basis: [blocks, size, directions], float32.
         near: log shares over s [NODES] and optima [NODES, parameters] of the levels around.
         keeps_directions: whether there is memory for the rows' directions.
     """
@@ -107,8 +107,8 @@ def formed_level(
 
 
 def _directions(factors: Tensor, design: Tensor, inverse: Inverse, dtype: torch.dtype) -> Tensor:
-    """H^-1 of every row's factors times the row, [points, parameters]."""
-    size = len(factors) * design.shape[1]
+    """H^-1 of every row's factors times the row, [points, directions]."""
+    size = inverse.matrices.shape[0] * inverse.matrices.shape[2]
     found = torch.empty(len(design), size, dtype=dtype, device=design.device)
     for rows in torch.arange(len(found), device=found.device).split(ROWS):
         gradients = (factors.T[rows, :, None] * design[rows, None, :]).flatten(1)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from modelpred.predictor.newton_inverse import Inverse
 from modelpred.targets import Points
-from modelpred.targets.linear import Linear
+from modelpred.targets.linear import Linear, row_space_of
 
 LEAST = 0.1  # of 1 + d_i B_i G_i where G_i is only known by its diagonal
 
@@ -48,14 +48,18 @@ def leverage_corrected(
         points: the pool, float64.
         inverse: H_s^-1 at theta.
         share: s.
-        basis: [blocks, size, size], float32, whose coordinates the inverse gives.
+        basis: [blocks, size, directions], float32, whose coordinates the inverse gives.
     """
     factors, changes = row_factors(model, theta, points), (1 - share, -share)
     if inverse.lengths is not None:
         own = _diagonal_leverages(model, theta, points, inverse)
         present, absent = (by * factors / (1 + by * own).clamp(min=LEAST) for by in changes)
     else:
-        own = _leverages(model, theta, points, inverse.matrices[0] @ basis[0].T)
+        steps, directions, own_space = inverse.matrices[0], basis[0], (theta, points)
+        if (space := row_space_of(model, points)) is not None:
+            steps, directions = space.reduced_columns(steps), space.reduced_columns(directions)
+            own_space = (space.reduced(theta), space.points)
+        own = _leverages(model, *own_space, steps @ directions.T)
         eye = torch.eye(len(factors)).to(own)
         present, absent = (
             torch.linalg.solve(eye + by * own, by * factors.T[:, :, None])[..., 0].T

@@ -43,12 +43,12 @@ class NewtonNetwork(SetNetwork):
     """The first-order answer and `steps` gradients, each with its correction."""
 
     learned_from = 0
-    corrections: Tensor  # [steps + 1, inputs, parameters]
+    corrections: Tensor  # [steps + 1, inputs, directions]
 
     def __init__(self, anchors: NewtonPath, *, steps: int) -> None:
         super().__init__()
         self.anchors = anchors
-        plain = torch.zeros(steps + 1, INPUTS, anchors.parameter_count)
+        plain = torch.zeros(steps + 1, INPUTS, anchors.direction_count)
         self.register_buffer("corrections", plain)
 
     def with_corrections(self, corrections: Tensor) -> "NewtonNetwork":

@@ -57,7 +57,7 @@ from modelpred.predictor.newton_inverse import (
 )
 from modelpred.predictor.newton_level import NODES, Level, formed_level
 from modelpred.targets import Points, TargetModel
-from modelpred.targets.linear import Linear
+from modelpred.targets.linear import Linear, row_space_of
 
 LEVELS = 8  # up to a share of 1; with three times as many, errors were the same
 DIRECTION_BYTES = 4 * 2**30  # of the directions of all levels; beyond, their factors are kept
@@ -90,8 +90,8 @@ class NewtonPath(Anchors):
 
     shares: Tensor  # [levels], ascending
     parameters: Tensor  # [levels, parameters]
-    basis: Tensor  # [blocks, size, size], float32, columns are directions
-    eigenvalues: Tensor  # [blocks, size], float32, of the level `middle`
+    basis: Tensor  # [blocks, size, directions], float32
+    eigenvalues: Tensor  # [blocks, directions], float32, of the level `middle`
     pool: int
     _bound: "list[BoundNewtonPath]" = field(
         init=False, repr=False, compare=False, default_factory=list["BoundNewtonPath"]
@@ -101,15 +101,20 @@ class NewtonPath(Anchors):
 
     def __post_init__(self) -> None:
         levels, parameters = self.parameters.shape
-        blocks, size, other = self.basis.shape
-        square = size == other and self.eigenvalues.shape == (blocks, size)
-        if self.shares.shape != (levels,) or blocks * size != parameters or not square:
+        blocks, size, directions = self.basis.shape
+        fits = size >= directions and self.eigenvalues.shape == (blocks, directions)
+        if self.shares.shape != (levels,) or blocks * size != parameters or not fits:
             raise ValueError("the tensors of the Newton path do not fit each other")
 
     @property
     def parameter_count(self) -> int:
         """Number of the family's parameters."""
         return self.parameters.shape[1]
+
+    @property
+    def direction_count(self) -> int:
+        """Number of coordinates of a move in the basis."""
+        return self.eigenvalues.numel()
 
     @property
     def middle(self) -> int:
@@ -143,6 +148,7 @@ class BoundNewtonPath(BoundAnchors):
 
     def __init__(self, path: NewtonPath, model: Linear, points: Points) -> None:
         self.path, self.model, self.points = path, model, points
+        self.space = row_space_of(model, points)
         features = points.features
         self.dtype = product_dtype(features.device.type)
         design = model.design(features)
@@ -157,7 +163,7 @@ class BoundNewtonPath(BoundAnchors):
         self.penalty = penalty.flatten()
         self.longest = float(path.parameters.norm(dim=1).amax())
         self.edges = level_edges(path.shares.to(features.device))
-        size = len(path.shares) * len(features) * path.parameter_count * self.dtype.itemsize
+        size = len(path.shares) * len(features) * path.direction_count * self.dtype.itemsize
         self.keeps_directions = size <= DIRECTION_BYTES
         self._levels: dict[int, Level] = {}
 
@@ -212,8 +218,14 @@ class BoundNewtonPath(BoundAnchors):
         model, points, path = self.model, self.points, self.path
         if len(self.basis) == 1:
             share = points.features.new_full((len(self.design),), float(path.shares[index]))
-            inverse = inverse_hessian(model, self._optimum(index), share, points)
-            matrices = (inverse @ self.basis[0].to(inverse)).to(torch.float32)[None]
+            theta, basis = self._optimum(index), self.basis[0].to(points.features)
+            if self.space is None:
+                steps = inverse_hessian(model, theta, share, points) @ basis
+            else:
+                theta, basis = self.space.reduced(theta), self.space.reduced_columns(basis)
+                steps = inverse_hessian(model, theta, share, self.space.points) @ basis
+                steps = self.space.lifted_columns(steps)
+            matrices = steps.to(torch.float32)[None]
             return Inverse(matrices, matrices.to(self.dtype), None)
         own, middle = self._curvatures(index), self._curvatures(path.middle)
         lengths = rescaled_lengths(

@@ -18,14 +18,15 @@ searched along, as is customary.
 
 All is done in the basis B of directions that the data or the penalty determine, with B'HB = 1 and
 B'RB = diag(r): there the rescaled Hessian is diag(r + s (1 - r)), and it preconditions the
-conjugate gradients of the Newton step.
+conjugate gradients of the Newton step. A linear family with more features than points has no more
+directions than points there (row_space.py), and nothing costs more than linear time in the features.
 
 The objective of the mlp is not convex and its full-data parameters are no stationary point of it
 (a fixed number of steps), so that none of the three is defined there.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 import torch
@@ -34,6 +35,7 @@ from torch import Tensor
 
 from modelpred.errors import InvalidInput
 from modelpred.refits.retraining import checked_weights, continued
+from modelpred.targets.linear import row_space_of
 from modelpred.targets.model import TargetModel
 from modelpred.targets.points import Points
 from modelpred.targets.shapes import Parameters, Weights
@@ -82,7 +84,12 @@ class Expansion:
             around = torch.ones(len(points.labels), dtype=torch.float64)
         largest = max(len(points.features), len(full_parameters)) * len(full_parameters)
         with threads_for(8 * largest):
-            return cls._of(model, points, full_parameters, around)
+            space = row_space_of(model, points)
+            if space is None:
+                return cls._of(model, points, full_parameters, around)
+            small = cls._of(model, space.points, space.reduced(full_parameters), around)
+            basis = space.lifted_columns(small.basis)
+            return replace(small, full_parameters=full_parameters, basis=basis)
 
     @classmethod
     def _of(
@@ -256,16 +263,20 @@ def _hessian(
     Where every H_i has rank one (a single score per point) it is f_i f_i', and a product with the
     Hessian is two matrix products with the f_i in place of three and the curvature anew.
     """
-    factors = _rank_one_factors(model, points, expansion.full_parameters)
-    basis = expansion.basis.to(dtype)
+    full, directions = expansion.full_parameters, expansion.basis
+    if (space := row_space_of(model, points)) is not None:
+        full, directions = space.reduced(full), space.reduced_columns(directions)
+        points = space.points
+    factors = _rank_one_factors(model, points, full)
+    basis = directions.to(dtype)
     if factors is not None:
-        rows = (factors @ expansion.basis).to(dtype)
+        rows = (factors @ directions).to(dtype)
         share = expansion.penalty_share.to(dtype)
         return lambda weights, vectors: torch.addcmul(
             ((vectors @ rows.T).mul_(weights)) @ rows, share, vectors
         )
     pool = points.to(dtype=dtype)
-    full = expansion.full_parameters.to(dtype)
+    full = full.to(dtype)
 
     def product(weights: Tensor, vectors: Tensor) -> Tensor:
         parameters = full.expand(len(weights), -1)

@@ -12,7 +12,11 @@ of their gradient, slopes and the scores that they are rounded from, had one sig
 
 `distance` enlarges the gradient by what rounding may have left out of it before it solves for the
 step, so that a gradient that is zero by chance, or an ill-conditioned Hessian, is not taken for an
-optimum.
+optimum. Rounding has unknown signs: where the Hessian is ill-conditioned the largest distance of
+`PATTERNS` patterns of signs counts.
+
+A loss with kinks bends less beyond one. Points that rounding may have put on the wrong side of theirs
+count with the smaller curvature, and a step across a kink tells no distance.
 """
 
 from dataclasses import replace
@@ -25,6 +29,7 @@ from modelpred.targets.systems import Block, Problem, conjugate
 
 SMALL = 1e-3
 SCORES_ROUNDED = 4  # rounding errors of each score
+PATTERNS = 4  # of signs of rounding, where Hessians are ill-conditioned
 SOLVED = 0.1  # relative residual of the system that tells the distance
 
 
@@ -61,34 +66,89 @@ def distance(problem: Problem, block: Block, *, limit: float) -> Tensor:
     and where that is below the limit conjugate gradients, which may miss directions of little
     curvature, miss none that matters. The other rows' Hessians are factored.
     """
-    gradient = _enlarged(problem, block)
+    wrong = _rounding_of_scores(problem, block)
+    gradient = _enlarged(problem, block, wrong, pattern=0)
+    rows = block if problem.loss.smooth else replace(block, scores=_flattest(problem, block, wrong))
     # No norm: nothing may dampen a free intercept here.
-    rows = replace(block, gradient=gradient, inverse=None, norm=torch.zeros_like(block.norm))
+    rows = replace(rows, gradient=gradient, inverse=None, norm=torch.zeros_like(block.norm))
     goal = torch.full_like(block.norm, SOLVED)
     step, solved, _ = conjugate(problem, rows, goal, patient=True)
     free = gradient @ problem.turn
     whole = free if problem.loss.intercept_penalty else free[..., :-1]
-    solved &= _length(whole) <= limit * _sizes(problem, block)[0]
+    # The same way along the longest column, and of the intercept, which that moves.
+    longest = problem.norms[:-1].amax() if len(problem.norms) > 1 else problem.norms[0]
+    factors = (1, longest, longest / len(problem.design) ** 0.5)
+    for factor, size in zip(factors, _sizes(problem, block), strict=True):
+        solved &= factor * _length(whole) <= limit * size
+    found = torch.where(solved, relative(problem, block, step), torch.inf)
     missing = (~solved).nonzero()[:, 0]
     if len(missing) and fits(problem):
-        some = rows.select(missing)
-        step[:, missing], solved[missing] = dense_steps(problem, some, sure=True)
-    return torch.where(solved, relative(problem, block, step), torch.inf)
+        found[missing] = _factored(problem, rows.select(missing), block.select(missing))
+    return found
 
 
-def _enlarged(problem: Problem, block: Block) -> Tensor:
+def _factored(problem: Problem, rows: Block, block: Block) -> Tensor:
+    """The same by each row's own Hessian.
+
+    Args:
+        problem: what all subsets share.
+        rows: the block with the curvatures that count.
+        block: as it is.
+    """
+    wrong = _rounding_of_scores(problem, block)
+    found = torch.zeros_like(block.norm)
+    for pattern in range(PATTERNS):
+        gradient = _enlarged(problem, block, wrong, pattern=pattern)
+        step, solved = dense_steps(problem, replace(rows, gradient=gradient), sure=True)
+        if not problem.loss.smooth:
+            solved &= ~_crosses(problem, rows, step)
+        found = found.maximum(torch.where(solved, relative(problem, block, step), torch.inf))
+    return found
+
+
+def _rounding_of_scores(problem: Problem, block: Block) -> Tensor:
+    """By how much each score may be wrong."""
+    design = problem.design[:, : problem.size]
+    eps = torch.finfo(design.dtype).eps
+    return SCORES_ROUNDED * eps * (block.theta.abs() @ design.abs().T)
+
+
+def _curvature(problem: Problem, block: Block, scores: Tensor) -> Tensor:
+    return problem.loss.score_curvature(scores, problem.labels, block.scale)[0]
+
+
+def _flattest(problem: Problem, block: Block, wrong: Tensor) -> Tensor:
+    """The scores within rounding where the loss bends least."""
+    high, low = block.scores + wrong, block.scores - wrong
+    return torch.where(
+        _curvature(problem, block, high) < _curvature(problem, block, low), high, low
+    )
+
+
+def _crosses(problem: Problem, rows: Block, step: Tensor) -> Tensor:
+    """Rows whose step leads to where a point's loss bends less."""
+    moved = rows.scores + 2 * (step @ problem.design[:, : problem.size].T)
+    return (_curvature(problem, rows, moved) < _curvature(problem, rows, rows.scores)).any(2).any(0)
+
+
+def _enlarged(problem: Problem, block: Block, wrong: Tensor, *, pattern: int) -> Tensor:
     """The gradient with what rounding may have left out of it.
 
     Scores are wrong each by its own rounding, which moves all entries of the gradient together: some
-    are taken to be too high and some too low. What the sums themselves round is on top of each entry.
+    are taken to be too high and some too low, as the pattern says. A slope that is a probability less
+    one has the rounding of one. What the sums themselves round is on top of each entry.
     """
     design = problem.design[:, : problem.size]
     eps = torch.finfo(design.dtype).eps
     slopes = problem.loss.score_slopes(block.scores, problem.labels) * block.scale
-    curvature = problem.loss.score_curvature(block.scores, problem.labels, block.scale)[0]
-    wrong = SCORES_ROUNDED * eps * (block.theta.abs() @ design.abs().T)
-    side = torch.arange(len(design), device=design.device).square().mul(0.7).cos().sign()
-    gradient = block.gradient + (curvature * wrong * side.to(design)) @ design
+    curvature = _curvature(problem, block, block.scores)
+    if not problem.loss.smooth:
+        ends = (_curvature(problem, block, block.scores + sign * wrong) for sign in (1, -1))
+        curvature = torch.maximum(*ends)
+    places = torch.arange(len(design), device=design.device)
+    side = places.square().mul(0.7 + pattern).cos().sign()
+    blurred = curvature * wrong + (eps * block.scale if problem.loss.probabilistic else 0)
+    gradient = block.gradient + (blurred * side.to(design)) @ design
     sums = slopes.abs() @ design.abs() + problem.penalised * block.theta.abs()
     gradient = gradient + torch.copysign(eps * sums, gradient)
     if problem.loss.shift_free:  # the same more for all outputs: the penalty alone feels it

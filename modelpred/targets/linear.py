@@ -29,6 +29,7 @@ from modelpred.targets.compiled.newton import compiled_solver
 from modelpred.targets.matrices import OuterProducts
 from modelpred.targets.newton import SURE, newton_solver
 from modelpred.targets.points import Points
+from modelpred.targets.row_space import RowSpace, row_space
 from modelpred.targets.score_loss import ScoreLoss
 from modelpred.targets.shapes import Features, Labels, Parameters, PerPoint, Scores, Weights
 from modelpred.targets.solving import Solution, Solver
@@ -271,8 +272,8 @@ def _weighted_product(design: Tensor, weights: Tensor, negligible: float) -> Ten
 
 def linear_solver(model: Linear, points: Points) -> Solver:
     """Newton's method, in C where that has the loss (compiled/), else by torch (newton.py)."""
-    if points.features.shape[1] > len(points.features):
-        return _row_space_solver(model, points)
+    if (space := row_space(points)) is not None:
+        return _row_space_solver(model, points, space)
     if model.compiled is None:
         return newton_solver(model, points)
     general = partial(newton_solver, model, points)
@@ -299,21 +300,21 @@ def one_by_one(solvers: Sequence[Solver]) -> Solver:
     return solve
 
 
-def _row_space_solver(model: Linear, points: Points) -> Solver:
-    """The solver for more features than points, in time linear in the features.
+def row_space_of(model: object, points: Points) -> RowSpace | None:
+    """The space of the rows for a linear family with more features than points, else None."""
+    return row_space(points) if isinstance(model, Linear) else None
 
-    The penalty keeps coefficients in the space of the rows, and does not change when that is turned:
-    features = small basis', with an orthonormal basis of as many columns as there are points.
-    """
-    basis, small = torch.linalg.qr(points.features.T)
-    solver = linear_solver(model, replace(points, features=small.T.contiguous()))
+
+def _row_space_solver(model: Linear, points: Points, space: RowSpace) -> Solver:
+    """The solver for more features than points, in time linear in the features."""
+    solver = linear_solver(model, space.points)
 
     lengths = points.features.norm(dim=0)
 
     def solve(weights: Tensor, *, start: Tensor | None, tolerance: float) -> Solution:
-        begin = None if start is None else _turned(start, basis)
+        begin = None if start is None else space.reduced(start)
         found = solver(weights, start=begin, tolerance=tolerance)
-        digits = _digits_lost(_turned(found.parameters, basis.T), lengths)
+        digits = _digits_lost(space.lifted(found.parameters), lengths)
         for lost in digits[found.converged & (digits > 0)].unique().tolist():
             rows = found.converged & (digits == lost)
             again = solver(
@@ -321,7 +322,7 @@ def _row_space_solver(model: Linear, points: Points) -> Solver:
             )
             for name, column in vars(found).items():
                 column[rows] = getattr(again, name)
-        parameters = _turned(found.parameters, basis.T)
+        parameters = space.lifted(found.parameters)
         norm = model.gradient(parameters, weights, points).abs().amax(1)
         return replace(found, parameters=parameters, gradient_norm=norm)
 
@@ -338,12 +339,6 @@ def _digits_lost(parameters: Tensor, lengths: Tensor) -> Tensor:
     size, sized = coefficients.norm(dim=(1, 2)), (coefficients * lengths).norm(dim=(1, 2))
     strain = lengths.max() * size / sized
     return (SURE * strain).log10().ceil().nan_to_num(0, 0, 0).clamp(min=0).long()
-
-
-def _turned(parameters: Tensor, by: Tensor) -> Tensor:
-    """Parameters whose coefficients are multiplied with a matrix [old, new]."""
-    theta = parameters.unflatten(1, (-1, len(by) + 1))
-    return torch.cat([theta[..., :-1] @ by, theta[..., -1:]], 2).flatten(1)
 
 
 def signs_of(labels: Tensor, like: Tensor) -> Tensor:

@@ -129,12 +129,7 @@ def _minimise(problem: Problem, weights: Tensor, start: Tensor, tolerance: float
     for step in range(MAXIMUM_STEPS + 1):
         done = _done(block) if step < MAXIMUM_STEPS else block.left
         if bool(done.any()):
-            ended = replace(block, inverse=None).select(done.nonzero()[:, 0])
-            final[:, ended.row] = ended.theta
-            norms[ended.row] = ended.norm
-            distances[ended.row] = distance(problem, ended, limit=SURE * tolerance)
-            iterations[ended.row] = ended.steps
-            objective[ended.row] = _objective(problem, ended)
+            record(replace(block, inverse=None).select(done.nonzero()[:, 0]))
             block = _without(block, done)
             if not bool(block.left.any()):
                 break
@@ -143,6 +138,10 @@ def _minimise(problem: Problem, weights: Tensor, start: Tensor, tolerance: float
     if len(missed) and fits(problem):
         rest = _finished(problem, weights[missed], final[:, missed], tolerance)
         record(replace(rest, row=missed))
+    lost = (~torch.isfinite(final).all(2).all(0)).nonzero()[:, 0]
+    if len(lost):  # weights so large that a sum overflows: what is left is the start
+        begin = _begun(problem, weights[lost], start.expand(-1, count, -1)[:, lost])
+        record(replace(begin, row=lost))
     if problem.loss.shift_free:
         final -= final.mean(0, keepdim=True)  # coefficients', too: their optimum has no such part
     converged = distances <= SURE * tolerance

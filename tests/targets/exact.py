@@ -14,16 +14,22 @@ def _terms(family, scores, labels):
     if family == "ridge":
         return scores - labels[:, None], np.ones((len(scores), 1, 1), Long)
     if family == "logistic":
-        chance = 1 / (1 + np.exp(-scores))
-        return chance - labels[:, None], (chance * (1 - chance))[:, :, None]
+        sign = Long(2) * labels[:, None] - 1
+        wrong = 1 / (1 + np.exp(sign * scores))  # not 1 - right: that has no digits below rounding
+        return -sign * wrong, (wrong / (1 + np.exp(-sign * scores)))[:, :, None]
     if family == "svm":
         sign = Long(2) * labels[:, None] - 1
         lack = np.maximum(1 - sign * scores, 0)
         return -2 * sign * lack, 2 * (lack > 0).astype(Long)[:, :, None]
     odds = np.exp(scores - scores.max(1, keepdims=True))
     chance = odds / odds.sum(1, keepdims=True)
-    own = np.eye(chance.shape[1], dtype=Long)[labels]
-    return chance - own, chance[:, :, None] * (np.eye(chance.shape[1]) - chance[:, None])
+    own = np.eye(chance.shape[1], dtype=bool)[labels]
+    slopes = np.where(own, 0, chance)
+    curvature = -chance[:, :, None] * chance[:, None]
+    for each in range(chance.shape[1]):  # sums of the others, for the same reason
+        curvature[:, each, each] = 0
+        curvature[:, each, each] = -curvature[:, each].sum(1)
+    return slopes - own * slopes.sum(1, keepdims=True), curvature
 
 
 def optimum(family, features, labels, scale, *, outputs=1, steps=200):
@@ -36,7 +42,8 @@ def optimum(family, features, labels, scale, *, outputs=1, steps=200):
     theta = np.zeros((outputs, design.shape[1]), Long)
 
     def slopes_at(theta):
-        slopes, curvature = _terms(family, design @ theta.T, labels)
+        with np.errstate(over="ignore"):  # a probability of zero
+            slopes, curvature = _terms(family, design @ theta.T, labels)
         return (slopes * scale[:, None]).T @ design + penalty * theta, curvature
 
     gradient, curvature = slopes_at(theta)

@@ -141,9 +141,9 @@ static double relative(const Pool *pool, const Work *work, const double *step, d
 }
 
 /* Whether the optimum is within the tolerance, relative to the parameters: by a Newton step for the
-   gradient, each entry enlarged by what rounding may have left out of it. A factor of elsewhere may be
-   of much larger curvatures, but the penalty is curvature 1 everywhere, so the length of the gradient
-   at the best intercept bounds the coefficients' way. */
+   gradient, each entry enlarged by what rounding may have left out of it. A factor of elsewhere, or on
+   the other side of a margin, may be of much larger curvatures, but the penalty is curvature 1
+   everywhere, so the length of the gradient at the best intercept bounds the coefficients' way. */
 static int arrived(const Pool *pool, const Work *work, double *step, double tolerance) {
     int64_t last = pool->size - 1;
     double columns = 0, length = 0, size = 0;
@@ -159,7 +159,7 @@ static int arrived(const Pool *pool, const Work *work, double *step, double tole
     length = sqrt(length) + sqrt(columns / (double)pool->points) * fabs(step[last]);
     solve(pool, work, step);
     if (!(relative(pool, work, step, &size) <= SURE * tolerance)) return 0;
-    return pool->loss != LOGISTIC || length <= BOUND * tolerance * size;
+    return pool->loss == SQUARE || length <= BOUND * tolerance * size;
 }
 
 /* By how much a short step's rounding may blur the gradient, relative to columns' norms. Columns far

@@ -254,7 +254,10 @@ static double relative(const Pool *pool, const Workspace *workspace, const doubl
    where the preconditioner has more curvature than there is. */
 static int arrived(const Pool *pool, Workspace *workspace, double tolerance) {
     int64_t width = pool->width;
-    double length = 1e-300, rounded = DBL_EPSILON * terms_of(pool, workspace);
+    double length = 1e-300, factors = 0;
+    for (int64_t p = 0; p < workspace->count; p++) factors += workspace->factor[p] * workspace->factor[p];
+    /* A slope that is a chance less one has the rounding of one. */
+    double rounded = DBL_EPSILON * (terms_of(pool, workspace) + sqrt(factors));
     for (int64_t k = 0; k < pool->classes; k++)
         for (int64_t j = 0; j < width; j++) {
             double entry = workspace->gradient[k * width + j];
