@@ -9,6 +9,7 @@ set also stores the original labels; methods get only the planted ones. Test row
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import astuple, dataclass, fields, replace
 
 import polars as pl
@@ -85,22 +86,18 @@ class Dataset:
     @property
     def rows_unused(self) -> str:
         """How many of the source's rows are not used, in words; empty if none."""
-        return rows_unused(
-            len(self.row_ids),
-            len(self.test_row_ids),
-            available=self.available,
-            unlabelled=self.unlabelled,
-            classes=bool(self.classes),
-        )
+        return self._in_words(rows_unused)
 
     @property
     def rows_used(self) -> str:
         """How many of the source's rows are used, in words; empty if all are."""
-        return rows_used(
+        return self._in_words(rows_used)
+
+    def _in_words(self, words: Callable[..., str]) -> str:
+        return words(
             len(self.row_ids),
             len(self.test_row_ids),
             available=self.available,
-            unlabelled=self.unlabelled,
             classes=bool(self.classes),
         )
 
