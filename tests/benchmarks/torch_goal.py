@@ -38,8 +38,6 @@ KERNEL_RIDGE = 1.0
 MODELS = {  # epochs and seeds of the models of all rows whose gradients are used
     "one seed": ((50, 0),),
     "two seeds": ((50, 0), (50, 1)),
-    "five seeds": tuple((50, seed) for seed in range(5)),
-    "one seed, epochs 15 and 50": ((15, 0), (50, 0)),
 }
 Array = NDArray[np.float64]
 
