@@ -98,6 +98,7 @@ class Dataset:
             len(self.row_ids),
             len(self.test_row_ids),
             available=self.available,
+            unlabelled=self.unlabelled,
             classes=bool(self.classes),
         )
 
