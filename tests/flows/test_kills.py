@@ -89,8 +89,12 @@ def _start(project):
 
 def _processes_of_a_run_in_training(run):
     """Process number of each part, once all of them are there."""
-    assert _until(lambda: _find(run, PARTS["worker"]) or run.poll() is not None, seconds=90)
-    assert run.poll() is None
+    try:
+        assert _until(lambda: _find(run, PARTS["worker"]) or run.poll() is not None, seconds=240)
+        assert run.poll() is None
+    except AssertionError:
+        run.kill()  # else it holds the lock that the next test waits for
+        raise
     return {part: _find(run, words) for part, words in PARTS.items()}
 
 
