@@ -33,7 +33,8 @@ from modelpred.errors import InvalidInput
 from modelpred.estimators.known_rows import KnownRows, Positions
 from modelpred.estimators.mapping import Estimator
 from modelpred.estimators.subset_fits import Job, Kind, SubsetFits
-from modelpred.targets.model import TargetModel, true_class_margins
+from modelpred.targets.known_outputs import OutputFamily
+from modelpred.targets.model import true_class_margins
 from modelpred.targets.points import Points
 from modelpred.targets.shapes import Labels, PerPoint, Scores
 from modelpred.targets.solving import Solution, Solver
@@ -69,11 +70,10 @@ class Trainable:
 
 
 @dataclass(frozen=True, eq=False)
-class BlackBox(TargetModel, ABC):
+class BlackBox(OutputFamily, ABC):
     """Models whose parameters are the weights of the training rows and answers for scored rows."""
 
     name: ClassVar[str] = "black_box"
-    has_parameters: ClassVar[bool] = False
     trainable: Trainable
     points: Points  # the training rows
     scored: Positions  # the rows that are answered for at training
@@ -108,14 +108,6 @@ class BlackBox(TargetModel, ABC):
     def parameter_count(self, features: int, classes: int) -> int:  # noqa: ARG002 - shared signature
         """Weights and answers."""
         return len(self.points.labels) + len(self.scored) * self.fits.job.outputs
-
-    def parameter_names(
-        self,
-        features: Sequence[str],  # noqa: ARG002 - shared signature
-        classes: Sequence[str],  # noqa: ARG002 - shared signature
-    ) -> list[tuple[str, str]]:
-        """None: weights and answers are no parameters."""
-        return []
 
     def scores(
         self,
@@ -159,15 +151,6 @@ class BlackBox(TargetModel, ABC):
                 f"{self.trainable.name} has no model of these rows: they hold fewer than two classes"
             )
         return model
-
-    def objective(
-        self,
-        parameters: Float[Tensor, "subsets parameters"],
-        weights: PerPoint,  # noqa: ARG002 - shared signature
-        points: Points,  # noqa: ARG002 - shared signature
-    ) -> Float[Tensor, " subsets"]:
-        """Not known: nan."""
-        return parameters.new_full((len(parameters),), math.nan)
 
     def gradient(
         self,

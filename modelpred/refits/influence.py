@@ -25,8 +25,10 @@ The objective of the mlp is not convex and its full-data parameters are no stati
 (a fixed number of steps), so that none of the three is defined there.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import final
 
 import torch
@@ -119,45 +121,17 @@ class Expansion:
         return self.full_parameters - step @ self.basis.T
 
 
-@final
-class Influence:
-    """Influence function: linear in the weights, so one matrix product answers all subsets."""
+class _FirstOrder(ABC):
+    """A refit by an expansion alone.
 
-    name = "influence"
+    Args:
+        model: a convex family.
+        points: the pool.
+        full_parameters: [parameters], trained with the weights `around`.
+        around: weights to expand at, [points]; by default every point once.
+    """
 
-    def __init__(
-        self,
-        model: TargetModel,
-        points: Points,
-        full_parameters: Tensor,
-        *,
-        around: Float[Tensor, " points"] | None = None,
-    ) -> None:
-        self.model = model
-        self.points = points
-        expansion = Expansion.of(model, points, full_parameters, around=around)
-        self.around = expansion.around
-        self.full_parameters = full_parameters
-        self.derivatives = -expansion.gradients @ expansion.basis.T
-        """d theta / d w_i, [points, parameters]"""
-
-    def __call__(self, weights: Num[Tensor, "subsets points"]) -> Parameters:
-        """Return theta + Σ_i (w_i - 1) dtheta/dw_i."""
-        rows = checked_weights(weights, points=len(self.derivatives))
-        with threads_for(8 * rows.numel()):
-            return self.full_parameters + (rows - self.around) @ self.derivatives
-
-    def for_points(self, points: Points) -> "Influence":
-        """The same expansion over a pool that goes on after this one's points."""
-        around = continued(self.around, self.points, points)
-        return Influence(self.model, points, self.full_parameters, around=around)
-
-
-@final
-class RescaledInfluence:
-    """Influence function with the full Hessian scaled to the subset's size."""
-
-    name = "rescaled_influence"
+    name: str
 
     def __init__(
         self,
@@ -171,18 +145,47 @@ class RescaledInfluence:
         self.points = points
         self.expansion = Expansion.of(model, points, full_parameters, around=around)
 
+    @abstractmethod
+    def __call__(self, weights: Num[Tensor, "subsets points"]) -> Parameters:
+        """Return the parameters of each subset's model."""
+
+    def for_points(self, points: Points) -> "_FirstOrder":
+        """The same expansion over a pool that goes on after this one's points."""
+        around = continued(self.expansion.around, self.points, points)
+        return type(self)(self.model, points, self.expansion.full_parameters, around=around)
+
+
+@final
+class Influence(_FirstOrder):
+    """Influence function: linear in the weights, so one matrix product answers all subsets."""
+
+    name = "influence"
+
+    @cached_property
+    def derivatives(self) -> Float[Tensor, "points parameters"]:
+        """Derivative of theta in each w_i."""
+        return -self.expansion.gradients @ self.expansion.basis.T
+
+    def __call__(self, weights: Num[Tensor, "subsets points"]) -> Parameters:
+        """Return theta + Σ_i (w_i - 1) dtheta/dw_i."""
+        rows = checked_weights(weights, points=len(self.derivatives))
+        with threads_for(8 * rows.numel()):
+            around, full = self.expansion.around, self.expansion.full_parameters
+            return full + (rows - around) @ self.derivatives
+
+
+@final
+class RescaledInfluence(_FirstOrder):
+    """Influence function with the full Hessian scaled to the subset's size."""
+
+    name = "rescaled_influence"
+
     def __call__(self, weights: Num[Tensor, "subsets points"]) -> Parameters:
         """Return theta - (R + s Σ_i H_i)⁻¹ Σ_i (w_i - 1) g_i."""
         rows = checked_weights(weights, points=len(self.expansion.gradients))
         with threads_for(8 * rows.numel()):
             step = self.expansion.gradient(rows) / self.expansion.rescaled_hessian(rows)
             return self.expansion.moved(step)
-
-    def for_points(self, points: Points) -> "RescaledInfluence":
-        """The same expansion over a pool that goes on after this one's points."""
-        around = continued(self.expansion.around, self.points, points)
-        full = self.expansion.full_parameters
-        return RescaledInfluence(self.model, points, full, around=around)
 
 
 Operator = Callable[[Tensor, Tensor], Tensor]

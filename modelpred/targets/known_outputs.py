@@ -6,6 +6,7 @@ training is that of the family, and scores are looked up. Rows are found by thei
 """
 
 import math
+from abc import ABC
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,9 +25,33 @@ from modelpred.targets.solving import Solution, Solver
 AT_ONCE = 64  # models that are scored together: their parameters are copied, those of all are not
 
 
+@dataclass(frozen=True, eq=False)
+class OutputFamily(TargetModel, ABC):
+    """Models that are known by their outputs: neither parameters nor objective are defined."""
+
+    has_parameters: ClassVar[bool] = False
+
+    def parameter_names(
+        self,
+        features: Sequence[str],  # noqa: ARG002 - shared signature
+        classes: Sequence[str],  # noqa: ARG002 - shared signature
+    ) -> list[tuple[str, str]]:
+        """None: outputs are no parameters."""
+        return []
+
+    def objective(
+        self,
+        parameters: Float[Tensor, "subsets parameters"],
+        weights: Float[Tensor, "subsets points"],  # noqa: ARG002 - shared signature
+        points: Points,  # noqa: ARG002 - shared signature
+    ) -> Float[Tensor, " subsets"]:
+        """Not known: nan."""
+        return parameters.new_full((len(parameters),), math.nan)
+
+
 @final
 @dataclass(frozen=True, eq=False)
-class KnownOutputs(TargetModel):
+class KnownOutputs(OutputFamily):
     """Models of a family as their outputs for some rows.
 
     Attributes:
@@ -39,7 +64,6 @@ class KnownOutputs(TargetModel):
     known: Float[Tensor, "rows features"]
     classes: int
 
-    has_parameters: ClassVar[bool] = False
     predictable: ClassVar[bool] = False
     positional: ClassVar[bool] = True
 
@@ -90,14 +114,6 @@ class KnownOutputs(TargetModel):
         self.family.parameter_count(features, classes)
         return len(self.known) * self.outputs
 
-    def parameter_names(
-        self,
-        features: Sequence[str],  # noqa: ARG002 - shared signature
-        classes: Sequence[str],  # noqa: ARG002 - shared signature
-    ) -> list[tuple[str, str]]:
-        """None: outputs are no parameters."""
-        return []
-
     def scores(
         self,
         parameters: Float[Tensor, "subsets parameters"],
@@ -119,15 +135,6 @@ class KnownOutputs(TargetModel):
     ) -> Float[Tensor, "subsets points"]:
         """The family's."""
         return self.family.losses(scores, labels)
-
-    def objective(
-        self,
-        parameters: Float[Tensor, "subsets parameters"],
-        weights: Float[Tensor, "subsets points"],  # noqa: ARG002 - shared signature
-        points: Points,  # noqa: ARG002 - shared signature
-    ) -> Float[Tensor, " subsets"]:
-        """Not known: nan."""
-        return parameters.new_full((len(parameters),), math.nan)
 
     def bytes_per_subset(self, points: Points) -> int:
         """The family's."""

@@ -30,7 +30,7 @@ from modelpred.targets.matrices import OuterProducts
 from modelpred.targets.newton import SURE, newton_solver
 from modelpred.targets.points import Points
 from modelpred.targets.row_space import RowSpace, row_space
-from modelpred.targets.score_loss import ScoreLoss
+from modelpred.targets.score_loss import Curvature, ScoreLoss
 from modelpred.targets.shapes import Features, Labels, Parameters, PerPoint, Scores, Weights
 from modelpred.targets.solving import Solution, Solver
 
@@ -91,11 +91,7 @@ class Linear(ScoreLoss):
         self, parameters: Parameters, weights: Weights, points: Points, vectors: Parameters
     ) -> Parameters:
         """Penalised V + C sum_i w_i H_i (V a_i) a_i'."""
-        curvature = self.score_curvature(
-            self._scores(parameters, points.features),
-            points.labels,
-            self.C * points.weighted(weights),
-        )
+        curvature = self._curvature(parameters, weights, points)
         directions = self._scores(vectors, points.features)
         data = self.curvature_product(curvature, directions) @ self.design(points.features)
         return data.transpose(0, 1).flatten(1) + self._penalty(points, like=parameters) * vectors
@@ -105,11 +101,7 @@ class Linear(ScoreLoss):
     ) -> Callable[[Tensor], Tensor]:
         """Two products with the points for each call; the curvature is computed once."""
         design = self.design(points.features)
-        curvature = self.score_curvature(
-            self._scores(parameters, points.features),
-            points.labels,
-            self.C * points.weighted(weights),
-        )
+        curvature = self._curvature(parameters, weights, points)
         penalty = self._penalty(points, like=parameters)
         outputs = self.outputs(points.classes)
         room = design.new_empty(outputs, len(parameters), len(design))
@@ -134,9 +126,7 @@ class Linear(ScoreLoss):
     ) -> Float[Tensor, "parameters parameters"]:
         """Penalty + C sum_i w_i H_i (x) a_i a_i': one product of the design for each pair of outputs."""
         design, outputs = self.design(points.features), self.outputs(points.classes)
-        scale = self.C * points.weighted(weights[None])
-        scores = self._scores(parameters[None], points.features)
-        curvature = self.score_curvature(scores, points.labels, scale)
+        curvature = self._curvature(parameters[None], weights[None], points)
         blocks = design.new_empty(outputs, design.shape[1], outputs, design.shape[1])
         for first in range(outputs):
             unit = design.new_zeros(outputs, 1, len(design))
@@ -180,10 +170,8 @@ class Linear(ScoreLoss):
         points: Points,
     ) -> Float[Tensor, "outputs points"]:
         """C w_i times the second derivative of each point's loss in each score alone."""
-        scores = self._scores(parameters[None], points.features)
-        scale = self.C * points.weighted(weights[None])
-        curvature = self.score_curvature(scores, points.labels, scale)
-        return curvature[0][:, 0].expand(len(scores), -1)
+        curvature = self._curvature(parameters[None], weights[None], points)
+        return curvature[0][:, 0].expand(self.outputs(points.classes), -1)
 
     def inverse_hessians(
         self, parameters: Parameters, weights: Weights, points: Points
@@ -194,11 +182,7 @@ class Linear(ScoreLoss):
         """
         if self.smooth or self.outputs(points.classes) > 1 or parameters.shape[1] > DENSE:
             return None
-        curvature = self.score_curvature(
-            self._scores(parameters, points.features),
-            points.labels,
-            self.C * points.weighted(weights),
-        )[0][0]
+        curvature = self._curvature(parameters, weights, points)[0][0]
         penalty = self._penalty(points, like=parameters).expand(len(parameters), -1)
         return OuterProducts.of(self.design(points.features)).inverses(curvature, penalty)
 
@@ -254,6 +238,10 @@ class Linear(ScoreLoss):
         theta = parameters.unflatten(1, (-1, features.shape[1] + 1)).transpose(0, 1)
         scores = theta[..., :-1] @ features.T
         return scores if self._kind == "none" else scores + theta[..., -1:]
+
+    def _curvature(self, parameters: Tensor, weights: Tensor, points: Points) -> Curvature:
+        scale = self.C * points.weighted(weights)
+        return self.score_curvature(self._scores(parameters, points.features), points.labels, scale)
 
     def _penalty(self, points: Points, *, like: Tensor) -> Tensor:
         penalty = like.new_ones(self.outputs(points.classes), points.features.shape[1] + 1)
