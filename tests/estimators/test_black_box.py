@@ -19,7 +19,7 @@ from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 from modelpred.errors import InvalidInput
 from modelpred.estimators import subset_fits
 from modelpred.estimators.black_box import Trainable, black_box
-from modelpred.estimators.known_rows import KnownRows, taken
+from modelpred.estimators.known_rows import KnownRows, take_rows
 from modelpred.refits import Retraining
 from modelpred.targets import points_of
 
@@ -219,9 +219,9 @@ def test_rows_are_found_by_position_in_tables_of_any_kind(table):
         rows = rows.toarray() if hasattr(rows, "toarray") else rows
         return np.asarray(rows).tolist()
 
-    known = KnownRows(taken(table, np.arange(10)))
-    later = known.positions(taken(table, np.arange(10, 25)), what="X")
+    known = KnownRows(take_rows(table, np.arange(10)))
+    later = known.positions(take_rows(table, np.arange(10, 25)), what="X")
     assert later.tolist() == list(range(10, 25))
-    assert known.positions(taken(table, np.arange(10, 25)), what="X").tolist() == later.tolist()
+    assert known.positions(take_rows(table, np.arange(10, 25)), what="X").tolist() == later.tolist()
     order = np.random.default_rng(0).permutation(25)[:20]
-    assert cells(known.take(order)) == cells(taken(table, order))
+    assert cells(known.take(order)) == cells(take_rows(table, order))
