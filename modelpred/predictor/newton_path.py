@@ -260,7 +260,11 @@ class BoundNewtonPath(BoundAnchors):
 
     def _sums_of_few(self, level: Level, weights: Tensor, other: Tensor) -> Tensor:
         """sum_i (w_i - 1) H^-1 g_i over the rows whose weights are not one."""
-        sums = weights.new_empty(len(weights), len(level.theta), dtype=self.dtype)
+        # In the space of the rows fewer than the parameters.
+        width = self.outputs * self.design.shape[1]
+        if level.directions is not None:
+            width = level.directions.shape[1]
+        sums = weights.new_empty(len(weights), width, dtype=self.dtype)
         for row, (own, places) in enumerate(zip(weights, other, strict=True)):
             found = places.nonzero()[:, 0]
             changes = (own[found] - 1).to(self.dtype)

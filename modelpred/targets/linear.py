@@ -312,9 +312,28 @@ def _row_space_solver(model: Linear, points: Points, space: RowSpace) -> Solver:
                 column[rows] = getattr(again, name)
         parameters = space.lifted(found.parameters)
         norm = model.gradient(parameters, weights, points).abs().amax(1)
-        return replace(found, parameters=parameters, gradient_norm=norm)
+        rounded = _length_of_rounding(model, parameters, weights, points, space)
+        size = parameters.unflatten(1, (-1, len(lengths) + 1))[..., :-1].norm(dim=(1, 2))
+        near = rounded <= SURE * tolerance * size
+        return replace(
+            found, parameters=parameters, gradient_norm=norm, converged=found.converged & near
+        )
 
     return solve
+
+
+def _length_of_rounding(
+    model: Linear, parameters: Tensor, weights: Tensor, points: Points, space: RowSpace
+) -> Tensor:
+    """How far the rounding of the row space may move each row's coefficients [subsets].
+
+    The decomposition rounds all entries of a row of the features by parts of the longest. Its residual
+    times the slopes is missing in the gradient, and the Hessian is at least the penalty's, 1.
+    """
+    residual = points.features - space.points.features @ space.basis.T
+    scores = model.scores(parameters, points.features).permute(2, 0, 1)
+    slopes = model.score_slopes(scores, points.labels) * (model.C * points.weighted(weights))
+    return (slopes @ residual).norm(dim=(0, 2))
 
 
 def _digits_lost(parameters: Tensor, lengths: Tensor) -> Tensor:

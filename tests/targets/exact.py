@@ -68,8 +68,27 @@ def optimum(family, features, labels, scale, *, outputs=1, steps=200):
     raise ArithmeticError("no optimum within so many steps")
 
 
-def distance(parameters, exact, features):
-    """How far parameters are from the optimum's, as `train_targets` states it."""
+def intercept_size(family, features, labels, scale, exact):
+    """A thousandth of what the intercept would be if all terms of its gradient had one sign.
+
+    Its size counts as so much at least: it is zero where both classes have the same weight.
+    """
+    scale, labels = np.asarray(scale, Long), np.asarray(labels)
+    scores = np.column_stack([features, np.ones(len(features))]).astype(Long) @ exact.T
+    slopes, curvature = _terms(family, scores, labels)
+    stiffness = scale @ np.diagonal(curvature, axis1=1, axis2=2) + (family == "svm")
+    return float((scale @ np.abs(slopes) / stiffness).max()) / 1000
+
+
+def distance(parameters, exact, features, *, intercept=0.0):
+    """How far parameters are from the optimum's, as `train_targets` states it.
+
+    Args:
+        parameters: of one subset.
+        exact: the optimum's.
+        features: of all points.
+        intercept: what the intercepts' size is at least.
+    """
     if len(exact) > 1:
         exact = np.column_stack([exact[:, :-1], exact[:, -1] - exact[:, -1].mean()])
     moved = np.asarray(parameters, Long).reshape(exact.shape) - exact
@@ -77,7 +96,7 @@ def distance(parameters, exact, features):
     parts = [
         (moved[:, :-1], exact[:, :-1]),
         (moved[:, :-1] * columns, exact[:, :-1] * columns),
-        (moved, exact),
+        (moved[:, -1], np.maximum(np.sqrt((exact**2).sum()), intercept)),
     ]
     return max(float(np.sqrt((move**2).sum() / (size**2).sum())) for move, size in parts)
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from modelpred.errors import InvalidInput
 from modelpred.targets import target_model, train_targets
-from tests.targets.exact import distance, optimum
+from tests.targets.exact import distance, intercept_size, optimum
 
 pytestmark = pytest.mark.usefixtures("trained_by")
 OUTPUTS = {"logistic": 1, "svm": 1, "ridge": 1, "softmax": 3}
@@ -89,11 +89,53 @@ def test_weights_and_c_of_any_size_give_a_finite_answer(name, seed, exponents):
     trained = train_targets(target_model(name, C=factor), table, labels, weights)
     assert np.isfinite(trained.parameters).all()
     assert np.isfinite(trained.objective).all()
-    # Fainter ones leave parameters next to zero, which are compared with another size.
-    if trained.converged[0] and factor * heavier >= 1e-3:
+    if trained.converged[0]:
         scale = np.longdouble(factor) * weights[0]
         try:
             exact = optimum(name, table, labels, scale, outputs=OUTPUTS[name])
+        except ArithmeticError:
+            return
+        least = intercept_size(name, table, labels, scale, exact)
+        assert distance(trained.parameters[0], exact, table, intercept=least) <= 1e-6
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10**6), power=st.floats(-20, 0))
+def test_classes_of_one_weight_have_an_intercept_next_to_zero(seed, power):
+    name = "logistic"
+    table, labels, weights, _ = problem(name, seed=seed, points=20, features=3)
+    factor = 10.0**power
+    weights /= np.stack([weights[:, labels == label].sum(1) for label in labels], 1)
+    trained = train_targets(target_model(name, C=factor), table, labels, weights)
+    assert trained.converged.all()
+    for row, parameters in zip(weights, trained.parameters, strict=True):
+        scale = np.longdouble(factor) * row
+        exact = optimum(name, table, labels, scale)
+        least = intercept_size(name, table, labels, scale, exact)
+        assert distance(parameters, exact, table, intercept=least) <= 1e-6
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    name=st.sampled_from(["ridge", "logistic", "svm"]),
+    seed=st.integers(0, 10**6),
+    shape=st.tuples(st.integers(8, 14), st.integers(1, 5)),
+    scales=st.tuples(st.floats(0, 8), st.sampled_from([0, 3, 100, 1e5])),
+    power=st.floats(-9, 0),
+)
+def test_a_long_column_among_more_features_than_points(name, seed, shape, scales, power):
+    (points, more), (longer, place) = shape, scales
+    table, labels, weights, generator = problem(
+        name, seed=seed, points=points, features=points + more
+    )
+    table = table + place * generator.normal(size=points + more)
+    table[:, -1] *= 10**longer
+    factor, weights = 10.0**power, weights[:1]
+    trained = train_targets(target_model(name, C=factor), table, labels, weights)
+    if trained.converged[0]:
+        scale = np.longdouble(factor) * weights[0]
+        try:
+            exact = optimum(name, table, labels, scale)
         except ArithmeticError:
             return
         assert distance(trained.parameters[0], exact, table) <= 1e-6
