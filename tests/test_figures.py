@@ -1,4 +1,4 @@
-"""Figures of the benchmarks: kept line by line, rendered into RESULTS.md, and the README's claims agree with them."""
+"""Figures of the benchmarks: kept line by line, rendered into RESULTS.md, and claims of README and docs agree with them."""
 
 import json
 import math
@@ -6,20 +6,24 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tests.benchmarks import figures
 from tests.benchmarks.__main__ import BENCHMARKS, listing
-from tests.benchmarks.claims import CLAIMS, WITHOUT_FIGURE, pages_by_figure
+from tests.benchmarks.claim import TIMES, agrees
+from tests.benchmarks.claims import CLAIMS, pages_by_figure
 from tests.benchmarks.figures import Figure, line, replace, shown
 from tests.benchmarks.results import RESULTS, read_section
+from tests.benchmarks.without_figure import WITHOUT_FIGURE
 
 ROOT = Path(__file__).parents[1]
 LINES = {f"{row['benchmark']}/{row['figure']}": row for row in figures.read()}
 # A number with a unit of time, size or share, or a ratio.
 MEASURED = re.compile(r"\d[\d,.]*\s?(?:%|µs|us|ms|s|min|MB|GB|times)(?![\w.])")
-TIMES = 2.0  # between the times of two runs on machines of the same kind
+PAGES = ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
+# The history, and the tables that the pipeline writes.
+UNCHECKED = ("docs/changelog.md", "docs/results.md")
 
 NAMES = st.text(st.characters(exclude_categories=("C", "Z")), min_size=1, max_size=8)
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
@@ -52,29 +56,55 @@ def test_shown_values_have_three_digits(value):
 def test_a_claim_is_in_its_page_and_agrees_with_its_figures(claim):
     lines = (ROOT / claim.page).read_text().splitlines()
     assert sum(claim.text in row for row in lines) == 1
-    for key, text in claim.figures.items():
-        value, unit = LINES[key]["value"], LINES[key]["unit"]
-        number = text.split()[0].rstrip("%")
-        claimed, digits = float(number), len(number.partition(".")[2])
-        if unit == "relative error":
-            assert f"{100 * value:.{digits}f}" == number, key
-        elif unit == "MB":
-            assert math.isclose(value, claimed, rel_tol=0.05, abs_tol=2), key
-        else:
-            assert claimed / TIMES <= value <= claimed * TIMES, key
+    assert claim.figures
+    for key, written in claim.figures.items():
+        assert agrees(written, LINES[key]["value"], LINES[key]["unit"]), (key, LINES[key]["value"])
 
 
-def test_every_measured_number_of_the_readme_is_a_claim():
-    rows = [
-        row
-        for row in re.sub(
-            r"```.*?```", "", (ROOT / "README.md").read_text(), flags=re.DOTALL
-        ).splitlines()
-        if MEASURED.search(row)
-    ]
-    known = [*(claim.text for claim in CLAIMS), *WITHOUT_FIGURE]
-    assert [row for row in rows if not any(text in row for text in known)] == []
-    assert [text for text in WITHOUT_FIGURE if not any(text in row for row in rows)] == []
+@settings(max_examples=200, deadline=None)
+@given(
+    value=st.floats(0.001, 1e6),
+    digits=st.integers(0, 4),
+    off=st.floats(0.6, 5) | st.floats(-5, -0.6),
+)
+def test_a_stale_number_does_not_agree(value, digits, off):
+    written = f"{value:.{digits}f}"
+    assert agrees(written, value, "loss")
+    assert agrees(f"{100 * value:.{digits}f}%", value, "share")
+    assert not agrees(written, float(written) + off * 10.0**-digits, "loss")
+
+
+@settings(max_examples=100, deadline=None)
+@given(value=st.floats(0.1, 1e4), ratio=st.floats(0.05, 20))
+def test_times_agree_within_a_factor_in_any_unit(value, ratio):
+    assume(not any(math.isclose(ratio, edge, rel_tol=1e-6) for edge in (TIMES, 1 / TIMES)))
+    within = 1 / TIMES < ratio < TIMES
+    for written in (f"{value * ratio:.9f} s", f"{1e3 * value * ratio:.9f} ms"):
+        assert agrees(written, value, "s of processor") == within
+        assert agrees(written, 1e6 * value, "us a query") == within
+
+
+def places(page):
+    """The lines of the README, or the paragraphs and tables of another page, without code."""
+    text = re.sub(r"```.*?```", "", (ROOT / page).read_text(), flags=re.DOTALL)
+    return text.splitlines() if page == "README.md" else re.split(r"\n\s*\n", text)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page not in UNCHECKED])
+def test_every_measured_number_is_a_claim_or_is_listed_without_a_figure(page):
+    claims = [claim.text for claim in CLAIMS if claim.page == page]
+    listed = [text for pages in WITHOUT_FIGURE.values() for text in pages.get(page, ())]
+    left = {}  # the lines with measured numbers that are no claims, by place
+    for place in places(page):
+        rows = [row for row in place.splitlines() if MEASURED.search(row)]
+        if rows := [row for row in rows if not any(text in row for text in claims)]:
+            left[place] = rows
+    assert [rows for place, rows in left.items() if not any(text in place for text in listed)] == []
+    assert [text for text in listed if sum(text in place for place in left) != 1] == []
+
+
+def test_pages_without_a_figure_exist():
+    assert {page for pages in WITHOUT_FIGURE.values() for page in pages} <= {*PAGES} - {*UNCHECKED}
 
 
 def test_figures_come_from_listed_benchmarks_with_machine_versions_and_spread():

@@ -1,4 +1,4 @@
-"""Delete a person's rows: twelve of 400 e-mails came from one sender, who asks to be forgotten.
+"""Delete a person's rows: twelve of 400 e-mails get an invented sender, who asks to be forgotten.
 
 `without` says what the deletion does to the model before it is done. `forget` then fits the rows that remain, so
 that nothing saved afterwards holds the sender's rows.

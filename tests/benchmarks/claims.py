@@ -1,26 +1,11 @@
-"""Numbers that README.md claims, and the figures that support them.
+"""Numbers that README.md and the pages of docs/ claim, and the figures that support them.
 
-A test checks that each claim is in its page word for word and agrees with its figures, and that no other line of
-the README has a measured number.
+A test checks that each claim is in its page word for word and agrees with its figures, and that no other line has a
+measured number, unless without_figure.py lists it.
 """
 
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A line with measured numbers.
-
-    Attributes:
-        page: where it is.
-        text: the line, or the part with the numbers.
-        figures: `benchmark/figure` -> the number as the line writes it.
-    """
-
-    page: str
-    text: str
-    figures: dict[str, str]
-
+from tests.benchmarks.claim import Claim
+from tests.benchmarks.claims_of_docs import DOCS_CLAIMS
 
 README = "README.md"
 # The columns of the README's table, and the method of each of its rows.
@@ -46,6 +31,7 @@ def _row(text: str, method: str) -> Claim:
 
 
 CLAIMS = (
+    *DOCS_CLAIMS,
     *(_row(text, method) for text, method in ROWS.items()),
     Claim(
         README,
@@ -61,13 +47,6 @@ CLAIMS = (
     Claim(README, "included in `pipeline` | + 87 MB |", {"sizes/openml": "87 MB"}),
     Claim(README, "| + 34 MB, + 290 MB |", {"sizes/dask": "34 MB", "sizes/ray": "290 MB"}),
     Claim(README, "| trained models stored on S3 | + 46 MB |", {"sizes/s3": "46 MB"}),
-)
-
-# Lines with measured numbers whose benchmarks are not in the list yet, by a part of each.
-WITHOUT_FIGURE = (
-    "a loop over scikit-learn | 0 | 0 | 0 | 3,100 µs",
-    "training is 1.5 to 50 times faster",
-    "the tools of `make test` | + 0.3 GB",
 )
 
 

@@ -1,0 +1,294 @@
+"""Numbers that the pages of docs/ claim, and the figures that support them."""
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from tests.benchmarks.claim import Claim
+
+ROOT = Path(__file__).parents[2]
+# A number of a table cell, with its unit.
+NUMBER = re.compile(r"(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:%|x| us| ms| s| GB)?(?![\w.])")
+# The figures of a cell, in the order of its numbers.
+Cell = str | tuple[str, ...]
+
+
+def _table(page: str, first: str, rows: Sequence[Sequence[Cell]]) -> Iterator[Claim]:
+    """A claim for each row: the last cells of rows that follow each other, from the one that starts with `first`."""
+    lines = (ROOT / page).read_text().splitlines()
+    [start] = [number for number, line in enumerate(lines) if line.startswith(first)]
+    for line, names in zip(lines[start : start + len(rows)], rows, strict=True):
+        cells = [cell.strip() for cell in line.strip().strip("|").split("|")][-len(names) :]
+        figures: dict[str, str] = {}
+        for cell, own in zip(cells, names, strict=True):
+            keys = (own,) if isinstance(own, str) else own
+            if any(keys):
+                figures |= dict(zip(keys, NUMBER.findall(cell), strict=True))
+        yield Claim(page, line, figures)
+
+
+def _engine() -> Iterator[Claim]:
+    pools = [
+        *(("logistic", rows) for rows in (300, 1000, 3000, 10000)),
+        *(("softmax", rows) for rows in (1000, 3000)),
+    ]
+    columns = ("targets", "error", "preparation", "retraining", "answer")
+    yield from _table(
+        "docs/engine.md",
+        "| logistic, 300 rows | 1,000",
+        [
+            [
+                *(f"engine/{family} {rows} x 40, {column}" for column in columns),
+                ""
+                if family == "logistic" and rows < 3000
+                else f"engine/{family} {rows} x 40, break-even",
+            ]
+            for family, rows in pools
+        ],
+    )
+    yield from _table(
+        "docs/engine.md",
+        "| logistic, 300 rows | 1.00",
+        [
+            [
+                f"mixed/{pool}, subsets of {share}: variance at equal time"
+                for share in ("3%", "10%", "40%", "80%")
+            ]
+            for pool in (
+                "logistic 300 x 40",
+                "logistic 1,000 x 40",
+                "logistic 3,000 x 40",
+                "MNIST 4,000 x 128, C 0.01",
+            )
+        ],
+    )
+
+
+def _heads() -> Iterator[Claim]:
+    # The stages that each column shows.
+    pools = {
+        "MNIST 4,000 x 128, C 0.01": ((0, 1, 2), (0, 1, 2), (0, 1)),
+        "MNIST 10,000 x 128, C 0.01": ((0, 1), (0, 1), (0, 1)),
+        "MNIST 4,000 x 128, C 0.3": ((0, 1, 4, 8), (0, 1, 3, 8), (0, 1, 2)),
+        "logistic 10,000 x 40, C 1": ((0,), (0,), (0,)),
+        "adult, 20,000 rows": ((0, 1, 3, 6), (0, 1, 3, 6), (0,)),
+        "svm 10,000 x 40, C 1": ((0,), (0,), (0,)),
+    }
+    kinds = ("halves", "uniform", "deletions")
+
+    def cell(pool: str, kind: str, stages: tuple[int, ...]) -> tuple[str, ...]:
+        keys = [f"heads/{pool}, {kind}, stage {stage}" for stage in stages]
+        return tuple(name for key in keys for name in (f"{key}: retraining / prediction", key))
+
+    yield from _table(
+        "docs/predictor.md",
+        "| softmax head, MNIST features, 4,000 x 128, C = .01 | 67x",
+        [
+            [
+                *(cell(pool, kind, shown) for kind, shown in zip(kinds, stages, strict=True)),
+                f"heads/{pool}, halves: break-even",
+            ]
+            for pool, stages in pools.items()
+        ],
+    )
+
+
+def _suspects() -> Iterator[Claim]:
+    rows: list[list[Cell]] = []
+    for flipped, planted in (
+        ("5% of all", "1,000"),
+        ("10% of all", "2,000"),
+        ("10% of each label", "948"),
+    ):
+        for method in ("suspects", "suspects with a forest", "cleanlab's best score"):
+            key = f"suspects/{flipped}: {method}"
+            time = key.replace("best score", "scores")
+            number = (
+                f"{key}, estimated number ({planted} planted)",
+                f"{key}, estimated number, low ({planted} planted)",
+                f"{key}, estimated number, high ({planted} planted)",
+            )
+            labels = tuple(f"{key}, AUROC among labels {label}" for label in (0, 1))
+            rows.append(
+                [
+                    f"{key}, AUROC",
+                    f"{key}, precision",
+                    labels,
+                    f"{time}, time",
+                    number if method == "suspects" else "",
+                ]
+            )
+    key = "suspects/none: suspects, estimated number"
+    rows.append([(f"{key} (0 planted)", f"{key}, low (0 planted)", f"{key}, high (0 planted)")])
+    yield from _table("docs/values.md", "| 5% of all rows (1,000) | suspects", rows)
+
+
+def _samplers() -> Iterator[Claim]:
+    tables = ("300 rows", "3,000 rows", "30,000 rows")
+
+    def row(names: Sequence[str]) -> list[Cell]:
+        cells = [
+            f"value_samplers/{table}: {name}, {column}" if name else ""
+            for table, name in zip(tables, names, strict=True)
+            for column in ("processor", "agreement")
+        ]
+        return list(cells)
+
+    gains = row(["gains, 802 models", "gains, 386 models", "gains, 306 models"])
+    stratified = row(["stratified, 52 permutations", "stratified, 2 permutations", ""])
+    stratified[4] = (
+        "value_samplers/30,000 rows: stratified, 2 permutations, processor, extrapolated"
+    )
+    learned = [
+        cell
+        for table in tables
+        for cell in (f"value_samplers/{table}: one permutation of scikit-learn's models", "")
+    ]
+    yield from _table(
+        "docs/values.md",
+        "| gains (802, 386 and 306 models)",
+        [
+            gains,
+            row(["regression, 88 permutations", "", ""]),
+            stratified,
+            row(["leave_one_out", "leave_one_out", ""]),
+            row(["influence"] * 3),
+            row(["knn_shapley"] * 3),
+            learned,
+        ],
+    )
+
+
+def _large_tables() -> Iterator[Claim]:
+    small, large = "large_studies/10,000 x 40: ", "large_studies/50,000 x 100: "
+    page = "docs/your-table.md"
+    yield from _table(
+        page,
+        "| `fit` | 0.4",
+        [
+            [f"{small}{name}, processor", f"{large}{name}, processor"]
+            for name in ("fit", "suspects")
+        ],
+    )
+    yield from _table(
+        page,
+        "| `select` of 2,000 rows",
+        [
+            [f"{small}{name}, processor", ""]
+            for name in (
+                "select 2,000",
+                "memorization, 1,000 test rows",
+                "predictive, 1,000 rows, 1,000 resamples",
+            )
+        ],
+    )
+    yield from _table(
+        page,
+        "| most memory of the process",
+        [[f"{small}most memory", "large_studies/most memory of all"]],
+    )
+
+
+def _intervals() -> Iterator[Claim]:
+    tables = (
+        "weak penalty, 200 x 5, C = 10",
+        "strong penalty, 200 x 5, C = 0.02",
+        "rare class, strong penalty, 1000 x 20, C = 0.01",
+        "spam, 300 x 57, C = 1",
+        "spam, 300 x 57, C = 0.01",
+    )
+    methods = ("bootstrap", "scikit-learn", "Laplace", "sandwich", "any penalty")
+    yield from _table(
+        "docs/uncertainty.md",
+        "| 200 x 5, C = 10 ",
+        [[f"intervals/{table}: {method}" for method in methods] for table in tables],
+    )
+
+
+def _torch() -> Iterator[Claim]:
+    page = "docs/your-model.md"
+    yield from _table(
+        page,
+        "| agreement of two seeds",
+        [
+            [f"torch_targets/{recipe}: {name}" for recipe in ("SGD", "SGD with momentum")]
+            for name in (
+                "agreement of two seeds",
+                "ceiling of the LDS against means of 2 seeds",
+                "smoothness",
+                "LDS, predictor",
+                "LDS, projected gradients",
+                "LDS, linear datamodel",
+            )
+        ],
+    )
+    yield from _table(
+        page,
+        "| `predictor` | 0.59",
+        [
+            [f"torch_goal/LDS, {method}, {seeds}" for seeds in ("one seed", "two seeds")]
+            for method in (
+                "predictor",
+                "Gauss-Newton influence",
+                "projected gradients",
+                "projected gradients, ridge 0.001",
+            )
+        ],
+    )
+    yield from _table(page, "| linear datamodel | 0.11", [["torch_goal/LDS, linear datamodel", ""]])
+    yield from _table(
+        page,
+        "| 784-64-10 | 64 | 64",
+        [
+            [f"torch_targets/{network}: loop / together"]
+            for network in (
+                "784-64-10, batch 64",
+                "784-8-10, batch 64",
+                "49-16-10, batch 16",
+                "49-16-10, batch 16, 256 models",
+            )
+        ],
+    )
+
+
+DOCS_CLAIMS = (
+    *_engine(),
+    *_heads(),
+    *_suspects(),
+    *_samplers(),
+    *_large_tables(),
+    *_intervals(),
+    *_torch(),
+    Claim(
+        "docs/explore.md",
+        "is 42 ms for spam (300 x 57), 70 ms for 10,000 x 40,",
+        {
+            "explore/click to paint, 300 x 57 (spam)": "42 ms",
+            "explore/click to paint, 10,000 x 40": "70 ms",
+        },
+    ),
+    Claim(
+        "docs/explore.md",
+        "and 0.8 s for 50,000 x 40",
+        {"explore/click to paint, 50,000 x 40": "0.8 s"},
+    ),
+    Claim(
+        "docs/values.md",
+        "all, 2 s of processor time for 2,000 of 10,000 rows x 40.",
+        {"large_studies/10,000 x 40: select 2,000, processor": "2 s"},
+    ),
+    Claim(
+        "docs/values.md",
+        "| simulated, 10,000 x 40 | .419 | .427 | .421 |",
+        {
+            "large_studies/10,000 x 40: test loss after retraining, all rows": ".419",
+            "large_studies/10,000 x 40: test loss after retraining, random": ".427",
+            "large_studies/10,000 x 40: test loss after retraining, select": ".421",
+        },
+    ),
+    Claim(
+        "docs/your-model.md",
+        "The predictor is the best, but reaches only 66% of the ceiling",
+        {"torch_goal/share of the ceiling, predictor, two seeds": "66%"},
+    ),
+)
