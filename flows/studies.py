@@ -73,7 +73,9 @@ def result_of(
     artifacts: Path = ARTIFACTS,
 ) -> StudyResult:
     """The result of a study on a folder of artifacts, with the number of models that failed."""
-    return run_study(study, config, context(progress, tolerance=tolerance, artifacts=artifacts))
+    compared = getattr(config, "rivals", True)
+    given = context(progress, tolerance=tolerance, artifacts=artifacts, compared=compared)
+    return run_study(study, config, given)
 
 
 def headline(study: str, metrics: dict[str, Any]) -> dict[str, float | None]:
@@ -87,13 +89,22 @@ def headline(study: str, metrics: dict[str, Any]) -> dict[str, float | None]:
     return numbers
 
 
-def context(progress: Report, *, tolerance: float, artifacts: Path = ARTIFACTS) -> StudyContext:
-    """The input of a study, read from artifacts; other methods and retraining use the tolerance."""
+def context(
+    progress: Report, *, tolerance: float, artifacts: Path = ARTIFACTS, compared: bool = True
+) -> StudyContext:
+    """The input of a study, read from artifacts; other methods and retraining use the tolerance.
+
+    Without `compared`, the expansions around the model of all rows are left out.
+    """
     dataset = read_dataset(artifacts / DATASET.name)
     predictor = _predictor(artifacts / PREDICTOR.name, classes=len(dataset.classes))
     model, points = predictor.model, predictor.points
     cheap = read_rivals(
-        artifacts / PREDICTOR.name / RIVALS_FILE, model, points, tolerance=tolerance
+        artifacts / PREDICTOR.name / RIVALS_FILE,
+        model,
+        points,
+        tolerance=tolerance,
+        expanded=compared,
     )
     return StudyContext(
         truth=Retraining(model, points, tolerance=tolerance),

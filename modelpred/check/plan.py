@@ -14,12 +14,17 @@ with what they do):
     valuation      the values of rows, by the predictor, and by each other method and retraining if
                    `rivals` is set; without a predicted model where gains of all rows serve (G)
     labels         P: held-out confidence; with `rivals` Shapley and Banzhaf values, 2 n
-    selection      values; E: sizes (methods + random); with `rivals` also P: as labels, and E: GREEDY
+    selection      values; E: sizes (methods + random); with `rivals` also P: as labels, and E: GREEDY,
+                   or for a family without an optimum P: a search backwards and swaps of each size
     calibration    A: resamples; E: tables resamples
     edits          A: sizes repeats, for deletions and for additions
     lds            A: subsets and n
     memorization   A: subsets; E: 2 subsets; and sums over all pairs of a training and a test row
     attribution    A: n, twice
+
+`valuation`, `labels` and `selection` retrain (engine: exact) where retraining takes no longer than a
+prediction; E stands for P then. A study that predicts prepares the predictor first, and one that
+compares the other methods prepares these.
 
 TIMES says how many times as long a stage takes as this work, measured on 4,000 rows of 27 features: what
 is timed is repeated, and methods are compared.
@@ -34,7 +39,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from modelpred.check.estimate import Estimate, Speeds, estimate, usual_epochs
+from modelpred.engine import EngineName
 from modelpred.studies.gain_sampling import ROUND
+from modelpred.studies.greedy_selection import CONFIRMED, PAIRED
 from modelpred.studies.held_out import PARTS, rounds_of
 from modelpred.studies.sampler_choice import (
     EXACT_UP_TO,
@@ -44,6 +51,7 @@ from modelpred.studies.sampler_choice import (
     PILOT,
     budget_of,
 )
+from modelpred.studies.selection import SelectionConfig
 from modelpred.studies.valuation_methods import FOLDS
 from modelpred.subsets import SubsetsConfig
 
@@ -65,6 +73,7 @@ ALWAYS = 6.0  # seconds: starting Python and the workers, figures and the page
 EACH = 0.7  # seconds: reading what a study needs, and writing it
 DERIVED = 0.2  # scale of the subsets for a predictor that is derived, not learned in epochs
 LEAST_SCALE = 0.02
+TIMED = 300  # predictions that a study times before its work
 DEAR = 2.0  # times a prediction
 OTHER_METHODS = 5
 COMPARED = 18  # curves of methods in the study `selection`
@@ -96,6 +105,10 @@ class Unit:
     everything: float
     judged: float  # a prediction on one row
     refine: float  # Newton steps of a prediction in the study `valuation`
+    engine: EngineName = "predicted"  # of the studies that can retrain
+    prepared: float = 0.0  # before the first prediction of a study
+    compared: float = 0.0  # before the first answer of the other methods
+    optimum: bool = True  # whether the family has one
 
 
 @dataclass(frozen=True)
@@ -133,6 +146,7 @@ def plan(
     seconds: float,
     slowdown: float = 1.0,
     memory: float = 0.0,
+    optimum: bool = True,
 ) -> Plan:
     """The settings for so many seconds.
 
@@ -144,16 +158,25 @@ def plan(
         seconds: how long the run may take.
         slowdown: seconds that pass in a second of processor time, because of other programs.
         memory: bytes that the stages up to the predictor take.
+        optimum: whether the family has one.
     """
     usable = seconds / slowdown
     # A step costs more than a prediction by Newton directions, which is near enough without it.
     refine = 1.0 if speeds.predicting < DEAR * speeds.answering[0] else 0.0
     scored = speeds.judging + DRAWING * points
+    exact = speeds.training / cores + speeds.judging
+    plain = speeds.answering[0] + scored
+    predicted = speeds.predicting + scored if refine else plain
+    retrained = exact + DRAWING * points <= plain
     unit = Unit(
-        exact=speeds.training / cores + speeds.judging,
-        predicted=(speeds.predicting if refine else speeds.answering[0]) + scored,
-        plain=speeds.answering[0] + scored,
+        exact=exact,
+        predicted=exact if retrained else predicted,
+        plain=exact if retrained else plain,
         refined=speeds.predicting + scored,
+        engine="exact" if retrained else "predicted",
+        prepared=speeds.preparing + TIMED * predicted,
+        compared=speeds.compared,
+        optimum=optimum,
         gains=speeds.gains,
         judged=speeds.judging / max(1, tests),
         refine=refine,
@@ -175,8 +198,7 @@ def plan(
     while shares:
         study = next(iter(shares))
         budget = max(0.0, left) * shares[study] / sum(shares.values())
-        chosen, cost = _chosen(study, budget - EACH, unit, points, tests)
-        cost += EACH
+        chosen, cost = _chosen(study, budget, unit, points, tests)
         del shares[study]
         if cost > 2 * budget and study not in ANSWERS:
             skipped.append(study)
@@ -216,10 +238,16 @@ def _chosen(
     """The largest settings of the study within the budget and their seconds; else the smallest."""
     times = TIMES.get(study, 1.0)
     ladder = [
-        (settings, times * cost)
+        (settings, times * cost + _before(settings, unit))
         for settings, cost in (LADDERS[study](factor, unit, points, tests) for factor in FACTORS)
     ]
     return next((rung for rung in ladder if rung[1] <= budget), ladder[-1])
+
+
+def _before(settings: Settings, unit: Unit) -> float:
+    """Seconds of a study before its work, and of writing its results."""
+    predicts = settings.get("engine") != "exact"
+    return EACH + predicts * unit.prepared + settings.get("rivals", True) * unit.compared
 
 
 def _even(count: float, *, least: int) -> int:
@@ -263,6 +291,7 @@ def _valuation(factor: float, unit: Unit, points: int, _: int) -> tuple[Settings
         "truth_permutations": orders if compared else 0,
         "rivals": compared,
         "refine": unit.refine,
+        "engine": unit.engine,
     }
     methods = 1 + OTHER_METHODS * (compared and points <= EXACT_UP_TO)
     cost = methods * values_cost(orders, points, model=unit.predicted, gains=unit.gains)
@@ -289,7 +318,19 @@ def _labels(factor: float, unit: Unit, points: int, tests: int) -> tuple[Setting
     cost = CALLS * _held_out_cost(unit, points)
     if compared:
         cost += _methods_cost(orders, unit, points, tests)
-    return {"permutations": orders, "rivals": compared}, cost
+    return {"permutations": orders, "rivals": compared, "engine": unit.engine}, cost
+
+
+def greedy_cost(unit: Unit, points: int, *, sizes: int) -> float:
+    """Seconds of the greedy selections of all sizes."""
+    if unit.optimum:
+        return GREEDY * (unit.exact + EXPANSION * unit.refined)
+    usual = SelectionConfig()
+    # After a model without each of the r rows that remain, one in `stride` of them is removed, fewer
+    # before each size; r falls from n to 0.
+    searched = (usual.stride + sizes / 2) * points
+    swapped = sizes * usual.swaps * (points + PAIRED**2)
+    return (searched + swapped) * unit.plain + sizes * usual.swaps * CONFIRMED * unit.exact
 
 
 def _selection(factor: float, unit: Unit, points: int, tests: int) -> tuple[Settings, float]:
@@ -300,10 +341,16 @@ def _selection(factor: float, unit: Unit, points: int, tests: int) -> tuple[Sett
     cost = int(1 / step) * (methods + random) * unit.exact
     if compared:
         cost += _methods_cost(orders, unit, points, tests)
-        cost += GREEDY * (unit.exact + EXPANSION * unit.refined)
+        cost += greedy_cost(unit, points, sizes=int(1 / step))
     else:
         cost += values_cost(orders, points, model=unit.plain, gains=unit.gains)
-    settings = {"permutations": orders, "random": random, "rivals": compared, "step": step}
+    settings = {
+        "permutations": orders,
+        "random": random,
+        "rivals": compared,
+        "step": step,
+        "engine": unit.engine,
+    }
     return settings, cost
 
 

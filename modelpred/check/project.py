@@ -158,6 +158,8 @@ def propose(checked: Checked, options: Options, *, bar: Bar) -> Proposal:
         waited = (time.perf_counter() - began) / (time.process_time() - busy)
         slowdown = min(MOST_SLOWDOWN, max(1.0, waited))
 
+    model = targets.build(classes=len(checked.table.classes))
+
     def planned(points: int, tests: int) -> Plan:
         return plan(
             replace(found.at(points), start=start / slowdown),
@@ -167,6 +169,7 @@ def propose(checked: Checked, options: Options, *, bar: Bar) -> Proposal:
             seconds=60 * options.minutes,
             slowdown=slowdown,
             memory=found.memory_at(points),
+            optimum=model.optimum is not None,
         )
 
     chosen = planned(checked.points, checked.tests)
@@ -186,7 +189,7 @@ def propose(checked: Checked, options: Options, *, bar: Bar) -> Proposal:
             Decision("predicts", _label(checked), "--label"),
             Decision(
                 "model",
-                f"{targets.build(classes=len(checked.table.classes)).name}{strength}",
+                f"{model.name}{strength}",
                 "--model, --C",
             ),
             *checked.decisions,

@@ -14,6 +14,7 @@ from modelpred.dataset.reading import ROW
 from modelpred.errors import InvalidInput
 
 FIRST_SHOWN = 10
+NEAREST = 3  # most columns that a message proposes for a misspelt name
 
 
 def require_roles(
@@ -71,8 +72,12 @@ def _roles(columns: Sequence[str], config: DatasetConfig) -> dict[str, str]:
 
 def _require_column(name: str, key: str, columns: Sequence[str], *, source: str) -> None:
     if name not in columns:
-        close = difflib.get_close_matches(name, columns, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"it has {_listed(columns)}"
+        near = _nearest(name, columns)
+        hint = (
+            f"did you mean {' or '.join(map(repr, near))}?"
+            if near
+            else f"it has {_listed(columns)}"
+        )
         raise InvalidInput(f"dataset.{key}: {source} has no column {name!r}; {hint}")
 
 
@@ -87,6 +92,23 @@ def _require_free(name: str, key: str, roles: dict[str, str], config: DatasetCon
         raise InvalidInput(f"dataset.dates: {name!r} is in dataset.categories, too; name it once")
 
 
+def _nearest(name: str, columns: Sequence[str]) -> list[str]:
+    """The columns whose names are most like a name; capitals and spaces around it do not count."""
+    names: dict[str, list[str]] = {}
+    for column in columns:
+        names.setdefault(_plain(column), []).append(column)
+    close = difflib.get_close_matches(_plain(name), names, n=NEAREST)
+    return [column for plain in close for column in names[plain]][:NEAREST]
+
+
+def _plain(name: str) -> str:
+    return name.strip().casefold()
+
+
 def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:FIRST_SHOWN])
-    return shown + (f" and {len(names) - FIRST_SHOWN} more" if len(names) > FIRST_SHOWN else "")
+    """The first names and the last one, which often is the label."""
+    if len(names) <= FIRST_SHOWN:
+        return ", ".join(names)
+    between = len(names) - FIRST_SHOWN - 1
+    more = f", {between:,} more" if between else ""
+    return f"{', '.join(names[:FIRST_SHOWN])}{more} and {names[-1]}"

@@ -22,6 +22,7 @@ from modelpred.predictor.fit import uses_newton
 from modelpred.predictor.step_count import MOST_STEPS
 
 DEAR = 0.5  # seconds of the full model from which no further one is trained for timing
+LONG = 0.5  # seconds of a call that is repeated only once, on fewer subsets: the first one warms up
 ENOUGH = 0.02  # seconds of a call that is long enough to be timed
 MOST_TIMED = 256
 FIT_ANSWERS = 4  # answers that a target of an epoch costs in a fit, with its backward pass
@@ -57,6 +58,9 @@ def seconds_a_model(
     while seconds < ENOUGH and count < MOST_TIMED:
         count *= 8
         seconds = _seconds(answer, timed_subsets(points, count))
+    if seconds > LONG:
+        fewer = max(1, count // 8)
+        return min(seconds / count, _seconds(answer, timed_subsets(points, fewer)) / fewer)
     weights = timed_subsets(points, count)
     return min(seconds, *(_seconds(answer, weights) for _ in range(REPEATS - 1))) / count
 

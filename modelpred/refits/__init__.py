@@ -7,7 +7,7 @@ from jaxtyping import Float, Num
 from torch import Tensor
 
 from modelpred.refits.datamodel import LinearDatamodel
-from modelpred.refits.influence import Influence, NewtonStep, RescaledInfluence
+from modelpred.refits.influence import Expansion, Influence, NewtonStep, RescaledInfluence
 from modelpred.refits.ordering import content_order
 from modelpred.refits.retraining import (
     Extendable,
@@ -123,8 +123,10 @@ def expansions(
             for steps in TUNING_STEPS
         ]
     if model.optimum is not None:
+        # One expansion for all three: its two eigendecompositions take longer than everything else.
+        expansion = Expansion.of(model, points, full)
         refits += [
-            expansion(model, points, full)
-            for expansion in (Influence, RescaledInfluence, NewtonStep)
+            kind(model, points, full, expansion=expansion)
+            for kind in (Influence, RescaledInfluence, NewtonStep)
         ]
     return {refit.name: refit for refit in refits}

@@ -60,9 +60,21 @@ def write_rivals(refits: Mapping[str, Refit], path: Path, *, trained: int) -> No
 
 
 def read_rivals(
-    path: Path, model: TargetModel, points: Points, *, tolerance: float = 1e-6
+    path: Path,
+    model: TargetModel,
+    points: Points,
+    *,
+    tolerance: float = 1e-6,
+    expanded: bool = True,
 ) -> StoredRivals:
     """The rivals of a family on the points that they were fitted to.
+
+    Args:
+        path: of the file.
+        model: the family.
+        points: the pool.
+        tolerance: of refits that train.
+        expanded: also the expansions around the model of all rows, which take time to make.
 
     Raises:
         InvalidInput: the file is missing, damaged, or of other points.
@@ -84,7 +96,9 @@ def read_rivals(
     datamodel = LinearDatamodel(
         own["coefficients"], own["intercept"], penalty=float(own["penalty"])
     )
-    found = expansions(model, points, own["full_model"], tolerance=tolerance)
+    found: dict[str, Refit] = {FullModel.name: FullModel(model, points, own["full_model"])}
+    if expanded:
+        found = expansions(model, points, own["full_model"], tolerance=tolerance)
     return StoredRivals({**found, datamodel.name: datamodel}, int(own["trained"]))
 
 

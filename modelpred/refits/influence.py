@@ -129,6 +129,7 @@ class _FirstOrder(ABC):
         points: the pool.
         full_parameters: [parameters], trained with the weights `around`.
         around: weights to expand at, [points]; by default every point once.
+        expansion: the expansion of these points, if it is there.
     """
 
     name: str
@@ -140,10 +141,11 @@ class _FirstOrder(ABC):
         full_parameters: Tensor,
         *,
         around: Float[Tensor, " points"] | None = None,
+        expansion: Expansion | None = None,
     ) -> None:
         self.model = model
         self.points = points
-        self.expansion = Expansion.of(model, points, full_parameters, around=around)
+        self.expansion = expansion or Expansion.of(model, points, full_parameters, around=around)
 
     @abstractmethod
     def __call__(self, weights: Num[Tensor, "subsets points"]) -> Parameters:
@@ -205,6 +207,7 @@ class NewtonStep:
             their size against 0.17); more digits would only cost it time.
         block: subsets solved at once, small enough for the processor's cache.
         around: weights to expand at, [points]; by default every point once.
+        expansion: the expansion of these points, if it is there.
     """
 
     name = "newton_step"
@@ -218,10 +221,11 @@ class NewtonStep:
         tolerance: float = 1e-3,
         block: int = 250,
         around: Float[Tensor, " points"] | None = None,
+        expansion: Expansion | None = None,
     ) -> None:
         self.model = model
         self.points = points
-        self.expansion = Expansion.of(model, points, full_parameters, around=around)
+        self.expansion = expansion or Expansion.of(model, points, full_parameters, around=around)
         self.tolerance = tolerance
         self.block = block
         self.dtype = torch.float32 if tolerance >= SINGLE_PRECISION else torch.float64

@@ -6,12 +6,13 @@ it is.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from markupsafe import Markup
 
-from modelpred.report.words import plain
+from modelpred.report.words import number, plain
 
 
 @dataclass(frozen=True)
@@ -106,22 +107,36 @@ class Section:
     blocks: Sequence[Block]
 
 
-def flat(values: Mapping[str, object], prefix: str = "") -> list[tuple[str, str]]:
+def flat(
+    values: Mapping[str, object], prefix: str = "", *, show: Callable[[object], str] = plain
+) -> list[tuple[str, str]]:
     """A nested mapping as pairs of a dotted name and a value as text."""
     pairs: list[tuple[str, str]] = []
     for name, value in values.items():
         if isinstance(value, Mapping):
-            pairs += flat(value, f"{prefix}{name}.")
+            nested = cast("Mapping[str, object]", value)
+            pairs += flat(nested, f"{prefix}{name}.", show=show)
         else:
-            pairs.append((f"{prefix}{name}", plain(value)))
+            pairs.append((f"{prefix}{name}", show(value)))
     return pairs
 
 
-def facts_table(caption: str, values: Mapping[str, object], *, folded: bool = False) -> Table:
-    """A table of names and values."""
+def facts_table(
+    caption: str, values: Mapping[str, object], *, folded: bool = False, measured: bool = False
+) -> Table:
+    """A table of names and values; values that were measured have three significant digits."""
     return Table(
         caption,
         [Column("Name", numeric=False), Column("Value", numeric=False)],
-        [[Cell(name), Cell(text)] for name, text in flat(values)],
+        [
+            [Cell(name), Cell(text)]
+            for name, text in flat(values, show=_rounded if measured else plain)
+        ],
         folded=folded,
     )
+
+
+def _rounded(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(_rounded(item) for item in cast("Sequence[object]", value))
+    return number(value) if isinstance(value, float) else plain(value)

@@ -20,8 +20,8 @@ from modelpred.report.fidelity import Verdict, fidelity_blocks, headline, verdic
 from modelpred.report.figures import learning_curve
 from modelpred.report.inputs import ReportInputs
 from modelpred.report.methods import COLOURS, design_words
-from modelpred.report.studies import ABOUT_PREDICTIONS, data_sections, study_section
-from modelpred.report.words import count, plain
+from modelpred.report.studies import ABOUT_PREDICTIONS, data_sections, not_run, study_section
+from modelpred.report.words import count, models_used, plain
 from modelpred.report.words import microseconds as time_words
 
 _HERE = Path(__file__).parent
@@ -114,7 +114,7 @@ def _times(inputs: ReportInputs) -> list[str]:
     fitted = _fitted(inputs)
     number_of = f"{count(fitted)} " if fitted else ""
     fit = (
-        "All answers above come from predicted models, unless they say retrained. The predictor was "
+        f"{_engines(inputs)} The predictor was "
         f"fitted to {number_of}models trained on subsets of the training rows. A prediction takes "
         f"{time_words(found[0].predictor['microseconds'])}. {_score(found)}"
     )
@@ -127,6 +127,23 @@ def _times(inputs: ReportInputs) -> list[str]:
             "solver."
         )
     return sentences
+
+
+def _engines(inputs: ReportInputs) -> str:
+    """Which studies of the data predicted models, and which retrained them."""
+    used: dict[str, list[str]] = {"predicted": [], "retrained": []}
+    for name, result in inputs.studies.items():
+        if name not in ABOUT_PREDICTIONS and not_run(name, inputs) is None:
+            used[models_used(result.metrics)].append(name)
+    predicted, retrained = used["predicted"], used["retrained"]
+    if not retrained:
+        return "All answers above come from predicted models, unless they say retrained."
+    if not predicted:
+        return "All answers above come from retrained models."
+    return (
+        f"The answers of {', '.join(retrained)} come from retrained models, the others from predicted "
+        "models, unless they say retrained."
+    )
 
 
 def _score(found: Sequence[Verdict]) -> str:
@@ -181,7 +198,12 @@ def run_section(inputs: ReportInputs) -> Section:
     }
     shown = ("Data",)
     tables = [
-        facts_table(caption, facts, folded=caption not in shown)
+        facts_table(
+            caption,
+            facts,
+            folded=caption not in shown,
+            measured=caption.startswith(("Predictor", "Study")),
+        )
         for caption, facts in groups.items()
         if facts
     ]

@@ -65,4 +65,4 @@ def _blocks_of(name: str) -> Write:
 
 
 def _any_blocks(_: ReportInputs, result: StudyResult) -> list[Block]:
-    return [facts_table("Metrics of this study", result.metrics)]
+    return [facts_table("Metrics of this study", result.metrics, measured=True)]

@@ -85,8 +85,8 @@ def _groups(inputs: ReportInputs, result: StudyResult) -> list[Table]:
         [
             Cell(plain(row["group"])),
             Cell(plain(row["rows"])),
-            _value_cell(row["value"], row["standard_error"]),
-            *([_value_cell(row["true_value"], row["true_standard_error"])] if exact else []),
+            value_cell(row["value"], row["standard_error"]),
+            *([value_cell(row["true_value"], row["true_standard_error"])] if exact else []),
         ]
         for row in rows.iter_rows(named=True)
     ]
@@ -180,8 +180,8 @@ def value_table(inputs: ReportInputs, values: pl.DataFrame, caption: str) -> Tab
     exact = values["true_value"].null_count() < values.height
     body: list[list[Cell]] = []
     for row, (name, label, cells) in zip(values.iter_rows(named=True), rows, strict=True):
-        value = _value_cell(row["value"], row["standard_error"])
-        true = [_value_cell(row["true_value"], row["true_standard_error"])] if exact else []
+        value = value_cell(row["value"], row["standard_error"])
+        true = [value_cell(row["true_value"], row["true_standard_error"])] if exact else []
         body.append([name, label, value, *true, cells])
     heads = (
         "Row",
@@ -220,14 +220,16 @@ def row_words(label: Cell, unusual: Cell) -> str:
     )
 
 
-def _value_cell(value: float | None, spread: float | None) -> Cell:
-    """A value and its standard error, with decimals according to the error."""
+def value_cell(value: float | None, spread: float | None) -> Cell:
+    """A value and its standard error, with decimals according to the error, at most three digits."""
     if value is None:
         return Cell(number(value))
     if spread is None or spread <= 0:
         return Cell(number(value))
     decimals = max(0, 1 - math.floor(math.log10(spread)))
     text = f"{value:.{decimals}f}".replace("-", "\N{MINUS SIGN}")
+    if value and decimals + math.floor(math.log10(abs(value))) > 2:
+        text = number(value)
     return Cell(text, f"± {spread:.{decimals}f}")
 
 

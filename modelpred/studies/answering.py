@@ -41,7 +41,8 @@ class Answered:
         used: predicted or exact.
         error: mean relative error of the predictor on validation subsets; nan if unknown.
         exact_seconds: of retraining a model.
-        predicted_seconds: of predicting a model, with the study's Newton steps.
+        predicted_seconds: of predicting a model, with the study's Newton steps; nan if the setting is
+            exact, since the predictor's first answers may take longer than the study.
     """
 
     asked: EngineName
@@ -58,13 +59,15 @@ class Answered:
             "used": self.used,
             "error": written_number(self.error),
             "exact_seconds": self.exact_seconds,
-            "predicted_seconds": self.predicted_seconds,
+            "predicted_seconds": written_number(self.predicted_seconds),
             "summary": str(self),
         }
 
     def __str__(self) -> str:
         """The engine and what a model costs with both, in one line."""
         exact, predicted = duration(self.exact_seconds), duration(self.predicted_seconds)
+        if math.isnan(self.predicted_seconds):
+            return f"The models were retrained, in {exact} each."
         if self.used == "exact":
             return f"The models were retrained, in {exact} each; a prediction takes {predicted}."
         return f"The models were predicted, in {predicted} each; retraining takes {exact}."
@@ -93,8 +96,10 @@ def _answered(config: AnsweringConfig, context: StudyContext, subject: Refit) ->
     if isinstance(subject, Predictor) and refine:
         subject = Refined(subject, refine)
     exact = seconds_a_model(context.truth, context.pool)
-    predicted = seconds_a_model(subject, context.pool, least=MOST_TIMED)
     error = fit_error(subject)
+    if config.engine == "exact":
+        return Answered("exact", "exact", error, exact, math.nan)
+    predicted = seconds_a_model(subject, context.pool, least=MOST_TIMED)
     if config.engine != "auto":
         used = config.engine
     else:

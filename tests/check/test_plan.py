@@ -7,11 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelpred.check.estimate import Speeds
-from modelpred.check.plan import ANSWERS, LADDERS, OTHER_METHODS, Plan, Unit, plan
+from modelpred.check.plan import ANSWERS, LADDERS, OTHER_METHODS, Plan, Unit, greedy_cost, plan
 from modelpred.check.project import FEWER, LEAST_ROWS, share_in_time
 from modelpred.params import Params
 from modelpred.refits import Retraining
 from modelpred.studies import STUDIES
+from modelpred.studies.greedy_selection import backwards, no_quota, with_swaps
+from modelpred.studies.selection import SelectionConfig
+from modelpred.studies.utility import game_of
 from tests.studies.conftest import POINTS, TEST, make_context
 from tests.studies.small import run_small
 
@@ -107,6 +110,22 @@ def unit_of(exact, predicted, everything):
     )
 
 
+@settings(max_examples=50, deadline=None)
+@given(training=st.floats(1e-6, 0.1), answering=st.floats(1e-6, 0.1), step=st.floats(0, 0.1))
+def test_studies_retrain_where_a_prediction_takes_longer(training, answering, step):
+    measured = speeds(training=training, answering=(answering,) * 8, predicting=answering + step)
+    found = plan(measured, points=500, tests=100, cores=1, seconds=180.0)
+
+    engines = {found.sections[study]["engine"] for study in ("valuation", "labels", "selection")}
+    # Drawing a subset takes 20 microseconds for 500 rows.
+    near = abs(training - answering) < 1e-4
+    assert near or engines == {"exact" if training < answering else "predicted"}
+    without = replace(measured, preparing=0.0, compared=0.0)
+    assert plan(without, points=500, tests=100, cores=1, seconds=1e9).total <= (
+        plan(measured, points=500, tests=100, cores=1, seconds=1e9).total
+    )
+
+
 class Counted:
     """A refit that counts the subsets that it answers."""
 
@@ -163,3 +182,20 @@ def test_the_work_of_a_study_is_counted_as_the_study_does_it(study, counting):
         exact = chosen["resamples"]
     # What every method answers is trained, too; of the methods that `selection` compares, half are here.
     assert exact / 3 <= sum(truth.subsets) <= 2 * (exact + everything) + 20, exact
+
+
+def test_the_greedy_search_of_a_family_without_an_optimum_is_counted_as_it_searches(counting):
+    context, refits, truth = counting
+    subject, exact = (game_of(refit, context) for refit in (refits["predictor"], truth))
+    quota, swaps, sizes = no_quota(POINTS), SelectionConfig().swaps, [6, 12, 18, 24]
+    path = backwards(subject, sizes=sizes, quota=quota)
+    for selected in path.values():
+        with_swaps(subject, selected, swaps=swaps, quota=quota, confirm=exact)
+
+    expected_predicted, expected_exact = (
+        greedy_cost(replace(unit_of(*unit), optimum=False), POINTS, sizes=len(sizes))
+        for unit in ((0.0, 1.0, 0.0), (1.0, 0.0, 0.0))
+    )
+    # The search ends when no swap is better, and few rows have few pairs.
+    assert expected_predicted / 8 <= refits["predictor"].subsets <= 1.2 * expected_predicted
+    assert 0 < sum(truth.subsets) <= 1.2 * expected_exact

@@ -2,6 +2,7 @@
 
 from itertools import product
 
+import hypothesis
 import numpy as np
 import polars as pl
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelpred.dataset import DatasetConfig, prepare
+from modelpred.dataset.roles import require_roles
 from modelpred.dataset.splitting import held_out_groups
 from modelpred.errors import InvalidInput
 
@@ -161,3 +163,23 @@ def test_one_group_alone_is_refused(folder):
     TABLE.with_columns(group=pl.lit("all")).write_csv(folder / "one.csv")
     config = DatasetConfig(source=str(folder / "one.csv"), label="y", group="group", drop=("name",))
     assert "all 60 rows are of one group" in told(config)
+
+
+@given(
+    st.lists(st.text("abcXYZ ", min_size=1, max_size=6), min_size=1, max_size=40, unique=True),
+    st.data(),
+)
+def test_a_missing_column_is_told_with_the_nearest_names_or_the_first_and_the_last(columns, data):
+    known = data.draw(st.sampled_from(columns))
+    asked = data.draw(st.sampled_from([known.swapcase(), f" {known}", "0123456789"]))
+    hypothesis.assume(asked not in columns and not set(columns) & {"row_id", "row"})
+    config = DatasetConfig(source="t.csv", label=asked)
+    with pytest.raises(InvalidInput) as refused:
+        require_roles(columns, config, source="t.csv", text=True)
+    words = str(refused.value)
+    if asked.isdigit():
+        assert all(name in words for name in (*columns[:10], columns[-1]))
+        assert len(columns) <= 11 or f"{len(columns) - 11} more" in words
+    else:
+        same = [name for name in columns if name.strip().casefold() == asked.strip().casefold()]
+        assert any(repr(name) in words for name in same)

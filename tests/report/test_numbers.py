@@ -1,11 +1,14 @@
 """Numbers as the page writes them."""
 
 import math
+import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from modelpred.report.blocks import facts_table
+from modelpred.report.valuation import value_cell
 from modelpred.report.words import microseconds, number, percent, percent_interval, plain
 
 
@@ -50,3 +53,20 @@ def test_any_value_becomes_text():
     assert [plain(value) for value in (None, True, 0.542, 1e-6, 3.0, (1, 2.5), "x")] == [
         "none", "yes", "0.542", "1e-06", "3", "1, 2.5", "x",
     ]  # fmt: skip
+
+
+@given(st.floats(-1e4, 1e4), st.floats(1e-6, 10))
+def test_a_value_beside_its_error_has_at_most_three_digits(value: float, error: float):
+    cell = value_cell(value, error)
+    digits = re.sub(r"\D", "", cell.text.split("e")[0]).lstrip("0")
+    assert len(digits) <= 3 or abs(value) >= 1000
+    written = float(cell.text.replace("\N{MINUS SIGN}", "-").replace(",", ""))
+    assert written == pytest.approx(value, rel=0.005, abs=error)
+
+
+@given(st.dictionaries(st.sampled_from("abcde"), st.floats(-1e3, 1e3) | st.integers(), min_size=1))
+def test_measured_facts_have_three_digits_and_settings_all(facts: dict[str, float]):
+    rounded, whole = (facts_table("", facts, measured=measured) for measured in (True, False))
+    for value, (_, short), (_, full) in zip(facts.values(), rounded.rows, whole.rows, strict=True):
+        assert full.text == plain(value)
+        assert short.text == (number(value) if isinstance(value, float) else plain(value))

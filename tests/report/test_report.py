@@ -12,8 +12,10 @@ import pytest
 from pydantic import ValidationError
 
 from modelpred.report import ReportConfig, ReportInputs, write_report
+from modelpred.report.blocks import Text
 from modelpred.report.fidelity import verdicts
 from modelpred.report.methods import COLOURS
+from modelpred.report.page import trust_section
 from modelpred.studies.utility import StudyResult
 
 NASTY = "<script>alert('x')</script> & \"quoted\" {{ 7 * 7 }}"
@@ -250,3 +252,19 @@ def test_the_config_knows_its_keys():
 def test_the_package_does_not_pay_for_matplotlib():
     check = "import sys, modelpred.report; assert 'matplotlib' not in sys.modules"
     subprocess.run([sys.executable, "-c", check], check=True, timeout=120)
+
+
+def test_the_page_says_which_answers_were_retrained(example: ReportInputs):
+    def told(*retrained: str) -> str:
+        studies = {
+            name: replace(result, metrics=result.metrics | {"engine": {"used": "exact"}})
+            if name in retrained or "all" in retrained
+            else result
+            for name, result in example.studies.items()
+        }
+        blocks = trust_section(replace(example, studies=studies)).blocks
+        return " ".join(block.text for block in blocks if isinstance(block, Text))
+
+    assert "All answers above come from predicted models" in told()
+    assert "All answers above come from retrained models" in told("all")
+    assert "The answers of valuation come from retrained models, the others" in told("valuation")

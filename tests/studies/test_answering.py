@@ -44,7 +44,7 @@ def test_a_study_with_exact_models_is_that_of_retraining(study):
     table = {"valuation": "values", "labels": "suspects", "selection": "chosen"}.get(study, "rows")
     assert found.tables[table].equals(expected.tables[table])
     assert found.metrics["engine"]["used"] == "exact"
-    assert found.metrics["engine"]["told"].startswith("The models were retrained, in ")
+    assert found.metrics["engine"]["summary"].startswith("The models were retrained, in ")
     assert "engine" not in expected.metrics  # its only models are retrained
 
 
