@@ -12,23 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from modelpred.errors import InvalidInput
-from modelpred.table_commands import (
-    FILE_HELP,
-    AsJson,
-    Categories,
-    Dates,
-    Delimiter,
-    Drop,
-    Group,
-    Label,
-    MaxPoints,
-    Model,
-    Quiet,
-    RowId,
-    Strength,
-    Terminal,
-    Test,
-)
+from modelpred.table_commands import AsJson, Quiet, Terminal, with_table_options
 from modelpred.wording import cell_words, one_line
 
 if TYPE_CHECKING:
@@ -42,26 +26,17 @@ CERTAIN = 2.0  # standard errors from zero
 SHOWN_CELLS = 3
 WIDEST = 60
 
-File = Annotated[str, typer.Argument(metavar="FILE", help=FILE_HELP)]
 Count = Annotated[int, typer.Option(help="Number of rows to print.", min=1)]
 
 
+@with_table_options(group=None, test="auto", minutes=1.0)
 def suspects(
-    source: File,
+    options: "Options",
     *,
-    label: Label = None,
     count: Count = 10,
     out: Annotated[
         Path | None, typer.Option(help="The CSV to write; default: NAME-suspects.csv.")
     ] = None,
-    row_id: RowId = None,
-    drop: Drop = None,
-    categories: Categories = None,
-    dates: Dates = None,
-    max_points: MaxPoints = None,
-    delimiter: Delimiter = ",",
-    model: Model = "auto",
-    C: Strength = "auto",  # noqa: N803 - the name that every library gives it
     forest: Annotated[
         bool, typer.Option("--forest", help="Also use a random forest, which takes longer.")
     ] = False,
@@ -72,15 +47,8 @@ def suspects(
 
     Each label is compared with models that were trained on random subsets without its row.
     """
-    from modelpred.check.project import Options  # noqa: PLC0415
-
     _require_place(out)
     talk = Terminal(quiet=quiet or as_json)
-    options = Options(
-        source=source, label=label, row_id=row_id, group=None, drop=tuple(drop or ()),
-        categories=tuple(categories or ()), dates=tuple(dates or ()), test="auto",
-        max_points=max_points, delimiter=delimiter, model=model, C=C, minutes=1.0,
-    )  # fmt: skip
     fitted, dataset, name = _fitted(options, talk, every_row=True)
     with talk.bar("training models"):
         found = fitted.suspects(forest=forest)
@@ -101,10 +69,10 @@ def suspects(
     )
 
 
+@with_table_options(minutes=1.0)
 def values(
-    source: File,
+    options: "Options",
     *,
-    label: Label = None,
     groups: Annotated[
         str | None, typer.Option(help="A column: each of its groups of rows gets one value.")
     ] = None,
@@ -118,16 +86,6 @@ def values(
     out: Annotated[
         Path | None, typer.Option(help="The CSV to write; default: NAME-values.csv.")
     ] = None,
-    row_id: RowId = None,
-    group: Group = None,
-    drop: Drop = None,
-    categories: Categories = None,
-    dates: Dates = None,
-    test: Test = "auto",
-    max_points: MaxPoints = None,
-    delimiter: Delimiter = ",",
-    model: Model = "auto",
-    C: Strength = "auto",  # noqa: N803 - the name that every library gives it
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
@@ -137,15 +95,8 @@ def values(
     rows (Shapley value). Rows with positive values help. Values within two standard errors of zero are
     marked, because they cannot be told from zero.
     """
-    from modelpred.check.project import Options  # noqa: PLC0415
-
     _require_place(out)
     talk = Terminal(quiet=quiet or as_json)
-    options = Options(
-        source=source, label=label, row_id=row_id, group=group, drop=tuple(drop or ()),
-        categories=tuple(categories or ()), dates=tuple(dates or ()), test=test,
-        max_points=max_points, delimiter=delimiter, model=model, C=C, minutes=1.0,
-    )  # fmt: skip
     fitted, dataset, name = _fitted(options, talk, every_row=False)
     with talk.bar("training models"):
         found = fitted.values(

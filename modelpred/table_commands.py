@@ -3,16 +3,19 @@
 import subprocess
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from functools import wraps
+from inspect import Signature, signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from modelpred.errors import InvalidInput
 
 if TYPE_CHECKING:
+    from modelpred.check.project import Options
     from modelpred.check.trial import Report
 
 FILE_HELP = "A CSV or Parquet file, a folder of Parquet files, a glob, or openml:NAME."
@@ -59,18 +62,10 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="Print only the answer, or 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
 
 
-def run(
-    source: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[FILE]", help=f"{FILE_HELP} Without FILE, the project in --project runs."
-        ),
-    ] = None,
+def _options(
+    source: Annotated[str, typer.Argument(metavar="FILE", help=FILE_HELP)],
     *,
     label: Label = None,
-    out: Annotated[
-        Path | None, typer.Option(help="The folder of the run; default: NAME-modelpred.")
-    ] = None,
     row_id: RowId = None,
     group: Group = None,
     drop: Drop = None,
@@ -82,6 +77,62 @@ def run(
     model: Model = "auto",
     C: Strength = "auto",  # noqa: N803 - the name that every library gives it
     minutes: Minutes = 5.0,
+) -> "Options":
+    """The options of a file as one object."""
+    from modelpred.check.project import Options  # noqa: PLC0415
+
+    return Options(
+        source=source, label=label, row_id=row_id, group=group, drop=tuple(drop or ()),
+        categories=tuple(categories or ()), dates=tuple(dates or ()), test=test,
+        max_points=max_points, delimiter=delimiter, model=model, C=C, minutes=minutes,
+    )  # fmt: skip
+
+
+Command = Callable[..., None]
+
+
+def with_table_options(**fixed: Any) -> Callable[[Command], Command]:  # noqa: ANN401 - options differ
+    """Decorate a command: its parameter `options` becomes a file and the options of `_options`.
+
+    A parameter that the command defines itself is its own, and is passed to both.
+
+    Args:
+        fixed: values of the options that the command does not offer.
+    """
+
+    def decorate(command: Command) -> Command:
+        shared = signature(_options).parameters
+        own = dict(signature(command).parameters)
+        del own["options"]
+        offered = {name: each for name, each in shared.items() if name not in fixed} | own
+
+        @wraps(command)
+        def decorated(**values: Any) -> None:  # noqa: ANN401 - options differ
+            table = {name: values[name] for name in shared if name not in fixed}
+            options = _options(**table, **fixed)
+            command(options, **{name: values[name] for name in own})
+
+        # typer reads the options from the signature and from the annotations.
+        decorated.__signature__ = Signature(list(offered.values()))  # pyright: ignore[reportAttributeAccessIssue]
+        decorated.__annotations__ = {name: each.annotation for name, each in offered.items()}
+        return decorated
+
+    return decorate
+
+
+@with_table_options()
+def run(
+    options: "Options",
+    *,
+    source: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[FILE]", help=f"{FILE_HELP} Without FILE, the project in --project runs."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The folder of the run; default: NAME-modelpred.")
+    ] = None,
     project: Annotated[
         Path, typer.Option("--project", help="Without FILE: the folder with params.yaml.")
     ] = Path(),
@@ -93,7 +144,6 @@ def run(
     Writes params.yaml, the results and the report into the folder NAME-modelpred, and prints the answers.
     """
     from modelpred.check.project import (  # noqa: PLC0415
-        Options,
         prepare_project,
         skipped_studies,
         time_words,
@@ -107,11 +157,6 @@ def run(
             raise InvalidInput(f"--project: there is no folder {project}")
         folder, skipped = project, skipped_studies(project)
     else:
-        options = Options(
-            source=source, label=label, row_id=row_id, group=group, drop=tuple(drop or ()),
-            categories=tuple(categories or ()), dates=tuple(dates or ()), test=test,
-            max_points=max_points, delimiter=delimiter, model=model, C=C, minutes=minutes,
-        )  # fmt: skip
         prepared = prepare_project(options, out, tell=talk.say, bar=talk.bar)
         folder, skipped = prepared.folder, prepared.skipped
     words = ["-m", "flows.run", *(f"--skip={study}" for study in skipped)]
@@ -170,35 +215,19 @@ def _private_folders(folder: Path) -> None:
         path.mkdir(mode=mode, exist_ok=True)
 
 
+@with_table_options()
 def check(
-    source: Annotated[str, typer.Argument(metavar="FILE", help=FILE_HELP)],
+    options: "Options",
     *,
-    label: Label = None,
-    row_id: RowId = None,
-    group: Group = None,
-    drop: Drop = None,
-    categories: Categories = None,
-    dates: Dates = None,
-    test: Test = "auto",
-    max_points: MaxPoints = None,
-    delimiter: Delimiter = ",",
-    model: Model = "auto",
-    C: Strength = "auto",  # noqa: N803 - the name that every library gives it
-    minutes: Minutes = 5.0,
     trial: Annotated[
         bool, typer.Option(help="Train a few models to choose settings and estimate the time.")
     ] = True,
 ) -> None:
     """Print what `modelpred run` would do with a file: columns, decisions, settings and time."""
     from modelpred.check import decisions_text  # noqa: PLC0415
-    from modelpred.check.project import Options, inspect, propose, section_texts  # noqa: PLC0415
+    from modelpred.check.project import inspect, propose, section_texts  # noqa: PLC0415
 
     talk = Terminal(quiet=False)
-    options = Options(
-        source=source, label=label, row_id=row_id, group=group, drop=tuple(drop or ()),
-        categories=tuple(categories or ()), dates=tuple(dates or ()), test=test,
-        max_points=max_points, delimiter=delimiter, model=model, C=C, minutes=minutes,
-    )  # fmt: skip
     checked = inspect(options)
     typer.echo(f"{checked.found}\n")
     if not trial:
