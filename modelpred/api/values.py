@@ -249,14 +249,7 @@ def _with_rows(context: StudyContext, groups: Groups) -> StudyContext:
     if len(names) != context.pool:
         raise InvalidInput(f"{len(names)} groups for {context.pool} rows; pass one a row")
     column = pl.Series("groups", [None if name is None else str(name) for name in names])
-    return StudyContext(
-        context.truth,
-        context.test_points,
-        context.refits,
-        context.row_ids,
-        progress=context.progress,
-        rows=column.to_frame(),
-    )
+    return replace(context, rows=column.to_frame())
 
 
 def chosen_rows(

@@ -62,17 +62,10 @@ def problem_of(
         InvalidInput: its training did not converge.
     """
     began = time.perf_counter()
-    model = model.for_rows(points)
-    ones = torch.ones(1, len(points.labels), dtype=torch.float64)
-    trained = Retraining(model, points, tolerance=tolerance).train(ones)
-    if not bool(trained.converged[0]):
-        raise InvalidInput(
-            f"the {model.title} model of all rows did not converge: "
-            f"{model.advice(float(trained.gradient_norm[0]))}"
-        )
+    truth = Retraining(model, points, tolerance=tolerance)
+    full = truth.full_parameters()
     seconds = time.perf_counter() - began
-    full = trained.parameters[0].to(torch.float64)
-    return Problem(model, points, full, seconds, tolerance, row_ids)
+    return Problem(truth.model, points, full.to(torch.float64), seconds, tolerance, row_ids)
 
 
 @dataclass(frozen=True)

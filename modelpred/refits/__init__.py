@@ -2,7 +2,6 @@
 
 from typing import Literal
 
-import torch
 from jaxtyping import Float, Num
 from torch import Tensor
 
@@ -85,16 +84,10 @@ def rivals(
     model of all rows fine-tuned on the subset instead.
 
     Raises:
-        RuntimeError: the model of all rows did not converge, so that nothing can be expanded there.
+        InvalidInput: the model of all rows did not converge, so that nothing can be expanded there.
     """
-    everything = torch.ones(1, len(points.labels), dtype=torch.float64)
-    trained = Retraining(model, points, tolerance=tolerance).train(everything)
-    if not bool(trained.converged[0]):
-        raise RuntimeError(
-            f"the full-data {model.name} did not converge, its largest gradient entry is "
-            f"{float(trained.gradient_norm[0]):.1e}; scale the features or lower C"
-        )
-    found = expansions(model, points, trained.parameters[0], tolerance=tolerance)
+    full = Retraining(model, points, tolerance=tolerance).full_parameters()
+    found = expansions(model, points, full, tolerance=tolerance)
     if not len(fit_weights):  # a predictor of Newton directions is fitted without any
         return found
     datamodel = LinearDatamodel.fit(fit_weights, fit_parameters)

@@ -118,6 +118,20 @@ class Retraining:
         """Return retraining for other points."""
         return Retraining(self.model, points, tolerance=self.tolerance, start=self.start)
 
+    def full_parameters(self) -> Float[Tensor, " parameters"]:
+        """Return the parameters of the model of all rows.
+
+        Raises:
+            InvalidInput: training did not converge.
+        """
+        trained = self.train(torch.ones(1, len(self.points.labels), dtype=torch.float64))
+        if not bool(trained.converged[0]):
+            raise InvalidInput(
+                f"the {self.model.title} model of all rows did not converge: "
+                f"{self.model.advice(float(trained.gradient_norm[0]))}"
+            )
+        return trained.parameters[0]
+
     def train(
         self, weights: Num[Tensor, "subsets points"], *, progress: Progress = silent
     ) -> TrainedTargets:

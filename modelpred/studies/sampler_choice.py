@@ -74,14 +74,33 @@ def gain_sampler(
     return None if gains is None else GainSampler(size_probabilities, gains, generator=for_subsets)
 
 
+@dataclass(frozen=True)
+class Sampling:
+    """What the samplers of a game share.
+
+    Attributes:
+        size_probabilities: of the semi-value.
+        ends: utilities of the empty subset and of all points.
+        small: see `make_sampler`.
+    """
+
+    size_probabilities: Vector
+    ends: Float[Tensor, " 2"]
+    small: float | None
+
+    def sampler(self, name: SamplerName, generator: np.random.Generator) -> Sampler:
+        """Return a sampler of any game: all but `gains`."""
+        if name == "regression":
+            return RegressionSampler(self.size_probabilities, self.ends, generator=generator)
+        return make_sampler(name, **vars(self), generator=generator)
+
+
 def planned(
     name: SamplerName,
     utility: Utility,
+    sampling: Sampling,
     *,
-    size_probabilities: Vector,
-    ends: Float[Tensor, " 2"],
     permutations: int,
-    small: float | None,
     generator: np.random.Generator,
 ) -> Planned:
     """Return a sampler with the rounds of a budget.
@@ -89,9 +108,9 @@ def planned(
     Raises:
         InvalidInput: an odd budget for paired orders, or gains of all rows that cannot be computed.
     """
-    points = len(size_probabilities)
+    points = len(sampling.size_probabilities)
     if name == "gains":
-        gains = gain_sampler(utility, size_probabilities, generator)
+        gains = gain_sampler(utility, sampling.size_probabilities, generator)
         if gains is None:
             raise InvalidInput(
                 "the sampler gains is for single rows and the test loss of a linear model with one "
@@ -99,7 +118,12 @@ def planned(
             )
         cost = GAINS_COST * gains.evaluations(1)
         return Planned(name, gains, max(FEWEST, round(permutations * points / cost)), cost)
-    sampler = _any_game_sampler(name, size_probabilities, ends, small, generator)
+    if name == "regression" and not SMALLEST <= points <= MOST_REGRESSED:
+        raise InvalidInput(
+            f"the sampler regression is for {SMALLEST} to {MOST_REGRESSED:,} players, got "
+            f"{points:,}; use auto, or value groups of rows"
+        )
+    sampler = sampling.sampler(name, generator)
     each = sampler.orders_a_round
     if permutations < each or permutations % each:
         raise InvalidInput(
@@ -109,33 +133,12 @@ def planned(
     return Planned(name, sampler, permutations // each, sampler.evaluations(1))
 
 
-def _any_game_sampler(
-    name: SamplerName,
-    size_probabilities: Vector,
-    ends: Float[Tensor, " 2"],
-    small: float | None,
-    generator: np.random.Generator,
-) -> Sampler:
-    if name != "regression":
-        return make_sampler(
-            name, size_probabilities=size_probabilities, ends=ends, small=small, generator=generator
-        )
-    if not SMALLEST <= len(size_probabilities) <= MOST_REGRESSED:
-        raise InvalidInput(
-            f"the sampler regression is for {SMALLEST} to {MOST_REGRESSED:,} players, got "
-            f"{len(size_probabilities):,}; use auto, or value groups of rows"
-        )
-    return RegressionSampler(size_probabilities, ends, generator=generator)
-
-
 def chosen(
     utility: Utility,
     game: Game,
+    sampling: Sampling,
     *,
-    size_probabilities: Vector,
-    ends: Float[Tensor, " 2"],
     permutations: int,
-    small: float | None,
     reuse: bool,
     generator: np.random.Generator,
 ) -> Planned:
@@ -144,14 +147,12 @@ def chosen(
     Args:
         utility: the game.
         game: counts its evaluations.
-        size_probabilities: of the semi-value.
-        ends: utilities of the empty subset and of all points.
+        sampling: of the game.
         permutations: the budget.
-        small: see `make_sampler`.
         reuse: whether the sampler `reuse` can be used.
         generator: draws subsets.
     """
-    points = len(size_probabilities)
+    points = len(sampling.size_probabilities)
     evaluations = budget_of(permutations, points=points)
     possible: list[Planned] = []
     names: tuple[SamplerName, ...] = ("gains", "regression", "reuse", "stratified")
@@ -159,9 +160,9 @@ def chosen(
     for name, own in zip(names, generator.spawn(len(names)), strict=True):
         sampler: Sampler | None = None
         if name == "gains":
-            sampler = gain_sampler(utility, size_probabilities, own)
+            sampler = gain_sampler(utility, sampling.size_probabilities, own)
         elif usable.get(name, True):
-            sampler = _any_game_sampler(name, size_probabilities, ends, small, own)
+            sampler = sampling.sampler(name, own)
         if sampler is not None:
             cost = sampler.evaluations(1) * (GAINS_COST if name == "gains" else 1)
             possible.append(Planned(name, sampler, int(evaluations / cost), cost))

@@ -30,7 +30,7 @@ from modelpred.predictor import Predictor, PredictorConfig, Refined, fit_predict
 from modelpred.predictor.network import AnchoredNetwork
 from modelpred.refits import Refit, Retraining, rivals
 from modelpred.refits.timing import median_seconds
-from modelpred.report.methods import is_ours
+from modelpred.report.methods import is_predictor
 from modelpred.studies import labels as labels_study
 from modelpred.studies import selection, valuation
 from modelpred.studies.semivalues import Values, estimate_values
@@ -78,6 +78,12 @@ class Pool:
                 seed=self.seed,
             )
         )
+
+
+def digits(points: int, targets: int, epochs: int) -> Pool:
+    """Rows of handwritten digits, for a predictor that is fitted in so many epochs."""
+    fit = PredictorConfig(epochs=epochs)
+    return Pool("digits", "softmax", points=points, test=300, targets=targets, predictor=fit)
 
 
 @dataclass(frozen=True)
@@ -153,16 +159,7 @@ QUALITY = (
     (Pool("iris"), 40000),
     (Pool("spam"), 2000),
     (Pool("higgs"), 2000),
-    (
-        Pool(
-            *("digits", "softmax"),
-            points=150,
-            test=300,
-            targets=1000,
-            predictor=PredictorConfig(epochs=10),
-        ),
-        6000,
-    ),
+    (digits(150, 1000, epochs=10), 6000),
 )
 
 
@@ -182,7 +179,7 @@ def quality(pools: list[str], higgs: str | None) -> Iterator[str]:
         metrics = valuation.run(config, work.context).metrics
         ceiling = metrics["truth_reliability"]
         found = metrics["methods"]
-        rivals_of = [name for name in found if not is_ours(name) and found[name]["spearman"]]
+        rivals_of = [name for name in found if not is_predictor(name) and found[name]["spearman"]]
         best = max(rivals_of, key=lambda name: found[name]["spearman"])
         share = metrics["spearman"] / ceiling
         plain = found["predictor"]
@@ -351,16 +348,7 @@ def speed(pydvl: str | None, pools: list[str]) -> Iterator[str]:
 LABELS = (
     (Pool("spam", targets=1000), 50),
     (Pool("breast_cancer", targets=1000), 50),
-    (
-        Pool(
-            *("digits", "softmax"),
-            points=200,
-            test=300,
-            targets=500,
-            predictor=PredictorConfig(epochs=6),
-        ),
-        20,
-    ),
+    (digits(200, 500, epochs=6), 20),
 )
 FLIPS = (0.1, 0.2)
 

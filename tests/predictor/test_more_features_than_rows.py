@@ -66,16 +66,16 @@ def near(first, second, limit):
     assert float((first - second).norm() / second.norm()) <= limit
 
 
-shapes = st.tuples(st.integers(6, 12), st.integers(1, 20))
+draws = {
+    "family": st.sampled_from(FAMILIES),
+    "seed": st.integers(0, 10**6),
+    "shape": st.tuples(st.integers(6, 12), st.integers(1, 20)),
+    "weighted": st.booleans(),
+}
 
 
 @settings(max_examples=25, deadline=None)
-@given(
-    family=st.sampled_from(FAMILIES),
-    seed=st.integers(0, 10**6),
-    shape=shapes,
-    weighted=st.booleans(),
-)
+@given(**draws)
 def test_expansions_are_those_of_all_features(family, seed, shape, weighted):
     rows, features = shape[0], sum(shape)
     model, points, weights = drawn(
@@ -92,13 +92,7 @@ def test_expansions_are_those_of_all_features(family, seed, shape, weighted):
 
 
 @settings(max_examples=15, deadline=None)
-@given(
-    family=st.sampled_from(FAMILIES),
-    seed=st.integers(0, 10**6),
-    shape=shapes,
-    weighted=st.booleans(),
-    joint=st.booleans(),
-)
+@given(**draws, joint=st.booleans())
 def test_the_size_path_is_that_of_all_features(family, seed, shape, weighted, joint):
     rows, features = shape[0], sum(shape)
     model, points, weights = drawn(
@@ -132,12 +126,7 @@ def _inside(points, gradients):
 
 
 @settings(max_examples=15, deadline=None)
-@given(
-    family=st.sampled_from([each for each in FAMILIES if each[0] != "ridge"]),
-    seed=st.integers(0, 10**6),
-    shape=shapes,
-    weighted=st.booleans(),
-)
+@given(**draws | {"family": st.sampled_from([each for each in FAMILIES if each[0] != "ridge"])})
 # Few rows of other weights than one, in the space of the rows.
 @example(family=("softmax", "free"), seed=475712, shape=(6, 20), weighted=False)
 def test_the_newton_path_is_that_of_all_features(family, seed, shape, weighted):

@@ -107,6 +107,12 @@ def outcome(run):
         return str(refusal).splitlines()
 
 
+def said(study, known, predictor):
+    """What a study says of a predictor beside the context's other refits."""
+    context = replace(known, refits={"predictor": predictor, **known.refits})
+    return outcome(lambda: told(run(study, context)))
+
+
 draws = {
     "one_in": st.integers(1, 40),
     "which": st.integers(0, 39),
@@ -121,12 +127,10 @@ few = settings(
 @few
 @given(family=st.sampled_from(sorted(CONTEXTS)), **draws)
 def test_what_a_failed_training_ended_with_is_nowhere(study, family, one_in, which, garbages):
-    known = CONTEXTS[family]
     found = []
     for garbage in garbages:
-        context = replace(known, refits={"predictor": known.truth, **known.refits})
         with training_that_fails(garbage, one_in=one_in, which=which):
-            found.append(outcome(lambda context=context: told(run(study, context))))
+            found.append(said(study, CONTEXTS[family], CONTEXTS[family].truth))
     assert found[0] == found[1]
 
 
@@ -134,13 +138,8 @@ def test_what_a_failed_training_ended_with_is_nowhere(study, family, one_in, whi
 @few
 @given(family=st.sampled_from(sorted(CONTEXTS)), **draws)
 def test_what_is_not_finite_is_nowhere(study, family, one_in, which, garbages):
-    known = CONTEXTS[family]
-    found = []
-    for garbage in garbages:
-        how = {"one_in": one_in, "which": which}
-        broken = _Broken(known.truth, garbage, how)
-        context = replace(known, refits={"predictor": broken, **known.refits})
-        found.append(outcome(lambda context=context: told(run(study, context))))
+    known, how = CONTEXTS[family], {"one_in": one_in, "which": which}
+    found = [said(study, known, _Broken(known.truth, garbage, how)) for garbage in garbages]
     assert found[0] == found[1]
 
 
