@@ -119,3 +119,15 @@ def test_retraining_comes_cold_and_where_a_start_matters_not_warm(case, network,
     assert found["warm_retraining"].start is case.full
     model, full = network
     assert list(retrainings(model, logistic.points, start=full)) == ["retraining"]
+
+
+def test_the_model_of_all_rows_is_that_of_all_weights_one_or_is_refused(case):
+    assert torch.equal(case.truth.full_parameters(), case.full)
+    beyond = 1e-300
+    with pytest.raises(InvalidInput, match="model of all rows did not converge"):
+        rivals(case.model, case.points, *bank_of(case), tolerance=beyond)
+
+
+def bank_of(case):
+    weights = case.weights(30)
+    return weights, case.truth(weights)
