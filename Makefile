@@ -12,7 +12,7 @@ PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 CONSTRAINTS ?= constraints.txt
-INSTALL = pip install --quiet $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS),--upgrade --upgrade-strategy eager) --editable
+INSTALL = pip install --quiet --constraint $(CONSTRAINTS) $(if $(UPGRADE),--upgrade --upgrade-strategy eager) --editable
 
 # Neighbours stay on one worker, where they share the fixtures of their module.
 PYTEST = OMP_NUM_THREADS=1 pytest --numprocesses auto --dist worksteal
@@ -33,12 +33,16 @@ test: .venv/installed-dev
 test-slow: .venv/installed-dev
 	$(PYTEST) -m slow
 
+# PyTorch's default wheels for Linux include CUDA. An index of builds for the CPU avoids them:
+#   PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make test-oldest
+# TORCH=2.13.0 names the version where pip's own index has a CPU build of that version only.
 test-oldest: .venv/bin/pip
-	python tests/oldest.py > .venv/oldest.txt
+	python tests/oldest.py $(if $(TORCH),torch==$(TORCH)) > .venv/oldest.txt
 	$(MAKE) --always-make --assume-old .venv/bin/pip test CONSTRAINTS=.venv/oldest.txt
 
 test-newest: .venv/bin/pip
-	$(MAKE) --always-make --assume-old .venv/bin/pip test CONSTRAINTS=
+	echo $(if $(TORCH),torch==$(TORCH)) > .venv/newest.txt
+	$(MAKE) --always-make --assume-old .venv/bin/pip test CONSTRAINTS=.venv/newest.txt UPGRADE=1
 
 docs: .venv/installed-docs
 	python -m sphinx --builder html --quiet --fresh-env --fail-on-warning --keep-going docs docs/_build/html

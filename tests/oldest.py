@@ -1,8 +1,12 @@
-"""Prints constraints to the oldest versions that pyproject.toml allows: `make test-oldest`."""
+"""Prints constraints to the oldest versions that pyproject.toml allows: `make test-oldest`.
+
+Arguments replace the constraint of the same package: `python tests/oldest.py torch==2.13.0`.
+"""
 
 import re
 import sys
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 
 # A requirement of the form name[extras]>=version.
@@ -15,10 +19,12 @@ def requirements(project: dict) -> list[str]:
     return [*project["dependencies"], *(each for extra in extras for each in extra)]
 
 
-def oldest(project: dict) -> list[str]:
-    """`name==version` for each direct requirement that has a lowest version, sorted."""
+def oldest(project: dict, *, given: Sequence[str] = ()) -> list[str]:
+    """`name==version` for each direct requirement that has a lowest version, sorted; `given` ones as given."""
     found = [LOWEST.match(requirement) for requirement in requirements(project)]
-    return sorted({f"{match['name']}=={_releases(match['version'])}" for match in found if match})
+    versions = {match["name"]: _releases(match["version"]) for match in found if match}
+    versions |= dict(each.split("==") for each in given)
+    return sorted(f"{name}=={version}" for name, version in versions.items())
 
 
 def _releases(version: str) -> str:
@@ -29,4 +35,4 @@ def _releases(version: str) -> str:
 
 if __name__ == "__main__":
     content = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())
-    sys.stdout.write("\n".join(oldest(content["project"])) + "\n")
+    sys.stdout.write("\n".join(oldest(content["project"], given=sys.argv[1:])) + "\n")

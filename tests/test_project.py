@@ -122,6 +122,8 @@ def test_oldest_versions_are_the_lower_bounds():
     assert versions["numpy"] == "2.0.*"
     assert versions["jaxtyping"] == "0.3.11"
     assert versions["torch"] == "2.9.*"
+    given = oldest(PROJECT, given=["torch==2.13.0"])
+    assert {**versions, "torch": "2.13.0"} == dict(line.split("==") for line in given)
 
 
 @pytest.mark.parametrize("code", ["import modelpred.api", "from modelpred.cli import app"])
