@@ -255,9 +255,11 @@ def test_the_package_does_not_pay_for_matplotlib():
 
 
 def test_the_page_says_which_answers_were_retrained(example: ReportInputs):
+    engine = {"used": "exact", "summary": "The models were retrained."}
+
     def told(*retrained: str) -> str:
         studies = {
-            name: replace(result, metrics=result.metrics | {"engine": {"used": "exact"}})
+            name: replace(result, metrics=result.metrics | {"engine": engine})
             if name in retrained or "all" in retrained
             else result
             for name, result in example.studies.items()
