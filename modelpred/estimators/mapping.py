@@ -234,6 +234,8 @@ def _searched(
     shared = plain().get_params().keys() & estimator.get_params().keys() - {"penalty"}
     settings = {name: getattr(estimator, name) for name in shared}
     for name, value in chosen.items():
+        if np.ravel(value)[0] is None:  # scikit-learn 1.7: no l1_ratio was searched
+            continue
         if len(np.unique(value)) > 1:
             raise InvalidInput(f"{type(estimator).__name__} chose several {name}; expected one")
         settings[name.removesuffix("_")] = float(np.ravel(value)[0])

@@ -23,6 +23,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from modelpred import ModelPred
 from modelpred.errors import InvalidInput
+from tests.sklearn_settings import SEARCH
 
 ROWS = 40
 GENERATOR = np.random.default_rng(0)
@@ -36,7 +37,7 @@ FRAME = pd.DataFrame(
 NUMBERS = (FRAME["age"] / 10 + FRAME["income"] + GENERATOR.normal(size=ROWS)).to_numpy()
 TWO = np.where(np.median(NUMBERS) < NUMBERS, "high", "low")
 THREE = np.digitize(NUMBERS, np.quantile(NUMBERS, [0.3, 0.6]))
-SEARCH = {"l1_ratios": (0,), "scoring": "accuracy", "use_legacy_attributes": False}
+
 MAPPED = {
     "logistic": (LogisticRegression(C=0.3, class_weight="balanced", tol=1e-10), TWO),
     "softmax": (LogisticRegression(C=0.3, tol=1e-10, solver="newton-cg"), THREE),

@@ -28,9 +28,10 @@ from sklearn.svm import LinearSVC
 
 from modelpred.errors import InvalidInput
 from modelpred.estimators.files import estimator_document, read_estimator
+from tests.sklearn_settings import SEARCH
 
 ROWS = 30
-SEARCH = {"l1_ratios": (0,), "scoring": "accuracy", "use_legacy_attributes": False}
+
 NUMERIC = st.sampled_from(
     [
         StandardScaler(),

@@ -30,6 +30,7 @@ from modelpred.estimators import (
 )
 from modelpred.estimators.mapping import NoFamily, mapped
 from modelpred.targets import target_model, train_targets
+from tests.sklearn_settings import SEARCH
 
 ROWS = 40
 
@@ -193,14 +194,7 @@ def test_the_model_of_a_subset_is_the_fit_to_its_rows(case, seed):
     require_near(fitted_estimator(found, parameters[0], classes), theirs)
 
 
-LOGISTIC_CV = {
-    "Cs": [0.01, 0.1, 1],
-    "l1_ratios": (0,),
-    "scoring": "accuracy",
-    "use_legacy_attributes": False,
-    "tol": 1e-10,
-    "max_iter": 9999,
-}
+LOGISTIC_CV = SEARCH | {"Cs": [0.01, 0.1, 1], "tol": 1e-10, "max_iter": 9999}
 SEARCHES = [
     (LogisticRegressionCV(**LOGISTIC_CV), 2, "C_"),
     (RidgeCV(alphas=[0.1, 1, 10]), 0, "alpha_"),

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from sklearn.compose import ColumnTransformer, make_column_transformer
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.model_selection import KFold
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import (
     FunctionTransformer,
@@ -26,6 +25,7 @@ from sklearn.preprocessing import (
 
 from modelpred.errors import InvalidInput
 from modelpred.estimators import adapted, adapted_coefficients, coefficient_table, fitted_estimator
+from tests.sklearn_settings import FOLDS
 
 ROWS = 50
 
@@ -125,9 +125,9 @@ def test_labels_of_another_number_than_the_rows_are_refused(library):
 def test_features_of_the_training_rows_are_those_that_the_pipeline_fits():
     frame, labels = table()
     classes = (labels > labels.median()).astype(int)
-    pipeline = make_pipeline(TargetEncoder(cv=KFold(5)), LogisticRegression())
+    pipeline = make_pipeline(TargetEncoder(**FOLDS), LogisticRegression())
     found, features = adapted(pipeline, frame[["city"]], classes, sample_weight=None, what="X")
-    own = TargetEncoder(cv=KFold(5)).fit_transform(frame[["city"]], classes)
+    own = TargetEncoder(**FOLDS).fit_transform(frame[["city"]], classes)
     np.testing.assert_array_equal(features, own)  # cross-fitted, not what transform gives
     assert not np.array_equal(found.preprocessing(frame[["city"]], what="X"), own)
 
