@@ -79,7 +79,8 @@ def test_a_snippet_runs(page, number, code, names):
             compile(code.replace("subsets=8000", "subsets=200"), f"{page.name}-{number}", "exec"),
             {} if alone else names,
         )
-    assert printed.getvalue() or not alone
+    defines = code.startswith("# models/")  # a file that others import
+    assert printed.getvalue() or not alone or defines
 
 
 def test_the_pages_that_stand_alone_have_their_snippets():

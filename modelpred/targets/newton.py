@@ -142,6 +142,8 @@ def _minimise(problem: Problem, weights: Tensor, start: Tensor, tolerance: float
     if len(lost):  # weights so large that a sum overflows: what is left is the start
         begin = _begun(problem, weights[lost], start.expand(-1, count, -1)[:, lost])
         record(replace(begin, row=lost))
+    # On columns of zeros the penalty alone acts; steps in turned coordinates leave their rounding there.
+    final.masked_fill_(~problem.design[:, : problem.size].any(0), 0)
     if problem.loss.shift_free:
         final -= final.mean(0, keepdim=True)  # coefficients', too: their optimum has no such part
     converged = distances <= SURE * tolerance

@@ -1,12 +1,13 @@
 """With more features than rows all is done in the space of the rows: the same numbers, in linear time in the features."""
 
 from contextlib import contextmanager
+from dataclasses import replace
 from unittest.mock import patch
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from modelpred.predictor import PredictorConfig, fit_predictor, read_predictor, write_predictor
@@ -127,6 +128,8 @@ def _inside(points, gradients):
 
 @settings(max_examples=15, deadline=None)
 @given(**draws | {"family": st.sampled_from([each for each in FAMILIES if each[0] != "ridge"])})
+# The margin of a row lies on its kink.
+@example(family=("svm", "penalised"), seed=499, shape=(10, 2), weighted=False)
 # Few rows of other weights than one, in the space of the rows.
 @example(family=("softmax", "free"), seed=475712, shape=(6, 20), weighted=False)
 def test_the_newton_path_is_that_of_all_features(family, seed, shape, weighted):
@@ -142,8 +145,19 @@ def test_the_newton_path_is_that_of_all_features(family, seed, shape, weighted):
         steps = bound.preconditioner(weights.to(torch.uint8))(gradients)
         with in_all_features():
             whole = fit_newton_path(model, points).bind(model, points, torch.float32)
-            near(found, whole(weights.to(torch.uint8)), 1e-3)
+            expected = whole(weights.to(torch.uint8))
+            assume(family[0] != "svm" or not _jumps(model, points, weights, expected))
+            near(found, expected, 1e-3)
             near(steps, whole.preconditioner(weights.to(torch.uint8))(gradients), 1e-3)
+
+
+def _jumps(model, points, weights, expected):
+    """Whether a change of the features by rounding moves the answers: a margin lies on its kink."""
+    noise = torch.from_numpy(np.random.default_rng(0).normal(size=points.features.shape))
+    other = replace(points, features=points.features * (1 + 1e-7 * noise))
+    found = fit_newton_path(model, other).bind(model, other, torch.float32)
+    moved = found(weights.to(torch.uint8)) - expected
+    return float(moved.norm() / expected.norm()) > 1e-4
 
 
 @pytest.mark.parametrize("network", ["newton", "anchored"])

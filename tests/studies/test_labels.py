@@ -24,9 +24,7 @@ def planted(context):
     turned = (context.points.labels + wrong.long()) % context.points.classes
     points = points_of(context.points.features, turned, context.points.classes)
     truth = type(context.truth)(context.model, points)
-    return replace(
-        context, points=points, truth=truth, refits={"predictor": truth}, mislabelled=wrong
-    )
+    return replace(context, truth=truth, refits={"predictor": truth}, mislabelled=wrong)
 
 
 def test_recall_of_perfect_and_reversed_scores():
