@@ -148,7 +148,8 @@ def _schemas(path: Path) -> list[tuple[str]] | None:
         with contextlib.closing(sqlite3.connect(uri, uri=True)) as connection:
             (state,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
             schemas = connection.execute("SELECT version_num FROM alembic_version").fetchall()
-    except sqlite3.DatabaseError as error:
+    # SQLite's own message may quote damaged bytes, which are then no UTF-8.
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
         if _refused_by_disk(error):
             return None
         raise refuse(path, str(error), again=REBUILD) from error
@@ -187,7 +188,7 @@ def _one_line_errors(path: Path) -> Generator[None]:
 
     try:
         yield
-    except (MlflowException, SQLAlchemyError) as error:
+    except (MlflowException, SQLAlchemyError, UnicodeDecodeError) as error:
         if _refused_by_disk(error):
             raise
         why = str(getattr(error, "orig", None) or error)
