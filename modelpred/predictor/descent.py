@@ -22,9 +22,7 @@ from modelpred.predictor.losses import (
     utility_loss,
 )
 from modelpred.predictor.network import AnchoredNetwork, SetNetwork
-from modelpred.predictor.predictor import (
-    ANSWER_BLOCK,
-)
+from modelpred.predictor.predictor import ANSWER_BLOCK
 from modelpred.refits import Progress
 from modelpred.targets import Points, TargetModel
 from modelpred.targets.points import class_counts

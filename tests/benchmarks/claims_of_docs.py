@@ -299,7 +299,7 @@ DOCS_CLAIMS = (
     ),
     Claim(
         "docs/your-model.md",
-        "The predictor is the best, but reaches only 66% of the ceiling",
+        "The predictor has the highest LDS, but reaches only 66% of the ceiling",
         {"torch_goal/share of the ceiling, predictor, two seeds": "66%"},
     ),
 )

@@ -22,9 +22,7 @@ from modelpred.api.methods.state import FitState
 from modelpred.api.reading import Reading
 from modelpred.dataset.scaling import Scaling
 from modelpred.engine import EngineChoice
-from modelpred.estimators import (
-    Estimator,
-)
+from modelpred.estimators import Estimator
 from modelpred.numbers import Number
 
 

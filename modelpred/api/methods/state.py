@@ -9,18 +9,12 @@ from torch import Tensor
 
 from modelpred.api.cells import beside, original_cells
 from modelpred.api.contexts import context_of
-from modelpred.api.evaluation import (
-    NO_ROWS,
-)
+from modelpred.api.evaluation import NO_ROWS
 from modelpred.api.files import Fitted
 from modelpred.api.forgetting import Given
-from modelpred.api.inputs import (
-    ArrayLike,
-)
+from modelpred.api.inputs import ArrayLike
 from modelpred.api.progress import progress_bar
-from modelpred.api.settings import (
-    FitSettings,
-)
+from modelpred.api.settings import FitSettings
 from modelpred.engine import EngineChoice, Prepared
 from modelpred.errors import InvalidInput
 from modelpred.numbers import Number
