@@ -1,5 +1,6 @@
 """The commands `run` and `check`, which start from a user's file."""
 
+import os
 import subprocess
 import sys
 import time
@@ -200,9 +201,16 @@ def _run_stages(folder: Path, words: list[str], *, quiet: bool) -> None:
         dvc = [sys.executable, "-m", "dvc", "repro", *(["--quiet"] if quiet else [])]
         commands = [dvc, [sys.executable, "-m", "flows.publish"]]
         _private_folders(folder)
+    # Stages are started as `python`, which is this one's also where its environment is not activated.
+    programs = os.pathsep.join(
+        [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
+    )
+    surroundings = {**os.environ, "PATH": programs}
     for command in commands:
         try:
-            done = subprocess.run(command, cwd=folder, check=False, stdout=sys.stderr)
+            done = subprocess.run(
+                command, cwd=folder, check=False, stdout=sys.stderr, env=surroundings
+            )
         except KeyboardInterrupt:
             sys.exit("stopped; run the same command again to continue")
         if done.returncode:

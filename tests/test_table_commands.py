@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 import yaml
 
+from modelpred import table_commands
 from modelpred.params import read_params
 from modelpred.row_commands import with_certainty
 
@@ -149,3 +150,20 @@ def test_what_cannot_be_done_is_one_line(place, words, told):
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1, done.stderr
     assert told in done.stderr
+
+
+def test_a_project_runs_with_this_python_where_its_environment_is_not_activated(
+    tmp_path, monkeypatch
+):
+    (tmp_path / "dvc.yaml").write_text("stages: {}\n")
+    monkeypatch.setenv("PATH", "/elsewhere")
+    found = []
+
+    def run(command, **options):
+        found.append(options["env"]["PATH"].split(os.pathsep))
+        return subprocess.CompletedProcess(command, 1)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    with pytest.raises(SystemExit):
+        table_commands._run_stages(tmp_path, [], quiet=False)
+    assert found == [[str(Path(sys.executable).parent), "/elsewhere"]]
