@@ -30,8 +30,8 @@ TIMES says how many times as long a stage takes as this work, measured on 4,000 
 is timed is repeated, and methods are compared.
 
 Each study has a share of the time. It gets the largest of its settings, from the default downwards,
-that fit into its share. Studies that the first screen of the report needs get their least settings
-even if these do not fit; the others are left out then.
+that fit into its share and leave time for the least settings of the others. If the least settings of all
+do not fit, studies are left out that the first screen of the report does not need.
 """
 
 from collections.abc import Callable, Mapping
@@ -184,32 +184,49 @@ def plan(
     )
     left = max(0.0, usable - ALWAYS)
     subsets, until_fit = _subsets(speeds, points, cores, SHARES["targets"] * left)
-    stages = {
-        "start": ALWAYS,
-        **{
-            name: TIMES.get(name, 1.0) * getattr(until_fit, name)
-            for name in ("dataset", "subsets", "targets", "predictor")
-        },
+    fewest = _stage_seconds(_subsets(speeds, points, cores, 0.0)[1])
+    after_fit = left - max(SHARES["targets"] * left, sum(fewest.values()))
+    least = {
+        study: _chosen(study, 0.0, unit, points, tests)[1] for study in SHARES if study in LADDERS
     }
+    skipped = _left_out(least, after_fit)
+    stages = {"start": ALWAYS, **_stage_seconds(until_fit)}
     sections: dict[str, Settings] = {"subsets": {"scale": subsets.scale}}
-    skipped: list[str] = []
     left -= sum(stages.values()) - ALWAYS
-    shares = {name: share for name, share in SHARES.items() if name != "targets"}
+    shares = {study: SHARES[study] for study in least if study not in skipped}
     while shares:
         study = next(iter(shares))
         budget = max(0.0, left) * shares[study] / sum(shares.values())
-        chosen, cost = _chosen(study, budget, unit, points, tests)
         del shares[study]
-        if cost > 2 * budget and study not in ANSWERS:
-            skipped.append(study)
-            continue
-        sections[study] = chosen
+        reserved = sum(least[other] for other in shares)
+        sections[study], cost = _chosen(study, min(budget, left - reserved), unit, points, tests)
         stages[study] = cost
         left -= cost
     expected = {name: slowdown * cost for name, cost in stages.items()}
     if "memorization" in sections:
         memory += PAIR_BYTES * points * tests
-    return Plan(sections, tuple(skipped), expected, subsets.drawn(points), until_fit.disk, memory)
+    return Plan(sections, skipped, expected, subsets.drawn(points), until_fit.disk, memory)
+
+
+def _stage_seconds(until_fit: Estimate) -> dict[str, float]:
+    """Seconds of the stages up to the predictor."""
+    return {
+        name: TIMES.get(name, 1.0) * getattr(until_fit, name)
+        for name in ("dataset", "subsets", "targets", "predictor")
+    }
+
+
+def _left_out(least: Mapping[str, float], seconds: float) -> tuple[str, ...]:
+    """Studies to leave out, so that the smallest settings of the others fit.
+
+    The order does not depend on the time: the dearest for its share goes first. So with more time no other
+    study is left out.
+    """
+    left = dict(least)
+    optional = sorted(set(least) - set(ANSWERS), key=lambda study: least[study] / SHARES[study])
+    while optional and sum(left.values()) > seconds:
+        del left[optional.pop()]
+    return tuple(study for study in least if study not in left)
 
 
 def _subsets(

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from modelpred.check.estimate import Speeds
@@ -87,6 +87,7 @@ def test_the_share_of_rows_is_the_largest_step_that_fits_time_and_memory(
 
 @settings(max_examples=50, deadline=None)
 @given(minutes=st.floats(0.5, 30), longer=st.floats(1, 10), training=st.floats(1e-5, 0.1))
+@example(minutes=1.0, longer=1.0625, training=0.0703125)
 def test_more_time_never_gives_less_of_what_the_first_screen_shows(minutes, longer, training):
     few, many = (
         plan(speeds(training=training), points=2000, tests=500, cores=2, seconds=60 * time)
