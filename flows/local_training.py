@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import partial
 
-from flows.runtime import Progress
+from modelpred.progress import progress_bar
 from modelpred.targets.jobs import BlockJob
 from modelpred.targets.worker import DevicePool, WorkerFailed, parse_devices
 
@@ -39,12 +39,12 @@ def train_blocks(jobs: Sequence[BlockJob], *, finished: int) -> None:
     with (
         ThreadPoolExecutor(len(names)) as threads,
         DevicePool(names) as pool,  # closed first: its end ends the threads' blocks
-        Progress("targets") as progress,
+        progress_bar("targets") as progress,
     ):
 
         def report(block: str, done: int, of: int) -> None:
             within[block] = SHARE * done // max(1, of)
-            progress(SHARE * finished + sum(within.values()), total)
+            progress(SHARE * finished + sum(within.values()), total, "")
 
         futures = [threads.submit(_train, job, pool, partial(report, job.block)) for job in jobs]
         try:

@@ -18,7 +18,7 @@ from flows.artifacts import (
     written,
 )
 from flows.revisions import fetch
-from flows.runtime import Progress, run_stage
+from flows.runtime import run_stage
 from modelpred.dataset import Dataset, read_dataset
 from modelpred.errors import InvalidInput
 from modelpred.metrics import relative_errors
@@ -33,9 +33,10 @@ from modelpred.predictor import (
     write_predictor,
 )
 from modelpred.predictor.output_predictor import fit_outputs, write_outputs
+from modelpred.progress import progress_bar
 from modelpred.refits import EXACT, Retraining, retrainings, rivals
 from modelpred.refits.files import RIVALS_FILE, write_rivals
-from modelpred.targets import TargetModel, points_of
+from modelpred.targets import TargetModel, dataset_points, dataset_test_points
 from modelpred.targets.known_outputs import KnownOutputs
 from modelpred.targets.shards import Bank, read_bank
 
@@ -49,14 +50,14 @@ def main() -> None:
     dataset = read_dataset(DATASET)
     bank = read_bank(TARGETS)
     classes = len(dataset.classes)
-    points = points_of(dataset.features, dataset.labels, classes)
-    test_points = points_of(dataset.test_features, dataset.test_labels, classes)
+    points = dataset_points(dataset)
+    test_points = dataset_test_points(dataset)
     model = params.targets.build(classes=classes)
     if not model.predictable:
         _fit_outputs(params, dataset, bank, model)
         return
     weights, parameters = bank.usable(role="fit")
-    with Progress("predictor") as progress:
+    with progress_bar("predictor") as progress:
         fitted = fit_predictor(
             params.predictor,
             model,
@@ -96,9 +97,9 @@ def _fit_outputs(params: "Params", dataset: Dataset, bank: Bank, family: TargetM
             f"the settings of predictor are those of a network of parameters, but outputs of {family.name} "
             "are predicted without one; remove the section from params.yaml"
         )
-    classes, tolerance = len(dataset.classes), params.targets.tolerance
-    points = points_of(dataset.features, dataset.labels, classes)
-    test_points = points_of(dataset.test_features, dataset.test_labels, classes)
+    tolerance = params.targets.tolerance
+    points = dataset_points(dataset)
+    test_points = dataset_test_points(dataset)
     model = KnownOutputs.of(family, points, test_points)
     weights, parameters = bank.usable(role="fit")
     outputs = model.of_parameters(parameters)

@@ -60,7 +60,7 @@ def register() -> str:
     from modelpred import registry  # noqa: PLC0415
     from modelpred.dataset import read_dataset  # noqa: PLC0415
     from modelpred.params import read_params  # noqa: PLC0415
-    from modelpred.targets import points_of  # noqa: PLC0415
+    from modelpred.targets import dataset_test_points  # noqa: PLC0415
     from modelpred.targets.shards import read_bank  # noqa: PLC0415
 
     check_as_written()
@@ -81,7 +81,7 @@ def register() -> str:
         gates=gates,
         root=Path(),
         held_out=read_bank(TARGETS).select(role="test"),
-        test_points=points_of(dataset.test_features, dataset.test_labels, len(dataset.classes)),
+        test_points=dataset_test_points(dataset),
     )
     message = (
         f"{version.name} version {version.version} ({', '.join(version.aliases) or 'no alias'})"

@@ -26,7 +26,7 @@ from modelpred.report.answers import answers, title
 from modelpred.sealed import read_file, read_json, read_table, remake, sha256
 from modelpred.studies import STUDIES
 from modelpred.studies.utility import read_result, study_again
-from modelpred.targets import points_of
+from modelpred.targets import dataset_points, dataset_test_points
 
 
 def main() -> None:
@@ -62,8 +62,8 @@ def main() -> None:
         },
         baseline=baseline_of(
             model,
-            points_of(dataset.features, dataset.labels, len(dataset.classes)),
-            points_of(dataset.test_features, dataset.test_labels, len(dataset.classes)),
+            dataset_points(dataset),
+            dataset_test_points(dataset),
             tolerance=params.targets.tolerance,
         ),
     )

@@ -18,6 +18,7 @@ import flows.orchestration  # noqa: F401 # pyright: ignore[reportUnusedImport]
 import functools
 import importlib
 import os
+import time
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,13 +32,14 @@ from prefect.futures import PrefectFuture, as_completed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from flows.local_training import devices
-from flows.runtime import Progress
 from flows.server import prefect_api
 from modelpred.errors import InvalidInput
 from modelpred.extras import optional_imports
+from modelpred.progress import progress_bar
 from modelpred.targets.jobs import BlockJob, carry_inputs
 from modelpred.targets.worker import DevicePool, WorkerFailed, parse_devices
 
+RECORD_SECONDS = 1.0  # between two updates of the progress in Prefect
 THREADS, DASK, RAY = "threads", "dask", "ray"
 Future = PrefectFuture[str]
 
@@ -61,13 +63,14 @@ def train_blocks(jobs: Sequence[BlockJob], *, finished: int) -> None:
             0.0, key="targets", description="Blocks of subsets that are trained"
         )
 
-        def report(percent: float) -> None:
-            update_progress_artifact(artifact, progress=percent)
-
-        with _submitted(jobs) as futures, Progress("targets", report=report) as progress:
-            progress(finished, total)
+        recorded = 0.0
+        with _submitted(jobs) as futures, progress_bar("targets") as progress:
+            progress(finished, total, "")
             for done, _ in enumerate(_as_finished(futures), start=finished + 1):
-                progress(done, total)
+                progress(done, total, "")
+                if done == total or time.monotonic() - recorded > RECORD_SECONDS:
+                    recorded = time.monotonic()
+                    update_progress_artifact(artifact, progress=100 * done / total)
             for future in futures:  # raises the first failure, after all others have been tried
                 future.result()
 

@@ -1,4 +1,4 @@
-"""How a stage's process runs: its environment, its owner, its progress bar and its exit.
+"""How a stage's process runs: its environment, its owner and its exit.
 
 A process that works for another one ends when that one has ended, however it ended (`end_with_owner`).
 The owners are the `dvc` process that runs the stage, and the process that MODELPRED_OWNER names as
@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import psutil
 
@@ -42,8 +41,6 @@ ENVIRONMENT = {
 DVC_STATE = Path(".modelpred/dvc")  # core.site_cache_dir in .dvc/config
 OWNER = "MODELPRED_OWNER"
 OWNER_SECONDS = 0.5  # between two checks of the owners
-SHOWN = "MODELPRED_PROGRESS"  # off: no bars
-PROGRESS_SECONDS = 1.0  # between two calls of `Progress.report`
 
 
 def settle_environment() -> None:
@@ -167,63 +164,3 @@ def _runs(process: psutil.Process) -> bool:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
         return False
-
-
-class Progress:
-    """A progress bar with the time left, on a terminal, inside a `with` block; nothing elsewhere.
-
-    MODELPRED_PROGRESS=off shows none. The bar goes when the block ends.
-
-    Attributes:
-        what: name of the work, shown beside the bar.
-        report: called with the percentage about once a second.
-    """
-
-    def __init__(self, what: str, *, report: Callable[[float], Any] | None = None) -> None:
-        self.what, self.report = what, report
-        self._bar = _bar() if sys.stderr.isatty() and os.environ.get(SHOWN) != "off" else None
-        self._task = None if self._bar is None else self._bar.add_task(what, total=None, what="")
-        self._reported = 0.0
-
-    def __enter__(self) -> "Progress":
-        if self._bar is not None:
-            self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-
-    def __call__(self, done: int, total: int, what: str = "") -> None:
-        """Show that `done` of `total` pieces are finished; `what` is in progress now."""
-        if self._bar is not None:
-            self._bar.update(self._task, completed=done, total=total, what=what)
-        if self.report is not None and (
-            done == total or time.monotonic() - self._reported > PROGRESS_SECONDS
-        ):
-            self._reported = time.monotonic()
-            self.report(100.0 * done / total if total else 100.0)
-
-
-def _bar() -> Any:  # noqa: ANN401 - rich is imported where a terminal shows it
-    from rich.console import Console  # noqa: PLC0415
-    from rich.progress import (  # noqa: PLC0415
-        BarColumn,
-        Progress,
-        TaskProgressColumn,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    return Progress(
-        TextColumn("{task.description:<12}", markup=False),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left:", markup=False),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[what]}", markup=False),
-        console=Console(stderr=True),
-        transient=True,
-    )

@@ -18,16 +18,16 @@ from flows.artifacts import (
     write_json,
     written,
 )
-from flows.runtime import Progress, run_stage
+from flows.runtime import run_stage
 from modelpred.dataset import read_dataset
 from modelpred.errors import InvalidInput
 from modelpred.params import read_params
 from modelpred.predictor import Predictor, read_predictor
 from modelpred.predictor.output_predictor import DESCRIPTION_FILE as OUTPUTS
 from modelpred.predictor.output_predictor import OutputPredictor, read_outputs
+from modelpred.progress import Progress, progress_bar
 from modelpred.refits import Retraining
 from modelpred.refits.files import RIVALS_FILE, read_rivals
-from modelpred.refits.retraining import Progress as Report
 from modelpred.studies import STUDIES
 from modelpred.studies.running import run_study
 from modelpred.studies.utility import (
@@ -36,7 +36,7 @@ from modelpred.studies.utility import (
     StudyResult,
     write_result,
 )
-from modelpred.targets import points_of
+from modelpred.targets import dataset_test_points
 
 
 def run(study: str) -> None:
@@ -45,7 +45,7 @@ def run(study: str) -> None:
         raise InvalidInput(f"unknown study {study!r}; known: {', '.join(STUDIES)}")
     params = read_params(PARAMS)
     config: BaseModel = getattr(params, study)
-    with Progress(study) as progress:
+    with progress_bar(study) as progress:
         result = result_of(study, config, tolerance=params.targets.tolerance, progress=progress)
     if result.metrics["failed"]:
         sys.stderr.write(f"{study}: WARNING: {result.metrics['failed_told']}{os.linesep}")
@@ -69,7 +69,7 @@ def result_of(
     config: BaseModel,
     *,
     tolerance: float,
-    progress: Report,
+    progress: Progress,
     artifacts: Path = ARTIFACTS,
 ) -> StudyResult:
     """The result of a study on a folder of artifacts, with the number of models that failed."""
@@ -90,7 +90,7 @@ def headline(study: str, metrics: dict[str, Any]) -> dict[str, float | None]:
 
 
 def context(
-    progress: Report, *, tolerance: float, artifacts: Path = ARTIFACTS, compared: bool = True
+    progress: Progress, *, tolerance: float, artifacts: Path = ARTIFACTS, compared: bool = True
 ) -> StudyContext:
     """The input of a study, read from artifacts; other methods and retraining use the tolerance.
 
@@ -108,7 +108,7 @@ def context(
     )
     return StudyContext(
         truth=Retraining(model, points, tolerance=tolerance),
-        test_points=points_of(dataset.test_features, dataset.test_labels, len(dataset.classes)),
+        test_points=dataset_test_points(dataset),
         refits={"predictor": predictor, **cheap.refits},
         row_ids=dataset.row_ids,
         rows=dataset.rows,

@@ -37,13 +37,13 @@ from flows.artifacts import (
     written,
 )
 from flows.revisions import fetch
-from flows.runtime import Progress, end_with_owner, one_line_errors
+from flows.runtime import end_with_owner, one_line_errors
 from flows.studies import headline, result_of
 from modelpred.dataset import read_dataset
 from modelpred.errors import InvalidInput
 from modelpred.params import read_params
 from modelpred.predictor import read_predictor
-from modelpred.refits.retraining import silent
+from modelpred.progress import progress_bar, silent
 from modelpred.studies import STUDIES
 from modelpred.studies.utility import StudyResult
 from modelpred.studies.versions import Drift, Version, cross_scores, drift, row_changes
@@ -113,7 +113,7 @@ def compare(study: str, revisions: Sequence[str], *, copies: Path) -> Comparison
     read: dict[str, Version] = {}
     results: dict[str, StudyResult] = {}
     missing: dict[str, str] = {}
-    with Progress("versions") as progress:
+    with progress_bar("versions") as progress:
         for number, revision in enumerate(dict.fromkeys(revisions)):
             progress(number, len(revisions), revision)
             try:
@@ -129,7 +129,7 @@ def compare(study: str, revisions: Sequence[str], *, copies: Path) -> Comparison
                 reason = str(error).removeprefix(f"{revision}: ")
                 missing[revision] = f"{revision}: {reason}"
                 sys.stderr.write(f"versions: {missing[revision]}{os.linesep}")
-        progress(len(revisions), len(revisions))
+        progress(len(revisions), len(revisions), "")
     if not read:
         raise InvalidInput("none of the revisions can be read: " + "; ".join(missing.values()))
     pairs = list(pairwise(read))

@@ -17,7 +17,7 @@ from modelpred.errors import InvalidInput
 
 if TYPE_CHECKING:
     from modelpred.check.project import Options
-    from modelpred.check.trial import Report
+    from modelpred.progress import Progress
 
 FILE_HELP = "A CSV or Parquet file, a folder of Parquet files, a glob, or openml:NAME."
 Label = Annotated[str | None, typer.Option(help="The column to predict; required with FILE.")]
@@ -179,9 +179,9 @@ class Terminal:
             typer.echo(text, err=True)
 
     @contextmanager
-    def bar(self, what: str) -> Generator["Report"]:
+    def bar(self, what: str) -> Generator["Progress"]:
         """Show how far a step is."""
-        from modelpred.api.progress import progress_bar  # noqa: PLC0415
+        from modelpred.progress import progress_bar  # noqa: PLC0415
 
         with progress_bar(shown=not self.quiet) as report:
             report(0, 1, what)

@@ -26,7 +26,7 @@ from modelpred.registry.snapshot import read_snapshot
 from modelpred.sealed import seal
 from modelpred.studies.utility import StudyResult, read_result, write_result
 from modelpred.subsets import Subsets, draw, read_subsets, write_subsets
-from modelpred.targets import points_of, target_model, train_targets
+from modelpred.targets import dataset_points, dataset_test_points, target_model, train_targets
 from modelpred.targets.parquet import ShardMetadata
 from modelpred.targets.shards import (
     MANIFEST_NAME,
@@ -91,7 +91,7 @@ def files(tmp_path_factory) -> Path:
     dataset = prepare(DatasetConfig(source="iris", points=12, test=6))
     write_dataset(dataset, folder)
     model = target_model("logistic", C=1.0)
-    points = points_of(dataset.features, dataset.labels, 2)
+    points = dataset_points(dataset)
     weights = draw("uniform", points=12, count=9, generator=np.random.default_rng(0))
     trained = train_targets(model, dataset.features, dataset.labels, weights.double(), classes=2)
     block = Subsets(
@@ -129,7 +129,7 @@ def files(tmp_path_factory) -> Path:
     write_rivals(others, folder / RIVALS_FILE, trained=9)
     write_subsets(block, folder)
     write_result(StudyResult({"error": 0.5}, {}), folder)
-    write_test_points(points_of(dataset.test_features, dataset.test_labels, 2), folder)
+    write_test_points(dataset_test_points(dataset), folder)
     shutil.copy(ROOT / "params.yaml", folder)
     (folder / "mlruns").mkdir()
     (folder / "mlruns" / "registry.json").write_text(json.dumps(REGISTRY))

@@ -41,7 +41,7 @@ from modelpred.predictor import (
 )
 from modelpred.sealed import parse_model, read_sealed, refuse, seal, write_atomically
 from modelpred.subsets import Subsets, blocks
-from modelpred.targets import Points, TrainedTargets, points_of
+from modelpred.targets import Points, TrainedTargets, dataset_test_points
 from modelpred.targets.parquet import ShardMetadata
 from modelpred.targets.shards import (
     MANIFEST_NAME,
@@ -85,7 +85,7 @@ class Fitted:
         dataset = self.dataset
         if not len(dataset.test_labels):
             return None
-        return points_of(dataset.test_features, dataset.test_labels, len(dataset.classes))
+        return dataset_test_points(dataset)
 
     @property
     def scored_points(self) -> Points:

@@ -16,13 +16,11 @@ from dataclasses import dataclass, fields, replace
 import torch
 
 from modelpred.check.estimate import Speeds
-from modelpred.check.trial import Clock, Report, speeds
+from modelpred.check.trial import Clock
 from modelpred.dataset import Dataset
 from modelpred.dataset.samples import some_rows
 from modelpred.memory import peak_memory
-from modelpred.refits import silent
-from modelpred.subsets import SubsetsConfig
-from modelpred.targets import TargetsConfig, points_of, train_targets
+from modelpred.targets import TargetsConfig, dataset_points, train_targets
 
 FEWEST_ROWS = 250
 QUICK_MODELS = 500  # all rows are tried at once if so many models of them can be trained in time
@@ -97,42 +95,33 @@ class Trial:
 
 def trial_within(
     dataset: Dataset,
-    asked: SubsetsConfig,
+    measure: Callable[[Dataset], Speeds],
     *,
     seconds: float,
-    start: float,
+    targets: TargetsConfig,
     clock: Clock = time.perf_counter,
-    report: Report = silent,
-    targets: TargetsConfig | None = None,
-    measure: Callable[..., Speeds] = speeds,
 ) -> Trial:
-    """Trials on more and more of the rows, as far as the seconds go; one at least.
+    """Trials on more and more of the rows, until the seconds are used; at least one trial.
 
     Args:
         dataset: the rows, as the pipeline would make them.
-        asked: the subsets that the pipeline would draw.
-        seconds: how long the trials may take, with the start of a process that was timed before.
-        start: seconds in which a process starts.
-        clock: what tells the seconds.
-        report: called with (steps done, steps, what comes).
-        targets: settings of the models; None: the defaults.
-        measure: one trial; `speeds`.
+        measure: one trial on a part of the rows (`trial.speeds`).
+        seconds: how long the trials may take together.
+        targets: settings of the models.
+        clock: returns the time in seconds.
 
     Raises:
-        InvalidInput: as `speeds`.
+        InvalidInput: as `measure`.
     """
     rows = len(dataset.labels)
-    seconds -= start
     before, began = peak_memory(), clock()
     found: list[tuple[int, Speeds]] = []
-    alone = trained_alone(dataset, targets or TargetsConfig(), clock=clock)
+    alone = trained_alone(dataset, targets, clock=clock)
     size = rows if QUICK_MODELS * alone < seconds else min(rows, FEWEST_ROWS)
     while True:
         last = clock()
         part = dataset if size == rows else some_rows(dataset, size)
-        found.append(
-            (size, measure(part, asked, start=start, clock=clock, report=report, targets=targets))
-        )
+        found.append((size, measure(part)))
         now = clock()
         left = max(0.0, seconds - (now - began))
         growth = (left / max(now - last, 1e-3)) ** (1 / STEEPEST)
@@ -143,7 +132,7 @@ def trial_within(
 
 def trained_alone(dataset: Dataset, config: TargetsConfig, *, clock: Clock) -> float:
     """Seconds to train the model of all rows."""
-    points = points_of(dataset.features, dataset.labels, len(dataset.classes))
+    points = dataset_points(dataset)
     model = config.build(classes=points.classes)
     everything = torch.ones(1, len(points.labels), dtype=torch.float64)
     seconds: list[float] = []

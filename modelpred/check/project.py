@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,14 @@ from modelpred.check.decisions import Decision
 from modelpred.check.estimate import usual_subsets
 from modelpred.check.inspection import Checked, check, config_of, decisions_text, section_text
 from modelpred.check.plan import Plan, plan
-from modelpred.check.trial import Report, start_seconds
+from modelpred.check.trial import speeds, start_seconds
 from modelpred.dataset import Dataset, DatasetConfig, prepare_table
 from modelpred.dataset.openml import PREFIX
 from modelpred.dataset.places import looks_like_path
 from modelpred.errors import InvalidInput
 from modelpred.memory import available_memory, size_text
 from modelpred.numbers import checked_section
+from modelpred.progress import Progress
 from modelpred.sealed import parse_json, read_file, write_atomically
 from modelpred.targets import TargetsConfig
 from modelpred.targets.families import FAMILIES
@@ -45,7 +47,7 @@ LEAST_ROWS = 300  # training rows below which the time is not kept
 BUSY = 1.25  # slowdown that is told
 AUTO = "auto"
 
-Bar = Callable[[str], AbstractContextManager[Report]]
+Bar = Callable[[str], AbstractContextManager[Progress]]
 
 
 @dataclass(frozen=True)
@@ -146,14 +148,20 @@ def propose(checked: Checked, options: Options, *, bar: Bar) -> Proposal:
         start = start_seconds()
         began, busy = time.perf_counter(), time.process_time()
         # In processor time, which other programs on the machine disturb little.
-        found = trial_within(
-            dataset,
-            usual_subsets(6500),
-            seconds=trial_seconds(options.minutes),
+        measure = partial(
+            speeds,
+            planned=usual_subsets(6500),
             start=0.0,
             clock=time.process_time,
-            report=lambda done, total, what: report(1 + done, 1 + total, what),
+            progress=lambda done, total, what: report(1 + done, 1 + total, what),
             targets=targets,
+        )
+        found = trial_within(
+            dataset,
+            measure,
+            seconds=trial_seconds(options.minutes),
+            targets=targets,
+            clock=time.process_time,
         )
         waited = (time.perf_counter() - began) / (time.process_time() - busy)
         slowdown = min(MOST_SLOWDOWN, max(1.0, waited))

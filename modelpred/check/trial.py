@@ -22,7 +22,8 @@ from modelpred.check.estimate import (
 from modelpred.dataset import Dataset, seeded_generator
 from modelpred.dataset.files import parquet_bytes
 from modelpred.predictor import Predictor, PredictorConfig, answer_curve, fit_predictor
-from modelpred.refits import Refit, Retraining, retrainings, rivals, silent
+from modelpred.progress import Progress, silent
+from modelpred.refits import Refit, Retraining, retrainings, rivals
 from modelpred.studies.gain_sampling import GainSampler
 from modelpred.studies.row_gains import RowGains, has_row_gains
 from modelpred.studies.sampling import Game
@@ -33,7 +34,8 @@ from modelpred.targets import (
     TargetModel,
     TargetsConfig,
     TrainedTargets,
-    points_of,
+    dataset_points,
+    dataset_test_points,
     train_targets,
 )
 from modelpred.targets.linear import Linear
@@ -49,7 +51,6 @@ EPOCHS = 4  # the first one warms up
 STARTED = "import modelpred.targets.worker"
 
 Clock = Callable[[], float]
-Report = Callable[[int, int, str], None]
 
 
 def start_seconds(clock: Clock = time.perf_counter) -> float:
@@ -65,7 +66,7 @@ def speeds(
     *,
     start: float,
     clock: Clock = time.perf_counter,
-    report: Report = silent,
+    progress: Progress = silent,
     targets: TargetsConfig | None = None,
 ) -> Speeds:
     """Measure the time of each part of the stages on these rows.
@@ -75,25 +76,25 @@ def speeds(
         planned: the subsets that the pipeline would draw.
         start: seconds to start a process.
         clock: returns the time in seconds.
-        report: called with (steps done, steps, next step).
+        progress: called with (steps done, steps, next step).
         targets: settings of the models; None: the defaults.
 
     Raises:
         InvalidInput: the rows cannot be trained on, or have too few distinct subsets.
     """
-    points = points_of(dataset.features, dataset.labels, len(dataset.classes))
+    points = dataset_points(dataset)
     targets = targets or TargetsConfig()
     model = targets.build(classes=points.classes)
-    report(0, 3, "training")
+    progress(0, 3, "training")
     drawn, trained, drawing, training = _trained(
         model, points, planned, targets.tolerance, clock=clock
     )
     bank = Bank.of(drawn, trained)
-    report(1, 3, "fitting")
+    progress(1, 3, "fitting")
     predictor, preparing, epoch = _fitted(
         bank, model, points, tolerance=targets.tolerance, clock=clock
     )
-    report(2, 3, "answering")
+    progress(2, 3, "answering")
     began = clock()
     cheap = rivals(model, points, *bank.usable(role="fit"))
     compared = clock() - began
@@ -103,10 +104,10 @@ def speeds(
         **cheap,
         **retrainings(model, points, tolerance=targets.tolerance, start=full),
     }
-    tested = points_of(dataset.test_features, dataset.test_labels, points.classes)
+    tested = dataset_test_points(dataset)
     seconds, judging = _answers(refits, bank, model, tested, clock=clock)
     refined = f"{predictor.name}_refine_1"
-    report(3, 3, "")
+    progress(3, 3, "")
     return Speeds(
         subsets=len(drawn),
         start=start,

@@ -6,7 +6,6 @@ ignores the edit; and the model of all rows fine-tuned on the subset, which is w
 network.
 """
 
-from collections.abc import Callable
 from typing import Protocol, final, runtime_checkable
 
 import torch
@@ -14,18 +13,12 @@ from jaxtyping import Float, Num
 from torch import Tensor
 
 from modelpred.errors import InvalidInput
+from modelpred.progress import Progress, silent
 from modelpred.targets.model import TargetModel
 from modelpred.targets.points import Array, Points
 from modelpred.targets.shapes import Parameters
 from modelpred.targets.training import TrainedTargets, train_targets
 from modelpred.targets.weights import weights_of
-
-Progress = Callable[[int, int, str], None]
-"""(done, total, what)"""
-
-
-def silent(done: int, total: int, what: str) -> None:
-    """Ignore the progress."""
 
 
 @runtime_checkable

@@ -2,7 +2,7 @@
 
 from modelpred.targets.families import TargetsConfig, target_model
 from modelpred.targets.model import TargetModel
-from modelpred.targets.points import Points, points_of
+from modelpred.targets.points import Points, dataset_points, dataset_test_points, points_of
 from modelpred.targets.torch_target import TorchTarget
 from modelpred.targets.training import TrainedTargets, train_targets
 
@@ -12,6 +12,8 @@ __all__ = [
     "TargetsConfig",
     "TorchTarget",
     "TrainedTargets",
+    "dataset_points",
+    "dataset_test_points",
     "points_of",
     "target_model",
     "train_targets",

@@ -1,7 +1,7 @@
 """The points that weights refer to, checked: features, labels and sample weights."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int
@@ -10,6 +10,9 @@ from torch import Tensor
 
 from modelpred.errors import InvalidInput
 from modelpred.targets.shapes import Features, Labels, PerPoint, Weights
+
+if TYPE_CHECKING:
+    from modelpred.dataset import Dataset
 
 Array = Tensor | NDArray[Any]
 
@@ -70,6 +73,16 @@ class Points:
     def weighted(self, weights: Weights) -> PerPoint:
         """The factor of each loss: how often a subset takes the point, times its sample weight."""
         return weights if self.sample_weight is None else weights * self.sample_weight
+
+
+def dataset_points(dataset: "Dataset") -> Points:
+    """The training rows of a data set."""
+    return points_of(dataset.features, dataset.labels, len(dataset.classes))
+
+
+def dataset_test_points(dataset: "Dataset") -> Points:
+    """The test rows of a data set."""
+    return points_of(dataset.test_features, dataset.test_labels, len(dataset.classes))
 
 
 def points_of(

@@ -13,7 +13,7 @@ import torch
 
 from modelpred.dataset import Dataset, seeded_generator
 from modelpred.dataset.samples import some_rows
-from modelpred.targets import TargetsConfig, points_of, train_targets
+from modelpred.targets import TargetsConfig, dataset_points, points_of, train_targets
 from modelpred.targets.scoring import mean_test_losses
 
 GRID = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0)
@@ -37,7 +37,7 @@ def choose_c(
     Models that do not converge and folds that lack a class are not counted; a C without any is left out.
     """
     part = some_rows(dataset, min(len(dataset.labels), MOST_ROWS))
-    points = points_of(part.features, part.labels, len(part.classes))
+    points = dataset_points(part)
     folds = fold_numbers(part)
     weights = torch.stack([torch.from_numpy(folds != fold).double() for fold in range(FOLDS)])
     losses: dict[float, float] = {}

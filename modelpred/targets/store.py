@@ -20,7 +20,7 @@ from modelpred.targets.families import rebuilt_target
 from modelpred.targets.jobs import BlockJob, JobInputs, job_inputs, read_inputs
 from modelpred.targets.model import TargetModel
 from modelpred.targets.parquet import CorruptShard, Shard, ShardMetadata, shard_bytes
-from modelpred.targets.points import points_of
+from modelpred.targets.points import dataset_points
 from modelpred.targets.remote import is_url
 from modelpred.targets.shards import (
     ManifestEntry,
@@ -234,7 +234,7 @@ def _require_memory(jobs: Sequence[BlockJob]) -> None:
     for job in jobs:
         inputs, block = job_inputs(job)
         table = inputs.dataset
-        points = points_of(table.features, table.labels, len(table.classes))
+        points = dataset_points(table)
         model = rebuilt_target(job.model, **job.settings)
         require_training_memory(model, points, subsets=len(block))
 

@@ -22,7 +22,7 @@ from modelpred.refits import Retraining
 from modelpred.studies.bootstrap import ENDS, laplace, resampled
 from modelpred.studies.coverage import KnownModel
 from modelpred.studies.penalties import penalty_draws
-from modelpred.targets import Points, TargetModel, points_of, target_model
+from modelpred.targets import Points, TargetModel, dataset_points, target_model
 from tests.benchmarks.figures import Benchmark, Figure
 
 TABLES, SKLEARN_TABLES, RESAMPLES, DRAWS = 200, 40, 200, 1000
@@ -56,7 +56,7 @@ def regimes() -> Iterator[Regime]:
         1000,
     )
     data = prepare(DatasetConfig(source="spam", max_points=300))
-    points = points_of(data.features, data.labels, 2)
+    points = dataset_points(data)
     truth = Retraining(target_model("logistic"), points)(torch.ones(1, len(points.labels)))[0]
     for strength in (1.0, 0.01):
         known = KnownModel(

@@ -31,7 +31,7 @@ from modelpred.dataset import DatasetConfig, prepare
 from modelpred.predictor import PredictorConfig, fit_predictor, write_predictor
 from modelpred.registry import Evidence, GatesConfig, Lineage, publish, tracking_uri
 from modelpred.subsets import draw
-from modelpred.targets import points_of, target_model, train_targets
+from modelpred.targets import dataset_points, dataset_test_points, target_model, train_targets
 from tests.benchmarks.results import write_section
 
 SECTION = "## Serving"
@@ -63,7 +63,7 @@ def published(root: Path) -> tuple[str, list[str]]:
     """The name of a champion registered under `root`, and its rows' names."""
     dataset = prepare(DatasetConfig(source="spam"))
     model = target_model("logistic", C=1.0)
-    points = points_of(dataset.features, dataset.labels, 2)
+    points = dataset_points(dataset)
     generator = np.random.default_rng(0)
     weights = draw("uniform", points=300, count=1000, generator=generator).double()
     trained = train_targets(model, dataset.features, dataset.labels, weights, classes=2)
@@ -79,7 +79,7 @@ def published(root: Path) -> tuple[str, list[str]]:
         lineage=Lineage(dataset_fingerprint=dataset.fingerprint),
         gates=GATES,
         root=root,
-        test_points=points_of(dataset.test_features, dataset.test_labels, 2),
+        test_points=dataset_test_points(dataset),
     )
     return version.name, list(dataset.row_ids)
 

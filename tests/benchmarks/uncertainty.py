@@ -26,7 +26,14 @@ from modelpred.studies.calibration_tables import coverage_table
 from modelpred.studies.coverage import KnownModel, simulated_coverage
 from modelpred.studies.utility import StudyContext
 from modelpred.subsets import SubsetsConfig, draw_subsets
-from modelpred.targets import Points, TargetModel, points_of, target_model, train_targets
+from modelpred.targets import (
+    Points,
+    TargetModel,
+    dataset_points,
+    dataset_test_points,
+    target_model,
+    train_targets,
+)
 from tests.benchmarks.results import write_part
 
 SECTION = "## Uncertainty"
@@ -88,7 +95,7 @@ def context_of(source: str) -> StudyContext:
     began = time.perf_counter()
     data = prepare(DatasetConfig(source=source))
     model = target_model(pool.family)
-    points = points_of(data.features, data.labels, len(data.classes))
+    points = dataset_points(data)
     predictor, bank = fitted(model, points, subsets_of(pool.fit))
     truth = Retraining(model, points)
     full = truth(torch.ones(1, len(points.labels)))[0]
@@ -98,7 +105,7 @@ def context_of(source: str) -> StudyContext:
     print(f"{source}: fitted in {time.perf_counter() - began:.0f} s", flush=True)
     return StudyContext(
         truth,
-        points_of(data.test_features, data.test_labels, len(data.classes)),
+        dataset_test_points(data),
         {"predictor": predictor, **{rival.name: rival for rival in rivals}},
         data.row_ids,
     )

@@ -37,7 +37,7 @@ from modelpred.studies.semivalues import Values, estimate_values
 from modelpred.studies.utility import StudyContext, game_of
 from modelpred.studies.valuation_methods import MethodValues
 from modelpred.subsets import SubsetsConfig, draw_subsets
-from modelpred.targets import points_of, target_model, train_targets
+from modelpred.targets import dataset_points, dataset_test_points, target_model, train_targets
 from tests.benchmarks.results import read_section, write_part
 
 SECTION = "## Values"
@@ -105,7 +105,7 @@ class Made:
 def made(pool: Pool, *, with_rivals: bool = True) -> Made:
     """Trains the targets, fits the predictor, and takes the time of both; then the rivals."""
     data = pool.dataset()
-    points = points_of(data.features, data.labels, len(data.classes))
+    points = dataset_points(data)
     model = target_model(pool.family)
     began = time.perf_counter()
     drawn = draw_subsets(
@@ -133,7 +133,7 @@ def made(pool: Pool, *, with_rivals: bool = True) -> Made:
     others = rivals(model, points, *fit) if with_rivals else {}
     context = StudyContext(
         Retraining(model, points),
-        points_of(data.test_features, data.test_labels, len(data.classes)),
+        dataset_test_points(data),
         {"predictor": predictor, **others},
         data.row_ids,
         seed=pool.seed,

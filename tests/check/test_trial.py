@@ -26,6 +26,7 @@ from modelpred.check.trial import BLOCK, FIRST, speeds
 from modelpred.dataset import prepare_table
 from modelpred.dataset.samples import some_rows
 from modelpred.subsets import ROLES, SubsetsConfig, blocks, draw_subsets
+from modelpred.targets import TargetsConfig
 
 NOTHING = Speeds(
     subsets=250,
@@ -153,7 +154,7 @@ class Machine:
         self.now, self.sizes = 0.0, []
         self.seconds = lambda rows: base + each * rows**power
 
-    def measure(self, dataset, _asked, **_options):
+    def measure(self, dataset):
         """What a trial of the rows says."""
         rows = len(dataset.labels)
         self.sizes.append(rows)
@@ -179,8 +180,8 @@ def test_trials_end_in_time_and_say_what_they_saw(checked, rows, growth, seconds
         patch.setattr("modelpred.check.budget.some_rows", of_rows)
         patch.setattr("modelpred.check.budget.trained_alone", lambda *_, **__: np.inf)
         found = trial_within(
-            of_rows(dataset, rows), SubsetsConfig(), seconds=seconds, start=0.0,
-            clock=lambda: machine.now, measure=machine.measure,
+            of_rows(dataset, rows), machine.measure, seconds=seconds, targets=TargetsConfig(),
+            clock=lambda: machine.now,
         )  # fmt: skip
     first = machine.seconds(min(rows, FEWEST_ROWS))
     assert machine.sizes[0] == min(rows, FEWEST_ROWS)
@@ -227,9 +228,9 @@ def test_all_rows_are_tried_at_once_where_models_are_quick(tmp_path, seconds, tr
     dataset = prepare_table(found.table, found.config)
     sizes = []
 
-    def measure(part, _asked, **_options):
+    def measure(part):
         sizes.append(len(part.labels))
         return NOTHING
 
-    trial_within(dataset, SubsetsConfig(), seconds=seconds, start=0.0, measure=measure)
+    trial_within(dataset, measure, seconds=seconds, targets=TargetsConfig())
     assert sizes[0] == tried

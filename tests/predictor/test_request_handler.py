@@ -14,7 +14,7 @@ from modelpred.predictor.request_handler import (
     write_test_points,
 )
 from modelpred.subsets import draw
-from modelpred.targets import points_of, target_model, train_targets
+from modelpred.targets import dataset_points, dataset_test_points, target_model, train_targets
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def known():
     """A predictor of 30 rows of iris, and test rows."""
     dataset = prepare(DatasetConfig(source="iris", points=30, test=20))
     model = target_model("logistic", C=1.0)
-    points = points_of(dataset.features, dataset.labels, 2)
+    points = dataset_points(dataset)
     weights = draw("uniform", points=30, count=40, generator=np.random.default_rng(0)).double()
     trained = train_targets(model, dataset.features, dataset.labels, weights, classes=2)
     predictor = fit_predictor(
@@ -33,7 +33,7 @@ def known():
         trained.parameters,
         row_ids=dataset.row_ids,
     )
-    return predictor, points_of(dataset.test_features, dataset.test_labels, 2)
+    return predictor, dataset_test_points(dataset)
 
 
 def test_rows_left_out_are_weights_of_zero(known):

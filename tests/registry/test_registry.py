@@ -38,7 +38,7 @@ from modelpred.registry import (
 )
 from modelpred.sealed import seal
 from modelpred.subsets import draw
-from modelpred.targets import points_of, target_model, train_targets
+from modelpred.targets import dataset_points, target_model, train_targets
 from modelpred.targets.shards import Bank
 from tests.registry.evidence import GATES, GOOD, POOR
 
@@ -59,7 +59,7 @@ def weights() -> torch.Tensor:
 def fit(weights: torch.Tensor, folder: Path, *, seed: int) -> Path:
     dataset = prepare(DatasetConfig(source="iris", points=30, test=20))
     model = target_model("logistic", C=1.0)
-    points = points_of(dataset.features, dataset.labels, 2)
+    points = dataset_points(dataset)
     trained = train_targets(model, dataset.features, dataset.labels, weights, classes=2)
     config = PredictorConfig(epochs=1, width=16, seed=seed)
     write_predictor(fit_predictor(config, model, points, weights, trained.parameters), folder)

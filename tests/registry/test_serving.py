@@ -17,7 +17,7 @@ from modelpred.errors import InvalidInput
 from modelpred.predictor import PredictorConfig, fit_predictor, read_predictor, write_predictor
 from modelpred.registry import Evidence, GatesConfig, Lineage, publish, tracking_uri
 from modelpred.subsets import draw
-from modelpred.targets import points_of, target_model, train_targets
+from modelpred.targets import dataset_points, dataset_test_points, target_model, train_targets
 
 GATES = GatesConfig(parameter_error=None, beats=(), calibration=None, champion=False)
 NAME = "modelpred-iris-logistic"
@@ -35,7 +35,7 @@ def served(tmp_path_factory):
     predictor = fit_predictor(
         PredictorConfig(epochs=1, width=16),
         model,
-        points_of(dataset.features, dataset.labels, 2),
+        dataset_points(dataset),
         weights,
         trained.parameters,
         row_ids=dataset.row_ids,
@@ -54,7 +54,7 @@ def served(tmp_path_factory):
         lineage=Lineage(dataset_fingerprint=dataset.fingerprint),
         gates=GATES,
         root=root,
-        test_points=points_of(dataset.test_features, dataset.test_labels, 2),
+        test_points=dataset_test_points(dataset),
     )
     # Imported by publishing already, which keeps it quiet; only these tests pay for it.
     import mlflow  # noqa: PLC0415

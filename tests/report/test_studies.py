@@ -12,7 +12,7 @@ from modelpred.report import write_report
 from modelpred.report.answers import answers
 from modelpred.studies import STUDIES
 from modelpred.studies.utility import StudyContext
-from modelpred.targets import points_of, target_model
+from modelpred.targets import dataset_points, dataset_test_points, target_model
 from tests.studies.small import run_small
 
 CHANGED = {
@@ -26,14 +26,13 @@ CHANGED = {
 def inputs_of(example, family, source):
     """The example with studies that were run on that table."""
     dataset = prepare(DatasetConfig(source=source, flip=0.1 if source == "wine" else 0.0))
-    classes = len(dataset.classes)
     model = target_model(family)
-    points = points_of(dataset.features, dataset.labels, classes)
+    points = dataset_points(dataset)
     truth = Retraining(model, points, tolerance=1e-9)
     full = truth(torch.ones(1, len(dataset.row_ids)))[0]
     context = StudyContext(
         truth,
-        points_of(dataset.test_features, dataset.test_labels, classes),
+        dataset_test_points(dataset),
         {"predictor": truth, "influence": Influence(model, points, full)},
         dataset.row_ids,
         feature_names=dataset.feature_names,

@@ -14,10 +14,9 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from typer.testing import CliRunner
 
-from flows.runtime import Progress
 from flows.versions import Comparison, summary
-from modelpred.api.progress import _terminal
 from modelpred.cli import app
+from modelpred.progress import progress_bar
 from modelpred.report.versions import write_figure
 from modelpred.studies.versions import Drift
 from modelpred.wording import cell_words, markdown, one_line
@@ -109,11 +108,11 @@ def test_a_figure_is_drawn_whatever_rows_and_versions_are_called(drawn_names):
 def test_progress_shows_words_in_brackets(capsys, monkeypatch, name):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)  # elsewhere nothing is shown
     monkeypatch.setenv("TERM", "xterm")
-    with Progress(name) as progress:
-        progress(1, 2, name)
+    with progress_bar(name) as progress:
+        progress(1, 2, "")
     assert name in capsys.readouterr().err
-    with _terminal() as report:
-        report(1, 2, name)
+    with progress_bar() as progress:
+        progress(1, 2, name)
     assert name in capsys.readouterr().err
 
 

@@ -10,7 +10,7 @@ from modelpred.dataset.tables import Table
 from modelpred.predictor import PredictorConfig, fit_predictor
 from modelpred.studies.versions import Version, cross_scores, drift, row_changes
 from modelpred.subsets import SubsetsConfig, draw_subsets
-from modelpred.targets import points_of, target_model, train_targets
+from modelpred.targets import dataset_points, target_model, train_targets
 
 
 def table(rows, *, held_out):
@@ -38,7 +38,7 @@ def random_rows(count, seed=0):
 def version(name, rows, *, held_out):
     data = prepare_table(table(rows, held_out=held_out), DatasetConfig())
     model = target_model("logistic")
-    points = points_of(data.features, data.labels, 2)
+    points = dataset_points(data)
     config = SubsetsConfig(fit={"uniform": 60}, validation={"uniform": 5}, test={"uniform": 5})
     weights = draw_subsets(config, points=len(points.labels)).select(role="fit").weights.double()
     trained = train_targets(model, points.features, points.labels, weights, classes=2)

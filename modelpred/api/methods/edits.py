@@ -18,9 +18,9 @@ from modelpred.api.inputs import (
     read_weights,
 )
 from modelpred.api.methods.state import FitState
-from modelpred.api.progress import progress_bar
 from modelpred.errors import InvalidInput
 from modelpred.numbers import Number
+from modelpred.progress import progress_bar
 
 log = logging.getLogger(__name__)
 

@@ -16,13 +16,13 @@ from modelpred.api.inputs import (
 )
 from modelpred.api.methods.state import FitState
 from modelpred.api.printing import WideTable
-from modelpred.api.progress import progress_bar
 from modelpred.api.report import NO_TEST, report_of, study_configs
 from modelpred.errors import InvalidInput
 from modelpred.numbers import Number, whole_number
 from modelpred.predictor import Predictor, answer_curve, with_break_even
 from modelpred.predictor import fidelity as fidelity_table
 from modelpred.predictor.recipe_fidelity import FidelityPlan, recipe_fidelity
+from modelpred.progress import progress_bar
 from modelpred.refits import Refit, retrainings, rivals
 from modelpred.targets import TorchTarget
 from modelpred.targets.shards import Bank

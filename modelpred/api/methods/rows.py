@@ -22,7 +22,6 @@ from modelpred.api.inputs import (
     unique_ids,
 )
 from modelpred.api.methods.state import FitState
-from modelpred.api.progress import progress_bar
 from modelpred.api.suspects import Suspects, probable_suspects, suspicious_rows
 from modelpred.api.tables import ValueTable
 from modelpred.api.values import (
@@ -37,6 +36,7 @@ from modelpred.api.values import (
 )
 from modelpred.errors import InvalidInput
 from modelpred.numbers import MOST_DRAWS, Number, whole_number
+from modelpred.progress import progress_bar
 from modelpred.studies.held_out import PARTS, rounds_of
 from modelpred.studies.row_gains import has_row_gains
 from modelpred.studies.utility import Scoring, UtilityName

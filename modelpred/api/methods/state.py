@@ -13,11 +13,11 @@ from modelpred.api.evaluation import NO_ROWS
 from modelpred.api.files import Fitted
 from modelpred.api.forgetting import Given
 from modelpred.api.inputs import ArrayLike
-from modelpred.api.progress import progress_bar
 from modelpred.api.settings import FitSettings
 from modelpred.engine import EngineChoice, Prepared
 from modelpred.errors import InvalidInput
 from modelpred.numbers import Number
+from modelpred.progress import progress_bar
 from modelpred.studies.utility import StudyContext
 from modelpred.targets import Points, TargetModel
 
