@@ -31,6 +31,7 @@ from modelpred.studies.parameter_attribution import (
 )
 from modelpred.studies.prediction_explanation import effects_of, predicted_class
 from modelpred.studies.utility import StudyContext
+from modelpred.targets.shapes import ParameterVector
 
 SHOWN = 5  # rows that a printed result lists
 
@@ -136,7 +137,7 @@ def attributed(
     labels: Labels,
     *,
     parameter: Number | str | tuple[Any, str],
-    full: Float[Tensor, " parameters"],
+    full: ParameterVector,
     engine: EngineChoice,
 ) -> Attribution:
     """Return the effect of every training row on one parameter.
@@ -170,9 +171,7 @@ def attributed(
     )
 
 
-def _slopes(
-    refit: Refit, context: StudyContext, position: int, *, full: Float[Tensor, " parameters"]
-) -> Vector:
+def _slopes(refit: Refit, context: StudyContext, position: int, *, full: ParameterVector) -> Vector:
     """Derivatives [points] of a parameter by the weight of each row, of the models that refit gives."""
     refit = refit.predicted if isinstance(refit, Mixed) else refit
     if isinstance(refit, (Predictor, Refined)):
@@ -231,7 +230,7 @@ def explained(
     labels: Labels,
     features: Float[Tensor, "rows features"],
     *,
-    full: Float[Tensor, " parameters"],
+    full: ParameterVector,
     largest: Number,
     engine: EngineChoice,
 ) -> Explanation:

@@ -29,8 +29,7 @@ from modelpred.engine import Engine, Plan, Prepared, Problem, Targets, problem_o
 from modelpred.errors import InvalidInput
 from modelpred.estimators import (
     Adapted,
-    AdaptedModule,
-    AdaptedTarget,
+    AdaptedTorch,
     adapted_document,
     read_adapted,
 )
@@ -191,9 +190,9 @@ def read_fitted(folder: Path) -> tuple[Fitted, Asked]:
 
 
 def _estimator_document(
-    adapted: Adapted | AdaptedModule | AdaptedTarget | None,
+    adapted: Adapted | AdaptedTorch | None,
 ) -> dict[str, Any] | None:
-    if isinstance(adapted, AdaptedModule | AdaptedTarget):
+    if isinstance(adapted, AdaptedTorch):
         raise InvalidInput(
             "a ModelPred of a torch module is not saved, because a module is code; save what you need "
             "of it, such as bank, values or to_torch().state_dict()"

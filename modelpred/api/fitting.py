@@ -155,7 +155,7 @@ def _family(
         model = adapted.target.family(reading.labels.names, points, test)
         return model, float(settings.settings["tolerance"])
     else:
-        family, own = adapted.mapped.family, {**settings.settings, **adapted.mapped.settings}
+        family, own = adapted.target.family, {**settings.settings, **adapted.target.settings}
     config = targets_config(family, own, settings.seed)
     if settings.chooses_c:
         config = _with_chosen_c(config, dataset, points)

@@ -3,7 +3,14 @@
 scikit-learn is imported only when an estimator is passed.
 """
 
-from modelpred.estimators.adapted import Adapted, Boxed, adapted, estimator_kind, weight_column
+from modelpred.estimators.adapted import (
+    Adapted,
+    AdaptedTorch,
+    Boxed,
+    adapted,
+    estimator_kind,
+    weight_column,
+)
 from modelpred.estimators.black_box import BlackBox
 from modelpred.estimators.export import (
     Coefficients,
@@ -22,6 +29,7 @@ __all__ = [
     "Adapted",
     "AdaptedModule",
     "AdaptedTarget",
+    "AdaptedTorch",
     "BlackBox",
     "Boxed",
     "Coefficients",

@@ -3,7 +3,7 @@
 import copy
 import logging
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,6 +58,36 @@ class Boxed:
         elif len(classes) and hasattr(self.estimator, "decision_function"):
             kind = "scores"
         return black_box(Trainable(self.estimator, kind, self.known, classes), points, *scored)
+
+
+@runtime_checkable
+class RowFeatures(Protocol):
+    """Maps rows to features."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the features."""
+        ...
+
+    def __call__(self, table: Table, *, what: str) -> NDArray[np.float64]:
+        """Features [rows, features]; InvalidInput for rows that are not like those of the fit."""
+        ...
+
+
+@dataclass(frozen=True)
+class AdaptedTorch:
+    """A torch module as what ModelPred fits, with the attributes of `Adapted`."""
+
+    preprocessing: RowFeatures
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Names of the columns of `features`."""
+        return self.preprocessing.names
+
+    def features(self, table: Table, *, what: str) -> NDArray[np.float64]:
+        """Features [rows, features]; InvalidInput as `preprocessing`."""
+        return self.preprocessing(table, what=what)
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,6 @@ from modelpred.estimators.known_rows import KnownRows, Positions
 from modelpred.estimators.mapping import Estimator
 from modelpred.estimators.subset_fits import Job, Kind, SubsetFits
 from modelpred.targets.known_outputs import OutputFamily
-from modelpred.targets.model import true_class_margins
 from modelpred.targets.points import Points
 from modelpred.targets.shapes import Labels, PerPoint, Scores
 from modelpred.targets.solving import Solution, Solver
@@ -204,13 +203,12 @@ class BlackBox(OutputFamily, ABC):
 class ProbabilityBox(BlackBox):
     """A classifier with `predict_proba`."""
 
-    regression: ClassVar[bool] = False
     probabilistic: ClassVar[bool] = True
 
     def losses(self, scores: Scores, labels: Labels) -> PerPoint:
         """-log p of the label, p at least 1/1000."""
         if scores.shape[2] == 1:
-            own = logsigmoid(scores[..., 0] * (labels * 2 - 1))
+            own = logsigmoid(self.margins(scores, labels))
         else:
             index = labels[None, :, None].expand(len(scores), -1, 1)
             own = scores.log_softmax(2).gather(2, index)[..., 0]
@@ -222,16 +220,9 @@ class ProbabilityBox(BlackBox):
 class ScoreBox(BlackBox):
     """A classifier with `decision_function`, or with `predict` alone."""
 
-    regression: ClassVar[bool] = False
-    probabilistic: ClassVar[bool] = False
-
     def losses(self, scores: Scores, labels: Labels) -> PerPoint:
         """The hinge loss: 0 from a margin of 1."""
-        if scores.shape[2] == 1:
-            margins = scores[..., 0] * (labels * 2 - 1)
-        else:
-            margins = true_class_margins(scores, labels, soft=False)
-        return (1 - margins).clamp(min=0)
+        return (1 - self.margins(scores, labels)).clamp(min=0)
 
     def probabilities(
         self,
@@ -254,7 +245,6 @@ class NumberBox(BlackBox):
     """A regressor."""
 
     regression: ClassVar[bool] = True
-    probabilistic: ClassVar[bool] = False
 
     def losses(self, scores: Scores, labels: Labels) -> PerPoint:
         """Half of the squared residual."""

@@ -29,7 +29,12 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from modelpred.errors import InvalidInput
-from modelpred.estimators.adapted import label_column, require_label_each, weight_column
+from modelpred.estimators.adapted import (
+    AdaptedTorch,
+    label_column,
+    require_label_each,
+    weight_column,
+)
 from modelpred.estimators.mapping import Mapped
 from modelpred.estimators.preprocessing import Table
 from modelpred.numbers import Number, whole_number
@@ -214,37 +219,23 @@ class FrozenPart:
 
 
 @dataclass(frozen=True)
-class AdaptedModule:
-    """A torch module as what ModelPred fits, with the attributes of `Adapted`.
+class AdaptedModule(AdaptedTorch):
+    """A torch module whose last layer is trained on subsets.
 
     Attributes:
-        given: how it was asked for.
-        mapped: its last layer as a family.
-        preprocessing: the rest of it.
+        preprocessing: the rest of the module.
+        given: the settings of `from_torch`.
+        target: the last layer as a family.
     """
 
-    given: TorchHead
-    mapped: Mapped
     preprocessing: FrozenPart
-
-    @property
-    def target(self) -> Mapped:
-        """The last layer as a family."""
-        return self.mapped
-
-    @property
-    def feature_names(self) -> tuple[str, ...]:
-        """Names of the columns of `features`."""
-        return self.preprocessing.names
-
-    def features(self, table: Table, *, what: str) -> NDArray[np.float64]:
-        """Features [rows, features] of rows that the module takes."""
-        return self.preprocessing(table, what=what)
+    given: TorchHead
+    target: Mapped
 
     def __str__(self) -> str:
         """The class of the module, and what became a family."""
         kind = type(self.given.module).__name__
-        return f"layer {self.given.name!r} of {kind} as {self.mapped.family}, the rest frozen"
+        return f"layer {self.given.name!r} of {kind} as {self.target.family}, the rest frozen"
 
     def with_head(self, parameters: NDArray[np.float64]) -> nn.Module:
         """A copy of the module that was given, with these parameters in its last layer."""
@@ -287,7 +278,7 @@ def adapted_module(
     if not _has_bias(linear):
         settings["intercept"] = "none"
     mapped = Mapped(head, FAMILIES[loss], settings, regression=loss == "mse", sample_weight=factors)
-    return AdaptedModule(head, mapped, frozen), features
+    return AdaptedModule(frozen, head, mapped), features
 
 
 def _has_bias(layer: nn.Linear) -> bool:

@@ -11,7 +11,12 @@ import torch
 from numpy.typing import NDArray
 
 from modelpred.errors import InvalidInput
-from modelpred.estimators.adapted import label_column, require_label_each, weight_column
+from modelpred.estimators.adapted import (
+    AdaptedTorch,
+    label_column,
+    require_label_each,
+    weight_column,
+)
 from modelpred.estimators.preprocessing import Table, column_names, in_order, numbers, plain_table
 from modelpred.targets.torch_target import TorchTarget
 
@@ -68,21 +73,12 @@ class WholeModule:
 
 
 @dataclass(frozen=True)
-class AdaptedTarget:
-    """A TorchTarget as what ModelPred fits, with the attributes of `Adapted`."""
+class AdaptedTarget(AdaptedTorch):
+    """A TorchTarget, which is trained as a whole on subsets."""
 
+    preprocessing: FlatRows
     given: TorchTarget
     target: WholeModule
-    preprocessing: FlatRows
-
-    @property
-    def feature_names(self) -> tuple[str, ...]:
-        """Names of the columns of `features`."""
-        return self.preprocessing.names
-
-    def features(self, table: Table, *, what: str) -> NDArray[np.float64]:
-        """Features [rows, features]; InvalidInput as `FlatRows`."""
-        return self.preprocessing(table, what=what)
 
     def __str__(self) -> str:
         """How the module is trained."""
@@ -115,4 +111,4 @@ def adapted_target(
     features = flat(rows, what=what)
     require_label_each(column, features, what=what)
     factors = weight_column(sample_weight, rows=len(features))
-    return AdaptedTarget(target, WholeModule(target.regression, factors), flat), features
+    return AdaptedTarget(flat, target, WholeModule(target.regression, factors)), features

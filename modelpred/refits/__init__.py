@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from jaxtyping import Float, Num
+from jaxtyping import Num
 from torch import Tensor
 
 from modelpred.refits.datamodel import LinearDatamodel
@@ -19,7 +19,7 @@ from modelpred.refits.retraining import (
 )
 from modelpred.targets.model import TargetModel
 from modelpred.targets.points import Points
-from modelpred.targets.shapes import Parameters
+from modelpred.targets.shapes import Parameters, ParameterVector
 
 __all__ = [
     "EXACT",
@@ -55,7 +55,7 @@ def retrainings(
     points: Points,
     *,
     tolerance: float = 1e-6,
-    start: Float[Tensor, " parameters"] | None = None,
+    start: ParameterVector | None = None,
 ) -> dict[str, Refit]:
     """Return exact retraining cold and, for a family with an optimum, from a start, by name.
 
@@ -97,7 +97,7 @@ def rivals(
 def expansions(
     model: TargetModel,
     points: Points,
-    full: Float[Tensor, " parameters"],
+    full: ParameterVector,
     *,
     tolerance: float = 1e-6,
 ) -> dict[str, Refit]:

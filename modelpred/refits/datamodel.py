@@ -21,7 +21,7 @@ from modelpred.metrics import Vector, relative_errors
 from modelpred.refits.ordering import content_order
 from modelpred.refits.retraining import checked_weights
 from modelpred.targets.points import Points
-from modelpred.targets.shapes import Parameters
+from modelpred.targets.shapes import Parameters, ParameterVector
 from modelpred.targets.threads import threads_for
 
 # Penalties tried, as multiples of the mean eigenvalue of W'W.
@@ -132,7 +132,7 @@ class LinearDatamodel:
     def __init__(
         self,
         coefficients: Float[Tensor, "points parameters"],
-        intercept: Float[Tensor, " parameters"],
+        intercept: ParameterVector,
         *,
         penalty: float,
     ) -> None:

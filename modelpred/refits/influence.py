@@ -40,7 +40,7 @@ from modelpred.refits.retraining import checked_weights, continued
 from modelpred.targets.linear import row_space_of
 from modelpred.targets.model import TargetModel
 from modelpred.targets.points import Points
-from modelpred.targets.shapes import Parameters, Weights
+from modelpred.targets.shapes import Parameters, ParameterVector, Weights, WeightVector
 from modelpred.targets.threads import threads_for
 
 # Eigenvalues below this share of the largest are directions that neither the data nor the penalty
@@ -54,11 +54,11 @@ SINGLE_PRECISION = 1e-5
 class Expansion:
     """The full objective up to second order around its minimum, in the basis described above."""
 
-    full_parameters: Float[Tensor, " parameters"]
+    full_parameters: ParameterVector
     basis: Float[Tensor, "parameters directions"]
     penalty_share: Float[Tensor, " directions"]
     gradients: Float[Tensor, "points directions"]
-    around: Float[Tensor, " points"]
+    around: WeightVector
 
     @classmethod
     def of(
@@ -67,7 +67,7 @@ class Expansion:
         points: Points,
         full_parameters: Tensor,
         *,
-        around: Float[Tensor, " points"] | None = None,
+        around: WeightVector | None = None,
     ) -> "Expansion":
         """Return the expansion of a convex family; InvalidInput for any other.
 
@@ -121,8 +121,8 @@ class Expansion:
         return self.full_parameters - step @ self.basis.T
 
 
-class _FirstOrder(ABC):
-    """A refit by an expansion alone.
+class _Expanded(ABC):
+    """A refit by the expansion of a convex family around its model of all rows.
 
     Args:
         model: a convex family.
@@ -140,7 +140,7 @@ class _FirstOrder(ABC):
         points: Points,
         full_parameters: Tensor,
         *,
-        around: Float[Tensor, " points"] | None = None,
+        around: WeightVector | None = None,
         expansion: Expansion | None = None,
     ) -> None:
         self.model = model
@@ -151,14 +151,14 @@ class _FirstOrder(ABC):
     def __call__(self, weights: Num[Tensor, "subsets points"]) -> Parameters:
         """Return the parameters of each subset's model."""
 
-    def for_points(self, points: Points) -> "_FirstOrder":
+    def for_points(self, points: Points) -> "_Expanded":
         """The same expansion over a pool that goes on after this one's points."""
         around = continued(self.expansion.around, self.points, points)
         return type(self)(self.model, points, self.expansion.full_parameters, around=around)
 
 
 @final
-class Influence(_FirstOrder):
+class Influence(_Expanded):
     """Influence function: linear in the weights, so one matrix product answers all subsets."""
 
     name = "influence"
@@ -177,7 +177,7 @@ class Influence(_FirstOrder):
 
 
 @final
-class RescaledInfluence(_FirstOrder):
+class RescaledInfluence(_Expanded):
     """Influence function with the full Hessian scaled to the subset's size."""
 
     name = "rescaled_influence"
@@ -195,19 +195,19 @@ Operator = Callable[[Tensor, Tensor], Tensor]
 
 
 @final
-class NewtonStep:
+class NewtonStep(_Expanded):
     """One undamped Newton step from the model of all rows on the subset's own objective.
 
     Args:
         model: a convex family.
         points: the pool.
-        full_parameters: [parameters].
+        full_parameters: [parameters], trained with the weights `around`.
         tolerance: residual of the linear system relative to its right-hand side. The default moves
             parameters by a thousandth of the step's own error (spam, standardised: 0.0001 of
             their size against 0.17); more digits would only cost it time.
         block: subsets solved at once, small enough for the processor's cache.
-        around: weights to expand at, [points]; by default every point once.
-        expansion: the expansion of these points, if it is there.
+        around: as `Influence`.
+        expansion: as `Influence`.
     """
 
     name = "newton_step"
@@ -220,12 +220,10 @@ class NewtonStep:
         *,
         tolerance: float = 1e-3,
         block: int = 250,
-        around: Float[Tensor, " points"] | None = None,
+        around: WeightVector | None = None,
         expansion: Expansion | None = None,
     ) -> None:
-        self.model = model
-        self.points = points
-        self.expansion = expansion or Expansion.of(model, points, full_parameters, around=around)
+        super().__init__(model, points, full_parameters, around=around, expansion=expansion)
         self.tolerance = tolerance
         self.block = block
         self.dtype = torch.float32 if tolerance >= SINGLE_PRECISION else torch.float64

@@ -19,6 +19,7 @@ from torch.func import grad, vmap
 
 from modelpred.targets.model import TargetModel
 from modelpred.targets.points import Points
+from modelpred.targets.shapes import ParameterVector
 
 GRADIENT_BYTES = 64 * 2**20  # gradients of rows that are made at once
 BLOCK = 4096  # parameters that are projected at once
@@ -69,7 +70,7 @@ def projected_gradients(
     model: TargetModel,
     points: Points,
     test_points: Points,
-    parameters: Float[Tensor, " parameters"],
+    parameters: ParameterVector,
     *,
     dimensions: int,
     seed: int,

@@ -16,7 +16,7 @@ from modelpred.errors import InvalidInput
 from modelpred.progress import Progress, silent
 from modelpred.targets.model import TargetModel
 from modelpred.targets.points import Array, Points
-from modelpred.targets.shapes import Parameters
+from modelpred.targets.shapes import Parameters, ParameterVector, WeightVector
 from modelpred.targets.training import TrainedTargets, train_targets
 from modelpred.targets.weights import weights_of
 
@@ -49,9 +49,7 @@ class Extendable(Protocol):
         ...
 
 
-def continued(
-    around: Float[Tensor, " points"], old: Points, new: Points
-) -> Float[Tensor, " more_points"]:
+def continued(around: WeightVector, old: Points, new: Points) -> Float[Tensor, " more_points"]:
     """Return weights of a longer pool: those of the old points, and zero for the added ones.
 
     Raises:
@@ -87,7 +85,7 @@ class Retraining:
         points: Points,
         *,
         tolerance: float = 1e-6,
-        start: Float[Tensor, " parameters"] | None = None,
+        start: ParameterVector | None = None,
     ) -> None:
         self.model = model.for_rows(points)
         self.points = points
@@ -111,7 +109,7 @@ class Retraining:
         """Return retraining for other points."""
         return Retraining(self.model, points, tolerance=self.tolerance, start=self.start)
 
-    def full_parameters(self) -> Float[Tensor, " parameters"]:
+    def full_parameters(self) -> ParameterVector:
         """Return the parameters of the model of all rows.
 
         Raises:

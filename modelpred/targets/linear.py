@@ -31,7 +31,16 @@ from modelpred.targets.newton import SURE, newton_solver
 from modelpred.targets.points import Points
 from modelpred.targets.row_space import RowSpace, row_space
 from modelpred.targets.score_loss import Curvature, ScoreLoss
-from modelpred.targets.shapes import Features, Labels, Parameters, PerPoint, Scores, Weights
+from modelpred.targets.shapes import (
+    Features,
+    Labels,
+    Parameters,
+    ParameterVector,
+    PerPoint,
+    Scores,
+    Weights,
+    WeightVector,
+)
 from modelpred.targets.solving import Solution, Solver
 
 DENSE = 64  # parameters up to which Hessians are made and inverted
@@ -119,10 +128,7 @@ class Linear(ScoreLoss):
         return product
 
     def hessian(
-        self,
-        parameters: Float[Tensor, " parameters"],
-        weights: Float[Tensor, " points"],
-        points: Points,
+        self, parameters: ParameterVector, weights: WeightVector, points: Points
     ) -> Float[Tensor, "parameters parameters"]:
         """Penalty + C sum_i w_i H_i (x) a_i a_i': one product of the design for each pair of outputs."""
         design, outputs = self.design(points.features), self.outputs(points.classes)
@@ -142,8 +148,8 @@ class Linear(ScoreLoss):
 
     def output_hessians(
         self,
-        parameters: Float[Tensor, " parameters"],
-        weights: Float[Tensor, " points"],
+        parameters: ParameterVector,
+        weights: WeightVector,
         points: Points,
         *,
         negligible: float = 0.0,
@@ -164,10 +170,7 @@ class Linear(ScoreLoss):
         return torch.stack(blocks) + torch.diag_embed(penalty.unflatten(0, (len(blocks), -1)))
 
     def output_curvatures(
-        self,
-        parameters: Float[Tensor, " parameters"],
-        weights: Float[Tensor, " points"],
-        points: Points,
+        self, parameters: ParameterVector, weights: WeightVector, points: Points
     ) -> Float[Tensor, "outputs points"]:
         """C w_i times the second derivative of each point's loss in each score alone."""
         curvature = self._curvature(parameters[None], weights[None], points)
@@ -187,7 +190,7 @@ class Linear(ScoreLoss):
         return OuterProducts.of(self.design(points.features)).inverses(curvature, penalty)
 
     def point_gradients(
-        self, parameters: Float[Tensor, " parameters"], points: Points
+        self, parameters: ParameterVector, points: Points
     ) -> Float[Tensor, "points parameters"]:
         """C (dloss/dm)_i a_i of each point."""
         slopes = self.score_slopes(self._scores(parameters[None], points.features), points.labels)

@@ -35,7 +35,6 @@ class Logistic(Linear):
 
     name: ClassVar[str] = "logistic"
     compiled: ClassVar[CompiledLoss | None] = "logistic"
-    regression: ClassVar[bool] = False
     probabilistic: ClassVar[bool] = True
 
     def outputs(self, classes: int) -> int:
@@ -75,7 +74,6 @@ class Softmax(Linear):
 
     name: ClassVar[str] = "softmax"
     compiled: ClassVar[CompiledLoss | None] = "softmax"
-    regression: ClassVar[bool] = False
     probabilistic: ClassVar[bool] = True
     shift_free: ClassVar[bool] = True
 
@@ -131,7 +129,6 @@ class Ridge(Linear):
     compiled: ClassVar[CompiledLoss | None] = "square"
     curvature_drift: ClassVar[float] = 0.0
     regression: ClassVar[bool] = True
-    probabilistic: ClassVar[bool] = False
 
     def solver(self, points: Points) -> Solver:
         """The solver for labels near one about zero: their unit and place change no answer.
@@ -190,8 +187,6 @@ class RidgeClassifier(Linear):
     name: ClassVar[str] = "ridge_classifier"
     quadratic: ClassVar[bool] = True
     curvature_drift: ClassVar[float] = 0.0
-    regression: ClassVar[bool] = False
-    probabilistic: ClassVar[bool] = False
 
     def outputs(self, classes: int) -> int:
         """One for two classes, else one a class."""

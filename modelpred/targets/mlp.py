@@ -43,7 +43,6 @@ class Mlp(IterativeFamily):
     precision: Literal["float32", "float64"] = "float32"
 
     name: ClassVar[str] = "mlp"
-    regression: ClassVar[bool] = False
     probabilistic: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

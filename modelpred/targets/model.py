@@ -33,7 +33,16 @@ from torch import Tensor
 from modelpred.errors import InvalidInput
 from modelpred.numbers import Seed
 from modelpred.targets.points import Points, class_counts
-from modelpred.targets.shapes import Features, Labels, Parameters, PerPoint, Scores, Weights
+from modelpred.targets.shapes import (
+    Features,
+    Labels,
+    Parameters,
+    ParameterVector,
+    PerPoint,
+    Scores,
+    Weights,
+    WeightVector,
+)
 from modelpred.targets.solving import Solution, Solver, newton_minimum
 
 # Identity rows a call to `hessian` handles at once are chosen to keep its scores below this.
@@ -49,8 +58,8 @@ class TargetModel(ABC):
     """
 
     name: ClassVar[str]
-    regression: ClassVar[bool]
-    probabilistic: ClassVar[bool]  # whether `probabilities` are defined
+    regression: ClassVar[bool] = False
+    probabilistic: ClassVar[bool] = False  # whether `probabilities` are defined
     quadratic: ClassVar[bool] = False  # whether the objective is, so that one Newton step is exact
     positional: ClassVar[bool] = False  # whether rows are used by their places in the pool
     has_parameters: ClassVar[bool] = True  # False where a model is only known by its outputs
@@ -180,7 +189,7 @@ class TargetModel(ABC):
         return lambda vectors: self.hessian_vector_product(parameters, weights, points, vectors)
 
     def point_gradients(
-        self, parameters: Float[Tensor, " parameters"], points: Points
+        self, parameters: ParameterVector, points: Points
     ) -> Float[Tensor, "points parameters"]:
         """Gradient of each point's own term (C loss_i; loss_i for the network), without penalty."""
 
@@ -240,10 +249,7 @@ class TargetModel(ABC):
         return self.losses(scores, labels).mean(dim=1)
 
     def hessian(
-        self,
-        parameters: Float[Tensor, " parameters"],
-        weights: Float[Tensor, " points"],
-        points: Points,
+        self, parameters: ParameterVector, weights: WeightVector, points: Points
     ) -> Float[Tensor, "parameters parameters"]:
         """Second derivative of `objective` for one subset, as a matrix.
 
@@ -340,7 +346,7 @@ class IterativeFamily(TargetModel):
         return self
 
     @abstractmethod
-    def initial(self, features: int, classes: int) -> Float[Tensor, " parameters"]:
+    def initial(self, features: int, classes: int) -> ParameterVector:
         """The parameters that every training starts from, float64; drawn from `seed`."""
 
     def with_steps(self, steps: int) -> "IterativeFamily":

@@ -5,6 +5,8 @@ from torch import Tensor
 
 Weights = Float[Tensor, "subsets points"]
 Parameters = Float[Tensor, "subsets parameters"]
+ParameterVector = Float[Tensor, " parameters"]
+WeightVector = Float[Tensor, " points"]
 PerPoint = Float[Tensor, "subsets points"]
 Scores = Float[Tensor, "subsets points outputs"]
 ScoresByOutput = Float[Tensor, "outputs subsets points"]

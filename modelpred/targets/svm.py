@@ -30,8 +30,6 @@ class Svm(Linear):
     name: ClassVar[str] = "svm"
     smooth: ClassVar[bool] = False
     compiled: ClassVar[CompiledLoss | None] = "squared hinge"
-    regression: ClassVar[bool] = False
-    probabilistic: ClassVar[bool] = False
     default_intercept: ClassVar[Intercept] = "penalised"
 
     def outputs(self, classes: int) -> int:

@@ -86,7 +86,7 @@ def test_the_head_minimises_the_objective_that_torch_writes_with_this_weight_dec
     head, features = adapted_module(
         TorchHead(module, weight_decay=decay), rows, column, sample_weight=None, what="X"
     )
-    family = target_model(head.mapped.family, **head.mapped.settings)
+    family = target_model(head.target.family, **head.target.settings)
     everything = np.ones((1, ROWS))
     trained = train_targets(family, features, column.numpy(), everything, tolerance=1e-8)
     found = head.with_head(trained.parameters[0]).double()

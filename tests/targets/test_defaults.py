@@ -140,7 +140,6 @@ class Poisson(ConvexFamily):
 
     name: ClassVar[str] = "poisson"
     regression: ClassVar[bool] = True
-    probabilistic: ClassVar[bool] = False
 
     def parameter_count(self, features, classes):
         return features + 1

@@ -26,7 +26,6 @@ class SmoothAbsolute(Linear):
 
     name: ClassVar[str] = "smooth_absolute"
     regression: ClassVar[bool] = True
-    probabilistic: ClassVar[bool] = False
 
     def outputs(self, classes):
         return 1
