@@ -20,7 +20,7 @@ import math
 from abc import ABC
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, final
+from typing import Any, final
 
 import numpy as np
 import torch
@@ -72,7 +72,7 @@ class Trainable:
 class BlackBox(OutputFamily, ABC):
     """Models whose parameters are the weights of the training rows and answers for scored rows."""
 
-    name: ClassVar[str] = "black_box"
+    name = "black_box"
     trainable: Trainable
     points: Points  # the training rows
     scored: Positions  # the rows that are answered for at training
@@ -203,7 +203,7 @@ class BlackBox(OutputFamily, ABC):
 class ProbabilityBox(BlackBox):
     """A classifier with `predict_proba`."""
 
-    probabilistic: ClassVar[bool] = True
+    probabilistic = True
 
     def losses(self, scores: Scores, labels: Labels) -> PerPoint:
         """-log p of the label, p at least 1/1000."""
@@ -244,7 +244,7 @@ class ScoreBox(BlackBox):
 class NumberBox(BlackBox):
     """A regressor."""
 
-    regression: ClassVar[bool] = True
+    regression = True
 
     def losses(self, scores: Scores, labels: Labels) -> PerPoint:
         """Half of the squared residual."""

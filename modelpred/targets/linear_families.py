@@ -13,7 +13,7 @@ RidgeClassifier(alpha=1/C).
 
 import math
 from dataclasses import dataclass, replace
-from typing import ClassVar, final
+from typing import final
 
 import torch
 from jaxtyping import Float
@@ -23,7 +23,7 @@ from torch.nn.functional import softplus
 from modelpred.errors import InvalidInput
 from modelpred.targets.linear import Linear, linear_solver, one_by_one, signs_of
 from modelpred.targets.points import Points
-from modelpred.targets.score_loss import CompiledLoss, Curvature
+from modelpred.targets.score_loss import Curvature
 from modelpred.targets.shapes import Labels, Parameters, PerPoint, ScoresByOutput
 from modelpred.targets.solving import Solution, Solver
 
@@ -33,9 +33,9 @@ from modelpred.targets.solving import Solution, Solver
 class Logistic(Linear):
     """Logistic regression of two classes."""
 
-    name: ClassVar[str] = "logistic"
-    compiled: ClassVar[CompiledLoss | None] = "logistic"
-    probabilistic: ClassVar[bool] = True
+    name = "logistic"
+    compiled = "logistic"
+    probabilistic = True
 
     def outputs(self, classes: int) -> int:
         """One; InvalidInput unless there are two classes."""
@@ -72,10 +72,10 @@ class Logistic(Linear):
 class Softmax(Linear):
     """Multinomial logistic regression; intercepts are given with zero mean."""
 
-    name: ClassVar[str] = "softmax"
-    compiled: ClassVar[CompiledLoss | None] = "softmax"
-    probabilistic: ClassVar[bool] = True
-    shift_free: ClassVar[bool] = True
+    name = "softmax"
+    compiled = "softmax"
+    probabilistic = True
+    shift_free = True
 
     def outputs(self, classes: int) -> int:
         """One a class."""
@@ -124,11 +124,11 @@ class Softmax(Linear):
 class Ridge(Linear):
     """Ridge regression with a free intercept."""
 
-    name: ClassVar[str] = "ridge"
-    quadratic: ClassVar[bool] = True
-    compiled: ClassVar[CompiledLoss | None] = "square"
-    curvature_drift: ClassVar[float] = 0.0
-    regression: ClassVar[bool] = True
+    name = "ridge"
+    quadratic = True
+    compiled = "square"
+    curvature_drift = 0.0
+    regression = True
 
     def solver(self, points: Points) -> Solver:
         """The solver for labels near one about zero: their unit and place change no answer.
@@ -184,9 +184,9 @@ class Ridge(Linear):
 class RidgeClassifier(Linear):
     """Least squares on the signs of the classes; one against the rest beyond two classes."""
 
-    name: ClassVar[str] = "ridge_classifier"
-    quadratic: ClassVar[bool] = True
-    curvature_drift: ClassVar[float] = 0.0
+    name = "ridge_classifier"
+    quadratic = True
+    curvature_drift = 0.0
 
     def outputs(self, classes: int) -> int:
         """One for two classes, else one a class."""

@@ -15,7 +15,7 @@ functions here compute in the precision of their arguments.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal, final
+from typing import Annotated, Literal, final
 
 import torch
 from jaxtyping import Float
@@ -42,8 +42,8 @@ class Mlp(IterativeFamily):
     weight_decay: Annotated[float, Field(ge=0)] = 1e-3
     precision: Literal["float32", "float64"] = "float32"
 
-    name: ClassVar[str] = "mlp"
-    probabilistic: ClassVar[bool] = True
+    name = "mlp"
+    probabilistic = True
 
     def __post_init__(self) -> None:
         if self.hidden < 1 or self.steps < 1:

@@ -5,7 +5,7 @@ class, -1 for others. It has kinks where margins are violated just so: its curva
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, final
+from typing import final
 
 import torch
 from jaxtyping import Float
@@ -14,7 +14,7 @@ from torch import Tensor
 from modelpred.errors import InvalidInput
 from modelpred.targets.linear import Linear, linear_solver, one_by_one, signs_of
 from modelpred.targets.points import Points
-from modelpred.targets.score_loss import CompiledLoss, Curvature, Intercept
+from modelpred.targets.score_loss import Curvature
 from modelpred.targets.shapes import Labels, Parameters, PerPoint, ScoresByOutput, Weights
 from modelpred.targets.solving import Solver
 
@@ -27,10 +27,10 @@ LONGEST = 4.0
 class Svm(Linear):
     """Linear support vector machine with squared hinge; one against the rest beyond two classes."""
 
-    name: ClassVar[str] = "svm"
-    smooth: ClassVar[bool] = False
-    compiled: ClassVar[CompiledLoss | None] = "squared hinge"
-    default_intercept: ClassVar[Intercept] = "penalised"
+    name = "svm"
+    smooth = False
+    compiled = "squared hinge"
+    default_intercept = "penalised"
 
     def outputs(self, classes: int) -> int:
         """One for two classes, else one a class."""

@@ -202,10 +202,8 @@ def quality(pools: list[str], higgs: str | None) -> Iterator[str]:
             ]
         )
         print(rows[-1], flush=True)
-    done = {row[0] for row in rows}
-    rows += [row for row in earlier_rows("quality") if row[0] not in done]
     order = [pool.words for pool, _ in QUALITY]
-    rows.sort(key=lambda row: order.index(row[0].rsplit(", ", 1)[0]))
+    rows = with_earlier_rows("quality", rows, key=lambda name: order.index(name.rsplit(", ", 1)[0]))
     yield (
         "Shapley values of minus the test loss by predicted models against those by exact "
         "retraining, the same estimator (stratified) on other random orders, as many for both. "
@@ -321,9 +319,7 @@ def speed(pydvl: str | None, pools: list[str]) -> Iterator[str]:
                     ]
                 )
                 print(rows[-1], flush=True)
-    done = {row[0] for row in rows}
-    rows += [row for row in earlier_rows("speed") if row[0] not in done]
-    rows.sort(key=lambda row: [pool.words for pool, _ in SPEED].index(row[0]))
+    rows = with_earlier_rows("speed", rows, key=[pool.words for pool, _ in SPEED].index)
     budgets = ", ".join(
         f"{pool.source} {pool.targets} targets, {pool.predictor.epochs} epochs" for pool, _ in SPEED
     )
@@ -528,12 +524,16 @@ def prefixes() -> Iterator[str]:
 PARTS = ("quality", "speed", "labels", "selection", "prefixes")
 
 
-def earlier_rows(part: str) -> list[list[str]]:
-    """The cells of the table that stands under a part's heading."""
+def with_earlier_rows(
+    part: str, rows: list[list[str]], *, key: Callable[[str], int]
+) -> list[list[str]]:
+    """The rows and those of the table under the part's heading that they do not replace, by name."""
     parts = read_section(SECTION).split("\n### ")
     lines = next((own.splitlines() for own in parts if own.startswith(f"{part}\n")), [])
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if "|" in line]
-    return cells[2:]
+    done = {row[0] for row in rows}
+    found = [*rows, *(row for row in cells[2:] if row[0] not in done)]
+    return sorted(found, key=lambda row: key(row[0]))
 
 
 def written(part: str, lines: list[str], seconds: float) -> None:

@@ -205,27 +205,6 @@ def test_generators_of_different_scopes_differ():
             id="lists",
         ),
         pytest.param(
-            table_of([0, 1] * 10),
-            DatasetConfig(points=18, test=5),
-            "mine has 20 rows, but dataset.points sets 18 training rows and dataset.test 5 "
-            "test rows; set fewer",
-            id="too many",
-        ),
-        pytest.param(
-            table_of([0, 1] * 10),
-            DatasetConfig(points=20),
-            "mine has 20 rows, but dataset.points sets 20 training rows and dataset.test "
-            "at least 1 test rows; set fewer",
-            id="none left to test on",
-        ),
-        pytest.param(
-            table_of([0, 1] * 10),
-            DatasetConfig(test=18),
-            "mine has 20 rows: with 18 for testing (dataset.test) fewer than 3 are left to train "
-            "on; set fewer test rows",
-            id="none left to train on",
-        ),
-        pytest.param(
             table_of(list("abcd") * 5, classes=("a", "b", "c", "d")),
             DatasetConfig(points=3, test=3),
             "3 training rows (dataset.points) are fewer than the 4 classes of mine; set at least 4",
@@ -237,6 +216,29 @@ def test_bad_tables_are_refused_in_one_line(table, config, message):
     with pytest.raises(InvalidInput) as error:
         prepare_table(table, config)
     assert str(error.value) == message
+
+
+SPLITS = [
+    (
+        {"points": 18, "test": 5},
+        ", but dataset.points sets 18 training rows and dataset.test 5 test rows; set fewer",
+    ),
+    (
+        {"points": 20},
+        ", but dataset.points sets 20 training rows and dataset.test at least 1 test rows; set fewer",
+    ),
+    (
+        {"test": 18},
+        ": with 18 for testing (dataset.test) fewer than 3 are left to train on; set fewer test rows",
+    ),
+]
+
+
+@pytest.mark.parametrize(("sizes", "reason"), SPLITS)
+def test_more_training_and_test_rows_than_rows_are_refused(sizes, reason):
+    with pytest.raises(InvalidInput) as error:
+        prepare_table(table_of([0, 1] * 10), DatasetConfig(**sizes))
+    assert str(error.value) == f"mine has 20 rows{reason}"
 
 
 @pytest.mark.parametrize("wrong", [{"points": 2}, {"test": 0}, {"points": "300"}, {"rows": 3}])

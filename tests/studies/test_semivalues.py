@@ -49,6 +49,15 @@ def estimate(game, players, *, permutations=400, seed=0, small=0.3, **further):
     )
 
 
+def estimates_of_one_game(runs, *, permutations, small):
+    """Estimates of an arbitrary game by different seeds, and its exact values."""
+    game = games.random_game(8)
+    found = [
+        estimate(game, 8, permutations=permutations, seed=seed, small=small) for seed in range(runs)
+    ]
+    return found, games.enumerated(game, 8, SHAPLEY)
+
+
 def assert_within_four_standard_errors(estimated, exact):
     # A player who gains the same in every pair has no standard error but that of rounding.
     assert (np.abs(estimated.values - exact) <= 4 * estimated.standard_errors + ROUNDING).all()
@@ -326,9 +335,7 @@ def test_airport_game(small):
 
 @pytest.mark.parametrize("small", SHARES)
 def test_unbiased_on_an_arbitrary_game(small):
-    game = games.random_game(8)
-    exact = games.enumerated(game, 8, SHAPLEY)
-    runs = [estimate(game, 8, permutations=4, seed=seed, small=small) for seed in range(500)]
+    runs, exact = estimates_of_one_game(500, permutations=4, small=small)
     # Every pair is an independent, unbiased estimate before the sum is put right.
     pairs = np.concatenate([run.estimates for run in runs])
     errors = pairs.std(axis=0, ddof=1) / np.sqrt(len(pairs))
@@ -337,9 +344,7 @@ def test_unbiased_on_an_arbitrary_game(small):
 
 @pytest.mark.parametrize("small", SHARES)
 def test_stated_errors_are_the_spread_of_the_estimates(small):
-    game = games.random_game(8)
-    exact = games.enumerated(game, 8, SHAPLEY)
-    runs = [estimate(game, 8, permutations=40, seed=seed, small=small) for seed in range(150)]
+    runs, exact = estimates_of_one_game(150, permutations=40, small=small)
     values = np.array([run.values for run in runs])
     stated = np.sqrt(np.mean([run.standard_errors**2 for run in runs]))
     spread = np.sqrt(np.mean((values - exact) ** 2))

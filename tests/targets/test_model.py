@@ -70,12 +70,8 @@ def test_the_gradient_of_fixed_subsets_is_the_gradient(family, counts):
     gradient = model.gradient_function(weights, points)
     for seed in (2, 3):  # what is computed once is not spoiled by use
         parameters = random_parameters(model, points, 5, seed=seed)
-        torch.testing.assert_close(
-            gradient(parameters),
-            model.gradient(parameters, weights, points),
-            rtol=1e-11,
-            atol=1e-11,
-        )
+        expected = model.gradient(parameters, weights, points)
+        torch.testing.assert_close(gradient(parameters), expected, rtol=1e-11, atol=1e-11)
 
 
 def test_products_and_matrices_of_many_subsets_are_the_single_ones(family, counts):
@@ -134,12 +130,9 @@ def test_weight_two_is_the_row_twice(family, counts):
     repeated = points_of(points.features[index], points.labels[index], points.classes)
     ones = torch.ones(1, len(index), dtype=torch.float64)
     for function in (model.objective, model.gradient):
-        torch.testing.assert_close(
-            function(parameters[:1], weights[:1], points),
-            function(parameters[:1], ones, repeated),
-            rtol=1e-11,
-            atol=1e-11,
-        )
+        twice = function(parameters[:1], weights[:1], points)
+        expected = function(parameters[:1], ones, repeated)
+        torch.testing.assert_close(twice, expected, rtol=1e-11, atol=1e-11)
 
 
 def test_a_batch_is_the_loop(family, counts):
