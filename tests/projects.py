@@ -13,6 +13,28 @@ ROOT = Path(__file__).parents[1]
 COPIED = ("flows", "modelpred", "data", "models", ".dvc/config", ".dvcignore", ".gitignore")
 
 
+def iris_params(
+    *, fit: int, held_out: int, block: int, epochs: int, error: float | None = None
+) -> dict[str, Any]:
+    """Params of logistic regression on iris with few subsets.
+
+    Args:
+        fit: number of subsets to fit the predictor.
+        held_out: number of subsets for the validation, and for the test.
+        block: subsets in a shard.
+        epochs: of the fit.
+        error: largest error of a champion; default: any.
+    """
+    counts = {"validation": {"uniform": held_out}, "test": {"uniform": held_out}}
+    return {
+        "dataset": {"source": "iris", "watch": "data"},
+        "subsets": {"fit": {"uniform": fit}, **counts, "block": block},
+        "targets": {"model": "logistic"},
+        "predictor": {"epochs": epochs},
+        "gates": {"parameter_error": error, "beats": [], "calibration": None},
+    }
+
+
 def small_project(
     place: Path, params: dict[str, Any], *, stages: tuple[str, ...] | None = None
 ) -> Path:

@@ -10,7 +10,7 @@ from abc import ABC
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, final
+from typing import Any, final
 
 import torch
 from jaxtyping import Float, Num
@@ -29,7 +29,7 @@ AT_ONCE = 64  # models that are scored together: their parameters are copied, th
 class OutputFamily(TargetModel, ABC):
     """Models that are known by their outputs: neither parameters nor objective are defined."""
 
-    has_parameters: ClassVar[bool] = False
+    has_parameters = False
 
     def parameter_names(
         self,
@@ -64,8 +64,8 @@ class KnownOutputs(OutputFamily):
     known: Float[Tensor, "rows features"]
     classes: int
 
-    predictable: ClassVar[bool] = False
-    positional: ClassVar[bool] = True
+    predictable = False
+    positional = True
 
     @classmethod
     def of(cls, family: TargetModel, points: Points, *scored: Points) -> "KnownOutputs":

@@ -14,7 +14,7 @@ import dataclasses
 import functools
 import json
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, final
+from typing import Any, final
 
 import torch
 from jaxtyping import Float
@@ -105,8 +105,8 @@ class TorchTarget(TargetModel):
     code: str = ""
     options: str | None = None
 
-    positional: ClassVar[bool] = True
-    predictable: ClassVar[bool] = False
+    positional = True
+    predictable = False
 
     def __post_init__(self) -> None:
         if not callable(self.build) or isinstance(self.build, nn.Module):

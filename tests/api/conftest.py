@@ -1,10 +1,10 @@
 """Small fits of ModelPred, made once for the session."""
 
 import numpy as np
-import pytest
 
 from modelpred import ModelPred
 from modelpred.predictor import PredictorConfig
+from tests.fixtures import made_once
 
 ROWS, TEST, COLUMNS = 40, 30, 3
 SMALL = PredictorConfig(epochs=3, width=16, step_width=8, steps=2)
@@ -24,21 +24,7 @@ def fitted(target="auto", *, classes=2, subsets=150, rows=None, **options):
     return estimator.fit(*(rows or make_rows(classes)), test=make_rows(classes, TEST, seed=1))
 
 
-@pytest.fixture(scope="session")
-def logistic():
-    return fitted()
-
-
-@pytest.fixture(scope="session")
-def softmax():
-    return fitted(classes=3)
-
-
-@pytest.fixture(scope="session")
-def svm():
-    return fitted("svm")
-
-
-@pytest.fixture(scope="session")
-def ridge():
-    return fitted(classes=0)
+logistic = made_once(fitted)
+softmax = made_once(fitted, classes=3)
+svm = made_once(fitted, "svm")
+ridge = made_once(fitted, classes=0)

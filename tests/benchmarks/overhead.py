@@ -13,21 +13,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from tests.benchmarks.figures import Benchmark, Figure, median
-from tests.projects import small_project
+from tests.projects import iris_params, small_project
 
 REPEATS = 3
-PARAMS = {
-    "dataset": {"source": "iris", "watch": "data"},
-    "subsets": {
-        "fit": {"uniform": 40},
-        "validation": {"uniform": 10},
-        "test": {"uniform": 10},
-        "block": 20,
-    },
-    "targets": {"model": "logistic"},
-    "predictor": {"epochs": 1},
-    "gates": {"parameter_error": None, "beats": [], "calibration": None},
-}
+PARAMS = iris_params(fit=40, held_out=10, block=20, epochs=1)
 STAGES = ("dataset", "subsets", "targets", "predictor")
 
 

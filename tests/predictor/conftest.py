@@ -9,6 +9,7 @@ from torch import Tensor
 from modelpred.predictor import Predictor, PredictorConfig, fit_predictor
 from modelpred.subsets import SubsetsConfig, draw_subsets
 from modelpred.targets import Points, TargetModel, points_of, target_model, train_targets
+from tests.fixtures import made_once
 
 POINTS, FEATURES = 40, 4
 FAMILIES = ("logistic", "softmax", "svm", "ridge")
@@ -84,7 +85,4 @@ def learned(request: pytest.FixtureRequest) -> Case:
     return make_case(request.param)
 
 
-@pytest.fixture(scope="session")
-def logistic() -> Case:
-    """The default family alone."""
-    return make_case("logistic")
+logistic = made_once(make_case, "logistic")

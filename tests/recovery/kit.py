@@ -41,22 +41,11 @@ import numpy as np
 import psutil
 
 from tests.benchmarks.results import write_section
-from tests.projects import small_project
+from tests.projects import iris_params, small_project
 
 ROOT = Path(__file__).parents[2]
 SECTION = "## Recovery"
-PARAMS = {
-    "dataset": {"source": "iris", "watch": "data"},
-    "subsets": {
-        "fit": {"uniform": 600},
-        "validation": {"uniform": 50},
-        "test": {"uniform": 50},
-        "block": 25,
-    },
-    "targets": {"model": "logistic"},
-    "predictor": {"epochs": 4},
-    "gates": {"parameter_error": 0.9, "beats": [], "calibration": None},
-}
+PARAMS = iris_params(fit=600, held_out=50, block=25, epochs=4, error=0.9)
 BLOCKS = 28
 KEPT = ("dataset", "subsets", "targets", "predictor")
 # What a run leaves that says how long it took, and so differs from run to run.

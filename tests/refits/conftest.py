@@ -8,6 +8,7 @@ import torch
 
 from modelpred.refits import Retraining
 from modelpred.targets import Points, TargetModel, points_of, target_model
+from tests.fixtures import made_once
 
 POINTS, FEATURES = 40, 4
 CLASSES = {"logistic": 2, "softmax": 3, "svm": 2, "ridge": 0}
@@ -45,16 +46,6 @@ def case(request):
     return make_case(request.param)
 
 
-@pytest.fixture(scope="session")
-def ridge():
-    return make_case("ridge")
-
-
-@pytest.fixture(scope="session")
-def softmax():
-    return make_case("softmax")
-
-
-@pytest.fixture(scope="session")
-def logistic():
-    return make_case("logistic")
+ridge = made_once(make_case, "ridge")
+softmax = made_once(make_case, "softmax")
+logistic = made_once(make_case, "logistic")

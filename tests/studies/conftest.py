@@ -8,6 +8,7 @@ from modelpred.predictor import PredictorConfig, fit_predictor
 from modelpred.refits import Retraining, rivals
 from modelpred.studies.utility import StudyContext
 from modelpred.targets import points_of, target_model
+from tests.fixtures import made_once
 
 CLASSES = {"logistic": 2, "softmax": 3, "svm": 2, "ridge": 0}
 POINTS, TEST, FEATURES = 30, 60, 3
@@ -36,14 +37,8 @@ def context(request):
     return make_context(request.param)
 
 
-@pytest.fixture(scope="session")
-def ridge():
-    return make_context("ridge")
-
-
-@pytest.fixture(scope="session")
-def logistic():
-    return make_context("logistic")
+ridge = made_once(make_context, "ridge")
+logistic = made_once(make_context, "logistic")
 
 
 @pytest.fixture(scope="session")
@@ -69,11 +64,5 @@ def fitted_context(family):
     return make_context(family, refits={"predictor": predictor, **context.refits})
 
 
-@pytest.fixture(scope="session")
-def fitted():
-    return fitted_context("logistic")
-
-
-@pytest.fixture(scope="session")
-def fitted_svm():
-    return fitted_context("svm")
+fitted = made_once(fitted_context, "logistic")
+fitted_svm = made_once(fitted_context, "svm")

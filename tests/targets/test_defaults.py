@@ -3,7 +3,7 @@
 # ruff: noqa: ARG002, D102 - signatures are the seam's, and so are their docstrings
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 import torch
@@ -44,7 +44,7 @@ class PlainConvex(Delegating, ConvexFamily):
     """A convex family."""
 
     inner: Any = None
-    name: ClassVar[str] = "plain_convex"
+    name = "plain_convex"
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class PlainSteps(Delegating, IterativeFamily):
     """A family of fixed steps."""
 
     inner: Any = None
-    name: ClassVar[str] = "plain_steps"
+    name = "plain_steps"
 
     def initial(self, features, classes):
         return self.inner.initial(features, classes)
@@ -138,8 +138,8 @@ def test_a_family_of_fixed_steps_trains_as_its_recipe_says(seed):
 class Poisson(ConvexFamily):
     """Counts y with mean exp(m): the loss is exp(m) - y m, and a ridge penalty on all parameters."""
 
-    name: ClassVar[str] = "poisson"
-    regression: ClassVar[bool] = True
+    name = "poisson"
+    regression = True
 
     def parameter_count(self, features, classes):
         return features + 1

@@ -3,7 +3,7 @@
 # ruff: noqa: ARG002, D102 - signatures are the seam's, and so are their docstrings
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import numpy as np
 import pytest
@@ -24,8 +24,8 @@ class SmoothAbsolute(Linear):
 
     width: Annotated[float, Field(gt=0)] = 1.0
 
-    name: ClassVar[str] = "smooth_absolute"
-    regression: ClassVar[bool] = True
+    name = "smooth_absolute"
+    regression = True
 
     def outputs(self, classes):
         return 1
