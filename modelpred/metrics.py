@@ -26,7 +26,6 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, ndtri, stdtrit
 from torch import Tensor
 
@@ -414,6 +413,8 @@ def best_temperature(probabilities: Array, labels: Array) -> float:
 
     def loss(logarithm: float) -> float:
         return negative_log_likelihood(tempered(table, float(np.exp(logarithm))), classes)
+
+    from scipy.optimize import minimize_scalar  # noqa: PLC0415 - a stage starts sooner without it
 
     edge = float(np.log(HOTTEST))
     found = minimize_scalar(loss, bounds=(-edge, edge), method="bounded", options={"xatol": 1e-6})

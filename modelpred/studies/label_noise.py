@@ -30,16 +30,17 @@ less often (docs/values.md has the figures).
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
-from scipy.optimize import OptimizeResult, brentq, minimize
-from scipy.special import expit, log_softmax, logit
-from scipy.stats import chi2, norm
+from scipy.special import expit, gammaincinv, log_softmax, logit, ndtri
 
 from modelpred.metrics import CONFIDENCE, Vector
+
+if TYPE_CHECKING:  # scipy.optimize is imported where it is used: a stage starts sooner without it
+    from scipy.optimize import OptimizeResult
 
 BINS = 200  # of the log odds of two classes, within which rows count as equal
 MOST_RATE = 0.5  # a class's labels are right more often than not
@@ -114,7 +115,7 @@ def wrong_labels(
     shared = noise.best(rates=1)
     split = noise.best(rates=noise.classes)
     gain = 2 * float(shared.fun - split.fun)
-    by_class = gain > chi2.ppf(CONFIDENCE, noise.classes - 1)
+    by_class = gain > _chi_squared(noise.classes - 1)
     best = split if by_class else shared
     found = noise.parts(best.x)
     log_odds = _log_odds(found, logs, labels)
@@ -122,7 +123,7 @@ def wrong_labels(
     low, high = noise.interval(best)
     count = float(probability.sum())
     variance = float((probability * (1 - probability)).sum())
-    own = float(norm.ppf((1 + CONFIDENCE) / 2)) * math.sqrt(variance)
+    own = float(ndtri((1 + CONFIDENCE) / 2)) * math.sqrt(variance)
     return WrongLabels(
         probability,
         log_odds,
@@ -191,7 +192,7 @@ class _Noise:
             LEAST_RATE + MOST_RATE * expit(logits),
         )
 
-    def best(self, *, rates: int) -> OptimizeResult:
+    def best(self, *, rates: int) -> "OptimizeResult":
         """The optimum with one rate, or one for each class."""
         middle = np.zeros(2 * self.classes)
         found = [self._from(np.append(middle, [start] * rates)) for start in STARTS]
@@ -204,7 +205,7 @@ class _Noise:
         fixed = tuple(range(2 * self.classes, len(start)))
         return self._from(start, fixed=fixed).x
 
-    def _from(self, start: Vector, fixed: tuple[int, ...] = ()) -> OptimizeResult:
+    def _from(self, start: Vector, fixed: tuple[int, ...] = ()) -> "OptimizeResult":
         """The optimum from these values, of which some may be fixed."""
         free = ~np.isin(np.arange(len(start)), fixed)
         whole = start.copy()
@@ -213,6 +214,8 @@ class _Noise:
             whole[free] = values
             value, gradient = self.objective(whole)
             return value, gradient[free]
+
+        from scipy.optimize import minimize  # noqa: PLC0415
 
         result = minimize(objective, start[free], jac=True, method="L-BFGS-B")
         whole[free] = result.x
@@ -249,7 +252,7 @@ class _Noise:
         slope[: self.classes] += middle / SHARPNESS**2 / self.classes
         return 0.5 * float((apart**2).sum() + (middle / SHARPNESS) ** 2), slope
 
-    def interval(self, best: OptimizeResult) -> tuple[float, float]:
+    def interval(self, best: "OptimizeResult") -> tuple[float, float]:
         """How far the number of wrong labels may be below and above the estimate.
 
         With a rate for each class, the distances of the classes' numbers count as independent.
@@ -258,11 +261,11 @@ class _Noise:
         low, high = (math.hypot(*side) for side in zip(*ends, strict=True))
         return low, high
 
-    def _ends(self, best: OptimizeResult, rate: int) -> tuple[float, float]:
+    def _ends(self, best: "OptimizeResult", rate: int) -> tuple[float, float]:
         """How far the number may be below and above by the profile likelihood of one rate."""
-        limit = float(chi2.ppf(CONFIDENCE, 1))
+        limit = _chi_squared(1)
 
-        def at(value: float) -> OptimizeResult:
+        def at(value: float) -> "OptimizeResult":
             start = best.x.copy()
             start[rate] = value
             return self._from(start, fixed=(rate,))
@@ -299,6 +302,13 @@ class _Noise:
         return p, slopes, (slopes * p).sum(1)
 
 
+def _chi_squared(freedom: int) -> float:
+    """The quantile of the chi-squared distribution at the level of confidence."""
+    return 2 * float(gammaincinv(freedom / 2, CONFIDENCE))
+
+
 def _end(excess: Callable[[float], float], first: float, second: float) -> float:
     """Where the profile likelihood crosses the limit between two logits."""
+    from scipy.optimize import brentq  # noqa: PLC0415
+
     return float(cast("float", brentq(excess, first, second, xtol=STEP)))
