@@ -106,8 +106,8 @@ def values(
             permutations=permutations,
         )
     table = with_certainty(found)
-    unclear = int((~table["told_from_zero"]).sum())
-    helping = int((table["told_from_zero"] & (table["value"] > 0)).sum())
+    unclear = int((~table["differs_from_zero"]).sum())
+    helping = int((table["differs_from_zero"] & (table["value"] > 0)).sum())
     things = "rows" if groups is None else f"groups of {groups}"
     head = (
         f"{helping:,} {things} help, {len(table) - unclear - helping:,} hurt; the values of the other "
@@ -198,11 +198,11 @@ def _groups(dataset: "Dataset", column: str) -> Sequence[str]:
 
 
 def with_certainty(found: "pl.DataFrame") -> "pl.DataFrame":
-    """The values, the highest first, with `told_from_zero`: more than two standard errors away."""
+    """The values, the highest first, with `differs_from_zero`: more than two standard errors away."""
     import polars as pl  # noqa: PLC0415
 
     error = pl.col("standard_error").fill_null(0.0)
-    certain = (pl.col("value").abs() > CERTAIN * error).alias("told_from_zero")
+    certain = (pl.col("value").abs() > CERTAIN * error).alias("differs_from_zero")
     return found.with_columns(certain).sort("value", descending=True)
 
 
@@ -274,7 +274,7 @@ def _line(row: dict[str, Any], unusual: dict[str, list[str]]) -> str:
     if "value" in row:
         error = row.get("standard_error")
         said = f"{row['value']:+.3g}" + (f" +- {error:.2g}" if error else "")
-        said += "" if row["told_from_zero"] else ", cannot be told from zero"
+        said += "" if row["differs_from_zero"] else ", cannot be told from zero"
     else:
         said = _doubt(row)
     names = unusual.get(str(row.get("row_id")), [])

@@ -113,18 +113,18 @@ def test_values_writes_values_and_marks_those_that_may_be_zero(place, groups):
     table = pl.read_csv(place / "people-values.csv")
     assert table["value"].is_sorted(descending=True)
     error = table["standard_error"].fill_null(0.0)
-    assert (table["told_from_zero"] == (table["value"].abs() > 2 * error)).all()
-    unclear = int((~table["told_from_zero"]).sum())
+    assert (table["differs_from_zero"] == (table["value"].abs() > 2 * error)).all()
+    unclear = int((~table["differs_from_zero"]).sum())
     assert f"the values of the other {unclear} cannot be told from zero" in found.stdout
     if groups:
         assert sorted(table["group"]) == ["acme", "bolt", "core"]
 
 
-def test_values_are_told_from_zero_by_two_standard_errors():
+def test_values_are_differs_from_zero_by_two_standard_errors():
     table = pl.DataFrame(
         {"value": [0.1, -0.3, 0.2, 0.0], "standard_error": [0.06, 0.1, None, None]}
     )
-    assert dict(with_certainty(table).select("value", "told_from_zero").iter_rows()) == {
+    assert dict(with_certainty(table).select("value", "differs_from_zero").iter_rows()) == {
         0.2: True, 0.1: False, 0.0: False, -0.3: True,
     }  # fmt: skip
 

@@ -131,7 +131,7 @@ def write_fitted(fitted: Fitted, asked: Asked, folder: Path) -> None:
     """
     estimator = _estimator_document(fitted.reading.adapted)
     folder.mkdir(parents=True, exist_ok=True)
-    prepared = fitted.engine.judged()
+    prepared = fitted.engine.with_test_subsets()
     # What is half written must not pass for the version before.
     (folder / DESCRIPTION_FILE).unlink(missing_ok=True)
     write_dataset(fitted.dataset, folder / "dataset")
@@ -195,7 +195,7 @@ def _estimator_document(
     if isinstance(adapted, AdaptedTorch):
         raise InvalidInput(
             "a ModelPred of a torch module is not saved, because a module is code; save what you need "
-            "of it, such as bank, values or to_torch().state_dict()"
+            "of it, such as trained_subsets, values or to_torch().state_dict()"
         )
     return None if adapted is None else adapted_document(adapted)
 

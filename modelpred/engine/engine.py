@@ -95,8 +95,8 @@ class Engine:
                 self._prepared = prepare(problem, plan, self._bench, progress=progress)
         return self._prepared
 
-    def judged(self, *, progress: Progress = silent) -> Prepared:
-        """Return the same with the models of the subsets that judge the predictor."""
+    def with_test_subsets(self, *, progress: Progress = silent) -> Prepared:
+        """Return the same with the models of the test subsets, which measure the predictor's errors."""
         prepared, bench = self.prepared(progress=progress), self._bench
         if bench is not None:
             bench.train(bench.role("test"), progress=progress)
@@ -111,8 +111,8 @@ class Engine:
 
     @property
     def targets(self) -> Targets:
-        """The trained subsets that it was fitted to and is judged by."""
-        return self.judged().targets
+        """The trained subsets: those that the predictor was fitted to, and the test subsets."""
+        return self.with_test_subsets().targets
 
     @property
     def preparation_seconds(self) -> float:

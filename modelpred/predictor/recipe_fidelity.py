@@ -45,26 +45,26 @@ class FidelityPlan:
     Attributes:
         seeds: of which the target is the mean.
         fit: random halves that the predictions learn from.
-        judged: random halves that they are judged on.
+        held_out: random halves that they are tested on.
         changes: sets of rows whose removal measures smoothness.
         seed: of the draws.
     """
 
     seeds: int = 2
     fit: int = 100
-    judged: int = 50
+    held_out: int = 50
     changes: int = 8
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in (("seeds", 2), ("fit", FEWEST), ("judged", FEWEST), ("changes", 2)):
+        for name, least in (("seeds", 2), ("fit", FEWEST), ("held_out", FEWEST), ("changes", 2)):
             if (value := getattr(self, name)) < least:
                 raise InvalidInput(f"{name} is {value}; expected {least} or more")
 
     @property
     def models(self) -> int:
         """How many models are trained."""
-        return self.seeds * (self.fit + self.judged + 2 * self.changes + 1)
+        return self.seeds * (self.fit + self.held_out + 2 * self.changes + 1)
 
 
 def halves(
@@ -117,16 +117,19 @@ def recipe_fidelity(
     """
     count = len(points.labels)
     draws = [np.random.default_rng([plan.seed, stream]) for stream in (0, 1, 2)]
-    fit, judged = halves(count, plan.fit, draws[0]), halves(count, plan.judged, draws[1])
+    fit, held_out = halves(count, plan.fit, draws[0]), halves(count, plan.held_out, draws[1])
     changes = changed(count, plan.changes, draws[2])
     recipe = _Recipe(target, points, test_points)
     margins, models = recipe.runs(
-        torch.cat([changes, fit, judged]), seeds=plan.seeds, tolerance=tolerance, progress=progress
+        torch.cat([changes, fit, held_out]),
+        seeds=plan.seeds,
+        tolerance=tolerance,
+        progress=progress,
     )
-    seen, known, truth = margins.split([len(changes), plan.fit, plan.judged], 1)
+    seen, known, truth = margins.split([len(changes), plan.fit, plan.held_out], 1)
     seeds = _seeds(truth)
     ceiling = seeds[-1][1].mean
-    predictions = recipe.predictions(models, fit, known.mean(0), judged)
+    predictions = recipe.predictions(models, fit, known.mean(0), held_out)
     scores = {name: lds(found, truth.mean(0)) for name, found in predictions.items()}
     rows = [
         *seeds,
@@ -185,9 +188,9 @@ class _Recipe:
         return scored(reduce, model, parameters, self.test_points, columns=(len(labels),))
 
     def predictions(
-        self, models: list[Tensor], fit: Tensor, known: Tensor, judged: Tensor
+        self, models: list[Tensor], fit: Tensor, known: Tensor, held_out: Tensor
     ) -> dict[str, Tensor]:
-        """Margins [judged subsets, test rows] by each method, with gradients at these models.
+        """Margins [held_out subsets, test rows] by each method, with gradients at these models.
 
         Their ridge is the one whose attributions rank the known margins best.
         """
@@ -213,9 +216,9 @@ class _Recipe:
         features = torch.cat([each.pool for each in at[best]], 1)
         predictor = fit_scores(fit, known, features=features, attributions=told)
         return {
-            "predictor": predictor(judged),
-            "linear datamodel": fit_scores(fit, known)(judged),
-            "projected gradients": judged.to(told) @ told.T,
+            "predictor": predictor(held_out),
+            "linear datamodel": fit_scores(fit, known)(held_out),
+            "projected gradients": held_out.to(told) @ told.T,
         }
 
 

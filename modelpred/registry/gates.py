@@ -1,6 +1,6 @@
-"""What makes a new version the champion: the gates, and the evidence that they judge.
+"""What makes a new version the champion: the gates, and the evidence that they check.
 
-    judged subsets      few of the held-out subsets lack a trained model to judge by
+    trained share       few of the held-out subsets lack a trained model to compare with
     held-out error      the upper end of its 95% interval lies below a bound
     rivals              that end lies below the lower end of each rival's interval
     calibration         the excess of its bootstrap's log loss over that of retrained models, the mean over
@@ -41,9 +41,9 @@ class GatesConfig(BaseModel):
     """What a new version must show to become champion (section `gates` of params.yaml).
 
     Attributes:
-        designs: the kinds of held-out subsets that it is judged by.
-        judged: smallest share of the held-out subsets that have a trained model to judge by; the others lack a
-            class or did not converge; None: any.
+        designs: the kinds of held-out subsets whose errors count.
+        trained_share: smallest share of the held-out subsets that have a trained model to compare with; the others
+            lack a class or did not converge; None: any.
         parameter_error: largest mean relative error; None: any.
         beats: methods that must be worse on every one of the designs.
         calibration: largest excess of the bootstrap's log loss over that of retrained models; None: any, and no
@@ -54,7 +54,7 @@ class GatesConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     designs: tuple[Design, ...] = Field(default=("uniform",), min_length=1)
-    judged: float | None = Field(default=0.9, gt=0, le=1)
+    trained_share: float | None = Field(default=0.9, gt=0, le=1)
     parameter_error: float | None = Field(default=0.25, gt=0)
     beats: tuple[Rival, ...] = ("full_model", "influence", "linear_datamodel")
     calibration: float | None = Field(default=0.05, gt=0)
@@ -87,7 +87,7 @@ class Evidence:
     contest: Contest | None = None
 
     def digest(self, gates: GatesConfig) -> str:
-        """A hash of what a judgement of this version alone follows from: the champion of the day does not count."""
+        """A hash of what the gates check of this version alone, without the comparison with the champion."""
         excess = self.calibration and self.calibration.excess
         evidence = {
             "gates": gates.model_dump(mode="json"),
@@ -97,7 +97,7 @@ class Evidence:
                 for method in (METHOD, *gates.beats)
                 for end in ("low", "high")
             ],
-            "judged": [_judged_share(self.held_out, design) for design in gates.designs],
+            "trained_share": [_trained_share(self.held_out, design) for design in gates.designs],
             "calibration": excess.high if excess else self.calibration and self.calibration.skipped,
         }
         return hashlib.sha256(json.dumps(evidence, sort_keys=True).encode()).hexdigest()
@@ -144,7 +144,7 @@ def compare(
 ) -> Contest:
     """The candidate's relative errors minus the champion's on the candidate's held-out subsets, paired.
 
-    The champion answers for the candidate's rows: where the data grew, it is judged on the new version of them.
+    The champion answers for the candidate's rows: where the data grew, it is compared on the new version of them.
     """
     if different := _different(candidate, champion):
         return Contest(version, different=different)
@@ -200,7 +200,7 @@ def _errors(metrics: HeldOut, gates: GatesConfig, design: str) -> list[str]:
                 f"in subsets.test.{design}, and see in the report which of its answers failed"
             )
         ]
-    reasons = _judged(metrics, gates, design)
+    reasons = _trained(metrics, gates, design)
     if gates.parameter_error is not None and high > gates.parameter_error:
         reasons.append(
             f"on held-out {design} subsets the predictor's mean relative parameter error may be as "
@@ -223,25 +223,27 @@ def _errors(metrics: HeldOut, gates: GatesConfig, design: str) -> list[str]:
     return reasons
 
 
-def _judged(metrics: HeldOut, gates: GatesConfig, design: str) -> list[str]:
-    share = _judged_share(metrics, design)
-    if gates.judged is None or share >= gates.judged:
+def _trained(metrics: HeldOut, gates: GatesConfig, design: str) -> list[str]:
+    share = _trained_share(metrics, design)
+    if gates.trained_share is None or share >= gates.trained_share:
         return []
-    asks = f"gates.judged asks for {gates.judged:.1%}"
+    asks = f"gates.trained_share asks for {gates.trained_share:.1%}"
     if math.isnan(share):
         evidence = (
-            f"how many held-out {design} subsets could not be judged is not known, and {asks}"
+            f"how many held-out {design} subsets have no trained model is not known, and {asks}"
         )
         return [f"{evidence}, run dvc repro, then publish again"]
-    evidence = f"only {share:.1%} of the held-out {design} subsets have a trained model to judge by"
+    evidence = (
+        f"only {share:.1%} of the held-out {design} subsets have a trained model to compare with"
+    )
     return [f"{evidence}, the others lack a class or did not converge, {asks}"]
 
 
-def _judged_share(metrics: HeldOut, design: str) -> float:
-    judged, left_out = (
+def _trained_share(metrics: HeldOut, design: str) -> float:
+    trained, left_out = (
         _measure(metrics, METHOD, design, measure) for measure in ("subsets", "left_out")
     )
-    return judged / (judged + left_out) if judged + left_out else math.nan
+    return trained / (trained + left_out) if trained + left_out else math.nan
 
 
 def _calibration(calibration: Calibration | None, gates: GatesConfig) -> list[str]:

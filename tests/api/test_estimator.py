@@ -167,8 +167,8 @@ def test_the_same_seed_gives_the_same_answers_another_seed_others():
     np.testing.assert_array_equal(
         first.predict_parameters(weights), second.predict_parameters(weights)
     )
-    assert first.bank.ids == third.bank.ids
-    assert not torch.equal(first.bank.weights, third.bank.weights)
+    assert first.trained_subsets.ids == third.trained_subsets.ids
+    assert not torch.equal(first.trained_subsets.weights, third.trained_subsets.weights)
 
 
 def test_a_config_says_all_of_the_subsets():
@@ -176,7 +176,7 @@ def test_a_config_says_all_of_the_subsets():
         fit={"uniform": 30}, validation={"uniform": 5}, test={"leave_one_out": ROWS}
     )
     estimator = fitted(subsets=config)
-    assert len(estimator.bank.ids) == 35 + ROWS
+    assert len(estimator.trained_subsets.ids) == 35 + ROWS
     assert set(estimator.fidelity()["design"]) == {"leave_one_out"}
 
 

@@ -58,7 +58,7 @@ def test_subsets_that_were_drawn_again_for_a_rare_class_are_told(rare, caplog, t
     estimator = ModelPred("logistic", subsets=60, predictor=SMALL, progress=False).fit(
         cells, labels
     )
-    found, bank = estimator.outcomes, estimator.bank
+    found, bank = estimator.outcomes, estimator.trained_subsets
     assert found["subsets"].sum() == len(bank.ids)
     lacking = sum(not row[:rare].any() or not row[rare:].any() for row in bank.weights)
     assert found["degenerate"].sum() == lacking == 0
@@ -87,7 +87,7 @@ def test_a_smaller_fit_leaves_no_shard_of_a_larger_one(saved, tmp_path):
     fitted(subsets=20).save(tmp_path)
     names = {path.name for path in (tmp_path / "targets").glob("fit-*")}
     assert names == {"fit-uniform-0000.parquet", "fit-bootstrap-0000.parquet"}
-    assert len(ModelPred.load(tmp_path).bank.select(role="fit").ids) == 20
+    assert len(ModelPred.load(tmp_path).trained_subsets.select(role="fit").ids) == 20
 
 
 def test_every_file_is_needed_and_none_may_change(saved, tmp_path):

@@ -15,7 +15,7 @@ from tests.api.conftest import ROWS, make_rows
 CELLS, LABELS = make_rows(2, 10, seed=3)
 RESULTS = {
     "ModelPred": lambda mp: mp,
-    "bank": lambda mp: mp.bank,
+    "trained_subsets": lambda mp: mp.trained_subsets,
     "without": lambda mp: mp.without([1]),
     "retrained": lambda mp: mp.without([1]).retrained(),
     "with_points": lambda mp: mp.with_points(CELLS[:1], LABELS[:1]),
@@ -107,3 +107,9 @@ def _weights(gone):
     weights = np.ones((1, ROWS))
     weights[0, gone] = 0
     return weights
+
+
+def test_the_old_name_of_the_trained_subsets_is_deprecated(logistic):
+    with pytest.warns(DeprecationWarning, match="use trained_subsets"):
+        ids = logistic.bank.ids
+    assert ids == logistic.trained_subsets.ids

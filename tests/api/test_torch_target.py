@@ -60,7 +60,7 @@ def test_studies_retrain(model):
 
 
 def test_fidelity_says_first_what_can_be_known(model):
-    table = model.fidelity(seeds=2, subsets=8, judged=6)
+    table = model.fidelity(seeds=2, subsets=8, held_out=6)
     assert table["measure"][0] == "agreement of two seeds"
     assert "LDS, linear datamodel" in table["measure"].to_list()
 

@@ -100,7 +100,9 @@ def speed(
 
 def known(name: str, target: TorchTarget, *, quick: bool) -> Iterator[Figure]:
     """What seeds leave to be known, and what predictions know of it."""
-    plan = FidelityPlan(fit=10, judged=6, changes=2) if quick else FidelityPlan(fit=100, judged=50)
+    plan = (
+        FidelityPlan(fit=10, held_out=6, changes=2) if quick else FidelityPlan(fit=100, held_out=50)
+    )
     table = recipe_fidelity(target, mnist(0, 200 if quick else 2000), mnist(11_000, 200), plan)
     for row in table.iter_rows(named=True):
         measure = row["measure"].partition(" (")[0]

@@ -62,7 +62,7 @@ WITHOUT_FIGURE: dict[str, dict[str, tuple[str, ...]]] = {
             "-H_s^-1 times its gradient",
             "reaches 1% earlier",
             "| pool | halves | uniform sizes | deletions of up to 10%",
-            "`gates.judged` of them (90%)",
+            "`gates.trained_share` of them (90%)",
         ),
         "docs/uncertainty.md": (
             "Intervals are 95%, over subsets",

@@ -94,7 +94,7 @@ def test_anchors_alone_answer_and_their_certificate_holds(family):
     bound = mp.certificate(weights)
     assert (np.linalg.norm(predicted - true, axis=1) <= bound + 1e-4).all()
     assert mp.learning["targets"].to_list() == [0]
-    assert "fit" not in mp.bank.roles
+    assert "fit" not in mp.trained_subsets.roles
 
 
 def test_the_default_trains_judging_subsets_when_they_are_needed():
@@ -110,7 +110,7 @@ def test_the_default_trains_judging_subsets_when_they_are_needed():
     assert sum(role == "fit" for role in trained.roles) == pytest.approx(
         table["targets"].max(), abs=2
     )
-    assert set(mp.bank.roles) == {"test", "validation", "fit"}
+    assert set(mp.trained_subsets.roles) == {"test", "validation", "fit"}
     assert mp.fidelity()["break_even"].dtype.is_integer()
 
 
@@ -128,7 +128,7 @@ def test_an_automatic_fit_is_saved_and_loaded(tmp_path, subsets):
     weights = np.random.default_rng(0).integers(0, 3, size=(4, ROWS))
     np.testing.assert_array_equal(mp.predict_parameters(weights), again.predict_parameters(weights))
     assert again.subsets == subsets
-    assert again.bank.ids == mp.bank.ids
+    assert again.trained_subsets.ids == mp.trained_subsets.ids
 
 
 def test_what_cannot_answer_without_targets_says_so():

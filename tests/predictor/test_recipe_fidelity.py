@@ -57,7 +57,7 @@ def test_a_recipe_without_luck_agrees_with_itself_and_is_smooth():
     target = TorchTarget(
         build=line, loss="mse", batch_size=400, epochs=60, learning_rate=0.05, precision="float64"
     )
-    table = measured(target, numbers(400), numbers(20, seed=1), fit=30, judged=12, changes=6)
+    table = measured(target, numbers(400), numbers(20, seed=1), fit=30, held_out=12, changes=6)
     assert value(table, "agreement of two seeds") > 0.999
     assert value(table, "ceiling") > 0.999
     # That of a mean is 0.5 / 0.95 over 1 / 0.9; six sets of 40 rows measure it to about a hundredth.
@@ -73,14 +73,14 @@ def test_a_recipe_of_luck_alone_agrees_with_nothing():
     )
     plain = TorchTarget(build=line, loss="mse", batch_size=100, epochs=20, precision="float64")
     points, tested = numbers(40), numbers(20, seed=1)
-    lucky = measured(target, points, tested, fit=5, judged=20, changes=2)
-    known = measured(plain, points, tested, fit=5, judged=20, changes=2)
+    lucky = measured(target, points, tested, fit=5, held_out=20, changes=2)
+    known = measured(plain, points, tested, fit=5, held_out=20, changes=2)
     assert value(lucky, "agreement of two seeds") < value(known, "agreement of two seeds") - 0.3
 
 
 def test_gradients_of_a_network_rank_its_scores():
     target = TorchTarget(build=hidden, batch_size=100, epochs=40, learning_rate=0.5)
-    table = measured(target, classes(80), classes(30, seed=1), fit=60, judged=20, changes=3)
+    table = measured(target, classes(80), classes(30, seed=1), fit=60, held_out=20, changes=3)
     assert value(table, "LDS, predictor") > value(table, "LDS, linear datamodel")
     shares = [row["share_of_ceiling"] for row in table.values()]
     assert [share is None for share in shares] == [True] * 4 + [False] * 3
@@ -138,4 +138,4 @@ def test_a_plan_of_too_few_models_is_refused():
 def test_a_diverging_recipe_is_refused():
     target = TorchTarget(build=line, loss="mse", learning_rate=1e6)
     with pytest.raises(InvalidInput, match="lower the learning rate"):
-        measured(target, numbers(30), numbers(5, seed=1), fit=5, judged=5, changes=2)
+        measured(target, numbers(30), numbers(5, seed=1), fit=5, held_out=5, changes=2)

@@ -107,31 +107,31 @@ def test_a_predictor_fails_the_gates_for_each_reason(metrics, told):
 def few(share):
     return (
         f"only {share} of the held-out uniform subsets have a trained model to judge by, the others "
-        "lack a class or did not converge, gates.judged asks for 90.0%"
+        "lack a class or did not converge, gates.trained_share asks for 90.0%"
     )
 
 
-def counted(judged, left_out):
-    counts = {"subsets": float(judged), "left_out": float(left_out)}
+def counted(trained, left_out):
+    counts = {"subsets": float(trained), "left_out": float(left_out)}
     return {name: {"uniform": told["uniform"] | counts} for name, told in GOOD.items()}
 
 
 @pytest.mark.parametrize(
-    ("judged", "left_out", "reason"),
+    ("trained", "left_out", "reason"),
     [(90, 10, None), (89, 11, few("89.0%")), (500, 500, few("50.0%")), (1, 0, None)],
 )
-def test_too_few_judged_subsets_are_a_reason(judged, left_out, reason):
-    evidence = Evidence(counted(judged, left_out))
+def test_too_few_trained_subsets_are_a_reason(trained, left_out, reason):
+    evidence = Evidence(counted(trained, left_out))
     told = (reason,) if reason else ()
     assert judge(evidence, GATES) == (not told, told)
-    assert judge(evidence, GATES.model_copy(update={"judged": None})) == (True, ())
-    assert (evidence.digest(GATES) == Evidence(counted(90, 10)).digest(GATES)) == (judged == 90)
+    assert judge(evidence, GATES.model_copy(update={"trained_share": None})) == (True, ())
+    assert (evidence.digest(GATES) == Evidence(counted(90, 10)).digest(GATES)) == (trained == 90)
 
 
 def test_counts_that_are_missing_are_no_pass():
     passes, reasons = judge(Evidence(without("predictor", "left_out")), GATES)
     assert not passes
-    assert "is not known, and gates.judged asks for 90.0%, run dvc repro" in reasons[0]
+    assert "is not known, and gates.trained_share asks for 90.0%, run dvc repro" in reasons[0]
     assert ";" not in reasons[0]
 
 

@@ -1,6 +1,7 @@
 """Accuracy of predicted models: parameters of subsets, certificates, errors beside other methods."""
 
 import logging
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -46,14 +47,24 @@ class QualityMethods(FitState):
     def predictor(self) -> Predictor:
         """The fitted predictor: a function from weights to parameters, on tensors.
 
-        The first use trains the models of `bank` and fits the predictor.
+        The first use trains the models of `trained_subsets` and fits the predictor.
         """
         return self._prepared().predictor
 
     @property
-    def bank(self) -> Bank:
+    def trained_subsets(self) -> Bank:
         """The subsets whose models were trained, with their parameters."""
-        return self._prepared(judged=True).targets.bank
+        return self._prepared(test_subsets=True).targets.bank
+
+    @property
+    def bank(self) -> Bank:
+        """Deprecated: `trained_subsets`."""
+        warnings.warn(
+            "bank is deprecated and goes in the next minor version; use trained_subsets",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return self.trained_subsets
 
     @property
     def learning(self) -> pl.DataFrame:
@@ -73,7 +84,7 @@ class QualityMethods(FitState):
         Columns role, design, subsets, redrawn (they lacked a class and were drawn again), degenerate
         (a class is still missing, so that there is no optimum) and not_converged.
         """
-        return self._prepared(judged=True).targets.outcomes
+        return self._prepared(test_subsets=True).targets.outcomes
 
     def predict_parameters(
         self, weights: ArrayLike, refine: Number = 0, *, stages: Number | None = None
@@ -130,7 +141,7 @@ class QualityMethods(FitState):
         return None if bound is None else bound.numpy()
 
     def fidelity(
-        self, *, seeds: Number = 2, subsets: Number = 100, judged: Number = 50
+        self, *, seeds: Number = 2, subsets: Number = 100, held_out: Number = 50
     ) -> pl.DataFrame:
         """Errors of the predictor and of other methods on held-out subsets; a row per method and design.
 
@@ -143,13 +154,13 @@ class QualityMethods(FitState):
         this sets, the smoothness, and the LDS of methods that predict scores, with the columns of
         `modelpred.predictor.recipe_fidelity`. The arguments apply only to a TorchTarget: each
         reference is the mean of `seeds` runs, and methods are fitted to `subsets` random halves and
-        tested on `judged` others.
+        tested on `held_out` others.
         """
         if isinstance(model := self._ready.problem.model, TorchTarget):
             plan = FidelityPlan(
                 seeds=whole_number(seeds, "seeds"),
                 fit=whole_number(subsets, "subsets"),
-                judged=whole_number(judged, "judged"),
+                held_out=whole_number(held_out, "held_out"),
                 seed=self._settings.seed,
             )
             ready = self._ready
@@ -160,7 +171,7 @@ class QualityMethods(FitState):
                     )
                 )
         if self._fidelity is None:
-            ready, predictor, bank = self._ready, self.predictor, self.bank
+            ready, predictor, trained = self._ready, self.predictor, self.trained_subsets
             model, points, tolerance = predictor.model, predictor.points, ready.problem.tolerance
             start = ready.problem.full_parameters
             refits = {
@@ -171,7 +182,7 @@ class QualityMethods(FitState):
             test = ready.test_points
             table = fidelity_table(
                 refits,
-                bank.select(role="test"),
+                trained.select(role="test"),
                 model=model,
                 points=points,
                 test_points=test or points,
@@ -185,7 +196,7 @@ class QualityMethods(FitState):
     def _rivals(self) -> dict[str, Refit]:
         """The other methods, fitted to the same targets at the first call."""
         if self._other_methods is None:
-            problem, targets = self._ready.problem, self.bank.usable(role="fit")
+            problem, targets = self._ready.problem, self.trained_subsets.usable(role="fit")
             self._other_methods = rivals(
                 problem.model, problem.points, *targets, tolerance=problem.tolerance
             )

@@ -62,11 +62,13 @@ class FitState:
         """
         return self._engine_used
 
-    def _prepared(self, *, judged: bool = False) -> Prepared:
-        """The trained subsets and the predictor, made at the first call; with those that judge it."""
+    def _prepared(self, *, test_subsets: bool = False) -> Prepared:
+        """The trained subsets and the predictor, made at the first call; also the test subsets."""
         engine = self._ready.engine
         with progress_bar(shown=self._settings.progress and not engine.is_prepared) as report:
-            return engine.judged(progress=report) if judged else engine.prepared(progress=report)
+            if test_subsets:
+                return engine.with_test_subsets(progress=report)
+            return engine.prepared(progress=report)
 
     @contextmanager
     def _context(
