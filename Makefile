@@ -1,5 +1,6 @@
 # make run         install what is missing, run the stages that changed, print a summary
 # make test        format, lint, import layers, types and tests
+# make test-e2e    tests that run stages, servers and browsers in processes of their own
 # make test-slow, test-oldest, test-newest: slow tests, oldest and newest versions of what is depended on
 # make docs        build the pages and the reference into docs/_build/html, with warnings as errors
 # make dist        build the sdist and the wheel into dist/, and try both in a clean environment
@@ -17,7 +18,7 @@ INSTALL = pip install --quiet --constraint $(CONSTRAINTS) $(if $(UPGRADE),--upgr
 # Neighbours stay on one worker, where they share the fixtures of their module.
 PYTEST = OMP_NUM_THREADS=1 pytest --numprocesses auto --dist worksteal
 
-.PHONY: run test test-slow test-oldest test-newest docs dist sanitize aarch64
+.PHONY: run test test-e2e test-slow test-oldest test-newest docs dist sanitize aarch64
 .DEFAULT_GOAL := run
 
 run: .venv/installed
@@ -30,6 +31,9 @@ test: .venv/installed-dev
 	pyright
 	$(PYTEST)
 
+test-e2e: .venv/installed-dev
+	$(PYTEST) --dist loadscope -m "e2e and not slow"
+
 test-slow: .venv/installed-dev
 	$(PYTEST) -m slow
 
@@ -38,11 +42,11 @@ test-slow: .venv/installed-dev
 # TORCH=2.13.0 names the version where pip's own index has a CPU build of that version only.
 test-oldest: .venv/bin/pip
 	python tests/oldest.py $(if $(TORCH),torch==$(TORCH)) > .venv/oldest.txt
-	$(MAKE) --always-make --assume-old .venv/bin/pip test CONSTRAINTS=.venv/oldest.txt
+	$(MAKE) --always-make --assume-old .venv/bin/pip test test-e2e CONSTRAINTS=.venv/oldest.txt
 
 test-newest: .venv/bin/pip
 	echo $(if $(TORCH),torch==$(TORCH)) > .venv/newest.txt
-	$(MAKE) --always-make --assume-old .venv/bin/pip test CONSTRAINTS=.venv/newest.txt UPGRADE=1
+	$(MAKE) --always-make --assume-old .venv/bin/pip test test-e2e CONSTRAINTS=.venv/newest.txt UPGRADE=1
 
 docs: .venv/installed-docs
 	python -m sphinx --builder html --quiet --fresh-env --fail-on-warning --keep-going docs docs/_build/html

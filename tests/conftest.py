@@ -19,6 +19,11 @@ settings.register_profile("tests", deadline=None)
 settings.load_profile("tests")
 
 
+def pytest_collection_modifyitems(items):
+    """Begin with the module whose fixture takes longest, so that no worker waits for it at the end."""
+    items.sort(key=lambda item: item.path.name != "test_pipeline.py")
+
+
 @pytest.fixture(scope="session")
 def prefect_api():
     """A Prefect server for the flows that tests run in their own process; its API's URL."""

@@ -17,18 +17,20 @@ from modelpred.extras import EXTRA_OF, EXTRAS
 ROOT = Path(__file__).parents[1]
 PIPELINE = frozenset(EXTRAS["pipeline"])
 
-# Runs each line of code in a fork of a process that has imported the command alone.
+# Runs each line of code in a fork of a process that has imported the command, and the largest packages
+# that the library always brings, while those of the extras could not be imported.
 FORKS = """
 import json, os, sys, traceback
 from importlib.machinery import PathFinder
 import modelpred.cli
 
-hidden, find = [], PathFinder.find_spec
+hidden, find = json.loads(sys.stdin.readline()), PathFinder.find_spec
 
 def find_installed(name, path=None, target=None):
     return None if name.partition(".")[0] in hidden else find(name, path, target)
 
 PathFinder.find_spec = find_installed
+import matplotlib.figure, pyarrow.parquet, scipy.stats, sklearn.linear_model, torch
 for line in sys.stdin:
     code, hidden = json.loads(line)
     read, write = os.pipe()
@@ -110,6 +112,8 @@ def run(tmp_path_factory):
     )
     assert server.stdin is not None
     assert server.stdout is not None
+
+    server.stdin.write(json.dumps(sorted(EXTRA_OF)) + "\n")
 
     def answer(code, hidden):
         server.stdin.write(json.dumps([code, sorted(hidden)]) + "\n")

@@ -112,6 +112,7 @@ def test_no_server_is_left(reproduced):
     assert not left
 
 
+@pytest.mark.e2e
 def test_what_was_resumed_is_byte_for_byte_what_runs_through(reproduced, tmp_path, prefect_api):
     resumed = _contents(reproduced / "artifacts" / "targets")
 
@@ -124,6 +125,7 @@ def test_what_was_resumed_is_byte_for_byte_what_runs_through(reproduced, tmp_pat
     assert _contents(reproduced / "artifacts" / "targets") == resumed
 
 
+@pytest.mark.e2e
 def test_a_shard_with_a_flipped_byte_is_named_and_made_again(reproduced, prefect_api):
     before = _contents(reproduced / "artifacts" / "targets")
     damaged = sorted((reproduced / ".modelpred" / "shards").rglob("*.parquet"))[5]
@@ -149,6 +151,7 @@ def test_a_changed_study_concerns_nothing_before_it(reproduced):
     assert list(changed) == ["studies@valuation"]
 
 
+@pytest.mark.e2e
 def test_metrics_and_plots_show(reproduced):
     metrics = json.loads(_run(reproduced, "dvc", "metrics", "show", "--json").stdout)[""]["data"]
     plots = _run(reproduced, "dvc", "plots", "show", "--out", "page")
@@ -176,6 +179,7 @@ def test_the_summary_answers_four_questions_and_names_the_report(reproduced):
     assert said.rstrip().endswith("artifacts/report/index.html")
 
 
+@pytest.mark.e2e
 def test_publishing_again_makes_no_second_version(reproduced):
     database = reproduced / "mlflow.db"
     first = _run(reproduced, sys.executable, "-m", "flows.publish")
@@ -193,18 +197,16 @@ def test_publishing_again_makes_no_second_version(reproduced):
 @pytest.mark.parametrize(
     ("section", "content", "told"),
     [
-        ("dataset", {"source": "irsi"}, "irsi"),
-        ("dataset", {"source": "iris", "points": 5000}, "5000"),
+        pytest.param("dataset", {"source": "irsi"}, "irsi", marks=pytest.mark.e2e),
+        pytest.param("dataset", {"source": "iris", "points": 5000}, "5000", marks=pytest.mark.e2e),
         ("targets", {"modell": "logistic"}, "params.yaml: unknown key targets.modell; known: "),
     ],
 )
-def test_wrong_input_is_one_line_and_writes_nothing(
-    reproduced, prefect_api, section, content, told
-):
+def test_wrong_input_is_one_line_and_writes_nothing(reproduced, section, content, told):
     before = _contents(reproduced / "artifacts")
     write_params(reproduced, {**TINY, section: content})
     try:
-        ended = _run(reproduced, sys.executable, "-m", "flows.dataset", PREFECT_API_URL=prefect_api)
+        ended = _run(reproduced, sys.executable, "-m", "flows.dataset")
     finally:
         write_params(reproduced, TINY)
 
@@ -215,6 +217,7 @@ def test_wrong_input_is_one_line_and_writes_nothing(
     assert _contents(reproduced / "artifacts") == before
 
 
+@pytest.mark.e2e
 def test_versions_are_compared_without_a_checkout_and_missing_ones_are_named(
     reproduced, prefect_api
 ):

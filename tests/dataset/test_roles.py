@@ -1,5 +1,6 @@
 """Every combination of roles of columns is taken with its meaning or refused in one line."""
 
+from functools import cache
 from itertools import product
 
 import hypothesis
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modelpred.dataset import DatasetConfig, prepare
+from modelpred.dataset import DatasetConfig, own, prepare
 from modelpred.dataset.roles import require_roles
 from modelpred.dataset.splitting import held_out_groups
 from modelpred.errors import InvalidInput
@@ -43,6 +44,12 @@ def folder(tmp_path_factory):
     return place
 
 
+@pytest.fixture
+def opened_once(monkeypatch):
+    """Each file is looked through once, whatever the roles of its columns are."""
+    monkeypatch.setattr(own, "open_table", cache(own.open_table))
+
+
 def told(config):
     """The data set, or the line that refuses it."""
     try:
@@ -69,6 +76,7 @@ def require_meaning(data, keys):
         assert any(feature.startswith(f"{name}=") for feature in data.feature_names)
 
 
+@pytest.mark.usefixtures("opened_once")
 @pytest.mark.parametrize("label", NAMES)
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
 def test_all_pairs_of_roles(folder, label, ending):
@@ -87,6 +95,7 @@ def test_all_pairs_of_roles(folder, label, ending):
             require_meaning(found, {**keys, "drop": drop})
 
 
+@pytest.mark.usefixtures("opened_once")
 @pytest.mark.parametrize("key", ["drop", "categories", "dates"])
 def test_lists_of_columns_beside_every_role(folder, key):
     accepted = 0

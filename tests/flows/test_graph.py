@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -127,21 +128,38 @@ def test_deps_are_the_code_that_the_stage_imports(stage):
     assert [one for one in listed if not any(covers(one, path) for path in used)] == []
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_whatever_is_loaded_is_in_the_closure(stage):
-    """The oracle: a process that imports the stage. What it loads for params.py is left out."""
-    script = (
-        "import sys, types, importlib\n"
-        "params = types.ModuleType('modelpred.params'); params.read_params = None\n"
-        "sys.modules['modelpred.params'] = params\n"
-        f"importlib.import_module('flows.{stage}')\n"
-        "del sys.modules['modelpred.params']\n"
-        "print(*(m for m in sys.modules if m.split('.')[0] in ('flows', 'modelpred')))"
-    )
+LOADED = """
+import importlib, json, sys, types
+found = {}
+for stage in sys.argv[1:]:
+    sys.modules["modelpred.params"] = params = types.ModuleType("modelpred.params")
+    params.read_params = None
+    importlib.import_module(f"flows.{stage}")
+    del sys.modules["modelpred.params"]
+    found[stage] = [name for name in sys.modules if name.split(".")[0] in ("flows", "modelpred")]
+    for name in found[stage]:
+        del sys.modules[name]
+print(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    """Modules of this project that a process loads by importing each stage, without those of params.py."""
     answer = subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-c", LOADED, *STAGES],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
-    files = {module_file(name) for name in answer.stdout.split()} - {None}
+    return json.loads(answer.stdout)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_whatever_is_loaded_is_in_the_closure(stage, loaded):
+    files = {module_file(name) for name in loaded[stage]} - {None}
+    assert f"flows/{stage}.py" in {path.relative_to(ROOT).as_posix() for path in files}
     assert {path.relative_to(ROOT).as_posix() for path in files} <= closure(stage)
 
 

@@ -45,7 +45,7 @@ def project(tmp_path_factory):
 @pytest.mark.parametrize(
     "parts",
     [
-        pytest.param(parts, marks=() if parts == ("pipeline",) else pytest.mark.slow)
+        pytest.param(parts, marks=pytest.mark.e2e if parts == ("pipeline",) else pytest.mark.slow)
         for parts in (*ALONE, *PAIRS)
     ],
     ids="+".join,

@@ -47,6 +47,7 @@ def project(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.e2e
 def test_it_runs_to_the_report_and_says_what_does_not_apply(project, capsys):
     skipped = [part for study in STUDIES if study not in RUN_HERE for part in ("--skip", study)]
     environment = os.environ | {"MODELPRED_DEVICES": "cpu:1"}

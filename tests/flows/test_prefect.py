@@ -1,5 +1,6 @@
 """Guards the FastAPI bound: under a newer one flows do not run and artifacts answer 422."""
 
+import pytest
 from prefect import flow, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
@@ -18,6 +19,7 @@ def mapped() -> list[int]:
     return squares
 
 
+@pytest.mark.e2e
 def test_a_mapped_flow_runs_and_its_table_can_be_read_back(prefect_api):
     assert mapped() == [1, 4, 9]
 

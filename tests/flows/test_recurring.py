@@ -35,6 +35,7 @@ def project(tmp_path, monkeypatch):
     return outputs
 
 
+@pytest.mark.e2e
 def test_an_unchanged_run_says_so(project, prefect_api):
     project["dvc"] = ["Stage 'dataset' didn't change, skipping", "", "Data and ..."]
     state = recurring.pipeline(return_state=True)
@@ -42,6 +43,7 @@ def test_an_unchanged_run_says_so(project, prefect_api):
     assert state.message == "nothing changed, no stage ran; registered: x 1"
 
 
+@pytest.mark.e2e
 def test_each_stage_is_a_task_with_its_numbers(project, prefect_api, tmp_path):
     folder = tmp_path / "artifacts" / "studies"
     folder.mkdir(parents=True)
@@ -69,6 +71,7 @@ def _task_runs(flow_run, *, count):
             time.sleep(0.2)
 
 
+@pytest.mark.e2e
 def test_a_failed_stage_is_a_failed_task_and_the_message_of_the_run(project, prefect_api):
     failure = recurring.CommandFailed("dataset: unknown table 'irsi'")
     project["dvc"] = ["Running stage 'dataset':", "> x", failure]
@@ -77,6 +80,7 @@ def test_a_failed_stage_is_a_failed_task_and_the_message_of_the_run(project, pre
     assert state.message == "dataset: unknown table 'irsi'"
 
 
+@pytest.mark.e2e
 def test_a_second_run_is_cancelled_and_names_the_first(project, prefect_api):
     with run_lock("pipeline"):
         state = recurring.pipeline(return_state=True)

@@ -32,6 +32,7 @@ def home(tmp_path, monkeypatch):
     return tmp_path / "prefect"
 
 
+@pytest.mark.e2e
 def test_it_asks_for_a_password_runs_schedules_and_stops(home):
     with server.prefect_api(schedules=True) as url:
         with pytest.raises(urllib.error.HTTPError, match="401"):
@@ -42,6 +43,7 @@ def test_it_asks_for_a_password_runs_schedules_and_stops(home):
     assert "PREFECT_API_URL" not in os.environ
 
 
+@pytest.mark.e2e
 def test_it_goes_with_a_killed_process_and_takes_it_along(home):
     for victim in ("process", "server"):
         process = subprocess.Popen(

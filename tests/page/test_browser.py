@@ -7,6 +7,7 @@ import pytest
 
 from tests.page.conftest import ROWS
 
+pytestmark = pytest.mark.e2e
 LIMIT = 60_000  # milliseconds: the machine of a test may be busy
 
 

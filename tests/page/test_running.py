@@ -47,6 +47,7 @@ def test_a_folder_without_a_fit_is_told(tmp_path):
         ModelPred.load(tmp_path)
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("kind", [0, 1], ids=["saved", "project"])
 def test_the_command_serves_until_it_is_interrupted(saved, kind):
     command = [sys.executable, "-m", "modelpred.cli", "explore", "--port", "0", "--no-browser"]

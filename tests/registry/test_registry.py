@@ -347,6 +347,7 @@ for wrong in (weights[:, :20], weights.astype("uint8"), -weights, weights * nump
 """
 
 
+@pytest.mark.e2e
 def test_a_plain_shell_loads_the_champion_and_gets_what_the_predictor_says(
     root, predictor, weights
 ):
@@ -380,6 +381,7 @@ print(publish(Path(sys.argv[1]), dataset_name="iris", evidence=Evidence(GOOD), l
 """
 
 
+@pytest.mark.e2e
 def test_two_processes_that_publish_at_once_make_one_version(tmp_path, predictor):
     # No database yet: they also race for making it.
     (tmp_path / "tests_registry.py").write_text(
