@@ -20,7 +20,7 @@ from modelpred.engine import Mixed
 from modelpred.errors import InvalidInput
 from modelpred.numbers import MOST_DRAWS, Number, checked_section, seed_number, whole_number
 from modelpred.studies.greedy_selection import Quota, no_quota, own_shares
-from modelpred.studies.sampler_choice import EXACT_UP_TO, models_with_gains
+from modelpred.studies.sampler_choice import EXACT_UP_TO, budget_of, models_with_gains
 from modelpred.studies.sampling import Utility
 from modelpred.studies.selection import greedy_selections
 from modelpred.studies.semivalues import ENUMERABLE, Values
@@ -154,7 +154,10 @@ def models_of_values(
         return players + 1
     if gains:
         return models_with_gains(orders, points=players)
-    sampled = orders * players  # long orders; short ones are of a few rows
+    # Long orders; short ones are of a few rows.
+    sampled = orders * players
+    if groups is not None:
+        sampled = int(budget_of(orders, points=players, rows=points))
     return min(sampled, 2**players) if players <= ENUMERABLE else sampled
 
 

@@ -1,15 +1,15 @@
-"""Sampler `auto`: the one whose standard error is least for the budget, by a short pilot.
+"""Sampler `auto`: the one whose standard error is least for the budget.
 
-Up to `EXACT_UP_TO` rows it is `stratified`, whose only error is that of sampling. For more, and for
-groups of more, every sampler that can draw two rounds within a tenth of the budget draws about a
-twentieth of its rounds, and the one with the least mean squared standard error x cost goes on. Costs
-are counted in evaluations of the utility, not in seconds, so that the same settings give the same
-values on every machine.
+For groups of rows it is `regression`. For up to `EXACT_UP_TO` rows it is `stratified`, whose only
+error is that of sampling. For more, every sampler that can draw two rounds within a tenth of the
+budget draws about a twentieth of its rounds, and the one with the least mean squared standard error x
+cost goes on. Costs are counted in evaluations of the utility, not in seconds, so that the same
+settings give the same values on every machine.
 
 The budget of `auto` is that of the `permutations` for tables of up to 2,000 rows; for more it
 falls with the square root of the rows, since one evaluation takes longer the more rows there are:
 
-    evaluations = permutations x rows x min(1, (2,000 / rows)^1.5)
+    evaluations = permutations x players x min(1, 2,000 / players) x min(1, 2,000 / rows)^0.5
 """
 
 import logging
@@ -23,7 +23,7 @@ from torch import Tensor
 from modelpred.errors import InvalidInput
 from modelpred.metrics import Vector
 from modelpred.studies.gain_sampling import Gains, GainSampler
-from modelpred.studies.regression_sampling import SMALLEST, RegressionSampler
+from modelpred.studies.regression_sampling import ROUND, SMALLEST, RegressionSampler
 from modelpred.studies.sampling import Game, Sampler, SamplerName, Utility, make_sampler
 
 EXACT_UP_TO = 1000  # rows: samplers without a model of each row take seconds
@@ -55,9 +55,10 @@ class Planned:
     cost: int
 
 
-def budget_of(permutations: int, *, points: int) -> float:
-    """Return the evaluations that `auto` may spend on so many rows."""
-    return permutations * points * min(1.0, (FULL_BUDGET_UP_TO / points) ** 1.5)
+def budget_of(permutations: int, *, points: int, rows: int | None = None) -> float:
+    """Return the evaluations that `auto` may spend on so many rows, or groups of `rows` rows."""
+    slower = min(1.0, FULL_BUDGET_UP_TO / (rows or points)) ** 0.5
+    return permutations * min(points, FULL_BUDGET_UP_TO) * slower
 
 
 def models_with_gains(permutations: int, *, points: int) -> int:
@@ -89,10 +90,16 @@ class Sampling:
     small: float | None
 
     def sampler(self, name: SamplerName, generator: np.random.Generator) -> Sampler:
-        """Return a sampler of any game: all but `gains`."""
-        if name == "regression":
-            return RegressionSampler(self.size_probabilities, self.ends, generator=generator)
+        """Return a sampler of orders, or `reuse`."""
         return make_sampler(name, **vars(self), generator=generator)
+
+    def regression(self, evaluations: int, generator: np.random.Generator) -> Planned:
+        """Return the sampler `regression` with the rounds of a budget."""
+        sampler = RegressionSampler(
+            self.size_probabilities, self.ends, evaluations=evaluations, generator=generator
+        )
+        rounds = (evaluations - sampler.enumerations) // ROUND
+        return Planned("regression", sampler, max(FEWEST, rounds), ROUND)
 
 
 def planned(
@@ -118,11 +125,13 @@ def planned(
             )
         cost = GAINS_COST * gains.evaluations(1)
         return Planned(name, gains, max(FEWEST, round(permutations * points / cost)), cost)
-    if name == "regression" and not SMALLEST <= points <= MOST_REGRESSED:
-        raise InvalidInput(
-            f"the sampler regression is for {SMALLEST} to {MOST_REGRESSED:,} players, got "
-            f"{points:,}; use auto, or value groups of rows"
-        )
+    if name == "regression":
+        if not SMALLEST <= points <= MOST_REGRESSED:
+            raise InvalidInput(
+                f"the sampler regression is for {SMALLEST} to {MOST_REGRESSED:,} players, got "
+                f"{points:,}; use auto, or value groups of rows"
+            )
+        return sampling.regression(permutations * points, generator)
     sampler = sampling.sampler(name, generator)
     each = sampler.orders_a_round
     if permutations < each or permutations % each:
@@ -139,42 +148,73 @@ def chosen(
     sampling: Sampling,
     *,
     permutations: int,
+    rows: int,
     reuse: bool,
     generator: np.random.Generator,
 ) -> Planned:
-    """Return the sampler that `auto` takes, with the rounds that are left after the pilot.
+    """Return the sampler that `auto` takes, with the rounds that are left after a pilot.
 
     Args:
         utility: the game.
         game: counts its evaluations.
         sampling: of the game.
         permutations: the budget.
+        rows: number of training rows; more than players for groups.
         reuse: whether the sampler `reuse` can be used.
         generator: draws subsets.
     """
     points = len(sampling.size_probabilities)
-    evaluations = budget_of(permutations, points=points)
-    possible: list[Planned] = []
-    names: tuple[SamplerName, ...] = ("gains", "regression", "reuse", "stratified")
-    usable = {"regression": SMALLEST <= points <= MOST_REGRESSED, "reuse": reuse}
-    for name, own in zip(names, generator.spawn(len(names)), strict=True):
-        sampler: Sampler | None = None
-        if name == "gains":
-            sampler = gain_sampler(utility, sampling.size_probabilities, own)
-        elif usable.get(name, True):
-            sampler = sampling.sampler(name, own)
-        if sampler is not None:
-            cost = sampler.evaluations(1) * (GAINS_COST if name == "gains" else 1)
-            possible.append(Planned(name, sampler, int(evaluations / cost), cost))
-    affordable = [each for each in possible if PILOT * FEWEST * each.cost <= 2 * evaluations]
+    if rows <= EXACT_UP_TO and rows == points:
+        return planned(
+            "stratified", utility, sampling, permutations=permutations, generator=generator
+        )
+    evaluations = int(budget_of(permutations, points=points, rows=rows))
+    possible = _possible(utility, sampling, evaluations, reuse=reuse, generator=generator)
+    if rows != points:
+        possible = [each for each in possible if each.name == "regression"] or possible
+    # A fit of `regression` to fewer than two subsets a player says nothing about its error.
+    costs = [max(each.cost, 2 * points * (each.name == "regression")) for each in possible]
+    affordable = [
+        each
+        for each, cost in zip(possible, costs, strict=True)
+        if PILOT * FEWEST * cost <= 2 * evaluations
+    ]
     if not affordable:
-        least = min(possible, key=lambda each: each.cost)
+        least = possible[int(np.argmin(costs))]
         affordable = [replace(least, rounds=max(FEWEST, least.rounds))]
     best = affordable[0] if len(affordable) == 1 else _by_pilot(affordable, game)
     log.info(
-        "values of %d rows: sampler %s, a budget of %d evaluations", points, best.name, evaluations
+        "values of %d players: sampler %s, a budget of %d evaluations",
+        *(points, best.name, evaluations),
     )
     return best
+
+
+def _possible(
+    utility: Utility,
+    sampling: Sampling,
+    evaluations: int,
+    *,
+    reuse: bool,
+    generator: np.random.Generator,
+) -> list[Planned]:
+    """The samplers that can be used, with the rounds of the budget."""
+    points = len(sampling.size_probabilities)
+    names: tuple[SamplerName, ...] = ("gains", "regression", "reuse", "stratified")
+    draws = dict(zip(names, generator.spawn(len(names)), strict=True))
+    possible: list[Planned] = []
+    gains = gain_sampler(utility, sampling.size_probabilities, draws["gains"])
+    if gains is not None:
+        cost = GAINS_COST * gains.evaluations(1)
+        possible.append(Planned("gains", gains, evaluations // cost, cost))
+    if SMALLEST <= points <= MOST_REGRESSED:
+        possible.append(sampling.regression(evaluations, draws["regression"]))
+    for name in names[2:]:
+        if name == "stratified" or reuse:
+            sampler = sampling.sampler(name, draws[name])
+            cost = sampler.evaluations(1)
+            possible.append(Planned(name, sampler, evaluations // cost, cost))
+    return possible
 
 
 def _by_pilot(possible: list[Planned], game: Game) -> Planned:

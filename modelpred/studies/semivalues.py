@@ -42,7 +42,7 @@ from modelpred.errors import InvalidInput
 from modelpred.memory import require_memory
 from modelpred.metrics import Vector
 from modelpred.refits.retraining import Progress, silent
-from modelpred.studies.sampler_choice import EXACT_UP_TO, Sampling, chosen, planned
+from modelpred.studies.sampler_choice import Sampling, chosen, planned
 from modelpred.studies.sampling import Game, SamplerName, UndefinedUtility, Utility
 
 SemivalueName = Literal["shapley", "banzhaf", "beta_shapley", "leave_one_out"]
@@ -181,14 +181,13 @@ def estimate_values(
     game = Game(utility, points=points, total=0, progress=silent)
     ends = game.ends()
     sampling = Sampling(kind.size_probabilities(points), ends, small)
-    if sampler == "auto" and (rows or points) > EXACT_UP_TO:
+    if sampler == "auto":
         plan = chosen(
-            utility, game, sampling, permutations=permutations, reuse=kind.name == "banzhaf",
-            generator=generator,
+            utility, game, sampling, permutations=permutations, rows=rows or points,
+            reuse=kind.name == "banzhaf", generator=generator,
         )  # fmt: skip
     else:
-        name: SamplerName = "stratified" if sampler == "auto" else sampler
-        plan = planned(name, utility, sampling, permutations=permutations, generator=generator)
+        plan = planned(sampler, utility, sampling, permutations=permutations, generator=generator)
     source, rounds = plan.sampler, plan.rounds
     game.total, game.progress = game.done + source.evaluations(rounds), progress
     total = float(ends[1] - ends[0]) if kind.name == "shapley" else None
