@@ -98,6 +98,7 @@ def reproduced(project):
     return project
 
 
+@pytest.mark.e2e
 def test_a_second_run_finds_nothing_to_do(reproduced):
     began = time.monotonic()
     again = _run(reproduced, "dvc", "repro")
@@ -107,6 +108,7 @@ def test_a_second_run_finds_nothing_to_do(reproduced):
     assert time.monotonic() - began < 10  # 0.6 s on a quiet machine; a stage would take longer
 
 
+@pytest.mark.e2e
 def test_no_server_is_left(reproduced):
     left = [p.pid for p in psutil.process_iter(["cmdline", "cwd"]) if _serves(p, reproduced)]
     assert not left
@@ -141,6 +143,7 @@ def test_a_shard_with_a_flipped_byte_is_named_and_made_again(reproduced, prefect
     assert _contents(reproduced / "artifacts" / "targets") == before
 
 
+@pytest.mark.e2e
 def test_a_changed_study_concerns_nothing_before_it(reproduced):
     write_params(reproduced, {**TINY, "valuation": {"permutations": 6, "truth_permutations": 4}})
     try:
@@ -167,6 +170,7 @@ def test_metrics_and_plots_show(reproduced):
     )
 
 
+@pytest.mark.e2e
 def test_the_summary_answers_four_questions_and_names_the_report(reproduced):
     said = _run(reproduced, sys.executable, "-m", "modelpred.cli", "summary").stdout
     data = json.loads(
@@ -194,11 +198,12 @@ def test_publishing_again_makes_no_second_version(reproduced):
     assert database.is_file()
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize(
     ("section", "content", "told"),
     [
-        pytest.param("dataset", {"source": "irsi"}, "irsi", marks=pytest.mark.e2e),
-        pytest.param("dataset", {"source": "iris", "points": 5000}, "5000", marks=pytest.mark.e2e),
+        ("dataset", {"source": "irsi"}, "irsi"),
+        ("dataset", {"source": "iris", "points": 5000}, "5000"),
         ("targets", {"modell": "logistic"}, "params.yaml: unknown key targets.modell; known: "),
     ],
 )

@@ -78,7 +78,6 @@ def said_here(place, *words):
     return subprocess.CompletedProcess(words, status, out.getvalue(), err.getvalue())
 
 
-@pytest.mark.e2e
 def test_run_answers_and_a_second_run_changes_nothing(place):
     command = ("run", "people.csv", "--label", "rich", "--minutes", "0.5", "--C", "0.5")
     first = said(place, *command)
