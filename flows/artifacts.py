@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from modelpred.errors import InvalidInput
-from modelpred.sealed import read_file, refuse, seal
+from modelpred.sealed import read_file, refuse, seal, write_atomically
 from modelpred.yaml_files import LARGEST_YAML, parse_yaml, read_yaml
 
 if TYPE_CHECKING:
@@ -49,11 +49,14 @@ UNFINISHED = ".unfinished"
 
 
 @contextmanager
-def written(folder: Path, *, but: str | None = None) -> Generator[Path]:
+def written(
+    folder: Path, *, but: str | None = None, made_from: tuple[Path, ...] = ()
+) -> Generator[Path]:
     """Give an empty folder that replaces `folder` at the end of the block, or is removed if it fails.
 
     It is sealed with the hashes of its files first, so that every reader can check what it reads.
     Files that match `but` are left out: another file of the folder lists them with their hashes.
+    `made_from` are the folders that the content follows from (modelpred/sealed.py: check_inputs).
 
     Folders that killed processes left are removed. The kernel holds a lock on each unfinished folder
     for as long as its process runs, so those of running processes stay.
@@ -70,7 +73,11 @@ def written(folder: Path, *, but: str | None = None) -> Generator[Path]:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield unfinished
         files = (path.name for path in unfinished.iterdir() if path.is_file())
-        seal(unfinished, [name for name in files if but is None or not fnmatch(name, but)])
+        seal(
+            unfinished,
+            [name for name in files if but is None or not fnmatch(name, but)],
+            made_from=[os.path.relpath(each, folder) for each in made_from],
+        )
         if folder.is_dir() and not folder.is_symlink():
             shutil.rmtree(folder)
         else:
@@ -98,7 +105,8 @@ def _remove_if_abandoned(path: Path) -> None:
 
 def write_json(content: Mapping[str, Any], path: Path) -> None:
     """Write an indented JSON file; numbers that are not finite become null."""
-    path.write_text(json.dumps(_finite(content), indent=2, allow_nan=False) + "\n")
+    text = json.dumps(_finite(content), indent=2, allow_nan=False) + "\n"
+    write_atomically(path, text.encode())
 
 
 def _finite(content: object) -> object:

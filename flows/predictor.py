@@ -36,6 +36,7 @@ from modelpred.predictor.output_predictor import fit_outputs, write_outputs
 from modelpred.progress import progress_bar
 from modelpred.refits import EXACT, Retraining, retrainings, rivals
 from modelpred.refits.files import RIVALS_FILE, write_rivals
+from modelpred.sealed import check_inputs, remake
 from modelpred.targets import TargetModel, dataset_points, dataset_test_points
 from modelpred.targets.known_outputs import KnownOutputs
 from modelpred.targets.shards import Bank, read_bank
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 def main() -> None:
     """Fit the predictor, measure all methods on held-out subsets, and write both."""
     params = read_params(PARAMS)
+    check_inputs(TARGETS, again=remake("targets"))
     dataset = read_dataset(DATASET)
     bank = read_bank(TARGETS)
     classes = len(dataset.classes)
@@ -80,7 +82,7 @@ def main() -> None:
     table = fidelity(
         refits, bank.select(role="test"), model=model, points=points, test_points=test_points
     )
-    with written(PREDICTOR) as folder:
+    with written(PREDICTOR, made_from=(DATASET, TARGETS)) as folder:
         write_predictor(fitted, folder)
         trained = sum(role != "test" for role in bank.roles)
         write_rivals(cheap, folder / RIVALS_FILE, trained=trained)
@@ -113,7 +115,7 @@ def _fit_outputs(params: "Params", dataset: Dataset, bank: Bank, family: TargetM
     watched, true = bank.usable(role="validation")
     error = relative_errors(fitted(watched), model.of_parameters(true)).mean()
     history = {"epoch": [0], "validation_error": [float(error)], "seconds": [fitted.seconds]}
-    with written(PREDICTOR) as folder:
+    with written(PREDICTOR, made_from=(DATASET, TARGETS)) as folder:
         write_outputs(fitted, folder)
         write_rivals(cheap, folder / RIVALS_FILE, trained=len(weights))
         write_table(table, folder / "fidelity")

@@ -28,6 +28,8 @@ from flows.artifacts import (
 from flows.runtime import one_line_errors
 from modelpred.errors import InvalidInput
 from modelpred.sealed import (
+    changed_input,
+    check_inputs,
     hashed,
     parse_hashed,
     read_file,
@@ -64,6 +66,7 @@ def register() -> str:
     from modelpred.targets.shards import read_bank  # noqa: PLC0415
 
     check_as_written()
+    check_inputs(PREDICTOR, again=remake("predictor"))
     dataset = read_dataset(DATASET)
     gates = read_params(PARAMS).gates
     version = registry.publish(
@@ -107,8 +110,8 @@ def check_as_written() -> None:
             continue
         for name, digest in _tracked(listed).items():
             path = PREDICTOR / name
-            found = hashlib.md5(path.read_bytes()).hexdigest() if path.is_file() else None
-            if found != digest:
+            there = path.is_file() and read_file(path, again=remake("predictor"))
+            if not there or hashlib.md5(there).hexdigest() != digest:
                 raise InvalidInput(f"{path} is not the one that dvc.lock names; run dvc repro")
 
 
@@ -116,6 +119,8 @@ def _tracked(listed: Path) -> dict[str, str]:
     """The MD5 of each file of a folder, by name, from the list in DVC's cache."""
     again = "remove it, then run dvc repro"
     content = read_file(listed, again=again)
+    if hashlib.md5(content).hexdigest() != "".join(listed.parts[-2:]).removesuffix(".dir"):
+        raise refuse(listed, "its content is not the one that its name tells", again=again)
     try:
         return {entry["relpath"]: entry["md5"] for entry in json.loads(content)}
     except (ValueError, TypeError, KeyError, RecursionError) as error:
@@ -129,6 +134,8 @@ def calibration() -> "Calibration | None":
     if not os.path.lexists(CALIBRATION) or not _calibrated_this():
         return None
     again = remake("studies@calibration")
+    if changed_input(CALIBRATION, again=again) is not None:
+        return None
     skipped = read_json(CALIBRATION / "metrics.json", again=again).get("skipped", "")
     predictions = read_table(CALIBRATION / "predictions.parquet", again=again)
     return calibration_of(predictions, skipped=skipped)

@@ -23,7 +23,15 @@ from modelpred.predictor import predictor_fingerprint
 from modelpred.predictor.output_predictor import TENSORS_FILE as OUTPUTS
 from modelpred.report import ReportInputs, baseline_of, write_report
 from modelpred.report.answers import answers, title
-from modelpred.sealed import read_file, read_json, read_table, remake, sha256
+from modelpred.sealed import (
+    changed_input,
+    check_inputs,
+    read_file,
+    read_json,
+    read_table,
+    remake,
+    sha256,
+)
 from modelpred.studies import STUDIES
 from modelpred.studies.utility import read_result, study_again
 from modelpred.targets import dataset_points, dataset_test_points
@@ -42,6 +50,10 @@ def main() -> None:
         for study in STUDIES
         if os.path.lexists(STUDIES_FOLDER / study)
     }
+    check_inputs(TARGETS, again=remake("targets"))
+    check_inputs(PREDICTOR, again=remake("predictor"))
+    skipped = {study: reason for study in folders if (reason := _outdated(study))}
+    folders = {study: folder for study, folder in folders.items() if study not in skipped}
     for study, folder in folders.items():
         shown[study] = read_json(folder / SETTINGS, again=study_again(study))
     predictor = remake("predictor")
@@ -53,6 +65,7 @@ def main() -> None:
         history=read_table(PREDICTOR / "history.parquet", again=predictor),
         studies={study: read_result(folder) for study, folder in folders.items()},
         targets_metrics=read_json(TARGETS / "metrics.json", again=remake("targets")),
+        skipped=skipped,
         predictor_metrics=read_json(PREDICTOR / "metrics.json", again=predictor),
         lineage={
             # Without the git commit: the page depends on its inputs alone, so DVC can restore it.
@@ -67,7 +80,8 @@ def main() -> None:
             tolerance=params.targets.tolerance,
         ),
     )
-    with written(REPORT) as folder:
+    made_from = (DATASET, TARGETS, PREDICTOR, *folders.values())
+    with written(REPORT, made_from=made_from) as folder:
         write_report(inputs, folder)
         # For `modelpred summary`: the first screen as data.
         write_json(
@@ -79,6 +93,14 @@ def main() -> None:
             },
             folder / "answers.json",
         )
+
+
+def _outdated(study: str) -> str | None:
+    """Why the results of a study are not shown; None if they are those of the present predictor."""
+    changed = changed_input(STUDIES_FOLDER / study, again=study_again(study))
+    if changed is None:
+        return None
+    return f"its results are of another {changed}; run it again: dvc repro studies@{study}"
 
 
 def _fingerprint() -> str:

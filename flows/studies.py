@@ -28,6 +28,7 @@ from modelpred.predictor.output_predictor import OutputPredictor, read_outputs
 from modelpred.progress import Progress, progress_bar
 from modelpred.refits import Retraining
 from modelpred.refits.files import RIVALS_FILE, read_rivals
+from modelpred.sealed import check_inputs, remake
 from modelpred.studies import STUDIES
 from modelpred.studies.running import run_study
 from modelpred.studies.utility import (
@@ -49,7 +50,7 @@ def run(study: str) -> None:
         result = result_of(study, config, tolerance=params.targets.tolerance, progress=progress)
     if result.metrics["failed"]:
         sys.stderr.write(f"{study}: WARNING: {result.metrics['failed_told']}{os.linesep}")
-    with written(STUDIES_FOLDER / study) as folder:
+    with written(STUDIES_FOLDER / study, made_from=(DATASET, PREDICTOR)) as folder:
         write_result(result, folder)
         write_json(settings_of(config), folder / SETTINGS)
         table = result.tables.get(plotted := STUDIES[study].get("plotted", ""))
@@ -96,6 +97,7 @@ def context(
 
     Without `compared`, the expansions around the model of all rows are left out.
     """
+    check_inputs(artifacts / PREDICTOR.name, again=remake("predictor"))
     dataset = read_dataset(artifacts / DATASET.name)
     predictor = _predictor(artifacts / PREDICTOR.name, classes=len(dataset.classes))
     model, points = predictor.model, predictor.points

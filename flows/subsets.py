@@ -21,7 +21,7 @@ def main() -> None:
         earlier=dataset.earlier,
         written=True,
     )
-    with written(SUBSETS) as folder:
+    with written(SUBSETS, made_from=(DATASET,)) as folder:
         write_subsets(drawn, folder)
     for kind, count in drawn.redrawn.items():
         asked = sum(name.startswith(f"{kind}-") for name in drawn.ids)

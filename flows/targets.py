@@ -13,6 +13,7 @@ from flows import local_training
 from flows.artifacts import DATASET, PARAMS, SUBSETS, TARGETS, shard_store, write_json, written
 from flows.runtime import run_stage
 from modelpred.params import read_params
+from modelpred.sealed import check_inputs, remake
 from modelpred.targets.jobs import BlockJob, read_inputs
 from modelpred.targets.outcomes import lost, outcomes
 from modelpred.targets.store import block_jobs, collect_shards
@@ -21,6 +22,7 @@ from modelpred.targets.store import block_jobs, collect_shards
 def main() -> None:
     """Collect the shards of this version, after training those that the store lacks."""
     params = read_params(PARAMS)
+    check_inputs(SUBSETS, again=remake("subsets"))
     inputs = read_inputs(DATASET, SUBSETS, params.subsets.block)
     jobs = block_jobs(
         dataset=DATASET,
@@ -40,7 +42,8 @@ def main() -> None:
 
         train_blocks(missing, finished=len(jobs) - len(missing))
 
-    with written(TARGETS, but="*.parquet") as folder:  # the manifest has the shards' hashes
+    # The manifest has the shards' hashes.
+    with written(TARGETS, but="*.parquet", made_from=(DATASET, SUBSETS)) as folder:
         collected = collect_shards(jobs, folder, train=train)
         found = outcomes(collected.counts, inputs.redrawn)
         metrics = {

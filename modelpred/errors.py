@@ -4,8 +4,8 @@ import errno
 
 # Errors of the disk or its permissions, not of the program.
 REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
-# Errors of a file in the place of a folder, or a folder in the place of a file.
-OBSTRUCTIONS = {errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY}
+# Errors of a file in the place of a folder, a folder in the place of a file, or a link to itself.
+OBSTRUCTIONS = {errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY, errno.ELOOP}
 # polars, SQLite and MLflow report them in exceptions of their own.
 REFUSAL_WORDS = (
     *("No space left on device", "Disk quota exceeded", "database or disk is full"),

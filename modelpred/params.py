@@ -21,7 +21,10 @@ from modelpred.report import ReportConfig
 from modelpred.studies import STUDIES
 from modelpred.subsets import SubsetsConfig
 from modelpred.targets import TargetsConfig
+from modelpred.wording import one_line
 from modelpred.yaml_files import Content, read_yaml
+
+LONGEST_SHOWN = 400  # characters of a key or value in a message
 
 Schema = Mapping[str, Any]  # a part of a JSON schema, as pydantic makes it
 
@@ -81,7 +84,7 @@ def _problems(error: ValidationError, content: Content) -> list[str]:
     for keys, value, problem in problems:
         if any(keys == other[: len(keys)] != other for other in deepest):
             continue  # a list fails with its items; the items tell more
-        where = ".".join(keys)
+        where = one_line(".".join(keys), most=LONGEST_SHOWN)
         if problem["type"] == "extra_forbidden" or "[key]" in problem["loc"]:
             known = ", ".join(sorted(_known(_part(schema, keys[:-1]))))
             line = f"unknown key {where}; known: {known}"
@@ -189,4 +192,6 @@ def _shown(value: Content) -> str:
         return "a section of keys"
     if isinstance(value, list):
         return "a list"
-    return repr(value) if isinstance(value, str) else json.dumps(value)
+    return one_line(
+        repr(value) if isinstance(value, str) else json.dumps(value), most=LONGEST_SHOWN
+    )

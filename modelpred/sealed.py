@@ -1,7 +1,8 @@
 """Files between stages: written whole, sealed with hashes, and read as they were written or refused in one line.
 
 A folder of artifacts holds SHA256SUMS, the hash of every other file in it, in the form that `sha256sum -c` checks. It
-is written last, so that a killed write is never taken for a finished one. Readers take the bytes once, compare them
+is written last, so that a killed write is never taken for a finished one. It also names the seals of the folders that
+the content follows from, so that results of one table are never taken for those of another. Readers take the bytes once, compare them
 with the seal and parse those very bytes. Only ordinary files are read, never more of one than a limit.
 
 `again` says in every error what the user does about it; `remake` words it for the folder of a stage.
@@ -27,7 +28,8 @@ SEAL = "SHA256SUMS"
 OWN_HASH = "sha256"
 LARGEST_FILE = 4 * 2**30
 LARGEST_SEAL = 2**20
-_LINE = re.compile(r"([0-9a-f]{64})  ([^\0\n/]+)")
+# The name of a file, or the seal of another folder beside the own one.
+_LINE = re.compile(rf"([0-9a-f]{{64}})  ((?:(?:\.\./){{1,2}}[a-z]+/{SEAL})|[^\0\n/]+)")
 
 Described = TypeVar("Described", bound=BaseModel)
 
@@ -71,11 +73,21 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise
 
 
-def seal(folder: Path, names: Iterable[str] | None = None) -> None:
-    """Write the hashes of the folder's files, or of those named, as the last step of writing them."""
+def seal(
+    folder: Path, names: Iterable[str] | None = None, *, made_from: Iterable[str] = ()
+) -> None:
+    """Write the hashes of the folder's files, as the last step of writing them.
+
+    Args:
+        folder: the folder.
+        names: of the files; default: all.
+        made_from: paths, from the folder, of sealed folders that its content follows from; see `check_inputs`.
+    """
     if names is None:
         names = [path.name for path in folder.iterdir() if path.is_file()]
-    lines = [f"{_file_hash(folder / name)}  {name}\n" for name in sorted(names) if name != SEAL]
+    seals = [f"{path}/{SEAL}" for path in made_from if (folder / path / SEAL).is_file()]
+    named = [*sorted(name for name in names if name != SEAL), *seals]
+    lines = [f"{_file_hash(folder / name)}  {name}\n" for name in named]
     write_atomically(folder / SEAL, "".join(lines).encode())
 
 
@@ -158,8 +170,30 @@ def require_sealed(content: bytes, path: Path, hashes: Mapping[str, str], *, aga
 def check_sealed(folder: Path, *, again: str) -> None:
     """Refuse a folder of which a file is missing or is not the one that was sealed."""
     hashes = read_seal(folder, again=again)
-    for path in (folder / name for name in hashes):
+    for path in (folder / name for name in hashes if "/" not in name):
         require_sealed(read_file(path, again=again), path, hashes, again=again)
+
+
+def changed_input(folder: Path, *, again: str) -> str | None:
+    """The name of a folder whose content is another one than this folder was made from; None if there is none.
+
+    A folder that is not there, or is not sealed, is not compared.
+    """
+    if not os.path.lexists(folder / SEAL):
+        return None
+    for name, digest in read_seal(folder, again=again).items():
+        other = folder / name
+        if "/" in name and other.is_file() and _file_hash(other) != digest:
+            return other.parent.name
+    return None
+
+
+def check_inputs(folder: Path, *, again: str) -> None:
+    """Refuse a folder that was made from other content than the folders beside it hold now."""
+    changed = changed_input(folder, again=again)
+    if changed is not None:
+        why = f"it was made from another {changed} than the one that is there now"
+        raise refuse(folder, why, again=again)
 
 
 def read_json(path: Path, *, again: str) -> dict[str, Any]:

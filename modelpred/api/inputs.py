@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from modelpred.api.frames import Table, is_column, is_frame, named_row, polars_column, polars_frame
-from modelpred.dataset.cells import is_missing
+from modelpred.dataset.cells import first_no_text, is_missing
 from modelpred.errors import InvalidInput
 from modelpred.numbers import plain
 
@@ -144,6 +144,10 @@ def unique_ids(ids: RowNames, *, rows: int) -> tuple[str, ...]:
     if missing:
         raise InvalidInput(f"the id of row {missing[0]} is missing; name every row")
     texts = tuple(str(row_id) for row_id in names)
+    if (at := first_no_text(texts)) is not None:
+        raise InvalidInput(
+            f"the id of row {at} is {texts[at]!r}, which is no text of Unicode; rename it"
+        )
     if len(texts) != rows:
         raise InvalidInput(f"{len(texts)} ids for {rows} rows; pass one a row")
     twice = [row_id for row_id, count in Counter(texts).items() if count > 1]

@@ -7,13 +7,14 @@ from numbers import Integral
 from typing import Any, Literal
 
 import numpy as np
+import polars as pl
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from modelpred.api.frames import is_column, is_frame, polars_column
 from modelpred.api.inputs import ArrayLike, array_of
-from modelpred.dataset.cells import is_missing, known
+from modelpred.dataset.cells import first_no_text, is_missing, known
 from modelpred.dataset.labels import require_usable_labels
 from modelpred.dataset.own import FEW_NUMBERS
 from modelpred.dataset.splitting import MOST_CLASSES
@@ -96,10 +97,11 @@ def learn_labels(labels: ArrayLike, *, what: str, regression: bool | None) -> La
     if kind == "number" and not np.equal(array, np.round(array)).all():
         raise InvalidInput(f"{what} holds real numbers, expected classes; use target='ridge'")
     classes = _texts(np.unique(array), kind, like=kind)
-    if kind == "text" and len(classes) > MOST_CLASSES:
+    different = len(classes) == len(array) > FEW_NUMBERS
+    if kind == "text" and (len(classes) > MOST_CLASSES or different):
         raise InvalidInput(
-            f"{what} has {len(classes)} classes in {len(array)} rows, expected {MOST_CLASSES} at most; "
-            "pass other labels"
+            f"{what} has {len(classes)} classes in {len(array)} rows, expected {MOST_CLASSES} at most, and "
+            "more rows than classes; pass other labels"
         )
     if len(classes) < 2:
         raise InvalidInput(
@@ -114,7 +116,12 @@ def _label_array(labels: ArrayLike, *, what: str) -> tuple[NDArray[Any], LabelKi
     if is_frame(labels):
         raise InvalidInput(f"{what} is a table, expected one column; pass a series")
     if is_column(labels):
-        labels = known(polars_column(labels, what=what)).to_list()
+        cells = polars_column(labels, what=what)
+        named = known(cells)
+        # Whole numbers beyond 2^53 are names in a table, and numbers as labels.
+        labels = (
+            cells if cells.dtype.is_numeric() and named.dtype == pl.String else named
+        ).to_list()
     if isinstance(labels, np.ma.MaskedArray):
         labels = labels.tolist()  # None where masked
     if isinstance(labels, (list, tuple)):  # numpy would turn [1, "a"] into texts
@@ -128,11 +135,18 @@ def _label_array(labels: ArrayLike, *, what: str) -> tuple[NDArray[Any], LabelKi
         raise InvalidInput(f"{what} has {missing} missing or not finite labels; fill or remove")
     kind = _common_kind({_kind(label) for label in listed}, what=what)
     if kind == "text":
-        return np.array([str(label).strip() for label in listed]), kind
+        return _text_array(listed, what=what), kind
     types = {"boolean": np.bool_, "integer": None, "number": np.float64}
     return np.array(
         [plain(label) if kind != "boolean" else label for label in listed], types[kind]
     ), kind
+
+
+def _text_array(listed: list[object], *, what: str) -> NDArray[np.str_]:
+    texts = [str(label).strip() for label in listed]
+    if (at := first_no_text(texts)) is not None:
+        raise InvalidInput(f"{what} holds {texts[at]!r} in row {at}, which is no text of Unicode")
+    return np.array(texts)
 
 
 def _common_kind(kinds: set[LabelKind], *, what: str) -> LabelKind:

@@ -10,6 +10,7 @@ from modelpred.dataset import read_dataset
 from modelpred.engine import Engine, Plan, Prepared, problem_of
 from modelpred.errors import InvalidInput
 from modelpred.predictor import read_predictor
+from modelpred.sealed import check_inputs, remake
 from modelpred.subsets import SubsetsConfig
 
 ARTIFACTS = "artifacts"
@@ -28,6 +29,8 @@ def read_run(folder: Path) -> tuple[Fitted, Asked]:
     """
     artifacts = folder / ARTIFACTS
     dataset = read_dataset(artifacts / "dataset")
+    for stage in ("targets", "predictor"):
+        check_inputs(artifacts / stage, again=remake(stage))
     predictor = read_predictor(artifacts / "predictor")
     if predictor.row_ids != dataset.row_ids or not predictor.points.features.equal(
         dataset.features

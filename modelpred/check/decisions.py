@@ -114,7 +114,7 @@ def _with_header(config: DatasetConfig) -> tuple[DatasetConfig, list[Decision]]:
 def _id_column(names: tuple[str, ...], problems: Mapping[str, str]) -> str | None:
     """The column that names the rows; None if there is none."""
     named = [name for name in names if is_id_name(name)]
-    texts = [name for name in names if "different texts" in problems[name]]
+    texts = [name for name in names if re.search("different (texts|whole)", problems[name])]
     return next(iter([*named, *texts]), None)
 
 

@@ -8,6 +8,7 @@ moments   ISO 8601: a day, or a day and a time with or without seconds, fraction
 """
 
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -33,6 +34,7 @@ MOMENT = r"^[0-9]{4}([-/])[0-9]{2}[-/][0-9]{2}([T ].*)?$"  # what is meant as a 
 FIRST_YEAR, LAST_YEAR = -719_162 + 364, 2_932_896 - 364
 NANOSECOND_DAYS = (-106_752, 106_751)
 PER_DAY = {"ms": 86_400_000, "us": 86_400_000_000, "ns": 86_400_000_000_000}
+_HALF = re.compile("[\ud800-\udfff]")
 _ISO = re.compile(
     r"([0-9]{4})([-/])([0-9]{2})\2([0-9]{2})"
     r"(?:[T ]([0-9]{2}(?::[0-9]{2}(?::[0-9]{2}(?:[.,][0-9]+)?)?)?)"
@@ -60,6 +62,11 @@ def is_missing(value: Any) -> bool:  # noqa: ANN401 - whatever a person's table 
         return value.is_nan()
     # nan and NaT, of whatever library, differ from themselves.
     return np.ndim(value) == 0 and bool(value != value)  # noqa: PLR0124
+
+
+def first_no_text(words: Sequence[str]) -> int | None:
+    """The place of the first text that UTF-8 cannot write, such as half of a pair of surrogates; None if there is none."""
+    return next((at for at, word in enumerate(words) if _HALF.search(word)), None)
 
 
 def column_of(rows: pl.DataFrame, name: str) -> pl.Series:

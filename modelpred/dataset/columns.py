@@ -115,8 +115,8 @@ def inspect_columns(
         problem = _problem(name, cells, where, category=name in categories)
         if problem:
             problems[name] = f"{source}: column {name!r} {problem}"
-            whole = not cells.null_count() and cells.n_unique() == len(cells)
-            if whole and _id_advice(name) in problem:
+            advised = _id_advice(name) in problem
+            if advised and not cells.null_count() and cells.n_unique() == len(cells):
                 ids.append(name)
             continue
         copied = next((c.name for c in columns if _same(rows[c.name], cells)), None)
@@ -241,8 +241,10 @@ def _text_problem(name: str, cells: pl.Series, where: Sequence[str]) -> str:
     if _is_long(present):
         return "holds free text; drop it (dataset.drop), or make categories or numbers of it first"
     if distinct > MANY * len(present):
+        large = _whole(words) is not None and not present.str.contains(PADDED).any()
+        what = "whole numbers beyond 2^53, where a number is not exact," if large else "texts"
         return (
-            f"has {distinct:,} different texts in {len(present):,} rows, ids or names: "
+            f"has {distinct:,} different {what} in {len(present):,} rows, ids or names: "
             f"{_id_advice(name)}, or name it in dataset.categories"
         )
     return ""

@@ -191,7 +191,7 @@ def _assemble(
         ("rows.parquet", rows, row_ids[:pool]),
         ("test_rows.parquet", test_rows, row_ids[pool:]),
     ):
-        if tuple(table["row_id"]) != ids:
+        if "row_id" not in table.columns or tuple(table["row_id"]) != ids:
             raise _mismatch(folder / name, "its rows are not those of points.parquet")
     features = torch.from_numpy(points["features"].to_numpy(writable=True))
     labels = torch.from_numpy(points["label"].to_numpy(writable=True))

@@ -21,7 +21,7 @@ from modelpred.dataset.holding_out import (
     require_whole_groups,
     test_rows,
 )
-from modelpred.dataset.meanings import typed
+from modelpred.dataset.meanings import PADDED, WHOLE, typed
 from modelpred.dataset.openml import PREFIX, fetch_openml_table
 from modelpred.dataset.places import looks_like_path
 from modelpred.dataset.reading import ROW, RawTable, open_table, table_of
@@ -365,6 +365,7 @@ def _classes(cells: pl.Series, label: str, source: str) -> tuple[str, ...]:
     if cells.dtype.is_float():
         return ()
     _require_label_type(label, cells, source)
+    _require_repeated(label, cells, source)
     classes = tuple(cells.unique().sort().cast(pl.String).to_list())
     if len(classes) > MOST_CLASSES:
         raise InvalidInput(
@@ -377,6 +378,23 @@ def _classes(cells: pl.Series, label: str, source: str) -> tuple[str, ...]:
             "least two classes"
         )
     return classes
+
+
+def _require_repeated(label: str, cells: pl.Series, source: str) -> None:
+    """Refuse texts that are no classes: large whole numbers, and names that differ in all rows."""
+    if cells.dtype != pl.String or cells.n_unique() <= FEW_NUMBERS:
+        return
+    count = cells.n_unique()
+    if cells.str.contains(WHOLE).all() and not cells.str.contains(PADDED).any():
+        raise InvalidInput(
+            f"{source}: the label {label!r} holds {count:,} different whole numbers, some beyond 2^53, where "
+            "a number is not exact; divide them by a constant, or name another column as dataset.label"
+        )
+    if count == len(cells):
+        raise InvalidInput(
+            f"{source}: the label {label!r} holds another text in each of the {count:,} rows; a class has "
+            "more rows than one, so name another column as dataset.label"
+        )
 
 
 def _require_label_type(label: str, cells: pl.Series, source: str) -> None:

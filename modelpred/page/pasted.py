@@ -119,7 +119,8 @@ def _records(text: str, subject: Subject) -> list[list[str]]:
         raise InvalidInput(f"this is no CSV ({error}); is a quote not closed?") from error
     if len(found) < 2:
         raise InvalidInput("expected a header line and one row or more")
-    found[0] = [name.strip() for name in found[0]]
+    known = {*subject.columns, subject.label_name}
+    found[0] = [name if name in known else name.strip() for name in found[0]]
     for number, record in enumerate(found):
         if len(record) != len(found[0]):
             raise InvalidInput(

@@ -18,10 +18,11 @@ import polars as pl
 
 from modelpred.errors import InvalidInput
 from modelpred.page.subject import Subject
+from modelpred.sealed import changed_input
 from modelpred.studies.labels import DEFAULT_METHOD
 from modelpred.studies.row_gains import has_row_gains
 from modelpred.studies.sampler_choice import EXACT_UP_TO
-from modelpred.studies.utility import read_result
+from modelpred.studies.utility import read_result, study_again
 
 Name = Literal["value", "suspicion", "memorization"]
 PERMUTATIONS = 100  # budget of values; of many rows few models give the gains of all
@@ -100,10 +101,11 @@ class Scores:
         folder = self._subject.studies
         if folder is None or not (folder / study).is_dir():
             return None
-        found = read_result(folder / study).tables.get(table)
-        if found is None or set(found["row_id"]) != set(self._subject.mp.row_ids):
+        if changed_input(folder / study, again=study_again(study)) is not None:
             return None  # of an earlier run
-        return found
+        found = read_result(folder / study).tables.get(table)
+        same = found is not None and set(found["row_id"]) == set(self._subject.mp.row_ids)
+        return found if same else None
 
     def _in_order(self, table: pl.DataFrame, score: pl.Expr) -> list[float | None]:
         rows = table.select("row_id", score.alias("score"))

@@ -182,9 +182,9 @@ class Subject:
 
     def _typed(self, name: str, texts: list[str]) -> pl.Series:
         """Cells in the type of their column; as text where the fit reads texts itself."""
-        cells = known(pl.Series(name, texts, dtype=pl.String))
+        cells = known(pl.Series("cells", texts, dtype=pl.String))  # polars reads a name such as ^x$
         if name not in self.columns or name in self.dataset.encoding.column_names:
-            return cells
+            return cells.alias(name)
         kind = self.rows[name].dtype
         typed = cells.cast(kind, strict=False)
         wrong = typed.is_null() & cells.is_not_null()
@@ -192,7 +192,7 @@ class Subject:
             raise InvalidInput(
                 f"column {name!r} holds {cells.filter(wrong)[0]!r}, expected {kind} as in the table"
             )
-        return typed
+        return typed.alias(name)
 
     def label(self, label: str) -> Any:  # noqa: ANN401 - of the type of the fit's labels
         """A label as the fit was given it, from its text."""

@@ -153,7 +153,7 @@ def read_predictor(folder: Path) -> Predictor:
             for name, tensor in expected.items()
         }
         network.load_state_dict(state)
-    except (InvalidInput, TypeError, ValueError) as error:
+    except (InvalidInput, TypeError, ValueError, OverflowError) as error:
         raise _damaged(folder / TENSORS_FILE, str(error)) from error
     return Predictor(
         model, points, network, anchors, description.config, description.row_ids, history,

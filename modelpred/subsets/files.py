@@ -22,6 +22,13 @@ from modelpred.subsets.rows import Subsets
 
 TABLE, DESCRIPTION = "subsets.parquet", "subsets.json"
 AGAIN = remake("subsets")
+# Before the weights.
+_COLUMNS = {
+    "subset_id": pl.String(),
+    "role": pl.String(),
+    "design": pl.String(),
+    "size": pl.Int64(),
+}
 
 
 def subsets_table(subsets: Subsets) -> pl.DataFrame:
@@ -64,6 +71,8 @@ def read_subsets(folder: Path) -> Subsets:
     description = parse_model(_Description, read_sealed(path, again=AGAIN), path, again=AGAIN)
     path = folder / TABLE
     table = read_table(path, again=AGAIN)
+    if list(table.schema.items())[:-1] != list(_COLUMNS.items()) or any(table.null_count().row(0)):
+        raise refuse(path, f"it does not hold {', '.join(_COLUMNS)} and weights", again=AGAIN)
     try:
         subsets = Subsets(
             ids=tuple(table["subset_id"]),

@@ -34,6 +34,9 @@ LARGEST_WEIGHT = int(np.iinfo(np.int32).max)
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
+AGAIN = "delete the file and run the targets stage again, it makes only what is missing"
+
+
 class CorruptShard(InvalidInput):
     """A shard or manifest is not what it should be; the message names the file and says what to do."""
 
@@ -144,9 +147,7 @@ def shard_bytes(block: Subsets, trained: TrainedTargets, metadata: ShardMetadata
 
 def refuse(name: str, why: str) -> CorruptShard:
     """The error that names the file, says why it is refused and what to do."""
-    return CorruptShard(
-        f"{name}: {why}; delete the file and run the targets stage again, it makes only what is missing"
-    )
+    return CorruptShard(f"{name}: {why}; {AGAIN}")
 
 
 def _open_shard(data: bytes, name: str) -> tuple[pq.ParquetFile, ShardMetadata, int, int]:

@@ -21,11 +21,12 @@ from torch import Tensor
 
 from modelpred.dataset import Dataset
 from modelpred.errors import InvalidInput
-from modelpred.sealed import SEAL, read_seal, sha256, write_atomically
+from modelpred.sealed import SEAL, read_file, read_seal, sha256, write_atomically
 from modelpred.subsets import Subsets
 from modelpred.targets.compiled.kernels import source_digest
 from modelpred.targets.model import TargetModel
 from modelpred.targets.parquet import (
+    AGAIN,
     SCHEMA_VERSION,
     SOLVER_VERSION,
     CorruptShard,
@@ -219,14 +220,18 @@ def write_shard(
     return hashlib.sha256(data).hexdigest()
 
 
-def _read_checked(path: Path, *, sha256: str | None, size: int | None) -> bytes:
+def _content(path: Path) -> bytes:
+    """The content of an ordinary file; CorruptShard where there is none."""
     try:
-        found = path.stat().st_size
-        if found > LARGEST_FILE or size not in (None, found):
-            raise refuse(str(path), f"has {found} bytes, expected {size or 'a shard'}")
-        data = path.read_bytes()
-    except (FileNotFoundError, IsADirectoryError) as error:
-        raise refuse(str(path), "is missing") from error
+        return read_file(path, again=AGAIN, largest=LARGEST_FILE)
+    except InvalidInput as error:
+        raise CorruptShard(str(error)) from error
+
+
+def _read_checked(path: Path, *, sha256: str | None, size: int | None) -> bytes:
+    data = _content(path)
+    if size not in (None, len(data)):
+        raise refuse(str(path), f"has {len(data)} bytes, expected {size}")
     if sha256 not in (None, hashlib.sha256(data).hexdigest()):
         raise refuse(str(path), f"content does not match its hash {sha256}")
     return data
@@ -256,12 +261,10 @@ def read_manifest(folder: Path) -> tuple[ManifestEntry, ...]:
     """
     path = folder / MANIFEST_NAME
     try:
-        content = path.read_bytes()
-        if (folder / SEAL).exists() and sha256(content) != _sealed_hash(folder):
+        content = _content(path)
+        if os.path.lexists(folder / SEAL) and sha256(content) != _sealed_hash(folder):
             raise refuse(str(path), f"its content is not the one that {SEAL} names")
         entries = Manifest.model_validate_json(content).shards
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise CorruptShard(f"{path}: is missing; run the targets stage") from error
     except ValidationError as error:
         raise refuse(str(path), f"not a valid manifest ({first_line(error)})") from error
     twice = [name for name, times in Counter(entry.file for entry in entries).items() if times > 1]

@@ -19,9 +19,11 @@ def project(tmp_path, monkeypatch):
     (folder / "predictor.safetensors").write_bytes(b"numbers")
     digest = hashlib.md5(b"numbers").hexdigest()
     listing = json.dumps([{"md5": digest, "relpath": "predictor.safetensors"}])
-    (tmp_path / ".dvc/cache/files/md5/ab").mkdir(parents=True)
-    (tmp_path / ".dvc/cache/files/md5/ab/cd.dir").write_text(listing)
-    stages = {"predictor": {"outs": [{"path": "artifacts/predictor", "md5": "abcd.dir"}]}}
+    name = hashlib.md5(listing.encode()).hexdigest()
+    cached = tmp_path / f".dvc/cache/files/md5/{name[:2]}/{name[2:]}.dir"
+    cached.parent.mkdir(parents=True)
+    cached.write_text(listing)
+    stages = {"predictor": {"outs": [{"path": "artifacts/predictor", "md5": f"{name}.dir"}]}}
     (tmp_path / "dvc.lock").write_text(yaml.safe_dump({"stages": stages}))
     return folder
 
@@ -35,6 +37,13 @@ def test_another_one_is_refused_by_name(project, damage):
     path = project / "predictor.safetensors"
     path.write_bytes(b"numberz") if damage == "flipped" else path.unlink()
     with pytest.raises(InvalidInput, match=r"predictor\.safetensors is not the one that dvc\.lock"):
+        publish.check_as_written()
+
+
+def test_a_damaged_list_of_files_is_refused_by_name(project):
+    [listed] = (project.parents[1] / ".dvc/cache/files/md5").rglob("*.dir")
+    listed.write_text(listed.read_text().replace("predictor", "predicted"))
+    with pytest.raises(InvalidInput, match=rf"{listed.name} cannot be used.*run dvc repro"):
         publish.check_as_written()
 
 

@@ -187,7 +187,7 @@ def test_a_short_or_missing_file_is_named(tmp_path, content, told):
     (tmp_path / "block-0.parquet").unlink()
     if content is not None:
         (tmp_path / "block-0.parquet").write_bytes(content)
-    with pytest.raises(CorruptShard, match=rf"block-0\.parquet: {told}.*run the targets stage"):
+    with pytest.raises(CorruptShard, match=rf"block-0\.parquet:? {told}.*run the targets stage"):
         read_bank(tmp_path)
 
 
@@ -337,7 +337,7 @@ def test_a_manifest_with_an_unsafe_or_unknown_entry_is_refused(tmp_path, change)
 
 
 def test_a_missing_damaged_or_doubled_manifest_is_named(tmp_path):
-    with pytest.raises(CorruptShard, match=r"manifest\.json: is missing; run the targets stage"):
+    with pytest.raises(CorruptShard, match=r"manifest\.json is missing; .*run the targets stage"):
         read_manifest(tmp_path)
     entry = write_version(tmp_path, block_of(4))[0]
     write_manifest(tmp_path, [entry, entry])
