@@ -144,11 +144,12 @@ def score_attributions(
     """
     import polars as pl  # noqa: PLC0415
 
-    from modelpred.sealed import read_table  # noqa: PLC0415
+    from modelpred.sealed import check_inputs, read_table  # noqa: PLC0415
     from modelpred.studies import attribution_files, lds  # noqa: PLC0415
     from modelpred.studies.matrix_files import read_matrix  # noqa: PLC0415
 
     folder = project / "artifacts" / "studies" / "lds"
+    check_inputs(folder, again=lds.AGAIN)
     bank = lds.read_margins(folder / "bank.parquet")
     points, tests = bank.weights.shape[1], bank.margins.shape[1]
     rows = [

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from modelpred.errors import InvalidInput
-from modelpred.sealed import read_json, remake
+from modelpred.sealed import check_inputs, read_json, remake
 from modelpred.wording import one_line
 
 SHOWN_ITEMS = 2
@@ -75,6 +75,7 @@ def read_summary(project: Path) -> RunSummary:
     page = folder / "index.html"
     if not page.is_file():
         raise InvalidInput(f"{page} is missing; run the pipeline first with: modelpred run")
+    check_inputs(folder, again=remake("report"))
     content = read_json(folder / "answers.json", again=remake("report"))
     answers = tuple(_answered(answer) for answer in content["answers"])
     return RunSummary(str(content["title"]), content.get("rows") or "", answers, str(page))

@@ -29,7 +29,7 @@ OWN_HASH = "sha256"
 LARGEST_FILE = 4 * 2**30
 LARGEST_SEAL = 2**20
 # The name of a file, or the seal of another folder beside the own one.
-_LINE = re.compile(rf"([0-9a-f]{{64}})  ((?:(?:\.\./){{1,2}}[a-z]+/{SEAL})|[^\0\n/]+)")
+_LINE = re.compile(rf"([0-9a-f]{{64}})  ((?:(?:\.\./){{1,2}}(?:[a-z]+/){{1,2}}{SEAL})|[^\0\n/]+)")
 
 Described = TypeVar("Described", bound=BaseModel)
 

@@ -10,7 +10,7 @@ import pytest
 
 from flows import artifacts
 from modelpred.errors import InvalidInput
-from modelpred.sealed import SEAL, check_sealed, read_seal
+from modelpred.sealed import SEAL, changed_input, check_sealed, read_seal
 
 
 def test_a_failed_stage_leaves_what_was_there(tmp_path):
@@ -45,6 +45,20 @@ def test_files_that_another_one_lists_are_not_hashed_twice(tmp_path):
         for name in ("a.parquet", "manifest.json"):
             (folder / name).write_text(name)
     assert list(read_seal(tmp_path / "targets", again="")) == ["manifest.json"]
+
+
+@pytest.mark.parametrize("changed", [None, "dataset", "predictor", "edits"])
+def test_a_folder_names_what_it_was_made_from(tmp_path, changed):
+    places = [tmp_path / name for name in ("dataset", "predictor", "studies/edits")]
+    for made, place in enumerate((*places, tmp_path / "report")):
+        with artifacts.written(place, made_from=tuple(places[:made])) as folder:
+            (folder / "numbers").write_text("1")
+    check_sealed(tmp_path / "report", again="")
+    for place in places:
+        if place.name == changed:
+            with artifacts.written(place) as folder:
+                (folder / "numbers").write_text("2")
+    assert changed_input(tmp_path / "report", again="") == changed
 
 
 def test_a_new_version_leaves_no_file_of_the_old_one(tmp_path):
