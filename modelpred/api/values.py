@@ -32,7 +32,7 @@ from modelpred.studies.utility import (
     groups_of,
     require_utility,
 )
-from modelpred.studies.valuation import ValuationConfig, joint, value_table, values_of
+from modelpred.studies.valuation import JointGame, ValuationConfig, value_table, values_of
 
 log = logging.getLogger(__name__)
 
@@ -78,12 +78,12 @@ def estimated_values(
         names, members = groups_of(_with_rows(context, groups), column="groups", key="groups")
         sizes = members.sum(dim=1, dtype=torch.int64).numpy()
         players = pl.DataFrame({"group": names, "rows": sizes})
-        game = joint(game, members)
+        game = JointGame(game, members)
     values = _estimated(game, config, context, players=players.height)
     predicted = isinstance(context.refits[context.subject], Mixed) and values.sampler != "gains"
     if predicted and values.standard_errors.any():
         exact = game_of(context.truth, context, utility=score)
-        exact = exact if members is None else joint(exact, members)
+        exact = exact if members is None else JointGame(exact, members)
         values = _corrected(values, game, exact, config, context)
     table = value_table(players, values).select(*players.columns, "value", "standard_error", "rank")
     _report_reliability(values, players=players.height, rows=context.pool)

@@ -119,8 +119,11 @@ class RegressionSampler(Sampler):
             self.members.append(members)
             self.utilities.append(game(len(members), lambda rows, all_of=members: all_of[rows]))
 
-    def estimates(self) -> Vector:
-        """Return means over rounds [estimates, points]; all nan if too many models failed."""
+    def estimates(self, most: int = ESTIMATES) -> Vector:
+        """Return means over rounds [estimates, points]; all nan if too many models failed.
+
+        They are an even number, at most `most`.
+        """
         values = self._of_enumerated()
         if not self.drawn.any():
             return np.stack([values, values])  # without sampling error
@@ -128,10 +131,11 @@ class RegressionSampler(Sampler):
         if self._lost(members, utilities) > MOST_LOST:
             return np.full((2, self.points), np.nan)
         odd = np.arange(len(members)) // ROUND % 2 == 1
+        count = max(1, min(most, len(members) // ROUND) // 2)
         parts: list[Vector] = []
         for own in (odd, ~odd):
             control = self._fitted(members[~own], utilities[~own])
-            parts += self._of_rounds(members[own], utilities[own], control)
+            parts += self._of_rounds(members[own], utilities[own], control, count=count)
         return np.stack(parts) + values
 
     def _lost(self, members: Members, utilities: Vector) -> float:
@@ -189,7 +193,9 @@ class RegressionSampler(Sampler):
         by_shape -= by_shape.mean(axis=1, keepdims=True)
         return _Control(by_shape, shapes, curve @ found[points * len(shapes) :])
 
-    def _of_rounds(self, members: Members, utilities: Vector, control: "_Control") -> list[Vector]:
+    def _of_rounds(
+        self, members: Members, utilities: Vector, control: "_Control", *, count: int
+    ) -> list[Vector]:
         """Estimates [points] from some rounds each; a failed model has the score of the control."""
         inside, outside = self._factors()
         sizes = members.sum(axis=1, dtype=np.int64)
@@ -197,9 +203,8 @@ class RegressionSampler(Sampler):
         left = np.where(np.isnan(left), 0, left)
         own, others = left * inside[sizes - 1], left * outside[sizes - 1]
         known = self._of_control(control)
-        rounds = len(members) // ROUND
         found: list[Vector] = []
-        for part in np.array_split(np.arange(len(members)), max(1, min(ESTIMATES // 2, rounds))):
+        for part in np.array_split(np.arange(len(members)), count):
             total = (own[part] + others[part]) @ members[part] - others[part].sum()
             found.append(total / len(part) + known)
         return found

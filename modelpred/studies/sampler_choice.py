@@ -1,6 +1,6 @@
 """Sampler `auto`: the one whose standard error is least for the budget.
 
-For groups of rows it is `regression`. For up to `EXACT_UP_TO` rows it is `stratified`, whose only
+For groups of rows it is `regression` or, where a pilot finds that more precise, `two_level`. For up to `EXACT_UP_TO` rows it is `stratified`, whose only
 error is that of sampling. For more, every sampler that can draw two rounds within a tenth of the
 budget draws about a twentieth of its rounds, and the one with the least mean squared standard error x
 cost goes on. Costs are counted in evaluations of the utility, not in seconds, so that the same
@@ -14,6 +14,7 @@ falls with the square root of the rows, since one evaluation takes longer the mo
 
 import logging
 from dataclasses import dataclass, replace
+from math import ceil
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -23,12 +24,17 @@ from torch import Tensor
 from modelpred.errors import InvalidInput
 from modelpred.metrics import Vector
 from modelpred.studies.gain_sampling import Gains, GainSampler
+from modelpred.studies.group_expansion import MOST_PARAMETERS
 from modelpred.studies.regression_sampling import ROUND, SMALLEST, RegressionSampler
 from modelpred.studies.sampling import Game, Sampler, SamplerName, Utility, make_sampler
+from modelpred.studies.two_level_sampling import TwoLevelSampler
+from modelpred.studies.utility import Approximation
 
 EXACT_UP_TO = 1000  # rows: samplers without a model of each row take seconds
 FULL_BUDGET_UP_TO = 2000  # rows
 GAINS_COST = 100  # evaluations in the time of the gains of all rows by one model, as measured
+NEAR_COST = 4.0  # of an evaluation of an approximation x rows / (parameters + players), as measured
+FEWEST_TIMES, MOST_TIMES = 10, 50  # evaluations of an approximation for each model
 MOST_REGRESSED = 2000  # players, whose regression takes a second
 PILOT = 20  # one of so many rounds
 FEWEST = 2  # rounds, for standard errors
@@ -42,6 +48,15 @@ class HasRowGains(Protocol):
 
     def row_gains(self, generator: np.random.Generator) -> Gains | None:
         """Return what computes them; None if nothing does."""
+        ...
+
+
+@runtime_checkable
+class HasApproximation(Protocol):
+    """A utility that is near one that is quick to evaluate."""
+
+    def approximation(self) -> Approximation | None:
+        """Return it; None if there is none."""
         ...
 
 
@@ -108,14 +123,16 @@ def planned(
     sampling: Sampling,
     *,
     permutations: int,
+    rows: int,
     generator: np.random.Generator,
 ) -> Planned:
     """Return a sampler with the rounds of a budget.
 
     Raises:
-        InvalidInput: an odd budget for paired orders, or gains of all rows that cannot be computed.
+        InvalidInput: an odd budget for paired orders, or a sampler that this game cannot use.
     """
     points = len(sampling.size_probabilities)
+    evaluations = permutations * points
     if name == "gains":
         gains = gain_sampler(utility, sampling.size_probabilities, generator)
         if gains is None:
@@ -124,14 +141,22 @@ def planned(
                 "score (logistic, svm, ridge); use auto or stratified"
             )
         cost = GAINS_COST * gains.evaluations(1)
-        return Planned(name, gains, max(FEWEST, round(permutations * points / cost)), cost)
-    if name == "regression":
+        return Planned(name, gains, max(FEWEST, round(evaluations / cost)), cost)
+    if name in {"regression", "two_level"}:
         if not SMALLEST <= points <= MOST_REGRESSED:
             raise InvalidInput(
-                f"the sampler regression is for {SMALLEST} to {MOST_REGRESSED:,} players, got "
+                f"the sampler {name} is for {SMALLEST} to {MOST_REGRESSED:,} players, got "
                 f"{points:,}; use auto, or value groups of rows"
             )
-        return sampling.regression(permutations * points, generator)
+        if name == "regression":
+            return sampling.regression(evaluations, generator)
+        found = _two_level(utility, sampling, evaluations, rows=rows, generator=generator)
+        if found is None:
+            raise InvalidInput(
+                "the sampler two_level is for groups of many rows, whose models are trained to an "
+                f"optimum of at most {MOST_PARAMETERS} parameters; use auto or regression"
+            )
+        return found
     sampler = sampling.sampler(name, generator)
     each = sampler.orders_a_round
     if permutations < each or permutations % each:
@@ -166,12 +191,16 @@ def chosen(
     points = len(sampling.size_probabilities)
     if rows <= EXACT_UP_TO and rows == points:
         return planned(
-            "stratified", utility, sampling, permutations=permutations, generator=generator
-        )
+            "stratified", utility, sampling,
+            permutations=permutations, rows=rows, generator=generator,
+        )  # fmt: skip
     evaluations = int(budget_of(permutations, points=points, rows=rows))
-    possible = _possible(utility, sampling, evaluations, reuse=reuse, generator=generator)
+    possible: list[Planned] = []
     if rows != points:
-        possible = [each for each in possible if each.name == "regression"] or possible
+        possible = _for_groups(utility, sampling, evaluations, rows=rows, generator=generator)
+    possible = possible or _for_rows(
+        utility, sampling, evaluations, reuse=reuse, generator=generator
+    )
     # A fit of `regression` to fewer than two subsets a player says nothing about its error.
     costs = [max(each.cost, 2 * points * (each.name == "regression")) for each in possible]
     affordable = [
@@ -190,7 +219,51 @@ def chosen(
     return best
 
 
-def _possible(
+def _for_groups(
+    utility: Utility,
+    sampling: Sampling,
+    evaluations: int,
+    *,
+    rows: int,
+    generator: np.random.Generator,
+) -> list[Planned]:
+    """The samplers for groups of rows, with the rounds of the budget; none for too many groups."""
+    if not SMALLEST <= len(sampling.size_probabilities) <= MOST_REGRESSED:
+        return []
+    first, second = generator.spawn(2)
+    plain = sampling.regression(evaluations, first)
+    two_level = _two_level(utility, sampling, evaluations, rows=rows, generator=second)
+    return [plain] if two_level is None else [plain, two_level]
+
+
+def _two_level(
+    utility: Utility,
+    sampling: Sampling,
+    evaluations: int,
+    *,
+    rows: int,
+    generator: np.random.Generator,
+) -> Planned | None:
+    """The sampler `two_level`; None if the game has no approximation that is much quicker."""
+    if not isinstance(utility, HasApproximation):
+        return None
+    players, near = len(sampling.size_probabilities), utility.approximation()
+    if near is None:
+        return None
+    each = NEAR_COST * (near.parameters + players) / rows  # evaluations in the time of one of near
+    times = min(MOST_TIMES, int(1 / (2 * each)))
+    if times < FEWEST_TIMES:
+        return None
+    cost = ROUND * (1 + times * each)
+    sampler = TwoLevelSampler(
+        sampling.size_probabilities, sampling.ends, approximation=near.utility,
+        evaluations=int(evaluations * ROUND / cost), times=times, generator=generator,
+    )  # fmt: skip
+    rounds = int(evaluations / cost) - sampler.enumerations // ROUND
+    return Planned("two_level", sampler, max(FEWEST, rounds), ceil(cost))
+
+
+def _for_rows(
     utility: Utility,
     sampling: Sampling,
     evaluations: int,

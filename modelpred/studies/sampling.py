@@ -14,7 +14,8 @@ gives to size k (semivalues.py), N the number of points and v the utility.
                   ten, 99.8%). They are sampled with short orders, which together contain every
                   point once and cost as many evaluations as a long order
     gains         gains of all rows from the model of each subset (gain_sampling.py)
-    regression    random subsets, each used for all points, less a linear fit (regression_sampling.py)
+    regression    random subsets, each used for all points, less a fit (regression_sampling.py)
+    two_level     regression of a quick approximation, and of its error (two_level_sampling.py)
     reuse         for Banzhaf: subsets that contain each point with probability 1/2. A value is the
                   mean of v with the point minus the mean without it, so each evaluation is used for
                   all points ("maximum sample reuse", Wang and Jia 2023)
@@ -53,7 +54,7 @@ FEWEST_POSITIONS = 10
 
 Utility = Callable[[Num[Tensor, "subsets points"]], Float[Tensor, " subsets"]]
 SamplerName = Literal[
-    "auto", "stratified", "antithetic", "permutation", "reuse", "regression", "gains"
+    "auto", "stratified", "antithetic", "permutation", "reuse", "regression", "two_level", "gains"
 ]
 
 

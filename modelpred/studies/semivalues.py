@@ -187,7 +187,10 @@ def estimate_values(
             reuse=kind.name == "banzhaf", generator=generator,
         )  # fmt: skip
     else:
-        plan = planned(sampler, utility, sampling, permutations=permutations, generator=generator)
+        plan = planned(
+            sampler, utility, sampling,
+            permutations=permutations, rows=rows or points, generator=generator,
+        )  # fmt: skip
     source, rounds = plan.sampler, plan.rounds
     game.total, game.progress = game.done + source.evaluations(rounds), progress
     total = float(ends[1] - ends[0]) if kind.name == "shapley" else None

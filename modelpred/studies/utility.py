@@ -20,7 +20,7 @@ from typing import Any, Literal, final
 import numpy as np
 import polars as pl
 import torch
-from jaxtyping import Bool, Float, Num
+from jaxtyping import Bool, Float, Num, UInt8
 from torch import Tensor
 
 from modelpred.dataset.cells import column_of
@@ -29,6 +29,7 @@ from modelpred.memory import require_memory
 from modelpred.predictor import Predictor, Refined
 from modelpred.refits.retraining import Progress, Refit, Retraining, checked_weights, silent
 from modelpred.sealed import read_json, read_seal, read_table, remake, seal
+from modelpred.studies.group_expansion import GroupExpansion, can_expand
 from modelpred.studies.row_gains import RowGains, has_row_gains
 from modelpred.targets.linear import Linear
 from modelpred.targets.model import TargetModel
@@ -282,6 +283,19 @@ def _checked(scoring: Scoring, scores: Tensor, points: Points) -> Tensor:
     return utilities.to(torch.float64)
 
 
+@dataclass(frozen=True)
+class Approximation:
+    """A game that is near another one and quick to evaluate.
+
+    Attributes:
+        utility: maps weights to the utility of each subset.
+        parameters: of the models, which decide the time of an evaluation.
+    """
+
+    utility: Callable[[Tensor], Tensor]
+    parameters: int
+
+
 @final
 class ModelGame:
     """The game of a refit: maps weights to the utility of their models."""
@@ -306,6 +320,23 @@ class ModelGame:
             context.model, context.points, context.test_points,
             train=self._trained, generator=generator,
         )  # fmt: skip
+
+    def expansion(self, members: UInt8[Tensor, "groups points"]) -> Approximation | None:
+        """Return the approximate game of groups of rows; None if nothing expands their models."""
+        context, model = self.context, self.context.model
+        size = model.parameter_count(context.points.features.shape[1], context.points.classes)
+        if model.optimum is None or not model.has_parameters or not can_expand(size, len(members)):
+            return None
+        full = retrained(torch.ones(1, context.pool, dtype=torch.uint8), context)
+        if not bool(finished(full)[0]):
+            return None
+        models = GroupExpansion(model.optimum, context.points, members, full[0])
+
+        def utility(weights: Tensor) -> Tensor:
+            own = models(weights)
+            return utilities_of(model, own, context.test_points, utility=self.utility)
+
+        return Approximation(utility, parameters=size)
 
     def _trained(self, weights: Tensor, points: Points) -> Tensor:
         return _counted(self.context.truth.for_points(points)(weights), self.context, "row_gains")

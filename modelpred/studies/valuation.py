@@ -19,11 +19,12 @@ Games of up to 16 players are enumerated if they have no more subsets than the b
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 import polars as pl
 import torch
+from jaxtyping import Float, Num, UInt8
 from pydantic import Field
 from torch import Tensor
 
@@ -43,6 +44,8 @@ from modelpred.studies.semivalues import (
     estimate_values,
 )
 from modelpred.studies.utility import (
+    Approximation,
+    ModelGame,
     Scoring,
     StudyContext,
     StudyResult,
@@ -65,7 +68,8 @@ class ValuationConfig(AnsweringConfig):
         alpha: of beta_shapley; larger values give small subsets more weight.
         beta: of beta_shapley; larger values give large subsets more weight.
         sampler: how subsets are drawn; reuse is for banzhaf, gains for linear models with one score,
-            regression for up to 2,000 players; auto is stratified up to 1,000 rows (sampler_choice.py).
+            regression for up to 2,000 players, two_level for groups of many rows; auto is stratified up
+            to 1,000 rows (sampler_choice.py).
         permutations: budget in random permutations, of one or two evaluations per point each; `auto`
             spends less on more than 2,000 rows.
         truth_permutations: number of other permutations with exact retraining; 0: none.
@@ -223,7 +227,7 @@ def _values(
     single_rows = len(members) == context.pool
     name = "retraining" if refit is None else refit.name
     return values_of(
-        game if single_rows else joint(game, members),
+        game if single_rows else JointGame(game, members),
         config,
         points=len(members),
         permutations=config.permutations if refit else config.truth_permutations,
@@ -233,19 +237,28 @@ def _values(
     )
 
 
-def joint(game: Utility, members: Tensor) -> Utility:
-    """Return the game whose players are the given groups of rows, uint8 [groups, points].
+@final
+class JointGame:
+    """The game whose players are groups of rows.
 
-    Subsets of groups become subsets of rows a few at a time.
+    Args:
+        game: the game of the rows.
+        members: the rows of each group, 0 or 1.
     """
-    together = max(1, WEIGHT_BYTES // members.shape[1])
-    rows = members.to(torch.float32)
 
-    def utility(weights: Tensor) -> Tensor:
+    def __init__(self, game: Utility, members: UInt8[Tensor, "groups points"]) -> None:
+        self.game, self.members = game, members
+        self.rows = members.to(torch.float32)
+
+    def __call__(self, weights: Num[Tensor, "subsets groups"]) -> Float[Tensor, " subsets"]:
+        """Return the utility of every subset, whose rows are put together a few subsets at a time."""
+        together = max(1, WEIGHT_BYTES // self.rows.shape[1])
         parts = weights.to(torch.float32).split(together)
-        return torch.cat([game((part @ rows).to(torch.uint8)) for part in parts])
+        return torch.cat([self.game((part @ self.rows).to(torch.uint8)) for part in parts])
 
-    return utility
+    def approximation(self) -> Approximation | None:
+        """Return a game near this one that is quick to evaluate; None if there is none."""
+        return self.game.expansion(self.members) if isinstance(self.game, ModelGame) else None
 
 
 def _values_or_none(

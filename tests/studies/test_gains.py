@@ -14,7 +14,7 @@ from modelpred.studies.sampler_choice import EXACT_UP_TO, budget_of
 from modelpred.studies.sampling import Game
 from modelpred.studies.semivalues import Semivalue, enumerate_values, estimate_values
 from modelpred.studies.utility import StudyContext, game_of
-from modelpred.studies.valuation import joint
+from modelpred.studies.valuation import JointGame
 from modelpred.targets import points_of, target_model
 
 FAMILIES = {"ridge": 0, "ridge_classifier": 2, "logistic": 2, "svm": 2}
@@ -222,6 +222,6 @@ def test_subsets_of_groups_become_subsets_of_their_rows(groups, rows, seed):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("modelpred.studies.valuation.WEIGHT_BYTES", 2 * rows)
-        joint(game, members)(weights)
+        JointGame(game, members)(weights)
     assert max(map(len, seen)) == 2
     np.testing.assert_array_equal(torch.cat(seen), weights.numpy()[:, of_row])
