@@ -24,7 +24,7 @@ from modelpred.targets.shards import Bank
 from modelpred.targets.training import require_training_memory
 
 log = logging.getLogger("modelpred.api.estimator")
-DRAWN_FIRST = 500  # subsets for the fit of an automatic preparation; more are drawn when needed
+DRAWN_FIRST = 125  # subsets for the fit of an automatic preparation; more are drawn when needed
 
 
 @dataclass(frozen=True)

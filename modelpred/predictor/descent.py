@@ -243,7 +243,7 @@ class Descent:
             self.parameters[:WATCHED],
         )
         with torch.no_grad():
-            predicted = self.network.answer(weights, self.bound)
+            predicted = self.network.answer(weights, self.bound, stage=self.network.last_stage)
         return float(relative_error_loss(predicted, true))
 
 

@@ -88,10 +88,9 @@ class SetNetwork(ABC, nn.Module):
             prepared: `prepare(weights)` if it was computed before.
         """
 
-    def answer(self, weights: Tensor, bound: BoundPoints, *, stage: int | None = None) -> Tensor:
-        """The prediction of a stage, by default the last; later ones are not computed."""
-        stage = self.last_stage if stage is None else stage
-        return next(itertools.islice(self.stages(weights, bound, None), stage, None))
+    @abstractmethod
+    def answer(self, weights: Tensor, bound: BoundPoints, *, stage: int) -> Tensor:
+        """The prediction of a stage; later ones are not computed."""
 
     @abstractmethod
     def prepare(self, weights: Tensor, bound: BoundPoints) -> Tensor | None:
@@ -145,6 +144,10 @@ class PaperNetwork(SetNetwork):
         features, labels = bound.points.features, bound.points.labels
         inputs = torch.cat([features, labels[:, None].to(features)], 1)
         yield self.rho(weights @ self.phi(inputs))
+
+    def answer(self, weights: Tensor, bound: BoundPoints, *, stage: int) -> Tensor:
+        """That of the stages."""
+        return next(itertools.islice(self.stages(weights, bound, None), stage, None))
 
 
 @final
@@ -217,6 +220,10 @@ class AnchoredNetwork(SetNetwork):
     def last_stage(self) -> int:
         """One after the first correction for every learned step."""
         return 1 + len(self.steps)
+
+    def answer(self, weights: Tensor, bound: BoundPoints, *, stage: int) -> Tensor:
+        """That of the stages."""
+        return next(itertools.islice(self.stages(weights, bound, None), stage, None))
 
     def stages(
         self, weights: Tensor, bound: BoundPoints, prepared: Tensor | None

@@ -3,8 +3,9 @@
     d_0 = the anchor's move (newton_path.py),   v_k = H_s^-1 grad F_w(theta_s + d_k)
 
 Nothing has to be learned: d_{k+1} = d_k - v_k comes nearer with each gradient where the curvature of
-the subset is about that of its level. Where it is not (little regularisation, classes nearly
-separable), corrections fitted to some hundred trained subsets help. In the basis of
+the subset is about that of its level. Where it is not, the steps before help to choose the next one
+(acceleration.py). With little regularisation (classes nearly separable), corrections fitted to some
+hundred trained subsets may help more, in place of the acceleration. In the basis of
 the path they are diagonal, one least-squares problem of five coefficients for each direction:
 
     move_0 = d_0 + t (a d_0 + b t d_0 + c + e t)
@@ -27,6 +28,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from modelpred.predictor.acceleration import Acceleration
 from modelpred.predictor.anchors import ByLevel
 from modelpred.predictor.network import BoundPoints, SetNetwork
 from modelpred.predictor.newton_inverse import blockwise
@@ -72,15 +74,23 @@ class NewtonNetwork(SetNetwork):
         """Return None: computing the starts costs no more than reading them."""
         del weights, bound
 
+    def answer(self, weights: Tensor, bound: BoundPoints, *, stage: int) -> Tensor:
+        """That of the stages, block after block."""
+        groups, blocks = self._blocks(weights, bound)
+        found: list[Tensor] = []
+        for block in blocks:
+            if stage:
+                for correction in self.corrections[: stage + 1]:
+                    block.advance(correction)
+            found.append(block.parameters() if stage else block.first_answer())
+        return groups.joined(found)
+
     def stages(
         self, weights: Tensor, bound: BoundPoints, prepared: Tensor | None
     ) -> Iterator[Tensor]:
         """Answers after 0, 1, ... gradients."""
         del prepared
-        path = bound.anchors
-        assert isinstance(path, BoundNewtonPath)
-        groups = path.by_level(weights)
-        blocks = _blocks(path, groups)
+        groups, blocks = self._blocks(weights, bound)
         yield groups.joined([block.first_answer() for block in blocks])
         for block in blocks:
             block.advance(self.corrections[0])
@@ -89,24 +99,33 @@ class NewtonNetwork(SetNetwork):
                 block.advance(correction)
             yield groups.joined([block.parameters() for block in blocks])
 
+    def _blocks(self, weights: Tensor, bound: BoundPoints) -> "tuple[ByLevel, list[_Block]]":
+        path = bound.anchors
+        assert isinstance(path, BoundNewtonPath)
+        groups = path.by_level(weights)
+        return groups, _blocks(path, groups, accelerated=not bool(self.corrections.any()))
+
 
 @final
 class _Block:
     """Subsets of one level, and their moves after the gradients so far."""
 
-    def __init__(self, path: BoundNewtonPath, level: Level, weights: Tensor) -> None:
+    def __init__(
+        self, path: BoundNewtonPath, level: Level, weights: Tensor, *, accelerated: bool
+    ) -> None:
         self.path, self.level, self.weights = path, level, weights
         self.start = path.starts(level, weights)
-        self.logs = path.log_shares(level, weights)
+        self.totals, self.squares = path.totals(weights)
+        self.logs = path.log_shares(level, self.totals)
         self.move: Tensor | None = None
         self.last = torch.zeros_like(self.start)
+        self.acceleration = Acceleration(level.curvatures) if accelerated else None
 
     @cached_property
     def spread(self) -> Tensor:
         """The t of the module's text, [subsets, 1], float32."""
-        wide = self.weights.to(torch.float32)
-        mean = wide.mean(1, keepdim=True).clamp(min=1e-9)
-        return (wide * wide).mean(1, keepdim=True) / mean - mean
+        mean = self.totals.clamp(min=1e-9)
+        return (self.squares / mean - self.totals / self.weights.shape[1])[:, None]
 
     @cached_property
     def first(self) -> Tensor:
@@ -116,11 +135,12 @@ class _Block:
     def step(self) -> Tensor:
         """v_k at the present move, -d_0 before the first; no longer than any parameters of the path."""
         if self.move is None:
-            step = -self.first
-        else:
-            step = self.path.gradient_step(self.level, self.weights, self.start, self.move)
-            step = self.path.rescaled(self.level, step, self.logs)
-        return self.shortened(step)
+            return self.shortened(-self.first)
+        step = self.path.gradient_step(self.level, self.weights, self.start, self.move)
+        step = self.shortened(self.path.rescaled(self.level, step, self.logs))
+        if self.acceleration is None:
+            return step
+        return self.shortened(self.acceleration(step, self.last))
 
     def shortened(self, step: Tensor) -> Tensor:
         """The step, no longer than any parameters of the path."""
@@ -159,10 +179,10 @@ class _Block:
         return self.path.parameters(self.level, self.move)
 
 
-def _blocks(path: BoundNewtonPath, groups: ByLevel) -> list[_Block]:
+def _blocks(path: BoundNewtonPath, groups: ByLevel, *, accelerated: bool) -> list[_Block]:
     """The subsets in the order of `groups`, few enough at once for the cache."""
     return [
-        _Block(path, path.level(index), part)
+        _Block(path, path.level(index), part, accelerated=accelerated)
         for index, weights in zip(groups.levels, groups.weights, strict=True)
         for part in weights.split(path.at_once)
     ]
@@ -170,11 +190,12 @@ def _blocks(path: BoundNewtonPath, groups: ByLevel) -> list[_Block]:
 
 # --- fitting -----------------------------------------------------------------------------------
 
-MOST_GRADIENTS = 8
+MOST_GRADIENTS = 12
 ENOUGH = 0.01  # mean relative error at which no further gradient is taken
 MOST_FITTED = 1000  # subsets that corrections are fitted to
 FITTED_BYTES = 2**28  # of their parameters, float32
 LEAST_FITTED = 50
+JUDGED = 256  # subsets whose errors are measured at once
 LEFT_OUT = 5  # without validation subsets, every fifth one judges
 
 Trained = tuple[Tensor, Tensor]  # weights [subsets, points], parameters [subsets, parameters]
@@ -213,14 +234,18 @@ def fit_newton_network(
         fit = fit[0][~judge], fit[1][~judge]
     fit, validation = _some(fit), _some(validation)
     bound = network.bind(model, points)
-    answer, errors = before or (network, stage_errors(network, bound, validation))
+    enough = 0.0 if fixed else ENOUGH
+    answer, errors = before or (
+        network,
+        stage_errors(network, bound, validation, enough=enough),
+    )
     if len(fit[0]) >= LEAST_FITTED and min(errors) > ENOUGH:
         corrected = network.with_corrections(fitted_corrections(network, bound, fit))
-        others = stage_errors(corrected, bound, validation)
+        others = stage_errors(corrected, bound, validation, enough=enough)
         if min(others) < min(errors):
             answer, errors = corrected, others
-    enough = next((k for k, error in enumerate(errors) if error <= ENOUGH), None)
-    steps = errors.index(min(errors)) if enough is None else enough
+    steps = errors.index(min(errors))
+    steps = next((k for k, error in enumerate(errors) if error <= ENOUGH), steps)
     if fixed:
         steps = answer.last_stage
     answer = answer.with_corrections(answer.corrections[: steps + 1])
@@ -238,15 +263,19 @@ def _some(trained: Trained) -> Trained:
     return (trained[0][::step], trained[1][::step]) if step > 1 else trained
 
 
-def stage_errors(network: NewtonNetwork, bound: BoundPoints, trained: Trained) -> list[float]:
-    """Mean relative error after each number of gradients."""
+def stage_errors(
+    network: NewtonNetwork, bound: BoundPoints, trained: Trained, *, enough: float = 0.0
+) -> list[float]:
+    """Mean relative error after each number of gradients; of few subsets up to the first that is `enough`."""
     weights, parameters = trained
     sums = [0.0] * len(network.corrections)
-    features = bound.points.features.shape[1]
+    features, few = bound.points.features.shape[1], len(weights) <= JUDGED
     with torch.no_grad():
-        for rows, true in zip(weights.split(256), parameters.split(256), strict=True):
+        for rows, true in zip(weights.split(JUDGED), parameters.split(JUDGED), strict=True):
             for stage, answer in enumerate(network.stages(rows, bound, None)):
                 sums[stage] += float(capped_errors(bound.model, answer, true, features).sum())
+                if few and sums[stage] <= enough * len(weights):
+                    return [total / len(weights) for total in sums[: stage + 1]]
     return [total / max(1, len(weights)) for total in sums]
 
 
@@ -256,7 +285,7 @@ def fitted_corrections(network: NewtonNetwork, bound: BoundPoints, fit: Trained)
     assert isinstance(path, BoundNewtonPath)
     weights, parameters = fit
     groups = path.by_level(weights)
-    blocks = _blocks(path, groups)
+    blocks = _blocks(path, groups, accelerated=False)
     ordered = parameters if groups.order is None else parameters[groups.order]
     targets = [
         blockwise(part.to(torch.float32) - block.level.theta, path.basis)

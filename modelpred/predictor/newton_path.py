@@ -34,6 +34,7 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor
 
+from modelpred.predictor.acceleration import WINDOW
 from modelpred.predictor.anchors import (
     GROWN,
     Anchors,
@@ -55,18 +56,18 @@ from modelpred.predictor.newton_inverse import (
     output_penalty,
     rescaled_lengths,
 )
-from modelpred.predictor.newton_level import NODES, Level, formed_level
+from modelpred.predictor.newton_level import NODES, Level, PoolProducts, formed_level
 from modelpred.targets import Points, TargetModel
+from modelpred.targets.compiled.answers import compiled_rows, totals_of
 from modelpred.targets.linear import Linear, row_space_of
 
 LEVELS = 8  # up to a share of 1; with three times as many, errors were the same
 DIRECTION_BYTES = 4 * 2**30  # of the directions of all levels; beyond, their factors are kept
 BLOCK_SHARE = 0.5  # about the share at which blocks are decomposed
 SUBSETS = 128  # of one level whose scores are formed at once, at most
+COMPILED_SUBSETS = 512  # the same where a kernel forms them block by block
 SCORE_BYTES = 2**25  # of those scores: they stay in the last cache
-# Where so many times fewer weights differ from one than a pool has rows, only their rows are summed.
-FEW_FACTORED = 4
-FEW_DIRECTED = 32  # whose product over all rows is cheaper
+BYTES = (torch.uint8, torch.bool)
 
 
 def has_newton_path(model: TargetModel, points: Points) -> bool:
@@ -152,19 +153,28 @@ class BoundNewtonPath(BoundAnchors):
         features = points.features
         self.dtype = product_dtype(features.device.type)
         design = model.design(features)
-        self.design = design.to(self.dtype)  # [points, features + 1]
-        self.turned_design = self.design.T.contiguous()
         self.outputs = model.outputs(points.classes)
         self.basis = path.basis.to(features.device)
         self.narrow_basis = self.basis.to(self.dtype)
-        self.back = self.narrow_basis.mT
+        self.back = {each.dtype: each.mT for each in (self.basis, self.narrow_basis)}
         penalty = features.new_ones(self.outputs, design.shape[1], dtype=torch.float32)
         penalty[:, -1] = model.intercept_penalty
         self.penalty = penalty.flatten()
         self.longest = float(path.parameters.norm(dim=1).amax())
         self.edges = level_edges(path.shares.to(features.device))
-        size = len(path.shares) * len(features) * path.direction_count * self.dtype.itemsize
-        self.keeps_directions = size <= DIRECTION_BYTES
+        size = len(path.shares) * len(features) * path.direction_count
+        self.rows = None
+        if self.outputs == 1 and size * torch.float32.itemsize <= DIRECTION_BYTES:
+            self.rows = compiled_rows(model.name, design, model.C * points.factors, points.labels)
+        narrow = design.to(self.dtype)
+        self.pool = PoolProducts(
+            model,
+            points,
+            narrow,
+            narrow.T.contiguous(),
+            self.rows,
+            size * self.dtype.itemsize <= DIRECTION_BYTES,
+        )
         self._levels: dict[int, Level] = {}
 
     def serves(self, model: TargetModel, points: Points) -> bool:
@@ -179,15 +189,35 @@ class BoundNewtonPath(BoundAnchors):
 
     @property
     def at_once(self) -> int:
-        """Subsets of one level whose scores are formed at once."""
-        each = self.outputs * len(self.design) * self.dtype.itemsize
-        return max(1, min(SUBSETS, SCORE_BYTES // each))
+        """Subsets of one level that are answered at once."""
+        moves = 2 * WINDOW * torch.float32.itemsize * self.path.direction_count
+        if self.rows is not None:  # whose scores are never all formed
+            return max(1, min(COMPILED_SUBSETS, SCORE_BYTES // moves))
+        each = self.outputs * len(self.points.features) * self.dtype.itemsize
+        return max(1, min(SUBSETS, SCORE_BYTES // max(each, moves)))
+
+    def narrowed(self, weights: Tensor) -> Tensor:
+        """The weights in the type in which sums over the rows take them."""
+        if self.rows is not None and not weights.requires_grad:
+            counts = weights.to(torch.uint8)
+            if weights.dtype in BYTES or torch.equal(counts.to(weights.dtype), weights):
+                return counts.contiguous()
+        return narrowed(weights, self.dtype)
+
+    def totals(self, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """The sum of the weights and that of their squares, each float32 [subsets]."""
+        if weights.dtype == torch.uint8:
+            found = totals_of(weights, self.points.labels, self.points.classes)
+            return found.weights.to(torch.float32), found.squares.to(torch.float32)
+        wide = weights.to(torch.float32)
+        return wide.sum(1), (wide * wide).sum(1)
 
     def by_level(self, weights: Tensor) -> ByLevel:
         """Group the subsets by the level nearest in log share; weights as `narrowed` gives them."""
-        totals = weights.detach().sum(1, dtype=torch.float32).to(self.edges)
-        levels = nearest_levels(totals, self.path.pool, self.edges)
-        return by_level(narrowed(weights, self.dtype), levels)
+        narrow = self.narrowed(weights)
+        totals, _ = self.totals(narrow.detach())
+        levels = nearest_levels(totals.to(self.edges), self.path.pool, self.edges)
+        return by_level(narrow, levels)
 
     def level(self, index: int) -> Level:
         """The level of that index, formed at its first use."""
@@ -200,15 +230,12 @@ class BoundNewtonPath(BoundAnchors):
         near = slice(first, first + NODES)
         logs = (self.path.shares[near] / self.path.shares[index]).log()
         return formed_level(
-            self.model,
-            self.points,
-            self.design,
+            self.pool,
             share=float(self.path.shares[index]),
             theta=self._optimum(index),
             inverse=self._inverse(index),
             basis=self.basis,
             near=(logs, self.path.parameters[near].to(self.points.features)),
-            keeps_directions=self.keeps_directions,
         )
 
     def _optimum(self, index: int) -> Tensor:
@@ -217,7 +244,7 @@ class BoundNewtonPath(BoundAnchors):
     def _inverse(self, index: int) -> Inverse:
         model, points, path = self.model, self.points, self.path
         if len(self.basis) == 1:
-            share = points.features.new_full((len(self.design),), float(path.shares[index]))
+            share = points.features.new_full((len(points.features),), float(path.shares[index]))
             theta, basis = self._optimum(index), self.basis[0].to(points.features)
             if self.space is None:
                 steps = inverse_hessian(model, theta, share, points) @ basis
@@ -235,48 +262,23 @@ class BoundNewtonPath(BoundAnchors):
 
     def _curvatures(self, index: int) -> Tensor:
         """Sum [outputs] of each output's curvature over all rows with the weight of a level."""
-        share = self.points.features.new_full((len(self.design),), float(self.path.shares[index]))
+        share = self.points.features.new_full(
+            (len(self.points.features),), float(self.path.shares[index])
+        )
         return self.model.output_curvatures(self._optimum(index), share, self.points).sum(1)
 
     def starts(self, level: Level, weights: Tensor) -> Tensor:
         """d_0 [subsets, parameters] in basis coordinates, float32, for subsets of that level."""
-        few = FEW_FACTORED if level.directions is None else FEW_DIRECTED
-        other = weights != 1
-        if not weights.requires_grad and few * int(other.sum()) <= weights.numel():
-            return level.whole - self._sums_of_few(level, weights, other)
-        moved = self._sums(level, (weights - level.shift).to(self.dtype))
-        if weights.dtype != self.dtype:  # weights that the product type cannot hold
-            rest = weights - level.shift - (weights - level.shift).to(self.dtype)
-            moved = moved + self._sums(level, rest.to(self.dtype))
-        return level.shifted - moved
+        return level.products(weights).start(weights)
 
-    def _sums(self, level: Level, weights: Tensor) -> Tensor:
-        """sum_i w_i H^-1 g_i, float32 [subsets, parameters]."""
-        if level.directions is not None:
-            return (weights @ level.directions).to(torch.float32)
-        scaled = (level.factors[:, None] * weights).flatten(0, 1)
-        sums = (scaled @ self.design).unflatten(0, (self.outputs, -1))
-        return level.inverse(sums.transpose(0, 1).flatten(1))
+    def log_shares(self, level: Level, totals: Tensor) -> Tensor:
+        """Log of each subset's share over that of its level, [subsets, 1], within the path.
 
-    def _sums_of_few(self, level: Level, weights: Tensor, other: Tensor) -> Tensor:
-        """sum_i (w_i - 1) H^-1 g_i over the rows whose weights are not one."""
-        # In the space of the rows fewer than the parameters.
-        width = self.outputs * self.design.shape[1]
-        if level.directions is not None:
-            width = level.directions.shape[1]
-        sums = weights.new_empty(len(weights), width, dtype=self.dtype)
-        for row, (own, places) in enumerate(zip(weights, other, strict=True)):
-            found = places.nonzero()[:, 0]
-            changes = (own[found] - 1).to(self.dtype)
-            if level.directions is not None:
-                sums[row] = changes @ level.directions[found]
-            else:
-                sums[row] = ((level.factors[:, found] * changes) @ self.design[found]).flatten()
-        return sums.to(torch.float32) if level.directions is not None else level.inverse(sums)
-
-    def log_shares(self, level: Level, weights: Tensor) -> Tensor:
-        """Log of each subset's share over that of its level, [subsets, 1], within the path."""
-        shares = weights.sum(1, keepdim=True, dtype=torch.float32) / self.path.pool
+        Args:
+            level: of these subsets.
+            totals: [subsets], sums of their weights.
+        """
+        shares = totals[:, None] / self.path.pool
         shares = shares.clamp(float(self.path.shares[0]), float(self.path.shares[-1]))
         return (shares / level.share).log()
 
@@ -303,39 +305,24 @@ class BoundNewtonPath(BoundAnchors):
             start: d_0 [subsets, parameters], basis coordinates.
             move: [subsets, parameters], basis coordinates.
         """
-        subsets, outputs = len(weights), self.outputs
-        plain = blockwise(move.to(self.dtype), self.back).unflatten(1, (outputs, -1))
-        scores = (plain.transpose(0, 1).flatten(0, 1) @ self.turned_design).unflatten(
-            0, (outputs, subsets)
-        )
-        slopes = self._slope_changes(
-            level, scores, self.points.weighted(weights.to(self.dtype)).to(self.dtype)
-        )
-        data = (slopes.flatten(0, 1) @ self.design).unflatten(0, (outputs, subsets))
-        gradient = data.transpose(0, 1).flatten(1) + self.penalty.to(self.dtype) * plain.flatten(1)
-        return level.inverse(gradient) - start
-
-    def _slope_changes(self, level: Level, moved: Tensor, weights: Tensor) -> Tensor:
-        """C w_i (r_i(theta_s + d) - r_i(theta_s)), [outputs, subsets, points]; may overwrite `moved`."""
-        score_slopes, labels = self.model.score_slopes, self.points.labels
-        if torch.is_grad_enabled():
-            slopes = score_slopes(moved + level.scores[:, None], labels)
-            return (slopes - level.slopes[:, None]) * (self.model.C * weights)
-        if level.changes is not None:
-            return level.changes(moved, weights)
-        slopes = score_slopes(moved.add_(level.scores[:, None]), labels, out=moved)
-        return slopes.sub_(level.slopes[:, None]).mul_(self.model.C * weights)
+        products = level.products(weights)
+        plain = blockwise(move.to(products.dtype), self.back[products.dtype])
+        data = products.gradient(weights, plain)
+        return level.inverse(data + self.penalty.to(products.dtype) * plain) - start
 
     def parameters(self, level: Level, move: Tensor) -> Tensor:
         """theta_s + move [subsets, parameters], float32, of a move in basis coordinates."""
-        return level.theta + blockwise(move.to(self.dtype), self.back).to(torch.float32)
+        dtype = torch.float32 if self.rows is not None else self.dtype
+        return level.theta + blockwise(move.to(dtype), self.back[dtype]).to(torch.float32)
 
     def __call__(self, weights: Tensor) -> Tensor:
         """theta_s + d_0, the answer to first order in the weights."""
         groups = self.by_level(weights)
         found: list[Tensor] = []
         for level, part in zip(map(self.level, groups.levels), groups.weights, strict=True):
-            moves = self.moves(level, self.starts(level, part), self.log_shares(level, part))
+            moves = self.moves(
+                level, self.starts(level, part), self.log_shares(level, self.totals(part)[0])
+            )
             found.append(self.parameters(level, moves))
         return groups.joined(found)
 

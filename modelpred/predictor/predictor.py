@@ -13,14 +13,10 @@ from modelpred.predictor.backtracking import unseen
 from modelpred.predictor.config import PredictorConfig
 from modelpred.predictor.network import AnchoredNetwork, BoundPoints, PaperNetwork, SetNetwork
 from modelpred.predictor.newton_network import NewtonNetwork
-from modelpred.predictor.newton_path import (
-    NewtonPath,
-    fit_newton_path,
-    narrowed,
-    product_dtype,
-)
+from modelpred.predictor.newton_path import BoundNewtonPath, NewtonPath, fit_newton_path
 from modelpred.predictor.refinement import CERTIFICATE_STEPS, error_bound, refine_parameters
 from modelpred.targets import Points, TargetModel, train_targets
+from modelpred.targets.compiled.answers import totals_of
 from modelpred.targets.linear import Linear
 from modelpred.targets.points import class_counts
 from modelpred.targets.threads import threads_for
@@ -28,6 +24,7 @@ from modelpred.targets.weights import check_sizes, weights_of
 
 ANSWER_BLOCK = 2048  # most subsets answered at once: bounds memory, fills a matrix product
 SMALLEST_BLOCK = 256
+WEIGHT_BYTES = 2**25  # of the weights of subsets that are grouped by share at once
 BLOCK_BYTES = 2**20  # of the scores of subsets that are answered at once
 # Fits see counts of rows. Far outside of them an answer is no prediction, but a number of any size.
 LARGEST_WEIGHT = 1e6
@@ -107,7 +104,7 @@ class Predictor:
         weights = check_weights(weights, self.points)
         if not len(weights):
             return self.points.features.new_zeros(0, self.anchors.parameter_count)
-        rows = answered_at_once(self.model, self.points)
+        rows = self._at_once
         # Exact answers deal their blocks to threads themselves.
         threads = nullcontext() if self.exact else threads_for(self._bytes(rows))
         with threads:
@@ -115,6 +112,13 @@ class Predictor:
                 self._answer(block, refine=refine, stages=stages) for block in weights.split(rows)
             ]
         return torch.cat(answers)
+
+    @property
+    def _at_once(self) -> int:
+        """Subsets of a block; Newton directions divide it further, by share."""
+        if isinstance(self.network, NewtonNetwork):
+            return min(ANSWER_BLOCK, max(SMALLEST_BLOCK, WEIGHT_BYTES // len(self.points.labels)))
+        return answered_at_once(self.model, self.points)
 
     def _bytes(self, rows: int) -> int:
         """Size of the scores of so many subsets, in double precision."""
@@ -216,7 +220,8 @@ class Predictor:
         def prediction() -> Tensor:
             if self.exact:
                 return self._minimisers(weights.detach())
-            return self.network.answer(light, self.bound, stage=stages).to(torch.float64)
+            last = self.stages if stages is None else stages
+            return self.network.answer(light, self.bound, stage=last).to(torch.float64)
 
         if self.exact:  # a step changes nothing but what autograd can follow
             refine = max(refine, 1) if weights.requires_grad else 0
@@ -249,9 +254,17 @@ class Predictor:
 
     def _light(self, weights: Tensor) -> Tensor:
         """The weights in the type of the network's products."""
-        if isinstance(self.network, NewtonNetwork):
-            return narrowed(weights, product_dtype(weights.device.type))
+        path = self.bound.anchors
+        if isinstance(path, BoundNewtonPath):
+            return path.narrowed(weights)
         return weights.to(torch.float32)
+
+    def _counts(self, light: Tensor) -> Tensor:
+        """Numbers [subsets, classes] that are zero where a class is missing."""
+        points = self.bound.points
+        if light.dtype == torch.uint8:  # only kernels take them
+            return totals_of(light, points.labels, points.classes).seen.to(torch.float32)
+        return class_counts(light, points)
 
     def _answer(self, weights: Tensor, *, refine: float | int, stages: int | None) -> Tensor:
         device = self.points.features.device
@@ -259,7 +272,7 @@ class Predictor:
         with torch.no_grad():
             answer = self.forward_unchecked(weights, light, refine=refine, stages=stages)
         # Casting can only lose weights: a subset that has an optimum after it had one before.
-        if not bool(self.model.without_optimum(class_counts(light, self.bound.points)).any()):
+        if not bool(self.model.without_optimum(self._counts(light)).any()):
             return answer
         exact = weights.to(device=device, dtype=torch.float64)
         return self.model.with_prior(answer, exact, self.points)

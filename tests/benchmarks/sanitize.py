@@ -67,7 +67,31 @@ def exercise(path: Path, problems: int) -> None:
         assert changes is not None
         moved = torch.zeros(max(classes, 1), 5, points, dtype=torch.bfloat16)
         changes(moved, torch.from_numpy(weights).bfloat16())
+        answer(generator, points, features)
     print(f"{problems} problems, no fault")
+
+
+def answer(generator: np.random.Generator, points: int, features: int) -> None:
+    """Sums over the rows of random subsets, as Newton directions need them."""
+    import torch  # noqa: PLC0415 - only the child that has the sanitizer's runtime
+
+    from modelpred.targets.compiled import answers  # noqa: PLC0415
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.from_numpy(generator.normal(size=shape))
+
+    subsets, share = int(generator.integers(1, 9)), float(generator.choice([0.05, 0.5, 0.95]))
+    weights = torch.from_numpy(generator.uniform(size=(subsets, points)) < share).to(torch.uint8)
+    labels = torch.from_numpy(generator.integers(0, 2, points))
+    loss = str(generator.choice(answers.LOSSES))
+    rows = answers.compiled_rows(loss, normal(points, features), normal(points).abs(), labels)
+    assert rows is not None
+    anchor = rows.anchored(
+        scores=normal(points), slopes=normal(points), directions=normal(points, features + 1)
+    )
+    anchor.sums(weights)
+    anchor.gradients(weights, normal(subsets, features).float())
+    answers.totals_of(weights, labels, 2)
 
 
 def main() -> None:

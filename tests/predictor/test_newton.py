@@ -12,6 +12,7 @@ from modelpred.predictor import (
     PredictorConfig,
     fit_predictor,
     newton_inverse,
+    newton_products,
     read_predictor,
     write_predictor,
 )
@@ -67,7 +68,10 @@ def inverse_at(model: TargetModel, path: paths.NewtonPath, index: int, points: P
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("intercept", ["free", "penalised", "none"])
 @pytest.mark.parametrize("directed", [True, False], ids=["directions", "factors"])
-def test_moves_are_those_of_the_formula(family, intercept, directed, precision, monkeypatch):
+@pytest.mark.parametrize("compiled", [True, False], ids=["compiled", "torch"])
+def test_moves_are_those_of_the_formula(
+    family, intercept, *, directed, compiled, precision, monkeypatch
+):
     if not directed:
         monkeypatch.setattr(paths, "DIRECTION_BYTES", 0)
     points = pool(3, classes=3 if family == "softmax" else 2)
@@ -83,14 +87,15 @@ def test_moves_are_those_of_the_formula(family, intercept, directed, precision, 
         model, theta, points, level.inverse, share=share, basis=path.basis
     )
 
-    start = bound.starts(level, weights.to(bound.dtype))
+    light = bound.narrowed(weights) if compiled else weights.to(bound.dtype)
+    start = bound.starts(level, light)
     nothing = torch.zeros(1, 60, dtype=torch.float64)
     sums = ((weights[:, None] * factors) @ model.design(points.features)).flatten(1)
     expected = -((model.gradient(theta[None], nothing, points) + sums) @ inverse) @ basis
     largest = float(expected.abs().max())
     torch.testing.assert_close(start.double(), expected, rtol=0, atol=precision * largest)
 
-    step = bound.gradient_step(level, weights, start, start)
+    step = bound.gradient_step(level, light, start, start)
     there = theta + start.double() @ basis.T
     wanted = (model.gradient(there, weights.double(), points) @ inverse) @ basis
     torch.testing.assert_close(step.double(), wanted, rtol=0, atol=precision * largest)
@@ -139,8 +144,8 @@ def test_a_few_left_out_rows_are_summed_alone(family, seed, directed, counts):
         level = bound.level(bound.by_level(weights).levels[0])
         found: list[torch.Tensor] = []
         for few in (1, 10**9):
-            patch.setattr(paths, "FEW_FACTORED", few)
-            patch.setattr(paths, "FEW_DIRECTED", few)
+            patch.setattr(newton_products, "FEW_FACTORED", few)
+            patch.setattr(newton_products, "FEW_DIRECTED", few)
             found.append(bound.starts(level, weights))
     scale = float(found[0].abs().max())
     torch.testing.assert_close(found[0], found[1], rtol=0, atol=1e-4 * max(1, scale))
@@ -156,7 +161,7 @@ def test_equal_weights_of_any_size_are_answered_by_their_optimum(family):
     true = trained(model, points, shares)
     for share, expected in zip(shares.float(), true, strict=True):
         level = bound.level(bound.by_level(share[None]).levels[0])
-        logs = bound.log_shares(level, share[None])
+        logs = bound.log_shares(level, share.sum()[None])
         start = level.penalty + share[0] * level.total - level.offset
         found = bound.parameters(level, bound.moves(level, start[None], logs))
         assert float(relative_errors(found, expected[None])[0]) < 5e-3
@@ -306,8 +311,8 @@ def test_subsets_without_an_optimum_get_the_prior(fitted):
 
 
 def test_corrections_help_where_there_is_little_regularisation():
-    points = pool(14, rows=200, features=6)
-    model = target_model("logistic", C=30.0)
+    points = pool(14, rows=200, features=6, classes=3)
+    model = target_model("softmax", C=30.0)
     weights, others = drawn(points, 400, 2), drawn(points, 200, 3)
     judged = others, trained(model, points, others)
     predictor = fit_predictor(

@@ -36,7 +36,9 @@ def test_derivatives_are_differences_of_the_network(fitted):
         step[row] = 1e-5
         rows = torch.stack([ones, ones - step, ones - 2 * step])
         with torch.no_grad():
-            full, near, far = predictor.network.answer(rows, predictor.bound)
+            full, near, far = predictor.network.answer(
+                rows, predictor.bound, stage=predictor.stages
+            )
         slope = (3 * full - 4 * near + far) / 2e-5
         assert found[:, row].tolist() == pytest.approx(slope.tolist(), abs=1e-6)
     # Single precision, in which the predictor answers, is near.

@@ -8,14 +8,16 @@
 enum {
     VECTORS = 3, /* of points, in a block */
     BLOCK = VECTORS * FLOATS,
-#if BYTES == 64
-    TALLEST = 5, /* rows and vectors of columns of `add_products` */
-    ACROSS = 4,
-#else
-    TALLEST = 4,
-    ACROSS = 2,
-#endif
 };
+
+/* Rows and vectors of columns of `add_products`. */
+#if BYTES == 64
+#define TALLEST 5
+#define ACROSS 4
+#else
+#define TALLEST 4
+#define ACROSS 2
+#endif
 
 /* sums += weights columns, for `tall` rows of weights [_, stride] and `vectors` vectors of points of
    columns [inputs, points]. */
@@ -51,8 +53,12 @@ INLINE void add_products(float *to, const float *weights, const float *rows, int
     int64_t left = 0;
     for (; left + ACROSS * FLOATS <= width; left += ACROSS * FLOATS)
         add_product_columns(to + left, weights, rows + left, width, points, tall, ACROSS);
-    for (; left < width; left += FLOATS)
-        add_product_columns(to + left, weights, rows + left, width, points, tall, 1);
+    int64_t rest = (width - left) / FLOATS;
+#if ACROSS == 4
+    if (rest == 3) add_product_columns(to + left, weights, rows + left, width, points, tall, 3);
+    if (rest == 2) add_product_columns(to + left, weights, rows + left, width, points, tall, 2);
+#endif
+    if (rest == 1) add_product_columns(to + left, weights, rows + left, width, points, tall, 1);
 }
 
 #endif
