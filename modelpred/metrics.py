@@ -78,7 +78,7 @@ def relative_errors(predicted: Array, true: Array) -> Vector:
 def mean_interval(values: Array) -> Interval:
     """Return the mean of independent values with its 95% Student-t interval.
 
-    One value tells nothing of its spread: its interval is the whole line. Values that are not
+    One value says nothing of its spread: its interval is the whole line. Values that are not
     finite carry through to the mean, and the interval is then the whole line, too.
     """
     sample = _numbers(values).ravel()

@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field, ValidationError
 from modelpred.errors import InvalidInput
 
 LARGEST_SEED = 2**63 - 1
-LARGEST_EXACT = 2**53  # from here on a float stands for several whole numbers
+LARGEST_EXACT = 2**53  # from here on several whole numbers are the same float
 MOST_STEPS = 1000  # of refinement; a few dozen reach the optimum
 MOST_DRAWS = 10**7  # of subsets, resamples and orders that one call may ask for
 

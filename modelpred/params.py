@@ -1,6 +1,6 @@
 """params.yaml as typed, frozen configs: one section per stage, in pipeline order, and the gates.
 
-Nothing is guessed: an unknown key, a wrong type or a value out of range is told in one line each, with
+Nothing is guessed: an unknown key, a wrong type or a value out of range is one line each, with
 what was expected.
 """
 
@@ -83,7 +83,7 @@ def _problems(error: ValidationError, content: Content) -> list[str]:
     lines: dict[str, None] = {}  # a value of several possible types fails once for each
     for keys, value, problem in problems:
         if any(keys == other[: len(keys)] != other for other in deepest):
-            continue  # a list fails with its items; the items tell more
+            continue  # a list fails with its items, whose messages say more
         where = one_line(".".join(keys), most=LONGEST_SHOWN)
         if problem["type"] == "extra_forbidden" or "[key]" in problem["loc"]:
             known = ", ".join(sorted(_known(_part(schema, keys[:-1]))))

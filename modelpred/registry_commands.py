@@ -40,7 +40,7 @@ def list_(
         typer.echo("No version is registered.", err=True)
     for record in records:
         commit = record.tags.get("git_commit", "no commit")
-        verdict = record.tags.get("gates", "not judged")
+        verdict = record.tags.get("gates", "not checked")
         if reason := record.tags.get("gates_reason"):
             verdict += f": {reason}"
         aliases = ",".join(record.aliases) or "-"
@@ -128,7 +128,7 @@ def _described(record: "VersionRecord") -> str:
     lines = [
         f"{record.name} version {record.version} ({', '.join(record.aliases) or 'no alias'})",
         f"  registered        {_when(record)} UTC by modelpred {tags.get('modelpred_version', '?')}",
-        f"  gates             {tags.get('gates', 'not judged')}",
+        f"  gates             {tags.get('gates', 'not checked')}",
         *(f"    {reason}" for reason in tags.get("gates_reason", "").split("; ") if reason),
         f"  against champion  {tags.get('gates_champion', 'not compared')}",
         *([f"  by hand           {tags['moved_by_hand']}"] if "moved_by_hand" in tags else []),

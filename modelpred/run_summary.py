@@ -22,7 +22,7 @@ class Answered:
     Attributes:
         question: as a user asks it.
         words: the answer.
-        items: what it rests on, as names and words.
+        items: rows and numbers that support it, as names and words.
         note: how certain it is.
     """
 

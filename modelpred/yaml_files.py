@@ -1,8 +1,8 @@
 """YAML files that people and DVC write, read as YAML 1.2 and as DVC reads it.
 
-`1e-6` is a number, `yes` is text, a key that stands twice is an error. No tag makes an object. Whatever cannot be read
+`1e-6` is a number, `yes` is text, a repeated key is an error. No tag makes an object. Whatever cannot be read
 is an error of one line that names the file: text that is not UTF-8, a second document, nesting without end. Aliases are
-followed, up to a number of values: a few lines of them can stand for more than any memory holds.
+followed, up to a number of values: a few lines of them can expand to more than memory holds.
 """
 
 import math

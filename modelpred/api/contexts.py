@@ -31,7 +31,7 @@ def context_of(
         fitted: the fit.
         test_points: the rows of the scores.
         choice: the engine.
-        scored: all rows that models are asked about.
+        scored: all rows that models score.
         progress: called with (done, total, what).
     """
     problem = fitted.problem

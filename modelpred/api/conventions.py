@@ -50,8 +50,8 @@ def changed(
 
 
 def tags(target: str | Estimator) -> Any:  # noqa: ANN401 - scikit-learn's Tags, without stubs
-    """What scikit-learn asks an estimator about itself."""
-    from sklearn.utils import (  # noqa: PLC0415 - asked only by scikit-learn
+    """The tags of the estimator, for scikit-learn."""
+    from sklearn.utils import (  # noqa: PLC0415 - called only by scikit-learn
         ClassifierTags,
         InputTags,
         RegressorTags,

@@ -207,7 +207,7 @@ class ModelPred(FullModelMethods, EditMethods, RowMethods, PredictionMethods, Qu
         return self._fitted is not None
 
     def __sklearn_tags__(self) -> Any:  # noqa: ANN401 - scikit-learn's Tags, without stubs
-        """What scikit-learn asks an estimator about itself."""
+        """The tags of the estimator, for scikit-learn."""
         return tags(self.target)
 
     def fit(
@@ -226,7 +226,7 @@ class ModelPred(FullModelMethods, EditMethods, RowMethods, PredictionMethods, Qu
         Args:
             X: numpy or torch, [rows, columns] of finite numbers; or a frame of pandas, polars or
                 pyarrow with columns of numbers, true and false, text and dates, whose missing
-                cells are filled. Its columns are judged as those of a file.
+                cells are filled. The same rules as for a file decide which columns are used.
             y: a label for each row, of any type. Floating-point numbers, or more than 20 different
                 whole numbers, are a regression.
             sample_weight: factor of each row's loss in every subset, above zero; default: 1.
@@ -285,7 +285,7 @@ class ModelPred(FullModelMethods, EditMethods, RowMethods, PredictionMethods, Qu
         Raises:
             InvalidInput: not fitted, or the port is in use.
         """
-        # The page stands above the API and calls it.
+        # The page is above the API in the layers and calls it.
         from modelpred.page import explore  # noqa: PLC0415
 
         return explore(self, port=whole_number(port, "port", least=0, most=65535), engine=engine)

@@ -173,7 +173,7 @@ def _with_chosen_c(config: TargetsConfig, dataset: Dataset, points: Points) -> T
     found = choose_c(dataset, config)
     if found is None:
         raise InvalidInput(
-            "C='auto': no C can be judged, since models of two thirds of the rows do not converge or "
+            "C='auto': no C has a held-out loss, since models of two thirds of the rows do not converge or "
             "lack a class; set C to a number"
         )
     return config.model_copy(update={"C": found.C})

@@ -40,7 +40,7 @@ ELSEWHERE = (
 
 @dataclass(frozen=True)
 class Given:
-    """What the fit of an estimator was given: its preprocessing is fitted anew to what remains.
+    """What the fit of an estimator was given: its preprocessing is fitted again to the rows that remain.
 
     Attributes:
         table: the rows, before preprocessing.
@@ -100,7 +100,7 @@ class Forgotten(Printed):
         """A summary, with the list of what may still contain the rows."""
         count = len(self.rows)
         lines = [
-            f"{count} row{'s'[: count != 1]} forgotten; fitted anew to the {self.left} that remain.",
+            f"{count} row{'s'[: count != 1]} forgotten; fitted again to the {self.left} that remain.",
             "What is saved from now on does not hold them. Look also at:",
             *(f"  {name:<22} {what}: {how}" for name, what, how in ELSEWHERE),
             "docs/erasure.md has the commands.",

@@ -56,7 +56,7 @@ def polars_frame(table: Table, *, what: str) -> tuple[pl.DataFrame, tuple[str, .
     """The table as a polars table, and the names of its rows or None.
 
     Raises:
-        InvalidInput: a name of columns or rows that is missing or stands twice, or a column that
+        InvalidInput: a name of columns or rows that is missing or repeated, or a column that
             polars cannot hold.
     """
     if isinstance(table, pl.LazyFrame):
@@ -117,7 +117,7 @@ def usable_columns(rows: pl.DataFrame, *, what: str) -> pl.DataFrame:
 
     Text that is dates, or true and false, becomes that. A categorical column holds categories
     whatever it looks like. A column that is constant or
-    repeats another is left out, which is told.
+    repeats another is left out with a log message.
 
     Raises:
         InvalidInput: a column that must be mended first, such as ids or free text.

@@ -152,7 +152,7 @@ def unique_ids(ids: RowNames, *, rows: int) -> tuple[str, ...]:
         raise InvalidInput(f"{len(texts)} ids for {rows} rows; pass one a row")
     twice = [row_id for row_id, count in Counter(texts).items() if count > 1]
     if twice:
-        raise InvalidInput(f"the id {twice[0]!r} stands for several rows; ids must be unique")
+        raise InvalidInput(f"the id {twice[0]!r} is the id of several rows; ids must be unique")
     return texts
 
 

@@ -142,7 +142,7 @@ def _label_array(labels: ArrayLike, *, what: str) -> tuple[NDArray[Any], LabelKi
     ), kind
 
 
-def _text_array(listed: list[object], *, what: str) -> NDArray[np.str_]:
+def _text_array(listed: list[object], *, what: str) -> NDArray[Any]:
     texts = [str(label).strip() for label in listed]
     if (at := first_no_text(texts)) is not None:
         raise InvalidInput(f"{what} holds {texts[at]!r} in row {at}, which is no text of Unicode")

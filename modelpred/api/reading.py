@@ -147,7 +147,7 @@ def encoded_cells(encoding: Encoding, rows: pl.DataFrame, *, what: str) -> Tenso
 def _test_ids(
     test: tuple[ArrayLike, ArrayLike] | None, row_ids: tuple[str, ...], *, rows: int
 ) -> tuple[str, ...]:
-    """What the test table calls its rows, where that tells all rows apart."""
+    """The ids of the test table's rows, if they differ from each other and from those of training rows."""
     named = None if test is None else row_names(test[0], what="X_test")
     if named is not None and len({*row_ids, *named}) == len(row_ids) + rows:
         return named

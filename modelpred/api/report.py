@@ -65,7 +65,7 @@ def report_of(
         fidelity: errors on held-out subsets.
         others: the other methods, see `modelpred.refits.rivals`.
         rows: most and least valuable rows that are listed.
-        progress: told how far each study is.
+        progress: called with the progress of each study.
     """
     problem, dataset, prepared = fitted.problem, fitted.dataset, fitted.engine.prepared()
     context = StudyContext(

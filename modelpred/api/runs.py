@@ -22,7 +22,7 @@ def is_run(folder: Path) -> bool:
 
 
 def read_run(folder: Path) -> tuple[Fitted, Asked]:
-    """Read the fit of a project's last run, with the settings that its files tell.
+    """Read the fit of a project's last run, with the settings in its files.
 
     Raises:
         InvalidInput: a stage has not run, or its files are damaged or belong to another run.

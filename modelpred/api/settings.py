@@ -25,7 +25,7 @@ from modelpred.targets import TargetsConfig, TorchTarget
 from modelpred.targets.families import FAMILIES, fitting_families
 
 AUTO = "auto"
-AUTO_TARGETS = ("logistic", "softmax", "ridge")  # what it may stand for
+AUTO_TARGETS = ("logistic", "softmax", "ridge")  # the families that it chooses from
 FEWEST_SUBSETS = 20
 USUAL_SUBSETS = (
     8000  # to fit a predictor of at most 2,000 rows; fewer of more, see SubsetsConfig.scale
@@ -56,7 +56,7 @@ class FitSettings:
     Attributes:
         target: the name of a family, or an estimator.
         settings: of the family, with the tolerance; checked against the family of an
-            estimator when the fit knows it.
+            estimator at the fit.
         scaling: of a family by name.
         seed: of subsets and trainings.
         subsets: to train.
@@ -161,14 +161,14 @@ def require_target(
 
 
 def families_of(target: str | Estimator) -> tuple[str, ...]:
-    """The families that a name may stand for; none for an estimator, whose family the fit finds."""
+    """The families that a name can be; none for an estimator, whose family is found at the fit."""
     if not isinstance(target, str):
         return ()
     return AUTO_TARGETS if target == AUTO else (target,)
 
 
 def family_of(target: str, labels: Labels) -> str:
-    """The family that `auto` stands for."""
+    """The family that `auto` chooses."""
     return target if target != AUTO else fitting_families(len(labels.classes))[0]
 
 

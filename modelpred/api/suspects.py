@@ -56,7 +56,7 @@ class Suspects(Printed):
 
     def __str__(self) -> str:
         """How many labels are wrong, and the most suspicious."""
-        lines = [f"The labels of {self.rows.height:,} rows, judged by models without them:"]
+        lines = [f"The labels of {self.rows.height:,} rows, by models trained without them:"]
         if self.count is not None:
             lines.append(
                 f"  about {self.count:,.0f} are wrong (95% interval {self.low:,.0f} to "
@@ -88,7 +88,7 @@ def suspicious_rows(
         labels: the label encoding.
         seed: of the draws.
         forest: whether to average the probabilities with those of a random forest.
-        others: rows outside of the training rows to judge, too.
+        others: rows outside of the training rows whose labels are also scored.
         other_ids: their names.
 
     Raises:
@@ -113,7 +113,7 @@ def probable_suspects(
     *,
     row_ids: tuple[str, ...],
 ) -> Suspects:
-    """Return all rows, judged by probabilities of any classifier that did not train on them.
+    """Return all rows, scored by probabilities of any classifier that did not train on them.
 
     Args:
         pred_probs: of the classes in the order of the label encoding.

@@ -23,7 +23,7 @@ with what they do):
     attribution    A: n, twice
 
 `valuation`, `labels` and `selection` retrain (engine: exact) where retraining takes no longer than a
-prediction; E stands for P then. A study that predicts prepares the predictor first, and one that
+prediction; E replaces P then. A study that predicts prepares the predictor first, and one that
 compares the other methods prepares these.
 
 TIMES says how many times as long a stage takes as this work, measured on 4,000 rows of 27 features: what
@@ -103,7 +103,7 @@ class Unit:
     refined: float  # and with one
     gains: float
     everything: float
-    judged: float  # a prediction on one row
+    scored: float  # a prediction on one row
     refine: float  # Newton steps of a prediction in the study `valuation`
     engine: EngineName = "predicted"  # of the studies that can retrain
     prepared: float = 0.0  # before the first prediction of a study
@@ -178,7 +178,7 @@ def plan(
         compared=speeds.compared,
         optimum=optimum,
         gains=speeds.gains,
-        judged=speeds.judging / max(1, tests),
+        scored=speeds.judging / max(1, tests),
         refine=refine,
         everything=sum(speeds.answering) + len(speeds.answering) * speeds.judging,
     )
@@ -327,7 +327,7 @@ def _methods_cost(orders: int, unit: Unit, points: int, tests: int) -> float:
 
 
 def _held_out_cost(unit: Unit, points: int) -> float:
-    return rounds_of(points) * PARTS * (unit.plain + unit.judged * points)
+    return rounds_of(points) * PARTS * (unit.plain + unit.scored * points)
 
 
 def _labels(factor: float, unit: Unit, points: int, tests: int) -> tuple[Settings, float]:

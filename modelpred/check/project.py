@@ -44,7 +44,7 @@ TRIAL_SHARE = 0.06  # of the time of the run
 MOST_SLOWDOWN = 8.0  # by other programs: more of it is taken for a passing state of the machine
 FEWER = 0.85  # share of the rows that is tried next
 LEAST_ROWS = 300  # training rows below which the time is not kept
-BUSY = 1.25  # slowdown that is told
+BUSY = 1.25  # slowdown from which a note is printed
 AUTO = "auto"
 
 Bar = Callable[[str], AbstractContextManager[Progress]]

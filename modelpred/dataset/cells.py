@@ -1,7 +1,7 @@
 """What single cells say, the same whatever they were read from: missing, names, numbers, moments.
 
 missing   null, nan, NaT, and the texts in MISSING, with or without spaces around them
-names     text as it stands, without spaces around it; 3.0 is called 3, true and false so
+names     the text, without spaces around it; 3.0 is called 3, true and false so
 numbers   whole numbers beyond 2^53 are names: float64 makes one number of several of them
 moments   ISO 8601: a day, or a day and a time with or without seconds, fraction and zone, which
           UTC tells; slashes may separate year, month and day. Or the format that the user gives
@@ -21,8 +21,8 @@ MISSING = (
     "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN",
     "<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null", "NAN", "NaT", "?",
 )  # fmt: skip
-LARGEST_WHOLE = 2**53  # up to here float64 tells every whole number from the next
-# Any: polars types compare with classes of types, which type checkers do not know.
+LARGEST_WHOLE = 2**53  # up to here float64 has every whole number
+# Any: polars types compare with classes of types, which type checkers do not accept.
 WORDS: tuple[Any, ...] = (pl.String, pl.Categorical, pl.Enum)
 DAYS: tuple[Any, ...] = (pl.Date, pl.Datetime)
 LONG: tuple[Any, ...] = (pl.Int64, pl.UInt64, pl.Int128, pl.UInt128)
@@ -43,7 +43,7 @@ _ISO = re.compile(
 )
 
 
-class Unusable(ValueError):  # noqa: N818 - a state of a cell, told further up
+class Unusable(ValueError):  # noqa: N818 - a state of a cell, reported further up
     """A cell cannot be what its column is."""
 
     def __init__(self, row: int, expected: str) -> None:
@@ -53,7 +53,7 @@ class Unusable(ValueError):  # noqa: N818 - a state of a cell, told further up
 
 
 def is_missing(value: Any) -> bool:  # noqa: ANN401 - whatever a person's table holds
-    """Whether one value of Python, NumPy or pandas stands for a missing one."""
+    """Whether one value of Python, NumPy or pandas is a missing one."""
     if value is None or value is np.ma.masked or type(value).__name__ == "NAType":
         return True
     if isinstance(value, str):

@@ -226,7 +226,7 @@ def _date_problem(cells: pl.Series, where: Sequence[str]) -> str:
     day = int(day_numbers(cells)[first])
     within = FIRST_YEAR - 365 < day < LAST_YEAR + 365
     words = str(date(1970, 1, 1) + timedelta(day)) if within else "a day beyond the years 1 to 9999"
-    return f"holds {words} in {where[first]}, which stands for no day; leave the cell empty"
+    return f"holds {words} in {where[first]}, which marks a missing day; leave the cell empty"
 
 
 def _text_problem(name: str, cells: pl.Series, where: Sequence[str]) -> str:

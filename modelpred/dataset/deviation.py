@@ -17,7 +17,7 @@ from modelpred.dataset.cells import DAYS, column_of
 
 
 def distances(rows: pl.DataFrame, columns: Sequence[str]) -> Float64[np.ndarray, "rows columns"]:
-    """How far each cell lies from the rows' usual; 0 in constant columns.
+    """The distance of each cell from the usual cells of its column; 0 in constant columns.
 
     Args:
         rows: the rows to compare among themselves.

@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Float64
 
 LARGEST_CELL = 1e150  # squares and their sums stay below 1.8e308
-FAR = 1e9  # divisors from which cells are looked at, and the share of one that tells cells apart
+FAR = 1e9  # divisors from which cells are looked at, and the share of one by which cells differ
 
 
 def are_one(values: Float64[np.ndarray, " rows"], divisor: float) -> bool:

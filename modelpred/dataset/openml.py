@@ -45,7 +45,7 @@ def fetch_openml_table(table: str, *, cache: Path = CACHE) -> Fetched:
         InvalidInput: no such table, no connection, or no table of rows and columns; pandas is missing.
     """
     require(("pandas",))  # scikit-learn parses with it
-    # A second to import, which only who asks for such a table pays.
+    # Imported where it is used: it takes a second.
     from sklearn.datasets import fetch_openml  # noqa: PLC0415
 
     which: dict[str, Any] = {"data_id": int(table)} if table.isdecimal() else {"name": table}

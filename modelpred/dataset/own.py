@@ -1,6 +1,6 @@
 """Reads a user's table from files or from OpenML, inspects columns and selects rows.
 
-Columns are judged by all rows of the table, also where `max_points` selects some of them, unless the
+All rows of the table decide which columns can be used, also where `max_points` selects some of them, unless the
 table has more than `MOST_JUDGED` cells; then by the selected rows, and a note says so.
 """
 
@@ -36,7 +36,7 @@ from modelpred.errors import InvalidInput
 
 FEW_NUMBERS = 20  # different whole numbers up to which a label is a class
 MOST_UNLABELLED = 0.5  # share of rows without a label from which the table is refused
-MOST_JUDGED = 50_000_000  # cells that are read to judge columns by; about 1 GB
+MOST_JUDGED = 50_000_000  # cells that are read to check columns; about 1 GB
 
 
 @dataclass(frozen=True)
@@ -181,12 +181,12 @@ def _joined(first: _Read, second: _Read) -> _Read:
 
 
 def _judged_note(source: str, read: _Read) -> list[str]:
-    """A note where columns are judged by the selected rows only."""
+    """A note if columns were checked by the selected rows only."""
     if len(read.rows) == read.height:
         return []
     judged = f"the {len(read.rows):,} selected rows of {read.height:,}"
     return [
-        f"{source}: columns are judged by {judged}; the table is too large to judge them by all"
+        f"{source}: columns are checked by {judged}; the table is too large to check them by all"
     ]
 
 

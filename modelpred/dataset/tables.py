@@ -1,6 +1,6 @@
 """Source tables: the class Table, and the tables that come with this package and scikit-learn.
 
-A table also declares the usual numbers of training and test rows, which `auto` stands for in
+A table also declares the usual numbers of training and test rows, which `auto` uses in
 params.yaml. sources.py lists all tables.
 """
 

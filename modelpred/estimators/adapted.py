@@ -50,7 +50,7 @@ class Boxed:
         Args:
             classes: as the caller names them; empty for numbers.
             points: the training rows.
-            scored: other rows that models are asked about.
+            scored: other rows that models score.
         """
         kind: Kind = "classes" if len(classes) else "numbers"
         if len(classes) and hasattr(self.estimator, "predict_proba"):
@@ -92,7 +92,7 @@ class AdaptedTorch:
 
 @dataclass(frozen=True)
 class Adapted:
-    """An estimator, the family that stands for it, and its preprocessing, fitted on all rows.
+    """An estimator, its family of target models, and its preprocessing, fitted on all rows.
 
     Attributes:
         given: the estimator or pipeline, as the caller gave it.

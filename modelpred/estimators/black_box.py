@@ -47,11 +47,11 @@ MEMORY = 64 * 2**20  # bytes of answers that are kept
 
 @dataclass(frozen=True)
 class Trainable:
-    """An estimator and the rows that it may be trained on or asked about.
+    """An estimator, and the rows that it may be trained on or predict.
 
     Attributes:
         estimator: unfitted, the last step of a pipeline.
-        kind: what is asked of it.
+        kind: which outputs are used.
         known: all rows by position.
         classes: as the caller names them, sorted; empty for numbers.
     """

@@ -1,7 +1,7 @@
 """Rows of tables by their position: the training rows first, then rows that came later.
 
 An estimator may take a table of any kind (a frame of pandas or polars, a sparse matrix, an array of
-texts), so rows are not numbers here. A position stands for a row wherever the package expects features.
+texts), so rows are not numbers here. Where the package expects features, a row is its position.
 """
 
 from typing import Any, TypeAlias

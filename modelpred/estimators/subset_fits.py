@@ -1,6 +1,6 @@
 """Any estimator trained on subsets of rows, and what it answers for known rows.
 
-A subset takes each of its rows as often as its weight says: training sees a row of weight 2 twice, and
+A subset takes each of its rows as often as its weight says: a row of weight 2 is passed to training twice, and
 a row of weight 0 not at all. Weights that are no whole numbers become sample weights.
 
 | kind          | from                | answers of a row                                         |
@@ -46,7 +46,7 @@ class Job:
 
     Attributes:
         estimator: unfitted.
-        kind: what is asked of it.
+        kind: which outputs are used.
         rows: the training rows.
         labels: [rows], as the caller names them.
         classes: all classes, sorted; empty for numbers.
@@ -199,7 +199,7 @@ class SubsetFits:
     Args:
         job: what to train.
         processes: how many may work at once.
-        memory: bytes of answers that are kept, so that a study that was interrupted goes on.
+        memory: bytes of outputs that are kept, so that an interrupted study continues.
     """
 
     def __init__(self, job: Job, *, processes: int, memory: int) -> None:
@@ -315,7 +315,7 @@ def _block_of_process(weights: NDArray[np.float64]) -> Block:
 def _process_pool(job: Job, processes: int) -> Any:  # noqa: ANN401 - joblib has no stubs
     """Processes with one thread each, which end when they are idle.
 
-    joblib's start anew in place of forking, and scripts need no guard of their main module.
+    joblib's are started, not forked, and scripts need no guard of their main module.
     """
     from joblib.externals.loky import ProcessPoolExecutor  # noqa: PLC0415 - for long work only
 

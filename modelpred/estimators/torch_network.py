@@ -1,6 +1,6 @@
 """A torch module that is trained as a whole, as what ModelPred fits: rows of any shape become features.
 
-Training sees [rows, features]; the module of a TorchTarget gives them their shape again (nn.Unflatten).
+Training gets [rows, features]; the module of a TorchTarget gives them their shape again (nn.Unflatten).
 """
 
 from dataclasses import dataclass

@@ -3,7 +3,7 @@
     modelpred explore FOLDER        a saved ModelPred, or a project with artifacts/
     page = mp.explore()             in a notebook; page.stop() ends it
 
-The page computes nothing: it asks a fitted ModelPred and shows the answers.
+The page computes nothing. It calls a fitted ModelPred and shows the results.
 """
 
 from modelpred.page.running import Page, explore, serve_folder

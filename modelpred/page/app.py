@@ -6,7 +6,7 @@
     POST /api/answer          the model of an edit beside the model of all rows
     POST /api/bound           how far a predicted model is at most from retraining
     POST /api/retrain         as answer, by exact retraining
-    POST /api/explain         the rows that a prediction rests on
+    POST /api/explain         the rows that matter for a prediction
     POST /api/paste           pasted CSV as rows to add, or as an edit
     POST /api/export          files of an edit and of its model
 

@@ -13,7 +13,7 @@ LISTED = 20
 
 
 def explained(subject: Subject, asked: ExplainAsked) -> dict[str, Any]:
-    """The rows that a prediction rests on, and a small set whose removal flips it.
+    """The rows that matter most for a prediction, and a small set whose removal flips it.
 
     Raises:
         InvalidInput: no such row, or not one typed row.

@@ -13,7 +13,7 @@ from modelpred.page.subject import Subject
 
 
 def exported(subject: Subject, asked: ExportAsked) -> dict[str, str]:
-    """Text and file name of what was asked for.
+    """Text and file name of an export.
 
     Raises:
         InvalidInput: the model has no such form.

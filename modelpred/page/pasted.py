@@ -84,7 +84,7 @@ def _edit(subject: Subject, header: list[str], records: list[list[str]]) -> Edit
             if label:
                 labels[row_id] = label
         elif len(header) > len(EDIT_COLUMNS):
-            row_id = f"{ADDED_PREFIX}{len(rows)}"  # noqa: PLW2901 - added rows are numbered anew
+            row_id = f"{ADDED_PREFIX}{len(rows)}"  # noqa: PLW2901 - added rows get new numbers
             rows.append(cells)
             added_labels.append(label)
         else:

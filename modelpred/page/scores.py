@@ -1,4 +1,4 @@
-"""Scores of all rows, computed in the background when they are first asked for, and kept.
+"""Scores of all rows, computed in the background at the first request, and kept.
 
     value          Shapley value of the row for the test loss; the higher, the more it helps
     suspicion      minus how sure models without the row are of its label; the higher, the more suspicious

@@ -1,4 +1,4 @@
-"""A fitted ModelPred as the page sees it: its table, its classes, and the models of edits."""
+"""A fitted ModelPred for the page: its table, its classes, and the models of edits."""
 
 import hashlib
 from collections import OrderedDict

@@ -14,7 +14,7 @@ Column = tuple[str, bytes]
 
 
 def description(subject: Subject) -> dict[str, Any]:
-    """What the page needs to know before it shows any cell."""
+    """The table without its cells: columns, classes and row ids."""
     dataset, mp = subject.dataset, subject.mp
     labels = dataset.labels.tolist()
     scored = subject.scored_rows

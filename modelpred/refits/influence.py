@@ -152,7 +152,7 @@ class _Expanded(ABC):
         """Return the parameters of each subset's model."""
 
     def for_points(self, points: Points) -> "_Expanded":
-        """The same expansion over a pool that goes on after this one's points."""
+        """The same expansion over a pool that begins with this one's points."""
         around = continued(self.expansion.around, self.points, points)
         return type(self)(self.model, points, self.expansion.full_parameters, around=around)
 
@@ -238,7 +238,7 @@ class NewtonStep(_Expanded):
             return self.expansion.moved(torch.cat(steps).to(torch.float64))
 
     def for_points(self, points: Points) -> "NewtonStep":
-        """The same expansion over a pool that goes on after this one's points."""
+        """The same expansion over a pool that begins with this one's points."""
         return NewtonStep(
             self.model,
             points,
@@ -266,7 +266,7 @@ def _hessian(
     """The subset's Hessian R + Σ_i w_i H_i at the model of all rows, in the basis, as a product.
 
     Where every H_i has rank one (a single score per point) it is f_i f_i', and a product with the
-    Hessian is two matrix products with the f_i in place of three and the curvature anew.
+    Hessian is two matrix products with the f_i instead of three and the curvature.
     """
     full, directions = expansion.full_parameters, expansion.basis
     if (space := row_space_of(model, points)) is not None:

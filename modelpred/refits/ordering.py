@@ -1,6 +1,6 @@
 """An order of a bank's rows that depends on their content alone.
 
-Banks list their subsets by design, by block or by when they were asked for. Whatever takes some of the rows, or one
+Banks list their subsets by design, by block or in the order of drawing. Whatever takes some of the rows, or one
 after another, takes them in this order instead: it is as good as random, and the same for every order of the bank.
 """
 

@@ -1,7 +1,7 @@
 """A refit answers: which parameters would this subset give? Retraining is the true answer.
 
 Every refit is a callable from weights [subsets, points] to parameters [subsets, parameters]. Those
-that train stand here: training the subset's model, cold or from a start; the model of all rows, which
+that train are here: training the subset's model, cold or from a start; the model of all rows, which
 ignores the edit; and the model of all rows fine-tuned on the subset, which is what people do to a
 network.
 """

@@ -1,4 +1,4 @@
-"""Registered predictors: publish, judge, list, show, promote, roll back. The only package that knows MLflow.
+"""Registered predictors: publish, check, list, show, promote, roll back. The only package that imports MLflow.
 
 Names are loaded when they are used: listing versions does not wait for what judging them needs.
 """

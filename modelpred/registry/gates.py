@@ -1,14 +1,14 @@
 """What makes a new version the champion: the gates, and the evidence that they check.
 
     trained share       few of the held-out subsets lack a trained model to compare with
-    held-out error      the upper end of its 95% interval lies below a bound
-    rivals              that end lies below the lower end of each rival's interval
+    held-out error      the upper end of its 95% interval is below a bound
+    rivals              that end is below the lower end of each rival's interval
     calibration         the excess of its bootstrap's log loss over that of retrained models, the mean over
                         test rows of log p_retrained - log p_predicted, has its upper end below a bound
     champion            its errors are not above those of the present champion on the same held-out subsets of
-                        the same data: the 95% interval of the paired differences does not lie above zero
+                        the same data: the 95% interval of the paired differences is not above zero
 
-Nothing passes by being absent: evidence that a gate asks for and that is missing is a reason to refuse. Only where two
+Missing evidence that a gate needs is a reason to refuse. Only where two
 versions cannot be compared, because they answer different questions (another family, another C, other features), is the
 champion no bar; a tag then says so.
 """
@@ -47,7 +47,7 @@ class GatesConfig(BaseModel):
         parameter_error: largest mean relative error; None: any.
         beats: methods that must be worse on every one of the designs.
         calibration: largest excess of the bootstrap's log loss over that of retrained models; None: any, and no
-            calibration study is asked for.
+            calibration study is needed.
         champion: whether it must not be worse than the present champion.
     """
 
@@ -80,7 +80,7 @@ class Contest:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known of a version: held-out errors of all methods, calibration, and how it stands to the champion."""
+    """Evidence on a version: held-out errors of all methods, calibration, and the comparison with the champion."""
 
     held_out: HeldOut
     calibration: Calibration | None = None

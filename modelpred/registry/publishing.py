@@ -3,10 +3,10 @@
 
 A version is keyed by the fingerprint of the predictor's files, so that publishing twice makes one version. It carries
 its lineage (code, data and parameters it follows from) and its held-out errors. The gates decide whether it becomes
-`champion`, the version that users load, or `challenger`, with the reasons as a tag. It is judged again when what it is
-judged by has changed: a calibration measured since, other gates.
+`champion`, the version that users load, or `challenger`, with the reasons as a tag. The gates are checked again when
+their evidence has changed: a calibration measured since, other gates.
 
-A version whose files are gone, because the project moved, is registered anew.
+A version whose files are gone, because the project moved, is registered again.
 """
 
 import json
@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
     from mlflow.types.schema import Object
 
-# What the version was judged by; set last, so that an interrupted publication is done again.
+# The evidence that was checked; set last, so that an interrupted publication is done again.
 EVIDENCE_TAG = "gates_evidence"
 CONTEST_TAG = "gates_champion"
 MODEL_CODE_FILE = "mlflow_model.py"
@@ -93,19 +93,19 @@ def publish(
     held_out: Bank | None = None,
     test_points: Points | None = None,
 ) -> Version:
-    """Registers a predictor's files and gives them their alias; does nothing where that is done already.
+    """Register a predictor's files and set their alias; do nothing if that is done already.
 
     Safe to repeat, to interrupt and to run twice at once.
 
     Args:
         folder: what `write_predictor` wrote.
         dataset_name: names the registered model, together with the target model.
-        evidence: what it is judged by; the contest with the present champion is held here.
+        evidence: what the gates check; the comparison with the present champion is added here.
         lineage: what the predictor follows from.
         gates: what makes it champion.
         root: the project's root, which holds `mlflow.db` and `mlruns`.
-        held_out: subsets with their trained parameters on which it meets the present champion.
-        test_points: rows whose mean loss the registered version tells of the models that it predicts.
+        held_out: subsets with their trained parameters for the comparison with the present champion.
+        test_points: rows on which the registered version computes the mean loss of predicted models.
 
     Raises:
         InvalidInput: the folder holds no valid predictor.

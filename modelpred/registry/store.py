@@ -118,7 +118,7 @@ def has_database(root: Path) -> bool:
 
 
 def _check_database(path: Path) -> None:
-    """Refuse a file that is no database of SQLite, is damaged, or has a schema that MLflow does not know."""
+    """Refuse a file that is no database of SQLite, is damaged, or has a schema of another MLflow."""
     try:
         with open_file(path, again=REBUILD) as file:
             start = file.read(len(SQLITE))

@@ -1,6 +1,6 @@
 """Registered versions: their records, and the champion.
 
-The champions of a registered model are remembered in order, so that `rollback` knows the one before.
+The champions of a registered model are recorded in order, so that `rollback` finds the one before.
 """
 
 import re

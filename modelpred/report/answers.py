@@ -47,7 +47,7 @@ class Answer:
     Attributes:
         question: as a user asks it.
         words: the answer, in one or two sentences.
-        items: what it rests on.
+        items: rows and numbers that support it.
         note: how certain it is.
         link: anchor of the section with the details.
     """

@@ -181,7 +181,7 @@ def verdict_table(inputs: ReportInputs) -> Table | None:
 
 
 def _judged(subsets: int, left_out: int) -> str:
-    """How many subsets a figure rests on, and how many had no trained model to compare with."""
+    """The number of subsets behind a figure, and of those without a trained model to compare with."""
     return f"n = {count(subsets)}" + (f", {count(left_out)} left out" if left_out else "")
 
 

@@ -65,5 +65,5 @@ class ReportInputs:
 
     @cached_property
     def deviations(self) -> Float64[np.ndarray, "points columns"]:
-        """How far each cell of the training rows lies from its column's usual."""
+        """The deviation of each cell of the training rows from its column (see `distances`)."""
         return distances(self.dataset.rows, self.dataset.column_names)

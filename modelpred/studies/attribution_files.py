@@ -1,7 +1,7 @@
 """Attribution matrices of other libraries: the order of their axes, and their sign.
 
 Libraries write [test rows, training rows] (captum, kronfluence, quanda) or [training rows, test
-rows] (dattri, TRAK, pyDVL). The shape tells them apart, unless there are as many test rows as
+rows] (dattri, TRAK, pyDVL). The shape decides which, unless there are as many test rows as
 training rows.
 """
 
@@ -26,17 +26,17 @@ def oriented(
         matrix: in either order.
         tests: number of test rows.
         points: number of training rows.
-        order: of the axes; None tells it from the shape.
+        order: of the axes; None decides by the shape.
         name: name of the attribution.
 
     Raises:
-        InvalidInput: the shape is neither, or does not tell the order.
+        InvalidInput: the shape is neither, or does not decide the order.
     """
     values = torch.as_tensor(matrix)
     shape, expected = list(values.shape), [tests, points]
     if order is None and shape == expected and tests == points:
         raise InvalidInput(
-            f"attribution {name!r} is square, so that its shape does not tell the order of its axes; "
+            f"attribution {name!r} is square, so that its shape does not decide the order of its axes; "
             "pass --order test-train (captum, kronfluence, quanda) or train-test (dattri, TRAK, pyDVL)"
         )
     turned = order == "train-test" or (order is None and shape == expected[::-1])

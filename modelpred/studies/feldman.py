@@ -53,7 +53,7 @@ class Memorization:
         soft: memorization of every training row [points].
         hard: memorization by right and wrong; None for a regression.
         influence: soft influence of training rows on test rows [points, test rows].
-        hard_influence: influence by right and wrong; None for a regression, or if not asked for.
+        hard_influence: influence by right and wrong; None for a regression, or if not computed.
         inside: number of subsets with each row [points].
         subsets: number of subsets.
     """

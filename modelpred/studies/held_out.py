@@ -1,8 +1,8 @@
 """Confidence in each label by models that were not trained on the row.
 
 A round divides the rows at random into parts of an eighth of them, the same share of each class in
-every part, and gives a model of each part. A row is judged by the models of the seven other parts.
-Rows outside the training sample are judged by all models.
+every part, and gives a model of each part. A row is scored by the models of the seven other parts.
+Rows outside the training sample are scored by all models.
 
 *Small parts.* A model of an eighth of the rows has few wrong labels, and so few rows that the
 regulariser keeps the model from fitting them. Among shares of 8% to 85%, shares of a tenth to a fifth
@@ -136,7 +136,7 @@ def held_out_evidence(
         context: the training rows.
         generator: draws the parts.
         rounds: how often the rows are divided; default: `rounds_of`.
-        others: rows outside the training rows, which all models judge.
+        others: rows outside the training rows, which all models score.
 
     Raises:
         UndefinedUtility: so many models failed that a row has none.
@@ -163,7 +163,7 @@ def held_out_evidence(
 def _mean_evidence(
     model: TargetModel, parameters: Tensor, points: Points, judged_by: Tensor
 ) -> Tensor:
-    """The mean on each point over the models [subsets, points] that judge it."""
+    """The mean on each point over the models [subsets, points] that score it."""
     columns = points.classes if model.probabilistic and points.classes else 1
     total = torch.zeros(len(points.labels), columns, dtype=torch.float64)
     if not len(points.labels):

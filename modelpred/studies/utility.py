@@ -231,7 +231,7 @@ def require_models(subsets: int, context: StudyContext, *, what: str) -> None:
     Args:
         subsets: their number, which may be any.
         context: its rows and family.
-        what: the subsets, with the setting that asks for them.
+        what: the subsets in words, with the setting that sets their number.
     """
     points = context.points
     parameters = context.model.parameter_count(points.features.shape[1], points.classes)

@@ -14,7 +14,7 @@ A subset that lacks a class has no model to learn from. With the labels of the p
 is drawn again on the condition that every class is in it (`modelpred.subsets.classes`).
 
 Every block of drawings has a generator of its own, seeded by (seed, "subsets", role, design,
-block), so that asking for more keeps the earlier subsets. No subset stands in two roles or twice
+block), so that more subsets keep the earlier ones. No subset is in two roles or twice
 in one: the held-out roles (test, validation) draw first, and what would repeat is drawn again in
 its place while nothing else moves.
 

@@ -93,7 +93,7 @@ def draw_any(design: str, points: int, count: int, generator: np.random.Generato
 
 
 def support_size(design: str, points: int) -> int:
-    """Number of distinct subsets that the design can draw; UNBOUNDED stands for all numbers above it."""
+    """Number of distinct subsets that the design can draw; UNBOUNDED means this many or more."""
     if design == "bootstrap":
         return _choices(2 * points - 1, points)
     smallest, largest, always = members(design, points)
@@ -129,7 +129,7 @@ def every_subset(design: str, points: int) -> Iterator[Row]:
 
 
 def keys(weights: Rows) -> list[bytes]:
-    """What tells rows apart: equal counts give equal keys, whatever the type of the array."""
+    """A key for each row: equal counts give equal keys, whatever the type of the array."""
     if weights.dtype == np.uint8:
         return [row.tobytes() for row in weights]
     return [compact(row).tobytes() for row in weights]

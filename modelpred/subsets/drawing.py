@@ -1,4 +1,4 @@
-"""The subsets that a config asks for: all different, and with every class where that can be."""
+"""The subsets of a config: all different, and with every class where that can be."""
 
 import math
 from collections import Counter
@@ -42,7 +42,7 @@ def draw_subsets(
     earlier: Sequence[Earlier] = (),
     written: bool = False,
 ) -> Subsets:
-    """The subsets that the config asks for: test, validation, fit, and design after design.
+    """The subsets of the config: test, validation, fit, and design after design.
 
     No two are equal. More of a design keeps its earlier subsets; only one that would repeat a
     subset of an earlier role or design is replaced. Subsets that lack a class are drawn again
@@ -169,7 +169,7 @@ class _Drawer:
         """Blocks of weights, `count` rows in all, none of which was drawn before.
 
         The second part are the places of the rows that were drawn again because they lacked a
-        class. `scope` tells drawings of one role and design apart.
+        class. `scope` distinguishes drawings of one role and design.
         """
         if count > 0:
             self._require_enough(role, design, count)

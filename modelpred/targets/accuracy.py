@@ -16,7 +16,7 @@ optimum. Rounding has unknown signs: where the Hessian is ill-conditioned the la
 `PATTERNS` patterns of signs counts.
 
 A loss with kinks bends less beyond one. Points that rounding may have put on the wrong side of theirs
-count with the smaller curvature, and a step across a kink tells no distance.
+count with the smaller curvature, and the length of a step across a kink is no distance.
 """
 
 from dataclasses import replace
@@ -30,7 +30,7 @@ from modelpred.targets.systems import Block, Problem, conjugate
 SMALL = 1e-3
 SCORES_ROUNDED = 4  # rounding errors of each score
 PATTERNS = 4  # of signs of rounding, where Hessians are ill-conditioned
-SOLVED = 0.1  # relative residual of the system that tells the distance
+SOLVED = 0.1  # relative residual of the system whose solution is the distance
 
 
 def relative(problem: Problem, block: Block, step: Tensor) -> Tensor:

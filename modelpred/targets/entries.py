@@ -1,6 +1,6 @@
 """Finished shards by fingerprint, in a folder or at a URL.
 
-An entry lies at `<place>/<first two>/<fingerprint>-<sha256 of the file>.parquet`: name and hash appear at once, and a
+The path of an entry is `<place>/<first two>/<fingerprint>-<sha256 of the file>.parquet`: name and hash appear at once, and a
 changed byte shows. An entry is checked whenever it is read: its hash, its schema, and what the caller expects of it. One
 that fails is named in the log and removed, so that it is trained again.
 """
@@ -47,7 +47,7 @@ class FileStore(Protocol):
         ...
 
     def remove(self, name: str) -> None:
-        """Remove what lies under this name."""
+        """Remove the entry of this name."""
         ...
 
     def sweep(self) -> None:
@@ -86,7 +86,7 @@ class FolderStore:
         path.chmod(0o444)  # Nobody should edit it. Its hash is checked all the same.
 
     def remove(self, name: str) -> None:
-        """Remove what lies under this name, also a folder."""
+        """Remove the file or folder of this name."""
         path = self.folder / name
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)

@@ -109,7 +109,7 @@ class _Training(BaseModel):
 def targets_section(families: Mapping[str, type[TargetModel]]) -> type[_Training]:
     """The configuration of a table of families: one that is added brings its settings along.
 
-    A setting's bounds are those that stand at the family's own field; families share settings of
+    A setting's bounds are those of the family's field; families share settings of
     one name.
     """
     settings: dict[str, Any] = {

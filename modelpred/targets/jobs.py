@@ -41,7 +41,7 @@ class JobInputs:
 
     Attributes:
         dataset: the rows to train on.
-        contents: what training sees of each of them.
+        contents: hashes of each row's features and label.
         blocks: subsets by the name of their block.
         redrawn: how many lacked a class and were drawn again (`Subsets.redrawn`).
     """
@@ -85,7 +85,7 @@ def job_inputs(job: BlockJob) -> tuple[JobInputs, Subsets]:
         inputs.contents, model, job.tolerance, block
     ):
         raise InvalidInput(
-            f"block {job.block} is not the one that was asked for; data set or subsets changed "
+            f"block {job.block} is not that of the job; data set or subsets changed "
             "since: run the targets stage again"
         )
     return inputs, block

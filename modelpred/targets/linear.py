@@ -13,7 +13,7 @@ Gradient: C sum_i w_i (dloss/dm)_i a_i + penalised theta. Hessian on V: C sum_i 
 + penalised V, with H_i the second derivative of the loss in the scores. The families, each a loss
 as a function of its scores, are in linear_families.py and svm.py.
 
-Inside, scores lie as [outputs, subsets, points], so that one matrix product serves all subsets.
+Inside, scores are [outputs, subsets, points], so that one matrix product serves all subsets.
 """
 
 from collections.abc import Callable, Sequence
@@ -343,7 +343,7 @@ def _digits_lost(parameters: Tensor, lengths: Tensor) -> Tensor:
     """How many more digits each row needs in the space of the rows, beyond those to spare there.
 
     An error there has a part of the coefficients' size, in any direction. Times the lengths of the
-    columns it has a larger part, if the coefficients lie in short columns.
+    columns it has a larger part, if the coefficients are those of short columns.
     """
     coefficients = parameters.unflatten(1, (-1, len(lengths) + 1))[..., :-1]
     size, sized = coefficients.norm(dim=(1, 2)), (coefficients * lengths).norm(dim=(1, 2))

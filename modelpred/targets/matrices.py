@@ -20,7 +20,7 @@ class OuterProducts:
     """The outer products of a pool's rows [points, size], of which each entry is kept once."""
 
     entries: Tensor  # [points, pairs]: products of columns i >= j
-    places: Tensor  # [size * size]: where each entry of a matrix lies in a row of them
+    places: Tensor  # [size * size]: the place of each entry of a matrix in a row of them
     size: int
 
     @classmethod

@@ -7,7 +7,7 @@ minimise (or, for a family of fixed steps, descend) an objective
 
 where scale(w) is C for the convex families and 1 / sum_i w_i for the network. Everything else in the
 package - regularisers, influence, Newton steps, refinement, certificates, studies - is written
-against the functions below. A caller that needs more asks for it: `optimum` gives the functions of a
+against the functions below. A caller that needs more calls `optimum` or `recipe`: `optimum` gives the functions of a
 family that is trained to its optimum, `recipe` those of one that is trained in a fixed number of
 steps, and None where the family is not of that kind.
 
@@ -208,7 +208,7 @@ class TargetModel(ABC):
         return counts.sum(1) == 0
 
     def prior(self, counts: Float[Tensor, "subsets groups"], features: int) -> Parameters:
-        """The model that knows class counts only: all parameters zero."""
+        """The model of class counts alone: all parameters zero."""
         size = self.parameter_count(features, counts.shape[1] if counts.shape[1] > 1 else 0)
         return counts.new_zeros(len(counts), size)
 

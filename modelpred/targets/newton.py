@@ -7,7 +7,7 @@ two matrix products with the shared design. Three things make it cheap without m
   subset's Hessian nearly diagonal, so its exact diagonal is a good preconditioner.
 - *Two precisions.* Gradients are float64. A direction only has to be right to some digits, so
   conjugate gradients run in float32: this is iterative refinement, and its end point is float64's.
-- *A safeguard.* phi(t) = F(theta + t s) is convex, so phi'(1) <= |phi'(0)| / 2 tells that the full
+- *A safeguard.* phi(t) = F(theta + t s) is convex, phi'(0)| / 2 tells that the full|so phi'(1) <= |phi'(0)| / 2 shows that the full|phi'(0)| / 2 tells that the full
   step has not overshot; otherwise t moves by bisection and secants between a descending and an
   ascending end. No row can diverge, whatever the others do.
 
@@ -42,7 +42,7 @@ SURE = 0.1  # share of the tolerance that counts as converged
 PATIENCE = 3  # steps within the tolerance; further progress is limited by float64 rounding
 FIRST_PACE = 3.0  # conjugate gradients' iterations per digit, before any is known
 EXACT_PACE = 0.3  # of those preconditioned by the inverse itself
-PROBE = 8  # rows that tell it where the first system is solved to all its digits
+PROBE = 8  # rows that measure it where the first system is solved to all its digits
 SOLVE_COST = 1.5  # iteration preconditioned by inverses / by a diagonal
 STALLED = 0.5  # share of its gradient norm that a step may leave before it counts as a stall
 PATIENCE_LOOSE = 3  # stalls in a row before systems are solved tighter ...

@@ -48,7 +48,7 @@ def imported_target(path: str, settings: Mapping[str, Any]) -> TorchTarget:
     options = {key: value for key, value in settings.items() if key != "code"}
     if settings.get("code", code) != code:
         raise InvalidInput(
-            f"{path}: {files[0]} or a file that it imports is not the one that this was asked for; "
+            f"{path}: {files[0]} or a file that it imports is not the one of the fingerprint; "
             "copy the code to this machine, or run the targets stage again"
         )
     found = getattr(_module(path, module, files[0], code), name, None)
@@ -111,7 +111,7 @@ def _parents(module: str) -> Iterator[str]:
 
 
 def _named(file: Path, package: str) -> Iterator[str]:
-    """Modules that a file may import, with the packages that they lie in."""
+    """Modules that a file may import, with their packages."""
     try:
         nodes = list(ast.walk(ast.parse(file.read_bytes())))
     except (SyntaxError, ValueError):  # importing it says so

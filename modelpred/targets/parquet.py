@@ -4,7 +4,7 @@
 
 Readable with polars or pyarrow and no code of ours: `subset_id`, `role`, `design`, `size` (sum of the weights),
 `weights` (fixed-size list of uint8, or int32 where a count is above 255), `parameters` (fixed-size list of float64, or float32 of a family that is trained in it),
-`objective`, `gradient_norm`, `converged`, `degenerate`, `iterations`. What the numbers follow from stands in the
+`objective`, `gradient_norm`, `converged`, `degenerate`, `iterations`. What the numbers follow from is in the
 file's metadata as JSON under `modelpred`. The same block gives the same bytes.
 """
 

@@ -2,7 +2,7 @@
 
 Every training row is held out once, in FOLDS folds that keep the shares of the classes. The C of GRID
 with the lowest mean loss of held-out rows is chosen. Large tables are represented by MOST_ROWS rows: C
-stands for a prior, which does not depend on the number of rows.
+is that of a prior, which does not depend on the number of rows.
 """
 
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ class Validated:
 def choose_c(
     dataset: Dataset, config: TargetsConfig, *, grid: Sequence[float] = GRID
 ) -> Validated | None:
-    """The C of the grid with the lowest held-out loss; None if no C can be judged.
+    """The C of the grid with the lowest held-out loss; None if no C has a held-out loss.
 
     Models that do not converge and folds that lack a class are not counted; a C without any is left out.
     """

@@ -1,4 +1,4 @@
-"""Files at any URL that fsspec knows (`s3://bucket/shards`, ...), shared by machines.
+"""Files at any URL that fsspec supports (`s3://bucket/shards`, ...), shared by machines.
 
 A store of shards at a URL also carries the inputs of a run, so that a machine with no copy of them can train its blocks:
 
@@ -199,7 +199,7 @@ def file_stamp(*folders: Path) -> tuple[int, ...]:
 
 @functools.lru_cache(maxsize=8)
 def _is_whole(place: Path, stamp: tuple[int, ...]) -> bool:
-    """Whether a local copy is what its name says; asked once for files that nobody writes to."""
+    """Whether a local copy has the hash in its name; checked once, because nobody writes to it."""
     del stamp  # only part of the key
     try:
         return _digest({path.name: path.read_bytes() for path in place.iterdir()}) == place.name

@@ -3,7 +3,7 @@
     features = small basis',   basis [features, points] orthonormal
 
 The penalty on coefficients is the same in all directions, and the losses depend on the scores alone.
-So the optimum of every subset, and every step towards one, lies in this space. There coefficients are
+So the optimum of every subset, and every step towards one, is in this space. There coefficients are
 as many as points. In each direction outside of it the Hessian is 1, the penalty's.
 """
 
@@ -30,7 +30,7 @@ class RowSpace:
     points: Points
 
     def reduced(self, parameters: Tensor) -> Tensor:
-        """Parameters [..., parameters] in this space, without what lies outside of it."""
+        """Parameters [..., parameters] in this space, without the part outside of it."""
         return _turned(parameters, self.basis)
 
     def lifted(self, parameters: Tensor) -> Tensor:

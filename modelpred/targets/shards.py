@@ -50,7 +50,7 @@ FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*\.parquet$
 
 
 class ManifestEntry(BaseModel):
-    """One shard of a version: where it lies and what it must be."""
+    """One shard of a version: its file, and the hash and size that it must have."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -143,7 +143,7 @@ class Bank:
 
 @dataclass(frozen=True)
 class RowContents:
-    """What training sees of a data set, row by row.
+    """The rows of a data set as training uses them.
 
     Attributes:
         digests: SHA-256 of each point's features and label.
@@ -155,7 +155,7 @@ class RowContents:
 
 
 def row_contents(dataset: Dataset) -> RowContents:
-    """What training sees of the data set, row by row."""
+    """The rows of the data set as training uses them."""
     features, labels = dataset.features.numpy(), dataset.labels.to(torch.float64).numpy()
     digests = (
         hashlib.sha256(row.tobytes() + label.tobytes()).digest()

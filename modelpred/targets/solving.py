@@ -21,7 +21,7 @@ from modelpred.targets.shapes import Parameters, Weights
 MOST_STEPS = 100
 HALVINGS = 30
 FLAT = 1e-12  # share of the largest eigenvalue of H up to which a direction is flat
-SLACK = 1e-13  # relative rise of F that float64 cannot tell from none
+SLACK = 1e-13  # relative increase of F below the rounding of float64
 
 Function = Callable[[Tensor, Tensor], Tensor]
 """(parameters [one, parameters], weights [one, points]) -> [one] or [one, parameters]"""
@@ -29,7 +29,7 @@ Function = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Solution:
-    """Trained parameters of a block of subsets and what the solver knows about them."""
+    """Trained parameters of a block of subsets, with their gradients, objectives and iterations."""
 
     parameters: Parameters
     gradient_norm: Float[Tensor, " subsets"]  # largest absolute entry

@@ -1,6 +1,6 @@
 """Tensors that may be larger than the machine's memory: room for them, and rows taken out of them.
 
-A room of up to `LARGEST` bytes lies in memory. A larger one lies in an unlinked temporary file that
+An array of up to `LARGEST` bytes is in memory. A larger one is in an unlinked temporary file that
 is mapped into memory: the system keeps as many of its pages as it has memory to spare, and gives
 its disk space back when the last tensor over it goes. The folder is that of temporary files
 (TMPDIR); one that is itself in memory gains nothing.

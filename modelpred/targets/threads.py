@@ -56,7 +56,7 @@ def keep_threads(count: int) -> None:
 
 
 def _set(count: int) -> None:
-    """Set this thread's number: it is asked for first, or its first product would take the process's."""
+    """Set this thread's number. It is read first: otherwise the first product uses the process's number."""
     torch.get_num_threads()
     torch.set_num_threads(count)
 

@@ -1,6 +1,6 @@
 """A torch module as a pure function of one row of parameters, for many rows at once.
 
-Parameters stand in the order of `module.named_parameters()`, each flattened. `torch.func` evaluates the
+Parameters are in the order of `module.named_parameters()`, each flattened. `torch.func` evaluates the
 module for many rows of parameters together (functional_call under vmap). The module is built once for a
 seed: its start is drawn from the seed alone.
 

@@ -5,7 +5,7 @@ A step of model w on a batch B of the pool descends
     F_B(theta) = sum over i in B of w_i (N / W) loss_i(theta) / |B|,     W = sum over i of w_i
 
 of which an epoch's mean is the mean loss of the rows of the subset. The order of rows is a function of the
-seed alone, so that every model sees the same batches and its parameters are a function of its weights; rows
+seed alone, so that every model is trained on the same batches and its parameters are a function of its weights; rows
 of weight zero add nothing. Optimisers are those of torch.optim, for all models at once.
 """
 

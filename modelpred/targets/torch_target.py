@@ -80,7 +80,7 @@ class TorchTarget(TargetModel):
         seed: decides the start, the order of rows and dropout.
         precision: of training, and of trained parameters.
         labels: classes, numbers, or auto: numbers for mse, classes for other losses.
-        path: where the target stands, as in params.yaml: mypackage.nets:target.
+        path: the import path of the target, as in params.yaml: mypackage.nets:target.
         code: SHA-256 of the file of `path` and of those that it imports.
         options: arguments of the function at `path` that made the target, as JSON; None if a target
             stands there.
@@ -159,7 +159,7 @@ class TorchTarget(TargetModel):
         return {**found, "code": self.code} if self.path else found
 
     def of_code(self, path: str, code: str, *, options: str | None) -> "TorchTarget":
-        """The target as the one that stands at an import path (own_code.py)."""
+        """The target as that of an import path (own_code.py)."""
         return dataclasses.replace(self, path=path, code=code, options=options)
 
     def with_settings(self, **settings: Any) -> "TorchTarget":  # noqa: ANN401 - fields differ

@@ -7,7 +7,7 @@ A worker (`python -m modelpred.targets.worker --device cpu:0`) reads one JSON li
     {"id": 3, "shard": "<name in the store>"}       done
     {"id": 3, "refused": "<what is wrong>"}         the job does not fit its data, or cannot be written
 
-No pickle, and nothing of any scheduler: results lie in the shard store. A worker ends as soon as its input closes, so
+No pickle, and nothing of any scheduler: results are in the shard store. A worker ends as soon as its input closes, so
 that none survives the process that started it. Every block is trained alone, on one processor core or one GPU: the
 numbers do not depend on how many workers there are.
 """

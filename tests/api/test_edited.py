@@ -57,7 +57,7 @@ def test_rows_go_by_position_or_by_id():
         np.testing.assert_array_equal(estimator.without(rows).parameters, by_position.parameters)
     added = estimator.with_points(cells[:1], labels[:1], ids=["patient 99"])
     assert added.row_ids == (*ids, "patient 99")
-    with pytest.raises(InvalidInput, match="'patient 2' stands for several rows"):
+    with pytest.raises(InvalidInput, match="'patient 2' is the id of several rows"):
         estimator.with_points(cells[:1], labels[:1], ids=["patient 2"])
 
 

@@ -98,7 +98,7 @@ def test_positions_and_ids_name_the_same_rows(logistic):
         ({"labels": {3: 7}}, "expected one of the classes of the fit"),
         ({"labels": {99: 0}}, "there is no row 99"),
         ({"added": (np.zeros((1, 2)), [0])}, "has 2 columns but the fit had 3"),
-        ({"added": (np.zeros((1, 3)), [0]), "ids": ["3"]}, "'3' stands for several rows"),
+        ({"added": (np.zeros((1, 3)), [0]), "ids": ["3"]}, "'3' is the id of several rows"),
     ],
 )
 def test_edits_that_cannot_be_made_are_refused(logistic, edit, told):

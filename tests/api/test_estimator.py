@@ -275,7 +275,7 @@ def test_test_rows_must_fit_the_fit():
 
 def test_ids_must_be_unique():
     estimator = ModelPred(subsets=20, predictor=SMALL, progress=False)
-    with pytest.raises(InvalidInput, match="'a' stands for several rows"):
+    with pytest.raises(InvalidInput, match="'a' is the id of several rows"):
         estimator.fit(CELLS, LABELS, ids=["a"] * ROWS)
     with pytest.raises(InvalidInput, match="2 ids for 40 rows"):
         estimator.fit(CELLS, LABELS, ids=["a", "b"])

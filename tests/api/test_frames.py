@@ -149,7 +149,7 @@ def test_rows_in_another_order_than_their_labels_are_refused():
     cells, labels = people()
     with pytest.raises(InvalidInput, match=r"y names the rows of X in another order; .*y\.loc"):
         fit(cells, labels.sort_index())
-    with pytest.raises(InvalidInput, match="'person 0' stands for several rows"):
+    with pytest.raises(InvalidInput, match="'person 0' is the id of several rows"):
         fit(cells.rename(index=lambda _: "person 0"), labels.to_numpy())
 
 

@@ -106,7 +106,7 @@ def unit_of(exact, predicted, everything):
         refined=0.0,
         gains=0.0,
         everything=everything,
-        judged=0.0,
+        scored=0.0,
         refine=0.0,
     )
 

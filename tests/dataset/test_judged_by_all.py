@@ -68,5 +68,5 @@ def test_a_table_too_large_is_judged_by_the_selection_and_says_so(folder, monkey
     path = folder / "large.csv"
     table(300).write_csv(path)
     found = own_table(DatasetConfig(source=str(path), label="y", max_points=60))
-    assert any("judged by the 60 selected rows of 300" in note for note in found.inspection.notes)
+    assert any("checked by the 60 selected rows of 300" in note for note in found.inspection.notes)
     assert found.rows == 300

@@ -106,7 +106,7 @@ def test_a_predictor_fails_the_gates_for_each_reason(metrics, told):
 
 def few(share):
     return (
-        f"only {share} of the held-out uniform subsets have a trained model to judge by, the others "
+        f"only {share} of the held-out uniform subsets have a trained model to compare with, the others "
         "lack a class or did not converge, gates.trained_share asks for 90.0%"
     )
 

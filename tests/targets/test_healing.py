@@ -396,6 +396,6 @@ def test_a_stale_job_does_not_remove_what_the_store_holds(place, tmp_path):
         fit={"uniform": 9}, validation={"uniform": 3}, test={"bootstrap": 3}, seed=1
     )
     write_subsets(draw_subsets(config, points=20), tmp_path / "subsets")
-    with pytest.raises(ValueError, match="is not the one that was asked for"):
+    with pytest.raises(ValueError, match="is not that of the job"):
         collect_shards([job], tmp_path / "targets")
     assert path.is_file()

@@ -82,7 +82,7 @@ def test_changed_code_is_another_target(package, edited, text):
     content = file.read_text()
     file.write_text(content + f"\n'''{text}'''\n")
     try:
-        with pytest.raises(InvalidInput, match="is not the one that this was asked for"):
+        with pytest.raises(InvalidInput, match="is not the one of the fingerprint"):
             imported_target(path, before.settings)
         with pytest.raises(InvalidInput, match="changed since this process imported it"):
             imported_target(path, {})

@@ -131,9 +131,7 @@ def test_shards_are_the_same_bytes_on_any_number_of_workers_and_a_killed_one_is_
 def test_a_job_that_does_not_fit_is_told_as_bad_input_and_the_worker_lives_on(tmp_path, children):
     jobs = jobs_in(tmp_path)
     with DevicePool(["cpu:0"]) as pool:
-        with pytest.raises(
-            InvalidInput, match="fit-uniform-0099 is not the one that was asked for"
-        ):
+        with pytest.raises(InvalidInput, match="fit-uniform-0099 is not that of the job"):
             pool.train(jobs[0].model_copy(update={"block": "fit-uniform-0099"}))
         (before,) = children()
         assert (tmp_path / "store" / pool.train(jobs[0])).is_file()

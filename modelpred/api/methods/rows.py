@@ -83,7 +83,7 @@ class RowMethods(FitState):
             engine: exact retrains the models, predicted predicts them, auto uses the faster way;
                 `engine_used` says which.
             seed: of the random orders.
-            with_cells: whether the original cells of the rows stand at the right.
+            with_cells: whether to add the original cells of the rows.
             settings: others of `ValuationConfig`: sampler, small, error, reliability, alpha, beta.
 
         Raises:
@@ -187,7 +187,7 @@ class RowMethods(FitState):
             engine: exact retrains the models, predicted predicts them, auto uses the faster way;
                 `engine_used` says which.
             seed: of the parts and of the forest.
-            with_cells: whether the original cells of the rows stand at the right.
+            with_cells: whether to add the original cells of the rows.
 
         Raises:
             InvalidInput: tables that cannot be used, or a forest for svm or a regression.
@@ -196,7 +196,9 @@ class RowMethods(FitState):
         pool = ready.problem.points
         if pred_probs is not None:
             if others is not None or forest:
-                raise InvalidInput("pred_probs judge the training rows alone; leave out the rest")
+                raise InvalidInput(
+                    "pred_probs are for the training rows alone; leave out the other rows"
+                )
             judged = probable_suspects(
                 read_weights(pred_probs), pool.labels, ready.reading.labels, row_ids=self.row_ids
             )
@@ -263,7 +265,7 @@ class RowMethods(FitState):
             refine: as `predict_parameters`, of families without an optimum.
             engine: of families without an optimum: exact retrains the models, predicted predicts
                 them, auto uses the faster way. The few models of other families are retrained.
-            with_cells: whether the original cells of the rows stand at the right.
+            with_cells: whether to add the original cells of the rows.
 
         Raises:
             InvalidInput: k out of range, tables or groups that cannot be used.

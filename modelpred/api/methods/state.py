@@ -85,7 +85,7 @@ class FitState:
     ) -> Generator[tuple[StudyContext, EngineChoice]]:
         """The input of a study that needs so many models, and the engine that gives them.
 
-        With `own` models are asked about the training rows, too, and about `others`.
+        With `own`, models also score the training rows and `others`.
         """
         fitted = fitted or self._ready
         asked = (test_points, fitted.problem.points if own else None, others)
