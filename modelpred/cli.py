@@ -144,7 +144,7 @@ def score_attributions(
     """
     import polars as pl  # noqa: PLC0415
 
-    from modelpred.sealed import check_inputs, read_table  # noqa: PLC0415
+    from modelpred.sealed import check_inputs  # noqa: PLC0415
     from modelpred.studies import attribution_files, lds  # noqa: PLC0415
     from modelpred.studies.matrix_files import read_matrix  # noqa: PLC0415
 
@@ -163,7 +163,7 @@ def score_attributions(
         )
         for file in files
     ]  # fmt: skip
-    methods = read_table(folder / "lds.parquet", again=lds.AGAIN)
+    methods = lds.read_scores(folder / "lds.parquet")
     table = pl.concat([pl.DataFrame(rows, schema=lds.LDS_SCHEMA), methods])
     typer.echo(
         f"{'':<24}{'form':<10}{'LDS':>7}   95% interval over {bank.margins.shape[1]} test rows"

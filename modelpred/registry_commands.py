@@ -98,8 +98,12 @@ def rollback(name: Name, *, project: Project = Path()) -> None:
 def fingerprint(*, project: Project = Path()) -> None:
     """Print the fingerprint (hash) of the predictor in artifacts/, which identifies its version."""
     from modelpred.predictor import predictor_fingerprint  # noqa: PLC0415
+    from modelpred.sealed import check_inputs, check_sealed, remake  # noqa: PLC0415
 
-    typer.echo(predictor_fingerprint(project / "artifacts" / "predictor"))
+    folder = project / "artifacts" / "predictor"
+    check_sealed(folder, again=remake("predictor"))
+    check_inputs(folder, again=remake("predictor"))
+    typer.echo(predictor_fingerprint(folder))
 
 
 @registry_app.command()

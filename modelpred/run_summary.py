@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from modelpred.errors import InvalidInput
-from modelpred.sealed import check_inputs, read_json, remake
+from modelpred.sealed import check_inputs, read_json, refuse, remake
 from modelpred.wording import one_line
 
 SHOWN_ITEMS = 2
@@ -76,11 +76,15 @@ def read_summary(project: Path) -> RunSummary:
     if not page.is_file():
         raise InvalidInput(f"{page} is missing; run the pipeline first with: modelpred run")
     check_inputs(folder, again=remake("report"))
-    content = read_json(folder / "answers.json", again=remake("report"))
-    answers = tuple(_answered(answer) for answer in content["answers"])
-    return RunSummary(str(content["title"]), content.get("rows") or "", answers, str(page))
+    path = folder / "answers.json"
+    content = read_json(path, again=remake("report"))
+    try:
+        answers = tuple(_answered(answer) for answer in content["answers"])
+        return RunSummary(str(content["title"]), str(content.get("rows") or ""), answers, str(page))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise refuse(path, f"it holds no answers ({error!r})", again=remake("report")) from error
 
 
 def _answered(answer: dict[str, Any]) -> Answered:
     items = tuple((str(item["name"]), str(item["words"])) for item in answer["items"])
-    return Answered(answer["question"], answer["words"], items, answer["note"])
+    return Answered(str(answer["question"]), str(answer["words"]), items, str(answer["note"]))

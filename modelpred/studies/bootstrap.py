@@ -14,8 +14,10 @@ Directions without curvature (the common shift of softmax intercepts) change no 
 draws do not vary in them.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import final
 
 import numpy as np
 import torch
@@ -24,8 +26,10 @@ from torch import Tensor
 
 from modelpred.errors import InvalidInput
 from modelpred.metrics import Vector
+from modelpred.targets.linear import row_space_of
 from modelpred.targets.model import TargetModel
 from modelpred.targets.points import Points
+from modelpred.targets.row_space import RowSpace
 from modelpred.targets.threads import threads_for
 
 ENDS = (0.05, 0.95)  # of a 90% interval
@@ -156,9 +160,72 @@ def laplace(
         raise InvalidInput(
             f"{model.name} has no Laplace approximation: its training stops before an optimum"
         )
-    hessian = model.hessian(full_parameters, points.features.new_ones(len(points.labels)), points)
-    values, vectors = torch.linalg.eigh(hessian)
-    curved = values > FLAT * values[-1]
-    scale = (float(model.settings["C"]) / values[curved]).sqrt()
-    normal = torch.from_numpy(generator.normal(size=(draws, int(curved.sum()))))
-    return full_parameters + (normal * scale) @ vectors[:, curved].T
+    around = NormalApproximation.around(
+        model, full_parameters, points, strength=float(model.settings["C"])
+    )
+    return around.draws(draws, generator=generator)
+
+
+@final
+@dataclass(frozen=True)
+class NormalApproximation:
+    """N(optimum, C H^-1), with the Hessian H of all rows at the optimum.
+
+    With more features than rows, H is decomposed in the space of the rows. In every direction outside
+    of it H is 1, the penalty's (modelpred/targets/row_space.py).
+
+    Attributes:
+        optimum: [parameters].
+        directions: [curved, parameters], standard deviations times the directions in which parameters vary, in
+            the space of the rows if there is one.
+        space: of the rows; None if there are no more features than rows.
+        deviation: in the directions outside of the space.
+        log_determinant: of H / C, over the directions in which parameters vary.
+    """
+
+    optimum: Float[Tensor, " parameters"]
+    directions: Float[Tensor, "curved reduced"]
+    space: RowSpace | None
+    deviation: float
+    log_determinant: float
+
+    @classmethod
+    def around(
+        cls,
+        model: TargetModel,
+        optimum: Float[Tensor, " parameters"],
+        points: Points,
+        *,
+        strength: float,
+    ) -> "NormalApproximation":
+        """The approximation around an optimum for all rows; `strength` is the model's C."""
+        space = row_space_of(model, points)
+        inside, at = (points, optimum) if space is None else (space.points, space.reduced(optimum))
+        hessian = model.hessian(at, points.features.new_ones(len(points.labels)), inside)
+        values, vectors = torch.linalg.eigh(hessian)
+        curved = values > FLAT * values[-1]
+        scaled = values[curved] / strength
+        varies = space is not None and bool(FLAT * values[-1] < 1)
+        outside = len(optimum) - len(at)
+        return cls(
+            optimum,
+            vectors[:, curved].T / scaled.sqrt()[:, None],
+            space,
+            math.sqrt(strength) if varies else 0.0,
+            float(scaled.log().sum()) - (outside * math.log(strength) if varies else 0.0),
+        )
+
+    def draws(
+        self, count: int, *, generator: np.random.Generator
+    ) -> Float[Tensor, "draws parameters"]:
+        """So many draws."""
+        normal = torch.from_numpy(generator.normal(size=(count, len(self.directions))))
+        moves = normal @ self.directions
+        if self.space is None:
+            return self.optimum + moves
+        basis = self.space.basis
+        moves = self.space.lifted(moves).unflatten(-1, (-1, len(basis) + 1))
+        free = torch.from_numpy(generator.normal(size=(*moves.shape[:2], len(basis))))
+        free *= self.deviation
+        moves[..., :-1] += free - (free @ basis) @ basis.T
+        return self.optimum + moves.flatten(-2)

@@ -265,13 +265,34 @@ def read_margins(path: Path) -> MarginBank:
     """
     table = read_table(path, again=AGAIN)
     try:
-        return MarginBank(
+        bank = MarginBank(
             torch.from_numpy(table["weights"].to_numpy(writable=True).astype(np.uint8)),
             torch.from_numpy(table["margins"].to_numpy(writable=True).astype(np.float64)),
             torch.from_numpy(table["converged"].to_numpy(writable=True).astype(np.bool_)),
         )
     except (pl.exceptions.PolarsError, TypeError, ValueError) as error:
         raise refuse(path, f"it is no bank of margins ({error})", again=AGAIN) from error
+    shapes = (bank.weights.ndim, bank.margins.ndim, bank.converged.ndim)
+    if shapes != (2, 2, 1) or not _varies(bank.margins[bank.converged]):
+        raise refuse(path, "it has no margins that vary over the subsets", again=AGAIN)
+    return bank
+
+
+def _varies(margins: Tensor) -> bool:
+    """Whether a test row's margin is not the same in all subsets."""
+    return len(margins) > 1 and bool((margins != margins[0]).any())
+
+
+def read_scores(path: Path) -> pl.DataFrame:
+    """The scores of the study's own methods that it wrote there.
+
+    Raises:
+        InvalidInput: the file is missing, damaged or no table of scores.
+    """
+    table = read_table(path, again=AGAIN)
+    if dict(table.schema) != LDS_SCHEMA or any(table.null_count().row(0)):
+        raise refuse(path, f"it is no table of {', '.join(LDS_SCHEMA)}", again=AGAIN)
+    return table
 
 
 def _checked_bank(bank: MarginBank, context: StudyContext) -> MarginBank:

@@ -29,7 +29,7 @@ from torch import Tensor
 from modelpred.errors import InvalidInput
 from modelpred.memory import require_memory
 from modelpred.refits.retraining import Retraining
-from modelpred.studies.bootstrap import FLAT
+from modelpred.studies.bootstrap import NormalApproximation
 from modelpred.targets.linear import Linear
 from modelpred.targets.model import TargetModel
 from modelpred.targets.points import Points
@@ -38,7 +38,9 @@ ANY_PENALTY = "any_penalty"
 SCALE = 2.5  # of the half-Cauchy prior, for features of size 1 (Gelman et al. 2008)
 NEGLIGIBLE = 10.0  # log probability below the largest at which the ladder of penalties ends
 MOST_STEPS = 60
-LARGEST = 2000  # parameters; each penalty decomposes a matrix of parameters x parameters
+LARGEST = (
+    2000  # parameters in the space of the rows; each penalty decomposes a matrix of so many rows
+)
 
 
 @dataclass(frozen=True)
@@ -48,14 +50,17 @@ class Approximation:
     Attributes:
         C: the model's setting.
         log_probability: of C, up to a constant.
-        optimum: [parameters].
-        directions: standard deviations times the directions in which parameters vary.
+        normal: the distribution of the parameters.
     """
 
     C: float
     log_probability: float
-    optimum: Float[Tensor, " parameters"]
-    directions: Float[Tensor, "curved parameters"]
+    normal: NormalApproximation
+
+    @property
+    def optimum(self) -> Float[Tensor, " parameters"]:
+        """The optimum for all rows."""
+        return self.normal.optimum
 
 
 def penalty_draws(
@@ -83,10 +88,10 @@ def penalty_draws(
     logs = np.array([each.log_probability for each in found])
     chances = np.exp(logs - logs.max())
     counts = generator.multinomial(draws, chances / chances.sum())
-    blocks: list[Tensor] = []
-    for each, count in zip(found, counts, strict=True):
-        normal = torch.from_numpy(generator.normal(size=(count, len(each.directions))))
-        blocks.append(each.optimum + normal @ each.directions)
+    blocks = [
+        each.normal.draws(int(count), generator=generator)
+        for each, count in zip(found, counts, strict=True)
+    ]
     return torch.cat(blocks)[torch.from_numpy(generator.permutation(draws))]
 
 
@@ -133,11 +138,12 @@ def require_penalised_likelihood(model: TargetModel, points: Points) -> None:
         raise InvalidInput(
             f"{model.name} is no penalised likelihood; intervals for the truth need logistic or softmax"
         )
-    size = model.parameter_count(points.features.shape[1], points.classes)
+    rows, features = points.features.shape
+    size = model.parameter_count(min(rows, features), points.classes)
     if size > LARGEST:
         raise InvalidInput(
-            f"{model.name} has {size:,} parameters here; intervals for the truth are made for "
-            f"{LARGEST:,} at most"
+            f"{model.name} has {size:,} parameters here, in the space of the rows; intervals for the truth are "
+            f"made for {LARGEST:,} at most"
         )
     require_memory(MOST_STEPS * 8 * size**2, what=f"{MOST_STEPS} matrices of {size:,} parameters")
 
@@ -173,17 +179,12 @@ def _approximation(
             f"the {model.name} model with C = {model.C:.3g} did not converge; scale the features"
         )
     optimum = trained.parameters[0]
-    values, vectors = torch.linalg.eigh(model.hessian(optimum, ones[0], points))
-    curved = values > FLAT * values[-1]
-    scaled = values[curved] / model.C
+    normal = NormalApproximation.around(model, optimum, points, strength=model.C)
     features = points.features.shape[1]
     penalised = model.outputs(points.classes) * (features + int(model.intercept_penalty))
     objective = float(model.objective(optimum[None], ones, points)[0])
-    evidence = (
-        -objective / model.C - penalised / 2 * math.log(model.C) - float(scaled.log().sum()) / 2
-    )
+    evidence = -objective / model.C - penalised / 2 * math.log(model.C) - normal.log_determinant / 2
     size = float(points.features.square().mean().sqrt()) or 1.0
     deviation = math.sqrt(model.C) * size / SCALE
     prior = math.log(deviation) - math.log1p(deviation**2)
-    directions = vectors[:, curved].T / scaled.sqrt()[:, None]
-    return Approximation(model.C, evidence + prior, optimum, directions)
+    return Approximation(model.C, evidence + prior, normal)

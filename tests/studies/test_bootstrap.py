@@ -1,13 +1,18 @@
 """Predictive distributions: the plain loop, and the normal around an optimum."""
 
+from unittest.mock import patch
+
 import numpy as np
 import pytest
 import torch
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
 
 from modelpred.errors import InvalidInput
 from modelpred.refits import Retraining
 from modelpred.studies import bootstrap
 from modelpred.studies.bootstrap import (
+    NormalApproximation,
     laplace,
     predictive,
     resampled,
@@ -97,6 +102,56 @@ def test_laplace_of_ridge_is_the_posterior(strength):
     # Standard errors of a variance are sqrt(2 / 100000) = 0.45% of it.
     assert np.cov(found.numpy().T) == pytest.approx(posterior, abs=0.02 * posterior.max())
     assert found.mean(dim=0).numpy() == pytest.approx(full.numpy(), abs=0.005)
+
+
+def covariance(normal):
+    """The covariance of the draws, [parameters, parameters]."""
+    if normal.space is None:
+        return normal.directions.T @ normal.directions
+    directions, basis = normal.space.lifted(normal.directions), normal.space.basis
+    outside = torch.zeros(len(basis) + 1, len(basis) + 1, dtype=torch.float64)
+    outside[:-1, :-1] = normal.deviation**2 * (torch.eye(len(basis)) - basis @ basis.T)
+    outputs = len(normal.optimum) // len(outside)
+    return directions.T @ directions + torch.block_diag(*[outside] * outputs)
+
+
+@settings(max_examples=25, deadline=None, phases=[Phase.explicit, Phase.generate])
+@given(
+    st.sampled_from(["logistic", "softmax", "ridge", "svm"]),
+    st.sampled_from(["free", "penalised", "none"]),
+    st.integers(0, 10**6),
+    st.tuples(st.integers(5, 12), st.integers(1, 15)),
+    st.floats(0.01, 100),
+)
+def test_more_features_than_rows_have_the_normal_of_all_features(
+    name, intercept, seed, shape, strength
+):
+    draws, (rows, more) = np.random.default_rng(seed), shape
+    classes = {"softmax": 3, "ridge": 0}.get(name, 2)
+    labels = draws.normal(size=rows) if name == "ridge" else np.arange(rows) % classes
+    points = points_of(draws.normal(size=(rows, rows + more)), labels, classes)
+    model = target_model(name, C=strength, intercept=intercept)
+    full = Retraining(model, points, tolerance=1e-6)(torch.ones(1, rows))[0]
+    found = NormalApproximation.around(model, full, points, strength=strength)
+    with patch("modelpred.studies.bootstrap.row_space_of", lambda *_: None):
+        expected = NormalApproximation.around(model, full, points, strength=strength)
+    assert found.space is not None
+    assert expected.space is None
+    error = covariance(found) - covariance(expected)
+    assert float(error.norm() / covariance(expected).norm()) < 1e-9
+    # A sum of logarithms of eigenvalues from 1 to 1e5.
+    assert found.log_determinant == pytest.approx(expected.log_determinant, abs=1e-7)
+
+
+def test_draws_with_more_features_than_rows_have_this_covariance():
+    draws = np.random.default_rng(0)
+    points = points_of(draws.normal(size=(6, 9)), np.arange(6) % 3, 3)
+    model = target_model("softmax", C=4.0)
+    full = Retraining(model, points)(torch.ones(1, 6))[0]
+    normal = NormalApproximation.around(model, full, points, strength=4.0)
+    found = (normal.draws(40_000, generator=draws) - full).T.cov()
+    # The relative error of the covariance of n draws in 30 dimensions is about sqrt(30 / n).
+    assert float((found - covariance(normal)).norm() / covariance(normal).norm()) < 0.05
 
 
 def test_laplace_leaves_the_common_shift_of_softmax_where_it_is():
