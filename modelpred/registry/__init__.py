@@ -19,7 +19,8 @@ if TYPE_CHECKING:
         held_out_errors,
         judge,
     )
-    from modelpred.registry.publishing import Lineage, log_comparison, publish
+    from modelpred.registry.publishing import publish
+    from modelpred.registry.records import Lineage, log_comparison
     from modelpred.registry.snapshot import rebuild
     from modelpred.registry.store import registered_name, tracking_uri
     from modelpred.registry.versions import (
@@ -71,7 +72,8 @@ _HOMES = {
         "held_out_errors",
         "judge",
     ),
-    "publishing": ("Lineage", "log_comparison", "publish"),
+    "publishing": ("publish",),
+    "records": ("Lineage", "log_comparison"),
     "snapshot": ("rebuild",),
     "store": ("registered_name", "tracking_uri"),
     "versions": (

@@ -7,8 +7,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from modelpred.check.estimate import Speeds
-from modelpred.check.plan import ANSWERS, LADDERS, OTHER_METHODS, Plan, Unit, greedy_cost, plan
+from modelpred.check.plan import ANSWERS, Plan, plan
 from modelpred.check.project import FEWER, LEAST_ROWS, share_in_time
+from modelpred.check.study_costs import LADDERS, OTHER_METHODS, Unit, greedy_cost
 from modelpred.params import Params
 from modelpred.refits import Retraining
 from modelpred.studies import STUDIES
