@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 import polars as pl
 
-from modelpred.dataset.cells import Unusable, column_of, names_of
+from modelpred.dataset.cells import Unusable, column_of, names_of, quoted
 from modelpred.dataset.columns import inspect_columns
 from modelpred.dataset.meanings import typed
 from modelpred.errors import InvalidInput
@@ -224,7 +224,7 @@ def _called(cells: Table, *, what: str) -> pl.Series:
         return names_of(cells)
     except Unusable as error:
         raise InvalidInput(
-            f"{what} holds {cells[error.row]!r}, expected {error.expected}"
+            f"{what} holds {quoted(cells[error.row])}, expected {error.expected}"
         ) from error
 
 

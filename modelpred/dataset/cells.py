@@ -16,11 +16,14 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from modelpred.wording import one_line
+
 # What pandas.read_csv takes for missing, and three more.
 MISSING = (
     "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN",
     "<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null", "NAN", "NaT", "?",
 )  # fmt: skip
+MOST_QUOTED = 80  # characters of a cell that a message quotes
 LARGEST_WHOLE = 2**53  # up to here float64 has every whole number
 # Any: polars types compare with classes of types, which type checkers do not accept.
 WORDS: tuple[Any, ...] = (pl.String, pl.Categorical, pl.Enum)
@@ -67,6 +70,12 @@ def is_missing(value: Any) -> bool:  # noqa: ANN401 - whatever a person's table 
 def first_no_text(words: Sequence[str]) -> int | None:
     """The place of the first text that UTF-8 cannot write, such as half of a pair of surrogates; None if there is none."""
     return next((at for at, word in enumerate(words) if _HALF.search(word)), None)
+
+
+def quoted(cell: Any) -> str:  # noqa: ANN401 - whatever a person's table holds
+    """A cell as a message quotes it: on one line, shortened if it is long."""
+    value = cell.to_list() if isinstance(cell, pl.Series) else cell  # a list of Parquet
+    return one_line(repr(value), most=MOST_QUOTED)
 
 
 def column_of(rows: pl.DataFrame, name: str) -> pl.Series:

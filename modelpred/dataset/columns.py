@@ -22,6 +22,7 @@ from modelpred.dataset.cells import (
     are_days,
     column_of,
     day_numbers,
+    quoted,
     read_moments,
 )
 from modelpred.dataset.meanings import NUMBER, PADDED, WHOLE
@@ -121,7 +122,7 @@ def inspect_columns(
             continue
         copied = next((c.name for c in columns if _same(rows[c.name], cells)), None)
         if cells.n_unique() == 1:
-            notes[name] = f"{source}: column {name!r} is {cells[0]!r} in every row; left out"
+            notes[name] = f"{source}: column {name!r} is {quoted(cells[0])} in every row; left out"
         elif copied is not None:
             notes[name] = f"{source}: column {name!r} repeats {copied!r}; left out"
         else:
@@ -265,7 +266,7 @@ def _mixed(words: pl.Series, where: Sequence[str]) -> str:
         if like.sum() < MIXED * words.count() or good.sum() == words.count():
             continue
         first = (words.is_not_null() & ~good.fill_null(value=False)).to_list().index(True)
-        return f"holds {what} in {where[first]}, {words[first]!r}; {advice}"
+        return f"holds {what} in {where[first]}, {quoted(words[first])}; {advice}"
     return ""
 
 

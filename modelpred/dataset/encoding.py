@@ -34,6 +34,7 @@ from modelpred.dataset.cells import (
     moments_of,
     names_of,
     numbers_of,
+    quoted,
     require,
     truths_of,
 )
@@ -179,7 +180,7 @@ class Encoding(BaseModel):
             except Unusable as error:
                 row = rows["row_id"][error.row] if "row_id" in rows.columns else error.row
                 raise InvalidInput(
-                    f"column {column.name!r} holds {cells[error.row]!r} in row {row}, expected "
+                    f"column {column.name!r} holds {quoted(cells[error.row])} in row {row}, expected "
                     f"{error.expected}"
                 ) from error
         twice = [name for name, count in Counter(part.name for part in parts).items() if count > 1]

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
-from modelpred.dataset.cells import column_of
+from modelpred.dataset.cells import column_of, quoted
 from modelpred.dataset.config import DatasetConfig
 from modelpred.dataset.seeds import seeded_generator
 from modelpred.dataset.tables import Table
@@ -134,7 +134,7 @@ def _with_their_groups(
     for group, tested in zip(groups.filter(pl.Series(~new)), held_out[~new].tolist(), strict=True):
         if side.setdefault(group, tested) != tested:
             raise InvalidInput(
-                f"dataset.since: group {group!r} of {name!r} (dataset.group) has rows to train on and "
+                f"dataset.since: group {quoted(group)} of {name!r} (dataset.group) has rows to train on and "
                 "to test on in that version; set dataset.since to null"
             )
     return np.array([side.get(group, bool(held_out[row])) for row, group in enumerate(groups)])

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 from jaxtyping import Bool
 
-from modelpred.dataset.cells import WORDS, Unusable, column_of, names_of
+from modelpred.dataset.cells import WORDS, Unusable, column_of, names_of, quoted
 from modelpred.dataset.config import AUTO, DatasetConfig
 from modelpred.dataset.splitting import held_out_groups, held_out_rows
 from modelpred.errors import InvalidInput
@@ -38,7 +38,7 @@ def marked_rows(
     if not valid.all():
         first = valid.to_list().index(False)
         raise InvalidInput(
-            f"{source}: column {name!r} (dataset.test) holds {cells[first]!r} in "
+            f"{source}: column {name!r} (dataset.test) holds {quoted(cells[first])} in "
             f"{where(first)}; expected train and test, true and false, or 1 and 0"
         )
     return words.replace_strict(TEST_WORDS, return_dtype=pl.Boolean).to_numpy()
@@ -65,7 +65,7 @@ def test_rows(
         if groups.n_unique() < 2:
             raise InvalidInput(
                 f"{source}: all {len(rows):,} rows are of one group ({config.group!r} is "
-                f"{groups[0]!r}), so none can be held out whole; name another dataset.group, or none"
+                f"{quoted(groups[0])}), so none can be held out whole; name another dataset.group, or none"
             )
         return held_out_groups(groups, share=share, seed=config.seed)
     labels = column_of(rows, str(config.label)).cast(pl.String) if classes else None
@@ -85,6 +85,6 @@ def require_whole_groups(
         if groups[row] in trained:
             raise InvalidInput(
                 f"{source}: {where[row]} is for testing (dataset.test: {config.test}), but other rows "
-                f"of its group ({config.group}: {groups[row]}) are trained on; name whole "
+                f"of its group ({config.group}: {quoted(groups[row])}) are trained on; name whole "
                 "groups, or leave dataset.group out"
             )

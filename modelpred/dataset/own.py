@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from modelpred.dataset.cells import TRUTHS, WORDS, Unusable, column_of, known, names_of
+from modelpred.dataset.cells import TRUTHS, WORDS, Unusable, column_of, known, names_of, quoted
 from modelpred.dataset.columns import Inspection, inspect_columns
 from modelpred.dataset.config import AUTO, DatasetConfig
 from modelpred.dataset.holding_out import (
@@ -310,7 +310,7 @@ def _typed(
             columns.append(column.alias(name))
         except Unusable as error:
             raise InvalidInput(
-                f"{raw.name}: column {name!r} holds {cells[error.row]!r} in {where[error.row]}, "
+                f"{raw.name}: column {name!r} holds {quoted(cells[error.row])} in {where[error.row]}, "
                 f"expected {error.expected}; mend it, or drop the column (dataset.drop)"
             ) from error
     return pl.DataFrame(columns)
@@ -336,7 +336,7 @@ def _require_unique(name: str, ids: pl.Series, source: str, where: Sequence[str]
         row_id = ids[repeated.to_list().index(True)]
         first, second = [at for at, each in enumerate(ids) if each == row_id][:2]
         raise InvalidInput(
-            f"{source}: the row id {row_id!r} ({name!r}) is in {where[first]} and in "
+            f"{source}: the row id {quoted(row_id)} ({name!r}) is in {where[first]} and in "
             f"{where[second]}; ids must be unique"
         )
 
@@ -374,7 +374,7 @@ def _classes(cells: pl.Series, label: str, source: str) -> tuple[str, ...]:
         )
     if len(classes) < 2:
         raise InvalidInput(
-            f"{source}: the label {label!r} is {str(cells[0])!r} in every row; a classifier needs at "
+            f"{source}: the label {label!r} is {quoted(str(cells[0]))} in every row; a classifier needs at "
             "least two classes"
         )
     return classes

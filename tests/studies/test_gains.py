@@ -31,7 +31,8 @@ def context_of(family, *, points, features, seed, test=40):
     pool = points_of(cells[:points], labels[:points], classes)
     tested = points_of(cells[points:], labels[points:], classes)
     model = target_model(family, C=0.5)
-    truth = Retraining(model, pool, tolerance=1e-9)
+    # At 1e-8 the coefficients of a single row, which are next to zero, are not always known to converge.
+    truth = Retraining(model, pool, tolerance=1e-7)
     ids = tuple(map(str, range(points)))
     return StudyContext(truth, tested, {truth.name: truth}, ids)
 
