@@ -17,6 +17,7 @@ from tests.benchmarks import (
     engine,
     explore,
     figures,
+    group_values,
     heads,
     intervals,
     large_studies,
@@ -37,6 +38,7 @@ from tests.benchmarks.results import write_section
 BENCHMARKS: dict[str, Benchmark] = {
     "engine": engine.BENCHMARK,
     "explore": explore.BENCHMARK,
+    "group_values": group_values.BENCHMARK,
     "heads": heads.BENCHMARK,
     "intervals": intervals.BENCHMARK,
     "large_studies": large_studies.BENCHMARK,
