@@ -71,6 +71,11 @@ WITHOUT_FIGURE: dict[str, dict[str, tuple[str, ...]]] = {
             "coverage of 90% intervals for true probabilities",
         ),
         "docs/values.md": (
+            "microseconds to milliseconds, however many rows",
+            "from up to 50 times as many subsets",
+            "80 times as many rows as a model has parameters",
+            "rows, one run at a load of 8 to 10",
+            "up to 40% flipped labels",
             "It repeats this twice",
             "The 95% interval comes from the profile likelihood",
             "a likelihood ratio test at 5%",
