@@ -33,7 +33,7 @@ from modelpred.sealed import (
     sha256,
 )
 from modelpred.studies import STUDIES
-from modelpred.studies.utility import read_result, study_again
+from modelpred.studies.results import read_result, study_again
 from modelpred.targets import dataset_points, dataset_test_points
 
 

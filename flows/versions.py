@@ -45,7 +45,7 @@ from modelpred.params import read_params
 from modelpred.predictor import read_predictor
 from modelpred.progress import progress_bar, silent
 from modelpred.studies import STUDIES
-from modelpred.studies.utility import StudyResult
+from modelpred.studies.results import StudyResult
 from modelpred.studies.versions import Drift, Version, cross_scores, drift, row_changes
 from modelpred.wording import markdown
 

@@ -24,7 +24,7 @@ from modelpred.refits import FullModel, LinearDatamodel
 from modelpred.refits.files import RIVALS_FILE, read_rivals, write_rivals
 from modelpred.registry.snapshot import read_snapshot
 from modelpred.sealed import seal
-from modelpred.studies.utility import StudyResult, read_result, write_result
+from modelpred.studies.results import StudyResult, read_result, write_result
 from modelpred.subsets import Subsets, draw, read_subsets, write_subsets
 from modelpred.targets import dataset_points, dataset_test_points, target_model, train_targets
 from modelpred.targets.parquet import ShardMetadata

@@ -22,7 +22,7 @@ from modelpred.report.studies import not_run
 from modelpred.report.suspects import judgement
 from modelpred.report.valuation import row_cells, row_words, signed
 from modelpred.report.words import change, count, number, percent, plain
-from modelpred.studies.utility import StudyResult
+from modelpred.studies.results import StudyResult
 from modelpred.wording import counted
 
 LISTED = 5  # most suspicious rows

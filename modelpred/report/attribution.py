@@ -10,7 +10,7 @@ from modelpred.report.blocks import Block, Cell, Column, Folded, Table, Text
 from modelpred.report.inputs import ReportInputs
 from modelpred.report.methods import in_order, look, predictor_rows, rows_by_method
 from modelpred.report.words import count, microseconds, number, number_interval, percent
-from modelpred.studies.utility import StudyResult
+from modelpred.studies.results import StudyResult
 from modelpred.wording import counted
 
 _LISTED = 3  # responsible rows shown for each coefficient

@@ -20,7 +20,7 @@ from modelpred.report.words import (
     percent,
     percent_interval,
 )
-from modelpred.studies.utility import StudyResult
+from modelpred.studies.results import StudyResult
 
 _QUALITIES = {
     "nll": "Log loss",

@@ -26,7 +26,7 @@ from modelpred.report.words import (
     percent_interval,
     timing_words,
 )
-from modelpred.studies.utility import StudyResult
+from modelpred.studies.results import StudyResult
 
 
 def edits_blocks(inputs: ReportInputs, result: StudyResult) -> list[Block]:

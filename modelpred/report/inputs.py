@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from modelpred.dataset import Dataset
 from modelpred.dataset.deviation import distances
 from modelpred.report.baseline import Baseline
-from modelpred.studies.utility import StudyResult
+from modelpred.studies.results import StudyResult
 
 
 class ReportConfig(BaseModel):

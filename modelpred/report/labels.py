@@ -18,7 +18,7 @@ from modelpred.report.words import (
     number_interval,
     percent,
 )
-from modelpred.studies.utility import StudyResult
+from modelpred.studies.results import StudyResult
 
 
 def labels_blocks(inputs: ReportInputs, result: StudyResult) -> list[Block]:

@@ -6,7 +6,7 @@ from modelpred.report.blocks import Block, Cell, Column, Table, Text
 from modelpred.report.inputs import ReportInputs
 from modelpred.report.methods import EXACT_METHODS, in_order, look, predictor_rows
 from modelpred.report.words import count, number, number_interval
-from modelpred.studies.utility import StudyResult
+from modelpred.studies.results import StudyResult
 
 FORMS = {"direct": "Directly", "additive": "As a sum over rows"}
 

@@ -18,7 +18,7 @@ from modelpred.report.words import (
     number_interval,
     percent,
 )
-from modelpred.studies.utility import StudyResult
+from modelpred.studies.results import StudyResult
 
 _SOFT = {"probability": "the probability of its label", "loss": "minus its loss"}
 

@@ -16,7 +16,7 @@ from modelpred.report.words import (
     number_interval,
     percent,
 )
-from modelpred.studies.utility import StudyResult
+from modelpred.studies.results import StudyResult
 
 # More lines than these hide each other; the table has all.
 _DRAWN = (

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from modelpred.report.blocks import Block, Section, Text, facts_table
 from modelpred.report.inputs import ReportInputs
 from modelpred.studies import STUDIES
-from modelpred.studies.utility import StudyResult
+from modelpred.studies.results import StudyResult
 
 Write = Callable[[ReportInputs, StudyResult], list[Block]]
 

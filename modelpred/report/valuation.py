@@ -21,7 +21,7 @@ from modelpred.report.words import (
     percent,
     plain,
 )
-from modelpred.studies.utility import StudyResult
+from modelpred.studies.results import StudyResult
 
 _SHOWN = 5  # number of cells of a row that are shown with its value
 _WIDEST = 80  # rows with more cells are not listed in full

@@ -36,7 +36,8 @@ from modelpred.studies.parameter_attribution import (
     with_tolerance,
 )
 from modelpred.studies.prediction_explanation import Exact, explanations, strongest
-from modelpred.studies.utility import StudyContext, StudyResult, full_model, written_number
+from modelpred.studies.results import StudyResult, written_number
+from modelpred.studies.utility import StudyContext, full_model
 
 STUDY = "attribution"
 UNREFINED = "predictor_unrefined"

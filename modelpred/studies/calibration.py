@@ -52,10 +52,10 @@ from modelpred.studies.calibration_tables import (
 from modelpred.studies.coverage import KnownModel, RefitOf, simulated_coverage
 from modelpred.studies.parameter_attribution import parameter_names
 from modelpred.studies.penalties import ANY_PENALTY, AnyPenalty, is_penalised_likelihood
+from modelpred.studies.results import StudyResult
 from modelpred.studies.utility import (
     PREDICTOR,
     StudyContext,
-    StudyResult,
     finished,
     full_model,
     refitted,

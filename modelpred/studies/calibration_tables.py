@@ -30,7 +30,7 @@ from modelpred.metrics import (
 from modelpred.studies.bootstrap import ENDS, Predictive, summary
 from modelpred.studies.coverage import Coverage
 from modelpred.studies.parameter_attribution import ParameterName
-from modelpred.studies.utility import written_number
+from modelpred.studies.results import written_number
 
 # Retrained numbers with a smaller spread over resamples are excluded from the ratios.
 LEAST_SPREAD = 1e-4

@@ -32,15 +32,14 @@ from modelpred.numbers import Seed
 from modelpred.refits.retraining import Extendable, Refit
 from modelpred.refits.timing import machine_busy, timed_answer
 from modelpred.studies.costs import break_even
+from modelpred.studies.results import StudyResult, written_number
 from modelpred.studies.utility import (
     StudyContext,
-    StudyResult,
     finished,
     full_model,
     recorded,
     require_models,
     retrained,
-    written_number,
 )
 from modelpred.targets.points import Points
 from modelpred.targets.scoring import accuracies, mean_test_losses

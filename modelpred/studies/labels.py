@@ -33,7 +33,8 @@ from modelpred.numbers import Seed
 from modelpred.studies.answering import AnsweringConfig
 from modelpred.studies.held_out import held_out_evidence, log_probabilities
 from modelpred.studies.label_noise import WrongLabels, wrong_labels
-from modelpred.studies.utility import StudyContext, StudyResult, written_number
+from modelpred.studies.results import StudyResult, written_number
+from modelpred.studies.utility import StudyContext
 from modelpred.studies.valuation_methods import OURS, MethodValues, values_by_method
 
 STUDY = "labels"

@@ -20,14 +20,8 @@ from modelpred.metrics import Differences, Vector, pearson, top_overlap
 from modelpred.numbers import MOST_DRAWS, Seed
 from modelpred.studies.answering import AnsweringConfig
 from modelpred.studies.feldman import HARD, Estimator, Memorization, draw_share
-from modelpred.studies.utility import (
-    StudyContext,
-    StudyResult,
-    finished,
-    refitted,
-    retrained,
-    written_number,
-)
+from modelpred.studies.results import StudyResult, written_number
+from modelpred.studies.utility import StudyContext, finished, refitted, retrained
 
 STUDY = "memorization"
 # Subsets that are refitted at once. Each block has its own generator, so it also affects the draws.

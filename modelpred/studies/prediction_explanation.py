@@ -24,7 +24,8 @@ from modelpred.studies.counterfactuals import (
     smallest_flip,
 )
 from modelpred.studies.parameter_attribution import whole
-from modelpred.studies.utility import StudyContext, written_number
+from modelpred.studies.results import written_number
+from modelpred.studies.utility import StudyContext
 
 EFFECTS = {
     "test_row": pl.Int64,

@@ -41,14 +41,8 @@ from modelpred.studies.greedy_selection import (
     top_by_value,
     with_swaps,
 )
-from modelpred.studies.utility import (
-    StudyContext,
-    StudyResult,
-    game_of,
-    groups_of,
-    require_models,
-    written_number,
-)
+from modelpred.studies.results import StudyResult, written_number
+from modelpred.studies.utility import StudyContext, game_of, groups_of, require_models
 from modelpred.studies.valuation_methods import OURS, MethodValues, require_orders, values_by_method
 from modelpred.targets.points import Points
 

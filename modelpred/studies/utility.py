@@ -1,4 +1,4 @@
-"""The input and the result of a study, and scores of models, shared by all studies.
+"""The input of a study, and scores of models, shared by all studies.
 
 A study gets models of subsets from refits and scores them on test rows. Scores [subsets, test rows,
 outputs] are computed in blocks of bounded size, and each block is reduced at once.
@@ -8,14 +8,11 @@ are nan (`refitted`, `retrained`), and so are all numbers computed from them (`s
 counted for each refit in `StudyContext.failures`.
 """
 
-import json
-import math
 import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any, Literal, final
+from typing import Literal, final
 
 import numpy as np
 import polars as pl
@@ -28,7 +25,6 @@ from modelpred.errors import InvalidInput
 from modelpred.memory import require_memory
 from modelpred.predictor import Predictor, Refined
 from modelpred.refits.retraining import Progress, Refit, Retraining, checked_weights, silent
-from modelpred.sealed import read_json, read_seal, read_table, remake, seal
 from modelpred.studies.group_expansion import GroupExpansion, can_expand
 from modelpred.studies.row_gains import RowGains, has_row_gains
 from modelpred.targets.linear import Linear
@@ -155,14 +151,6 @@ class StudyContext:
     def generator(self, *, seed: int, study: str, block: int) -> np.random.Generator:
         """Return the generator of one block of draws of one study."""
         return np.random.default_rng([self.seed, seed, zlib.crc32(study.encode()), block])
-
-
-@dataclass(frozen=True)
-class StudyResult:
-    """The result of a study: numbers and tables."""
-
-    metrics: dict[str, Any]
-    tables: dict[str, pl.DataFrame]
 
 
 def with_refined(context: StudyContext, *, refine: float) -> tuple[str, StudyContext]:
@@ -378,43 +366,3 @@ def require_utility(context: StudyContext, *, utility: UtilityName, key: str) ->
         raise InvalidInput(f"{model.name} has no accuracy; set {key} to loss")
     if utility == "squared_error" and not (model.regression or model.probabilistic):
         raise InvalidInput(f"{model.name} has no probabilities to square; set {key} to loss")
-
-
-def written_number(value: float | Tensor) -> float | None:
-    """Return the number, or None if it is not finite (JSON and tables have no nan)."""
-    number = float(value)
-    return number if math.isfinite(number) else None
-
-
-def write_result(result: StudyResult, folder: Path) -> None:
-    """Write metrics.json, and every table as Parquet and CSV, and seal the folder.
-
-    A table with lists in its cells is written only as Parquet.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(result.metrics, indent=2, allow_nan=False)
-    (folder / "metrics.json").write_text(text + "\n", encoding="utf-8")
-    for name, table in result.tables.items():
-        table.write_parquet(folder / f"{name}.parquet")
-        if not any(kind.is_nested() for kind in table.dtypes):
-            table.write_csv(folder / f"{name}.csv")
-    seal(folder)
-
-
-def study_again(study: str) -> str:
-    """Return the advice for a damaged folder of that study."""
-    return remake(f"studies@{study}")
-
-
-def read_result(folder: Path) -> StudyResult:
-    """Return the result that `write_result` wrote.
-
-    Raises:
-        InvalidInput: a file is missing or damaged; the message names the study to run again.
-    """
-    again = study_again(folder.name)
-    tables = sorted(name for name in read_seal(folder, again=again) if name.endswith(".parquet"))
-    return StudyResult(
-        metrics=read_json(folder / "metrics.json", again=again),
-        tables={Path(name).stem: read_table(folder / name, again=again) for name in tables},
-    )

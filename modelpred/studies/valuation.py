@@ -32,6 +32,7 @@ from modelpred.metrics import spearman_interval, split_half_reliability, top_ove
 from modelpred.numbers import Seed
 from modelpred.refits.retraining import Refit
 from modelpred.studies.answering import AnsweringConfig
+from modelpred.studies.results import StudyResult, written_number
 from modelpred.studies.sampler_choice import EXACT_UP_TO
 from modelpred.studies.sampling import WEIGHT_BYTES, SamplerName, UndefinedUtility, Utility
 from modelpred.studies.semivalues import (
@@ -48,13 +49,11 @@ from modelpred.studies.utility import (
     ModelGame,
     Scoring,
     StudyContext,
-    StudyResult,
     UtilityName,
     game_of,
     groups_of,
     require_utility,
     with_refined,
-    written_number,
 )
 
 STUDY = "valuation"

@@ -23,7 +23,7 @@ from modelpred.errors import InvalidInput
 from modelpred.metrics import Interval, ranks, spearman_interval
 from modelpred.predictor import Predictor
 from modelpred.refits import Retraining
-from modelpred.studies.utility import written_number
+from modelpred.studies.results import written_number
 from modelpred.targets import Points, points_of
 from modelpred.targets.scoring import accuracies, mean_test_losses
 

@@ -9,7 +9,7 @@ import pytest
 
 from modelpred.dataset import Dataset, DatasetConfig, Encoding, prepare
 from modelpred.report import ReportInputs
-from modelpred.studies.utility import StudyResult
+from modelpred.studies.results import StudyResult
 
 METHODS = {
     # method: (error on uniform subsets, microseconds)

@@ -16,7 +16,7 @@ from modelpred.report.blocks import Text
 from modelpred.report.fidelity import verdicts
 from modelpred.report.methods import COLOURS
 from modelpred.report.page import trust_section
-from modelpred.studies.utility import StudyResult
+from modelpred.studies.results import StudyResult
 
 NASTY = "<script>alert('x')</script> & \"quoted\" {{ 7 * 7 }}"
 

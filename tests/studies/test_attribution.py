@@ -16,7 +16,7 @@ from modelpred.refits import Influence, Retraining
 from modelpred.studies import attribution, parameter_attribution
 from modelpred.studies.attribution import AttributionConfig
 from modelpred.studies.parameter_attribution import derivatives, parameter_names, removals_of
-from modelpred.studies.utility import write_result
+from modelpred.studies.results import write_result
 from modelpred.targets import target_model
 
 SMALL = AttributionConfig(rows=3, explained=3)

@@ -14,7 +14,7 @@ from modelpred.refits import Retraining
 from modelpred.studies import calibration, penalties
 from modelpred.studies.bootstrap import predictive, resampled
 from modelpred.studies.calibration import CalibrationConfig
-from modelpred.studies.utility import write_result
+from modelpred.studies.results import write_result
 
 SMALL = CalibrationConfig(resamples=25, tables=2)
 

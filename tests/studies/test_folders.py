@@ -8,7 +8,7 @@ import polars as pl
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from modelpred.studies.utility import StudyResult, read_result, write_result
+from modelpred.studies.results import StudyResult, read_result, write_result
 from modelpred.targets.remote import UrlStore
 
 signs = st.sampled_from("ab1 []*?{}!^-$~=%,;'é")

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from modelpred.metrics import auroc
 from modelpred.studies import labels
 from modelpred.studies.labels import LabelsConfig, auroc_interval, recall_at
-from modelpred.studies.utility import write_result
+from modelpred.studies.results import write_result
 from modelpred.targets import points_of
 
 SMALL = LabelsConfig(permutations=20)

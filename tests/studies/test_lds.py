@@ -13,7 +13,7 @@ from modelpred.errors import InvalidInput
 from modelpred.studies import lds
 from modelpred.studies.attribution_files import oriented
 from modelpred.studies.lds import LdsConfig, MarginBank, leave_one_out_effects, retrained_bank
-from modelpred.studies.utility import StudyResult, write_result
+from modelpred.studies.results import StudyResult, write_result
 from tests.studies.conftest import make_context
 
 SMALL = LdsConfig(subsets=20)

@@ -12,8 +12,9 @@ from pydantic import ValidationError
 from modelpred.errors import InvalidInput
 from modelpred.studies import selection
 from modelpred.studies.greedy_selection import backwards, no_quota, with_swaps
+from modelpred.studies.results import write_result
 from modelpred.studies.selection import SelectionConfig, split_test
-from modelpred.studies.utility import game_of, write_result
+from modelpred.studies.utility import game_of
 from modelpred.targets.scoring import mean_test_losses
 
 SMALL = SelectionConfig(share=0.4, step=0.2, permutations=10, swaps=3, random=5)

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from modelpred.errors import InvalidInput
-from modelpred.studies import utility
-from modelpred.studies.utility import StudyResult
+from modelpred.studies import results, utility
+from modelpred.studies.results import StudyResult
 from modelpred.targets.points import class_counts
 from modelpred.targets.scoring import accuracies, mean_test_losses
 
@@ -90,7 +90,7 @@ def test_draws_differ_by_seed_study_and_block_and_by_nothing_else(logistic):
 def test_a_result_comes_back_as_it_was_written(tmp_path):
     table = pl.DataFrame({"method": ["influence"], "error": [0.1], "unknown": [None]})
     result = StudyResult({"error": 0.1, "nested": {"none": None}}, {"edits": table})
-    utility.write_result(result, tmp_path / "new")
+    results.write_result(result, tmp_path / "new")
     again = utility.read_result(tmp_path / "new")
     assert again.metrics == result.metrics
     polars.testing.assert_frame_equal(again.tables["edits"], table)
@@ -99,6 +99,6 @@ def test_a_result_comes_back_as_it_was_written(tmp_path):
 
 def test_metrics_that_json_cannot_hold_are_refused(tmp_path):
     with pytest.raises(ValueError, match="JSON compliant"):
-        utility.write_result(StudyResult({"error": float("nan")}, {}), tmp_path)
-    assert utility.written_number(float("nan")) is None
-    assert json.dumps(utility.written_number(np.float64(0.5))) == "0.5"
+        results.write_result(StudyResult({"error": float("nan")}, {}), tmp_path)
+    assert results.written_number(float("nan")) is None
+    assert json.dumps(results.written_number(np.float64(0.5))) == "0.5"

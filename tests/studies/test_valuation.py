@@ -14,9 +14,10 @@ from modelpred.metrics import spearman
 from modelpred.predictor import Refined
 from modelpred.refits import NewtonStep, silent
 from modelpred.studies import valuation
+from modelpred.studies.results import write_result, written_number
 from modelpred.studies.sampling import UndefinedUtility
 from modelpred.studies.semivalues import Semivalue, enumerate_values
-from modelpred.studies.utility import game_of, utilities_of, write_result, written_number
+from modelpred.studies.utility import game_of, utilities_of
 from modelpred.studies.valuation import ValuationConfig
 from modelpred.targets.scoring import mean_test_losses
 
