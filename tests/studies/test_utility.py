@@ -91,7 +91,7 @@ def test_a_result_comes_back_as_it_was_written(tmp_path):
     table = pl.DataFrame({"method": ["influence"], "error": [0.1], "unknown": [None]})
     result = StudyResult({"error": 0.1, "nested": {"none": None}}, {"edits": table})
     results.write_result(result, tmp_path / "new")
-    again = utility.read_result(tmp_path / "new")
+    again = results.read_result(tmp_path / "new")
     assert again.metrics == result.metrics
     polars.testing.assert_frame_equal(again.tables["edits"], table)
     assert (tmp_path / "new" / "edits.csv").read_text() == "method,error,unknown\ninfluence,0.1,\n"
