@@ -17,10 +17,10 @@ is the same for every subset of them.
 
 import copy
 import math
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -37,6 +37,14 @@ from modelpred.estimators.adapted import (
 )
 from modelpred.estimators.mapping import Mapped
 from modelpred.estimators.preprocessing import Table
+from modelpred.estimators.torch_rows import (
+    Rows,
+    moved_to,
+    named_inputs,
+    part_of,
+    row_count,
+    tensor_rows,
+)
 from modelpred.numbers import Number, whole_number
 
 LossName = Literal["cross_entropy", "binary_cross_entropy", "mse"]
@@ -44,7 +52,6 @@ FAMILIES: dict[LossName, str] = {
     "cross_entropy": "softmax", "binary_cross_entropy": "logistic", "mse": "ridge",
 }  # fmt: skip
 LOSSES: dict[str, LossName] = {name: name for name in FAMILIES}
-Rows: TypeAlias = "Tensor | dict[str, Tensor]"
 ENDS: tuple[Callable[[Tensor], Tensor], ...] = (
     nn.Identity(), nn.LogSoftmax(-1), nn.Softmax(-1), nn.Sigmoid(),
 )  # fmt: skip
@@ -161,7 +168,7 @@ class FrozenPart:
         Raises:
             InvalidInput: the module fails on them, or gives features that are not finite.
         """
-        rows = _rows(table, like=self.head.linear(self.module).weight, what=what)
+        rows = tensor_rows(table, like=self.head.linear(self.module).weight, what=what)
         features = torch.cat(list(self._batches(rows, what=what)))
         wrong = (~torch.isfinite(features)).nonzero()
         if len(wrong):
@@ -174,9 +181,9 @@ class FrozenPart:
     @torch.no_grad()
     def _batches(self, rows: Rows, *, what: str) -> Iterator[Tensor]:
         size = int(self.head.batch_size)
-        for first in range(0, _length(rows), size):
-            batch = _part(rows, slice(first, first + size))
-            count = _length(batch)
+        for first in range(0, row_count(rows), size):
+            batch = part_of(rows, slice(first, first + size))
+            count = row_count(batch)
             with _seen_by(self.head.linear(self.module)) as seen:
                 output = self._output(batch, what=what)
             if len(seen) != 1 or seen[0][0].ndim != 2 or len(seen[0][0]) != count:
@@ -192,11 +199,11 @@ class FrozenPart:
     def _output(self, batch: Rows, *, what: str) -> Tensor:
         """Scores of a batch, by the module."""
         device = self.head.linear(self.module).weight.device
-        moved = _moved(batch, device)
+        moved = moved_to(batch, device)
         try:
             output: Any = self.module(**moved) if isinstance(moved, dict) else self.module(moved)
         except (RuntimeError, TypeError, ValueError, IndexError) as error:
-            shape = {name: list(each.shape) for name, each in _named(batch).items()}
+            shape = {name: list(each.shape) for name, each in named_inputs(batch).items()}
             raise InvalidInput(
                 f"{what}: the module fails on a batch of shape {shape} "
                 f"({' '.join(str(error).split())[:200]}); pass rows as its forward takes them"
@@ -304,50 +311,6 @@ def _loss(head: TorchHead, outputs: int, labels: NDArray[Any]) -> LossName:
             "of each class, and no others"
         )
     return loss
-
-
-def _rows(table: Table, *, like: Tensor, what: str) -> Rows:
-    """Rows as tensors; floating numbers in the type of the module's parameters."""
-    if isinstance(table, Mapping):
-        found = {str(name): _rows_of(each, like=like, what=what) for name, each in table.items()}
-        if len({len(each) for each in found.values()}) != 1:
-            counts = {name: len(each) for name, each in found.items()}
-            raise InvalidInput(f"{what} has inputs of different length ({counts}); pass a row each")
-        return found
-    return _rows_of(table, like=like, what=what)
-
-
-def _rows_of(table: Table, *, like: Tensor, what: str) -> Tensor:
-    try:
-        rows = table.detach() if isinstance(table, Tensor) else torch.as_tensor(np.array(table))
-    except (TypeError, ValueError) as error:
-        raise InvalidInput(
-            f"{what} holds other things than numbers ({error}); pass a tensor, an array, or a dict "
-            "of them by the module's argument"
-        ) from error
-    if rows.ndim < 1 or not len(rows):
-        raise InvalidInput(f"{what} has shape {list(rows.shape)}; expected one or more rows")
-    return rows.to(like.dtype) if rows.is_floating_point() else rows
-
-
-def _length(rows: Rows) -> int:
-    return len(next(iter(_named(rows).values())))
-
-
-def _named(rows: Rows) -> dict[str, Tensor]:
-    return rows if isinstance(rows, dict) else {"input": rows}
-
-
-def _part(rows: Rows, part: slice) -> Rows:
-    return (
-        {name: each[part] for name, each in rows.items()} if isinstance(rows, dict) else rows[part]
-    )
-
-
-def _moved(rows: Rows, device: torch.device) -> Rows:
-    if isinstance(rows, dict):
-        return {name: each.to(device) for name, each in rows.items()}
-    return rows.to(device)
 
 
 @contextmanager
