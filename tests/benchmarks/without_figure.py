@@ -33,7 +33,7 @@ WITHOUT_FIGURE: dict[str, dict[str, tuple[str, ...]]] = {
         "docs/operating.md": ("| training processes, one per device |", "writes 4.9 MB of outputs"),
         "docs/predictor.md": (
             "MNIST features .67% to .28%",
-            ".7 s for 4,000 rows with 1,290 parameters",
+            ".7 s for 4,000 rows with",
             "A head of 50 classes",
             "25 to 28 ms of processor time per",
         ),
