@@ -1,11 +1,11 @@
 """Files between stages: written whole, sealed with hashes, and read as they were written or refused in one line.
 
-A folder of artifacts holds SHA256SUMS, the hash of every other file in it, in the form that `sha256sum -c` checks. It
-is written last, so that a killed write is never taken for a finished one. It also names the seals of the folders that
-the content follows from, so that results of one table are never taken for those of another. Readers take the bytes once, compare them
-with the seal and parse those very bytes. Only ordinary files are read, never more of one than a limit.
+A folder of artifacts has a seal: the file SHA256SUMS with the hash of every other file in it, in the form that
+`sha256sum -c` checks. It is written last, so a killed write is never taken for a finished one. It also names the seals of
+the folders that the content was made from, so results of one table are never taken for those of another. Readers compare
+the bytes that they parse with the seal. They read only ordinary files, up to a limit of size.
 
-`again` says in every error what the user does about it; `remake` words it for the folder of a stage.
+`again` is the advice in every error; `remake` is that of a stage.
 """
 
 import hashlib
@@ -175,7 +175,7 @@ def check_sealed(folder: Path, *, again: str) -> None:
 
 
 def changed_input(folder: Path, *, again: str) -> str | None:
-    """The name of a folder whose content is another one than this folder was made from; None if there is none.
+    """The name of a folder that has changed since this folder was made from it; None if there is none.
 
     A folder that is not there, or is not sealed, is not compared.
     """

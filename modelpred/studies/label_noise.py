@@ -253,7 +253,7 @@ class _Noise:
         return 0.5 * float((apart**2).sum() + (middle / SHARPNESS) ** 2), slope
 
     def interval(self, best: "OptimizeResult") -> tuple[float, float]:
-        """How far the number of wrong labels may be below and above the estimate.
+        """Return the distances from the estimate to the lower and the upper end of its interval.
 
         With a rate for each class, the distances of the classes' numbers count as independent.
         """
@@ -262,7 +262,7 @@ class _Noise:
         return low, high
 
     def _ends(self, best: "OptimizeResult", rate: int) -> tuple[float, float]:
-        """How far the number may be below and above by the profile likelihood of one rate."""
+        """Return these distances by the profile likelihood of one rate."""
         limit = _chi_squared(1)
 
         def at(value: float) -> "OptimizeResult":

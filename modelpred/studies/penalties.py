@@ -71,7 +71,7 @@ def penalty_draws(
     generator: np.random.Generator,
     tolerance: float = 1e-6,
 ) -> Float[Tensor, "draws parameters"]:
-    """Return parameters of models drawn as the data and any penalty allow.
+    """Return parameters of models drawn from the posterior over parameters and penalties.
 
     Args:
         model: logistic or softmax.

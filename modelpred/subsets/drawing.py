@@ -44,7 +44,7 @@ def draw_subsets(
 ) -> Subsets:
     """The subsets of the config: test, validation, fit, and design after design.
 
-    No two are equal. More of a design keeps its earlier subsets; only one that would repeat a
+    No two are equal. A larger number of a design keeps its earlier subsets; only one that would repeat a
     subset of an earlier role or design is replaced. Subsets that lack a class are drawn again
     (`modelpred.subsets.classes`); they stay where no draw has every class.
 
@@ -115,9 +115,9 @@ def _drawn(
 def _continued(
     config: SubsetsConfig, earlier: Sequence[Earlier], drawer: "_Drawer", *, points: int
 ) -> tuple[list[Subsets], set[str]]:
-    """The subsets for the fit that were drawn of the rows before, where those rows are now.
+    """The subsets for the fit of the earlier version, with weights at the present places of its rows.
 
-    The second part names those that were drawn again then because they lacked a class.
+    The second part names those that were drawn again for that version because they lacked a class.
     """
     continued: list[Subsets] = []
     redrawn: set[str] = set()

@@ -62,9 +62,10 @@ def _sizes(problem: Problem, block: Block) -> tuple[Tensor, Tensor, Tensor]:
 def distance(problem: Problem, block: Block, *, limit: float) -> Tensor:
     """Each row's relative distance to its optimum, rounding included; infinity if none was found.
 
-    The penalty is curvature 1 everywhere. So the length of the gradient bounds the coefficients' way,
-    and where that is below the limit conjugate gradients, which may miss directions of little
-    curvature, miss none that matters. The other rows' Hessians are factored.
+    The penalty has the curvature 1 in every direction, so the length of the gradient bounds the
+    distance of the coefficients. If this bound is below the limit, conjugate gradients are
+    sufficient, although they may miss directions of small curvature. The Hessians of the other
+    rows are factored.
     """
     wrong = _rounding_of_scores(problem, block)
     gradient = _enlarged(problem, block, wrong, pattern=0)

@@ -3,8 +3,8 @@
     features = small basis',   basis [features, points] orthonormal
 
 The penalty on coefficients is the same in all directions, and the losses depend on the scores alone.
-So the optimum of every subset, and every step towards one, is in this space. There coefficients are
-as many as points. In each direction outside of it the Hessian is 1, the penalty's.
+So the optimum of every subset, and every step towards one, is in this space. It has as
+many coefficients as points. In each direction outside of it, the Hessian is 1, that of the penalty.
 """
 
 from dataclasses import dataclass, replace

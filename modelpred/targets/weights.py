@@ -12,11 +12,11 @@ NARROW = (torch.uint16, torch.uint32, torch.uint64)  # kinds that torch can stor
 
 
 def weights_of(weights: object, *, points: int) -> Tensor:
-    """The weights as a tensor [subsets, points] of whatever real numbers they are; nothing is copied.
+    """The weights as a tensor [subsets, points] of their own number type, without a copy.
 
     Raises:
         InvalidInput: another shape, complex numbers, or a value that is negative, not finite or
-            beyond all meaning.
+            too large.
     """
     try:
         table = torch.as_tensor(weights)
