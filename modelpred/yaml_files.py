@@ -128,7 +128,7 @@ class _Values:
         return text if quoted else self._plain(node, text)
 
     def _text(self, node: yaml.Node) -> str:
-        """A scalar as text; what no path, name or JSON can hold is refused."""
+        """A scalar as text; characters that paths, names and JSON cannot have are refused."""
         text = str(node.value)
         if NO_TEXT.search(text):
             raise self._refused(node, "holds a character that is no text")

@@ -1,4 +1,4 @@
-"""Candidate rows in the order of what adding each of them alone would gain."""
+"""Candidate rows, ordered by the gain of adding each alone."""
 
 from collections.abc import Callable
 

@@ -252,7 +252,7 @@ def _text_problem(name: str, cells: pl.Series, where: Sequence[str]) -> str:
 
 
 def _mixed(words: pl.Series, where: Sequence[str]) -> str:
-    """Which cell keeps a column from being one of numbers or of dates; nothing where none does."""
+    """The first cell that is no number or date in a column of mostly such cells, in words; else empty."""
     numbers, whole = words.str.contains(NUMBER), _whole(words)
     one_kind = "make it one kind"
     form = "mend it, or say how they are written in dataset.dates"

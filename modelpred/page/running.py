@@ -19,7 +19,6 @@ with optional_imports():
     import uvicorn
 
 HOST = "127.0.0.1"
-PORT = 5002
 MOST_CONNECTIONS = 128
 START_SECONDS = 30
 

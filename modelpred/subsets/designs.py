@@ -54,7 +54,7 @@ class Members(NamedTuple):
 
 
 def members(design: str, points: int) -> Members:
-    """What a design of 0/1 weights takes of so many points."""
+    """The numbers of points in the subsets of a design of 0/1 weights."""
     return {
         "leave_one_out": Members(points - 1, points - 1),
         "addition": Members(points // 2 + 1, points, always=points // 2),

@@ -119,7 +119,7 @@ class Mlp(IterativeFamily):
         return gradient
 
     def bytes_per_subset(self, points: Points) -> int:
-        """What a small group of momentum.py gathers for one of its subsets, at most."""
+        """The largest memory for one subset of a small group of momentum.py."""
         return 4 * len(points.features) * (points.features.shape[1] + self.hidden)
 
     def prior(self, counts: Float[Tensor, "subsets groups"], features: int) -> Parameters:

@@ -61,7 +61,7 @@ class ScoreLoss(ConvexFamily):
 
     @property
     def intercept_penalty(self) -> float:
-        """Factor of an intercept's square in the penalty, as 1 is of a coefficient's."""
+        """Factor of the squared intercept in the penalty; that of a squared coefficient is 1."""
         return float(self._kind != "free")
 
     @property
