@@ -51,8 +51,11 @@ class Recipe:
     def batches(self, rows: int) -> Iterator[Tensor]:
         """Positions of the rows of each step: every epoch takes each row once."""
         for epoch in range(self.epochs):
-            order = np.random.default_rng([self.seed, epoch]).permutation(rows)
-            yield from torch.from_numpy(order).split(self.batch_size)
+            yield from self.order(epoch, rows).split(self.batch_size)
+
+    def order(self, epoch: int, rows: int) -> Tensor:
+        """Positions of all rows in the order in which an epoch takes them."""
+        return torch.from_numpy(np.random.default_rng([self.seed, epoch]).permutation(rows))
 
     def rate(self, step: int, *, steps: int) -> float:
         """The learning rate of a step, counted from zero."""
@@ -100,7 +103,7 @@ def train(
     factors = factors.to(features.dtype).T.contiguous()  # a batch is some of its rows
     begin = start.to(features).expand(len(weights), -1)
     parts = {name: part.clone() for name, part in built.split(begin).items()}
-    update = _Update(recipe, parts)
+    update = Update(recipe, parts)
     steps = recipe.steps(len(features))
     for step, batch in enumerate(recipe.batches(len(features))):
         rows = batch.to(features.device)
@@ -126,7 +129,7 @@ def train(
     return built.join(parts)
 
 
-class _Update:
+class Update:
     """Changes the parameters of all models in place, by their gradients."""
 
     def __init__(self, recipe: Recipe, parts: dict[str, Tensor]) -> None:
@@ -179,5 +182,8 @@ class _Update:
         mean.lerp_(slope, 1 - BETAS[0])
         square.mul_(BETAS[1]).addcmul_(slope, slope, value=1 - BETAS[1])
         corrections = [1 - beta ** (self.step + 1) for beta in BETAS]
-        length = square.sqrt().div_(math.sqrt(corrections[1])).add_(EPSILON)
+        # The root has no derivative at zero, which torch_derivatives.py must not meet.
+        some = square > 0
+        roots = torch.where(some, torch.where(some, square, 1).sqrt(), 0)
+        length = roots / math.sqrt(corrections[1]) + EPSILON
         part.addcdiv_(mean, length, value=-self.rate / corrections[0])

@@ -195,6 +195,11 @@ class TorchTarget(TargetModel):
         return built(self.build, self.seed)
 
     @property
+    def training(self) -> Recipe:
+        """How training goes."""
+        return Recipe(**{one.name: getattr(self, one.name) for one in fields(Recipe)})
+
+    @property
     def working(self) -> torch.dtype:
         """The precision of training."""
         return torch.float32 if self.precision == "float32" else torch.float64
@@ -290,7 +295,7 @@ class TorchTarget(TargetModel):
 
     def solver(self, points: Points) -> Solver:
         """Training of all models on the same batches; `converged` says that they ended finite."""
-        recipe = Recipe(**{one.name: getattr(self, one.name) for one in fields(Recipe)})
+        recipe = self.training
         working = points.to(dtype=self.working)
         at_once = max(1, _chunk_bytes(points.features.device) // self._training_bytes(points))
 

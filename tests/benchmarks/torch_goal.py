@@ -9,14 +9,18 @@ products of layers, the methods are (Q: derivative of loss by margin, R: 1, or i
 
     projected gradients     tau = K_t R^1/2 (R^1/2 K R^1/2 + ridge)^-1 R^-1/2 Q, R = 1, projected to all dimensions
     Gauss-Newton influence  the same with R = q (1 - q)
-    predictor               score_prediction.py, with the best tau as prior and K as kernel
+    effects of training     derivatives through every step of FOLLOWED of the trainings that are learned from, with
+                            what they leave out of a row's own answer (training_effects.py)
+    predictor               score_prediction.py, with the best tau, or the effects, as prior and K as kernel
 
+The last two are judged on every SPACING-th test row, as a derivative costs about three trainings a row.
 A ridge is chosen by the LDS on the retrainings that are learned from. Every block of 20 models and every kernel is
 kept in .modelpred/torch_goal, so that a run that was ended goes on.
 """
 
 import itertools
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -26,12 +30,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from modelpred.metrics import Interval, lds
+from modelpred.refits.training_effects import Residuals, Run
 from modelpred.targets import Points, TorchTarget, train_targets
 from tests.benchmarks.figures import Benchmark, Figure
 from tests.benchmarks.torch_targets import mnist
 
 FOLDER = Path(".modelpred/torch_goal")
 FIT_SEEDS, JUDGED_SEEDS = range(5), (100, 101, 102)
+FOLLOWED, SPACING = 20, 10
 FIT, JUDGED, BLOCK = 100, 40, 20  # the aim is 500 and 100; raise them, and finished blocks are kept
 RIDGES = (1e-3, 1e-1, 1.0, 10.0)  # shares of the mean of K's diagonal
 KERNEL_RIDGE = 1.0
@@ -128,6 +134,47 @@ def gradient_terms(
                 solved = torch.cholesky_solve(own @ own_sums, factor)
                 saved[f"{name}-{ridge}-gram"] = (own_sums.T @ solved).numpy()
     return saved
+
+
+def effects(
+    pool: Points, test: Points, subsets: NDArray[np.uint8], *, quick: bool, followed: int
+) -> Array:
+    """Effects of training [test rows, rows], of the first subsets of each seed."""
+    each = followed // len(FIT_SEEDS)
+    runs = {
+        (seed, place): Run(
+            recipe(seed, 1 if quick else 50),
+            pool,
+            torch.from_numpy(subsets[100 * seed + place].astype(np.float32)),
+        )
+        for place in range(each)
+        for seed in FIT_SEEDS
+    }
+    name = "quick-" if quick else ""
+    seen = {
+        key: kept(
+            f"{name}residuals-{key[0]}-{key[1]}",
+            lambda run=run: {"residuals": run.path().outputs.numpy()},
+        )["residuals"]
+        for key, run in runs.items()
+    }
+    residuals = Residuals.of(
+        torch.from_numpy(np.stack(list(seen.values()))),
+        torch.stack([run.weights for run in runs.values()]),
+    )
+
+    def effect(key: tuple[int, int]) -> dict[str, Array]:
+        run, own = runs[key], torch.from_numpy(seen[key])
+        began = time.process_time()
+        factors = residuals.factors(own, run.weights, regression=False)
+        found = run.effects(run.path(), test, factors).numpy()
+        return {"effects": found, "seconds": np.array(time.process_time() - began)}
+
+    found = [
+        kept(f"{name}effects-{len(test.labels)}-{key[0]}-{key[1]}", lambda key=key: effect(key))
+        for key in runs
+    ]
+    return np.mean([own["effects"] for own in found], 0)
 
 
 def centred(values: Array) -> Array:

@@ -1,0 +1,158 @@
+"""What a row adds to margins of models that are trained by a recipe, from derivatives through trainings.
+
+The derivative by a row's weight is the slope of a curve that bends: a row that is left out has a large residual,
+and one that is in has a small one. With the residual q_i(t) of row i in epoch t, in runs on random subsets, what an
+epoch adds to the derivative (torch_derivatives.py) is multiplied by
+
+    of a row that is out     E[q_i(t) | in] / q_i(t)                    as it adds its residual once it is in
+    of a row that is in      1 + (1 - q_i(t)) log-odds(E[q_i(t) | out]) - log-odds(q_i(t))    (classes)
+                             E[|q_i(t)| | out] / E[|q_i(t)| | in]                             (numbers)
+
+the second because the other rows' answer to its removal is without its own curvature h r: its margin rises by h q
+when it comes in, so that 1 + h r is the factor. Means over runs are then close to what a row adds in the mean over
+subsets, E[margin | in] - E[margin | out].
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.func import grad, vmap
+
+from modelpred.refits.retraining import Progress, silent
+from modelpred.targets import Points, TorchTarget
+from modelpred.targets.torch_derivatives import DifferentiableTraining, TrainingPath
+
+LEAST_RESIDUAL = 1e-6
+MOST_FACTOR = 30.0
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A training on a subset.
+
+    Attributes:
+        target: the recipe, with the seed of this run.
+        points: the pool.
+        weights: [points].
+    """
+
+    target: TorchTarget
+    points: Points
+    weights: Tensor
+
+    def path(self) -> TrainingPath:
+        """The training, with every row's residual in each epoch."""
+
+        def residual(outputs: Tensor, labels: Tensor) -> Tensor:
+            margins = self.target.margins(outputs[None], labels)[0]
+            return margins.abs() if self.target.regression else torch.sigmoid(-margins)
+
+        return self._training.path(self.target.module.start, residual)
+
+    def effects(self, path: TrainingPath, tested: Points, factors: Tensor) -> Tensor:
+        """Factors times derivatives of the margins of test rows, [test rows, points]."""
+        target, module = self.target, self.target.module
+
+        def margin(parts: dict[str, Tensor], row: Tensor, label: Tensor) -> Tensor:
+            outputs = module.outputs(parts, row[None], module=module.own_module(training=False))
+            return target.margins(outputs[None], label[None])[0, 0]
+
+        slopes = vmap(grad(margin), in_dims=(None, 0, 0))
+        rows = tested.features.to(self._training.points.features)
+        return self._training.derivatives(path, slopes(path.end, rows, tested.labels), factors)
+
+    @property
+    def _training(self) -> DifferentiableTraining:
+        target = self.target
+        points = self.points.to(dtype=target.working)
+        return DifferentiableTraining(
+            target.training, target.module, points, self.weights, target.row_losses
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Residuals:
+    """Mean residuals of rows in runs with them and without them, [epochs, points].
+
+    Attributes:
+        inside: of the runs whose subset has the row.
+        outside: of the others.
+    """
+
+    inside: Tensor
+    outside: Tensor
+
+    @classmethod
+    def of(cls, residuals: Tensor, weights: Tensor) -> "Residuals":
+        """From residuals [runs, epochs, points] and weights [runs, points].
+
+        A row that all runs have, or none, takes the ratio of the two means over the other rows.
+        """
+        used = (weights > 0)[:, None].expand_as(residuals)
+        inside, outside = (
+            torch.where(where, residuals, torch.nan).nanmean(0) for where in (used, ~used)
+        )
+        known = inside.isfinite() & outside.isfinite()
+        sums = [
+            torch.where(known, part, 0).sum(1, keepdim=True).clamp(min=LEAST_RESIDUAL)
+            for part in (inside, outside)
+        ]
+        ratio = sums[0] / sums[1]
+        return cls(
+            torch.where(inside.isfinite(), inside, outside * ratio),
+            torch.where(outside.isfinite(), outside, inside / ratio),
+        )
+
+    def factors(self, own: Tensor, weights: Tensor, *, regression: bool) -> Tensor:
+        """By what each epoch's part of a derivative is multiplied, [epochs, points].
+
+        Args:
+            own: residuals of the run.
+            weights: of the run, [points].
+            regression: whether labels are numbers.
+        """
+        inside, outside, own = (
+            part.clamp(min=LEAST_RESIDUAL) for part in (self.inside, self.outside, own)
+        )
+        if regression:
+            rising, falling = outside / inside, inside / outside
+        else:
+            most = 1 - LEAST_RESIDUAL
+            odds = outside.clamp(max=most).logit() - own.clamp(max=most).logit()
+            rising, falling = 1 + (1 - own) * odds, inside / own
+        return torch.where(
+            weights > 0, rising.clamp(1, MOST_FACTOR), falling.clamp(1 / MOST_FACTOR**2, 1)
+        )
+
+
+def training_effects(
+    runs: Sequence[Run],
+    tested: Points,
+    *,
+    followed: int,
+    progress: Progress = silent,
+) -> Float[Tensor, "test_rows points"]:
+    """What each row adds to the margin of each test row, in the mean over runs.
+
+    Args:
+        runs: trainings on random subsets, which residuals come from.
+        tested: the test rows.
+        followed: how many of the runs are differentiated, each at about three trainings a test row.
+        progress: called with (runs done, runs, what).
+    """
+    total = len(runs) + followed
+    seen: list[Tensor] = []
+    for done, run in enumerate(runs):
+        progress(done, total, "trainings with residuals")
+        seen.append(run.path().outputs)
+    residuals = Residuals.of(torch.stack(seen), torch.stack([run.weights for run in runs]))
+    found = torch.zeros(len(tested.labels), len(runs[0].weights), dtype=torch.float64)
+    for done, (run, own) in enumerate(zip(runs[:followed], seen, strict=False)):
+        progress(len(runs) + done, total, "derivatives through trainings")
+        factors = residuals.factors(own, run.weights, regression=run.target.regression)
+        found += run.effects(run.path(), tested, factors) / followed
+    progress(total, total, "derivatives through trainings")
+    return found
