@@ -22,6 +22,7 @@ from modelpred.api.methods.edits import EditMethods
 from modelpred.api.methods.full_model import FullModelMethods
 from modelpred.api.methods.predictions import PredictionMethods
 from modelpred.api.methods.quality import QualityMethods
+from modelpred.api.methods.recipes import RecipeMethods
 from modelpred.api.methods.rows import RowMethods
 from modelpred.api.runs import is_run, read_run
 from modelpred.api.settings import (
@@ -50,7 +51,9 @@ ARGUMENTS = (
 
 
 @final
-class ModelPred(FullModelMethods, EditMethods, RowMethods, PredictionMethods, QualityMethods):
+class ModelPred(
+    FullModelMethods, EditMethods, RowMethods, PredictionMethods, QualityMethods, RecipeMethods
+):
     """Retrains or predicts the model of any subset of the training rows.
 
         mp = ModelPred(LogisticRegression(C=0.1)).fit(X, y, test=(X_test, y_test))
@@ -63,7 +66,8 @@ class ModelPred(FullModelMethods, EditMethods, RowMethods, PredictionMethods, Qu
        has `compare`, `predict`, `coefficients`, `to_sklearn` and `retrained`.
     3. Which labels look wrong: `suspects`; `cleaned` gives the table without them.
     4. What rows are worth: `values`, of rows or of groups; `removal_curve` checks the values by
-       removing rows; `select` keeps the best rows, `rank_candidates` ranks rows to add.
+       removing rows; `select` keeps the best rows, `rank_candidates` ranks rows to add. For a
+       TorchTarget `training_effects` needs a few trainings only.
     5. How certain predictions are: `predictive`. Which rows matter for them: `explain`,
        `attribute`. Which rows the model has memorized: `memorization`.
     6. How accurate the predicted models are: `fidelity`, `certificate`, `engine_used`.

@@ -13,11 +13,10 @@ when it comes in, so that 1 + h r is the factor. Means over runs are then close 
 subsets, E[margin | in] - E[margin | out].
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 from torch.func import grad, vmap
 
@@ -52,17 +51,32 @@ class Run:
 
         return self._training.path(self.target.module.start, residual)
 
-    def effects(self, path: TrainingPath, tested: Points, factors: Tensor) -> Tensor:
-        """Factors times derivatives of the margins of test rows, [test rows, points]."""
-        target, module = self.target, self.target.module
+    def effects(self, path: TrainingPath, slopes: dict[str, Tensor], factors: Tensor) -> Tensor:
+        """Factors times derivatives of scores [scores, points], from the scores' slopes at the end."""
+        return self._training.derivatives(path, slopes, factors)
+
+    def margin_slopes(self, path: TrainingPath, tested: Points) -> dict[str, Tensor]:
+        """Gradients of the margins of test rows by the trained parameters, by name."""
+        outputs = self._outputs
 
         def margin(parts: dict[str, Tensor], row: Tensor, label: Tensor) -> Tensor:
-            outputs = module.outputs(parts, row[None], module=module.own_module(training=False))
-            return target.margins(outputs[None], label[None])[0, 0]
+            return self.target.margins(outputs(parts, row[None])[None], label[None])[0, 0]
 
-        slopes = vmap(grad(margin), in_dims=(None, 0, 0))
-        rows = tested.features.to(self._training.points.features)
-        return self._training.derivatives(path, slopes(path.end, rows, tested.labels), factors)
+        rows = tested.features.to(self.target.working)
+        return vmap(grad(margin), in_dims=(None, 0, 0))(path.end, rows, tested.labels)
+
+    def loss_slopes(self, path: TrainingPath, tested: Points) -> dict[str, Tensor]:
+        """The gradient of minus the mean loss of test rows by the trained parameters, by name."""
+        rows = tested.features.to(self.target.working)
+
+        def gain(parts: dict[str, Tensor]) -> Tensor:
+            return -self.target.row_losses(self._outputs(parts, rows), tested.labels).mean()
+
+        return {name: part[None] for name, part in grad(gain)(path.end).items()}
+
+    def _outputs(self, parts: dict[str, Tensor], rows: Tensor) -> Tensor:
+        module = self.target.module
+        return module.outputs(parts, rows, module=module.own_module(training=False))
 
     @property
     def _training(self) -> DifferentiableTraining:
@@ -71,6 +85,19 @@ class Run:
         return DifferentiableTraining(
             target.training, target.module, points, self.weights, target.row_losses
         )
+
+
+@dataclass(frozen=True, eq=False)
+class Effects:
+    """What rows add to scores, [scores, points].
+
+    Attributes:
+        mean: over runs.
+        error: standard error of the mean over runs, without what the factors leave.
+    """
+
+    mean: Tensor
+    error: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,17 +157,18 @@ class Residuals:
 
 def training_effects(
     runs: Sequence[Run],
-    tested: Points,
+    slopes: Callable[[Run, TrainingPath], dict[str, Tensor]],
     *,
     followed: int,
     progress: Progress = silent,
-) -> Float[Tensor, "test_rows points"]:
-    """What each row adds to the margin of each test row, in the mean over runs.
+) -> Effects:
+    """What each row adds to scores, in the mean over runs.
 
     Args:
         runs: trainings on random subsets, which residuals come from.
-        tested: the test rows.
-        followed: how many of the runs are differentiated, each at about three trainings a test row.
+        slopes: gradients of the scores by trained parameters: `Run.margin_slopes` or
+            `Run.loss_slopes` on test rows.
+        followed: how many of the runs are differentiated, each at about three trainings a score.
         progress: called with (runs done, runs, what).
     """
     total = len(runs) + followed
@@ -149,10 +177,14 @@ def training_effects(
         progress(done, total, "trainings with residuals")
         seen.append(run.path().outputs)
     residuals = Residuals.of(torch.stack(seen), torch.stack([run.weights for run in runs]))
-    found = torch.zeros(len(tested.labels), len(runs[0].weights), dtype=torch.float64)
+    mean, squares = torch.zeros(()), torch.zeros(())
     for done, (run, own) in enumerate(zip(runs[:followed], seen, strict=False)):
         progress(len(runs) + done, total, "derivatives through trainings")
         factors = residuals.factors(own, run.weights, regression=run.target.regression)
-        found += run.effects(run.path(), tested, factors) / followed
+        path = run.path()
+        found = run.effects(path, slopes(run, path), factors).to(torch.float64)
+        change = found - mean
+        mean = mean + change / (done + 1)
+        squares = squares + change * (found - mean)
     progress(total, total, "derivatives through trainings")
-    return found
+    return Effects(mean, (squares / max(1, followed - 1) / followed).sqrt())

@@ -1,5 +1,7 @@
 """ModelPred of a torch module that is trained as a whole."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,6 +10,7 @@ from sklearn.base import clone
 from torch import nn
 
 from modelpred import InvalidInput, ModelPred
+from modelpred.refits import Retraining
 from modelpred.targets import TorchTarget
 
 ROWS = 30
@@ -18,6 +21,10 @@ def network():
         nn.Unflatten(1, (1, 4, 4)), nn.Conv2d(1, 3, 2), nn.GroupNorm(1, 3), nn.ReLU(), nn.Dropout(0.2),
         nn.Flatten(), nn.Linear(27, 3),
     )  # fmt: skip
+
+
+def small():
+    return nn.Sequential(nn.Linear(3, 6), nn.Tanh(), nn.Linear(6, 2))
 
 
 def line():
@@ -113,3 +120,34 @@ def test_what_cannot_be_done_is_refused_in_one_line(case, model):
     with pytest.raises(InvalidInput, match=told) as caught:
         call(model)
     assert "\n" not in str(caught.value)
+
+
+def test_effects_are_what_rows_add_to_the_test_loss():
+    """Against the mean losses of 800 halves with each row and without it, of four seeds."""
+    generator = np.random.default_rng(0)
+    points, tested = (generator.normal(size=(rows, 3)) for rows in (24, 60))
+    labels, known = (
+        (own[:, 0] + own[:, 1] * own[:, 2] > 0).astype(int) for own in (points, tested)
+    )
+    labels[:6] = 1 - labels[:6]
+    target = TorchTarget(build=small, epochs=10, learning_rate=0.3, batch_size=24)
+    model = ModelPred(target, progress=False).fit(points, labels, test=(tested, known))
+    found = model.training_effects(runs=10, followed=10)
+    assert found.columns == ["row_id", "label", "effect", "standard_error"]
+    weights = (generator.random((800, 24)) < 0.5).astype(np.uint8)
+    weights[weights.sum(1) == 0, 0] = 1
+    rows, scores = model.fitted.scored_points, np.zeros(800)
+    for seed in range(4):
+        own = replace(target, seed=seed)
+        trained = Retraining(own, model.fitted.problem.points)(torch.from_numpy(weights[seed::4]))
+        losses = own.losses(own.scores(trained, rows.features.float()), rows.labels).mean(1).numpy()
+        scores[seed::4] = losses.mean() - losses
+    worth = [scores[own == 1].mean() - scores[own == 0].mean() for own in weights.T]
+    order = [model.row_ids.index(name) for name in found["row_id"]]
+    assert np.corrcoef(found["effect"], np.array(worth)[order])[0, 1] > 0.8
+
+
+def test_effects_are_for_a_recipe():
+    model = ModelPred("logistic").fit(np.eye(12), np.arange(12) % 2)
+    with pytest.raises(InvalidInput, match="training_effects is for a TorchTarget"):
+        model.training_effects()

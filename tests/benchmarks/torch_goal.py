@@ -167,7 +167,8 @@ def effects(
         run, own = runs[key], torch.from_numpy(seen[key])
         began = time.process_time()
         factors = residuals.factors(own, run.weights, regression=False)
-        found = run.effects(run.path(), test, factors).numpy()
+        path = run.path()
+        found = run.effects(path, run.margin_slopes(path, test), factors).numpy()
         return {"effects": found, "seconds": np.array(time.process_time() - began)}
 
     found = [
@@ -258,13 +259,22 @@ def measure(quick: bool) -> Iterator[Figure]:
     linear = weights[used] @ weights[used].T
     truth = truths.mean(0)
 
-    def judge(what: str, predicted: Array) -> Iterator[Figure]:
-        found = lds(predicted, truth)
+    def judge(what: str, predicted: Array, each: int = 1) -> Iterator[Figure]:
+        found = lds(predicted, truth[:, ::each])
         yield _figure(f"LDS, {what}", found, FIT)
         low, value, high = (part / ceiling for part in (found.low, found.mean, found.high))
         yield Figure(f"share of the ceiling, {what}", value, "", FIT, low, high)
 
     yield from judge("linear datamodel", posterior(linear, None, None, known))
+    followed = 5 if quick else FOLLOWED
+    spaced = test.take(torch.arange(0, len(test.labels), SPACING))
+    tau = effects(rows, spaced, drawn, quick=quick, followed=followed)
+    sums = weights[used] @ tau.T
+    told = np.concatenate([centred(sums[:FIT]), sums[FIT:]])
+    yield from judge(f"effects of training, {followed} followed", told[FIT:], SPACING)
+    yield from judge(
+        "predictor, effects as prior", posterior(linear, None, told, known[:, ::SPACING]), SPACING
+    )
     for which, models in MODELS.items():
         terms = [
             kept(

@@ -43,6 +43,9 @@ def differences(target, points, tested, weights, *, step=1e-5):
     return ((up - down) / (2 * step)).T
 
 
+TESTED = pool(6, seed=2, classes=0)
+
+
 @settings(max_examples=6, deadline=None)
 @given(
     optimizer=st.sampled_from(["sgd", "momentum", "adam", "adamw"]),
@@ -68,7 +71,7 @@ def test_derivatives_are_those_of_differences(optimizer, classes, seed, weights)
     own = torch.tensor(weights, dtype=torch.float64)
     run = Run(target, points, own)
     path = run.path()
-    found = run.effects(path, tested, torch.ones(3, ROWS, dtype=torch.float64))
+    found = run.effects(path, run.margin_slopes(path, tested), torch.ones(3, ROWS).double())
     trained = train_targets(
         target, points.features, points.labels, own[None], classes=classes
     ).parameters
@@ -80,25 +83,35 @@ def test_derivatives_are_those_of_differences(optimizer, classes, seed, weights)
     )
 
 
+def effects(runs, changed):
+    """Effects on margins with factors that a function changes, [test rows, rows]."""
+    with pytest.MonkeyPatch.context() as patch:
+        factors = Residuals.factors
+        patch.setattr(
+            Residuals, "factors", lambda *args, **kwargs: changed(factors(*args, **kwargs))
+        )
+        return training_effects(
+            runs, lambda run, path: run.margin_slopes(path, TESTED), followed=len(runs)
+        ).mean
+
+
 def test_effects_of_least_squares_are_what_rows_add():
     """A derivative alone is far off for rows with much leverage, as three of twelve have here."""
     target = TorchTarget(
         build=line, loss="mse", batch_size=ROWS, epochs=25, learning_rate=0.2, precision="float64"
     )
-    points, tested = pool(ROWS, seed=1, classes=0), pool(6, seed=2, classes=0)
+    points = pool(ROWS, seed=1, classes=0)
     subsets = torch.tensor(list(itertools.combinations(range(ROWS), 6))[::132])
     subsets = torch.zeros(len(subsets), ROWS, dtype=torch.float64).scatter(1, subsets, 1.0)
     runs = [Run(target, points, weights) for weights in subsets]
-    found = training_effects(runs, tested, followed=len(runs))
-    plain = torch.stack(
-        [run.effects(run.path(), tested, torch.ones(25, ROWS).double()) for run in runs]
-    ).mean(0)
+    found = effects(runs, lambda own: own)
+    plain = effects(runs, torch.ones_like)
     truth = torch.zeros_like(found)
     for row in range(ROWS):
         for sign, weight in ((1, 1.0), (-1, 0.0)):
             changed = subsets.clone()
             changed[:, row] = weight
-            truth[:, row] += sign * margins(target, points, tested, changed).mean(0)
+            truth[:, row] += sign * margins(target, points, TESTED, changed).mean(0)
     error, of_derivatives = (float((each - truth).norm() / truth.norm()) for each in (found, plain))
     assert error < 0.5 * of_derivatives, (error, of_derivatives)
 
