@@ -136,11 +136,9 @@ def gradient_terms(
     return saved
 
 
-def effects(
-    pool: Points, test: Points, subsets: NDArray[np.uint8], *, quick: bool, followed: int
-) -> Array:
+def effects(pool: Points, test: Points, subsets: NDArray[np.uint8], *, quick: bool) -> Array:
     """Effects of training [test rows, rows], of the first subsets of each seed."""
-    each = followed // len(FIT_SEEDS)
+    each = (5 if quick else FOLLOWED) // len(FIT_SEEDS)
     runs = {
         (seed, place): Run(
             recipe(seed, 1 if quick else 50),
@@ -224,12 +222,11 @@ def measure(quick: bool) -> Iterator[Figure]:
     rows, test = mnist(0, 200 if quick else 5000), mnist(11_000, 20 if quick else 500)
     epochs = 1 if quick else 50
     name = "quick-" if quick else ""
-    pool = len(rows.labels)
-    drawn, judged = halves(pool, 500, 0), halves(pool, 100, 1)
+    drawn, judged = halves(len(rows.labels), 500, 0), halves(len(rows.labels), 100, 1)
     each = FIT // len(FIT_SEEDS)
-    chosen = [100 * seed + place for seed in FIT_SEEDS for place in range(each)]
     weights = np.concatenate([drawn, judged]) - 0.5
-    used = [*chosen, *range(500, 500 + JUDGED)]
+    used = [100 * seed + place for seed in FIT_SEEDS for place in range(each)]
+    used += range(500, 500 + JUDGED)
 
     def runs(kind: str, seed: int, subsets: NDArray[np.uint8], count: int) -> Array:
         blocks = [subsets[at : at + BLOCK] for at in range(0, count, BLOCK)]
@@ -247,8 +244,7 @@ def measure(quick: bool) -> Iterator[Figure]:
         np.concatenate([runs("fit", s, drawn[100 * s : 100 * s + 100], each) for s in FIT_SEEDS])
     )
     truths = np.stack([runs("judged", seed, judged, JUDGED) for seed in JUDGED_SEEDS])
-    pairs = [lds(one, other) for one, other in itertools.combinations(truths, 2)]
-    agreement = _mean(pairs)
+    agreement = _mean([lds(one, other) for one, other in itertools.combinations(truths, 2)])
     seeds = len(JUDGED_SEEDS)
     low, ceiling, high = (
         math.sqrt(seeds * r / (1 + (seeds - 1) * r))
@@ -266,15 +262,9 @@ def measure(quick: bool) -> Iterator[Figure]:
         yield Figure(f"share of the ceiling, {what}", value, "", FIT, low, high)
 
     yield from judge("linear datamodel", posterior(linear, None, None, known))
-    followed = 5 if quick else FOLLOWED
-    spaced = test.take(torch.arange(0, len(test.labels), SPACING))
-    tau = effects(rows, spaced, drawn, quick=quick, followed=followed)
-    sums = weights[used] @ tau.T
-    told = np.concatenate([centred(sums[:FIT]), sums[FIT:]])
-    yield from judge(f"effects of training, {followed} followed", told[FIT:], SPACING)
-    yield from judge(
-        "predictor, effects as prior", posterior(linear, None, told, known[:, ::SPACING]), SPACING
-    )
+    tau = effects(rows, test.take(torch.arange(0, len(test.labels), SPACING)), drawn, quick=quick)
+    for what, predicted in by_effects(weights[used] @ tau.T, linear, known[:, ::SPACING]):
+        yield from judge(what, predicted, SPACING)
     for which, models in MODELS.items():
         terms = [
             kept(
@@ -287,6 +277,13 @@ def measure(quick: bool) -> Iterator[Figure]:
         ]
         for method, predicted in by_gradients(terms, linear, known, used):
             yield from judge(f"{method}, {which}", predicted)
+
+
+def by_effects(sums: Array, linear: Array, known: Array) -> Iterator[tuple[str, Array]]:
+    """Margins of the judged subsets from sums of effects [subsets, test rows]."""
+    told = np.concatenate([centred(sums[:FIT]), sums[FIT:]])
+    yield "effects of training", told[FIT:]
+    yield "predictor, effects as prior", posterior(linear, None, told, known)
 
 
 def by_gradients(
