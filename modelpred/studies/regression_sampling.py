@@ -50,7 +50,8 @@ from modelpred.studies.sampling import MOST_LOST, Game, Sampler
 ROUND = 16  # subsets
 ESTIMATES = 64  # most of them; each is the mean of some rounds
 SMALLEST = 3  # players
-FADE = 0.75  # between the best exponents of many small groups (1.5) and of single rows (0.5)
+FADE = 0.75  # of groups; measured optima are 0.5 (six rows each) to 1.5 (60 and more)
+FADE_OF_ROWS = 0.5
 UNIFORM = 0.1  # share of the subsets whose sizes are drawn without it
 TWO_SHAPES_UP_TO = 300  # players; more take one h_j, whose fit is four times faster
 LEAST_RIDGE = 1e-9  # relative, of the functions of the size

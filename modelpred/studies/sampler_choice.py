@@ -25,7 +25,13 @@ from modelpred.errors import InvalidInput
 from modelpred.metrics import Vector
 from modelpred.studies.gain_sampling import Gains, GainSampler
 from modelpred.studies.group_expansion import MOST_PARAMETERS
-from modelpred.studies.regression_sampling import ROUND, SMALLEST, RegressionSampler
+from modelpred.studies.regression_sampling import (
+    FADE,
+    FADE_OF_ROWS,
+    ROUND,
+    SMALLEST,
+    RegressionSampler,
+)
 from modelpred.studies.sampling import Game, Sampler, SamplerName, Utility, make_sampler
 from modelpred.studies.two_level_sampling import TwoLevelSampler
 from modelpred.studies.utility import Approximation
@@ -108,11 +114,13 @@ class Sampling:
         """Return a sampler of orders, or `reuse`."""
         return make_sampler(name, **vars(self), generator=generator)
 
-    def regression(self, evaluations: int, generator: np.random.Generator) -> Planned:
+    def regression(self, evaluations: int, generator: np.random.Generator, *, rows: int) -> Planned:
         """Return the sampler `regression` with the rounds of a budget."""
+        single = rows == len(self.size_probabilities)
         sampler = RegressionSampler(
-            self.size_probabilities, self.ends, evaluations=evaluations, generator=generator
-        )
+            self.size_probabilities, self.ends, evaluations=evaluations,
+            generator=generator, fade=FADE_OF_ROWS if single else FADE,
+        )  # fmt: skip
         rounds = (evaluations - sampler.enumerations) // ROUND
         return Planned("regression", sampler, max(FEWEST, rounds), ROUND)
 
@@ -149,12 +157,13 @@ def planned(
                 f"{points:,}; use auto, or value groups of rows"
             )
         if name == "regression":
-            return sampling.regression(evaluations, generator)
+            return sampling.regression(evaluations, generator, rows=rows)
         found = _two_level(utility, sampling, evaluations, rows=rows, generator=generator)
         if found is None:
             raise InvalidInput(
-                "the sampler two_level is for groups of many rows, whose models are trained to an "
-                f"optimum of at most {MOST_PARAMETERS} parameters; use auto or regression"
+                "the sampler two_level is for groups of rows, at least "
+                f"{2 * FEWEST_TIMES * NEAR_COST:g} times as many as parameters and groups, and models "
+                f"trained to an optimum of at most {MOST_PARAMETERS} parameters; use auto or regression"
             )
         return found
     sampler = sampling.sampler(name, generator)
@@ -231,7 +240,7 @@ def _for_groups(
     if not SMALLEST <= len(sampling.size_probabilities) <= MOST_REGRESSED:
         return []
     first, second = generator.spawn(2)
-    plain = sampling.regression(evaluations, first)
+    plain = sampling.regression(evaluations, first, rows=rows)
     two_level = _two_level(utility, sampling, evaluations, rows=rows, generator=second)
     return [plain] if two_level is None else [plain, two_level]
 
@@ -281,7 +290,7 @@ def _for_rows(
         cost = GAINS_COST * gains.evaluations(1)
         possible.append(Planned("gains", gains, evaluations // cost, cost))
     if SMALLEST <= points <= MOST_REGRESSED:
-        possible.append(sampling.regression(evaluations, draws["regression"]))
+        possible.append(sampling.regression(evaluations, draws["regression"], rows=points))
     for name in names[2:]:
         if name == "stratified" or reuse:
             sampler = sampling.sampler(name, draws[name])

@@ -149,7 +149,7 @@ def _samplers() -> Iterator[Claim]:
         "| gains (802, 386 and 306 models)",
         [
             gains,
-            row(["regression, 88 permutations", "", ""]),
+            row(["regression, 70 permutations", "", ""]),
             stratified,
             row(["leave_one_out", "leave_one_out", ""]),
             row(["influence"] * 3),

@@ -101,7 +101,8 @@ class RowMethods(FitState):
         if groups is None:
             dataset = self._ready.dataset
             suggest_groups(dataset.rows, dataset.encoding.column_names)
-        checked = 0 if gains else checked_orders(permutations, method=method) * rows
+        players = rows if groups is None else len(set(array_of(groups).tolist()))
+        checked = 0 if gains else checked_orders(permutations, method=method) * players
         with self._context(
             test, engine, models=models, checked=checked, refine=refine, own=False
         ) as (context, _):
