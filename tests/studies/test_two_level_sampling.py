@@ -176,7 +176,9 @@ def test_groups_of_few_rows_or_of_single_ones_have_no_expansion():
     game = game_of(context.truth, context)
     common = {"permutations": 4, "rows": 100, "generator": np.random.default_rng(0)}
     for utility, players in ((JointGame(game, members), 20), (game, 100)):
-        with pytest.raises(InvalidInput, match="two_level is for groups of rows, at least 80 times"):
+        with pytest.raises(
+            InvalidInput, match="two_level is for groups of rows, at least 80 times"
+        ):
             estimate_values(utility, points=players, sampler="two_level", **common)
     assert estimate_values(
         JointGame(game, members), points=20, sampler="auto", **common
