@@ -1,10 +1,10 @@
 """Sampler `auto`: the one whose standard error is least for the budget.
 
-For groups of rows it is `regression` or, where a pilot finds that more precise, `two_level`. For up to `EXACT_UP_TO` rows it is `stratified`, whose only
-error is that of sampling. For more, every sampler that can draw two rounds within a tenth of the
-budget draws about a twentieth of its rounds, and the one with the least mean squared standard error x
-cost goes on. Costs are counted in evaluations of the utility, not in seconds, so that the same
-settings give the same values on every machine.
+For groups of rows it is `regression` or `two_level`, by a pilot. For up to `EXACT_UP_TO` single rows
+it is `stratified`, whose only error is that of sampling. For more, every sampler that can draw two
+rounds within a tenth of the budget takes part in the pilot: each draws about a twentieth of its rounds,
+and the one with the least mean squared standard error x cost goes on. Costs are counted in evaluations
+of the utility, not in seconds, so that the same settings give the same values on every machine.
 
 The budget of `auto` is that of the `permutations` for tables of up to 2,000 rows; for more it
 falls with the square root of the rows, since one evaluation takes longer the more rows there are:
