@@ -7,7 +7,7 @@ import torch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from modelpred.targets import Points, target_model, train_targets
+from modelpred.targets import Points, certificate, target_model, train_targets
 from modelpred.targets.certificate import (
     _best_intercepts,
     _extremes,
@@ -85,6 +85,22 @@ def test_equal_shifts_and_saturated_scores_do_not_stop_the_intercepts(name):
     best, left = _best_intercepts(model, moved, start, model.C * weights, points)
     assert float(left.max()) < 1e-8
     assert bool(torch.isfinite(best).all())
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2])
+@pytest.mark.parametrize("name", ["logistic", "softmax"])
+def test_a_search_that_ends_early_says_what_is_left_and_the_bound_holds(name, steps, monkeypatch):
+    monkeypatch.setattr(certificate, "PROFILE_STEPS", steps)
+    model, points, weights, true = trained(name, strength=4.0)
+    wrong = model.representative(true + 0.3, 6)
+    theta = wrong.unflatten(1, (-1, 7)).transpose(0, 1)
+    moved = theta[..., :-1] @ points.features.T
+    best, left = _best_intercepts(model, moved, theta[..., -1], model.C * weights, points)
+    found = torch.cat([theta[..., :-1], best[..., None]], 2).transpose(0, 1).flatten(1)
+    gradient = model.gradient(found, weights, points).unflatten(1, (-1, 7))[..., -1]
+    torch.testing.assert_close(left, gradient.norm(dim=1), rtol=1e-9, atol=1e-9)
+    bound = model.distance_bound(wrong, weights, points)
+    assert bool((bound >= (wrong - true).norm(dim=1)).all())
 
 
 def test_near_the_optimum_the_bound_uses_the_curvature_there():
