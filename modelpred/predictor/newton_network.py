@@ -191,7 +191,8 @@ def _blocks(path: BoundNewtonPath, groups: ByLevel, *, accelerated: bool) -> lis
 # --- fitting -----------------------------------------------------------------------------------
 
 MOST_GRADIENTS = 12
-ENOUGH = 0.01  # mean relative error at which no further gradient is taken
+ENOUGH = 0.01  # mean relative error at which no further gradient is taken, or only one
+WORTH = 3  # by what a gradient must divide an error that is enough
 MOST_FITTED = 1000  # subsets that corrections are fitted to
 FITTED_BYTES = 2**28  # of their parameters, float32
 LEAST_FITTED = 50
@@ -246,6 +247,8 @@ def fit_newton_network(
             answer, errors = corrected, others
     steps = errors.index(min(errors))
     steps = next((k for k, error in enumerate(errors) if error <= ENOUGH), steps)
+    if any(error <= errors[steps] / WORTH for error in errors[steps + 1 : steps + 2]):
+        steps += 1
     if fixed:
         steps = answer.last_stage
     answer = answer.with_corrections(answer.corrections[: steps + 1])
@@ -266,7 +269,7 @@ def _some(trained: Trained) -> Trained:
 def stage_errors(
     network: NewtonNetwork, bound: BoundPoints, trained: Trained, *, enough: float = 0.0
 ) -> list[float]:
-    """Mean relative error after each number of gradients; of few subsets up to the first that is `enough`."""
+    """Mean relative error after each number of gradients; of few subsets up to one more than is `enough`."""
     weights, parameters = trained
     sums = [0.0] * len(network.corrections)
     features, few = bound.points.features.shape[1], len(weights) <= JUDGED
@@ -274,7 +277,7 @@ def stage_errors(
         for rows, true in zip(weights.split(JUDGED), parameters.split(JUDGED), strict=True):
             for stage, answer in enumerate(network.stages(rows, bound, None)):
                 sums[stage] += float(capped_errors(bound.model, answer, true, features).sum())
-                if few and sums[stage] <= enough * len(weights):
+                if few and stage and sums[stage - 1] <= enough * len(weights):
                     return [total / len(weights) for total in sums[: stage + 1]]
     return [total / max(1, len(weights)) for total in sums]
 

@@ -2,6 +2,7 @@
 
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from modelpred.predictor.newton_path import BoundNewtonPath, NewtonPath, fit_new
 from modelpred.predictor.refinement import CERTIFICATE_STEPS, error_bound, refine_parameters
 from modelpred.targets import Points, TargetModel, train_targets
 from modelpred.targets.compiled.answers import totals_of
-from modelpred.targets.linear import Linear
+from modelpred.targets.linear import Linear, trains_in_c
 from modelpred.targets.points import class_counts
 from modelpred.targets.threads import threads_for
 from modelpred.targets.weights import check_sizes, weights_of
@@ -87,7 +88,8 @@ class Predictor:
         Args:
             weights: [subsets, points], finite and not negative.
             refine: Newton steps from the prediction, or tens of gradients more for a family of
-                fixed steps; a fraction is a fraction of a step.
+                fixed steps; a fraction is a fraction of a step. Where a kernel in C trains the
+                family, in less time than a step takes, any number above 0 gives the trained models.
             stages: after how many stages to stop, for an answer that is cheaper and less exact: 0
                 is the anchor, 1 the first correction, and so on with a learned step each. Default:
                 all.
@@ -106,7 +108,8 @@ class Predictor:
             return self.points.features.new_zeros(0, self.anchors.parameter_count)
         rows = self._at_once
         # Exact answers deal their blocks to threads themselves.
-        threads = nullcontext() if self.exact else threads_for(self._bytes(rows))
+        alone = self.exact or (refine and self.retrains)
+        threads = nullcontext() if alone else threads_for(self._bytes(rows))
         with threads:
             answers = [
                 self._answer(block, refine=refine, stages=stages) for block in weights.split(rows)
@@ -225,7 +228,9 @@ class Predictor:
 
         if self.exact:  # a step changes nothing but what autograd can follow
             refine = max(refine, 1) if weights.requires_grad else 0
-        if refine:
+        if refine and self.retrains and not weights.requires_grad:
+            answer = self._retrained(weights, light, refine=refine, stages=stages)
+        elif refine:
             answer = refine_parameters(
                 self.model,
                 self.points,
@@ -237,6 +242,30 @@ class Predictor:
         else:
             answer = prediction()
         return self.model.representative(answer, features.shape[1])
+
+    @cached_property
+    def retrains(self) -> bool:
+        """Whether `refine` retrains: a kernel does so in less time than a Newton step takes."""
+        return not self.exact and trains_in_c(self.model, self.points)
+
+    def _retrained(
+        self, weights: Tensor, light: Tensor, *, refine: float | int, stages: int | None
+    ) -> Tensor:
+        """Exact answers, and Newton steps where training did not converge."""
+        answer = self._minimisers(weights)
+        failed = answer.isnan().any(1)
+        if bool(failed.any()):
+            last = self.stages if stages is None else stages
+            own = light[failed]
+            answer[failed] = refine_parameters(
+                self.model,
+                self.points,
+                self.refining,
+                weights=weights[failed].to(device=answer.device, dtype=torch.float64),
+                start=lambda: self.network.answer(own, self.bound, stage=last).to(answer),
+                steps=refine,
+            )
+        return answer
 
     def _minimisers(self, weights: Tensor) -> Tensor:
         """Exact answers; nan where training did not converge."""

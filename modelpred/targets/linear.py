@@ -25,7 +25,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from modelpred.targets.certificate import distance_bound
-from modelpred.targets.compiled.newton import compiled_solver
+from modelpred.targets.compiled.newton import compiled_solver, is_compiled
 from modelpred.targets.matrices import OuterProducts
 from modelpred.targets.newton import SURE, newton_solver
 from modelpred.targets.points import Points
@@ -269,6 +269,14 @@ def linear_solver(model: Linear, points: Points) -> Solver:
         return newton_solver(model, points)
     general = partial(newton_solver, model, points)
     return compiled_solver(model.compiled, model, points, otherwise=general) or general()
+
+
+def trains_in_c(model: object, points: Points) -> bool:
+    """Whether a compiled kernel trains the family on these points; a Newton step by torch costs more."""
+    if not isinstance(model, Linear) or model.compiled is None:
+        return False
+    space = row_space(points)
+    return is_compiled(model.compiled, model, points if space is None else space.points)
 
 
 def one_by_one(solvers: Sequence[Solver]) -> Solver:

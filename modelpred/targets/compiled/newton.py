@@ -45,6 +45,16 @@ STARTED: dict[str, Memory] = {
 FAINT = 1e-3  # share of the mean curvature that a point has at least in the basis
 
 
+def is_compiled(loss: CompiledLoss, model: ScoreLoss, points: Points) -> bool:
+    """Whether there is a kernel for the loss that pays on these points."""
+    if kernels.library() is None or points.features.device.type != "cpu":
+        return False
+    if loss == "softmax" and model.intercept_penalty:
+        return False  # softmax.c is written for free intercepts
+    width = points.features.shape[1] + 1
+    return width <= WIDEST if loss in ONE_SCORE else points.classes <= MOST_CLASSES
+
+
 def compiled_solver(
     loss: CompiledLoss, model: ScoreLoss, points: Points, *, otherwise: Callable[[], Solver]
 ) -> Solver | None:
@@ -56,13 +66,8 @@ def compiled_solver(
         points: the pool.
         otherwise: makes the solver for subsets that a kernel gives up.
     """
-    width = points.features.shape[1] + 1
-    if kernels.library() is None or points.features.device.type != "cpu":
+    if not is_compiled(loss, model, points):
         return None
-    if width > WIDEST if loss in ONE_SCORE else points.classes > MOST_CLASSES:
-        return None
-    if loss == "softmax" and model.intercept_penalty:
-        return None  # softmax.c is written for free intercepts
     pool = (_OneScore if loss in ONE_SCORE else _Softmax)(loss, model, points)
     fallback = cache(otherwise)
     if not pool.start_at_own_optimum(fallback):
