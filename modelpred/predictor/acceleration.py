@@ -32,7 +32,7 @@ class Acceleration:
         self.metric = metric
         self.changes = list[Tensor]()  # y_j, orthonormal, or zero
         self.gains = list[Tensor]()  # s_j - y_j
-        self.before: Tensor | None = None
+        self.before: Tensor | None = None  # v where the last move began
 
     def __call__(self, step: Tensor, move: Tensor) -> Tensor:
         """The step v_k [subsets, directions], accelerated; `move` is the last one, to where v_k is."""

@@ -135,6 +135,8 @@ class _Block:
     def step(self) -> Tensor:
         """v_k at the present move, -d_0 before the first; no longer than any parameters of the path."""
         if self.move is None:
+            if self.acceleration is not None:  # v at theta_s, which cost no gradient
+                self.acceleration.before = -self.path.rescaled(self.level, self.start, self.logs)
             return self.shortened(-self.first)
         step = self.path.gradient_step(self.level, self.weights, self.start, self.move)
         step = self.shortened(self.path.rescaled(self.level, step, self.logs))

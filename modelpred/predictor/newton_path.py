@@ -64,7 +64,8 @@ from modelpred.targets.linear import Linear, row_space_of
 LEVELS = 8  # up to a share of 1; with three times as many, errors were the same
 DIRECTION_BYTES = 4 * 2**30  # of the directions of all levels; beyond, their factors are kept
 BLOCK_SHARE = 0.5  # about the share at which blocks are decomposed
-SUBSETS = 128  # of one level whose scores are formed at once, at most
+SUBSETS = 128  # of one level whose scores are formed at once, at most; more of SMALL_BYTES together
+SMALL_BYTES = 2**23
 COMPILED_SUBSETS = 512  # the same where a kernel forms them block by block
 SCORE_BYTES = 2**25  # of those scores: they stay in the last cache
 BYTES = (torch.uint8, torch.bool)
@@ -194,7 +195,8 @@ class BoundNewtonPath(BoundAnchors):
         if self.rows is not None:  # whose scores are never all formed
             return max(1, min(COMPILED_SUBSETS, SCORE_BYTES // moves))
         each = self.outputs * len(self.points.features) * self.dtype.itemsize
-        return max(1, min(SUBSETS, SCORE_BYTES // max(each, moves)))
+        most = max(SUBSETS, SMALL_BYTES // each)
+        return max(1, min(most, COMPILED_SUBSETS, SCORE_BYTES // max(each, moves)))
 
     def narrowed(self, weights: Tensor) -> Tensor:
         """The weights in the type in which sums over the rows take them."""

@@ -1,6 +1,7 @@
 """Refinement ends where retraining ends; the certificate is never below the true distance."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from modelpred.errors import InvalidInput
 from modelpred.metrics import relative_errors
+from modelpred.targets.compiled import kernels
 
 
 def test_refinement_reaches_retraining(case):
@@ -26,6 +28,23 @@ def test_each_step_helps_on_average(case):
         for steps in (0, 0.5, 1, 2, 4)
     ]
     assert errors == sorted(errors, reverse=True)
+
+
+@pytest.mark.parametrize("refine", [0.25, 1])
+def test_refinement_retrains_where_a_kernel_does_and_takes_newton_steps_elsewhere(
+    case, refine, monkeypatch
+):
+    weights, true = case.held_out
+    linear = case.predictor.model.name in {"logistic", "softmax", "svm"}
+    assert case.predictor.retrains == (linear and kernels.library() is not None)
+    if case.predictor.retrains:
+        answers = case.predictor.predict(weights, refine=refine)
+        assert relative_errors(answers, true).max() < 1e-5
+    monkeypatch.setattr(kernels, "library", lambda: None)
+    by_torch = replace(case.predictor)  # which has not asked for kernels before
+    assert not by_torch.retrains
+    before = relative_errors(by_torch.predict(weights), true).mean()
+    assert relative_errors(by_torch.predict(weights, refine=refine), true).mean() <= before
 
 
 @pytest.mark.parametrize("refine", [0, 0.5, 2])
