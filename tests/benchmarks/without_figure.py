@@ -52,7 +52,6 @@ WITHOUT_FIGURE: dict[str, dict[str, tuple[str, ...]]] = {
     "a setting, a definition or a heading: nothing is measured": {
         "docs/engine.md": (
             "when the error on validation subsets is at most 1%",
-            "a prediction at 1% costs more",
             "| pool | 3% of the rows",
         ),
         "docs/operating.md": ("95% interval of the paired differences",),
