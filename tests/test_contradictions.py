@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from modelpred.dataset import DatasetConfig, prepare, read_dataset, write_dataset
@@ -86,6 +86,7 @@ CHANGES = {
 
 
 @settings(max_examples=80, deadline=None)
+@example(file="subsets.parquet", kind="numbers", place=4)  # one weight for each subset
 @given(
     file=st.sampled_from(list(READ)),
     kind=st.sampled_from(list(CHANGES)),

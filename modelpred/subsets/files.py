@@ -81,12 +81,12 @@ def read_subsets(folder: Path) -> Subsets:
             weights=torch.from_numpy(table["weights"].to_numpy(writable=True)),
             redrawn=description.redrawn,
         )
-        same_sizes = subsets.sizes.tolist() == table["size"].to_list()
+        sizes = table["size"].to_list()
     except (pl.exceptions.PolarsError, TypeError, ValueError, RuntimeError) as error:
         raise refuse(path, f"it is no table of subsets ({error})", again=AGAIN) from error
     if tuple(subsets.weights.shape) != (sum(description.counts.values()), description.points):
         raise refuse(path, f"its shape is not the one that {DESCRIPTION} names", again=AGAIN)
-    if not same_sizes:
+    if subsets.sizes.tolist() != sizes:
         raise refuse(path, "its sizes are not the sums of its weights", again=AGAIN)
     return subsets
 
