@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from modelpred.errors import InvalidInput
@@ -11,6 +13,7 @@ from modelpred.studies.sampling import UndefinedUtility, short_orders
 from modelpred.studies.semivalues import (
     Semivalue,
     StoppingRule,
+    Values,
     enumerate_values,
     estimate_values,
     leave_one_out_values,
@@ -275,6 +278,21 @@ def test_sampling_stops_as_soon_as_the_rule_is_met(sampler):
         estimate(game, 8, stopping=StoppingRule(error=1e-9), **budget).evaluations
         == whole.evaluations
     )
+
+
+@given(st.integers(1, 9), st.integers(2, 6), st.integers(0, 10**6))
+def test_reliability_and_halves_are_those_of_their_definitions(estimates, points, seed):
+    rows = np.random.default_rng(seed).normal(size=(estimates, points))
+    values, errors = rows.mean(axis=0), np.linspace(0.1, 0.3, points)
+    found = Values(values, errors, rows, evaluations=1)
+    assert found.reliability == pytest.approx(1 - (errors**2).mean() / values.var())
+    exact = Values(values, 0 * errors, rows, evaluations=1)
+    assert exact.reliability == 1
+    assert np.isnan(Values(0 * values, errors, rows, evaluations=1).reliability)
+    even = [row for place, row in enumerate(rows) if place % 2 == 0]
+    odd = [row for place, row in enumerate(rows) if place % 2 == 1] or even
+    assert found.halves[0] == pytest.approx(np.mean(even, axis=0))
+    assert found.halves[1] == pytest.approx(np.mean(odd, axis=0))
 
 
 def test_reliability_is_the_correlation_of_two_estimates():
