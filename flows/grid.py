@@ -33,8 +33,8 @@ import typer
 
 from flows.artifacts import PARAMS, PREDICTOR, STUDIES_FOLDER, shard_store
 from modelpred.report.grid import GridCell, write_grid
-from modelpred.sealed import SEAL, parse_json, parse_seal, parse_table, require_sealed
-from modelpred.yaml_files import parse_yaml
+from modelpred.sealed import SEAL, parse_json, parse_seal, parse_table, read_file, require_sealed
+from modelpred.yaml_files import LARGEST_YAML, parse_yaml
 
 SOURCES = ("iris", "spam", "higgs", "mnist")
 MODELS = ("logistic", "svm")
@@ -148,7 +148,8 @@ def _file(source: str, higgs: str) -> list[str]:
 
 def _state() -> str:
     """The params and the differences from the last commit, which identify the experiments."""
-    return PARAMS.read_text() + _output("git", "diff", "HEAD", "--", ".", ":!dvc.lock")
+    params = read_file(PARAMS, again="restore it with git", largest=LARGEST_YAML).decode()
+    return params + _output("git", "diff", "HEAD", "--", ".", ":!dvc.lock")
 
 
 def _queue(cells: Sequence[Experiment]) -> None:

@@ -32,10 +32,12 @@ from flows.runtime import one_line_errors
 from flows.server import prefect_api
 from modelpred.errors import InvalidInput
 from modelpred.studies import STUDIES
+from modelpred.wording import one_line
 from modelpred.yaml_files import read_yaml
 
 CONFIG = Path("schedule.yaml")
 FIELDS = 5
+LONGEST_MESSAGE = 400
 
 
 class Recurring(BaseModel):
@@ -106,7 +108,7 @@ def read_schedule(path: Path) -> ScheduleConfig:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        sys.exit(f"{path}: {where}: {first['msg']}")
+        sys.exit(one_line(f"{path}: {where}: {first['msg']}", most=LONGEST_MESSAGE))
 
 
 def deployments(config: ScheduleConfig) -> dict[str, RunnerDeployment]:

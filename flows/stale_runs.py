@@ -6,7 +6,6 @@ import flows.orchestration  # noqa: F401 # pyright: ignore[reportUnusedImport]
 # isort: split
 
 import fcntl
-import json
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,9 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import StateType
 from prefect.context import FlowRunContext
 from prefect.states import Crashed
+
+from modelpred.errors import InvalidInput
+from modelpred.sealed import parse_json, read_file
 
 CLOCK_SECONDS = 2.0  # clocks are adjusted
 
@@ -69,10 +71,10 @@ def remove_stale_locks(folder: Path = Path(".dvc/tmp")) -> None:
 def _numbers(path: Path) -> list[int]:
     """The process numbers in DVC's record; none if it cannot be read."""
     try:
-        content: Any = json.loads(path.read_text())
+        content: Any = parse_json(read_file(path, again=""), path, again="")
         readers = [reader for readers in content["read"].values() for reader in readers]
         return [int(one["pid"]) for one in (*content["write"].values(), *readers)]
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (InvalidInput, ValueError, TypeError, KeyError, AttributeError):
         return []
 
 

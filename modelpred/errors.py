@@ -1,6 +1,7 @@
 """The errors that end a command with one line: input that cannot be used, and a disk that refuses to write."""
 
 import errno
+from pathlib import Path
 
 # Errors of the disk or its permissions, not of the program.
 REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
@@ -18,6 +19,14 @@ class InvalidInput(ValueError):  # noqa: N818 - a state of the input, named as a
     """What the user gave cannot be used; the message says expected, got and what to do."""
 
 
+def _dangling(name: object) -> Path | None:
+    """The link to nothing that is the path or above it; None if there is none."""
+    path = Path(str(name))
+    return next(
+        (each for each in (path, *path.parents) if each.is_symlink() and not each.exists()), None
+    )
+
+
 def refusal(error: BaseException | None) -> str | None:
     """One line that says which disk refused and what to do; None for any other error."""
     while error is not None:
@@ -27,6 +36,8 @@ def refusal(error: BaseException | None) -> str | None:
             return f"cannot write{place}: {reason}; make room or give permission, then run again"
         if isinstance(error, OSError) and error.errno in OBSTRUCTIONS and error.filename:
             return f"cannot write at {error.filename}: {error.strerror}; move it away and run again"
+        if isinstance(error, FileNotFoundError) and (link := _dangling(error.filename)):
+            return f"cannot write at {link}: it links to nothing; move it away and run again"
         words = next((words for words in REFUSAL_WORDS if words in str(error)), None)
         if words is not None:
             return f"cannot write: {words}; make room or give permission, then run again"

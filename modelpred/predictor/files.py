@@ -213,7 +213,7 @@ def predictor_fingerprint(folder: Path) -> str:
     """SHA-256 over tensors and description: what the registry keys a version by."""
     digest = hashlib.sha256()
     for name in PREDICTOR_FILES:
-        digest.update(hashlib.sha256(read_file(folder / name, again=AGAIN)).digest())
+        digest.update(hashlib.sha256(read_part(folder / name)).digest())
     return digest.hexdigest()
 
 

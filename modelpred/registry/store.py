@@ -71,8 +71,11 @@ def intact(source: str, fingerprint: str) -> bool:
     from modelpred.predictor.files import PREDICTOR_FILES, predictor_fingerprint
 
     folder = predictor_folder(source)
-    present = all((folder / file).is_file() for file in PREDICTOR_FILES)
-    return present and predictor_fingerprint(folder) == fingerprint
+    try:
+        present = all((folder / file).is_file() for file in PREDICTOR_FILES)
+        return present and predictor_fingerprint(folder) == fingerprint
+    except InvalidInput:  # not as it was sealed
+        return False
 
 
 @contextlib.contextmanager
