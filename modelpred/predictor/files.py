@@ -31,9 +31,8 @@ from modelpred.predictor.predictor import Predictor, build_network
 from modelpred.sealed import (
     SEAL,
     parse_model,
-    read_file,
+    read_part,
     read_seal,
-    read_sealed,
     refuse,
     seal,
     write_atomically,
@@ -174,14 +173,8 @@ def _read_points(
     )
 
 
-def read_part(path: Path) -> bytes:
-    """The content of a file of a predictor's folder, as it was sealed there; as it is where nothing is."""
-    read = read_sealed if (path.parent / SEAL).exists() else read_file
-    return read(path, again=AGAIN)
-
-
 def _read_description(path: Path) -> PredictorDescription:
-    description = parse_model(PredictorDescription, read_part(path), path, again=AGAIN)
+    description = parse_model(PredictorDescription, read_part(path, again=AGAIN), path, again=AGAIN)
     sealed = (path.parent / SEAL).exists()
     if description.schema_version not in (SCHEMA_VERSION, UNSEALED_VERSION):
         raise _damaged(
@@ -204,7 +197,7 @@ def _read_history(path: Path) -> tuple[dict[str, float | int], ...]:
     if not named and not path.exists():
         return ()
     try:
-        return tuple(History.validate_json(read_part(path)))
+        return tuple(History.validate_json(read_part(path, again=AGAIN)))
     except ValidationError as error:
         raise _damaged(path, "it is no list of epochs") from error
 
@@ -213,7 +206,7 @@ def predictor_fingerprint(folder: Path) -> str:
     """SHA-256 over tensors and description: what the registry keys a version by."""
     digest = hashlib.sha256()
     for name in PREDICTOR_FILES:
-        digest.update(hashlib.sha256(read_part(folder / name)).digest())
+        digest.update(hashlib.sha256(read_part(folder / name, again=AGAIN)).digest())
     return digest.hexdigest()
 
 
@@ -255,7 +248,7 @@ def _steps(tensors: dict[str, Tensor], description: PredictorDescription) -> int
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
-    content = read_part(path)
+    content = read_part(path, again=AGAIN)
     try:
         return load(content)
     except SafetensorError as error:

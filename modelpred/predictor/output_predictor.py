@@ -23,7 +23,7 @@ from modelpred.memory import require_memory
 from modelpred.predictor.score_prediction import ScorePredictor, fit_scores
 from modelpred.refits.projected_gradients import RIDGES, projected_gradients
 from modelpred.refits.retraining import checked_weights
-from modelpred.sealed import parse_model, read_file, refuse, sha256, write_atomically
+from modelpred.sealed import parse_model, read_part, refuse, sha256, write_atomically
 from modelpred.targets import Points, TargetModel, points_of
 from modelpred.targets.known_outputs import KnownOutputs
 
@@ -145,14 +145,14 @@ def read_outputs(folder: Path, family: TargetModel) -> OutputPredictor:
         InvalidInput: a file is missing or damaged, or of another family or other code.
     """
     path = folder / DESCRIPTION_FILE
-    description = parse_model(OutputsDescription, read_file(path, again=AGAIN), path, again=AGAIN)
+    description = parse_model(OutputsDescription, read_part(path, again=AGAIN), path, again=AGAIN)
     if (description.model, description.settings) != (family.name, _settings(family)):
         raise InvalidInput(
             f"{folder} is of {description.model} with other settings or other code; {AGAIN}"
         )
     path = folder / TENSORS_FILE
     try:
-        own = load(read_file(path, again=AGAIN))
+        own = load(read_part(path, again=AGAIN))
         points = points_of(own["features"].clone(), own["labels"].clone(), description.classes)
         model = KnownOutputs(family, own["known"].clone(), description.classes)
         outputs = model.parameter_count(points.features.shape[1], points.classes)

@@ -18,9 +18,9 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from modelpred.errors import InvalidInput
-from modelpred.predictor.files import read_part
+from modelpred.predictor.files import AGAIN
 from modelpred.predictor.predictor import Predictor
-from modelpred.sealed import refuse, write_atomically
+from modelpred.sealed import read_part, refuse, write_atomically
 from modelpred.targets import Points, points_of
 from modelpred.targets.scoring import scored
 from modelpred.targets.weights import weights_of
@@ -191,7 +191,7 @@ def read_test_points(folder: Path, predictor: Predictor) -> Points | None:
     if not path.exists():
         return None
     try:
-        tensors = load(read_part(path))
+        tensors = load(read_part(path, again=AGAIN))
         why = _unfit(tensors, features=predictor.points.features.shape[1])
         if not why:
             return points_of(tensors["features"], tensors["labels"], predictor.points.classes)

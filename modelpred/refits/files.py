@@ -16,7 +16,7 @@ from torch import Tensor
 from modelpred.refits import Refit, expansions
 from modelpred.refits.datamodel import LinearDatamodel
 from modelpred.refits.retraining import FullModel
-from modelpred.sealed import read_file, refuse, write_atomically
+from modelpred.sealed import read_part, refuse, write_atomically
 from modelpred.targets.model import TargetModel
 from modelpred.targets.points import Points
 
@@ -79,7 +79,7 @@ def read_rivals(
     Raises:
         InvalidInput: the file is missing, damaged, or of other points.
     """
-    content = read_file(path, again=AGAIN)
+    content = read_part(path, again=AGAIN)
     try:
         tensors = load(content)
     except SafetensorError as error:

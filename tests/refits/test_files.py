@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from modelpred.errors import InvalidInput
 from modelpred.refits import rivals
 from modelpred.refits.files import RIVALS_FILE, read_rivals, write_rivals
+from modelpred.sealed import seal
 from modelpred.targets import points_of, target_model
 
 FAMILIES = {"logistic": 2, "softmax": 3, "svm": 2, "ridge": 0, "mlp": 3}
@@ -54,3 +55,17 @@ def test_a_file_that_does_not_fit_is_refused_in_one_line(tmp_path, fault):
     with pytest.raises(InvalidInput, match="run the predictor stage again") as refused:
         read_rivals(path, model, points)
     assert "\n" not in str(refused.value)
+
+
+def test_other_numbers_than_those_that_were_sealed_are_refused(tmp_path):
+    """They are finite and fit the pool, so that every other check passes."""
+    model, points, weights, parameters = drawn("logistic", 0)
+    path = tmp_path / RIVALS_FILE
+    found = rivals(model, points, weights, parameters)
+    write_rivals(found, path, trained=12)
+    seal(tmp_path)
+    assert read_rivals(path, model, points).trained == 12
+    found["linear_datamodel"].intercept[0] += 1
+    write_rivals(found, path, trained=12)
+    with pytest.raises(InvalidInput, match="its content is not the one that"):
+        read_rivals(path, model, points)
