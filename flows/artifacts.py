@@ -13,7 +13,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from modelpred.errors import InvalidInput
+from modelpred.errors import InvalidInput, writing
 from modelpred.sealed import read_file, refuse, seal, write_atomically
 from modelpred.yaml_files import LARGEST_YAML, parse_yaml, read_yaml
 
@@ -71,7 +71,8 @@ def written(
     lock = os.open(unfinished, os.O_RDONLY)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        yield unfinished
+        with writing(folder):
+            yield unfinished
         files = (path.name for path in unfinished.iterdir() if path.is_file())
         seal(
             unfinished,

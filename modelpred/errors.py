@@ -1,6 +1,8 @@
 """The errors that end a command with one line: input that cannot be used, and a disk that refuses to write."""
 
 import errno
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 # Errors of the disk or its permissions, not of the program.
@@ -25,6 +27,18 @@ def _dangling(name: object) -> Path | None:
     return next(
         (each for each in (path, *path.parents) if each.is_symlink() and not each.exists()), None
     )
+
+
+@contextmanager
+def writing(path: Path) -> Generator[None]:
+    """Name the file in errors of the disk, which those of an open file and of polars leave out."""
+    try:
+        yield
+    except Exception as error:
+        words = next((words for words in REFUSAL_WORDS if words in str(error)), None)
+        if words is None or getattr(error, "filename", None):
+            raise
+        raise OSError(getattr(error, "errno", None) or errno.ENOSPC, words, str(path)) from error
 
 
 def refusal(error: BaseException | None) -> str | None:

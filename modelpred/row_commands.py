@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from modelpred.errors import InvalidInput
+from modelpred.errors import InvalidInput, writing
 from modelpred.table_commands import AsJson, Quiet, Terminal, with_table_options
 from modelpred.wording import cell_words, one_line
 
@@ -234,7 +234,7 @@ def _answer(
     both: bool = False,
 ) -> None:
     """Print the first rows, or the first and the last, and write all into the CSV."""
-    with path.open("wb") as file:
+    with writing(path), path.open("wb") as file:
         table.write_csv(file)
     shown = table.head(count).to_dicts()
     last = table.tail(min(count, max(0, len(table) - count))).reverse().to_dicts() if both else []

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 import polars as pl
 from pydantic import BaseModel, ValidationError
 
-from modelpred.errors import InvalidInput
+from modelpred.errors import InvalidInput, writing
 
 SEAL = "SHA256SUMS"
 OWN_HASH = "sha256"
@@ -62,7 +62,7 @@ def write_atomically(path: Path, content: bytes) -> None:
         dir=path.parent, prefix=f".{path.name}.", suffix=".part"
     )
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with writing(path), os.fdopen(descriptor, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
