@@ -17,6 +17,7 @@ WITHOUT_ENGINE = {
     **dict.fromkeys(("predict_parameters", "retrain"), FIXED),
     "certificate": "bounds the error of predictions",
     "forget": "trains the model without the rows exactly, so that nothing of them is left",
+    "training_effects": "differentiates a few trainings",
     "cleaned": "leaves out the rows that suspects() has listed",
     **dict.fromkeys(("fidelity", "report"), JUDGED),
     **dict.fromkeys(("from_torch", "get_params", "load", "save", "set_params"), STATE),

@@ -145,7 +145,7 @@ def test_probabilities_of_any_classifier_judge_the_labels(model):
         model.suspects(pred_probs=probabilities[:5])
     with pytest.raises(InvalidInput, match="must sum to 1"):
         model.suspects(pred_probs=2 * probabilities)
-    with pytest.raises(InvalidInput, match="leave out the rest"):
+    with pytest.raises(InvalidInput, match="leave out the other rows"):
         model.suspects(pred_probs=probabilities, forest=True)
 
 

@@ -101,7 +101,7 @@ def test_every_request_is_answered_or_the_table_is_refused(name, cells, ids, wor
             label,
             *(str(each)[0] for each in named),
         )
-        assert odd or label.strip() == "" or len(word) > 1000
+        assert odd or label.strip() in {"", "None"} or len(word) > 1000  # labels that are missing
         assert "\n" not in refused
         return
     subject = Subject(mp, name)

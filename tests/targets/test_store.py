@@ -153,7 +153,7 @@ def test_a_job_whose_inputs_changed_since_is_refused(tmp_path):
     job = jobs_in(tmp_path)[0]
     inputs_in(tmp_path, seed=1)
     with pytest.raises(
-        InvalidInput, match=r"test-bootstrap-0000 is not the one .* run the targets"
+        InvalidInput, match=r"test-bootstrap-0000 is not that of the job; .* run the targets"
     ):
         train_block(job)
     assert not job.store.exists()
