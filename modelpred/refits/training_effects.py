@@ -168,7 +168,7 @@ def training_effects(
         runs: trainings on random subsets, which residuals come from.
         slopes: gradients of the scores by trained parameters: `Run.margin_slopes` or
             `Run.loss_slopes` on test rows.
-        followed: how many of the runs are differentiated, each at about three trainings a score.
+        followed: how many of the runs are differentiated, each at about one more training a score.
         progress: called with (runs done, runs, what).
     """
     total = len(runs) + followed

@@ -7,7 +7,7 @@ first (Maclaurin et al. 2015; Ilyas and Engstrom 2025):
     (theta*, s*)_t = (theta*, s*)_(t+1) d step_t / d (theta, s)      d score / d w += (theta*, s*)_(t+1) d step_t / d w
 
 for all scores at once. Only the state at the start of each epoch is kept; an epoch is trained again when its steps
-are needed. It costs about as much as three trainings a score.
+are needed. It costs about as much as one more training a score.
 """
 
 from collections.abc import Callable, Iterator, Sequence

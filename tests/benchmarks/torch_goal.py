@@ -13,7 +13,7 @@ products of layers, the methods are (Q: derivative of loss by margin, R: 1, or i
                             what they leave out of a row's own answer (training_effects.py)
     predictor               score_prediction.py, with the best tau, or the effects, as prior and K as kernel
 
-The last two are judged on every SPACING-th test row, as a derivative costs about three trainings a row.
+The last two are judged on every SPACING-th test row, as a derivative costs about one training a row.
 A ridge is chosen by the LDS on the retrainings that are learned from. Every block of 20 models and every kernel is
 kept in .modelpred/torch_goal, so that a run that was ended goes on.
 """
