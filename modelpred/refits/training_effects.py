@@ -1,16 +1,18 @@
 """What a row adds to margins of models that are trained by a recipe, from derivatives through trainings.
 
-The derivative by a row's weight is the slope of a curve that bends: a row that is left out has a large residual,
-and one that is in has a small one. With the residual q_i(t) of row i in epoch t, in runs on random subsets, what an
-epoch adds to the derivative (torch_derivatives.py) is multiplied by
+The margin is not linear in a row's weight: the residual of a row shrinks when the row is in the subset. Let q_i(t)
+be the residual of row i in epoch t, and E[. | in] and E[. | out] means over runs on random subsets that have the
+row, and that do not. What epoch t adds to the derivative (torch_derivatives.py) is multiplied by
 
-    of a row that is out     E[q_i(t) | in] / q_i(t)                    as it adds its residual once it is in
-    of a row that is in      1 + (1 - q_i(t)) log-odds(E[q_i(t) | out]) - log-odds(q_i(t))    (classes)
-                             E[|q_i(t)| | out] / E[|q_i(t)| | in]                             (numbers)
+    row not in the subset    E[q_i(t) | in] / q_i(t)                                                (classes)
+                             E[|q_i(t)| | in] / E[|q_i(t)| | out]                                   (numbers)
+    row in the subset        1 + (1 - q_i(t)) (log-odds(E[q_i(t) | out]) - log-odds(q_i(t)))        (classes)
+                             E[|q_i(t)| | out] / E[|q_i(t)| | in]                                   (numbers)
 
-the second because the other rows' answer to its removal is without its own curvature h r: its margin rises by h q
-when it comes in, so that 1 + h r is the factor. Means over runs are then close to what a row adds in the mean over
-subsets, E[margin | in] - E[margin | out].
+The first puts the residual that the row has in training in the place of the one it has outside. The second removes
+the row's own curvature from the derivative: with leverage h, a row raises its own margin by h q_i, and its curvature
+q_i (1 - q_i) makes the derivative smaller by the factor 1 + h q_i (1 - q_i). The mean over runs is then close to the
+mean effect of the row, E[margin | in] - E[margin | out].
 """
 
 from collections.abc import Callable, Sequence
@@ -35,7 +37,7 @@ class Run:
     Attributes:
         target: the recipe, with the seed of this run.
         points: the pool.
-        weights: [points].
+        weights: how often the subset takes each row, [points]; sample weights are multiplied in.
     """
 
     target: TorchTarget
@@ -53,7 +55,7 @@ class Run:
 
     def effects(self, path: TrainingPath, slopes: dict[str, Tensor], factors: Tensor) -> Tensor:
         """Factors times derivatives of scores [scores, points], from the scores' slopes at the end."""
-        return self._training.derivatives(path, slopes, factors)
+        return self._training.derivatives(path, slopes, factors) * self.points.factors
 
     def margin_slopes(self, path: TrainingPath, tested: Points) -> dict[str, Tensor]:
         """Gradients of the margins of test rows by the trained parameters, by name."""
@@ -82,8 +84,9 @@ class Run:
     def _training(self) -> DifferentiableTraining:
         target = self.target
         points = self.points.to(dtype=target.working)
+        weights = points.weighted(self.weights[None])[0]
         return DifferentiableTraining(
-            target.training, target.module, points, self.weights, target.row_losses
+            target.training, target.module, points, weights, target.row_losses
         )
 
 
@@ -93,7 +96,7 @@ class Effects:
 
     Attributes:
         mean: over runs.
-        error: standard error of the mean over runs, without what the factors leave.
+        error: standard error of the mean over runs; it does not contain the error of the factors.
     """
 
     mean: Tensor
@@ -134,7 +137,7 @@ class Residuals:
         )
 
     def factors(self, own: Tensor, weights: Tensor, *, regression: bool) -> Tensor:
-        """By what each epoch's part of a derivative is multiplied, [epochs, points].
+        """The factors of what each epoch adds to a derivative, [epochs, points].
 
         Args:
             own: residuals of the run.
@@ -165,7 +168,7 @@ def training_effects(
     """What each row adds to scores, in the mean over runs.
 
     Args:
-        runs: trainings on random subsets, which residuals come from.
+        runs: trainings on random subsets; their mean residuals make the factors.
         slopes: gradients of the scores by trained parameters: `Run.margin_slopes` or
             `Run.loss_slopes` on test rows.
         followed: how many of the runs are differentiated, each at about one more training a score.
@@ -175,7 +178,7 @@ def training_effects(
     seen: list[Tensor] = []
     for done, run in enumerate(runs):
         progress(done, total, "trainings with residuals")
-        seen.append(run.path().outputs)
+        seen.append(run.path().watched)
     residuals = Residuals.of(torch.stack(seen), torch.stack([run.weights for run in runs]))
     mean, squares = torch.zeros(()), torch.zeros(())
     for done, (run, own) in enumerate(zip(runs[:followed], seen, strict=False)):

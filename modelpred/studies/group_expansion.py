@@ -54,11 +54,12 @@ class GroupExpansion:
         size = len(full)
         self.gradients = full.new_empty(len(members), size)
         self.hessians = full.new_empty(len(members), size, size)
+        one, none = points.take(torch.arange(1)), full.new_zeros(1, 1)
+        self.gradient = model.gradient(full[None], none, one)[0]  # of the penalty
+        self.hessian = model.hessian(full, none[0], one)
         for group, rows in enumerate(members > 0):
             part = points.take(rows.nonzero()[:, 0])
             ones = full.new_ones(1, len(part.labels))
-            self.gradient = model.gradient(full[None], 0 * ones, part)[0]  # of the penalty
-            self.hessian = model.hessian(full, 0 * ones[0], part)
             self.gradients[group] = model.gradient(full[None], ones, part)[0] - self.gradient
             self.hessians[group] = model.hessian(full, ones[0], part) - self.hessian
 

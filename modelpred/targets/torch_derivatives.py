@@ -1,8 +1,8 @@
 """Derivatives of a trained module's scores by the weights of the rows, through every step of its training.
 
 Training is theta_(t+1), s_(t+1) = step_t(theta_t, s_t, w) with the states s of the optimiser (torch_recipe.py).
-With cotangents of the end, the gradients of the scores, the chain rule goes through the steps from the last to the
-first (Maclaurin et al. 2015; Ilyas and Engstrom 2025):
+Reverse-mode differentiation starts with the gradients of the scores at the end and goes through the steps from the
+last to the first (Maclaurin et al. 2015; Ilyas and Engstrom 2025). With the derivatives (theta*, s*) of a score:
 
     (theta*, s*)_t = (theta*, s*)_(t+1) d step_t / d (theta, s)      d score / d w += (theta*, s*)_(t+1) d step_t / d w
 
@@ -10,6 +10,7 @@ for all scores at once. Only the state at the start of each epoch is kept; an ep
 are needed. It costs about as much as one more training a score.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -17,9 +18,10 @@ import torch
 from torch import Tensor
 from torch.func import grad, vjp, vmap
 
+from modelpred.memory import require_memory
 from modelpred.targets.points import Points
 from modelpred.targets.torch_modules import Built, set_step
-from modelpred.targets.torch_recipe import Recipe, RowLosses, Update
+from modelpred.targets.torch_recipe import STATES, Recipe, RowLosses, Update
 
 Parts = dict[str, Tensor]
 States = dict[str, tuple[Tensor, ...]]
@@ -31,13 +33,13 @@ class TrainingPath:
     """One training that can be followed back.
 
     Attributes:
-        outputs: what a function of (outputs [rows, outputs], labels) gave for each row in each epoch, before
-            the step that takes the row, [epochs, points].
+        watched: a value of each row in each epoch, computed from its outputs before the step that uses the
+            row, [epochs, points].
         end: trained parameters.
         starts: parameters and states at the start of each epoch.
     """
 
-    outputs: Tensor
+    watched: Tensor
     end: Parts
     starts: Sequence[tuple[Parts, States]]
 
@@ -61,7 +63,16 @@ class DifferentiableTraining:
     row_losses: RowLosses
 
     def path(self, start: Tensor, watched: Callable[[Tensor, Tensor], Tensor]) -> TrainingPath:
-        """Train from a start [parameters], and keep what `outputs` and the way back need."""
+        """Train from a start [parameters].
+
+        Args:
+            start: initial parameters.
+            watched: from outputs [rows, outputs] and labels [rows] to the values that the path keeps.
+
+        Raises:
+            InvalidInput: there is not the memory for the parameters of all epochs.
+        """
+        self._require_memory()
         own = self.built.split(start.to(self.points.features))
         parts = {name: part.clone() for name, part in own.items()}
         states: States = Update(self.recipe, parts).states
@@ -94,16 +105,24 @@ class DifferentiableTraining:
                 shares = self._shares(rows)
                 pull = vjp(self._step(step, rows), parts, own, shares, has_aux=True)[1]
                 *back, by_share = vmap(pull, chunk_size=SCORES)(tuple(back))
-                found[:, rows] += by_share * (factors[epoch, rows] * self._share / len(rows))
+                found[:, rows] += by_share * (factors[epoch, rows] * self._scale / len(rows))
         total = self.weights.sum()
         return found - (found @ self.weights.to(found))[:, None] / total
 
+    def _require_memory(self) -> None:
+        """Refuse where the states at the starts of epochs and those within one do not fit."""
+        recipe, size = self.recipe, self.points.features.element_size()
+        states = recipe.epochs + math.ceil(len(self.weights) / recipe.batch_size)
+        needed = states * self.built.size * size * (1 + STATES[recipe.optimizer])
+        what = f"a training of {self.built.size:,} parameters that is followed through {states:,} states"
+        require_memory(needed, what=what)
+
     @property
-    def _share(self) -> float:
+    def _scale(self) -> float:
         return len(self.weights) / float(self.weights.sum())
 
     def _shares(self, rows: Tensor) -> Tensor:
-        return (self.weights[rows] * self._share / len(rows)).to(self.points.features)
+        return (self.weights[rows] * self._scale / len(rows)).to(self.points.features)
 
     def _batches(self, epoch: int) -> Iterator[tuple[int, Tensor]]:
         order = self.recipe.order(epoch, len(self.weights)).split(self.recipe.batch_size)
@@ -118,7 +137,7 @@ class DifferentiableTraining:
             (parts, states), _ = self._step(step, rows)(parts, states, self._shares(rows))
 
     def _step(self, step: int, rows: Tensor) -> Callable[..., tuple[tuple[Parts, States], Tensor]]:
-        """A step as a function of parameters, states and shares of the rows; beside it the outputs."""
+        """A step, as a function from parameters, states and shares of the rows to ((parameters, states), outputs)."""
         features, labels = self.points.features[rows], self.points.labels[rows]
         module = self.built.own_module(training=True)
         rate = self.recipe.rate(step, steps=self.recipe.steps(len(self.weights)))

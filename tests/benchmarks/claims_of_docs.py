@@ -337,7 +337,7 @@ DOCS_CLAIMS = (
     ),
     Claim(
         "docs/your-model.md",
-        "0.81 without being fitted to retrained margins: 84% of the ceiling",
+        "an LDS of 0.81, which is 84% of the ceiling",
         {
             "torch_goal/LDS, effects of training": "0.81",
             "torch_goal/share of the ceiling, effects of training": "84%",

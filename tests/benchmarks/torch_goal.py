@@ -152,7 +152,7 @@ def effects(pool: Points, test: Points, subsets: NDArray[np.uint8], *, quick: bo
     seen = {
         key: kept(
             f"{name}residuals-{key[0]}-{key[1]}",
-            lambda run=run: {"residuals": run.path().outputs.numpy()},
+            lambda run=run: {"residuals": run.path().watched.numpy()},
         )["residuals"]
         for key, run in runs.items()
     }

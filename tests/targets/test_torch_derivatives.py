@@ -23,16 +23,18 @@ def line():
     return nn.Linear(FEATURES, 1)
 
 
-def pool(rows, *, seed, classes):
+def pool(rows, *, seed, classes, weighted=False):
     generator = np.random.default_rng(seed)
     features = generator.normal(size=(rows, FEATURES))
     labels = generator.integers(0, classes, rows) if classes else generator.normal(size=rows)
-    return points_of(features, labels, classes)
+    factors = generator.uniform(0.5, 2, rows) if weighted else None
+    return points_of(features, labels, classes, sample_weight=factors)
 
 
 def margins(target, points, tested, weights):
     """Margins of test rows under the model of each row of weights, [subsets, test rows]."""
-    parameters = target.solver(points)(weights, start=None, tolerance=1e-6).parameters
+    own = points.weighted(weights)
+    parameters = target.solver(points)(own, start=None, tolerance=1e-6).parameters
     return target.margins(target.scores(parameters, tested.features), tested.labels)
 
 
@@ -67,13 +69,19 @@ def test_derivatives_are_those_of_differences(optimizer, classes, seed, weights)
         seed=seed,
         precision="float64",
     )
-    points, tested = (pool(count, seed=seed, classes=classes) for count in (ROWS, 4))
+    points = pool(ROWS, seed=seed, classes=classes, weighted=seed % 2 == 0)
+    tested = pool(4, seed=seed, classes=classes)
     own = torch.tensor(weights, dtype=torch.float64)
     run = Run(target, points, own)
     path = run.path()
     found = run.effects(path, run.margin_slopes(path, tested), torch.ones(3, ROWS).double())
     trained = train_targets(
-        target, points.features, points.labels, own[None], classes=classes
+        target,
+        points.features,
+        points.labels,
+        own[None],
+        classes=classes,
+        sample_weight=points.sample_weight,
     ).parameters
     torch.testing.assert_close(
         target.module.join({n: p[None] for n, p in path.end.items()}), trained

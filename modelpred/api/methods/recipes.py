@@ -1,4 +1,4 @@
-"""Answers that only models with a training recipe have: effects of rows by derivatives through trainings."""
+"""Effects of rows on models of a TorchTarget, from derivatives through their trainings."""
 
 from dataclasses import replace
 
@@ -31,11 +31,11 @@ class RecipeMethods(FitState):
         """How much each training row lowers the test loss of a TorchTarget, from a few trainings.
 
         The effect of a row is the mean loss without it minus the mean loss with it, over models of
-        random halves of the rows, each with its own seed (the Banzhaf value). It comes from
-        derivatives of the loss through every step of `followed` trainings, corrected for the change
-        of the row's own residual, whose size with and without the row is the mean over `runs`
-        trainings. No row is removed for it: the time is about that of runs + 5 followed trainings,
-        for any number of rows.
+        random halves of the rows, each with its own seed (the Banzhaf value). It is computed from
+        derivatives of the loss through every step of `followed` trainings. A row has a smaller
+        residual when it is in the subset; the derivatives are corrected for this with its mean
+        residuals over `runs` trainings. The time is about that of runs + 5 followed trainings, one
+        after another, for any number of rows.
 
         Args:
             test: rows with labels; by default the test rows of the fit, or else the training rows.
