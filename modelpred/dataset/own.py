@@ -392,8 +392,8 @@ def _require_repeated(label: str, cells: pl.Series, source: str) -> None:
         )
     if count == len(cells):
         raise InvalidInput(
-            f"{source}: the label {label!r} holds another text in each of the {count:,} rows; a class has "
-            "more rows than one, so name another column as dataset.label"
+            f"{source}: the label {label!r} holds another text in each of the {count:,} rows; each class "
+            "needs more than one row, so name another column as dataset.label"
         )
 
 
