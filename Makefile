@@ -1,7 +1,8 @@
 # make run         install what is missing, run the stages that changed, print a summary
 # make test        format, lint, import layers, types and tests
 # make test-e2e    tests that run stages, servers and browsers in processes of their own
-# make test-slow, test-oldest, test-newest: slow tests, oldest and newest versions of what is depended on
+# make test-search, test-slow, test-oldest, test-newest: drawn tests with other examples each time, slow tests, the oldest
+#                 and the newest versions of what is depended on
 # make docs        build the pages and the reference into docs/_build/html, with warnings as errors
 # make dist        build the sdist and the wheel into dist/, and try both in a clean environment
 # make aarch64     run kernels that are compiled for aarch64 under qemu, and compare their results
@@ -18,7 +19,7 @@ INSTALL = pip install --quiet --constraint $(CONSTRAINTS) $(if $(UPGRADE),--upgr
 # Neighbours stay on one worker, where they share the fixtures of their module.
 PYTEST = OMP_NUM_THREADS=1 pytest --numprocesses auto --dist worksteal
 
-.PHONY: run test test-e2e test-slow test-oldest test-newest docs dist sanitize aarch64
+.PHONY: run test test-e2e test-search test-slow test-oldest test-newest docs dist sanitize aarch64
 .DEFAULT_GOAL := run
 
 run: .venv/installed
@@ -33,6 +34,9 @@ test: .venv/installed-dev
 
 test-e2e: .venv/installed-dev
 	$(PYTEST) --dist loadscope -m "e2e and not slow"
+
+test-search: .venv/installed-dev
+	$(PYTEST) --hypothesis-profile=search -m "hypothesis and not slow"
 
 test-slow: .venv/installed-dev
 	$(PYTEST) -m slow

@@ -14,8 +14,10 @@ os.environ["PREFECT_HOME"] = str(_PLACE / "prefect")
 os.environ["MPLCONFIGDIR"] = str(_PLACE / "matplotlib")
 os.environ["DO_NOT_TRACK"] = "true"
 
-# A deadline in seconds fails on a busy machine.
-settings.register_profile("tests", deadline=None)
+# A deadline in seconds fails on a busy machine. The examples of a test are the same in every run, so
+# that a failure belongs to the change under test; `make test-search` draws other ones each time.
+settings.register_profile("search", deadline=None, print_blob=True)
+settings.register_profile("tests", deadline=None, derandomize=True)
 settings.load_profile("tests")
 
 

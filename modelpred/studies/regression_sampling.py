@@ -55,6 +55,7 @@ FADE_OF_ROWS = 0.5
 UNIFORM = 0.1  # share of the subsets whose sizes are drawn without it
 TWO_SHAPES_UP_TO = 300  # players; more take one h_j, whose fit is four times faster
 LEAST_RIDGE = 1e-9  # relative, of the functions of the size
+PRIOR = 1e-6  # weight of a size whose mean is known, relative to that of a subset
 NEGLIGIBLE = 1e-6  # relative to the largest of the functions that f is fitted with
 Members = NDArray[np.uint8]  # [subsets, points]
 Sizes = NDArray[np.int64]
@@ -185,6 +186,9 @@ class RegressionSampler(Sampler):
             scaled = np.concatenate([*rows, curve[sizes]], axis=1) * weights[:, None]
             products += scaled.T @ scaled
             target += scaled.T @ (own * weights)
+        known, means = self._known_sizes()
+        products[-curve.shape[1] :, -curve.shape[1] :] += PRIOR * curve[known].T @ curve[known]
+        target[-curve.shape[1] :] += PRIOR * curve[known].T @ means
         scale = products.diagonal().copy()
         ridge = np.full(inputs, LEAST_RIDGE * scale[points * len(shapes) :].mean())
         for own in np.split(np.arange(points * len(shapes)), len(shapes)):
@@ -193,6 +197,16 @@ class RegressionSampler(Sampler):
         by_shape = found[: points * len(shapes)].reshape(len(shapes), points)
         by_shape -= by_shape.mean(axis=1, keepdims=True)
         return _Control(by_shape, shapes, curve @ found[points * len(shapes) :])
+
+    def _known_sizes(self) -> tuple[Sizes, Vector]:
+        """Sizes whose mean utility is known exactly, and that mean.
+
+        They settle the part of f that the subsets drawn leave open, if these have few sizes.
+        """
+        sizes = np.array([each.size for each in self.complete] + [self.points])
+        means = np.array([each.inside.mean() for each in self.complete] + [self.all])
+        defined = ~np.isnan(means)
+        return sizes[defined], means[defined]
 
     def _of_rounds(
         self, members: Members, utilities: Vector, control: "_Control", *, count: int
