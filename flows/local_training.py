@@ -10,8 +10,9 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import partial
 
 from modelpred.progress import progress_bar
+from modelpred.targets.devices import parse_devices
 from modelpred.targets.jobs import BlockJob
-from modelpred.targets.worker import DevicePool, WorkerFailed, parse_devices
+from modelpred.targets.worker_pool import DevicePool, WorkerFailed
 
 PLAIN = "plain"
 RETRIES = 2

@@ -36,8 +36,9 @@ from flows.server import prefect_api
 from modelpred.errors import InvalidInput
 from modelpred.extras import optional_imports
 from modelpred.progress import progress_bar
+from modelpred.targets.devices import parse_devices
 from modelpred.targets.jobs import BlockJob, carry_inputs
-from modelpred.targets.worker import DevicePool, WorkerFailed, parse_devices
+from modelpred.targets.worker_pool import DevicePool, WorkerFailed
 
 RECORD_SECONDS = 1.0  # between two updates of the progress in Prefect
 THREADS, DASK, RAY = "threads", "dask", "ray"

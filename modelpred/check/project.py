@@ -32,10 +32,10 @@ from modelpred.numbers import checked_section
 from modelpred.progress import Progress
 from modelpred.sealed import parse_json, read_file, write_atomically
 from modelpred.targets import TargetsConfig
+from modelpred.targets.devices import parse_devices
 from modelpred.targets.families import FAMILIES
 from modelpred.targets.regularisation import choose_c
 from modelpred.targets.threads import torch_threads
-from modelpred.targets.worker import parse_devices
 from modelpred.wording import counted
 
 PLAN = Path(".modelpred/plan.json")

@@ -21,7 +21,7 @@ import yaml
 from modelpred.check.estimate import estimate, usual_epochs, usual_subsets
 from modelpred.check.trial import speeds, start_seconds
 from modelpred.dataset import DatasetConfig, prepare
-from modelpred.targets.worker import parse_devices
+from modelpred.targets.devices import parse_devices
 from tests.benchmarks.results import write_part
 from tests.projects import small_project
 

@@ -15,7 +15,7 @@ from modelpred.targets.jobs import read_inputs
 from modelpred.targets.own_code import defining_files, imported_target
 from modelpred.targets.shards import read_bank
 from modelpred.targets.store import collect_shards
-from modelpred.targets.worker import DevicePool
+from modelpred.targets.worker_pool import DevicePool
 from tests.targets.job_inputs import jobs_of, write_inputs
 
 NETS = """

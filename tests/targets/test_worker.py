@@ -16,10 +16,11 @@ import torch
 
 from modelpred.errors import InvalidInput
 from modelpred.subsets import SubsetsConfig
-from modelpred.targets import target_model, worker
+from modelpred.targets import target_model, worker, worker_pool
+from modelpred.targets.devices import parse_devices
 from modelpred.targets.jobs import BlockJob
 from modelpred.targets.store import collect_shards, train_block
-from modelpred.targets.worker import DevicePool, WorkerFailed, parse_devices, worker_command
+from modelpred.targets.worker_pool import DevicePool, WorkerFailed, worker_command
 from tests.targets.job_inputs import jobs_of, write_inputs
 
 PARENT = psutil.Process()
@@ -51,7 +52,7 @@ def acting(monkeypatch) -> Callable[[str], None]:
         greet = 'import sys, json\nprint(json.dumps({"ready": sys.argv[1]}), flush=True)\n'
         whole = greet + "for line in sys.stdin:\n" + textwrap.indent(textwrap.dedent(script), "  ")
         monkeypatch.setattr(
-            worker, "worker_command", lambda device: [sys.executable, "-c", whole, device]
+            worker_pool, "worker_command", lambda device: [sys.executable, "-c", whole, device]
         )
 
     return replace
@@ -69,7 +70,7 @@ def acting(monkeypatch) -> Callable[[str], None]:
         ("auto", ["cuda:0", "cuda:1"]),
     ],
 )
-def test_device_texts_name_one_worker_each(monkeypatch, text, devices):
+def test_each_device_of_a_text_has_one_worker(monkeypatch, text, devices):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert parse_devices(text) == devices
@@ -128,7 +129,7 @@ def test_shards_are_the_same_bytes_on_any_number_of_workers_and_a_killed_one_is_
         assert path.read_bytes() == (tmp_path / "pool-targets" / path.name).read_bytes()
 
 
-def test_a_job_that_does_not_fit_is_told_as_bad_input_and_the_worker_lives_on(tmp_path, children):
+def test_a_job_that_does_not_fit_is_bad_input_and_the_worker_goes_on(tmp_path, children):
     jobs = jobs_in(tmp_path)
     with DevicePool(["cpu:0"]) as pool:
         with pytest.raises(InvalidInput, match="fit-uniform-0099 is not that of the job"):
@@ -171,7 +172,7 @@ def test_a_worker_refuses_a_device_that_is_none(capsys):
         ("sys.stdout.write('{\"id\": 1'); sys.stdout.flush(); sys.exit(0)", "exit status 0"),
     ],
 )
-def test_a_dead_or_mad_worker_is_told_with_what_it_wrote_and_replaced(
+def test_a_worker_that_fails_is_reported_with_its_output_and_replaced(
     tmp_path, acting, script, told, children
 ):
     (job, *_) = jobs_in(tmp_path)
@@ -186,7 +187,9 @@ def test_a_dead_or_mad_worker_is_told_with_what_it_wrote_and_replaced(
 def test_a_worker_that_cannot_start_says_why(tmp_path, monkeypatch):
     (job, *_) = jobs_in(tmp_path)
     monkeypatch.setattr(
-        worker, "worker_command", lambda _: [sys.executable, "-c", "raise SystemExit('no torch')"]
+        worker_pool,
+        "worker_command",
+        lambda _: [sys.executable, "-c", "raise SystemExit('no torch')"],
     )
     with DevicePool(["cpu:0"]) as pool, pytest.raises(WorkerFailed, match=r"start.*\nno torch"):
         pool.train(job)
