@@ -15,8 +15,8 @@ from torch import Tensor
 from modelpred.api.frames import is_column, is_frame, polars_column
 from modelpred.api.inputs import ArrayLike, array_of
 from modelpred.dataset.cells import first_no_text, is_missing, known
+from modelpred.dataset.label_column import FEW_NUMBERS
 from modelpred.dataset.labels import require_usable_labels
-from modelpred.dataset.own import FEW_NUMBERS
 from modelpred.dataset.splitting import MOST_CLASSES
 from modelpred.errors import InvalidInput
 from modelpred.numbers import plain

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from modelpred.dataset.cells import TRUTHS, WORDS, Unusable, column_of, known, names_of, quoted
+from modelpred.dataset.cells import Unusable, column_of, known, quoted
 from modelpred.dataset.columns import Inspection, inspect_columns
 from modelpred.dataset.config import AUTO, DatasetConfig
 from modelpred.dataset.holding_out import (
@@ -21,20 +21,20 @@ from modelpred.dataset.holding_out import (
     require_whole_groups,
     test_rows,
 )
-from modelpred.dataset.meanings import PADDED, WHOLE, typed
+from modelpred.dataset.label_column import class_names, require_label_type, with_label
+from modelpred.dataset.meanings import typed
 from modelpred.dataset.openml import PREFIX, fetch_openml_table
 from modelpred.dataset.places import looks_like_path
 from modelpred.dataset.reading import ROW, RawTable, open_table, table_of
 from modelpred.dataset.roles import names_test_column, require_roles
+from modelpred.dataset.row_names import places_of_rows, require_unique, required_names, row_numbers
 from modelpred.dataset.seeds import seeded_generator
 from modelpred.dataset.splitting import (
-    MOST_CLASSES,
     selected_rows,
 )
 from modelpred.dataset.tables import Table
 from modelpred.errors import InvalidInput
 
-FEW_NUMBERS = 20  # different whole numbers up to which a label is a class
 MOST_UNLABELLED = 0.5  # share of rows without a label from which the table is refused
 MOST_JUDGED = 50_000_000  # cells that are read to check columns; about 1 GB
 
@@ -73,10 +73,10 @@ def own_table(config: DatasetConfig) -> OwnTable:
     if second is not None:
         first, read = read, _joined(read, _read(second, config, part="test"))
         in_second = np.arange(len(read.rows)) >= len(first.rows)
-    where = _names_of_rows(raw, second, read.rows)
+    where = places_of_rows(raw, second, read.rows)
     rows = _with_ids(read.rows, config, raw, second, where)
     label = str(config.label)
-    rows = _with_label(rows, label, raw.name, where)
+    rows = with_label(rows, label, raw.name, where)
     roles = {label, config.row_id, config.group, _test_column(raw, config)}
     names = [name for name in raw.columns if name not in roles]
     inspection = inspect_columns(
@@ -85,7 +85,7 @@ def own_table(config: DatasetConfig) -> OwnTable:
     rows = rows.filter(read.chosen)
     where = [name for name, taken in zip(where, read.chosen, strict=True) if taken]
     in_second = None if in_second is None else in_second[read.chosen]
-    classes = _classes(column_of(rows, label), label, raw.name)
+    classes = class_names(column_of(rows, label), label, raw.name)
     held_out = test_rows(rows, config, classes, raw.name) if in_second is None else in_second
     if config.group and held_out is not None:
         require_whole_groups(column_of(rows, config.group), held_out, config, raw.name, where)
@@ -196,7 +196,7 @@ def _read(raw: RawTable, config: DatasetConfig, *, part: str) -> _Read:
     named = [label, *filter(None, [_test_column(raw, config) if not part else None])]
     read = raw.read(named, None)
     words = known(column_of(read, label))
-    _require_label_type(label, words, raw.name)
+    require_label_type(label, words, raw.name)
     missing = words.is_null().to_numpy()
     unlabelled = int(missing.sum())
     if unlabelled and unlabelled >= MOST_UNLABELLED * len(words):
@@ -248,25 +248,6 @@ def _index_note(name: str) -> str:
     )
 
 
-def _names_of_rows(raw: RawTable, second: RawTable | None, selected: pl.DataFrame) -> list[str]:
-    """Name of each row for messages, with the file's name for rows of a second file."""
-    numbers = selected[ROW].to_list()
-    if second is None:
-        return [raw.where(row) for row in numbers]
-    first = _first_of_second(selected)
-    return [
-        raw.where(row) if at < first else f"{second.where(row)} of {second.name}"
-        for at, row in enumerate(numbers)
-    ]
-
-
-def _first_of_second(selected: pl.DataFrame) -> int:
-    """Position of the first row of the second file, where the row numbers decrease."""
-    numbers = selected[ROW].to_numpy().astype(np.int64)
-    falls = np.flatnonzero(np.diff(numbers) <= 0)
-    return int(falls[0]) + 1 if len(falls) else len(numbers)
-
-
 def _with_ids(
     read: pl.DataFrame,
     config: DatasetConfig,
@@ -277,19 +258,10 @@ def _with_ids(
     """The rows with typed columns, and their unique ids as `row_id`."""
     rows = _typed(read, config, raw, where)
     if config.row_id is None:
-        return rows.with_columns(_row_numbers(read, second).alias("row_id"))
+        return rows.with_columns(row_numbers(read, second).alias("row_id"))
     ids = column_of(rows, config.row_id)
-    _require_unique(config.row_id, ids, raw.name, where)
+    require_unique(config.row_id, ids, raw.name, where)
     return rows.with_columns(ids.alias("row_id"))
-
-
-def _row_numbers(selected: pl.DataFrame, second: RawTable | None) -> pl.Series:
-    """The number of each row in its file as text, such as `test-3` in a second file."""
-    numbers = selected[ROW].cast(pl.String)
-    if second is None:
-        return numbers
-    first = _first_of_second(selected)
-    return pl.concat([numbers[:first], "test-" + numbers[first:]])
 
 
 def _typed(
@@ -303,7 +275,7 @@ def _typed(
         form = config.dates.get(name)
         try:
             if name in named:
-                column = _names(name, cells, named[name], raw.name, where)
+                column = required_names(name, cells, named[name], raw.name, where)
             else:
                 category = name in config.categories
                 column = typed(cells, category=category, numbers=raw.text, form=form)
@@ -314,92 +286,3 @@ def _typed(
                 f"expected {error.expected}; mend it, or drop the column (dataset.drop)"
             ) from error
     return pl.DataFrame(columns)
-
-
-def _names(name: str, cells: pl.Series, role: str, source: str, where: Sequence[str]) -> pl.Series:
-    """The ids or groups of rows as text.
-
-    Raises:
-        InvalidInput: one is missing.
-        Unusable: a cell cannot be converted to text.
-    """
-    names = names_of(cells)
-    if names.null_count():
-        first = names.is_null().to_list().index(True)
-        raise InvalidInput(f"{source}: the {role} {name!r} is missing in {where[first]}; fill it")
-    return names
-
-
-def _require_unique(name: str, ids: pl.Series, source: str, where: Sequence[str]) -> None:
-    repeated = ids.is_duplicated()
-    if repeated.any():
-        row_id = ids[repeated.to_list().index(True)]
-        first, second = [at for at, each in enumerate(ids) if each == row_id][:2]
-        raise InvalidInput(
-            f"{source}: the row id {quoted(row_id)} ({name!r}) is in {where[first]} and in "
-            f"{where[second]}; ids must be unique"
-        )
-
-
-def _with_label(rows: pl.DataFrame, label: str, source: str, where: Sequence[str]) -> pl.DataFrame:
-    """The rows with the label as classes or as floating-point numbers.
-
-    Text, true and false, and up to FEW_NUMBERS different whole numbers are classes.
-    """
-    cells = column_of(rows, label)
-    kind = cells.dtype
-    if kind.is_float():
-        infinite = cells.is_infinite()
-        if infinite.any():
-            first = infinite.to_list().index(True)
-            raise InvalidInput(
-                f"{source}: the label {label!r} is {cells[first]} in {where[first]}; mend or remove"
-            )
-    elif kind.is_integer() and cells.n_unique() > FEW_NUMBERS:
-        return rows.with_columns(cells.cast(pl.Float64).alias(label))
-    return rows
-
-
-def _classes(cells: pl.Series, label: str, source: str) -> tuple[str, ...]:
-    """The classes of the selected rows in order; empty for numbers."""
-    if cells.dtype.is_float():
-        return ()
-    _require_label_type(label, cells, source)
-    _require_repeated(label, cells, source)
-    classes = tuple(cells.unique().sort().cast(pl.String).to_list())
-    if len(classes) > MOST_CLASSES:
-        raise InvalidInput(
-            f"{source}: the label {label!r} has {len(classes):,} classes in {len(cells):,} rows, "
-            f"expected {MOST_CLASSES} at most; name another column as dataset.label"
-        )
-    if len(classes) < 2:
-        raise InvalidInput(
-            f"{source}: the label {label!r} is {quoted(str(cells[0]))} in every row; a classifier needs at "
-            "least two classes"
-        )
-    return classes
-
-
-def _require_repeated(label: str, cells: pl.Series, source: str) -> None:
-    """Refuse texts that are no classes: large whole numbers, and names that differ in all rows."""
-    if cells.dtype != pl.String or cells.n_unique() <= FEW_NUMBERS:
-        return
-    count = cells.n_unique()
-    if cells.str.contains(WHOLE).all() and not cells.str.contains(PADDED).any():
-        raise InvalidInput(
-            f"{source}: the label {label!r} holds {count:,} different whole numbers, some beyond 2^53, where "
-            "a number is not exact; divide them by a constant, or name another column as dataset.label"
-        )
-    if count == len(cells):
-        raise InvalidInput(
-            f"{source}: the label {label!r} holds another text in each of the {count:,} rows; each class "
-            "needs more than one row, so name another column as dataset.label"
-        )
-
-
-def _require_label_type(label: str, cells: pl.Series, source: str) -> None:
-    kind = cells.dtype
-    if not (kind.is_numeric() or kind in (*WORDS, *TRUTHS)):
-        raise InvalidInput(
-            f"{source}: the label {label!r} holds {kind}, expected text, numbers, or true and false"
-        )
