@@ -41,6 +41,7 @@ class Checked:
     Attributes:
         head: the table and its label, as text.
         columns: all columns, as text.
+        problems: one line for each column that cannot be used: why, where, and what to do.
         outlook: training rows, test rows and features, as text.
         config: the config with everything decided.
         decisions: what was decided, the model among it.
@@ -52,6 +53,7 @@ class Checked:
 
     head: str
     columns: str
+    problems: tuple[str, ...]
     outlook: str
     config: DatasetConfig
     decisions: tuple[Decision, ...]
@@ -63,7 +65,9 @@ class Checked:
     @property
     def found(self) -> str:
         """The table, its columns and what becomes of them, as text."""
-        return f"{self.head}\n\n{self.columns}\n\n{self.outlook}"
+        problems = "".join(f"\n  {line}" for line in self.problems)
+        refused = f"\n\nLeft out, as they cannot be used:{problems}" if problems else ""
+        return f"{self.head}\n\n{self.columns}{refused}\n\n{self.outlook}"
 
     @property
     def family(self) -> str:
@@ -134,6 +138,7 @@ def check(config: DatasetConfig) -> Checked:
     return Checked(
         head=_head(own, config),
         columns=f"{_columns(own)}{hints}",
+        problems=decided.problems,
         outlook=f"{rows}, {counted(features, 'feature')} {_from(encoding)}{absent}",
         config=config,
         decisions=decided.decisions,

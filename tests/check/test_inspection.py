@@ -65,6 +65,18 @@ def test_the_answer_names_what_a_person_asks_for(people):
     ]
 
 
+def test_a_column_that_cannot_be_used_is_told_in_full(people):
+    people.with_columns(
+        born=pl.Series(["2024-02-30" if row == 7 else "2024-01-05" for row in range(60)])
+    ).write_csv("people.csv")
+    found = check(config())
+    [problem] = found.problems
+    assert "row 7 (line 9), '2024-02-30'" in problem
+    assert problem.endswith("or name it in dataset.categories")
+    assert problem in found.found
+    assert check(config(drop=("born",))).problems == ()
+
+
 def test_the_section_to_paste_reads_the_table(people):
     found = check(config())
     section = yaml.safe_load(found.section)["dataset"]
