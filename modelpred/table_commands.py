@@ -63,8 +63,17 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="Print only the answer, or 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
 
 
+File = Annotated[str, typer.Argument(metavar="FILE", help=FILE_HELP)]
+FileOrNone = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[FILE]", help=f"{FILE_HELP} Without FILE, the project in --project runs."
+    ),
+]
+
+
 def _options(
-    source: Annotated[str, typer.Argument(metavar="FILE", help=FILE_HELP)],
+    source: File,
     *,
     label: Label = None,
     row_id: RowId = None,
@@ -92,17 +101,22 @@ def _options(
 Command = Callable[..., None]
 
 
-def with_table_options(**fixed: Any) -> Callable[[Command], Command]:  # noqa: ANN401 - options differ
+def with_table_options(
+    *,
+    file_required: bool = True,
+    **fixed: Any,  # noqa: ANN401 - options differ
+) -> Callable[[Command], Command]:
     """Decorate a command: its parameter `options` becomes a file and the options of `_options`.
 
-    A parameter that the command defines itself is its own, and is passed to both.
-
     Args:
+        file_required: False: the file may be left out, and the command then gets None as `options`.
         fixed: values of the options that the command does not offer.
     """
 
     def decorate(command: Command) -> Command:
-        shared = signature(_options).parameters
+        shared = dict(signature(_options).parameters)
+        if not file_required:
+            shared["source"] = shared["source"].replace(annotation=FileOrNone, default=None)
         own = dict(signature(command).parameters)
         del own["options"]
         offered = {name: each for name, each in shared.items() if name not in fixed} | own
@@ -110,7 +124,7 @@ def with_table_options(**fixed: Any) -> Callable[[Command], Command]:  # noqa: A
         @wraps(command)
         def decorated(**values: Any) -> None:  # noqa: ANN401 - options differ
             table = {name: values[name] for name in shared if name not in fixed}
-            options = _options(**table, **fixed)
+            options = None if table["source"] is None else _options(**table, **fixed)
             command(options, **{name: values[name] for name in own})
 
         # typer reads the options from the signature and from the annotations.
@@ -121,16 +135,10 @@ def with_table_options(**fixed: Any) -> Callable[[Command], Command]:  # noqa: A
     return decorate
 
 
-@with_table_options()
+@with_table_options(file_required=False)
 def run(
-    options: "Options",
+    options: "Options | None",
     *,
-    source: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[FILE]", help=f"{FILE_HELP} Without FILE, the project in --project runs."
-        ),
-    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="The folder of the run; default: NAME-modelpred.")
     ] = None,
@@ -153,7 +161,7 @@ def run(
 
     began = time.monotonic()
     talk = Terminal(quiet=quiet or as_json)
-    if source is None:
+    if options is None:
         if not project.is_dir():
             raise InvalidInput(f"--project: there is no folder {project}")
         folder, skipped = project, skipped_studies(project)

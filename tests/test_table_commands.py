@@ -165,9 +165,7 @@ def test_values_are_differs_from_zero_by_two_standard_errors():
     ],
 )  # fmt: skip
 def test_what_cannot_be_done_is_one_line(place, words, told):
-    # Without FILE, the options of a file are made and not used; a type checker refuses the missing name.
-    say = said if "--project" in words else said_here
-    done = say(place, *words, "--quiet")
+    done = said_here(place, *words, "--quiet")
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1, done.stderr
     assert told in done.stderr
