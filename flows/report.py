@@ -87,7 +87,7 @@ def main() -> None:
         write_json(
             {
                 "title": title(inputs),
-                "rows": inputs.dataset.rows_used or None,
+                "rows": inputs.dataset.rows_used,
                 "baseline": inputs.baseline and inputs.baseline.sentence,
                 "answers": [asdict(answer) for answer in answers(inputs)],
             },

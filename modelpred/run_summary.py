@@ -1,7 +1,17 @@
-"""The answers of a run in about ten lines, as text or as JSON."""
+"""The answers of a run in ten lines, as text; as JSON with the rows behind them.
+
+title            the table, and how good the model is
+rows             how many train and test, and why others are not used
+wrong labels     two lines: how many, and the most suspicious
+values of rows   two lines: how many help and hurt, and which most
+worst rows       what the model is without them
+probabilities    whether they can be trusted
+report           the path of the page with everything
+explore          the command that opens the live page
+"""
 
 import json
-import textwrap
+import shlex
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +20,7 @@ from modelpred.errors import InvalidInput
 from modelpred.sealed import check_inputs, read_json, refuse, remake
 from modelpred.wording import one_line
 
-SHOWN_ITEMS = 2
-WIDTH = 110
-INDENT = "   "
+WIDTH = 110  # longer lines end in dots, which names of the user's own can make necessary
 
 
 @dataclass(frozen=True)
@@ -22,12 +30,16 @@ class Answered:
     Attributes:
         question: as a user asks it.
         words: the answer.
+        topic: the question in one or two words.
+        brief: the answer in one line, and in a second line the rows that it names.
         items: rows and numbers that support it, as names and words.
         note: how certain it is.
     """
 
     question: str
     words: str
+    topic: str
+    brief: tuple[str, ...]
     items: tuple[tuple[str, str], ...]
     note: str
 
@@ -38,27 +50,29 @@ class RunSummary:
 
     Attributes:
         title: the table, how good the model is, and how many labels look wrong.
-        rows: how many rows are used and why others are not; empty if all are used.
+        rows: how many rows are used and why others are not.
         answers: to the four questions of the report.
         report: path of the report.
+        explore: the command that opens the live page.
     """
 
     title: str
     rows: str
     answers: tuple[Answered, ...]
     report: str
+    explore: str
 
     def __str__(self) -> str:
-        lines = [self.title, *textwrap.wrap(self.rows, WIDTH, subsequent_indent=INDENT)]
-        for answer in self.answers:
-            lines += textwrap.wrap(
-                f"{answer.question} {answer.words}", WIDTH, subsequent_indent=INDENT
-            )
-            lines += [
-                f"{INDENT}{one_line(f'{n}: {w}', most=WIDTH)}"
-                for n, w in answer.items[:SHOWN_ITEMS]
-            ]
-        return "\n".join([*lines, f"Report: {self.report}"])
+        answers = [
+            (answer.topic if not at else "", one_line(line, most=WIDTH))
+            for answer in self.answers
+            for at, line in enumerate(answer.brief)
+        ]
+        rows, report, page = ("rows", self.rows), ("report", self.report), ("page", self.explore)
+        parts = [rows, *answers, report, page]
+        width = max(len(topic) for topic, _ in parts)
+        lines = [f"{topic:<{width}}  {words}" for topic, words in parts]
+        return "\n".join([one_line(self.title, most=WIDTH), *lines])
 
     def as_json(self) -> str:
         """The summary as a JSON object."""
@@ -78,13 +92,22 @@ def read_summary(project: Path) -> RunSummary:
     check_inputs(folder, again=remake("report"))
     path = folder / "answers.json"
     content = read_json(path, again=remake("report"))
+    explore = "modelpred explore"
+    if project != Path():
+        explore += f" {shlex.quote(str(project))}"
     try:
         answers = tuple(_answered(answer) for answer in content["answers"])
-        return RunSummary(str(content["title"]), str(content.get("rows") or ""), answers, str(page))
+        return RunSummary(str(content["title"]), str(content["rows"]), answers, str(page), explore)
     except (KeyError, TypeError, AttributeError) as error:
         raise refuse(path, f"it holds no answers ({error!r})", again=remake("report")) from error
 
 
 def _answered(answer: dict[str, Any]) -> Answered:
-    items = tuple((str(item["name"]), str(item["words"])) for item in answer["items"])
-    return Answered(str(answer["question"]), str(answer["words"]), items, str(answer["note"]))
+    return Answered(
+        question=str(answer["question"]),
+        words=str(answer["words"]),
+        topic=str(answer["topic"]),
+        brief=tuple(str(line) for line in answer["brief"]),
+        items=tuple((str(item["name"]), str(item["words"])) for item in answer["items"]),
+        note=str(answer["note"]),
+    )

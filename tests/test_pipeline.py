@@ -179,8 +179,10 @@ def test_the_summary_answers_four_questions_and_names_the_report(reproduced):
 
     assert said.startswith("iris: ")
     assert len(data["answers"]) == 4
-    assert all(answer["question"] in said for answer in data["answers"])
-    assert said.rstrip().endswith("artifacts/report/index.html")
+    assert len(said.splitlines()) == 10
+    assert all(line in said for answer in data["answers"] for line in answer["brief"])
+    assert "artifacts/report/index.html\n" in said
+    assert said.endswith(" modelpred explore\n")
 
 
 @pytest.mark.e2e

@@ -90,7 +90,15 @@ def test_run_answers_and_a_second_run_changes_nothing(place):
     for told in ("--label", "--C", "--test", "--row-id", "--drop", "report"):
         assert told in first.stderr
     assert "\x1b" not in first.stderr + first.stdout  # no colours, no bars: not a terminal
-    assert "Which labels look wrong?" in first.stdout
+    lines = first.stdout.splitlines()
+    assert len(lines) == 10
+    topics = ["rows", "wrong labels", "values of rows", "worst rows", "probabilities"]
+    assert [line[:16].strip() for line in lines[1:] if line[0] != " "] == [
+        *topics,
+        "report",
+        "page",
+    ]
+    assert lines[-1].endswith("modelpred explore people-modelpred")
     page = (folder / "artifacts" / "report" / "index.html").read_text()
     for surface in (first.stderr, first.stdout, page):
         assert f"{UNLABELLED} rows without a label are left out" in surface
@@ -106,6 +114,7 @@ def test_run_answers_and_a_second_run_changes_nothing(place):
     assert inside.stderr.count("unchanged") >= 8
     assert " s\n" not in inside.stderr.partition("Finished")[0]  # no stage ran
     assert "artifacts/report/index.html" in inside.stdout
+    assert inside.stdout.endswith(" modelpred explore\n")
 
 
 def test_suspects_writes_ids_labels_suggestions_and_cells(place):

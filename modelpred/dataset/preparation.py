@@ -90,7 +90,7 @@ class Dataset:
 
     @property
     def rows_used(self) -> str:
-        """How many of the source's rows are used, in words; empty if all are."""
+        """How many of the source's rows are used, and why others are not, in words."""
         return self._in_words(rows_used)
 
     def _in_words(self, words: Callable[..., str]) -> str:

@@ -7,9 +7,10 @@ from modelpred.wording import counted
 def rows_used(
     points: int, test: int, *, available: int | None, unlabelled: int | None, classes: bool
 ) -> str:
-    """How many of the source's rows are used, in words; empty if all are."""
+    """How many of the source's rows are used, and why others are not, in words."""
     unused = rows_unused(points, test, available=available, unlabelled=unlabelled, classes=classes)
-    return f"{points:,} rows train and {test:,} test; {unused}" if unused else ""
+    used = f"{points:,} rows train and {test:,} test"
+    return f"{used}; {unused}" if unused else used
 
 
 def rows_unused(
@@ -18,10 +19,9 @@ def rows_unused(
     """How many of the source's rows are not used, and why, in words; empty if none."""
     said: list[str] = []
     if available is not None and points + test < available:
-        shares = "; classes keep their shares" if classes else ""
+        drawn = ", drawn at random by class," if classes else ", drawn at random,"
         said.append(
-            f"the other {available - points - test:,} of {available:,} rows are not used (those used "
-            f"are drawn at random{shares})"
+            f"the other {available - points - test:,} of {available:,} rows{drawn} are not used"
         )
     if unlabelled:
         said.append(without_label(unlabelled))

@@ -220,7 +220,7 @@ def _data_facts(inputs: ReportInputs) -> dict[str, object]:
         "table": dataset.name,
         "training rows": len(dataset.row_ids),
         "test rows": len(dataset.test_row_ids),
-        **({"rows used": dataset.rows_used} if dataset.rows_used else {}),
+        **({"rows used": dataset.rows_used} if dataset.rows_unused else {}),
         "features": len(dataset.feature_names),
         "label": dataset.label_name,
         **({"training rows by class": classes} if classes else {}),

@@ -23,14 +23,28 @@ def judgement(row: Mapping[str, Any], label: str, inputs: ReportInputs) -> str:
     score, classes = row[DEFAULT_METHOD], inputs.dataset.classes
     if not classes:
         return f"predict a label {number(-score)} away"
-    other = row.get("suggested") or _other(label, classes)
-    suggestion = f", suggest {other}" if score < 0 and other else ""
+    other = _suggested(row, label, classes)
+    suggestion = f", suggest {other}" if other else ""
     probability = row.get("probability")
     if probability is None and len(classes) == 2 and _probabilistic(inputs):
         probability = 1 / (1 + math.exp(-score))
     if probability is None:
         return f"confidence {number(score)}{suggestion}"
     return f"give this label {percent(probability, 2)}{suggestion}"
+
+
+def suggestion(row: Mapping[str, Any], label: str, inputs: ReportInputs) -> str:
+    """The label and the one that models trained without the row suggest, in a few words."""
+    classes = inputs.dataset.classes
+    if not classes:
+        return f"{label}, {number(-row[DEFAULT_METHOD])} away"
+    other = _suggested(row, label, classes)
+    return f"{label}, looks like {other}" if other else label
+
+
+def _suggested(row: Mapping[str, Any], label: str, classes: tuple[str, ...]) -> str | None:
+    """The class that models suggest in place of the label; None if they agree with it."""
+    return (row.get("suggested") or _other(label, classes)) if row[DEFAULT_METHOD] < 0 else None
 
 
 def _other(label: str, classes: tuple[str, ...]) -> str | None:

@@ -9,7 +9,8 @@ import torch
 from modelpred.dataset import DatasetConfig, prepare
 from modelpred.refits import Influence, Retraining
 from modelpred.report import write_report
-from modelpred.report.answers import answers
+from modelpred.report.answers import NAMED, answers
+from modelpred.run_summary import WIDTH
 from modelpred.studies import STUDIES
 from modelpred.studies.utility import StudyContext
 from modelpred.targets import dataset_points, dataset_test_points, target_model
@@ -61,6 +62,11 @@ def check_answers(inputs):
     assert "Without the" in removal.words
     assert "rows with the lowest values" in removal.words
     assert ("of the time" in trust.words) == bool(inputs.dataset.classes)
+    found = (labels, values, removal, trust)
+    assert [len(answer.brief) for answer in found] == [2, 2, 1, 1]
+    assert all(len(line) <= WIDTH for answer in found for line in answer.brief)
+    assert all(f"row {row} (" in labels.brief[1] for row in suspects["row_id"][:NAMED])
+    assert values.brief[0] == values.words.removesuffix(".")
 
 
 @pytest.mark.parametrize(
