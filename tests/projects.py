@@ -14,7 +14,13 @@ COPIED = ("flows", "modelpred", "data", "models", ".dvc/config", ".dvcignore", "
 
 
 def iris_params(
-    *, fit: int, held_out: int, block: int, epochs: int, error: float | None = None
+    *,
+    fit: int,
+    held_out: int,
+    block: int,
+    epochs: int,
+    deletions: int = 0,
+    error: float | None = None,
 ) -> dict[str, Any]:
     """Params of logistic regression on iris with few subsets.
 
@@ -23,9 +29,11 @@ def iris_params(
         held_out: number of subsets for the validation, and for the test.
         block: subsets in a shard.
         epochs: of the fit.
+        deletions: number of deletions for the test.
         error: largest error of a champion; default: any.
     """
-    counts = {"validation": {"uniform": held_out}, "test": {"uniform": held_out}}
+    test = {"uniform": held_out, **({"deletion": deletions} if deletions else {})}
+    counts = {"validation": {"uniform": held_out}, "test": test}
     return {
         "dataset": {"source": "iris", "watch": "data"},
         "subsets": {"fit": {"uniform": fit}, **counts, "block": block},

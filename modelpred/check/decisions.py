@@ -7,6 +7,7 @@ numbers in a column whose name says that it holds ids. Other columns that cannot
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from modelpred.dataset.config import AUTO, DatasetConfig
 from modelpred.dataset.csv_files import read_header
@@ -26,8 +27,7 @@ ID_NAME = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class Decision:
+class Decision(NamedTuple):
     """One decision.
 
     Attributes:

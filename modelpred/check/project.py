@@ -328,7 +328,7 @@ def prepare_project(
         "asked": asked,
         "skipped": proposal.plan.skipped,
         "seconds": dict(proposal.plan.seconds),
-        "decisions": [asdict(decision) for decision in proposal.decisions],
+        "decisions": [decision._asdict() for decision in proposal.decisions],
         "written": time.strftime("%Y-%m-%d %H:%M:%S"),
     }
     write_atomically(folder / PLAN, json.dumps(record, indent=1).encode())

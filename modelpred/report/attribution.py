@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 
-from modelpred.report.blocks import Block, Cell, Column, Folded, Table, Text
+from modelpred.report.blocks import Block, Cell, Column, Folded, Table, Text, columns_of
 from modelpred.report.inputs import ReportInputs
 from modelpred.report.methods import in_order, look, predictor_rows, rows_by_method
 from modelpred.report.words import count, microseconds, number, number_interval, percent
@@ -105,12 +105,7 @@ def _method_table(result: StudyResult) -> Table:
     ]
     return Table(
         "Agreement of every method with removing each row and retraining",
-        [
-            Column("Method", numeric=False),
-            Column("Spearman, median"),
-            Column("Coefficients with 0.95 or more"),
-            Column("Time for all"),
-        ],
+        columns_of("Method", "Spearman, median", "Coefficients with 0.95 or more", "Time for all"),
         rows,
         note="Spearman: over rows, for each coefficient; the smaller numbers are the 5% and 95% "
         "quantiles over coefficients. ModelPred: derivatives of the refined prediction. Unrefined: "
@@ -144,13 +139,13 @@ def _flip_methods(result: StudyResult) -> list[Table]:
     return [
         Table(
             "Rows whose removal flips a prediction",
-            [
-                Column("Method", numeric=False),
-                Column("Flips found"),
-                Column("Confirmed by retraining"),
-                Column("Rows removed, mean"),
-                Column("Time for all"),
-            ],
+            columns_of(
+                "Method",
+                "Flips found",
+                "Confirmed by retraining",
+                "Rows removed, mean",
+                "Time for all",
+            ),
             rows,
             note="The effect of each set of rows is predicted, and then checked by retraining once. "
             + mean,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple, cast
 
 from markupsafe import Markup
 
@@ -24,16 +24,19 @@ class Text:
     kind: str = "text"
 
 
-@dataclass(frozen=True)
-class Column:
+class Column(NamedTuple):
     """Head of a table column; numeric columns are right-aligned."""
 
     title: str
     numeric: bool = True
 
 
-@dataclass(frozen=True)
-class Cell:
+def columns_of(texts: str, *numbers: str) -> list[Column]:
+    """Return a column of texts, then columns of numbers, with these titles."""
+    return [Column(texts, numeric=False), *map(Column, numbers)]
+
+
+class Cell(NamedTuple):
     """One cell: its text, a smaller note, and whether it is the best of its column."""
 
     text: str
@@ -59,8 +62,7 @@ class Table:
     kind: str = "table"
 
 
-@dataclass(frozen=True)
-class Panel:
+class Panel(NamedTuple):
     """One drawing: inline SVG, and a description for screen readers."""
 
     title: str
@@ -68,8 +70,7 @@ class Panel:
     description: str
 
 
-@dataclass(frozen=True)
-class Key:
+class Key(NamedTuple):
     """One entry of a legend."""
 
     label: str

@@ -7,7 +7,17 @@ from typing import Any
 
 import polars as pl
 
-from modelpred.report.blocks import Block, Cell, Column, Figure, Folded, Panel, Table, Text
+from modelpred.report.blocks import (
+    Block,
+    Cell,
+    Column,
+    Figure,
+    Folded,
+    Panel,
+    Table,
+    Text,
+    columns_of,
+)
 from modelpred.report.figures import reliability
 from modelpred.report.inputs import ReportInputs
 from modelpred.report.methods import look, predictor_rows, rows_by_method
@@ -120,11 +130,9 @@ def _spread_table(result: StudyResult) -> Table:
     heads = ("Log loss", "Spread / retrained spread", "Spreads within 5%")
     return Table(
         "The bootstrap of every method, compared with retraining on the same resamples",
-        [
-            Column("Method", numeric=False),
-            *map(Column, heads),
-            *map(Column, ("Endpoint error, median", "Endpoint error, 95%", "Time for all")),
-        ],
+        columns_of(
+            "Method", *heads, "Endpoint error, median", "Endpoint error, 95%", "Time for all"
+        ),
         rows,
         note="Spread: standard deviation of a test row's probability over resamples. The table shows "
         "the median of its ratio to the spread of retrained models, with the 5% and 95% quantiles "
@@ -186,7 +194,7 @@ def _coverage_tables(result: StudyResult) -> list[Table]:
     return [
         Table(
             "Coverage of 90% intervals on simulated tables",
-            [Column("Method", numeric=False), Column("Probabilities"), Column("Coefficients")],
+            columns_of("Method", "Probabilities", "Coefficients"),
             rows,
             note=f"Labels of {tables} tables were simulated from the model of all rows, so the true "
             "values are known. Each table was bootstrapped. The smaller numbers are 95% intervals "

@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from modelpred.report.blocks import Block, Cell, Column, Figure, Table, Text
+from modelpred.report.blocks import Block, Cell, Figure, Table, Text, columns_of
 from modelpred.report.canvas import keys
 from modelpred.report.figures import (
     error_by_size,
@@ -107,12 +107,12 @@ def _break_even_blocks(result: StudyResult) -> list[Block]:
     return [
         Table(
             "Break-even: number of queries after which predicting is cheaper than retraining",
-            [
-                Column("Retraining", numeric=False),
-                Column("Time per query, retraining"),
-                Column("Time per query, ModelPred"),
-                Column("Queries until ModelPred is cheaper"),
-            ],
+            columns_of(
+                "Retraining",
+                "Time per query, retraining",
+                "Time per query, ModelPred",
+                "Queries until ModelPred is cheaper",
+            ),
             rows,
             note=f"{spent}Queries are answered one at a time; in the last row, all at once by both. "
             f"{timing_words(busy=any(table['busy']) if 'busy' in table.columns else False)}",
@@ -158,11 +158,7 @@ def _edits_table(title: str, metrics: Mapping[str, Any], methods: list[str]) -> 
     left_out = f"; {count(failed)} that did not converge are excluded" if failed else ""
     return Table(
         title,
-        [
-            Column("Method", numeric=False),
-            *(Column(title) for title, *_ in columns.values()),
-            Column("Time per query"),
-        ],
+        columns_of("Method", *(title for title, *_ in columns.values()), "Time per query"),
         rows,
         note=f"Means with 95% intervals over repeats, {count(subsets)} retrained subsets{left_out}. "
         "Error of the accuracy: mean absolute difference between the test accuracies of the "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from modelpred.report.blocks import Block, Cell, Column, Figure, Folded, Table, Text
+from modelpred.report.blocks import Block, Cell, Column, Figure, Folded, Table, Text, columns_of
 from modelpred.report.canvas import keys
 from modelpred.report.inputs import ReportInputs
 from modelpred.report.lines import Line, line_panel
@@ -107,12 +107,7 @@ def _detection_table(result: StudyResult) -> Table:
     share = percent(result.metrics["share"], 2)
     return Table(
         "Planted labels found by every method",
-        [
-            Column("Method", numeric=False),
-            Column("AUROC"),
-            Column(f"Found among the lowest {share}"),
-            Column("Time"),
-        ],
+        columns_of("Method", "AUROC", f"Found among the lowest {share}", "Time"),
         [
             [
                 Cell(look(row["method"]).label),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from modelpred.report.blocks import Block, Cell, Column, Table, Text
+from modelpred.report.blocks import Block, Cell, Table, Text, columns_of
 from modelpred.report.inputs import ReportInputs
 from modelpred.report.methods import EXACT_METHODS, in_order, look, predictor_rows
 from modelpred.report.words import count, number, number_interval
@@ -51,7 +51,7 @@ def lds_blocks(_: ReportInputs, result: StudyResult) -> list[Block]:
         ),
         Table(
             "Linear datamodelling score",
-            [Column("Method", numeric=False), *(Column(title) for title in FORMS.values())],
+            columns_of("Method", *FORMS.values()),
             body,
             note=note,
             highlighted=predictor_rows(methods),

@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 
-from modelpred.report.blocks import Block, Cell, Column, Folded, Table, Text
+from modelpred.report.blocks import Block, Cell, Column, Folded, Table, Text, columns_of
 from modelpred.report.inputs import ReportInputs
 from modelpred.report.methods import look, predictor_rows, rows_by_method
 from modelpred.report.valuation import row_cells
@@ -127,7 +127,7 @@ def _method_table(result: StudyResult) -> Table:
     heads = ("Same subsets", "Other subsets", "Same top tenth, other subsets", "Influence on tests")
     return Table(
         "Correlation of memorization with retraining, by method",
-        [Column("Method", numeric=False), *map(Column, heads), Column("Time for all")],
+        columns_of("Method", *heads, "Time for all"),
         rows,
         note="Pearson correlation with retraining on the same or on other subsets. Influence on "
         "tests: over all pairs of a training and a test row, on other subsets.",

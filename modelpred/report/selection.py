@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from modelpred.report.blocks import Block, Cell, Column, Figure, Folded, Table, Text
+from modelpred.report.blocks import Block, Cell, Figure, Folded, Table, Text, columns_of
 from modelpred.report.canvas import keys
 from modelpred.report.inputs import ReportInputs
 from modelpred.report.lines import Line, line_panel
@@ -71,13 +71,7 @@ def _method_table(result: StudyResult) -> Table:
     best = {"loss": table["loss"].min(), "accuracy": table["accuracy"].max()}
     return Table(
         f"Methods that select {result.metrics['rows']} rows, best first",
-        [
-            Column("Method", numeric=False),
-            Column("Rows"),
-            Column("Test loss"),
-            Column("Test accuracy"),
-            Column("Time to select"),
-        ],
+        columns_of("Method", "Rows", "Test loss", "Test accuracy", "Time to select"),
         [
             [
                 Cell(look(row["method"]).label),
@@ -149,7 +143,7 @@ def _area_table(result: StudyResult) -> Table:
         rows.append(cells)
     return Table(
         "Test loss of the random order minus test loss of the method, mean over all shares",
-        [Column("Method", numeric=False), *(Column(title) for title in _ORDERS.values())],
+        columns_of("Method", *_ORDERS.values()),
         rows,
         note="Intervals are 95%, over test rows. If the least valuable rows are selected first, good "
         "values give a larger loss than the random order, so a negative number.",

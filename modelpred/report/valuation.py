@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from modelpred.dataset import Dataset
-from modelpred.report.blocks import Block, Cell, Column, Figure, Folded, Table, Text
+from modelpred.report.blocks import Block, Cell, Column, Figure, Folded, Table, Text, columns_of
 from modelpred.report.figures import predicted_against_exact_values, ranked_values
 from modelpred.report.inputs import ReportInputs
 from modelpred.report.methods import look, predictor_rows, rows_by_method
@@ -166,7 +166,7 @@ def _methods(result: StudyResult) -> list[Table]:
     return [
         Table(
             f"Values by every method, {plain(metrics.get('permutations'))} random permutations each",
-            [Column("Method", numeric=False), *map(Column, heads)],
+            columns_of("Method", *heads),
             rows,
             note="Time: to value all rows, without the preparation of the method.",
             highlighted=predictor_rows(by_method),

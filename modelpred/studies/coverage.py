@@ -9,6 +9,7 @@ coverage with that of retraining on the same tables and resamples.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -25,8 +26,7 @@ RefitOf = Callable[[TargetModel, Points], Refit]
 """(family, points of a table) -> the refit of that table"""
 
 
-@dataclass(frozen=True)
-class Coverage:
+class Coverage(NamedTuple):
     """Shares of 90% intervals that contain the true value: means over tables with 95% intervals."""
 
     probabilities: Interval

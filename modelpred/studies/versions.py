@@ -13,6 +13,7 @@ row; a table without ids is compared by row number.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -31,8 +32,7 @@ SPLITS = ("pool", "test")
 _CHANGES = {"row_id": pl.String, "change": pl.String, "columns": pl.String}
 
 
-@dataclass(frozen=True)
-class Version:
+class Version(NamedTuple):
     """A data set and the predictor that was fitted to it, with the name of the revision."""
 
     name: str

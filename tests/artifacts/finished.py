@@ -13,7 +13,7 @@ import numpy as np
 from modelpred import ModelPred
 from modelpred.predictor import PredictorConfig
 from modelpred.studies import STUDIES
-from tests.projects import small_project
+from tests.projects import iris_params, small_project
 from tests.studies.small import SMALL
 
 # What the stages read of their environment: no Prefect, one worker.
@@ -25,19 +25,13 @@ SCHEDULE = Path("schedule.yaml")
 
 def params(seed: int) -> dict[str, Any]:
     """Settings with which every stage takes a fraction of a second; another seed, another table."""
+    base = iris_params(fit=40, held_out=10, block=25, epochs=1, deletions=4)
     return {
+        **base,
         "dataset": {"source": "iris", "points": 24, "test": 8, "watch": "data", "seed": seed},
-        "subsets": {
-            "fit": {"uniform": 40},
-            "validation": {"uniform": 10},
-            "test": {"uniform": 10, "deletion": 4},
-            "block": 25,
-        },
-        "targets": {"model": "logistic"},
-        "predictor": {"epochs": 1},
         **SMALL,
         "report": {"rows": 2},
-        "gates": {"parameter_error": None, "beats": [], "calibration": 1.0},
+        "gates": base["gates"] | {"calibration": 1.0},
     }
 
 

@@ -237,6 +237,22 @@ def _intervals() -> Iterator[Claim]:
     )
 
 
+SMALL_RECIPES = (
+    "agreement of two seeds",
+    "ceiling of the LDS against means of 2 seeds",
+    "smoothness",
+    "LDS, predictor",
+    "LDS, projected gradients",
+    "LDS, linear datamodel",
+)
+RIVALS = (
+    "predictor",
+    "Gauss-Newton influence",
+    "projected gradients",
+    "projected gradients, ridge 0.001",
+)
+
+
 def _torch() -> Iterator[Claim]:
     page = "docs/your-model.md"
     yield from _table(
@@ -244,14 +260,7 @@ def _torch() -> Iterator[Claim]:
         "| agreement of two seeds",
         [
             [f"torch_targets/{recipe}: {name}" for recipe in ("SGD", "SGD with momentum")]
-            for name in (
-                "agreement of two seeds",
-                "ceiling of the LDS against means of 2 seeds",
-                "smoothness",
-                "LDS, predictor",
-                "LDS, projected gradients",
-                "LDS, linear datamodel",
-            )
+            for name in SMALL_RECIPES
         ],
     )
     yield from _table(
@@ -259,12 +268,7 @@ def _torch() -> Iterator[Claim]:
         "| `predictor` | 0.59",
         [
             [f"torch_goal/LDS, {method}, {seeds}" for seeds in ("one seed", "two seeds")]
-            for method in (
-                "predictor",
-                "Gauss-Newton influence",
-                "projected gradients",
-                "projected gradients, ridge 0.001",
-            )
+            for method in RIVALS
         ],
     )
     yield from _table(page, "| linear datamodel | 0.11", [["torch_goal/LDS, linear datamodel", ""]])

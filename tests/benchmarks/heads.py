@@ -24,8 +24,9 @@ from torch import Tensor
 
 from modelpred.metrics import mean_interval, relative_errors, spearman
 from modelpred.predictor import Predictor, PredictorConfig, fit_predictor
-from modelpred.targets import Points, TargetModel, points_of, target_model, train_targets
+from modelpred.targets import Points, points_of, target_model, train_targets
 from modelpred.targets.threads import torch_threads
+from tests.benchmarks import problems
 from tests.benchmarks.figures import Benchmark, Figure
 from tests.embeddings import embeddings
 from tests.projects import ROOT
@@ -38,13 +39,9 @@ REPEATS = 3
 
 
 @dataclass(frozen=True)
-class Problem:
-    """A pool, rows to test on, and a family."""
+class Problem(problems.Problem):
+    """A problem, and how many subsets of each design are fitted and held out."""
 
-    name: str
-    model: TargetModel
-    points: Points
-    test_points: Points
     fit: int = FIT
     held_out: int = HELD_OUT
 

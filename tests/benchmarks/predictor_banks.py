@@ -11,14 +11,12 @@ from torch import Tensor
 from modelpred.dataset import DatasetConfig, prepare
 from modelpred.subsets import Subsets, SubsetsConfig, draw_subsets
 from modelpred.targets import (
-    Points,
-    TargetModel,
     TrainedTargets,
     points_of,
     target_model,
     train_targets,
 )
-from tests.benchmarks import results
+from tests.benchmarks import problems, results
 
 SECTION = "## Predictor"
 ELSEWHERE = {"higgs": "higgs_atlas.parquet"}  # tables that do not ship
@@ -58,13 +56,9 @@ class Bank:
 
 
 @dataclass(frozen=True)
-class Problem:
-    """A family on a pool, with banks to fit, watch and test by."""
+class Problem(problems.Problem):
+    """A problem with banks to fit, validate and test a predictor."""
 
-    name: str
-    model: TargetModel
-    points: Points
-    test_points: Points
     fit: Bank
     validation: Bank
     test: Bank

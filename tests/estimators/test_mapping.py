@@ -8,16 +8,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn import linear_model
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import (
-    LogisticRegression,
-    LogisticRegressionCV,
-    Ridge,
-    RidgeClassifier,
-    RidgeClassifierCV,
-    RidgeCV,
-)
 from sklearn.svm import SVC, LinearSVC
 
 from modelpred.errors import InvalidInput
@@ -61,10 +54,10 @@ scalings = st.sampled_from([0.5, 1.0, 10.0])
 
 @st.composite
 def logistics(draw, classes):
-    """A LogisticRegression at a tight tolerance."""
+    """A linear_model.LogisticRegression at a tight tolerance."""
     liblinear = classes == 2 and draw(st.booleans())
     own = {"intercept_scaling": draw(scalings)} if liblinear else {}
-    return LogisticRegression(
+    return linear_model.LogisticRegression(
         C=draw(strengths),
         fit_intercept=draw(st.booleans()),
         solver="liblinear"
@@ -91,8 +84,8 @@ def machines(draw, classes):
 
 @st.composite
 def ridges(draw, classes):
-    """A Ridge, or a RidgeClassifier for classes."""
-    kind = RidgeClassifier if classes else Ridge
+    """A linear_model.Ridge, or a linear_model.RidgeClassifier for classes."""
+    kind = linear_model.RidgeClassifier if classes else linear_model.Ridge
     return kind(alpha=1 / draw(strengths), fit_intercept=draw(st.booleans()))
 
 
@@ -196,9 +189,9 @@ def test_the_model_of_a_subset_is_the_fit_to_its_rows(case, seed):
 
 LOGISTIC_CV = SEARCH | {"Cs": [0.01, 0.1, 1], "tol": 1e-10, "max_iter": 9999}
 SEARCHES = [
-    (LogisticRegressionCV(**LOGISTIC_CV), 2, "C_"),
-    (RidgeCV(alphas=[0.1, 1, 10]), 0, "alpha_"),
-    (RidgeClassifierCV(alphas=[0.1, 1, 10]), 3, "alpha_"),
+    (linear_model.LogisticRegressionCV(**LOGISTIC_CV), 2, "C_"),
+    (linear_model.RidgeCV(alphas=[0.1, 1, 10]), 0, "alpha_"),
+    (linear_model.RidgeClassifierCV(alphas=[0.1, 1, 10]), 3, "alpha_"),
 ]
 
 
@@ -220,15 +213,15 @@ def test_a_search_is_made_once_on_all_rows(estimator, classes, chosen, seed):
 
 
 REFUSED = [
-    (LogisticRegression(l1_ratio=0.5, solver="saga"), "l1_ratio=0.5.*l2 penalty"),
-    (LogisticRegression(penalty="l1", solver="saga"), "penalty='l1'.*l2 penalty"),
-    (LogisticRegression(C=np.inf), "C=inf.*positive number"),
+    (linear_model.LogisticRegression(l1_ratio=0.5, solver="saga"), "l1_ratio=0.5.*l2 penalty"),
+    (linear_model.LogisticRegression(penalty="l1", solver="saga"), "penalty='l1'.*l2 penalty"),
+    (linear_model.LogisticRegression(C=np.inf), "C=inf.*positive number"),
     (LinearSVC(loss="hinge"), "loss='hinge'.*squared_hinge"),
     (LinearSVC(penalty="l1", dual=False), "penalty='l1'"),
     (LinearSVC(multi_class="crammer_singer"), "multi_class='crammer_singer'"),
-    (Ridge(positive=True), "positive=True.*bounds"),
-    (Ridge(alpha=0), "alpha=0.*positive number"),
-    (Ridge(alpha=np.ones(2)), "alpha=.*positive number"),
+    (linear_model.Ridge(positive=True), "positive=True.*bounds"),
+    (linear_model.Ridge(alpha=0), "alpha=0.*positive number"),
+    (linear_model.Ridge(alpha=np.ones(2)), "alpha=.*positive number"),
     (SVC(kernel="linear"), "hinge loss.*LinearSVC"),
 ]
 
@@ -245,7 +238,7 @@ def test_estimators_with_settings_that_no_family_has_are_black_boxes(estimator, 
 def test_settings_of_several_classes_that_no_family_has_are_told(caplog):
     features, labels = np.eye(6), np.array([0, 1, 2, 0, 1, 2])
     for estimator, reason in (
-        (LogisticRegression(solver="liblinear"), "solver='liblinear'.*two classes"),
+        (linear_model.LogisticRegression(solver="liblinear"), "solver='liblinear'.*two classes"),
         (LinearSVC(class_weight="balanced"), "class_weight='balanced'.*pass sample_weight"),
     ):
         caplog.clear()
@@ -255,7 +248,7 @@ def test_settings_of_several_classes_that_no_family_has_are_told(caplog):
 
 
 def test_a_subclass_is_not_taken_for_its_parent():
-    class Other(Ridge):
+    class Other(linear_model.Ridge):
         pass
 
     found, _ = adapted(Other(), np.eye(3), np.arange(3.0), sample_weight=None, what="X")
@@ -265,14 +258,18 @@ def test_a_subclass_is_not_taken_for_its_parent():
 @pytest.mark.parametrize("wrong", [np.zeros(3), np.array([1, -1, 1.0]), np.ones(2), ["a"] * 3])
 def test_sample_weights_are_checked(wrong):
     with pytest.raises(InvalidInput, match="sample_weight"):
-        adapted(Ridge(), np.eye(3), np.arange(3.0), sample_weight=wrong, what="X")
+        adapted(linear_model.Ridge(), np.eye(3), np.arange(3.0), sample_weight=wrong, what="X")
 
 
 def test_softmax_scores_without_an_intercept_stay_without():
     features = np.random.default_rng(0).normal(size=(ROWS, 2)) + 1
     labels = np.arange(ROWS) % 3
     found, _ = adapted(
-        LogisticRegression(fit_intercept=False), features, labels, sample_weight=None, what="X"
+        linear_model.LogisticRegression(fit_intercept=False),
+        features,
+        labels,
+        sample_weight=None,
+        what="X",
     )
     parameters, classes = trained(found, features, labels, np.ones((1, ROWS)))
     assert not torch.from_numpy(parameters).unflatten(1, (3, -1))[..., -1].any()

@@ -16,6 +16,7 @@ from modelpred.targets import TorchTarget, points_of, target_model
 from tests.targets.conftest import pool
 
 FEATURES = 4
+GENERATORS = st.integers(0, 10**6).map(np.random.default_rng)
 
 
 def line():
@@ -86,10 +87,9 @@ def test_gradients_of_a_network_rank_its_scores():
     assert [share is None for share in shares] == [True] * 4 + [False] * 3
 
 
-@given(seed=st.integers(0, 10**6))
+@given(GENERATORS)
 @settings(max_examples=8, deadline=None)
-def test_scores_that_are_linear_in_the_weights_are_predicted_exactly(seed):
-    generator = np.random.default_rng(seed)
+def test_scores_that_are_linear_in_the_weights_are_predicted_exactly(generator):
     weights = torch.from_numpy(generator.integers(0, 3, (60, 8)))
     slopes = torch.from_numpy(generator.normal(size=(5, 8)))
     scores = 3 + weights.double() @ slopes.T
@@ -99,10 +99,9 @@ def test_scores_that_are_linear_in_the_weights_are_predicted_exactly(seed):
     assert errors.max() < 0.01  # the least penalty is a thousandth of the mean diagonal
 
 
-@given(seed=st.integers(0, 10**6))
+@given(GENERATORS)
 @settings(max_examples=10, deadline=None)
-def test_attributions_that_are_right_are_taken_over(seed):
-    generator = np.random.default_rng(seed)
+def test_attributions_that_are_right_are_taken_over(generator):
     weights = torch.from_numpy(generator.integers(0, 2, (12, 40)))
     slopes = torch.from_numpy(generator.normal(size=(30, 40)))
     new = torch.from_numpy(generator.integers(0, 2, (20, 40)))

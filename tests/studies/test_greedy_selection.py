@@ -5,14 +5,8 @@ import pytest
 import torch
 
 from modelpred.errors import InvalidInput
-from modelpred.studies.greedy_selection import (
-    Quota,
-    backwards,
-    no_quota,
-    own_shares,
-    top_by_value,
-    with_swaps,
-)
+from modelpred.studies import greedy_selection as greedy
+from modelpred.studies.greedy_selection import backwards, no_quota, top_by_value
 from tests import games
 
 GROUPS = torch.tensor([0, 0, 0, 0, 0, 0, 1, 1, 1, 2])
@@ -64,7 +58,7 @@ def test_choices_are_nested():
 def test_swaps_reach_the_best_choice_of_an_additive_utility():
     worths = np.random.default_rng(1).normal(size=10)
     worst = top_by_value(-worths, size=4, quota=no_quota(10))
-    found = with_swaps(games.additive(worths), worst, swaps=10, quota=no_quota(10))
+    found = greedy.with_swaps(games.additive(worths), worst, swaps=10, quota=no_quota(10))
     assert torch.equal(found, top_by_value(worths, size=4, quota=no_quota(10)))
 
 
@@ -74,19 +68,21 @@ def test_a_swap_has_to_help_by_the_second_utility_too():
     liked[8:], true[8:] = 1, -5
     start = torch.arange(10) < 4
     swaps = {"swaps": 10, "quota": no_quota(10)}
-    alone = with_swaps(games.additive(liked), start, **swaps)
+    alone = greedy.with_swaps(games.additive(liked), start, **swaps)
     assert alone[8:].all()
-    confirmed = with_swaps(games.additive(liked), start, confirm=games.additive(true), **swaps)
+    confirmed = greedy.with_swaps(
+        games.additive(liked), start, confirm=games.additive(true), **swaps
+    )
     assert not confirmed[8:].any()
-    both = with_swaps(games.additive(true), start, confirm=games.additive(true), **swaps)
-    assert torch.equal(both, with_swaps(games.additive(true), start, **swaps))
+    both = greedy.with_swaps(games.additive(true), start, confirm=games.additive(true), **swaps)
+    assert torch.equal(both, greedy.with_swaps(games.additive(true), start, **swaps))
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_swaps_end_where_no_single_swap_helps(seed):
     game = games.random_game(8, seed=seed)
     start = torch.tensor([True] * 3 + [False] * 5)
-    found = with_swaps(game, start, swaps=100, quota=no_quota(8))
+    found = greedy.with_swaps(game, start, swaps=100, quota=no_quota(8))
     assert found.sum() == 3
     reached = float(game(found[None].long())[0])
     for out in found.nonzero()[:, 0]:
@@ -95,12 +91,12 @@ def test_swaps_end_where_no_single_swap_helps(seed):
             swapped[out], swapped[into] = False, True
             assert float(game(swapped[None].long())[0]) <= reached
     assert reached <= best_subset(game, 8, 3)[1]
-    assert torch.equal(with_swaps(game, start, swaps=0, quota=no_quota(8)), start)
+    assert torch.equal(greedy.with_swaps(game, start, swaps=0, quota=no_quota(8)), start)
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_every_selection_meets_its_quota(seed):
-    quota = own_shares(GROUPS)
+    quota = greedy.own_shares(GROUPS)
     game = games.random_game(10, seed=seed)
     values = np.random.default_rng(seed).normal(size=10)
     path = backwards(game, sizes=range(1, 11), quota=quota, stride=3)
@@ -108,7 +104,7 @@ def test_every_selection_meets_its_quota(seed):
         guaranteed = torch.tensor([6 * size // 10, 3 * size // 10, size // 10])
         assert torch.equal(quota.guaranteed(size), guaranteed)
         top = top_by_value(values, size=size, quota=quota)
-        for kept in (path[size], top, with_swaps(game, top, swaps=20, quota=quota)):
+        for kept in (path[size], top, greedy.with_swaps(game, top, swaps=20, quota=quota)):
             assert kept.sum() == size
             assert (quota.members(kept) >= guaranteed).all()
 
@@ -116,7 +112,7 @@ def test_every_selection_meets_its_quota(seed):
 def test_a_quota_brings_in_rows_that_value_alone_leaves_out():
     values = np.arange(10.0)[::-1].copy()
     alone = top_by_value(values, size=5, quota=no_quota(10))
-    guaranteed = Quota(GROUPS, torch.tensor([0.0, 0.2, 0.0], dtype=torch.float64))
+    guaranteed = greedy.Quota(GROUPS, torch.tensor([0.0, 0.2, 0.0], dtype=torch.float64))
     assert alone.nonzero()[:, 0].tolist() == [0, 1, 2, 3, 4]
     found = top_by_value(values, size=5, quota=guaranteed)
     assert found.nonzero()[:, 0].tolist() == [0, 1, 2, 3, 6]
@@ -128,6 +124,6 @@ def test_invalid_values_are_refused():
         ([0, 0, 0.5], "rows to groups of"),
     ):
         with pytest.raises(InvalidInput, match=message):
-            Quota(GROUPS, torch.tensor(shares, dtype=torch.float64))
+            greedy.Quota(GROUPS, torch.tensor(shares, dtype=torch.float64))
     with pytest.raises(InvalidInput, match="cannot select 11 of 10 rows"):
         backwards(games.random_game(10), sizes=[11], quota=no_quota(10))

@@ -73,18 +73,25 @@ INLINE double vd_sum(vd value) {
     return sum;
 }
 
+/* Lane k of the value is the sum over the eight lanes of rows[k]. An expression, so that it serves both types. */
+#define HALVES(SHUFFLE, rows, k, ...) SHUFFLE((rows)[2 * (k)], (rows)[2 * (k) + 1], __VA_ARGS__)
+#define SUMS_OF_EIGHT(SHUFFLE, rows, pairs, fours)                                        \
+    ({                                                                                    \
+        for (int k = 0; k < 4; k++)                                                       \
+            pairs[k] = HALVES(SHUFFLE, rows, k, 0, 8, 2, 10, 4, 12, 6, 14) +              \
+                       HALVES(SHUFFLE, rows, k, 1, 9, 3, 11, 5, 13, 7, 15);               \
+        for (int k = 0; k < 2; k++)                                                       \
+            fours[k] = HALVES(SHUFFLE, pairs, k, 0, 1, 8, 9, 4, 5, 12, 13) +              \
+                       HALVES(SHUFFLE, pairs, k, 2, 3, 10, 11, 6, 7, 14, 15);             \
+        HALVES(SHUFFLE, fours, 0, 0, 1, 2, 3, 8, 9, 10, 11) +                             \
+            HALVES(SHUFFLE, fours, 0, 4, 5, 6, 7, 12, 13, 14, 15);                        \
+    })
+
 /* Lane k of the result is the sum over the lanes of rows[k]. */
 INLINE vd vd_sums(const vd *rows) {
 #if DOUBLES == 8
     vd pairs[4], fours[2];
-    for (int k = 0; k < 4; k++)
-        pairs[k] = SHUFFLED(rows[2 * k], rows[2 * k + 1], 0, 8, 2, 10, 4, 12, 6, 14) +
-                   SHUFFLED(rows[2 * k], rows[2 * k + 1], 1, 9, 3, 11, 5, 13, 7, 15);
-    for (int k = 0; k < 2; k++)
-        fours[k] = SHUFFLED(pairs[2 * k], pairs[2 * k + 1], 0, 1, 8, 9, 4, 5, 12, 13) +
-                   SHUFFLED(pairs[2 * k], pairs[2 * k + 1], 2, 3, 10, 11, 6, 7, 14, 15);
-    return SHUFFLED(fours[0], fours[1], 0, 1, 2, 3, 8, 9, 10, 11) +
-           SHUFFLED(fours[0], fours[1], 4, 5, 6, 7, 12, 13, 14, 15);
+    return SUMS_OF_EIGHT(SHUFFLED, rows, pairs, fours);
 #elif DOUBLES == 4
     vd pairs[2];
     for (int k = 0; k < 2; k++)
@@ -121,14 +128,7 @@ INLINE vf vf_sums(const vf *rows) {
                            30, 31);
 #elif FLOATS == 8
     vf fours[2];
-    for (int k = 0; k < 4; k++)
-        next[k] = SHUFFLED_FLOATS(rows[2 * k], rows[2 * k + 1], 0, 8, 2, 10, 4, 12, 6, 14) +
-                  SHUFFLED_FLOATS(rows[2 * k], rows[2 * k + 1], 1, 9, 3, 11, 5, 13, 7, 15);
-    for (int k = 0; k < 2; k++)
-        fours[k] = SHUFFLED_FLOATS(next[2 * k], next[2 * k + 1], 0, 1, 8, 9, 4, 5, 12, 13) +
-                   SHUFFLED_FLOATS(next[2 * k], next[2 * k + 1], 2, 3, 10, 11, 6, 7, 14, 15);
-    return SHUFFLED_FLOATS(fours[0], fours[1], 0, 1, 2, 3, 8, 9, 10, 11) +
-           SHUFFLED_FLOATS(fours[0], fours[1], 4, 5, 6, 7, 12, 13, 14, 15);
+    return SUMS_OF_EIGHT(SHUFFLED_FLOATS, rows, next, fours);
 #else
     for (int k = 0; k < 2; k++)
         next[k] = SHUFFLED_FLOATS(rows[2 * k], rows[2 * k + 1], 0, 4, 2, 6) +
