@@ -1,5 +1,7 @@
 """Metrics against scikit-learn, scipy and closed forms."""
 
+import math
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -7,7 +9,7 @@ import sklearn.calibration
 import sklearn.linear_model
 import sklearn.metrics
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from modelpred import metrics
@@ -98,6 +100,27 @@ def test_spearman_interval_covers_the_correlation_of_a_normal_pair():
     assert np.mean(covered) == pytest.approx(0.95, abs=0.048)
 
 
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=4, max_size=30))
+def test_spearman_interval_is_fishers_transform_with_the_variance_of_bonett_and_wright(pairs):
+    first, second = np.array(pairs, dtype=float).T
+    assume(len(set(first)) > 1 and len(set(second)) > 1)
+    r = scipy.stats.spearmanr(first, second).statistic
+    assume(abs(r) < 1 - 1e-9)
+    error = math.sqrt((1 + r**2 / 2) / (len(pairs) - 3))
+    ends = np.tanh(scipy.stats.norm(np.arctanh(r), error).interval(0.95))
+    found = metrics.spearman_interval(first, second)
+    assert (found.mean, found.low, found.high) == pytest.approx((r, *ends), abs=1e-9)
+    assert found.n == len(pairs)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_an_interval_of_a_perfect_correlation_is_short_and_not_empty(sign):
+    found = metrics.spearman_interval(np.arange(4.0), sign * np.arange(4.0))
+    low, high = sorted((sign * found.low, sign * found.high))
+    assert found.mean == pytest.approx(sign)
+    assert 1 - 1e-9 < low < high < 1
+
+
 @pytest.mark.parametrize("values", [[1.0, 2.0], [1.0, 3.0, 2.0], [4.0] * 10])
 def test_few_or_constant_values_leave_the_whole_range_of_a_correlation(values):
     found = metrics.spearman_interval(np.array(values), np.arange(float(len(values))))
@@ -156,14 +179,27 @@ def test_split_half_reliability_predicts_the_correlation_of_two_long_estimates()
     )
 
 
+@pytest.mark.parametrize(
+    ("second", "expected"),
+    [([1, 2, 3], 1), ([2, 1, 3], 2 / 3), ([2, 3, 1], -0.5), ([3, 2, 1], -1)],
+)
+def test_split_half_reliability_is_spearman_browns_formula(second, expected):
+    # The correlations of the halves are 1, 1/2, -1/2 and -1; negative ones are not corrected.
+    found = metrics.split_half_reliability(np.arange(3.0), np.array(second, dtype=float))
+    assert found == pytest.approx(expected)
+
+
 def test_auroc_is_scikit_learns_with_ties():
     draws = generator()
     score = draws.integers(0, 10, size=200).astype(float)
     positive = draws.random(200) < 0.3
     expected = sklearn.metrics.roc_auc_score(positive, score)
     assert metrics.auroc(score, positive) == pytest.approx(expected, abs=ROUNDING)
-    with pytest.raises(ValueError, match="0 negative"):
-        metrics.auroc(score, np.ones(200))
+    for truth, told in ((1, "200 positive and 0 negative"), (0, "0 positive and 200 negative")):
+        with pytest.raises(ValueError, match=told):
+            metrics.auroc(score, np.full(200, truth))
+    assert metrics.auroc(np.array([1.0, 2.0]), np.array([0, 1])) == 1
+    assert np.isnan(metrics.auroc(np.array([1.0, np.nan]), np.array([0, 1])))
 
 
 @pytest.mark.parametrize("classes", [2, 5])
@@ -214,6 +250,41 @@ def test_equal_width_bins_close_on_the_right():
     assert table["count"].to_list() == [1, 2]
 
 
+def test_edges_of_bins_enclose_their_confidences():
+    probabilities, labels = simulated(200, 3)
+    equal = metrics.reliability_table(probabilities, labels, bins=7)
+    assert (7 * equal["low"]).to_list() == pytest.approx(equal["bin"].to_list())
+    assert (7 * equal["high"]).to_list() == pytest.approx((equal["bin"] + 1).to_list())
+    by_mass = metrics.reliability_table(probabilities, labels, bins=7, scheme="mass")
+    confidence = probabilities.max(axis=1)
+    assert by_mass["low"][0] == confidence.min()
+    assert by_mass["high"][-1] == confidence.max()
+    assert by_mass["low"][1:].to_list() == by_mass["high"][:-1].to_list()
+    for table in (equal, by_mass):
+        inside = (table["low"] <= table["confidence"]) & (table["confidence"] <= table["high"])
+        assert inside.all()
+
+
+@pytest.mark.parametrize("scheme", ["width", "mass"])
+def test_bins_are_fifteen_unless_told_and_one_at_least(scheme):
+    case = simulated(100, 2)
+    calls = (
+        metrics.reliability_table,
+        metrics.expected_calibration_error,
+        metrics.calibration_noise,
+    )
+    for call in calls:
+        found, *others = (
+            np.array(call(*case, **bins, scheme=scheme))
+            for bins in ({}, {"bins": 15}, {"bins": 14}, {"bins": 16})
+        )
+        assert [np.array_equal(found, other) for other in others] == [True, False, False]
+        with pytest.raises(ValueError, match="one bin or more, got 0"):
+            call(*case, bins=0, scheme=scheme)
+    [row] = metrics.reliability_table(*case, bins=1, scheme=scheme).iter_rows(named=True)
+    assert row["count"] == 100
+
+
 @pytest.mark.parametrize("scheme", ["width", "mass"])
 def test_calibration_error_of_one_confidence_is_its_gap(scheme):
     probabilities = np.tile([0.2, 0.8], (10, 1))
@@ -255,15 +326,21 @@ def test_calibrated_simulation_shows_the_noise_and_no_more(scheme):
 def test_labels_outside_the_classes_are_refused():
     with pytest.raises(ValueError, match=r"each in 0\.\.1"):
         metrics.brier(np.full((2, 2), 0.5), np.array([0, 2]))
+    for probabilities in (np.full(2, 0.5), np.full((3, 2), 0.5)):
+        with pytest.raises(
+            ValueError, match=r"expected probabilities \[rows, classes\] and labels"
+        ):
+            metrics.brier(probabilities, np.array([0, 1]))
 
 
-def test_mean_differences_are_scipys_welch_intervals():
+@pytest.mark.parametrize("sizes", [(9, 30), (2, 2), (2, 5), (5, 2)])
+def test_mean_differences_are_scipys_welch_intervals(sizes):
     draws = generator()
-    first, second = draws.normal(1, 2, size=(9, 5)), draws.normal(size=(30, 5))
+    first, second = draws.normal(1, 2, size=(sizes[0], 5)), draws.normal(size=(sizes[1], 5))
     found = metrics.mean_differences(
         (first.mean(axis=0), second.mean(axis=0)),
         (first.var(axis=0, ddof=1), second.var(axis=0, ddof=1)),
-        (np.full(5, 9), np.full(5, 30)),
+        tuple(np.full(5, size) for size in sizes),
     )
     expected = scipy.stats.ttest_ind(first, second, equal_var=False).confidence_interval(0.95)
     assert found.low == pytest.approx(expected.low, abs=ROUNDING)
@@ -273,7 +350,9 @@ def test_mean_differences_are_scipys_welch_intervals():
 
 def test_a_sample_of_one_or_none_has_no_difference():
     one = metrics.mean_differences(
-        (np.ones(2), np.zeros(2)), (np.ones(2), np.ones(2)), (np.array([1, 5]), np.array([5, 0]))
+        (np.ones(3), np.zeros(3)),
+        (np.ones(3), np.ones(3)),
+        (np.array([1, 5, 5]), np.array([5, 0, 1])),
     )
     assert np.isnan([one.mean, one.low, one.high]).all()
     none = metrics.proportion_differences(
@@ -322,6 +401,9 @@ def test_top_overlap_counts_the_shared_highest():
     assert metrics.top_overlap(first, second, share=0.01) == 1  # the highest at least
     assert metrics.top_overlap(first, second) == 1  # a tenth
     assert metrics.top_overlap(np.arange(20.0), np.arange(20.0)[::-1]) == 0
+    # A tenth of 20 are the two highest: the same two, in another order, and no other is shared.
+    first, second = np.arange(20.0), np.r_[np.arange(18.0)[::-1], 19.0, 18.0]
+    assert metrics.top_overlap(first, second) == 1
 
 
 @pytest.mark.parametrize("power", [0.4, 1.0, 3.0])

@@ -16,6 +16,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from modelpred import serving
 from modelpred.predictor import write_predictor
 from modelpred.predictor.request_handler import SERVING_LIMITS, RequestHandler, write_test_points
 from modelpred.sealed import seal
@@ -233,6 +234,52 @@ def test_a_body_that_grows_beyond_the_limit_is_not_read_to_its_end(served):
 
     assert asyncio.run(request()).status_code == 413
     assert len(sent) < 20
+
+
+@pytest.mark.parametrize(
+    ("after", "status", "told"),
+    [("nothing", 408, "did not come within 0.05 s"), ("closed", 400, "was closed before")],
+)
+def test_a_body_that_does_not_come_is_refused(served, monkeypatch, after, status, told):
+    monkeypatch.setattr(serving, "BODY_SECONDS", 0.05)
+    parts = iter([{"type": "http.request", "body": b"{", "more_body": True}])
+    sent = []
+
+    async def receive():
+        if part := next(parts, None):
+            return part
+        if after == "nothing":
+            await asyncio.sleep(60)
+        return {"type": "http.disconnect"}
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {
+        "type": "http", "method": "POST", "path": "/invocations", "query_string": b"",
+        "headers": [(name.lower().encode(), value.encode()) for name, value in JSON.items()],
+    }  # fmt: skip
+    asyncio.run(served[0](scope, receive, send))
+    assert sent[0]["status"] == status
+    assert told in json.loads(sent[1]["body"])["message"]
+
+
+def test_a_question_that_fails_inside_is_answered_without_the_reason(served, monkeypatch, caplog):
+    def fail(*_, **__):
+        raise KeyError("/a/path/of/the/server")
+
+    monkeypatch.setattr(serving, "_answered", fail)
+
+    async def request():
+        transport = httpx.ASGITransport(application(RequestHandler(served[1])))
+        async with httpx.AsyncClient(transport=transport, base_url="http://served") as client:
+            return await client.post("/invocations", json={"inputs": ONES})
+
+    found = asyncio.run(request())
+    assert found.status_code == 500
+    assert found.json()["error_code"] == "INTERNAL_ERROR"
+    assert "path" not in found.text
+    assert "/a/path/of/the/server" in caplog.text
 
 
 def test_sizes_are_checked_before_anything_is_made(served):

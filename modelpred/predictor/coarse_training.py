@@ -101,7 +101,8 @@ class CoarseTraining(Anchors):
             and self.middle.shape == self.start.shape
             and self.plan.shape == (5,)
             and not bool((self.plan < 0).any())
-            and self.scale.shape == (inputs,)
+            and all(each.shape == (1,) for each in (self.farthest, self.lengthens, self.kept))
+            and self.centre.shape == self.scale.shape == (inputs,)
             and self.coefficients.shape == (inputs, len(self.start))
             and self.intercept.shape == self.start.shape
         )

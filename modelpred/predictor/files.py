@@ -133,7 +133,7 @@ def read_predictor(folder: Path) -> Predictor:
         InvalidInput: a file is missing, damaged, or was not sealed together with the others.
     """
     description = _read_description(folder / DESCRIPTION_FILE)
-    tensors = _read_tensors(folder / TENSORS_FILE)
+    tensors = read_tensors(folder / TENSORS_FILE)
     history = _read_history(folder / HISTORY_FILE)
     try:
         model = target_model(description.model, **description.model_settings)
@@ -148,7 +148,7 @@ def read_predictor(folder: Path) -> Predictor:
         network = build_network(description.config, anchors, points, steps=steps)
         expected = network.state_dict()
         state = {
-            name: _take(tensors, f"network.{name}", tuple(tensor.shape))
+            name: take_tensor(tensors, f"network.{name}", tuple(tensor.shape))
             for name, tensor in expected.items()
         }
         network.load_state_dict(state)
@@ -164,10 +164,10 @@ def _read_points(
     tensors: dict[str, Tensor], name: str, count: int, description: PredictorDescription
 ) -> Points:
     return points_of(
-        _take(tensors, f"{name}.features", (count, description.features)),
-        _take(tensors, f"{name}.labels", (count,)),
+        take_tensor(tensors, f"{name}.features", (count, description.features)),
+        take_tensor(tensors, f"{name}.labels", (count,)),
         description.classes,
-        sample_weight=_take(tensors, f"{name}.sample_weight", (count,))
+        sample_weight=take_tensor(tensors, f"{name}.sample_weight", (count,))
         if f"{name}.sample_weight" in tensors
         else None,
     )
@@ -215,7 +215,7 @@ def _read_anchors(tensors: dict[str, Tensor], description: PredictorDescription)
     if kind is None:
         raise InvalidInput(f"its anchors are {description.anchors}; known: {', '.join(ANCHORS)}")
     mine = {
-        name.removeprefix("anchors."): _take(tensors, name, tuple(tensors[name].shape))
+        name.removeprefix("anchors."): take_tensor(tensors, name, tuple(tensors[name].shape))
         for name in tensors
         if name.startswith("anchors.")
     }
@@ -247,7 +247,8 @@ def _steps(tensors: dict[str, Tensor], description: PredictorDescription) -> int
     return steps
 
 
-def _read_tensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file by name; InvalidInput if it is missing or damaged."""
     content = read_part(path, again=AGAIN)
     try:
         return load(content)
@@ -255,12 +256,23 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         raise _damaged(path, str(error)) from error
 
 
-def _take(tensors: dict[str, Tensor], name: str, shape: tuple[int, ...]) -> Tensor:
+def take_tensor(tensors: dict[str, Tensor], name: str, shape: tuple[int | None, ...]) -> Tensor:
+    """A copy of a tensor of this shape, in which None is any size.
+
+    Raises:
+        InvalidInput: there is none, it has another shape, or values that are not finite.
+    """
     if name not in tensors:
         raise InvalidInput(f"it has no tensor {name}")
     tensor = tensors[name]
-    if tuple(tensor.shape) != shape:
-        raise InvalidInput(f"{name} has shape {list(tensor.shape)}, expected {list(shape)}")
+    fits = tensor.ndim == len(shape) and all(
+        size in (None, found) for size, found in zip(shape, tensor.shape, strict=True)
+    )
+    if not fits:
+        expected = ["any" if size is None else size for size in shape]
+        raise InvalidInput(
+            f"{name} has shape {list(tensor.shape)}, expected [{', '.join(map(str, expected))}]"
+        )
     if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
         raise InvalidInput(f"{name} has values that are not finite")
     # A copy lies aligned in memory, as it did when the predictor was fitted: products of unaligned

@@ -14,12 +14,12 @@ from typing import final
 import torch
 from jaxtyping import Float, Num
 from pydantic import BaseModel, ConfigDict
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import save
 from torch import Tensor
 
 from modelpred.errors import InvalidInput
 from modelpred.memory import require_memory
+from modelpred.predictor.files import read_tensors, take_tensor
 from modelpred.predictor.score_prediction import ScorePredictor, fit_scores
 from modelpred.refits.projected_gradients import RIDGES, projected_gradients
 from modelpred.refits.retraining import checked_weights
@@ -151,20 +151,30 @@ def read_outputs(folder: Path, family: TargetModel) -> OutputPredictor:
             f"{folder} is of {description.model} with other settings or other code; {AGAIN}"
         )
     path = folder / TENSORS_FILE
+    tensors = read_tensors(path)
     try:
-        own = load(read_part(path, again=AGAIN))
-        points = points_of(own["features"].clone(), own["labels"].clone(), description.classes)
-        model = KnownOutputs(family, own["known"].clone(), description.classes)
-        outputs = model.parameter_count(points.features.shape[1], points.classes)
-        shapes = [(outputs, len(points.labels)), (len(points.labels),), (outputs,)]
-        values = [own[name].clone() for name in ("slopes", "weights", "scores")]
-    except (SafetensorError, KeyError, RuntimeError) as error:
+        return _read_parts(tensors, description, family)
+    except (InvalidInput, ValueError) as error:
         raise refuse(path, str(error), again=AGAIN) from error
-    if [tuple(each.shape) for each in values] != shapes:
-        raise refuse(path, "its numbers are of other rows", again=AGAIN)
-    if not all(bool(each.isfinite().all()) for each in values):
-        raise refuse(path, "it has values that are not finite", again=AGAIN)
-    scores = ScorePredictor(description.gamma, description.penalty, *values)
+
+
+def _read_parts(
+    tensors: dict[str, Tensor], description: OutputsDescription, family: TargetModel
+) -> OutputPredictor:
+    rows = len(description.row_ids)
+    features = take_tensor(tensors, "features", (rows, None))
+    labels = take_tensor(tensors, "labels", (rows,))
+    points = points_of(features, labels, description.classes)
+    known = take_tensor(tensors, "known", (None, features.shape[1]))
+    model = KnownOutputs(family, known, description.classes)
+    outputs = model.parameter_count(features.shape[1], points.classes)
+    scores = ScorePredictor(
+        description.gamma,
+        description.penalty,
+        slopes=take_tensor(tensors, "slopes", (outputs, rows)),
+        weights=take_tensor(tensors, "weights", (rows,)),
+        scores=take_tensor(tensors, "scores", (outputs,)),
+    )
     return OutputPredictor(model, points, scores, description.row_ids, description.seconds)
 
 

@@ -64,3 +64,24 @@ def test_numbers_that_hide_the_others_are_refused(value, place):
     labels[place] = value
     with pytest.raises(InvalidInput, match="too large to compute with"):
         learn_labels(labels, what="y", regression=True)
+
+
+@pytest.mark.parametrize(
+    ("labels", "regression", "told"),
+    [
+        (pd.DataFrame({"y": [0, 1]}), None, "y is a table, expected one column; pass a series"),
+        (np.zeros((2, 2)), None, r"y has shape \[2, 2\], expected one label a row"),
+        ([], None, r"y has shape \[0\], expected one label a row"),
+        ([0.5, 1.5, 0.5], False, "y holds real numbers, expected classes; use target='ridge'"),
+        (["a", "a"], None, r"y holds one class \('a'\) in all 2 rows; a classifier needs"),
+        ([f"k{row}" for row in range(30)], None, "y has 30 classes in 30 rows, expected"),
+        ([f"k{row % 101}" for row in range(500)], None, "y has 101 classes in 500 rows, expected"),
+        (["a", "b"], True, "y holds text labels, expected numbers to predict"),
+        ([True, False], True, "y holds boolean labels, expected numbers to predict"),
+        (["a", "\ud800"], None, "in row 1, which is no text of Unicode"),
+    ],
+)
+def test_labels_that_cannot_be_used_are_refused_in_one_line(labels, regression, told):
+    with pytest.raises(InvalidInput, match=told) as refused:
+        learn_labels(labels, what="y", regression=regression)
+    assert "\n" not in str(refused.value)

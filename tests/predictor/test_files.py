@@ -10,9 +10,16 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from modelpred.errors import InvalidInput
-from modelpred.predictor import files, read_predictor, write_predictor
+from modelpred.predictor import (
+    PredictorConfig,
+    files,
+    fit_predictor,
+    read_predictor,
+    write_predictor,
+)
 from modelpred.sealed import SEAL, seal, write_atomically
-from tests.predictor.conftest import make_case
+from modelpred.targets import target_model, train_targets
+from tests.predictor.conftest import make_case, make_points
 
 FILES = ("history.json", "predictor.json", "predictor.safetensors")
 
@@ -102,6 +109,73 @@ def test_tensors_that_do_not_fit_are_named(logistic, tmp_path, change):
     save_file(tensors, path)
     seal(tmp_path, FILES)
     with pytest.raises(InvalidInput, match=r"network\.first\.last\.bias"):
+        read_predictor(tmp_path)
+
+
+# The anchors and networks that a file can hold: how each is fitted.
+KINDS = {
+    "path of sizes": ("logistic", PredictorConfig(epochs=1, width=4, step_width=4, steps=2)),
+    "paper": ("logistic", PredictorConfig(epochs=1, width=4, network="paper")),
+    "newton": ("logistic", PredictorConfig(network="newton", steps=2)),
+    "coarse training": ("mlp", PredictorConfig(epochs=1, width=4, step_width=4, steps=2)),
+}
+
+
+@pytest.fixture(scope="module", params=sorted(KINDS))
+def written(request, tmp_path_factory):
+    """A folder with a predictor of each kind."""
+    family, config = KINDS[request.param]
+    model = target_model(family, **({"hidden": 2, "steps": 20} if family == "mlp" else {}))
+    points = make_points("logistic", 20)
+    draws = torch.Generator().manual_seed(0)
+    weights = torch.randint(1, 3, (24, 20), generator=draws).double()
+    targets = train_targets(model, points.features, points.labels, weights, classes=2)
+    fit, validation = (
+        (weights[rows], targets.parameters[rows]) for rows in (slice(16), slice(16, 24))
+    )
+    folder = tmp_path_factory.mktemp("written")
+    write_predictor(fit_predictor(config, model, points, *fit, validation=validation), folder)
+    return folder
+
+
+@given(data=st.data())
+@settings(max_examples=40)
+def test_any_tensor_that_does_not_fit_is_refused_in_one_line(written, tmp_path_factory, data):
+    folder = tmp_path_factory.getbasetemp() / "one tensor"
+    folder.mkdir(exist_ok=True)
+    for path in written.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    path = folder / "predictor.safetensors"
+    tensors = load_file(path)
+    name = data.draw(st.sampled_from(sorted(tensors)))
+    tensor = tensors[name]
+    match data.draw(st.sampled_from(["missing", "longer", "deeper", "nan"])):
+        case "missing":
+            del tensors[name]
+        case "longer":
+            tensors[name] = torch.cat([tensor.flatten(), tensor.flatten()[:1]])
+        case "deeper":
+            tensors[name] = tensor[None].clone()
+        case "nan" if tensor.is_floating_point():
+            tensors[name] = tensor * torch.nan
+        case _:
+            return
+    save_file(tensors, path)
+    seal(folder, FILES)
+    with pytest.raises(InvalidInput, match=r"predictor\.safetensors cannot be used") as refused:
+        read_predictor(folder)
+    assert "\n" not in str(refused.value)
+    assert str(refused.value).endswith("run the predictor stage again")
+
+
+@pytest.mark.parametrize("value", ["none", "newton path", "size_path "])
+def test_unknown_anchors_are_refused_with_those_that_are_known(written, tmp_path, value):
+    for path in written.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    path = tmp_path / "predictor.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"anchors": value}))
+    seal(tmp_path, FILES)
+    with pytest.raises(InvalidInput, match=f"its anchors are {value}; known: "):
         read_predictor(tmp_path)
 
 

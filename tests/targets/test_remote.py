@@ -1,5 +1,6 @@
 """A store at a URL gives the bytes that a store in a folder gives, and carries what training needs."""
 
+import os
 import shutil
 import uuid
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 
 from modelpred.errors import InvalidInput
 from modelpred.subsets import SubsetsConfig
-from modelpred.targets import target_model
+from modelpred.targets import remote, target_model
 from modelpred.targets.jobs import BlockJob, carry_inputs
 from modelpred.targets.remote import UrlStore, fetched
 from modelpred.targets.store import collect_shards, train_block
@@ -76,3 +77,37 @@ def test_inputs_that_are_not_what_their_name_says_are_refused(inputs, url):
 def test_an_unknown_kind_of_url_is_told():
     with pytest.raises(InvalidInput, match="cannot be used"):
         UrlStore("nosuch://bucket/shards")
+
+
+@pytest.mark.parametrize("there", ["nothing", "whole", "damaged", "a file"])
+def test_a_copy_that_another_worker_makes_meanwhile_is_used(inputs, url, monkeypatch, there):
+    """Whatever lies at the place when the download has ended, a whole copy lies there afterwards."""
+    kept = UrlStore(url).carry_folder(inputs / "dataset")
+    place = inputs / f"modelpred-inputs-{os.getuid()}" / kept.rpartition("/")[2]
+    download = remote._downloaded
+
+    def downloaded(where):
+        files = download(where)
+        if there == "a file":
+            place.write_text("not a folder")
+        elif there != "nothing":
+            shutil.copytree(inputs / "dataset", place)
+        if there == "damaged":
+            (place / "dataset.json").write_text("{}")
+        return files
+
+    monkeypatch.setattr(remote, "_downloaded", downloaded)
+    assert fetched(kept) == place
+    assert contents(place) == contents(inputs / "dataset")
+    assert [path.name for path in place.parent.iterdir()] == [place.name]
+
+
+def test_a_place_that_cannot_be_written_to_is_an_error(inputs, url, monkeypatch):
+    kept = UrlStore(url).carry_folder(inputs / "dataset")
+
+    def refuse(self, target):
+        raise PermissionError(13, "Permission denied", str(target))
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(PermissionError):
+        fetched(kept)

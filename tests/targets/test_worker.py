@@ -129,13 +129,17 @@ def test_shards_are_the_same_bytes_on_any_number_of_workers_and_a_killed_one_is_
         assert path.read_bytes() == (tmp_path / "pool-targets" / path.name).read_bytes()
 
 
-def test_a_job_that_does_not_fit_is_bad_input_and_the_worker_goes_on(tmp_path, children):
-    jobs = jobs_in(tmp_path)
+def test_a_job_that_cannot_be_done_is_bad_input_and_the_worker_goes_on(tmp_path, children):
+    jobs, store = jobs_in(tmp_path), tmp_path / "store"
     with DevicePool(["cpu:0"]) as pool:
         with pytest.raises(InvalidInput, match="fit-uniform-0099 is not that of the job"):
             pool.train(jobs[0].model_copy(update={"block": "fit-uniform-0099"}))
         (before,) = children()
-        assert (tmp_path / "store" / pool.train(jobs[0])).is_file()
+        store.write_text("not a folder")
+        with pytest.raises(InvalidInput, match=r"cannot write to the store: .*store"):
+            pool.train(jobs[0])
+        store.unlink()
+        assert (store / pool.train(jobs[0])).is_file()
         assert children() == [before]
 
 
