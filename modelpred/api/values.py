@@ -19,9 +19,11 @@ from modelpred.dataset.grouping import group_columns
 from modelpred.engine import Mixed
 from modelpred.errors import InvalidInput
 from modelpred.numbers import MOST_DRAWS, Number, checked_section, seed_number, whole_number
+from modelpred.studies.direct_removals import can_remove_directly
 from modelpred.studies.greedy_selection import Quota, no_quota, own_shares
+from modelpred.studies.row_gains import has_row_gains
 from modelpred.studies.sampler_choice import EXACT_UP_TO, budget_of, models_with_gains
-from modelpred.studies.sampling import Utility
+from modelpred.studies.sampling import SamplerName, Utility
 from modelpred.studies.selection import greedy_selections
 from modelpred.studies.semivalues import ENUMERABLE, Values
 from modelpred.studies.utility import (
@@ -33,6 +35,8 @@ from modelpred.studies.utility import (
     require_utility,
 )
 from modelpred.studies.valuation import JointGame, ValuationConfig, value_table, values_of
+from modelpred.targets.model import TargetModel
+from modelpred.targets.points import Points
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +89,9 @@ def estimated_values(
         exact = game_of(context.truth, context, utility=score)
         exact = exact if members is None else JointGame(exact, members)
         values = _corrected(values, game, exact, config, context)
-    table = value_table(players, values).select(*players.columns, "value", "standard_error", "rank")
+    bound = [] if values.bounds is None else ["bound"]
+    columns = (*players.columns, "value", "standard_error", *bound, "rank")
+    table = value_table(players, values).select(columns)
     _report_reliability(values, players=players.height, rows=context.pool)
     return table, values
 
@@ -114,18 +120,34 @@ def suggest_groups(fitted_rows: pl.DataFrame, names: Sequence[str]) -> None:
             )
 
 
-def uses_gains(
-    possible: bool,  # noqa: FBT001 - whether gains of all rows can be computed from each model
-    points: int,
+def shortcut_of(
+    model: TargetModel,
+    points: Points,
+    utility: object,
     *,
     groups: Groups | None,
     method: str,
     sampler: object,
-) -> bool:
-    """Return whether values will follow from gains of all rows by trained models."""
-    if not possible or groups is not None or method == "leave_one_out":
-        return False
-    return sampler == "gains" or (sampler == "auto" and points > EXACT_UP_TO)
+) -> SamplerName | None:
+    """Return the sampler that needs only a few models, which are trained, if values will use one.
+
+    That is `gains` of all rows by each model, or `direct` answers for leave-one-out.
+
+    Args:
+        model: the family.
+        points: the training rows.
+        utility: the utility of a model.
+        groups: the group of each row, if groups are valued.
+        method: the semi-value.
+        sampler: the sampler of the settings.
+    """
+    name: SamplerName = "direct" if method == "leave_one_out" else "gains"
+    automatic = sampler == "auto" and len(points.labels) > EXACT_UP_TO
+    if groups is not None or not (sampler == name or automatic):
+        return None
+    if name == "gains":
+        return name if has_row_gains(model, points, utility) else None
+    return name if utility == "loss" and can_remove_directly(model, points) else None
 
 
 def models_of_values(
@@ -134,7 +156,7 @@ def models_of_values(
     groups: Groups | None,
     method: str,
     permutations: Number,
-    gains: bool = False,
+    shortcut: SamplerName | None = None,
 ) -> int:
     """Return about how many models of more than a few rows the values need, at most.
 
@@ -143,7 +165,7 @@ def models_of_values(
         groups: the group of each row, if groups are valued.
         method: the semi-value.
         permutations: the budget.
-        gains: whether they follow from gains of all rows by each model.
+        shortcut: see `shortcut_of`.
 
     Raises:
         InvalidInput: an impossible number of permutations.
@@ -151,8 +173,8 @@ def models_of_values(
     orders = whole_number(permutations, "permutations", most=MOST_DRAWS)
     players = points if groups is None else len(set(array_of(groups).tolist()))
     if method == "leave_one_out":
-        return players + 1
-    if gains:
+        return 1 if shortcut else players + 1
+    if shortcut:
         return models_with_gains(orders, points=players)
     # Long orders; short ones are of a few rows.
     sampled = orders * players

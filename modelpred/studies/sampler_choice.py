@@ -23,6 +23,8 @@ from torch import Tensor
 
 from modelpred.errors import InvalidInput
 from modelpred.metrics import Vector
+from modelpred.studies.direct_removals import MOST_PARAMETERS as MOST_REMOVED
+from modelpred.studies.direct_removals import Removals
 from modelpred.studies.gain_sampling import Gains, GainSampler
 from modelpred.studies.group_expansion import MOST_PARAMETERS
 from modelpred.studies.regression_sampling import (
@@ -54,6 +56,15 @@ class HasRowGains(Protocol):
 
     def row_gains(self, generator: np.random.Generator) -> Gains | None:
         """Return what computes them; None if nothing does."""
+        ...
+
+
+@runtime_checkable
+class HasRemovals(Protocol):
+    """A utility that can give the scores without each row directly."""
+
+    def removals(self) -> Removals | None:
+        """Return them; None if nothing does."""
         ...
 
 
@@ -96,6 +107,25 @@ def gain_sampler(
     return None if gains is None else GainSampler(size_probabilities, gains, generator=for_subsets)
 
 
+def removals_of(utility: Utility, sampler: SamplerName, *, points: int) -> Removals | None:
+    """Return direct answers for leave-one-out; None if a model without each row is to be used.
+
+    `auto` takes them for more than `EXACT_UP_TO` rows.
+
+    Raises:
+        InvalidInput: the sampler is direct, and this game has no direct answers.
+    """
+    if sampler != "direct" and (sampler != "auto" or points <= EXACT_UP_TO):
+        return None
+    found = utility.removals() if isinstance(utility, HasRemovals) else None
+    if found is None and sampler == "direct":
+        raise InvalidInput(
+            "the sampler direct is for single rows and the test loss of a linear family (logistic, "
+            f"softmax, svm, ridge) with at most {MOST_REMOVED:,} parameters; use auto or one_by_one"
+        )
+    return found
+
+
 @dataclass(frozen=True)
 class Sampling:
     """What the samplers of a game share.
@@ -112,6 +142,8 @@ class Sampling:
 
     def sampler(self, name: SamplerName, generator: np.random.Generator) -> Sampler:
         """Return a sampler of orders, or `reuse`."""
+        if name in {"direct", "one_by_one"}:
+            raise InvalidInput(f"the sampler {name} is for leave_one_out; use auto or stratified")
         return make_sampler(name, **vars(self), generator=generator)
 
     def regression(self, evaluations: int, generator: np.random.Generator, *, rows: int) -> Planned:

@@ -16,6 +16,8 @@ gives to size k (semivalues.py), N the number of points and v the utility.
     gains         gains of all rows from the model of each subset (gain_sampling.py)
     regression    random subsets, each used for all points, less a fit (regression_sampling.py)
     two_level     regression of a quick approximation, and of its error (two_level_sampling.py)
+    direct        for leave-one-out: the models without each row by one expansion (direct_removals.py)
+    one_by_one    for leave-one-out: one model without each row
     reuse         for Banzhaf: subsets that contain each point with probability 1/2. A value is the
                   mean of v with the point minus the mean without it, so each evaluation is used for
                   all points ("maximum sample reuse", Wang and Jia 2023)
@@ -54,8 +56,9 @@ FEWEST_POSITIONS = 10
 
 Utility = Callable[[Num[Tensor, "subsets points"]], Float[Tensor, " subsets"]]
 SamplerName = Literal[
-    "auto", "stratified", "antithetic", "permutation", "reuse", "regression", "two_level", "gains"
-]
+    "auto", "stratified", "antithetic", "permutation", "reuse", "regression", "two_level", "gains",
+    "direct", "one_by_one",
+]  # fmt: skip
 
 
 class UndefinedUtility(InvalidInput):

@@ -11,7 +11,7 @@ others, whose size k has the probability q_k (Dubey, Neyman and Weber 1981):
                      (Kwon and Zou 2022): (1, 1) is Shapley; a larger alpha favours small subsets
     leave_one_out    q_{N-1} = 1
 
-Leave-one-out needs N + 1 evaluations and is exact. The others are sampled (sampling.py) or, for up
+Leave-one-out needs N + 1 evaluations and is exact, or one expansion with bounds (direct_removals.py). The others are sampled (sampling.py) or, for up
 to 16 points, enumerated.
 
 *Efficiency.* Shapley values add up to v(all) - v(none). The difference of the sampled sum from this
@@ -42,7 +42,7 @@ from modelpred.errors import InvalidInput
 from modelpred.memory import require_memory
 from modelpred.metrics import Vector
 from modelpred.refits.retraining import Progress, silent
-from modelpred.studies.sampler_choice import Sampling, chosen, planned
+from modelpred.studies.sampler_choice import Sampling, chosen, planned, removals_of
 from modelpred.studies.sampling import Game, SamplerName, UndefinedUtility, Utility
 
 SemivalueName = Literal["shapley", "banzhaf", "beta_shapley", "leave_one_out"]
@@ -109,6 +109,8 @@ class Values:
         evaluations: number of subsets whose utility was evaluated.
         failed: number of these with an undefined utility, because their models failed.
         sampler: how subsets were drawn; None if they were not.
+        bounds: [points], the largest distance of each value from that of exact retraining; None if
+            it is unknown.
     """
 
     values: Vector
@@ -117,6 +119,7 @@ class Values:
     evaluations: int
     failed: int = 0
     sampler: SamplerName | None = None
+    bounds: Vector | None = None
 
     @cached_property
     def reliability(self) -> float:
@@ -172,7 +175,7 @@ def estimate_values(
     kind = semivalue or Semivalue()
     rule = stopping or StoppingRule()
     if kind.name == "leave_one_out":
-        return leave_one_out_values(utility, points=points, progress=progress)
+        return leave_one_out_values(utility, points=points, sampler=sampler, progress=progress)
     if sampler == "reuse" and kind.name != "banzhaf":
         raise InvalidInput(
             f"the sampler reuse is for banzhaf, not for {kind.name}; use stratified, antithetic or "
@@ -208,9 +211,25 @@ def estimate_values(
     return replace(found, sampler=plan.name)
 
 
-def leave_one_out_values(utility: Utility, *, points: int, progress: Progress = silent) -> Values:
-    """Return v(all) - v(all but i) for every point: exact, from points + 1 evaluations."""
+def leave_one_out_values(
+    utility: Utility,
+    *,
+    points: int,
+    sampler: SamplerName = "one_by_one",
+    progress: Progress = silent,
+) -> Values:
+    """Return v(all) - v(all but i) for every point, from points + 1 evaluations.
+
+    The sampler `direct`, and `auto` for many rows, take answers from one expansion, which have bounds.
+    """
     game = Game(utility, points=points, total=points + 1, progress=progress)
+    if (removals := removals_of(utility, sampler, points=points)) is not None:
+        game.total = 1 + removals.retrained
+        game.count(game.total)
+        game.require(removals.without, "all but one of the points")
+        values = (removals.without - removals.whole).numpy()
+        bounds = removals.bounds.numpy()
+        return replace(_exact(values, game), sampler="direct", bounds=bounds)
     utilities = game(points + 1, lambda rows: rows[:, None] != torch.arange(points))
     game.require(utilities, "all points or of all but one")
     return _exact((utilities[-1] - utilities[:-1]).numpy(), game)

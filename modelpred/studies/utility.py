@@ -25,6 +25,7 @@ from modelpred.errors import InvalidInput
 from modelpred.memory import require_memory
 from modelpred.predictor import Predictor, Refined
 from modelpred.refits.retraining import Progress, Refit, Retraining, checked_weights, silent
+from modelpred.studies.direct_removals import Removals, can_remove_directly, direct_removals
 from modelpred.studies.group_expansion import GroupExpansion, can_expand
 from modelpred.studies.row_gains import RowGains, has_row_gains
 from modelpred.targets.linear import Linear
@@ -308,6 +309,14 @@ class ModelGame:
             context.model, context.points, context.test_points,
             train=self._trained, generator=generator,
         )  # fmt: skip
+
+    def removals(self) -> Removals | None:
+        """Return the scores without each row, computed directly; None if nothing does."""
+        context = self.context
+        if self.utility != "loss" or not can_remove_directly(context.model, context.points):
+            return None
+        full = full_model(context)[0]
+        return direct_removals(context.truth, context.test_points, full)
 
     def expansion(self, members: UInt8[Tensor, "groups points"]) -> Approximation | None:
         """Return the approximate game of groups of rows; None if nothing expands their models."""

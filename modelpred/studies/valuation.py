@@ -67,8 +67,8 @@ class ValuationConfig(AnsweringConfig):
         alpha: of beta_shapley; larger values give small subsets more weight.
         beta: of beta_shapley; larger values give large subsets more weight.
         sampler: how subsets are drawn; reuse is for banzhaf, gains for linear models with one score,
-            regression for up to 2,000 players, two_level for groups of many rows; auto is stratified up
-            to 1,000 rows (sampler_choice.py).
+            regression for up to 2,000 players, two_level for groups of many rows, direct and one_by_one
+            for leave_one_out; auto is stratified or one_by_one up to 1,000 rows (sampler_choice.py).
         permutations: budget in random permutations, of one or two evaluations per point each; `auto`
             spends less on more than 2,000 rows.
         truth_permutations: number of other permutations with exact retraining; 0: none.
@@ -137,7 +137,8 @@ def run(
     """Return the value of every row, with exact values and those of the other methods.
 
     Tables: `values` with a row per point (row_id, value, standard_error, rank from 1 for the most
-    valuable, true_value, true_standard_error; null without exact values), `methods` with a row per
+    valuable, true_value, true_standard_error; null without exact values; bound, the largest distance from
+    the exact value, for direct answers), `methods` with a row per
     refit (method, spearman, spearman_low, spearman_high, top_overlap, bottom_overlap, seconds; null
     if too many of the refit's models failed) and, with `config.group`, `groups`: a row per group
     (group, rows, and the columns of `values` from value on).
@@ -223,6 +224,8 @@ def _values(
 ) -> Values:
     """Values of players, each with the given member rows, by a refit; None: by retraining."""
     game = game_of(refit or context.truth, context, utility=scored)
+    if refit is None and config.semivalue == "leave_one_out":
+        config = config.model_copy(update={"sampler": "one_by_one"})
     single_rows = len(members) == context.pool
     name = "retraining" if refit is None else refit.name
     return values_of(
@@ -322,7 +325,10 @@ def _comparison(estimate: Values | None, truth: Values | None) -> dict[str, floa
 
 
 def value_table(players: pl.DataFrame, values: Values, truth: Values | None = None) -> pl.DataFrame:
-    """Return the players' columns with value, error, rank and exact value (null without truth)."""
+    """Return the players' columns with value, error, rank and exact value (null without truth).
+
+    Values with bounds also have the column `bound`.
+    """
     unknown = np.full(players.height, np.nan)
     rank = np.empty(players.height, dtype=np.int64)
     rank[np.argsort(-values.values, kind="stable")] = np.arange(1, players.height + 1)
@@ -333,4 +339,6 @@ def value_table(players: pl.DataFrame, values: Values, truth: Values | None = No
         pl.Series("true_value", unknown if truth is None else truth.values),
         pl.Series("true_standard_error", unknown if truth is None else truth.standard_errors),
     )
+    if values.bounds is not None:
+        table = table.with_columns(pl.Series("bound", values.bounds))
     return table.with_columns(pl.col(pl.Float64).fill_nan(None))

@@ -1,7 +1,8 @@
 """Valuation methods compared by the studies.
 
     shapley, banzhaf     semi-values of the utility by the study's subject (semivalues.py)
-    leave_one_out        v(all) - v(all but i) by the study's subject
+    leave_one_out        v(all) - v(all but i) by the study's subject, of more than 1,000 rows by direct
+                         answers where the family has them (direct_removals.py)
     held_out_confidence  confidence in the label of row i of the subject's models of small parts of
                          the rows without row i (held_out.py); needs no test rows
     influence            leave_one_out by the influence function
@@ -117,7 +118,10 @@ def values_by_method(
     timed("shapley", lambda: sampled("shapley", "auto" if large else "stratified", draws[0]))
     timed("banzhaf", lambda: sampled("banzhaf", "auto" if large else "reuse", draws[1]))
     timed("held_out_confidence", lambda: held_out_confidence(subject, context, generator=draws[3]))
-    timed("leave_one_out", lambda: leave_one_out_values(game, points=context.pool).values)
+    timed(
+        "leave_one_out",
+        lambda: leave_one_out_values(game, points=context.pool, sampler="auto").values,
+    )
     for name in ("influence", "newton_step"):
         if name in context.refits and name != context.subject:
             other = game_of(context.refits[name], context)

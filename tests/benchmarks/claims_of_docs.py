@@ -157,6 +157,22 @@ def _samplers() -> Iterator[Claim]:
     )
 
 
+def _direct_answers() -> Iterator[Claim]:
+    columns = (
+        *("direct, processor", "retraining without each row, extrapolated"),
+        *("largest error", "bound, median", "bound, largest"),
+    )
+    tables = (
+        *("logistic, 3,000 x 40", "logistic, 10,000 x 40", "logistic, 50,000 x 100"),
+        *("softmax, 10,000 x 40", "svm, 10,000 x 40"),
+    )
+    yield from _table(
+        "docs/values.md",
+        "| logistic, 3,000 x 40 | 0.06 s",
+        [[f"leave_one_out/{table}: {column}" for column in columns] for table in tables],
+    )
+
+
 def _groups() -> Iterator[Claim]:
     page, name = "docs/values.md", "group_values/{}: {}".format
     large = ("50,000 x 40, alike", "50,000 x 40, label noise", "50,000 x 100, label noise")
@@ -311,6 +327,7 @@ DOCS_CLAIMS = (
     *_heads(),
     *_suspects(),
     *_samplers(),
+    *_direct_answers(),
     *_groups(),
     *_large_tables(),
     *_intervals(),

@@ -31,14 +31,13 @@ from modelpred.api.values import (
     estimated_values,
     models_of_selection,
     models_of_values,
+    shortcut_of,
     suggest_groups,
-    uses_gains,
 )
 from modelpred.errors import InvalidInput
 from modelpred.numbers import MOST_DRAWS, Number, whole_number
 from modelpred.progress import progress_bar
 from modelpred.studies.held_out import PARTS, rounds_of
-from modelpred.studies.row_gains import has_row_gains
 from modelpred.studies.utility import Scoring, UtilityName
 
 
@@ -66,7 +65,9 @@ class RowMethods(FitState):
 
         With `groups`, the table has one row for each group, whose rows are added or left out
         together: group, rows, value, standard_error, rank. Up to 16 rows or groups are enumerated if
-        the budget allows, without sampling error.
+        the budget allows, without sampling error. With `leave_one_out` of more than 1,000 rows of a
+        linear family, or `sampler="direct"`, it has the column bound: the largest distance of the value
+        from that of retraining.
 
         Args:
             X_test: rows to score models on, unscaled, with the columns of the fit; by default the
@@ -91,18 +92,18 @@ class RowMethods(FitState):
         """
         test = self._labelled(X_test, y_test, what="_test", fallback=self._ready.scored_points)
         rows = len(self.row_ids)
-        gains = uses_gains(
-            has_row_gains(self.model, self._ready.problem.points, utility),
-            rows, groups=groups, method=method, sampler=settings.get("sampler", "auto"),
+        shortcut = shortcut_of(
+            self.model, self._ready.problem.points, utility,
+            groups=groups, method=method, sampler=settings.get("sampler", "auto"),
         )  # fmt: skip
         models = models_of_values(
-            rows, groups=groups, method=method, permutations=permutations, gains=gains
+            rows, groups=groups, method=method, permutations=permutations, shortcut=shortcut
         )
         if groups is None:
             dataset = self._ready.dataset
             suggest_groups(dataset.rows, dataset.encoding.column_names)
         players = rows if groups is None else len(set(array_of(groups).tolist()))
-        checked = 0 if gains else checked_orders(permutations, method=method) * players
+        checked = 0 if shortcut else checked_orders(permutations, method=method) * players
         with self._context(
             test, engine, models=models, checked=checked, refine=refine, own=False
         ) as (context, _):
