@@ -20,11 +20,19 @@ from typing import Any
 
 import polars as pl
 
-from modelpred.report.methods import design_words, is_other, is_predictor, look
+from modelpred.report.methods import EXACT_METHODS, design_words, is_other, is_predictor, look
 from modelpred.report.words import number, percent
 
 Row = Mapping[str, Any]
 GOAL = 5.0  # the speed-up at equal error that the method should reach
+HEADS = (
+    "Subsets",
+    "Most accurate other method, without retraining",
+    "Fastest setting of ModelPred with at most that error",
+    "Speed-up",
+    "Fastest other method with at most the error of the plain prediction",
+    "Speed-up of the prediction",
+)
 
 
 @dataclass(frozen=True)
@@ -64,27 +72,15 @@ class Standing:
         return any(is_predictor(method) for method in self.frontier)
 
     @property
-    def sentence(self) -> str:
-        """The frontier and the comparisons at equal error, in words."""
-        words = "; ".join(look(method).label for method in self.frontier)
-        text = (
-            f"{design_words(self.design).capitalize()}: the best trade-offs of error and time "
-            f"are {words}."
-        )
-        if self.best_other is None:
-            return text
-        other = _words(self.best_other)
-        if self.setting is None:
-            return f"{text} No setting of ModelPred reaches the error of {other}."
-        text = (
-            f"{text} {_words(self.setting)} reaches the error of the best other method, {other}, "
-            f"and is {_times(self.speedup)}."
-        )
-        if self.equal is None:
-            return f"{text} No other method reaches the error of the plain prediction."
+    def cells(self) -> tuple[str, ...]:
+        """The comparisons at equal error, one text for each of `HEADS`."""
         return (
-            f"{text} The fastest other method that reaches the error of the plain prediction is "
-            f"{look(self.equal['method']).label}; the prediction is {_times(self.gain)}."
+            design_words(self.design).capitalize(),
+            _words(self.best_other),
+            _words(self.setting),
+            _factor(self.speedup),
+            _words(self.equal),
+            _factor(self.gain),
         )
 
 
@@ -132,8 +128,13 @@ def _fastest(rows: Sequence[Row], *, error: float) -> Row | None:
     return min(accurate, key=lambda row: row["microseconds"], default=None)
 
 
-def _words(row: Row) -> str:
-    return f"{look(row['method']).label} ({percent(row['parameter_error'])})"
+def _words(row: Row | None) -> str:
+    if row is None:
+        return "none"
+    label = look(row["method"]).label
+    if row["method"] in EXACT_METHODS:
+        return label
+    return f"{label} ({percent(row['parameter_error'])})"
 
 
 def _ratio(slower: Row | None, faster: Row | None) -> float:
@@ -142,12 +143,8 @@ def _ratio(slower: Row | None, faster: Row | None) -> float:
     return slower["microseconds"] / faster["microseconds"]
 
 
-def _times(ratio: float) -> str:
-    if number(max(ratio, 1 / ratio), 2) == "1.0":
-        return "about as fast"
-    if ratio >= 1:
-        return f"{number(ratio, 2)} times as fast"
-    return f"{number(1 / ratio, 2)} times slower"
+def _factor(ratio: float) -> str:
+    return "" if math.isnan(ratio) else number(ratio, 2)
 
 
 def _known(row: Row) -> bool:

@@ -21,10 +21,11 @@ from modelpred.report.blocks import Panel
 from modelpred.report.canvas import curve_keys, standalone
 from modelpred.report.fidelity import designs
 from modelpred.report.figures import fidelity_against_time
-from modelpred.report.frontier import GOAL, Standing, standings
+from modelpred.report.frontier import GOAL, HEADS, Standing, standings
 from modelpred.report.methods import EXACT_METHODS, design_words, in_order, look
 from modelpred.report.words import microseconds, number, percent, percent_interval
 
+SPEED_UP = "Speed-up: the time of the other method divided by that of ModelPred."
 REMOVED, ADDED = "edits_deletion", "edits_addition"
 FIGURED = ("uniform", "deletion", ADDED)
 _ROW = {
@@ -156,13 +157,13 @@ def _panels(cell: GridCell, table: pl.DataFrame) -> list[Panel]:
 
 
 def _page(cells: Sequence[GridCell], tables: Sequence[pl.DataFrame]) -> str:
-    parts = ["# Every method on every table and model", _goal(tables)]
+    parts = ["# Every method on every table and model", _goal(tables), SPEED_UP]
     for cell, table in zip(cells, tables, strict=True):
         parts += [
             f"## {cell.title}",
             cell.facts[:1].upper() + cell.facts[1:] + ".",
             _methods_table(cell, table),
-            "\n".join(f"- {standing.sentence}" for standing in standings(table)),
+            _speed_table(standings(table)),
             _break_even_line(cell.break_even),
         ]
     return "\n\n".join(parts) + "\n"
@@ -222,6 +223,12 @@ def _methods_table(cell: GridCell, table: pl.DataFrame) -> str:
         f"accurate and faster. Times are for {design_words(drawn[0])}."
     )
     return "\n".join(lines) + "\n\n" + note
+
+
+def _speed_table(found: Sequence[Standing]) -> str:
+    """ModelPred and the other methods at equal error, a row per design."""
+    ends = ["---:" if head.startswith("Speed") else "---" for head in HEADS]
+    return "\n".join(map(_line, [HEADS, ends, *(standing.cells for standing in found)]))
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -88,7 +88,7 @@ def test_a_method_that_is_never_as_good_is_a_loss(tmp_path):
     write_grid([make_cell(errors=worse)], tmp_path)
     page = (tmp_path / "grid.md").read_text()
     assert "slower or never as accurate in spam logistic, uniform" in page
-    assert "No setting of ModelPred reaches the error of One Newton step" in page
+    assert "| One Newton step (10.0%) | none |  |" in page
 
 
 def test_each_table_has_a_self_contained_figure(written):

@@ -99,6 +99,6 @@ def test_every_section_shows_what_was_found(example, tmp_path, family, source):
         "Additions, mean over all sizes",
         "Queries until ModelPred is cheaper",
         "Linear datamodelling score",
-        "the best trade-offs of error and time are",
+        "ModelPred and the other methods at equal error",
     )
     assert [words for words in shown if words not in page] == []
