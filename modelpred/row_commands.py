@@ -5,20 +5,20 @@ a few rows, write all rows into a CSV, and make no project.
 """
 
 import json
-from collections.abc import Sequence
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from modelpred.errors import InvalidInput, writing
+from modelpred.row_fits import fit_rows, groups_of, labels_of
 from modelpred.table_commands import AsJson, Quiet, Terminal, with_table_options
 from modelpred.wording import cell_words, one_line
 
 if TYPE_CHECKING:
     import polars as pl
 
-    from modelpred.api import ModelPred
     from modelpred.check.project import Options
     from modelpred.dataset import Dataset
 
@@ -29,7 +29,7 @@ WIDEST = 60
 Count = Annotated[int, typer.Option(help="Number of rows to print.", min=1)]
 
 
-@with_table_options(group=None, test="auto", minutes=1.0)
+@with_table_options(group=None, test="auto")
 def suspects(
     options: "Options",
     *,
@@ -49,9 +49,9 @@ def suspects(
     """
     _require_place(out)
     talk = Terminal(quiet=quiet or as_json)
-    fitted, dataset, name = _fitted(options, talk, every_row=True)
-    with talk.bar("training models"):
-        found = fitted.suspects(forest=forest)
+    ready = fit_rows(options, talk, every_row=True)
+    fitted, dataset, name = ready.fitted, ready.dataset, ready.dataset.name
+    found = fitted.suspects(forest=forest)
     table = _with_cells(found.rows.drop("position"), dataset, every_row=True)
     head = "The rows whose label is furthest from the predictions of models trained without them:"
     if found.count is not None:
@@ -69,7 +69,7 @@ def suspects(
     )
 
 
-@with_table_options(minutes=1.0)
+@with_table_options()
 def values(
     options: "Options",
     *,
@@ -78,11 +78,13 @@ def values(
     ] = None,
     count: Count = 5,
     permutations: Annotated[
-        int,
+        int | None,
         typer.Option(
-            help="Number of random orders of the rows, even; more is more precise.", min=2
+            help="Number of random orders of the rows, even; more is more precise. Default: 20, or "
+            "fewer where 20 would take longer than --minutes.",
+            min=2,
         ),
-    ] = 20,
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="The CSV to write; default: NAME-values.csv.")
     ] = None,
@@ -97,14 +99,14 @@ def values(
     """
     _require_place(out)
     talk = Terminal(quiet=quiet or as_json)
-    fitted, dataset, name = _fitted(options, talk, every_row=False)
-    with talk.bar("training models"):
-        found = fitted.values(
-            dataset.test_features.numpy(),
-            _labels(dataset, dataset.test_labels),
-            groups=None if groups is None else _groups(dataset, groups),
-            permutations=permutations,
-        )
+    ready = fit_rows(options, talk, every_row=False, groups=groups, orders=permutations)
+    dataset, name = ready.dataset, ready.dataset.name
+    found = ready.fitted.values(
+        dataset.test_features.numpy(),
+        labels_of(dataset, dataset.test_labels),
+        groups=None if groups is None else groups_of(dataset, groups),
+        permutations=ready.orders,
+    )
     table = with_certainty(found)
     unclear = int((~table["differs_from_zero"]).sum())
     helping = int((table["differs_from_zero"] & (table["value"] > 0)).sum())
@@ -132,69 +134,6 @@ def _require_place(out: Path | None) -> None:
         raise InvalidInput(f"--out: there is no folder {out.parent}")
     if out is not None and out.is_dir():
         raise InvalidInput(f"--out: {out} is a folder; name a CSV file")
-
-
-def _fitted(
-    options: "Options", talk: Terminal, *, every_row: bool
-) -> tuple["ModelPred", "Dataset", str]:
-    """The fit of the table's training rows, or of all rows; the data set, and the table's name.
-
-    Raises:
-        InvalidInput: the table or an option cannot be used.
-    """
-    import torch  # noqa: PLC0415
-
-    from modelpred.api import ModelPred  # noqa: PLC0415
-    from modelpred.check import decisions_text  # noqa: PLC0415
-    from modelpred.check.decisions import Decision  # noqa: PLC0415
-    from modelpred.check.project import inspect, with_strength  # noqa: PLC0415
-    from modelpred.dataset import prepare_table  # noqa: PLC0415
-
-    checked = inspect(options)
-    dataset = prepare_table(checked.table, checked.config)
-    with talk.bar("choosing C"):
-        targets, strength = with_strength(dataset, options, checked)
-    model = targets.build(classes=len(dataset.classes))
-    decisions = [
-        Decision("model", f"{model.name}{strength}", "--model, --C"),
-        *(each for each in checked.decisions if not (every_row and each.about == "test rows")),
-    ]
-    talk.say(f"{checked.head}\n\n{decisions_text(decisions)}\n")
-    features, labels, ids = dataset.features, dataset.labels, dataset.row_ids
-    if every_row:
-        features = torch.cat([features, dataset.test_features])
-        labels = torch.cat([labels, dataset.test_labels])
-        ids = (*ids, *dataset.test_row_ids)
-    settings = {name: value for name, value in model.settings.items() if name != "seed"}
-    mp = ModelPred(target=model.name, scaling="none", progress=not talk.quiet, **settings)
-    return mp.fit(features.numpy(), _labels(dataset, labels), ids=ids), dataset, dataset.name
-
-
-def _labels(dataset: "Dataset", labels: Any) -> Any:  # noqa: ANN401 - a tensor; an array of names or numbers
-    import numpy as np  # noqa: PLC0415
-
-    return np.array(dataset.classes)[labels.numpy()] if dataset.classes else labels.numpy()
-
-
-def _groups(dataset: "Dataset", column: str) -> Sequence[str]:
-    """The group of each training row.
-
-    Raises:
-        InvalidInput: there is no such column, or a cell is missing.
-    """
-    from modelpred.dataset.cells import column_of  # noqa: PLC0415
-
-    known = [name for name in dataset.rows.columns if name not in ("row_id", dataset.label_name)]
-    if column not in known:
-        raise InvalidInput(f"--groups: there is no column {column!r}; known: {', '.join(known)}")
-    import polars as pl  # noqa: PLC0415
-
-    cells = column_of(dataset.rows, column).cast(pl.String)
-    if cells.null_count():
-        raise InvalidInput(
-            f"--groups: {cells.null_count():,} cells of {column!r} are empty; fill them"
-        )
-    return cells.to_list()
 
 
 def with_certainty(found: "pl.DataFrame") -> "pl.DataFrame":
@@ -272,8 +211,7 @@ def _line(row: dict[str, Any], unusual: dict[str, list[str]]) -> str:
         f"group {row['group']} ({row['rows']:,} rows)" if "group" in row else f"row {row['row_id']}"
     )
     if "value" in row:
-        error = row.get("standard_error")
-        said = f"{row['value']:+.3g}" + (f" +- {error:.2g}" if error else "")
+        said = value_words(row["value"], row.get("standard_error"))
         said += "" if row["differs_from_zero"] else ", cannot be told from zero"
     else:
         said = _doubt(row)
@@ -282,6 +220,14 @@ def _line(row: dict[str, Any], unusual: dict[str, list[str]]) -> str:
     return f"{one_line(name, most=WIDEST)}: {said}" + (
         f" ({one_line(cells, most=WIDEST)})" if cells else ""
     )
+
+
+def value_words(value: float, error: float | None) -> str:
+    """A value and its standard error without exponents: the error has two digits, the value as many decimals."""
+    if not error:
+        return f"{value:+.3g}"
+    decimals = max(0, 1 - math.floor(math.log10(error)))
+    return f"{value:+.{decimals}f} ± {error:.{decimals}f}"
 
 
 def _doubt(row: dict[str, Any]) -> str:

@@ -129,13 +129,11 @@ def parse(command, arguments):
 
 @pytest.mark.parametrize("command", ["run", "check", "suspects", "values"])
 def test_every_option_of_a_decision_exists(command):
-    """What the list of decisions names can be passed; `suspects` has no test rows, and no plan."""
+    """What the list of decisions names can be passed; `suspects` has no test rows."""
     found = typer.main.get_command(app).commands[command]
     options = {option for parameter in found.params for option in parameter.opts}
     named = {"--label", "--model", "--C", "--max-points", "--row-id", "--drop", "--categories"}
-    named |= {"--dates", "--delimiter"}
+    named |= {"--dates", "--delimiter", "--minutes"}
     if command != "suspects":
         named |= {"--test", "--group"}
-    if command in ("run", "check"):
-        named |= {"--minutes"}
     assert named <= options

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -143,9 +144,21 @@ def test_values_writes_values_and_marks_those_that_may_be_zero(place, groups):
     error = table["standard_error"].fill_null(0.0)
     assert (table["differs_from_zero"] == (table["value"].abs() > 2 * error)).all()
     unclear = int((~table["differs_from_zero"]).sum())
+    assert "e-0" not in found.stdout  # no exponents
     assert f"the values of the other {unclear} cannot be told from zero" in found.stdout
     if groups:
         assert sorted(table["group"]) == ["acme", "bolt", "core"]
+
+
+@pytest.mark.parametrize("words", [("values", "--permutations", "6"), ("suspects",)])
+def test_rows_and_orders_that_are_asked_for_are_used_whatever_they_take(place, words):
+    command, *options = words
+    chosen = ("--label", "rich", "--max-points", "0", "--minutes", "0.5")
+    found = said_here(place, command, "people.csv", *chosen, *options)
+    assert found.returncode == 0, found.stderr
+    assert f"all {ROWS} that have a label" in found.stderr
+    assert ("for 6 random orders" in found.stderr) == (command == "values")
+    assert re.search(r"time +about \d+ s", found.stderr)
 
 
 def test_values_are_differs_from_zero_by_two_standard_errors():

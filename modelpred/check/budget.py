@@ -116,8 +116,13 @@ def trial_within(
     rows = len(dataset.labels)
     before, began = peak_memory(), clock()
     found: list[tuple[int, Speeds]] = []
-    alone = trained_alone(dataset, targets, clock=clock)
-    size = rows if QUICK_MODELS * alone < seconds else min(rows, FEWEST_ROWS)
+    few = dataset if rows <= FEWEST_ROWS else some_rows(dataset, FEWEST_ROWS)
+    # Of few rows first: a single model of all rows can take longer than the trial may.
+    quick = all(
+        QUICK_MODELS * trained_alone(part, targets, clock=clock) < seconds
+        for part in ((few,) if rows <= FEWEST_ROWS else (few, dataset))
+    )
+    size = rows if quick else len(few.labels)
     while True:
         last = clock()
         part = dataset if size == rows else some_rows(dataset, size)

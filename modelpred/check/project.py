@@ -85,12 +85,14 @@ class Proposal:
         config: of the table.
         targets: of the models.
         plan: of the stages.
+        spent: seconds of the trial and of the choice of C, which the plan does not include.
         decisions: everything that was decided.
     """
 
     config: DatasetConfig
     targets: TargetsConfig
     plan: Plan
+    spent: float
     decisions: tuple[Decision, ...]
 
     @property
@@ -99,7 +101,8 @@ class Proposal:
         available = available_memory()
         lacks = "; that is too much, use fewer rows (--max-points)"
         return (
-            f"The run takes about {time_words(self.plan.total)} on this machine, "
+            f"The run takes about {time_words(self.spent + self.plan.total)} on this machine "
+            f"({time_words(self.spent)} of it for the trial that this command has made, too), "
             f"{self.plan.disk / 1e6:,.0f} MB of disk, and up to {size_text(round(self.plan.memory))} "
             f"of memory ({size_text(available)} are available"
             f"{lacks if self.plan.memory > available else ''})."
@@ -141,6 +144,7 @@ def propose(checked: Checked, options: Options, *, bar: Bar) -> Proposal:
     Raises:
         InvalidInput: the rows cannot be trained on.
     """
+    started = time.perf_counter()
     dataset = prepare_table(checked.table, checked.config)
     with bar("choosing settings") as report, torch_threads(1):
         targets, strength = with_strength(dataset, options, checked)
@@ -167,6 +171,8 @@ def propose(checked: Checked, options: Options, *, bar: Bar) -> Proposal:
         slowdown = min(MOST_SLOWDOWN, max(1.0, waited))
 
     model = targets.build(classes=len(checked.table.classes))
+    spent = time.perf_counter() - started
+    seconds = 60 * options.minutes - spent
 
     def planned(points: int, tests: int) -> Plan:
         return plan(
@@ -174,7 +180,7 @@ def propose(checked: Checked, options: Options, *, bar: Bar) -> Proposal:
             points=points,
             tests=tests,
             cores=len(parse_devices("cpu")),
-            seconds=60 * options.minutes,
+            seconds=seconds,
             slowdown=slowdown,
             memory=found.memory_at(points),
             optimum=model.optimum is not None,
@@ -182,9 +188,7 @@ def propose(checked: Checked, options: Options, *, bar: Bar) -> Proposal:
 
     chosen = planned(checked.points, checked.tests)
     if options.max_points is None:
-        share = share_in_time(
-            planned, points=checked.points, tests=checked.tests, seconds=60 * options.minutes
-        )
+        share = share_in_time(planned, points=checked.points, tests=checked.tests, seconds=seconds)
         if share < 1:
             used = max(2, round(share * len(checked.table.rows)))
             checked = inspect(replace(options, max_points=used))
@@ -193,6 +197,7 @@ def propose(checked: Checked, options: Options, *, bar: Bar) -> Proposal:
         checked.config,
         targets,
         chosen,
+        spent,
         (
             Decision("predicts", _label(checked), "--label"),
             Decision(
@@ -201,7 +206,7 @@ def propose(checked: Checked, options: Options, *, bar: Bar) -> Proposal:
                 "--model, --C",
             ),
             *checked.decisions,
-            Decision("models to train", _amount(chosen, slowdown), "--minutes"),
+            Decision("models to train", _amount(chosen, spent, slowdown), "--minutes"),
             *(
                 Decision("left out", f"the study {name}, which takes too long here", "--minutes")
                 for name in chosen.skipped
@@ -254,10 +259,15 @@ def _label(checked: Checked) -> str:
     return f"{checked.table.label} ({counted(classes, 'class', several='classes') if classes else 'a number'})"
 
 
-def _amount(chosen: Plan, slowdown: float) -> str:
-    words = f"{chosen.subsets:,} on random subsets of the rows, in about {time_words(chosen.total)}"
-    busy = f"; other programs leave {1 / slowdown:.0%} of a core" if slowdown > BUSY else ""
-    return f"{words}{busy}"
+def _amount(chosen: Plan, spent: float, slowdown: float) -> str:
+    time = time_words(spent + chosen.total)
+    words = f"{chosen.subsets:,} on random subsets of the rows; the run takes about {time}"
+    return words + busy_words(slowdown)
+
+
+def busy_words(slowdown: float) -> str:
+    """How much other programs leave of the processor; empty if they leave almost all."""
+    return f"; other programs leave {1 / slowdown:.0%} of a core" if slowdown > BUSY else ""
 
 
 def _strength(config: TargetsConfig) -> float:

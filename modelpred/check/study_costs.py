@@ -132,16 +132,28 @@ def _methods_cost(orders: int, unit: Unit, points: int, tests: int) -> float:
         for banzhaf in (False, True)
     )
     alone = 2 * points * unit.plain + FOLDS * unit.exact
-    return sampled + alone + _held_out_cost(unit, points) + NEIGHBOUR * points * tests
+    return (
+        sampled
+        + alone
+        + held_out_cost(points, model=unit.plain, scored=unit.scored)
+        + NEIGHBOUR * points * tests
+    )
 
 
-def _held_out_cost(unit: Unit, points: int) -> float:
-    return rounds_of(points) * PARTS * (unit.plain + unit.scored * points)
+def held_out_cost(points: int, *, model: float, scored: float) -> float:
+    """Seconds of held-out confidence in the labels of so many rows.
+
+    Args:
+        points: number of rows.
+        model: seconds of the model of a part.
+        scored: seconds to score it on one row.
+    """
+    return rounds_of(points) * PARTS * (model + scored * points)
 
 
 def _labels(factor: float, unit: Unit, points: int, tests: int) -> tuple[Settings, float]:
     orders, compared = _even(50 * factor, least=2), factor > FACTORS[-1]
-    cost = CALLS * _held_out_cost(unit, points)
+    cost = CALLS * held_out_cost(points, model=unit.plain, scored=unit.scored)
     if compared:
         cost += _methods_cost(orders, unit, points, tests)
     return {"permutations": orders, "rivals": compared, "engine": unit.engine}, cost

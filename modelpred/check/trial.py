@@ -119,7 +119,7 @@ def speeds(
         answering=tuple(seconds.values()),
         predicting=seconds.get(refined, seconds[predictor.name]),
         judging=judging,
-        gains=_gains(model, points, tested, tolerance=targets.tolerance, clock=clock),
+        gains=gain_seconds(model, points, tested, tolerance=targets.tolerance, clock=clock),
         shard_bytes=_shard_size(drawn, trained, model, targets.tolerance) / len(drawn),
         subset_bytes=len(parquet_bytes(subsets_table(drawn))) / len(drawn),
     )
@@ -195,7 +195,7 @@ def _fitted(
     return predictor, max(0.0, ends[0] - began - epoch), epoch / len(weights)
 
 
-def _gains(
+def gain_seconds(
     model: TargetModel, points: Points, tested: Points, *, tolerance: float, clock: Clock
 ) -> float:
     """Seconds of the gains of all rows by one model, over a few subsets; 0 if the family has none."""
