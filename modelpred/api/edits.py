@@ -115,7 +115,7 @@ def model_of(
             edit.words, edit.weights, points=edit.points, row_ids=edit.row_ids,
             reference=fitted.reference, engine=choice,
         )  # fmt: skip
-    prepared = fitted.engine.prepared(progress=progress)
+    prepared = fitted.engine.so_far
     if size < (least := prepared.least_size):
         log.warning(
             "%g rows are fewer than any subset that the predictor was fitted to (%g); "

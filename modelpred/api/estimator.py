@@ -268,7 +268,7 @@ class ModelPred(
         if source is not None and not self.model.has_parameters:
             count = source.preprocessing.count
         if engine.is_prepared:
-            to = f"{len(engine.prepared().targets.subsets):,} subsets of "
+            to = f"{len(engine.so_far.targets.subsets):,} subsets of "
         chosen = ""
         if self._settings.chooses_c:
             chosen = f", C = {self.model.settings['C']:g} by validation"

@@ -3,35 +3,51 @@
 Retraining is timed on a few random subsets. A fitted predictor is timed in the same way. Before the
 fit its costs are estimated from the numbers of its products:
 
-    answer       overhead + (1 + steps) gradients of 4 x points x parameters operations each
-    preparation  targets x r  +  epochs x (batches x overhead + targets x 4 answers)
-                 or, of Newton directions, some levels of 4 points x parameters^2 + 2 parameters^3
+    answer       overhead + (1 + steps) gradients of 4 x points x parameters operations and a loss
+                 derivative for each score
+    preparation  of Newton directions: levels of 3 points x parameters^2 + 4 parameters^3 operations,
+                 and subsets that judge the answers; no step is learned
+                 of learned steps: targets x r + epochs x (batches x overhead + targets x 4 answers)
+
+Only the first rung of an automatic preparation is estimated (learning.py). It decides whether there is
+a predictor; then measured costs and the measured error do.
 """
 
+import math
 import time
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from modelpred.engine.choice import Costs
-from modelpred.engine.learning import CONTINUED, FEWEST_LEARNED, FEWEST_NEWTON, NEWTON_JUDGES
-from modelpred.engine.preparation import Plan, Problem
-from modelpred.predictor.fit import uses_newton
+from modelpred.engine.learning import FEWEST_LEARNED, NEWTON_JUDGES, begins_with_directions
+from modelpred.engine.preparation import DRAWN_FIRST, Plan, Problem
+from modelpred.predictor.newton_network import MOST_GRADIENTS
 from modelpred.predictor.step_count import MOST_STEPS
 
 DEAR = 0.5  # seconds of the full model from which no further one is trained for timing
 LONG = 0.5  # seconds of a call that is repeated only once, on fewer subsets: the first one warms up
-ENOUGH = 0.02  # seconds of a call that is long enough to be timed
-MOST_TIMED = 256
+SHORT = 0.05  # seconds of a call that is repeated
+ENOUGH = 0.005  # seconds of a call that is long enough to be timed
+GROWTH = 8  # a call is timed on so many times the subsets until the seconds of each do not halve
+FEWEST = 4  # retrained subsets
+FEWEST_TIMED, MOST_TIMED = 256, 2048  # predictions, of which small batches have a large overhead
 FIT_ANSWERS = 4  # answers that a target of an epoch costs in a fit, with its backward pass
+MOST_TIMED_WEIGHTS = 2**24
 REPEATS = 3  # the shortest is taken: what else runs on the machine only adds
-PRODUCTS = 2e10  # operations of float32 products in a second of one core, a cautious guess
-ANSWER_OVERHEAD = 5e-6  # seconds of an answer in a large batch beside its products
-BATCH_OVERHEAD = 3e-3  # seconds of a batch of the fit beside its products
-LEVELS_USED, NEWTON_GRADIENTS = 8, 2  # of Newton directions, about
-DENSE_PRODUCTS = 4e10  # operations of Hessians and inverses in a second
+MEASURED = 512  # rows and columns of the product that is timed
+# Seconds, as measured on one core of 2 to 3 GHz:
+ANSWER_OVERHEAD = 5e-6  # of an answer in a large batch
+SCORE = 1e-9  # of a score's loss derivative
+BATCH_OVERHEAD = 1e-2  # of a batch of the fit
+LEVEL_OVERHEAD = 4e-3  # of a level, with its small products for the subsets that judge
+DRAW = 3e-8  # of one weight of a drawn subset
+OPTIMUM = 3  # models of subsets in the time of the optimum of a level: all rows count there
+LEVELS = 8  # about
+NEWTON_GRADIENTS = 4  # about
 
 
 def timed_subsets(points: int, count: int) -> Tensor:
@@ -42,73 +58,120 @@ def timed_subsets(points: int, count: int) -> Tensor:
 
 
 def seconds_a_model(
-    answer: Callable[[Tensor], object], points: int, *, expected: float = 0.0, least: int = 4
+    answer: Callable[[Tensor], object],
+    points: int,
+    *,
+    expected: float = 0.0,
+    least: int = FEWEST,
+    enough: float = 0.0,
 ) -> float:
-    """Return the seconds of one of many models, timed on as many subsets as take `ENOUGH`.
+    """Return the seconds of one of many models, timed on so many that a call's fixed part counts little.
 
     Args:
         answer: gives the models of subsets.
         points: number of points.
         expected: seconds of the model of all points; if it is `DEAR`, it is the answer.
         least: fewest subsets.
+        enough: seconds of a model that are few enough: with fewer subsets the result may be too large.
     """
     if expected > DEAR:
         return expected
-    count, seconds = least, _seconds(answer, timed_subsets(points, least))
-    while seconds < ENOUGH and count < MOST_TIMED:
-        count *= 8
+    count, seconds, before = least, _seconds(answer, timed_subsets(points, least)), math.inf
+    while (
+        seconds > enough * count
+        and GROWTH * count <= min(MOST_TIMED, MOST_TIMED_WEIGHTS // points)
+        and (seconds < ENOUGH or (GROWTH * seconds < LONG and seconds / count < before / 2))
+    ):
+        before = seconds / count
+        count *= GROWTH
         seconds = _seconds(answer, timed_subsets(points, count))
+    if seconds <= enough * count:
+        return seconds / count
     if seconds > LONG:
-        fewer = max(1, count // 8)
+        fewer = max(1, count // GROWTH)
         return min(seconds / count, _seconds(answer, timed_subsets(points, fewer)) / fewer)
     weights = timed_subsets(points, count)
-    return min(seconds, *(_seconds(answer, weights) for _ in range(REPEATS - 1))) / count
+    repeats = REPEATS - 1 if seconds < SHORT else 0
+    return min([seconds, *(_seconds(answer, weights) for _ in range(repeats))]) / count
 
 
 def _seconds(answer: Callable[[Tensor], object], weights: Tensor) -> float:
-    began = time.perf_counter()
+    """Seconds of a call; of the processor if these are fewer, as when others use the machine, too."""
+    began, busy = time.perf_counter(), time.process_time()
     answer(weights)
-    return time.perf_counter() - began
+    wall = time.perf_counter() - began
+    return wall if torch.cuda.is_available() else min(wall, time.process_time() - busy)
 
 
 def estimated_costs(problem: Problem, plan: Plan, exact: float) -> Costs:
-    """Return about the costs before there is a predictor.
+    """Return about the costs before there is a predictor; of an automatic preparation, of its first rung.
 
     Args:
         problem: the family and the pool.
         plan: of the preparation.
         exact: seconds of retraining one of many models.
     """
-    model, points = problem.model, problem.points
+    model, config = problem.model, plan.predictor
     if model.optimum is None or model.quadratic:
         # Training a family of fixed steps costs about as much as predicting it, and a quadratic
         # objective is minimised exactly either way.
         return Costs(exact, exact, plan.targets * exact)
-    if plan.automatic and uses_newton(plan.predictor, model, points):
+    if plan.automatic and begins_with_directions(config, model, problem.points):
         return _newton_costs(problem, plan, exact)
-    answer = estimated_answer_seconds(problem, plan)
-    schedule, targets = plan.predictor.schedule(), plan.targets
-    seen = schedule.epochs * targets
-    if plan.automatic:  # each rung but the first continues the one before
-        seen = schedule.epochs * (FEWEST_LEARNED + 2 * targets / CONTINUED)
-    fit = seen * (FIT_ANSWERS * answer + BATCH_OVERHEAD / schedule.batch)
+    answer = _answer_seconds(problem, MOST_STEPS if config.steps is None else config.steps)
+    if plan.automatic and config.network != "paper":
+        return Costs(exact, answer, learned_seconds(problem, plan, exact))
+    fit = _fit_seconds(plan, plan.targets, answer)
     return Costs(exact, answer, plan.trained * exact + fit)
 
 
+def learned_seconds(problem: Problem, plan: Plan, exact: float) -> float:
+    """Return about the seconds of the first rung of learned steps, its targets included."""
+    targets = min(FEWEST_LEARNED, plan.targets)
+    judges = sum(plan.subsets.validation.values())
+    answer = _answer_seconds(problem, MOST_STEPS)
+    return (
+        _draw_seconds(problem, plan)
+        + (targets + judges) * exact
+        + _fit_seconds(plan, targets, answer)
+    )
+
+
+def _fit_seconds(plan: Plan, targets: int, answer: float) -> float:
+    schedule = plan.predictor.schedule()
+    return schedule.epochs * targets * (FIT_ANSWERS * answer + BATCH_OVERHEAD / schedule.batch)
+
+
+def _draw_seconds(problem: Problem, plan: Plan) -> float:
+    """Drawing the first subsets for the fit and all those that judge."""
+    config = plan.subsets
+    drawn = DRAWN_FIRST + sum(config.validation.values()) + sum(config.test.values())
+    return DRAW * drawn * len(problem.points.labels)
+
+
 def _newton_costs(problem: Problem, plan: Plan, exact: float) -> Costs:
-    """Costs of Newton directions: a path of levels, and a few hundred targets."""
+    """Costs of Newton directions: the optima of the path, its levels, and subsets that judge."""
     points, size = len(problem.points.labels), len(problem.full_parameters)
-    level = 4 * points * size**2 + 2 * size**3
-    path = LEVELS_USED * (problem.full_seconds + level / DENSE_PRODUCTS)
+    level = LEVEL_OVERHEAD + (3 * points * size**2 + 4 * size**3) / products_a_second()
     judges = min(NEWTON_JUDGES, sum(plan.subsets.validation.values()))
-    targets = judges + 2 * FEWEST_NEWTON
-    answer = ANSWER_OVERHEAD + NEWTON_GRADIENTS * 4 * points * size / PRODUCTS
-    return Costs(exact, answer, path + targets * exact)
+    judging = judges * _answer_seconds(problem, MOST_GRADIENTS)
+    trained = judges + OPTIMUM * LEVELS
+    path = _draw_seconds(problem, plan) + LEVELS * level + judging
+    return Costs(exact, _answer_seconds(problem, NEWTON_GRADIENTS), path + trained * exact)
 
 
-def estimated_answer_seconds(problem: Problem, plan: Plan) -> float:
-    """Return about the seconds of a prediction by learned steps, before there is a predictor."""
+def _answer_seconds(problem: Problem, steps: int) -> float:
+    """Return about the seconds of a prediction in a large batch: its start, and so many gradients."""
     points = problem.points
-    steps = MOST_STEPS if plan.predictor.steps is None else plan.predictor.steps
-    operations = 4 * len(points.labels) * len(problem.full_parameters)
-    return ANSWER_OVERHEAD + (1 + steps) * operations / PRODUCTS
+    scores = len(points.labels) * max(
+        1, len(problem.full_parameters) // (points.features.shape[1] + 1)
+    )
+    products = 4 * len(points.labels) * len(problem.full_parameters) / products_a_second()
+    return ANSWER_OVERHEAD + (1 + steps) * (products + SCORE * scores)
+
+
+@cache
+def products_a_second() -> float:
+    """Return the operations of float32 products in a second on this machine, timed once."""
+    left = torch.ones(MEASURED, MEASURED)
+    return 2 * MEASURED**3 / min(_seconds(left.matmul, left) for _ in range(REPEATS))

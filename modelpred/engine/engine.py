@@ -4,9 +4,14 @@ import logging
 from dataclasses import replace
 from typing import final
 
-from modelpred.engine.choice import Costs, EngineChoice, accurate, require_engine
-from modelpred.engine.costs import MOST_TIMED, estimated_costs, seconds_a_model
-from modelpred.engine.learning import FEWEST_LEARNED, learn
+from modelpred.engine.choice import WORTH, Costs, EngineChoice, accurate, require_engine
+from modelpred.engine.costs import (
+    FEWEST_TIMED,
+    estimated_costs,
+    learned_seconds,
+    seconds_a_model,
+)
+from modelpred.engine.learning import Allowance, Climb, climb_of
 from modelpred.engine.mixed import Mixed
 from modelpred.engine.preparation import (
     Bench,
@@ -26,7 +31,7 @@ from modelpred.refits import Progress, Refit, Retraining, silent
 from modelpred.targets import Points
 
 SHARE = 4
-"""`auto` trains at most a model for each so many that are asked for."""
+"""`auto` trains at most a model for each so many that are asked for, after the first rung."""
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +50,7 @@ class Engine:
         self.problem = problem
         self.plan = plan
         self._prepared = prepared
+        self._climb: Climb | None = None
         self._bench: Bench | None = None
         self._exact_seconds: float | None = None
         self._predicted_seconds: dict[float | int, float] = {}
@@ -77,23 +83,36 @@ class Engine:
         """Whether there is a predictor already."""
         return self._prepared is not None
 
-    def prepared(self, *, budget: int | None = None, progress: Progress = silent) -> Prepared:
+    def prepared(self, *, progress: Progress = silent) -> Prepared:
         """Return the targets and the predictor; make them at the first call.
 
+        A preparation that an `auto` call made as far as it paid for that call goes on to its end.
+
         Args:
-            budget: most targets of an automatic preparation; default: those of the plan.
             progress: called with (done, total, what).
         """
+        if self._prepared is None or (self._climb is not None and self._climb.ahead):
+            return self._prepare(None, progress=progress)
+        return self._prepared
+
+    def _prepare(self, allowance: Allowance | None, *, progress: Progress) -> Prepared:
         if not self._predictable:
             self._refuse_prediction()
-        if self._prepared is None:
-            problem, plan = self.problem, self.plan
-            self._bench = Bench(problem, plan)
-            if plan.automatic:
-                self._prepared = learn(problem, plan, self._bench, budget=budget, progress=progress)
-            else:
-                self._prepared = prepare(problem, plan, self._bench, progress=progress)
+        problem, plan = self.problem, self.plan
+        bench = self._bench = self._bench or Bench(problem, plan)
+        if not plan.automatic:
+            self._prepared = prepare(problem, plan, bench, progress=progress)
+        else:
+            self._climb = self._climb or climb_of(problem, plan, bench)
+            self._prepared = self._climb.go_on(allowance=allowance, progress=progress)
+        self._error = None
+        self._predicted_seconds.clear()
         return self._prepared
+
+    @property
+    def so_far(self) -> Prepared:
+        """What was prepared so far, perhaps for an `auto` call only; all of it if nothing was."""
+        return self._prepared or self.prepared()
 
     def with_test_subsets(self, *, progress: Progress = silent) -> Prepared:
         """Return the same with the models of the test subsets, which measure the predictor's errors."""
@@ -106,8 +125,8 @@ class Engine:
 
     @property
     def predictor(self) -> Predictor:
-        """The fitted predictor."""
-        return self.prepared().predictor
+        """The predictor as it was fitted so far."""
+        return self.so_far.predictor
 
     @property
     def targets(self) -> Targets:
@@ -117,7 +136,7 @@ class Engine:
     @property
     def preparation_seconds(self) -> float:
         """Seconds that training the targets and fitting took, or would take again."""
-        prepared = self.prepared()
+        prepared = self.so_far
         if prepared.seconds is not None:
             return prepared.seconds
         fit = float(prepared.predictor.history[-1]["seconds"])
@@ -161,31 +180,43 @@ class Engine:
         if named == "auto":
             choice = self._cheaper(models, steps, checked=checked, progress=progress)
         else:
-            choice = EngineChoice(named, models, steps, self.costs(refine=steps))
+            if named == "predicted":
+                self.prepared(progress=progress)
+            costs = self.costs(refine=steps, models=models)
+            choice = EngineChoice(named, models, steps, costs)
         log.info("%s", choice)
         return choice
 
     def _cheaper(
         self, models: int, refine: float | int, *, checked: int, progress: Progress
     ) -> EngineChoice:
-        costs = self.costs(refine=refine)
-        if not self.is_prepared and costs.cheaper(models, checked=checked) == "predicted":
-            self.prepared(budget=max(FEWEST_LEARNED, models // SHARE), progress=progress)
+        costs = self.costs(refine=refine, models=models)
+        if costs.cheaper(models, checked=checked) == "predicted":
+            allowance = self._allowance(models, costs)
+            may_go_on = self._climb is not None and self._climb.permits(allowance)
+            if not self.is_prepared or may_go_on:
+                self._prepare(allowance, progress=progress)
         if self.is_prepared:
             if not accurate(self.error, self.plan.accuracy):
-                return EngineChoice("exact", models, 0, self.costs(), checked)
+                return EngineChoice("exact", models, 0, self.costs(models=models), checked)
             if isinstance(self.predictor.network, NewtonNetwork):
                 refine = 0  # a Newton step costs more than the gradients, which are near already
-            costs = self.costs(refine=refine)
+            costs = self.costs(refine=refine, models=models)
         chosen = costs.cheaper(models, checked=checked)
-        least = self.prepared().least_size if chosen == "predicted" else 0.0
+        least = self.so_far.least_size if chosen == "predicted" else 0.0
         return EngineChoice(chosen, models, refine, costs, checked, least)
+
+    def _allowance(self, models: int, costs: Costs) -> Allowance:
+        """What preparing for so many models may cost beside the first rung: a share of retraining them."""
+        learned = learned_seconds(self.problem, self.plan, costs.exact)
+        pays = learned < models * costs.exact / SHARE
+        return Allowance(models // SHARE, self.plan.accuracy, learned=pays)
 
     @property
     def error(self) -> float:
         """Mean relative error of the predictor on validation subsets; nan if there are none."""
         if self._error is None:
-            prepared = self.prepared()
+            prepared = self.so_far
             if prepared.rungs:
                 self._error = min(rung.error for rung in prepared.rungs)
             else:
@@ -196,7 +227,7 @@ class Engine:
         """Return the chosen refit, which maps weights to parameters."""
         if choice.exact:
             return self.truth
-        predictor = self.prepared(progress=progress).predictor
+        predictor = (self._prepared or self.prepared(progress=progress)).predictor
         refit = Refined(predictor, choice.refine) if choice.refine else predictor
         return Mixed(refit, self.truth, choice.retrained_below) if choice.retrained_below else refit
 
@@ -215,19 +246,34 @@ class Engine:
             "ask for values, suspects or models, with engine='exact'"
         )
 
-    def costs(self, *, refine: float | int = 0) -> Costs:
-        """Return the seconds of both engines: measured, or estimated before there is a predictor."""
+    def costs(self, *, refine: float | int = 0, models: int | None = None) -> Costs:
+        """Return the seconds of both engines: measured, or estimated before there is a predictor.
+
+        Args:
+            refine: Newton steps of each prediction.
+            models: number of models that are needed. If retraining them takes at most `WORTH` by a
+                short timing, that time is returned, which is an upper bound. Default: many.
+        """
         problem, count = self.problem, len(self.problem.points.labels)
-        if self._exact_seconds is None:
-            self._exact_seconds = seconds_a_model(
-                problem.truth, count, expected=problem.full_seconds
-            )
-        exact = self._exact_seconds
+        exact = self._retraining_seconds(models)
         if self._prepared is None:
             return estimated_costs(problem, self.plan, exact)
         if refine not in self._predicted_seconds:
             predictor = self._prepared.predictor
             self._predicted_seconds[refine] = seconds_a_model(
-                lambda weights: predictor.predict(weights, refine=refine), count, least=MOST_TIMED
+                lambda weights: predictor.predict(weights, refine=refine), count, least=FEWEST_TIMED
             )
         return Costs(exact, self._predicted_seconds[refine], 0.0)
+
+    def _retraining_seconds(self, models: int | None) -> float:
+        if self._exact_seconds is not None:
+            return self._exact_seconds
+        problem, count = self.problem, len(self.problem.points.labels)
+        longest = problem.full_seconds  # of all rows, and the first
+        if models is not None and models * longest <= WORTH:
+            return longest
+        enough = WORTH / models if models else 0.0
+        found = seconds_a_model(problem.truth, count, expected=longest, enough=enough)
+        if found > enough:
+            self._exact_seconds = found
+        return found

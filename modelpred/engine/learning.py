@@ -7,16 +7,18 @@ Fits climb rungs of ever more targets, each twice as many as the one before:
                         weights of the last one
 
 A rung's error is measured on validation subsets. The climb ends when the error is `ENOUGH`, when twice
-the targets lowered it by less than a fifth, or when the budget is spent. Learned steps are tried after
-Newton directions only for families of few parameters, whose fits take seconds.
+the targets lowered it by less than a fifth, or when all planned subsets are trained. Learned steps are
+tried after Newton directions only for families of few parameters, whose fits take seconds.
+
+For one call, a climb takes only the rungs that this call's `Allowance` permits. Another call may go on.
 """
 
 import logging
 import math
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from modelpred.engine.choice import accurate
 from modelpred.engine.preparation import (
     Bench,
     Plan,
@@ -32,6 +34,7 @@ from modelpred.predictor.anchors import JOINT_BLOCK
 from modelpred.predictor.newton_network import ENOUGH, MOST_FITTED
 from modelpred.predictor.newton_path import has_newton_path
 from modelpred.refits import Progress
+from modelpred.targets import Points, TargetModel
 
 FEWEST_NEWTON, FEWEST_LEARNED = 125, 500  # targets of the first rung that learns
 NEWTON_JUDGES = 100  # validation subsets of Newton directions, of which little is decided
@@ -65,45 +68,115 @@ def reason_to_stop(error: float, before: float) -> str | None:
     return None
 
 
+@dataclass(frozen=True)
+class Allowance:
+    """What the preparation for one call may cost beside its first rung.
+
+    Attributes:
+        targets: most trained subsets.
+        accuracy: mean relative error at which no further rung is taken.
+        learned: whether learned steps may follow Newton directions.
+    """
+
+    targets: int
+    accuracy: float
+    learned: bool
+
+
 @dataclass
 class Climb:
-    """The rungs so far, and the best predictor."""
+    """The rungs so far, those that may follow, and the best predictor.
+
+    Attributes:
+        problem: the family and the pool.
+        bench: the subsets.
+        ahead: networks to fit in turn, each with numbers of targets that were not tried.
+        rungs: what was fitted, in order.
+        best: the predictor of the least error.
+        error: its error.
+        why: why no more targets were trained.
+        last: the latest predictor of the first network of `ahead`.
+        before: its error; infinite if there is none that was fitted to targets.
+    """
 
     problem: Problem
     bench: Bench
-    progress: Progress
-    began: float = field(default_factory=time.perf_counter)
+    ahead: list[tuple[PredictorConfig, list[int]]]
     rungs: list[Rung] = field(default_factory=list[Rung])
     best: Predictor | None = None
     error: float = math.inf
     why: str = ""
+    last: Predictor | None = None
+    before: float = math.inf
 
-    def up(self, config: PredictorConfig, counts: Iterable[int]) -> None:
-        """Fit to ever more targets, until more are not worth it."""
-        last: Predictor | None = None
-        before = math.inf
-        for count in counts:
-            self.bench.train(self.bench.first(count), progress=self.progress)
-            bank = self.bench.targets.bank
-            # Anchors of fixed training steps change, so that no fit goes on from another one.
-            start = last if self.problem.model.optimum is not None else None
-            last = fitted(
-                self.problem, continued(config, start), bank, start=start, progress=self.progress
-            )
-            error = (
-                float(last.history[-1]["validation_error"])  # of the same subsets
-                if last.config.network == "newton"
-                else validation_error(last, bank)
-            )
-            seconds = time.perf_counter() - self.began
-            self.rungs.append(Rung(last.config.network, count, error, seconds))
-            if error < self.error or self.best is None:
-                self.best, self.error = last, error
-            if why := reason_to_stop(error, before):
-                self.why = why
-                return
-            before = error if count else math.inf
-        self.why = f"the budget is spent, with an error of {self.error:.2%}"
+    def go_on(self, *, allowance: Allowance | None = None, progress: Progress) -> Prepared:
+        """Return the best predictor, after all rungs that are worth it and permitted.
+
+        Args:
+            allowance: what this call may cost; default: all that the plan permits.
+            progress: called with (done, total, what).
+
+        Raises:
+            InvalidInput: the plan has no targets, but the family or the network needs some.
+        """
+        while self.ahead:
+            config, counts = self.ahead[0]
+            if not counts:
+                self._next_network(
+                    f"all planned subsets are trained; the error is {self.error:.2%}"
+                )
+            elif allowance is None or self.permits(allowance):
+                self._step(config, counts.pop(0), progress=progress)
+            else:
+                self.why = f"more do not pay for this call; the error is {self.error:.2%}"
+                break
+        assert self.best is not None
+        targets = self.bench.targets
+        warn_of_failures(targets)
+        log.info("fitted to %d subsets: %s", self.rungs[-1].targets, self.why)
+        return Prepared(targets, self.best, tuple(self.rungs), self.why)
+
+    def permits(self, allowance: Allowance) -> bool:
+        """Return whether there is another rung that a call may take."""
+        if not self.ahead or not self.rungs:
+            return bool(self.ahead)
+        _, counts = self.ahead[0]
+        if accurate(self.error, allowance.accuracy) or counts[:1] > [allowance.targets]:
+            return False
+        return allowance.learned or self.last is not None
+
+    def _next_network(self, why: str) -> None:
+        """Leave this network; the next one is fitted only if the error is not near enough."""
+        self.why, self.last, self.before = why, None, math.inf
+        del self.ahead[: 1 if self.error > ENOUGH else None]
+        if self.ahead:  # no fewer than those trained already
+            config, counts = self.ahead[0]
+            self.ahead[0] = config, [count for count in counts if count >= self.rungs[-1].targets]
+
+    def _step(self, config: PredictorConfig, count: int, *, progress: Progress) -> None:
+        """Fit to so many targets."""
+        began, bench = time.perf_counter(), self.bench
+        few = begins_with_directions(config, self.problem.model, self.problem.points)
+        judges = bench.first(NEWTON_JUDGES, "validation") if few else bench.role("validation")
+        bench.train(judges, progress=progress)
+        bench.train(bench.first(count), progress=progress)
+        bank = bench.targets.bank
+        # Anchors of fixed training steps change, so that no fit goes on from another one.
+        start = self.last if self.problem.model.optimum is not None else None
+        last = fitted(self.problem, continued(config, start), bank, start=start, progress=progress)
+        error = (
+            float(last.history[-1]["validation_error"])  # of the same subsets
+            if last.config.network == "newton"
+            else validation_error(last, bank)
+        )
+        seconds = time.perf_counter() - began + (self.rungs[-1].seconds if self.rungs else 0.0)
+        self.rungs.append(Rung(last.config.network, count, error, seconds))
+        if error < self.error or self.best is None:
+            self.best, self.error = last, error
+        if why := reason_to_stop(error, self.before):
+            self._next_network(why)
+        else:
+            self.last, self.before = last, error if count else math.inf
 
 
 def continued(config: PredictorConfig, start: Predictor | None) -> PredictorConfig:
@@ -114,48 +187,33 @@ def continued(config: PredictorConfig, start: Predictor | None) -> PredictorConf
     return config.model_copy(update={"epochs": epochs})
 
 
-def learn(
-    problem: Problem, plan: Plan, bench: Bench, *, budget: int | None, progress: Progress
-) -> Prepared:
-    """Return a predictor fitted to as many targets as are worth training.
+def begins_with_directions(config: PredictorConfig, model: TargetModel, points: Points) -> bool:
+    """Return whether the first rungs are those of Newton directions."""
+    return config.network in ("auto", "newton") and has_newton_path(model, points)
+
+
+def climb_of(problem: Problem, plan: Plan, bench: Bench) -> Climb:
+    """Return a climb before its first rung.
 
     Args:
         problem: the family and the pool.
         plan: the most subsets to train, and settings of the predictor.
         bench: the subsets.
-        budget: most targets; default: all of the plan.
-        progress: called with (done, total, what).
 
     Raises:
-        InvalidInput: no targets are allowed, but the family or the network needs some.
+        InvalidInput: there is not enough memory.
     """
     model, points = problem.model, problem.points
     plan.require_memory(model, points)
-    config = plan.predictor
-    most = bench.most if budget is None else min(budget, bench.most)
-    climb = Climb(problem, bench, progress)
-    directions = config.network in ("auto", "newton") and has_newton_path(model, points)
-    bench.train(
-        bench.first(NEWTON_JUDGES, "validation") if directions else bench.role("validation"),
-        progress=progress,
-    )
-    if config.network == "paper":
-        climb.up(config, [most])
-    elif not most or model.quadratic:
-        climb.up(config, [0])
-    elif directions:
-        newton = config.model_copy(update={"network": "newton"})
-        climb.up(newton, [0, *doublings(FEWEST_NEWTON, min(most, MOST_FITTED))])
-        small = len(problem.full_parameters) <= JOINT_BLOCK
-        if climb.error > ENOUGH and small and config.network == "auto":
+    config, most = plan.predictor, bench.most
+    if config.network == "paper" or model.quadratic or not most:
+        ahead = [(config, [most if config.network == "paper" else 0])]
+    elif begins_with_directions(config, model, points):
+        counts = [0, *doublings(FEWEST_NEWTON, min(most, MOST_FITTED))]
+        ahead = [(config.model_copy(update={"network": "newton"}), counts)]
+        if config.network == "auto" and len(problem.full_parameters) <= JOINT_BLOCK:
             learned = config.model_copy(update={"network": "anchored"})
-            first = max(FEWEST_LEARNED, climb.rungs[-1].targets)  # those trained already
-            bench.train(bench.role("validation"), progress=progress)
-            climb.up(learned, doublings(first, most))
+            ahead.append((learned, doublings(FEWEST_LEARNED, most)))
     else:
-        climb.up(config, doublings(FEWEST_LEARNED, most))
-    assert climb.best is not None
-    targets = bench.targets
-    warn_of_failures(targets)
-    log.info("fitted to %d subsets: %s", climb.rungs[-1].targets, climb.why)
-    return Prepared(targets, climb.best, tuple(climb.rungs), climb.why)
+        ahead = [(config, doublings(FEWEST_LEARNED, most))]
+    return Climb(problem, bench, ahead)

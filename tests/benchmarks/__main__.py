@@ -15,6 +15,7 @@ import sys
 
 from tests.benchmarks import (
     engine,
+    engine_choice,
     explore,
     figures,
     group_values,
@@ -38,6 +39,7 @@ from tests.benchmarks.results import write_section
 
 BENCHMARKS: dict[str, Benchmark] = {
     "engine": engine.BENCHMARK,
+    "engine_choice": engine_choice.BENCHMARK,
     "explore": explore.BENCHMARK,
     "group_values": group_values.BENCHMARK,
     "heads": heads.BENCHMARK,

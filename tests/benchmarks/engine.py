@@ -37,16 +37,16 @@ QUESTIONS = {
 }
 
 
-def made(rows: int, *, classes: int) -> tuple[np.ndarray, np.ndarray]:
+def made(rows: int, *, classes: int, features: int = FEATURES) -> tuple[np.ndarray, np.ndarray]:
     """Rows of independent normal features, with labels drawn from a linear model."""
     draws = np.random.default_rng(0)
-    features = draws.normal(size=(rows, FEATURES))
+    cells = draws.normal(size=(rows, features))
     if classes == 2:
-        strength = 2 * draws.normal(size=FEATURES) / FEATURES**0.5
-        chance = 1 / (1 + np.exp(-features @ strength))
-        return features, (draws.uniform(size=rows) < chance).astype(int)
-    scores = features @ draws.normal(size=(FEATURES, classes)) / 2
-    return features, (scores + draws.gumbel(size=scores.shape)).argmax(axis=1)
+        strength = 2 * draws.normal(size=features) / features**0.5
+        chance = 1 / (1 + np.exp(-cells @ strength))
+        return cells, (draws.uniform(size=rows) < chance).astype(int)
+    scores = cells @ draws.normal(size=(features, classes)) / 2
+    return cells, (scores + draws.gumbel(size=scores.shape)).argmax(axis=1)
 
 
 def first_answer(question: str, *, repeats: int) -> Iterable[Figure]:
