@@ -21,19 +21,28 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-import polars as pl
 import typer
 
 from flows.artifacts import PARAMS, PREDICTOR, STUDIES_FOLDER, shard_store
+from flows.runtime import one_line_errors
 from modelpred.report.grid import GridCell, write_grid
-from modelpred.sealed import SEAL, parse_json, parse_seal, parse_table, read_file, require_sealed
+from modelpred.sealed import (
+    SEAL,
+    parse_json,
+    parse_seal,
+    parse_table,
+    read_file,
+    refuse,
+    require_sealed,
+)
+from modelpred.studies.results import read_result
 from modelpred.yaml_files import LARGEST_YAML, parse_yaml
 
 SOURCES = ("iris", "spam", "higgs", "mnist")
@@ -114,13 +123,22 @@ def main(
     ),
 ) -> None:
     """Run the cells of the grid that are missing, and write the table and figures."""
-    cells = [
-        cell
-        for name in source
-        for cell in experiments(
-            [name], model, [*(settings or ()), *_file(name, higgs)], state=_state()
+    with one_line_errors("grid"):
+        run_grid(
+            [
+                cell
+                for name in source
+                for cell in experiments(
+                    [name], model, [*(settings or ()), *_file(name, higgs)], state=_state()
+                )
+            ],
+            jobs=jobs,
+            out=out,
         )
-    ]
+
+
+def run_grid(cells: Sequence[Experiment], *, jobs: int, out: Path) -> None:
+    """Run the cells that are missing, and write the table and figures of all."""
     finished = _finished()
     missing = [cell for cell in cells if cell.name not in finished]
     if missing:
@@ -172,9 +190,7 @@ def _run(cells: Sequence[Experiment], *, jobs: int) -> None:
     cell (`dvc queue logs NAME`).
     """
     shared = os.environ | {"MODELPRED_STORE": shard_store()}
-    subprocess.run(
-        ["dvc", "queue", "start", "--jobs", str(jobs)], env=shared, check=True, capture_output=True
-    )
+    _output("dvc", "queue", "start", "--jobs", str(jobs), env=shared)
     left = {cell.name for cell in cells}
     status_time = time.monotonic()
     while left:
@@ -218,8 +234,11 @@ def _read(cell: Experiment, commit: str) -> GridCell:
     again = f"remove the experiment ({cell.name}) and run the grid again"
 
     def read(path: Path) -> bytes:
-        with files.open(path.as_posix(), "rb") as file:
-            return file.read()
+        try:
+            with files.open(path.as_posix(), "rb") as file:
+                return file.read()
+        except FileNotFoundError as error:
+            raise refuse(path, "neither DVC's cache nor its remote has it", again=again) from error
 
     def sealed(path: Path) -> bytes:
         seal = path.parent / SEAL
@@ -227,22 +246,18 @@ def _read(cell: Experiment, commit: str) -> GridCell:
             read(path), path, parse_seal(read(seal), seal, again=again), again=again
         )
 
-    def table(path: Path) -> pl.DataFrame:
-        return parse_table(sealed(path), path, again=again)
-
-    def content(path: Path) -> dict[str, Any]:
-        return parse_json(sealed(path), path, again=again)
-
-    edits = STUDIES_FOLDER / "edits"
+    study = partial(read_result, read=read, again=again)
+    described = Path("artifacts/dataset/dataset.json")
+    edits = study(STUDIES_FOLDER / "edits")
     return GridCell(
         source=cell.source,
         model=cell.model,
         params=parse_yaml(read(PARAMS), PARAMS.name),
-        dataset=content(Path("artifacts/dataset/dataset.json")),
-        fidelity=table(FIDELITY),
-        edits=content(edits / "metrics.json"),
-        break_even=table(edits / "break_even.parquet"),
-        lds=table(STUDIES_FOLDER / "lds" / "lds.parquet"),
+        dataset=parse_json(sealed(described), described, again=again),
+        fidelity=parse_table(sealed(FIDELITY), FIDELITY, again=again),
+        edits=edits.metrics,
+        break_even=edits.tables["break_even"],
+        lds=study(STUDIES_FOLDER / "lds").tables["lds"],
     )
 
 
@@ -256,9 +271,9 @@ def _reason(cell: Experiment) -> str:
     return f"see: dvc queue logs {cell.name}"
 
 
-def _output(*command: str) -> str:
+def _output(*command: str, env: Mapping[str, str] | None = None) -> str:
     """The output of a command; exits with its error if it fails."""
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
     if done.returncode:
         sys.exit(f"grid: {' '.join(command)}: {done.stderr.strip() or done.stdout.strip()}")
     return done.stdout

@@ -21,6 +21,11 @@ class InvalidInput(ValueError):  # noqa: N818 - a state of the input, named as a
     """What the user gave cannot be used; the message says expected, got and what to do."""
 
 
+def _named(error: BaseException) -> object:
+    """The file that an error is about: of a renaming, the new name, as the old one is temporary."""
+    return getattr(error, "filename2", None) or getattr(error, "filename", None)
+
+
 def _dangling(name: object) -> Path | None:
     """The link to nothing that is the path or above it; None if there is none."""
     path = Path(str(name))
@@ -44,12 +49,13 @@ def writing(path: Path) -> Generator[None]:
 def refusal(error: BaseException | None) -> str | None:
     """One line that says which disk refused and what to do; None for any other error."""
     while error is not None:
+        name = _named(error)
         if isinstance(error, OSError) and error.errno in REFUSALS:
-            place = f" at {error.filename}" if error.filename else ""
+            place = f" at {name}" if name else ""
             reason = error.strerror
             return f"cannot write{place}: {reason}; make room or give permission, then run again"
-        if isinstance(error, OSError) and error.errno in OBSTRUCTIONS and error.filename:
-            return f"cannot write at {error.filename}: {error.strerror}; move it away and run again"
+        if isinstance(error, OSError) and error.errno in OBSTRUCTIONS and name:
+            return f"cannot write at {name}: {error.strerror}; move it away and run again"
         if isinstance(error, FileNotFoundError) and (link := _dangling(error.filename)):
             return f"cannot write at {link}: it links to nothing; move it away and run again"
         words = next((words for words in REFUSAL_WORDS if words in str(error)), None)

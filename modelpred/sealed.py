@@ -58,6 +58,16 @@ def sha256(content: bytes) -> str:
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write under a temporary name in the same folder, sync, rename: all or nothing."""
+    try:
+        _write_and_rename(path, content)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        # The user knows the file, not its temporary name.
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _write_and_rename(path: Path, content: bytes) -> None:
     descriptor, temporary = tempfile.mkstemp(
         dir=path.parent, prefix=f".{path.name}.", suffix=".part"
     )

@@ -152,11 +152,8 @@ def run(
 
     Writes params.yaml, the results and the report into the folder NAME-modelpred, and prints the answers.
     """
-    from modelpred.check.project import (  # noqa: PLC0415
-        prepare_project,
-        skipped_studies,
-        time_words,
-    )
+    from modelpred.check.plan_file import skipped_studies  # noqa: PLC0415
+    from modelpred.check.project import prepare_project, time_words  # noqa: PLC0415
     from modelpred.run_summary import read_summary  # noqa: PLC0415
 
     began = time.monotonic()

@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 
 from modelpred.errors import REFUSAL_WORDS, refusal, writing
+from modelpred.sealed import write_atomically
 
 FULL = Path("/dev/full")
 PLACE = Path("folder/table.csv")
@@ -46,3 +47,23 @@ def test_other_errors_stay_what_they_are(error):
     with pytest.raises(type(error)) as caught, writing(PLACE):
         raise error
     assert caught.value is error
+
+
+@pytest.mark.parametrize("obstacle", ["empty folder", "folder", "file above"])
+def test_a_file_that_cannot_be_renamed_into_place_is_named_as_it_should_be_called(
+    tmp_path, obstacle
+):
+    path = tmp_path / "stages.json"
+    if obstacle == "file above":
+        path.write_text("")
+        path = path / "stages.json"
+    else:
+        path.mkdir()
+        if obstacle == "folder":
+            (path / "x").touch()
+    with pytest.raises(OSError, match=r"\[Errno \d+\]") as error:
+        write_atomically(path, b"content")
+    said = refusal(error.value)
+    assert said is not None
+    assert "stages.json" in said
+    assert ".part" not in said

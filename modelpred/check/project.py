@@ -15,13 +15,13 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from modelpred.check.budget import trial_within
 from modelpred.check.decisions import Decision
 from modelpred.check.estimate import usual_subsets
 from modelpred.check.inspection import Checked, check, config_of, decisions_text, section_text
 from modelpred.check.plan import Plan, plan
+from modelpred.check.plan_file import PLAN, PlanFile, known_plan, write_plan
 from modelpred.check.trial import speeds, start_seconds
 from modelpred.dataset import Dataset, DatasetConfig, prepare_table
 from modelpred.dataset.openml import PREFIX
@@ -30,7 +30,7 @@ from modelpred.errors import InvalidInput
 from modelpred.memory import available_memory, size_text
 from modelpred.numbers import checked_section
 from modelpred.progress import Progress
-from modelpred.sealed import parse_json, read_file, write_atomically
+from modelpred.sealed import write_atomically
 from modelpred.targets import TargetsConfig
 from modelpred.targets.devices import parse_devices
 from modelpred.targets.families import FAMILIES
@@ -38,7 +38,6 @@ from modelpred.targets.regularisation import choose_c
 from modelpred.targets.threads import torch_threads
 from modelpred.wording import counted
 
-PLAN = Path(".modelpred/plan.json")
 TRIAL_SECONDS = (8.0, 20.0)
 TRIAL_SHARE = 0.06  # of the time of the run
 MOST_SLOWDOWN = 8.0  # by other programs: more of it is taken for a passing state of the machine
@@ -321,10 +320,10 @@ def prepare_project(
     asked_for = relative_to(checked.config, folder)
     asked = {"options": asdict(options), "size": size, "dataset": asked_for.model_dump(mode="json")}
     asked = json.loads(json.dumps(asked))
-    known = _known_plan(folder)
-    if known is not None and known["asked"] == asked and (folder / "params.yaml").is_file():
+    known = known_plan(folder)
+    if known is not None and known.asked == asked and (folder / "params.yaml").is_file():
         tell(f"{folder / 'params.yaml'} is kept as it is.")
-        return Prepared(folder, tuple(known["skipped"]))
+        return Prepared(folder, tuple(known.skipped))
     proposal = propose(checked, options, bar=bar)
     tell(f"{decisions_text(proposal.decisions)}\n")
     (folder / PLAN).parent.mkdir(parents=True, exist_ok=True)
@@ -334,39 +333,15 @@ def prepare_project(
         "# Edit this file and run `modelpred run` in this folder: only what depends on a change runs again.\n\n"
     )
     write_atomically(folder / "params.yaml", f"{head}{text}\n".encode())
-    record: dict[str, Any] = {
-        "asked": asked,
-        "skipped": proposal.plan.skipped,
-        "seconds": dict(proposal.plan.seconds),
-        "decisions": [decision._asdict() for decision in proposal.decisions],
-        "written": time.strftime("%Y-%m-%d %H:%M:%S"),
-    }
-    write_atomically(folder / PLAN, json.dumps(record, indent=1).encode())
+    found = PlanFile(
+        asked=asked,
+        skipped=list(proposal.plan.skipped),
+        seconds=dict(proposal.plan.seconds),
+        decisions=[decision._asdict() for decision in proposal.decisions],
+        written=time.strftime("%Y-%m-%d %H:%M:%S"),
+    )
+    write_plan(found, folder)
     return Prepared(folder, proposal.plan.skipped)
-
-
-def skipped_studies(folder: Path) -> tuple[str, ...]:
-    """The studies that the plan of a folder leaves out; none if the folder has no plan."""
-    path = folder / PLAN
-    if not path.is_file():
-        return ()
-    return tuple(parse_json(read_file(path, again=""), path, again="remove it")["skipped"])
-
-
-def _known_plan(folder: Path) -> dict[str, Any] | None:
-    """The plan of an earlier run; None if the folder is new or empty.
-
-    Raises:
-        InvalidInput: the folder holds something else.
-    """
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return None
-    path = folder / PLAN
-    if not path.is_file():
-        raise InvalidInput(
-            f"{folder} is there and was not made by modelpred run; choose another --out"
-        )
-    return parse_json(read_file(path, again=""), path, again="remove it and run again")
 
 
 def relative_to(config: DatasetConfig, folder: Path) -> DatasetConfig:

@@ -2,14 +2,26 @@
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 from torch import Tensor
 
-from modelpred.sealed import read_json, read_seal, read_table, remake, seal
+from modelpred.sealed import (
+    SEAL,
+    parse_json,
+    parse_seal,
+    parse_table,
+    read_file,
+    remake,
+    require_sealed,
+    seal,
+)
+from modelpred.studies.contents import require_contents
 
 
 @dataclass(frozen=True)
@@ -46,15 +58,30 @@ def study_again(study: str) -> str:
     return remake(f"studies@{study}")
 
 
-def read_result(folder: Path) -> StudyResult:
+def read_result(
+    folder: Path, *, read: Callable[[Path], bytes] | None = None, again: str | None = None
+) -> StudyResult:
     """Return the result that `write_result` wrote.
 
+    Args:
+        folder: named after the study.
+        read: returns the content of a file; default: of an ordinary file.
+        again: the advice for a folder that cannot be used; default: how to run the study again.
+
     Raises:
-        InvalidInput: a file is missing or damaged; the message names the study to run again.
+        InvalidInput: a file is missing or damaged, or not what this version writes; the message names
+            the study to run again.
     """
-    again = study_again(folder.name)
-    tables = sorted(name for name in read_seal(folder, again=again) if name.endswith(".parquet"))
-    return StudyResult(
-        metrics=read_json(folder / "metrics.json", again=again),
-        tables={Path(name).stem: read_table(folder / name, again=again) for name in tables},
-    )
+    again = again or study_again(folder.name)
+    read = read or partial(read_file, again=again)
+    hashes = parse_seal(read(folder / SEAL), folder / SEAL, again=again)
+
+    def content(path: Path) -> bytes:
+        return require_sealed(read(path), path, hashes, again=again)
+
+    places = [folder / name for name in sorted(hashes) if name.endswith(".parquet")]
+    path = folder / "metrics.json"
+    metrics = parse_json(content(path), path, again=again)
+    tables = {path.stem: parse_table(content(path), path, again=again) for path in places}
+    require_contents(folder.name, metrics, tables, folder, again=again)
+    return StudyResult(metrics, tables)

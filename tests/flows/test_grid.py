@@ -4,11 +4,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import polars as pl
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from flows import grid
 from flows.grid import experiments
+from modelpred.errors import InvalidInput
+from modelpred.sealed import seal
+from modelpred.studies.results import write_result
 from tests.projects import small_project
+from tests.studies.whole import whole
 
 ROOT = Path(__file__).parents[2]
 QUEUE = """Task     Name                Created    Status
@@ -75,6 +82,68 @@ def test_a_failed_cell_is_told_by_its_own_last_words(monkeypatch):
 def test_a_command_that_fails_ends_the_grid_with_its_error():
     with pytest.raises(SystemExit, match="grid: git rev-parse nowhere: fatal"):
         grid._output("git", "rev-parse", "nowhere")
+
+
+class Revision:
+    """The files of a commit, as DVC gives them."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def open(self, path, mode):
+        """A file of the commit."""
+        return (self.folder / path).open(mode)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The files that the grid reads of a finished cell."""
+    folder = tmp_path_factory.mktemp("cell")
+    (folder / "params.yaml").write_text("targets: {model: svm}\n")
+    for study in ("edits", "lds"):
+        write_result(whole(study), folder / "artifacts" / "studies" / study)
+    for stage, name in (("dataset", "dataset.json"), ("predictor", "fidelity.parquet")):
+        place = folder / "artifacts" / stage
+        place.mkdir()
+        if name.endswith(".json"):
+            (place / name).write_text('{"name": "iris"}')
+        else:
+            pl.DataFrame({"method": ["predictor"]}).write_parquet(place / name)
+        seal(place)
+    return folder
+
+
+def read_cell(folder, monkeypatch):
+    monkeypatch.setattr("dvc.api.DVCFileSystem", lambda **_: Revision(folder))
+    return grid._read(grid.Experiment("iris", "svm", (), "grid-iris-svm-0"), "abc")
+
+
+@given(data=st.data())
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_a_damaged_result_of_a_cell_is_one_line_that_names_it(finished, monkeypatch, data):
+    whole_cell = read_cell(finished, monkeypatch)
+    paths = [path for path in finished.rglob("*") if path.suffix in (".json", ".parquet", "")]
+    path = data.draw(st.sampled_from(sorted(path for path in paths if path.is_file())))
+    content = path.read_bytes()
+    at = data.draw(st.integers(0, len(content) - 1))
+    flipped = content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
+    changed = data.draw(st.sampled_from([None, content[:at], flipped]))
+    path.write_bytes(changed) if changed is not None else path.unlink()
+    try:
+        again, said = read_cell(finished, monkeypatch), ""
+    except InvalidInput as error:
+        again, said = None, str(error)
+    finally:
+        path.write_bytes(content)
+    if again is None:
+        assert "\n" not in said
+        assert path.parent.name in said
+        assert "remove the experiment (grid-iris-svm-0) and run the grid again" in said
+    else:  # a table that the grid does not use, or a name in a list of hashes that it does not look up
+        assert again.edits == whole_cell.edits
+        assert again.lds.equals(whole_cell.lds)
 
 
 @pytest.fixture

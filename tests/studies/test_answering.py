@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from modelpred.params import Params
 from modelpred.studies import STUDIES, answering
 from modelpred.studies.answering import AnsweringConfig, with_engine
+from modelpred.studies.results import read_result, write_result
 from modelpred.studies.running import run_study
 from modelpred.studies.utility import StudyContext
 from tests.studies.conftest import fitted_context
@@ -49,8 +50,10 @@ def test_a_study_with_exact_models_is_that_of_retraining(study):
 
 
 @pytest.mark.parametrize("study", CHOOSE)
-def test_the_predictor_answers_by_default(study):
+def test_the_predictor_answers_by_default(study, tmp_path):
     found = run_study(study, small(study), FITTED)
+    write_result(found, tmp_path / study)
+    assert read_result(tmp_path / study).metrics == found.metrics
     told = found.metrics["engine"]
     assert (told["asked"], told["used"]) == ("predicted", "predicted")
     assert told["exact_seconds"] > 0
