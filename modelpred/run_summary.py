@@ -96,13 +96,14 @@ def read_summary(project: Path) -> RunSummary:
     if project != Path():
         explore += f" {shlex.quote(str(project))}"
     try:
-        answers = tuple(_answered(answer) for answer in content["answers"])
+        answers = tuple(answer_of(answer) for answer in content["answers"])
         return RunSummary(str(content["title"]), str(content["rows"]), answers, str(page), explore)
     except (KeyError, TypeError, AttributeError) as error:
         raise refuse(path, f"it holds no answers ({error!r})", again=remake("report")) from error
 
 
-def _answered(answer: dict[str, Any]) -> Answered:
+def answer_of(answer: dict[str, Any]) -> Answered:
+    """The answer that `flows.report` wrote as JSON."""
     return Answered(
         question=str(answer["question"]),
         words=str(answer["words"]),

@@ -205,7 +205,12 @@ def propose(checked: Checked, options: Options, *, bar: Bar) -> Proposal:
                 "--model, --C",
             ),
             *checked.decisions,
-            Decision("models to train", _amount(chosen, spent, slowdown), "--minutes"),
+            Decision("models to train", f"{chosen.subsets:,}, on random subsets", "--minutes"),
+            Decision(
+                "time",
+                f"about {time_words(spent + chosen.total)}{busy_words(slowdown)}",
+                "--minutes",
+            ),
             *(
                 Decision("left out", f"the study {name}, which takes too long here", "--minutes")
                 for name in chosen.skipped
@@ -256,12 +261,6 @@ def with_strength(
 def _label(checked: Checked) -> str:
     classes = len(checked.table.classes)
     return f"{checked.table.label} ({counted(classes, 'class', several='classes') if classes else 'a number'})"
-
-
-def _amount(chosen: Plan, spent: float, slowdown: float) -> str:
-    time = time_words(spent + chosen.total)
-    words = f"{chosen.subsets:,} on random subsets of the rows; the run takes about {time}"
-    return words + busy_words(slowdown)
 
 
 def busy_words(slowdown: float) -> str:

@@ -124,9 +124,9 @@ class EngineChoice:
 
 
 def duration(seconds: float) -> str:
-    """Return seconds in a unit that people read: 30 us, 4.1 ms, 12 s, 3 min."""
-    for below, factor, unit in ((1e-3, 1e6, "us"), (1, 1e3, "ms"), (120, 1, "s")):
+    """Return seconds in a unit that people read: 30 µs, 0.41 ms, 12 s, 3 min."""
+    for below, factor, unit in ((1e-4, 1e6, "µs"), (1, 1e3, "ms"), (120, 1, "s")):
         if seconds < below:
             number = seconds * factor
-            return f"{number:.{0 if number >= 10 else 1}f} {unit}"
+            return f"{number:.{0 if number >= 10 else 1 if number >= 1 else 2}f} {unit}"
     return f"{seconds / 60:,.0f} min"

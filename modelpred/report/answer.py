@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 
-class Item(NamedTuple):
+@dataclass(frozen=True)  # a named tuple would lose its names in answers.json
+class Item:
     """A row or a number that supports an answer: its name and a few words."""
 
     name: str

@@ -10,7 +10,6 @@ A study that was not run gives an answer that says so.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -22,7 +21,7 @@ from modelpred.report.inputs import ReportInputs
 from modelpred.report.probabilities import trust, trust_question
 from modelpred.report.studies import not_run
 from modelpred.report.suspects import judgement, suggestion
-from modelpred.report.valuation import row_cells, row_words, signed
+from modelpred.report.valuation import row_cells, row_words, signed, value_cell
 from modelpred.report.words import count, number, percent, plain
 from modelpred.studies.results import StudyResult
 from modelpred.wording import counted
@@ -31,7 +30,6 @@ LISTED = 5  # most suspicious rows
 EXTREMES = 3  # rows that help most, and rows that hurt most
 NAMED = 2  # of each of these on a terminal
 REMOVED = 0.95  # share of rows that is left when the worst go
-FEW = 1e-4  # smaller errors would be written with an exponent
 CERTAIN = 2.0  # standard errors from zero
 
 
@@ -154,18 +152,12 @@ def _extremes(inputs: ReportInputs, table: pl.DataFrame | None, key: str) -> lis
 
 
 def _value_words(row: dict[str, Any]) -> str:
-    error = row.get("standard_error")
-    spread = f" ± {_decimals(error)}" if error else ""
-    return f"{_signed_number(row['value'])}{spread}"
+    cell = value_cell(row["value"], row.get("standard_error"))
+    return f"{'+' if row['value'] > 0 else ''}{cell.text}" + (f" {cell.note}" if cell.note else "")
 
 
 def _signed_number(value: float) -> str:
     return f"{'+' if value > 0 else ''}{number(value, 2)}"
-
-
-def _decimals(error: float) -> str:
-    """An error with one or two significant digits, without an exponent."""
-    return number(error, 2) if error >= FEW else f"{error:.{1 - math.floor(math.log10(error))}f}"
 
 
 def _removal(question: str, inputs: ReportInputs, result: StudyResult) -> Answer:
@@ -205,8 +197,8 @@ def _removal(question: str, inputs: ReportInputs, result: StudyResult) -> Answer
         )
     note = (
         f"Values were computed on {count(result.metrics['validation_rows'])} test rows, and the models were "
-        f"scored on {count(result.metrics['test_rows'])} others. With all rows, the 95% interval over "
-        f"test rows is {number(everything['low'])} to {number(everything['high'])}."
+        f"scored on {count(result.metrics['test_rows'])} others. By the choice of these, the loss with all "
+        f"rows is uncertain: its 95% interval is {number(everything['low'])} to {number(everything['high'])}."
     )
     return Answer(question, words, brief=(brief,), items=items, note=note, link="selection")
 

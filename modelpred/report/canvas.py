@@ -113,12 +113,17 @@ def _inline(svg: str, name: str) -> Markup:
     svg = re.sub(r"font: ([\d.]+px)[^;\"]*", r"font-size: \1", svg)
     # Smaller by a third: the page's font, a hundredth of a pixel, no rotation by nothing.
     svg = re.sub(r" font-family: [^;]*;| transform=\"rotate\(-0 [^)]*\)\"", "", svg)
-    svg = re.sub(
-        r"-?\d+\.\d{3,}", lambda match: f"{float(match[0]):.2f}".rstrip("0").rstrip("."), svg
-    )
+    svg = re.sub(r"<[^>]*>", lambda tag: _rounded(tag[0]), svg)  # not the texts between the tags
     for variable, (light, _) in COLOURS.items():
         svg = svg.replace(light, f"var(--{variable})")
     return Markup(re.sub(r"\s*\n\s*", "\n", svg))  # matplotlib escapes its texts
+
+
+def _rounded(tag: str) -> str:
+    """The tag with its lengths rounded to a hundredth of a pixel."""
+    return re.sub(
+        r"-?\d+\.\d{3,}", lambda length: f"{float(length[0]):.2f}".rstrip("0").rstrip("."), tag
+    )
 
 
 def standalone(panels: Sequence[Panel], *, columns: int, legend: Sequence[Key]) -> str:

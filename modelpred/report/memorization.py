@@ -33,7 +33,7 @@ def memorization_blocks(inputs: ReportInputs, result: StudyResult) -> list[Block
         Text(
             f"Memorization of a row: the increase of the accuracy on this row, or of {what}, if the "
             f"row is in the training subset (mean over {count(metrics['subsets'])} random subsets of "
-            f"{percent(metrics['share'])} of the training rows). Near zero, the other rows suffice to "
+            f"{percent(metrics['share'], 2)} of the training rows). Near zero, the other rows suffice to "
             "predict it. A high value points to an outlier, a rare case or a wrong label."
         ),
         *_influence_table(inputs, result.tables["influences"]),

@@ -42,7 +42,7 @@ def trust(question: str, _: ReportInputs, result: StudyResult) -> Answer:
         row = result.tables["summary"].filter(method="full_model").row(0, named=True)
         items.append(
             Item(
-                "Expected calibration error",
+                "Mean gap between probability and share right (expected calibration error)",
                 f"{number(100 * row['ece_width'], 2)} percentage points; a perfectly calibrated model would "
                 f"have about {number(100 * row['noise_width'], 2)} on {count(tests)} rows",
             )

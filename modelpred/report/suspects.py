@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from modelpred.report.inputs import ReportInputs
-from modelpred.report.words import number, percent
+from modelpred.report.words import number, small_percent
 from modelpred.studies.labels import DEFAULT_METHOD
 from modelpred.targets.families import FAMILIES
 
@@ -24,13 +24,13 @@ def judgement(row: Mapping[str, Any], label: str, inputs: ReportInputs) -> str:
     if not classes:
         return f"predict a label {number(-score)} away"
     other = _suggested(row, label, classes)
-    suggestion = f", suggest {other}" if other else ""
+    suggestion = f" and suggest {other}" if other else ""
     probability = row.get("probability")
     if probability is None and len(classes) == 2 and _probabilistic(inputs):
         probability = 1 / (1 + math.exp(-score))
     if probability is None:
         return f"confidence {number(score)}{suggestion}"
-    return f"give this label {percent(probability, 2)}{suggestion}"
+    return f"give this label {small_percent(probability)}{suggestion}"
 
 
 def suggestion(row: Mapping[str, Any], label: str, inputs: ReportInputs) -> str:

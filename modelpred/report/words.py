@@ -8,12 +8,12 @@ from typing import Any
 
 
 def number(value: int | float | None, digits: int = 3) -> str:
-    """A number with that many significant digits, without exponents between 1e-4 and 1e15."""
+    """A number with that many significant digits, without exponents between 1e-6 and 1e15."""
     if value is None or not math.isfinite(value):
         return "–"  # noqa: RUF001  # the dash that a table shows for "no value"
     if value == 0:
         return "0"
-    if abs(value) < 1e-4:
+    if abs(value) < 1e-6:
         return f"{value:.{digits - 1}e}".replace("e-0", "e-").replace("-", "\N{MINUS SIGN}")
     exponent = int(f"{value:.{digits - 1}e}".partition("e")[2])  # after rounding: 0.9996 is 1.00
     places = max(digits - 1 - exponent, 0)
@@ -25,6 +25,13 @@ def percent(value: int | float | None, digits: int = 3) -> str:
     if value is None or not math.isfinite(value):
         return number(value)
     return f"{number(100 * value, digits)}%"
+
+
+def small_percent(value: float) -> str:
+    """A probability as a percentage with two digits, or a limit where more would be false precision."""
+    if value < 0.001:
+        return "less than 0.1%"
+    return percent(value, 2) if value <= 0.999 else "more than 99.9%"
 
 
 def percent_interval(low: int | float | None, high: int | float | None) -> str:

@@ -1,6 +1,7 @@
 """Sections of the report from real results of the studies: names of rows and columns, and numbers."""
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 
 import polars as pl
 import pytest
@@ -10,7 +11,7 @@ from modelpred.dataset import DatasetConfig, prepare
 from modelpred.refits import Influence, Retraining
 from modelpred.report import write_report
 from modelpred.report.answers import NAMED, answers
-from modelpred.run_summary import WIDTH
+from modelpred.run_summary import WIDTH, answer_of
 from modelpred.studies import STUDIES
 from modelpred.studies.utility import StudyContext
 from modelpred.targets import dataset_points, dataset_test_points, target_model
@@ -63,6 +64,10 @@ def check_answers(inputs):
     assert "rows with the lowest values" in removal.words
     assert ("of the time" in trust.words) == bool(inputs.dataset.classes)
     found = (labels, values, removal, trust)
+    for answer in found:  # as the summary reads it from the report's folder
+        read = answer_of(json.loads(json.dumps(asdict(answer))))
+        assert (read.words, read.brief) == (answer.words, tuple(answer.brief))
+        assert read.items == tuple((item.name, item.words) for item in answer.items)
     assert [len(answer.brief) for answer in found] == [2, 2, 1, 1]
     assert all(len(line) <= WIDTH for answer in found for line in answer.brief)
     assert all(f"row {row} (" in labels.brief[1] for row in suspects["row_id"][:NAMED])

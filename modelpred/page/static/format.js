@@ -1,10 +1,10 @@
 // Numbers and elements for people.
 
-export function number(value, digits = 4) {
+export function number(value, digits = 3) {
   if (value === null || value === undefined || Number.isNaN(value)) return "–";
   if (Number.isInteger(value) && Math.abs(value) < 1e15) return String(value);
   const size = Math.abs(value);
-  if (size && (size < 1e-4 || size >= 1e7)) return value.toExponential(digits - 2);
+  if (size && (size < 1e-6 || size >= 1e7)) return value.toExponential(digits - 1);
   return String(Number(value.toPrecision(digits)));
 }
 
@@ -14,7 +14,7 @@ export function signed(value, digits = 3) {
 }
 
 export function share(value) {
-  return value === null ? "–" : `${(100 * value).toFixed(1)}%`;
+  return value === null ? "–" : `${number(100 * value)}%`;
 }
 
 export function counted(count, thing) {

@@ -2,7 +2,7 @@
 
 import { counted, drawn, make, number, share, signed, byId } from "./format.js";
 
-const shown = { share, number: (value) => number(value, 4) };
+const shown = { share, number };
 
 export function drawScores(answer) {
   byId("cards").replaceChildren(...answer.scores.map(card));
@@ -98,7 +98,7 @@ export function drawFlips(answer, about, explain) {
   const sure = rows[0].probability_before !== undefined;
   const names = ["Row", about.label, "Before", "Now", ...(sure ? ["P(label) before", "now"] : []), "Why", ...columns];
   const line = (row, at) => make("tr", {},
-    make("td", {}, row.row), make("td", {}, text(row.label)), make("td", {}, text(row.before)), make("td", {}, text(row.after)),
+    make("td", {}, row.row), make("td", {}, text(row.label)), make("td", {}, text(row.before, 3)), make("td", {}, text(row.after, 3)),
     ...(sure ? [make("td", { class: "number" }, share(row.probability_before)), make("td", { class: "number" }, share(row.probability_after))] : []),
     make("td", {}, make("button", { type: "button", class: "plain", "aria-label": `Explain row ${row.row}`, onclick: () => explain(row.row) }, "explain")),
     ...cells[at].map((cell) => make("td", { class: typeof cell === "number" ? "number" : "words" }, text(cell))));
@@ -111,7 +111,7 @@ export function drawFlips(answer, about, explain) {
   if (more) place.append(make("div", { class: "bar" }, more));
 }
 
-const text = (value) => (value === null ? "" : typeof value === "number" ? number(value, 4) : String(value));
+const text = (value, digits = 5) => (value === null ? "" : typeof value === "number" ? number(value, digits) : String(value));
 
 // Rows whose prediction is least certain now, to try an explanation on.
 export function drawUncertain(answer, explain) {

@@ -112,7 +112,8 @@ export class Rows {
     if (one.at !== undefined && at < this.count && !this.loaded.has(one.at)) return "…";
     const value = this.value(one, at);
     if (value === null) return "";
-    return typeof value === "number" ? number(value, 5) : value;
+    if (typeof value !== "number") return value;
+    return one.key in this.scores ? number(value) : number(value, 5); // cells keep more of their digits
   }
 
   // The different texts of a column, for the choice of a value or a group; none for numbers with many.
