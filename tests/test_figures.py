@@ -19,8 +19,12 @@ from tests.benchmarks.without_figure import WITHOUT_FIGURE
 
 ROOT = Path(__file__).parents[1]
 LINES = {f"{row['benchmark']}/{row['figure']}": row for row in figures.read()}
-# A number with a unit of time, size or share, or a ratio.
-MEASURED = re.compile(r"\d[\d,.]*\s?(?:%|µs|us|ms|s|min|MB|GB|times)(?![\w.])")
+# A number with a unit of time, size or share, a ratio, or a decimal such as a correlation or an error.
+MEASURED = re.compile(
+    r"\d[\d,.]*(?:x|\s?(?:%|µs|us|ms|s|min|MB|GB|times))(?!\w|\.\w)"
+    r"|(?<![\w.=])(?:0|[1-9]\d*)?\.\d+(?![\w%-]|\.\w)"
+)
+CODE = re.compile(r"`[^`]*`")
 PAGES = ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
 # The history, and the tables that the pipeline writes.
 UNCHECKED = ("docs/changelog.md", "docs/results.md")
@@ -90,13 +94,26 @@ def places(page):
     return text.splitlines() if page == "README.md" else re.split(r"\n\s*\n", text)
 
 
+@given(
+    number=st.integers(1, 10**5).map("{:,}".format) | st.floats(0.01, 99).map("{:.2f}".format),
+    words=st.sampled_from(
+        ["takes {} ms here", "{} s", "is {}% lower", "is {}x as fast", "{} times", "needs {} GB"]
+    ),
+)
+def test_a_number_with_a_unit_is_measured_and_so_is_a_decimal(number, words):
+    assert MEASURED.search(words.format(number))
+    assert bool(MEASURED.search(f"a correlation of {number}, at least")) == ("." in number)
+    assert bool(MEASURED.search(f"it is {number.removeprefix('0')}.")) == ("." in number)
+    assert not MEASURED.search(CODE.sub("", f"with `C={number} s`, 4,000 x 128 and v1.2.3"))
+
+
 @pytest.mark.parametrize("page", [page for page in PAGES if page not in UNCHECKED])
 def test_every_measured_number_is_a_claim_or_is_listed_without_a_figure(page):
     claims = [claim.text for claim in CLAIMS if claim.page == page]
     listed = [text for pages in WITHOUT_FIGURE.values() for text in pages.get(page, ())]
     left = {}  # the lines with measured numbers that are no claims, by place
     for place in places(page):
-        rows = [row for row in place.splitlines() if MEASURED.search(row)]
+        rows = [row for row in place.splitlines() if MEASURED.search(CODE.sub("", row))]
         if rows := [row for row in rows if not any(text in row for text in claims)]:
             left[place] = rows
     assert [rows for place, rows in left.items() if not any(text in place for text in listed)] == []
