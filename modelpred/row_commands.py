@@ -50,8 +50,8 @@ def suspects(
     _require_place(out)
     talk = Terminal(quiet=quiet or as_json)
     ready = fit_rows(options, talk, every_row=True)
-    fitted, dataset, name = ready.fitted, ready.dataset, ready.dataset.name
-    found = fitted.suspects(forest=forest)
+    dataset = ready.dataset
+    found = ready.fitted.suspects(forest=forest)
     table = _with_cells(found.rows.drop("position"), dataset, every_row=True)
     head = "The rows whose label is furthest from the predictions of models trained without them:"
     if found.count is not None:
@@ -59,14 +59,8 @@ def suspects(
             f"About {found.count:,.0f} of {len(table):,} labels are wrong (95% interval {found.low:,.0f} to "
             f"{found.high:,.0f}), according to models trained without the row. The most suspicious:"
         )
-    _answer(
-        table,
-        head,
-        out or Path(f"{name}-suspects.csv"),
-        count=count,
-        dataset=dataset,
-        as_json=as_json,
-    )
+    path = out or Path(f"{dataset.name}-suspects.csv")
+    _answer(table, head, path, count=count, dataset=dataset, as_json=as_json)
 
 
 @with_table_options()
@@ -100,7 +94,7 @@ def values(
     _require_place(out)
     talk = Terminal(quiet=quiet or as_json)
     ready = fit_rows(options, talk, every_row=False, groups=groups, orders=permutations)
-    dataset, name = ready.dataset, ready.dataset.name
+    dataset = ready.dataset
     found = ready.fitted.values(
         dataset.test_features.numpy(),
         labels_of(dataset, dataset.test_labels),
@@ -117,15 +111,8 @@ def values(
     )
     if groups is None:
         table = _with_cells(table, dataset, every_row=False)
-    _answer(
-        table,
-        head,
-        out or Path(f"{name}-values.csv"),
-        count=count,
-        dataset=dataset,
-        as_json=as_json,
-        both=True,
-    )
+    path = out or Path(f"{dataset.name}-values.csv")
+    _answer(table, head, path, count=count, dataset=dataset, as_json=as_json, both=True)
 
 
 def _require_place(out: Path | None) -> None:

@@ -6,14 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True)  # a named tuple would lose its names in answers.json
-class Item:
-    """A row or a number that supports an answer: its name and a few words."""
-
-    name: str
-    words: str
-
-
 @dataclass(frozen=True)
 class Answer:
     """The answer to one question.
@@ -35,3 +27,11 @@ class Answer:
     items: Sequence[Item] = ()
     note: str = ""
     link: str = ""
+
+
+@dataclass(frozen=True)  # a named tuple would lose its names in answers.json
+class Item:
+    """A row or a number that supports an answer: its name and a few words."""
+
+    name: str
+    words: str
