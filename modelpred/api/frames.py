@@ -101,15 +101,27 @@ def row_names(values: Table, *, what: str) -> tuple[str, ...] | None:
 
 
 def require_same_rows(table: Table, values: Table, *, what: str, of: str) -> None:
-    """InvalidInput where both name the same rows, but in another order."""
-    names, others = row_names(table, what=of), row_names(values, what=what)
+    """InvalidInput where both name the same rows, but in another order.
+
+    Row numbers count as names: one of two tables of pandas may have been shuffled.
+    """
+    names, others = _names_or_numbers(table, what=of), _names_or_numbers(values, what=what)
     if names == others or names is None or others is None:
         return
     if Counter(names) == Counter(others):
         raise InvalidInput(
             f"the index of {what} names the rows of {of} in another order; put them in one order, "
-            f"such as {what}.loc[{of}.index]"
+            f"such as {what}.loc[{of}.index], or pass {what}.to_numpy() if they are in one order"
         )
+
+
+def _names_or_numbers(values: Table, *, what: str) -> tuple[str, ...] | None:
+    """The row names in the index of pandas, or the row numbers; None if there is no index."""
+    names = row_names(values, what=what)
+    index = getattr(values, "index", None)
+    if names is not None or not _is_a(index, {"pandas": ("Index",)}):
+        return names
+    return tuple(map(str, range(len(values))))
 
 
 def usable_columns(rows: pl.DataFrame, *, what: str) -> pl.DataFrame:
@@ -183,7 +195,9 @@ def _pandas_column(cells: Table, *, name: str, what: str) -> pl.Series:
         codes = pl.Series(cells.cat.codes.to_numpy(), dtype=pl.Int64)
         levels = _called(cells.cat.categories.to_series(), what=what)
         return levels.gather(codes.set(codes < 0, None)).cast(pl.Categorical).alias(name)
-    if kind.startswith("Sparse"):
+    if kind.startswith("interval"):  # pd.cut gives categories of intervals
+        cells = cells.astype("string")
+    elif kind.startswith("Sparse"):
         cells = cells.sparse.to_dense()
     elif kind == "float16":
         cells = cells.astype("float32")
@@ -226,6 +240,8 @@ def _called(cells: Table, *, what: str) -> pl.Series:
         raise InvalidInput(
             f"{what} holds {quoted(cells[error.row])}, expected {error.expected}"
         ) from error
+    except pl.exceptions.PolarsError as error:
+        raise InvalidInput(f"{what} holds {cells.dtype}, expected text or numbers") from error
 
 
 def _names(cells: Table, *, what: str) -> pl.Series:

@@ -162,6 +162,10 @@ def array_of(values: ArrayLike) -> NDArray[Any]:
         return values.detach().cpu().numpy()
     if is_column(values):
         return polars_column(values, what="it").to_numpy()
+    if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
+        known: NDArray[Any] = values.data  # what lies under the mask, too
+        none = np.full_like(known, None, dtype=object)
+        return np.where(np.ma.getmaskarray(values), none, known)
     return np.asarray(values)
 
 

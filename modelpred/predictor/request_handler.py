@@ -18,6 +18,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from modelpred.errors import InvalidInput
+from modelpred.numbers import steps_number
 from modelpred.predictor.files import AGAIN
 from modelpred.predictor.predictor import Predictor
 from modelpred.sealed import read_part, refuse, write_atomically
@@ -135,6 +136,7 @@ class RequestHandler:
                 f"{subsets} subsets of {points} rows are more than one request may hold; "
                 f"send at most {most // points} subsets at once"
             )
+        refine = steps_number(refine)
         if self._limits.refine is not None and refine > self._limits.refine:
             raise InvalidInput(f"refine is {refine:g}; at most {self._limits.refine:g} here")
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
@@ -85,6 +86,30 @@ def dataset_test_points(dataset: "Dataset") -> Points:
     return points_of(dataset.test_features, dataset.test_labels, len(dataset.classes))
 
 
+def tensor_of(values: Any) -> Tensor:  # noqa: ANN401 - an array, a tensor, or lists of numbers
+    """The values as a tensor, without a copy where torch can take them as they lie.
+
+    Torch takes no reversed arrays and no bytes in another order, and would take what lies under a mask.
+
+    Raises:
+        TypeError, ValueError, RuntimeError: torch has no such type.
+    """
+    if isinstance(values, np.ma.MaskedArray):
+        values = _unmasked(values)
+    if isinstance(values, np.ndarray) and (
+        min(values.strides, default=0) < 0 or not values.dtype.isnative
+    ):
+        values = np.array(values, dtype=values.dtype.newbyteorder("="), order="C")
+    return torch.as_tensor(values)
+
+
+def _unmasked(values: np.ma.MaskedArray[Any, Any]) -> NDArray[Any]:
+    """The array, with nan for masked numbers."""
+    if not np.ma.is_masked(values):
+        return values.data
+    return np.where(np.ma.getmaskarray(values), np.nan, values.data)
+
+
 def points_of(
     features: Array,
     labels: Array,
@@ -105,8 +130,8 @@ def points_of(
         InvalidInput: a wrong shape, a value that is not finite, a label outside the classes, or a
             sample weight that is not above zero.
     """
-    features = torch.as_tensor(features)
-    labels = torch.as_tensor(labels).to(features.device)
+    features = tensor_of(features)
+    labels = tensor_of(labels).to(features.device)
     if features.ndim != 2 or labels.ndim != 1 or features.shape[0] != labels.shape[0]:
         raise InvalidInput(
             "expected features [points, features] and labels [points], got "
@@ -130,7 +155,7 @@ def points_of(
 
 
 def _checked_sample_weight(sample_weight: Array, features: Tensor) -> Tensor:
-    factors = torch.as_tensor(sample_weight).to(features)
+    factors = tensor_of(sample_weight).to(features)
     if factors.shape != features.shape[:1]:
         raise InvalidInput(
             f"sample_weight has shape {list(factors.shape)}, expected one number for each of "

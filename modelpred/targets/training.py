@@ -21,7 +21,7 @@ from torch import Tensor
 from modelpred.errors import InvalidInput
 from modelpred.memory import require_memory
 from modelpred.targets.model import TargetModel
-from modelpred.targets.points import Array, Points, class_counts, points_of
+from modelpred.targets.points import Array, Points, class_counts, points_of, tensor_of
 from modelpred.targets.solving import Solution, Solver
 from modelpred.targets.threads import keep_threads, thread_count, torch_threads
 from modelpred.targets.weights import weights_of
@@ -283,7 +283,7 @@ def _classes(labels: Array, classes: int | None) -> int:
 
 
 def _checked_start(start: Array, subsets: int, size: int, points: Points) -> Tensor:
-    begin = torch.as_tensor(start).to(points.features.device, torch.float64)
+    begin = tensor_of(start).to(points.features.device, torch.float64)
     if begin.shape not in (torch.Size([size]), torch.Size([subsets, size])):
         raise InvalidInput(
             f"start has shape {list(begin.shape)}; expected [{size}] or [{subsets}, {size}]"

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from modelpred.errors import InvalidInput
+from modelpred.targets.points import tensor_of
 
 LARGEST = 1e100  # weight; a subset's smallest sum is its inverse. Squares of both are floats.
 NARROW = (torch.uint16, torch.uint32, torch.uint64)  # kinds that torch can store but not compare
@@ -19,7 +20,7 @@ def weights_of(weights: object, *, points: int) -> Tensor:
             too large.
     """
     try:
-        table = torch.as_tensor(weights)
+        table = tensor_of(weights)
     except (TypeError, ValueError, RuntimeError) as error:
         raise InvalidInput(
             f"weights are a {type(weights).__name__} that is no table of numbers; expected "

@@ -1,5 +1,6 @@
 """Frames of pandas, pyarrow and polars say the same, and their columns go by name."""
 
+import contextlib
 import logging
 from decimal import Decimal
 
@@ -9,11 +10,12 @@ import polars as pl
 import polars.testing
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from modelpred import InvalidInput, ModelPred
-from modelpred.api.frames import polars_frame, usable_columns
+from modelpred.api.frames import polars_frame, require_same_rows, usable_columns
+from modelpred.api.inputs import frame_of
 from modelpred.api.labels import learn_labels
 from tests.api.conftest import COLUMNS, ROWS, SMALL, make_rows
 
@@ -242,7 +244,53 @@ def test_a_missing_label_or_id_is_never_a_name(missing, at):
     labels = ["yes", "no"] * 5
     labels[at] = missing
     for values in (labels, np.array(labels, dtype=object), pd.Series(labels, dtype=object)):
-        with pytest.raises(InvalidInput, match="1 missing or not finite labels"):
+        with pytest.raises(InvalidInput, match=r"1 missing or not finite labels"):
             learn_labels(values, what="y", regression=None)
     with pytest.raises(InvalidInput, match=f"the id of row {at} is missing"):
         fit(np.zeros((10, 1)), [0, 1] * 5, ids=[*range(at), missing, *range(at + 1, 10)])
+
+
+@given(st.permutations(range(12)), st.permutations(range(12)))
+@settings(max_examples=60, deadline=None)
+@example(list(range(12)), list(range(12)))
+@example(list(range(12)), [1, 0, *range(2, 12)])
+@example([1, 0, *range(2, 12)], list(range(12)))
+def test_rows_of_pandas_in_another_order_are_refused_also_where_an_index_counts(rows, labels):
+    table = pd.DataFrame({"a": range(12)}).iloc[rows]
+    column = pd.Series(range(12)).iloc[labels]
+    told = pytest.raises(
+        InvalidInput, match=r"another order; .*y\.loc\[X\.index\], or pass y\.to_numpy"
+    )
+    with contextlib.nullcontext() if rows == labels else told:
+        require_same_rows(table, column, what="y", of="X")
+    require_same_rows(table, column.to_numpy(), what="y", of="X")
+
+
+@pytest.mark.parametrize("kind", ["categories of intervals", "intervals"])
+def test_intervals_are_categories(kind):
+    numbers = pd.Series(np.arange(60.0))
+    cut = pd.cut(numbers, 3)
+    cells = (
+        cut if kind == "categories of intervals" else pd.Series(pd.arrays.IntervalArray(list(cut)))
+    )
+    frame, _ = polars_frame(pd.DataFrame({"band": cells}), what="X")
+    assert frame["band"].cast(pl.String).to_list() == [str(band) for band in cut]
+
+
+def test_categories_of_a_type_without_text_are_one_line():
+    months = pd.Categorical(pd.period_range("2020", periods=3, freq="M"))
+    with pytest.raises(InvalidInput, match=r"column 'month' holds .*, expected text or numbers"):
+        polars_frame(pd.DataFrame({"month": months}), what="X")
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.int64, object])
+def test_what_lies_under_a_mask_is_missing(dtype):
+    cells = np.ma.array(
+        np.arange(6).reshape(3, 2).astype(dtype), mask=np.arange(6).reshape(3, 2) == 3
+    )
+    with pytest.raises(
+        InvalidInput, match=r"1 missing or not finite value .first in row 1, column 1"
+    ):
+        frame_of(cells, what="X")
+    unmasked = np.ma.array(cells.data, mask=False)
+    assert frame_of(unmasked, what="X")[0].to_numpy().tolist() == cells.data.tolist()
