@@ -89,10 +89,7 @@ def main() -> None:
                 "title": title(inputs),
                 "rows": inputs.dataset.rows_used,
                 "baseline": inputs.baseline and inputs.baseline.sentence,
-                "answers": [
-                    {**asdict(answer), "items": [item._asdict() for item in answer.items]}
-                    for answer in answers(inputs)
-                ],
+                "answers": [asdict(answer) for answer in answers(inputs)],
             },
             folder / "answers.json",
         )

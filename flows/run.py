@@ -4,7 +4,8 @@
 
 A stage runs if its code, its part of params.yaml or the content of its inputs has changed since it
 last finished, or if its output is missing or damaged; this is what `dvc repro` does, too. All stages
-run in this process. A run that was killed goes on where it was: finished stages are skipped, and
+run in this process. The studies behind the first screen of the report run before the others, and the
+first run of a folder writes the report and prints the answers between them. A run that was killed goes on where it was: finished stages are skipped, and
 `targets` finds its finished blocks in the shard store.
 
     .modelpred/stages.json   for each finished stage, the digest of what it was made from
@@ -18,6 +19,7 @@ import time
 import warnings
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
@@ -36,9 +38,11 @@ from flows.artifacts import (
 from flows.local_training import PLAIN
 from flows.run_lock import AlreadyRunning, run_lock
 from flows.runtime import end_with_owner, one_line_errors, show_warnings
+from modelpred.check.plan import ANSWERS
 from modelpred.dataset.sources import files_read
 from modelpred.errors import InvalidInput
 from modelpred.params import Params, read_params
+from modelpred.run_summary import read_summary
 from modelpred.sealed import SEAL, check_sealed, parse_json, read_file, sha256, write_atomically
 from modelpred.studies import STUDIES
 from modelpred.targets.own_code import is_import_path
@@ -96,6 +100,14 @@ def stages() -> tuple[Stage, ...]:
             (DATASET, TARGETS, PREDICTOR, *(study.output for study in studies)),
             REPORT,
         ),
+    )
+
+
+def answers_first() -> tuple[Stage, ...]:
+    """The stages in the order in which they run here: studies behind the first screen before others."""
+    after = {f"studies@{study}" for study in STUDIES if study not in ANSWERS}
+    return tuple(
+        sorted(stages(), key=lambda stage: (stage.name in after) + 2 * (stage.name == "report"))
     )
 
 
@@ -157,12 +169,16 @@ def code_digest() -> str:
 
 
 def run_all(
-    *, report: Callable[[str, float | None], None], skip: Collection[str] = ()
+    *,
+    report: Callable[[str, float | None], None],
+    answered: Callable[[], None] | None = None,
+    skip: Collection[str] = (),
 ) -> list[str]:
     """Run every stage that is out of date, in order; returns the names of those that ran.
 
     Args:
         report: called with the name of each stage and the seconds that it took, None if nothing changed.
+        answered: called before the first study that the answers do not need, if one has to run.
         skip: studies to leave out.
 
     Raises:
@@ -170,13 +186,17 @@ def run_all(
     """
     params, code, ran = read_params(PARAMS), code_digest(), list[str]()
     record = _read_record()
-    for stage in stages():
-        if stage.name.partition("@")[2] in skip:
+    for stage in answers_first():
+        study = stage.name.partition("@")[2]
+        if study in skip:
             continue
         digest = changed(stage, params, record, code)
         if digest is None:
             report(stage.name, None)
             continue
+        if study and study not in ANSWERS and answered is not None:
+            answered()
+            answered = None
         began = time.monotonic()
         stage.run()
         ran.append(stage.name)
@@ -192,6 +212,16 @@ def _read_record() -> dict[str, Any]:
         return parse_json(read_file(RECORD, again=""), RECORD, again="")
     except InvalidInput:
         return {}
+
+
+def _show_answers(*, quiet: bool) -> None:
+    """Write the report and print the answers, if the folder has no report yet."""
+    if REPORT.exists():
+        return
+    import_module("flows.report").main()
+    if not quiet:
+        words = f"\n{read_summary(Path.cwd())}\n\nOther studies follow:\n"
+        sys.stderr.write(words.replace("\n", os.linesep))
 
 
 def main(
@@ -217,7 +247,9 @@ def main(
         RECORD.parent.mkdir(exist_ok=True)
         try:
             with run_lock("run"):
-                run_all(report=report, skip=skip or ())
+                run_all(
+                    report=report, answered=partial(_show_answers, quiet=quiet), skip=skip or ()
+                )
         except AlreadyRunning as other:
             raise InvalidInput(str(other)) from other
 

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from modelpred import cli, table_commands
+from modelpred.check.plan import ANSWERS
 from modelpred.params import read_params
 from modelpred.row_commands import with_certainty
 
@@ -79,6 +80,24 @@ def said_here(place, *words):
     return subprocess.CompletedProcess(words, status, out.getvalue(), err.getvalue())
 
 
+def answers_come_first(done):
+    """Ten lines of answers, before the studies that they do not need and at the end."""
+    lines = done.stdout.splitlines()
+    assert len(lines) == 10
+    topics = ["rows", "wrong labels", "values of rows", "worst rows", "probabilities"]
+    assert [line[:16].strip() for line in lines[1:] if line[0] != " "] == [
+        *topics,
+        "report",
+        "page",
+    ]
+    assert lines[-1].endswith("modelpred explore people-modelpred")
+    answers, others = done.stderr.split("Other studies follow:")
+    assert all(f"studies@{study} " in answers for study in ANSWERS)
+    assert lines[0] in answers
+    assert "studies@" in others
+    assert "\x1b" not in done.stderr + done.stdout  # no colours, no bars: not a terminal
+
+
 def test_run_answers_and_a_second_run_changes_nothing(place):
     command = ("run", "people.csv", "--label", "rich", "--minutes", "0.5", "--C", "0.5")
     first = said(place, *command)
@@ -90,16 +109,12 @@ def test_run_answers_and_a_second_run_changes_nothing(place):
     assert yaml.safe_load((folder / "params.yaml").read_text())["targets"]["C"] == 0.5
     for told in ("--label", "--C", "--test", "--row-id", "--drop", "report"):
         assert told in first.stderr
+    answers, others = first.stderr.split("Other studies follow:")
+    assert all(f"studies@{study} " in answers for study in ANSWERS)
+    assert first.stdout.splitlines()[0] in answers
+    assert "studies@" in others
     assert "\x1b" not in first.stderr + first.stdout  # no colours, no bars: not a terminal
-    lines = first.stdout.splitlines()
-    assert len(lines) == 10
-    topics = ["rows", "wrong labels", "values of rows", "worst rows", "probabilities"]
-    assert [line[:16].strip() for line in lines[1:] if line[0] != " "] == [
-        *topics,
-        "report",
-        "page",
-    ]
-    assert lines[-1].endswith("modelpred explore people-modelpred")
+    answers_come_first(first)
     page = (folder / "artifacts" / "report" / "index.html").read_text()
     for surface in (first.stderr, first.stdout, page):
         assert f"{UNLABELLED} rows without a label are left out" in surface

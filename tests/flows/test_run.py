@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from flows import run
 from flows.artifacts import PARAMS, STUDIES_FOLDER
+from modelpred.check.plan import ANSWERS
 from modelpred.sealed import seal
 from modelpred.studies import STUDIES
 from tests.projects import ROOT
@@ -97,7 +98,8 @@ def out_of_date(changed, damaged):
         after = any(other.startswith(path) for path in inputs for other in stale_outputs(stale))
         if mine or after or name in damaged:
             stale.append((name, out, mine or after))
-    return [name for name, *_ in stale]
+    names = {name for name, *_ in stale}
+    return [stage.name for stage in run.answers_first() if stage.name in names]
 
 
 def stale_outputs(stale):
@@ -143,6 +145,32 @@ def test_exactly_what_is_out_of_date_runs(ran, edits):
         params = new
 
 
+def test_the_answers_are_shown_once_before_the_studies_that_they_do_not_need(ran):
+    answering = {f"studies@{study}" for study in ANSWERS}
+    others = {f"studies@{study}" for study in STUDIES} - answering
+
+    def shown_after(params, **changes):
+        PARAMS.write_text(yaml.safe_dump(params))
+        ran.clear()
+        found = []
+        run.run_all(
+            report=lambda _name, _seconds: None, answered=lambda: found.append(len(ran)), **changes
+        )
+        return found
+
+    params = {"dataset": {"source": "iris"}}
+    (first,) = shown_after(params)
+    assert sorted(ran) == sorted(stage.name for stage in run.stages())
+    assert set(ran[:first]) == {"dataset", "subsets", "targets", "predictor", *answering}
+    assert set(ran[first:]) == {*others, "report"}
+    assert shown_after(params) == []
+    assert shown_after({**params, "labels": {"seed": 1}}) == []
+    assert ran == ["studies@labels", "report"]
+    assert shown_after({**params, "lds": {"seed": 1}, "labels": {"seed": 1}}) == [0]
+    skipped = [study for study in STUDIES if study not in ANSWERS]
+    assert shown_after({"dataset": {"source": "wine"}}, skip=skipped) == []
+
+
 def test_a_stage_that_failed_runs_again_and_the_finished_ones_do_not(ran, monkeypatch):
     params: dict = {"dataset": {"source": "iris"}}
     pretend = run.Stage.run
@@ -157,7 +185,7 @@ def test_a_stage_that_failed_runs_again_and_the_finished_ones_do_not(ran, monkey
         run_once(ran, params)
     monkeypatch.setattr(run.Stage, "run", pretend)
 
-    assert run_once(ran, params) == [stage.name for stage in run.stages()][3:]
+    assert run_once(ran, params) == [stage.name for stage in run.answers_first()][3:]
 
 
 def test_new_content_of_the_users_file_runs_the_stage_that_reads_it(ran):
