@@ -22,7 +22,7 @@ from modelpred.numbers import MOST_DRAWS, Number, checked_section, seed_number, 
 from modelpred.studies.direct_removals import can_remove_directly
 from modelpred.studies.greedy_selection import Quota, no_quota, own_shares
 from modelpred.studies.row_gains import has_row_gains
-from modelpred.studies.sampler_choice import EXACT_UP_TO, budget_of, models_with_gains
+from modelpred.studies.sampler_choice import EXACT_UP_TO, budget_of
 from modelpred.studies.sampling import SamplerName, Utility
 from modelpred.studies.selection import greedy_selections
 from modelpred.studies.semivalues import ENUMERABLE, Values
@@ -172,10 +172,10 @@ def models_of_values(
     """
     orders = whole_number(permutations, "permutations", most=MOST_DRAWS)
     players = points if groups is None else len(set(array_of(groups).tolist()))
-    if method == "leave_one_out":
-        return 1 if shortcut else players + 1
     if shortcut:
-        return models_with_gains(orders, points=players)
+        return 1  # its models are trained, whatever the engine
+    if method == "leave_one_out":
+        return players + 1
     # Long orders; short ones are of a few rows.
     sampled = orders * players
     if groups is not None:

@@ -31,10 +31,10 @@ from modelpred.engine import EngineName
 from modelpred.studies.gain_sampling import ROUND
 from modelpred.studies.greedy_selection import CONFIRMED, PAIRED
 from modelpred.studies.held_out import PARTS, rounds_of
+from modelpred.studies.row_gains import cost_of_gains
 from modelpred.studies.sampler_choice import (
     EXACT_UP_TO,
     FEWEST,
-    GAINS_COST,
     MOST_REGRESSED,
     PILOT,
     budget_of,
@@ -89,7 +89,7 @@ def values_cost(
         orders: the budget in random orders.
         points: number of rows.
         model: seconds of the model of a subset and its score.
-        gains: seconds of the gains of all rows by one model; 0 if there are none.
+        gains: seconds of an evaluation's worth of gains of all rows; 0 if there are none.
         banzhaf: whether they are Banzhaf values, which can use a model for all rows.
     """
     if points <= EXACT_UP_TO:
@@ -98,7 +98,7 @@ def values_cost(
     # Evaluations of a round of each sampler that can be used, and the seconds of an evaluation.
     rounds = {"stratified": (2 * ORDER * points, model)}
     if gains:
-        rounds["gains"] = (float(GAINS_COST * ROUND), gains / GAINS_COST)
+        rounds["gains"] = (float(cost_of_gains(1) * ROUND), gains)
     if points <= MOST_REGRESSED:
         rounds["regression"] = (2.0 * points, model)
     if banzhaf:

@@ -25,9 +25,10 @@ from modelpred.predictor import Predictor, PredictorConfig, answer_curve, fit_pr
 from modelpred.progress import Progress, silent
 from modelpred.refits import Refit, Retraining, retrainings, rivals
 from modelpred.studies.gain_sampling import GainSampler
-from modelpred.studies.row_gains import RowGains, has_row_gains
+from modelpred.studies.row_gains import has_row_gains
 from modelpred.studies.sampling import Game
 from modelpred.studies.semivalues import Semivalue
+from modelpred.studies.utility import row_gains_of
 from modelpred.subsets import Subsets, SubsetsConfig, draw_subsets, subsets_table
 from modelpred.targets import (
     Points,
@@ -198,11 +199,11 @@ def _fitted(
 def gain_seconds(
     model: TargetModel, points: Points, tested: Points, *, tolerance: float, clock: Clock
 ) -> float:
-    """Seconds of the gains of all rows by one model, over a few subsets; 0 if the family has none."""
+    """Seconds of an evaluation's worth of gains of all rows, over a few subsets; 0 if there are none."""
     if not has_row_gains(model, points, "loss"):
         return 0.0
     assert isinstance(model, Linear)
-    gains = RowGains(
+    gains = row_gains_of(
         model, points, tested,
         train=lambda weights, rows: Retraining(model, rows, tolerance=tolerance)(weights),
         generator=seeded_generator(0, "trial"),
@@ -215,7 +216,7 @@ def gain_seconds(
     game = Game(_undefined, points=len(points.labels), total=0, progress=silent)
     began = clock()
     sampler.draw(1, game)
-    return (clock() - began) / sampler.evaluations(1)
+    return (clock() - began) / sampler.evaluations(1) / gains.cost
 
 
 def _undefined(_: torch.Tensor) -> torch.Tensor:

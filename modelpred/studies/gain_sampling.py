@@ -38,16 +38,22 @@ class GainSampler(Sampler):
     Args:
         size_probabilities: [points], q_k.
         gains: computes gains of all rows.
+        cost: of them by one model, in evaluations.
         generator: draws subsets.
     """
 
     orders_a_round = 1
 
     def __init__(
-        self, size_probabilities: Vector, gains: Gains, *, generator: np.random.Generator
+        self,
+        size_probabilities: Vector,
+        gains: Gains,
+        *,
+        generator: np.random.Generator,
+        cost: int = 1,
     ) -> None:
         self.points = len(size_probabilities)
-        self.gains, self.generator = gains, generator
+        self.gains, self.generator, self.cost = gains, generator, cost
         self.size_probabilities = size_probabilities
         self.drawn = _size_distribution(size_probabilities)
         sizes = np.arange(self.points)

@@ -25,7 +25,7 @@ from modelpred.errors import InvalidInput
 from modelpred.metrics import Vector
 from modelpred.studies.direct_removals import MOST_PARAMETERS as MOST_REMOVED
 from modelpred.studies.direct_removals import Removals
-from modelpred.studies.gain_sampling import Gains, GainSampler
+from modelpred.studies.gain_sampling import GainSampler
 from modelpred.studies.group_expansion import MOST_PARAMETERS
 from modelpred.studies.regression_sampling import (
     FADE,
@@ -34,13 +34,13 @@ from modelpred.studies.regression_sampling import (
     SMALLEST,
     RegressionSampler,
 )
+from modelpred.studies.row_gains import RowGains
 from modelpred.studies.sampling import Game, Sampler, SamplerName, Utility, make_sampler
 from modelpred.studies.two_level_sampling import TwoLevelSampler
 from modelpred.studies.utility import Approximation
 
 EXACT_UP_TO = 1000  # rows: samplers without a model of each row take seconds
 FULL_BUDGET_UP_TO = 2000  # rows
-GAINS_COST = 100  # evaluations in the time of the gains of all rows by one model, as measured
 NEAR_COST = 4.0  # of an evaluation of an approximation x rows / (parameters + players), as measured
 FEWEST_TIMES, MOST_TIMES = 10, 50  # evaluations of an approximation for each model
 MOST_REGRESSED = 2000  # players, whose regression takes a second
@@ -54,7 +54,7 @@ log = logging.getLogger(__name__)
 class HasRowGains(Protocol):
     """A utility that can give gains of all rows from one model."""
 
-    def row_gains(self, generator: np.random.Generator) -> Gains | None:
+    def row_gains(self, generator: np.random.Generator) -> RowGains | None:
         """Return what computes them; None if nothing does."""
         ...
 
@@ -93,18 +93,15 @@ def budget_of(permutations: int, *, points: int, rows: int | None = None) -> flo
     return permutations * min(points, FULL_BUDGET_UP_TO) * slower
 
 
-def models_with_gains(permutations: int, *, points: int) -> int:
-    """Return the number of models that `auto` trains where gains of all rows can be computed."""
-    return max(FEWEST, round(budget_of(permutations, points=points) / GAINS_COST))
-
-
 def gain_sampler(
     utility: Utility, size_probabilities: Vector, generator: np.random.Generator
 ) -> GainSampler | None:
     """Return the sampler `gains`; None if the utility has no gains of all rows."""
     for_gains, for_subsets = generator.spawn(2)
     gains = utility.row_gains(for_gains) if isinstance(utility, HasRowGains) else None
-    return None if gains is None else GainSampler(size_probabilities, gains, generator=for_subsets)
+    if gains is None:
+        return None
+    return GainSampler(size_probabilities, gains, cost=gains.cost, generator=for_subsets)
 
 
 def removals_of(utility: Utility, sampler: SamplerName, *, points: int) -> Removals | None:
@@ -177,10 +174,10 @@ def planned(
         gains = gain_sampler(utility, sampling.size_probabilities, generator)
         if gains is None:
             raise InvalidInput(
-                "the sampler gains is for single rows and the test loss of a linear model with one "
-                "score (logistic, svm, ridge); use auto or stratified"
+                "the sampler gains is for single rows and the test loss of a linear model (logistic, "
+                "softmax, ridge, svm of two classes); use auto or stratified"
             )
-        cost = GAINS_COST * gains.evaluations(1)
+        cost = gains.cost * gains.evaluations(1)
         return Planned(name, gains, max(FEWEST, round(evaluations / cost)), cost)
     if name in {"regression", "two_level"}:
         if not SMALLEST <= points <= MOST_REGRESSED:
@@ -319,7 +316,7 @@ def _for_rows(
     possible: list[Planned] = []
     gains = gain_sampler(utility, sampling.size_probabilities, draws["gains"])
     if gains is not None:
-        cost = GAINS_COST * gains.evaluations(1)
+        cost = gains.cost * gains.evaluations(1)
         possible.append(Planned("gains", gains, evaluations // cost, cost))
     if SMALLEST <= points <= MOST_REGRESSED:
         possible.append(sampling.regression(evaluations, draws["regression"], rows=points))

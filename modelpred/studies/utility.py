@@ -27,7 +27,9 @@ from modelpred.predictor import Predictor, Refined
 from modelpred.refits.retraining import Progress, Refit, Retraining, checked_weights, silent
 from modelpred.studies.direct_removals import Removals, can_remove_directly, direct_removals
 from modelpred.studies.group_expansion import GroupExpansion, can_expand
+from modelpred.studies.output_gains import OutputGains
 from modelpred.studies.row_gains import RowGains, has_row_gains
+from modelpred.studies.score_gains import ScoreGains
 from modelpred.targets.linear import Linear
 from modelpred.targets.model import TargetModel
 from modelpred.targets.points import Points
@@ -305,7 +307,7 @@ class ModelGame:
         if not has_row_gains(context.model, context.points, self.utility):
             return None
         assert isinstance(context.model, Linear)
-        return RowGains(
+        return row_gains_of(
             context.model, context.points, context.test_points,
             train=self._trained, generator=generator,
         )  # fmt: skip
@@ -337,6 +339,19 @@ class ModelGame:
 
     def _trained(self, weights: Tensor, points: Points) -> Tensor:
         return _counted(self.context.truth.for_points(points)(weights), self.context, "row_gains")
+
+
+def row_gains_of(
+    model: Linear,
+    points: Points,
+    test_points: Points,
+    *,
+    train: Callable[[Tensor, Points], Tensor],
+    generator: np.random.Generator,
+) -> RowGains:
+    """Return what computes gains of all rows from one model; the arguments are those of `RowGains`."""
+    kind = ScoreGains if model.outputs(points.classes) == 1 else OutputGains
+    return kind(model, points, test_points, train=train, generator=generator)
 
 
 def game_of(

@@ -184,6 +184,26 @@ def _direct_answers() -> Iterator[Claim]:
     )
 
 
+def _softmax_values() -> Iterator[Claim]:
+    few, own = "softmax_values/300 x 10 x 4 classes: ", ("models", "processor", "reliability")
+    yield from _table(
+        "docs/values.md",
+        "| 300 x 10, 4 classes | stratified",
+        [
+            *([f"{few}{sampler}, {what}" for what in own] for sampler in ("stratified", "gains")),
+            *(
+                [f"softmax_values/{rows} x 5 classes: default, {what}" for what in own]
+                for rows in ("3,000 x 20", "10,000 x 40")
+            ),
+        ],
+    )
+    yield Claim(
+        "docs/values.md",
+        "0.95 (`python -m tests.benchmarks softmax_values`",
+        {f"{few}differences by standard errors": "0.95"},
+    )
+
+
 def _groups() -> Iterator[Claim]:
     page, name = "docs/values.md", "group_values/{}: {}".format
     large = ("50,000 x 40, alike", "50,000 x 40, label noise", "50,000 x 100, label noise")
@@ -339,6 +359,7 @@ DOCS_CLAIMS = (
     *_suspects(),
     *_samplers(),
     *_direct_answers(),
+    *_softmax_values(),
     *_groups(),
     *_large_tables(),
     *_intervals(),
