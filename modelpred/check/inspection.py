@@ -27,7 +27,7 @@ from modelpred.dataset.sources import is_own, known_sources, places_of, require_
 from modelpred.dataset.splitting import split
 from modelpred.dataset.tables import Table
 from modelpred.errors import InvalidInput
-from modelpred.wording import counted
+from modelpred.wording import counted, one_line
 
 SHOWN_CLASSES = 8
 WIDEST_CELL = 44
@@ -166,15 +166,19 @@ def _head(own: OwnTable, config: DatasetConfig) -> str:
     if used < own.rows:
         most = f"{config.max_points:,}{_of_each_part(config)}"
         words += f", of which {used:,} are used (dataset.max_points: {most})"
-    cells = column_of(table.rows, table.label)
+    cells, label = column_of(table.rows, table.label), one_line(table.label, most=WIDEST_CELL)
     if not table.classes:
-        return f"{words}\nlabel {table.label}: a number, {cells.min():,.6g} to {cells.max():,.6g}"
+        return f"{words}\nlabel {label}: a number, {cells.min():,.6g} to {cells.max():,.6g}"
     counts = cells.cast(pl.String).value_counts(sort=True).rows()
-    shown = [f"{name} {count / used:.1%}" for name, count in counts[:SHOWN_CLASSES]]
+    shown = [
+        f"{one_line(name, most=WIDEST_CELL)} {count / used:.1%}"
+        for name, count in counts[:SHOWN_CLASSES]
+    ]
     more = f" and {len(counts) - SHOWN_CLASSES} more" if len(counts) > SHOWN_CLASSES else ""
-    words += f"\nlabel {table.label}: {len(counts)} classes, {', '.join(shown)}{more}"
+    words += f"\nlabel {label}: {len(counts)} classes, {', '.join(shown)}{more}"
     fewest, count = counts[-1]
-    return f"{words}\n  only {count} rows of class {fewest}" if count < 10 else words
+    rare = one_line(fewest, most=WIDEST_CELL)
+    return f"{words}\n  only {count} rows of class {rare}" if count < 10 else words
 
 
 def _of_each_part(config: DatasetConfig) -> str:
@@ -200,7 +204,7 @@ def _columns(own: OwnTable) -> str:
 
 
 def _short(cell: str, width: int) -> str:
-    return cell if len(cell) <= width else cell[: width - 3] + "..."
+    return one_line(cell, most=width)
 
 
 def _hints(own: OwnTable) -> list[str]:
@@ -222,7 +226,8 @@ def _split(
         table.rows[pool], table.feature_names, levels=config.levels, dates=config.dates
     )
     absent = [name for at, name in enumerate(classes) if not np.any(labels[test] == at)]
-    line = f"\nno test row of class {', '.join(absent[:SHOWN_CLASSES])}" if absent else ""
+    shown = ", ".join(one_line(name, most=WIDEST_CELL) for name in absent[:SHOWN_CLASSES])
+    line = f"\nno test row of class {shown}" if absent else ""
     return pool.tolist(), test.tolist(), encoding, line
 
 

@@ -27,7 +27,12 @@ from modelpred.dataset.cells import (
 )
 from modelpred.dataset.meanings import NUMBER, PADDED, WHOLE
 
-ANY_DIGITS = r"^[+-]?(\d+[.\x{66B}]?\d*|[.\x{66B}]\d+)$"  # \d: of any script
+_MINUS = r"\x{2212}\x{2013}\x{FE63}\x{FF0D}-"  # - and the signs that word processors make of it
+# Numbers in digits of any script (\d), with other signs, in parentheses, or with thousands set apart.
+ODD_NUMBERS = (
+    rf"^(\(\d+[.\x{{66B}}]?\d*\)|[+{_MINUS}]?(\d+[.\x{{66B}}]?\d*|[.\x{{66B}}]\d+)[{_MINUS}]?"
+    rf"|[+{_MINUS}]?\d{{1,3}}([ _'\x{{2019}}\x{{A0}}\x{{202F}}]\d{{3}})+([.\x{{66B}}]\d+)?)$"
+)
 COMMAS = r"^[+-]?([0-9]+,[0-9]+|[0-9]{1,3}(,[0-9]{3})+(\.[0-9]+)?)$"
 UNITS = r"^([$€£]\s?[+-]?[0-9][0-9,.]*|[+-]?[0-9][0-9,.]*\s?[%$€£])$"
 _MONTH = "(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*"
@@ -299,9 +304,12 @@ def _written_otherwise(present: pl.Series) -> str:
         )
     if present.str.contains(TIMES).all():
         return f"holds times of day such as {shown}; write hours as a number"
-    digits = present.str.contains(ANY_DIGITS) & ~present.str.contains(NUMBER)
-    if digits.any() and (digits | present.str.contains(NUMBER)).all():
-        return f"writes numbers such as {present.filter(digits)[0]!r}; write the digits 0 to 9"
+    odd = present.str.contains(ODD_NUMBERS) & ~present.str.contains(NUMBER)
+    if odd.any() and (odd | present.str.contains(NUMBER)).all():
+        return (
+            f"writes numbers such as {present.filter(odd)[0]!r}; write the digits 0 to 9, - before "
+            "negative ones, and nothing between thousands"
+        )
     return ""
 
 
