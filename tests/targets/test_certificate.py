@@ -14,6 +14,7 @@ from modelpred.targets.certificate import (
     _global_move,
     _intercept_curvature,
     _local_move,
+    _newton_step,
     _stiffness,
     distance_bound,
 )
@@ -103,6 +104,74 @@ def test_a_search_that_ends_early_says_what_is_left_and_the_bound_holds(name, st
     assert bool((bound >= (wrong - true).norm(dim=1)).all())
 
 
+@pytest.mark.parametrize("name", [name for name in CONVEX if FAMILIES[name][1].get("intercept")])
+def test_with_penalised_intercepts_the_bound_is_the_length_of_the_gradient(name):
+    model, points, weights, true = trained(name)
+    wrong = true + 0.1
+    length = model.gradient(wrong, weights, points).norm(dim=1)
+    expected = length + 1e-9 * length + 1e-9 * (1 + wrong.norm(dim=1))
+    bound = distance_bound(model, wrong, weights, points)
+    torch.testing.assert_close(bound, expected, rtol=1e-14, atol=0)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 60])
+@pytest.mark.parametrize("name", ["logistic", "softmax", "ridge"])
+def test_the_bound_is_the_formula_of_the_text(name, steps, monkeypatch):
+    """One subset after another, from matrices of every row; the parts have tests of their own."""
+    monkeypatch.setattr(certificate, "PROFILE_STEPS", steps)
+    model, points, weights, true = trained(name)
+    wrong = model.representative(true + 1e-4 * torch.randn(true.shape, generator=draws()), 6)
+    wrong[1::2] = wrong[1::2] + 1e-3  # equal shifts of all outputs, too
+    bounds = distance_bound(model, wrong, weights, points)
+    theta = wrong.unflatten(1, (-1, 7)).transpose(0, 1)
+    moved = theta[..., :-1] @ points.features.T
+    best, left = _best_intercepts(model, moved, theta[..., -1], model.C * weights, points)
+    for at, (table, counts) in enumerate(zip(theta.transpose(0, 1), weights, strict=True)):
+        expected = bound_by_rows(model, table, counts, points, best=best[:, at], left=left[at])
+        torch.testing.assert_close(bounds[at], expected, rtol=1e-10, atol=1e-12)
+
+
+def bound_by_rows(model, table, counts, points, *, best, left):
+    """The bound of a subset from [outputs, features + 1] parameters and their best intercepts."""
+    lengths = points.features.norm(dim=1)
+    scores = (table[:, :-1] @ points.features.T + best[:, None])[:, None]
+    rows = model.C * counts[:, None, None] * second_derivatives(model, scores)
+    values = torch.linalg.eigvalsh(rows.sum(0))[int(model.shift_free) :]
+    coupling = torch.einsum("pjk,pf->jkf", rows, points.features).norm()
+    size = model.score_curvature(scores, points.labels, model.C * counts[None])[0].sum((0, 1))
+    spread = (values[-1] * (size * lengths.square()).sum()).sqrt()
+    missing = 2 * left / values[0]
+    if missing * model.curvature_drift >= 1e-3:
+        return torch.tensor(math.inf, dtype=torch.float64)
+    found = torch.cat([table[:, :-1], best[:, None]], 1)
+    gradient = model.gradient(found.reshape(1, -1), counts[None], points).reshape(table.shape)
+    error = gradient[:, :-1].norm() + missing * (coupling + spread)
+    reach = lengths[counts > 0].max()[None]
+    given = {"reach": reach, "coupling": coupling[None], "spread": spread[None]}
+    move = torch.minimum(
+        _local_move(model, error[None], **given, least=values[:1], outputs=len(best)),
+        _global_move(model, error[None], reach, outputs=len(best)),
+    )[0]
+    if model.shift_free:
+        best = best - best.mean()
+    way = (table[:, -1] - best).norm() + missing + move
+    return (error**2 + way**2).sqrt() * (1 + 1e-9) + 1e-9 * (1 + table.norm())
+
+
+def draws():
+    return torch.Generator().manual_seed(0)
+
+
+def second_derivatives(model, scores):
+    """J of every row by its definition, [rows, outputs, outputs]; scores [outputs, 1, rows]."""
+    if model.regression:
+        return torch.ones(scores.shape[2], 1, 1, dtype=torch.float64)
+    chances = model.probabilities(scores.permute(1, 2, 0))[0]
+    if len(scores) == 1:
+        return chances.prod(-1)[:, None, None]
+    return torch.diag_embed(chances) - chances[..., :, None] * chances[..., None, :]
+
+
 def test_near_the_optimum_the_bound_uses_the_curvature_there():
     """Far rows are saturated: they hardly move the intercept, but their reach is long."""
     model, points, weights, true = trained("logistic")
@@ -165,6 +234,29 @@ def test_eigenvalues_leave_out_equal_shifts(outputs, seed):
         torch.testing.assert_close(torch.stack([least, most]), expected[:, [1, -1]].T)
 
 
+@pytest.mark.parametrize("outputs", [1, 2, 4])
+@pytest.mark.parametrize("shift_free", [False, True])
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_a_newton_step_solves_with_the_stiffness_up_to_equal_shifts(outputs, shift_free, seed):
+    if outputs == 1 and shift_free:
+        return
+    generator = torch.Generator().manual_seed(seed)
+    root = torch.randn(3, outputs, 6, generator=generator, dtype=torch.float64)
+    gradient = torch.randn(3, outputs, generator=generator, dtype=torch.float64)
+    if shift_free:
+        root, gradient = (
+            root - root.mean(1, keepdim=True),
+            gradient - gradient.mean(1, keepdim=True),
+        )
+    stiffness = root @ root.mT
+    step = _newton_step(stiffness, gradient.T, shift_free=shift_free).T
+    expected = (torch.linalg.pinv(stiffness, hermitian=True) @ gradient[..., None])[..., 0]
+    if shift_free:
+        step = step - step.mean(1, keepdim=True)
+    torch.testing.assert_close(step, expected, rtol=1e-5, atol=1e-8)
+
+
 @pytest.mark.parametrize("name", ["logistic", "softmax", "ridge"])
 def test_curvatures_of_the_intercepts_are_sums_over_rows(name):
     model, points, weights, true = trained(name)
@@ -186,6 +278,15 @@ def test_curvatures_of_the_intercepts_are_sums_over_rows(name):
     torch.testing.assert_close(_stiffness(model, curvature), rows.sum(1))
     products = torch.einsum("spjk,pf->sjkf", rows, points.features)
     torch.testing.assert_close(coupling, products.square().sum((1, 2, 3)).sqrt())
+
+
+@pytest.mark.parametrize("classes", [2, 3, 5])
+def test_the_stiffness_is_a_sum_over_rows_for_any_number_of_outputs(classes):
+    model, points = target_model("softmax"), pool(classes)
+    scores = torch.randn(classes, 1, 40, generator=draws(), dtype=torch.float64)
+    curvature = model.score_curvature(scores, points.labels, torch.ones(1, 40, dtype=torch.float64))
+    expected = second_derivatives(model, scores).sum(0)
+    torch.testing.assert_close(_stiffness(model, curvature)[0], expected)
 
 
 @pytest.mark.parametrize(("name", "outputs"), [("logistic", 1), ("softmax", 3)])
