@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from modelpred.errors import InvalidInput
-from modelpred.studies import sampling
+from modelpred.studies import sampling, semivalues
 from modelpred.studies.sampling import UndefinedUtility, short_orders
 from modelpred.studies.semivalues import (
     Semivalue,
@@ -293,6 +293,68 @@ def test_reliability_and_halves_are_those_of_their_definitions(estimates, points
     odd = [row for place, row in enumerate(rows) if place % 2 == 1] or even
     assert found.halves[0] == pytest.approx(np.mean(even, axis=0))
     assert found.halves[1] == pytest.approx(np.mean(odd, axis=0))
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-3])
+@pytest.mark.parametrize("permutations", [2, 20])
+def test_the_remaining_sum_is_shared_in_proportion_to_the_variances(permutations, scale):
+    inner = games.random_game(6)
+
+    def game(weights):
+        return scale * inner(weights)
+
+    found = estimate(game, 6, permutations=permutations, sampler="antithetic", semivalue=SHAPLEY)
+    ends = game(torch.stack([torch.zeros(6), torch.ones(6)]).to(torch.uint8))
+    total = float(ends[1] - ends[0])
+    means = found.estimates.mean(axis=0)
+    shares = np.full(6, 1 / 6)  # a single estimate has no variance
+    if len(found.estimates) > 1:
+        shares = found.standard_errors**2 / (found.standard_errors**2).sum()
+    expected = means + (total - means.sum()) * shares
+    assert found.values == pytest.approx(expected, rel=1e-9, abs=ROUNDING * scale)
+    assert found.values.sum() == pytest.approx(total)
+    other = estimate(game, 6, permutations=permutations, sampler="antithetic", semivalue=BANZHAF)
+    assert other.values.tolist() == other.estimates.mean(axis=0).tolist()
+
+
+def test_a_stopping_rule_is_met_at_its_limit():
+    rows = np.random.default_rng(0).normal(size=(4, 3))
+    found = Values(rows.mean(axis=0), np.array([0.1, 0.2, 0.3]), rows, evaluations=1)
+    for rule, met in (
+        (StoppingRule(error=0.3), True),
+        (StoppingRule(error=0.29), False),
+        (StoppingRule(reliability=found.reliability), True),
+        (StoppingRule(reliability=found.reliability + 1e-9), False),
+        (StoppingRule(error=0.3, reliability=1.0), False),
+        (StoppingRule(error=0.1, reliability=found.reliability), False),
+    ):
+        assert rule.is_met(found) == met
+
+
+@pytest.mark.parametrize(("kind", "sampler"), SAMPLED, ids=NAMES)
+def test_progress_ends_at_its_total_and_orders_are_counted_for_memory(kind, sampler, monkeypatch):
+    told, memory = [], []
+    monkeypatch.setattr(
+        semivalues, "require_memory", lambda size, what: memory.append((size, what))
+    )
+    found = estimate(
+        games.random_game(6), 6, permutations=20, semivalue=kind, sampler=sampler,
+        progress=lambda *done: told.append(done),
+    )  # fmt: skip
+    assert told[-1] == (found.evaluations, found.evaluations, "values")
+    assert [done for done, *_ in told] == sorted(done for done, *_ in told)
+    [(size, what)] = memory
+    assert size > 0
+    # Antithetic orders are drawn in pairs; reuse draws subsets in place of orders.
+    if sampler in ("permutation", "antithetic"):
+        assert what == "20 random orders of 6 rows"
+
+
+@pytest.mark.parametrize("values", [leave_one_out_values, enumerate_values])
+def test_progress_of_exact_values_ends_at_its_total(values):
+    told = []
+    found = values(games.random_game(5), points=5, progress=lambda *done: told.append(done))
+    assert told[-1] == (found.evaluations, found.evaluations, "values")
 
 
 def test_reliability_is_the_correlation_of_two_estimates():
