@@ -82,6 +82,9 @@ def require_meaning(data, keys):
 def test_all_pairs_of_roles(folder, label, ending):
     one = (None, *NAMES)
     for row_id, group, test in product(one, one, ("auto", 0.3, *NAMES)):
+        # Roles do not depend on the format: of a Parquet file all pairs are tried, of a CSV all triples.
+        if ending == "parquet" and row_id and group and test in NAMES:
+            continue
         keys = {"label": label, "row_id": row_id, "group": group, "test": test}
         drop = tuple(name for name in ("name",) if name not in (label, row_id, group, test))
         found = told(DatasetConfig(source=str(folder / f"t.{ending}"), drop=drop, **keys))
