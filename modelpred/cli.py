@@ -98,7 +98,7 @@ def serve(
     typer.echo(f"Serving {name} ({version}) at http://{host}:{port}/invocations; Ctrl-C stops it.")
     uvicorn.run(
         served, host=host, port=port, log_level="warning", server_header=False,
-        limit_concurrency=MOST_CONNECTIONS,
+        limit_concurrency=MOST_CONNECTIONS, timeout_graceful_shutdown=2, ws="none",
     )  # fmt: skip
 
 

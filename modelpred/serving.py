@@ -70,7 +70,7 @@ def application(answers: RequestHandler, *, largest_body: int = LARGEST_BODY) ->
     """
     worker = ThreadPoolExecutor(1, thread_name_prefix="answers")
 
-    async def invocations(request: Request) -> Response:
+    async def answered(request: Request) -> Response:
         _check_type(request.headers.get("content-type", ""))
         body = await _body(request, largest=largest_body)
         loop = asyncio.get_running_loop()
@@ -82,6 +82,12 @@ def application(answers: RequestHandler, *, largest_body: int = LARGEST_BODY) ->
             log.exception("a question was not answered")
             return _refused(500, "this question cannot be answered; the server's log says why")
         return Response(content, media_type="application/json")
+
+    async def invocations(request: Request) -> Response:
+        try:
+            return await answered(request)
+        except asyncio.CancelledError:  # Ctrl-C while the request was read or computed
+            return _refused(503, "the server was stopped")
 
     async def ping(_: Request) -> Response:
         return Response("\n", media_type="application/json")

@@ -2,9 +2,11 @@
 
 The server listens on loopback, but any page that a browser shows can send requests there. So the Host must be
 a name of this machine (which stops DNS rebinding), the Origin must be the page's own, a POST must be JSON, and a
-body is never read beyond a limit. Every answer carries a policy that lets the page load nothing from elsewhere.
+body is never read beyond a limit of size and time. Every answer carries a policy that lets the page load nothing from elsewhere.
 """
 
+import asyncio
+import contextlib
 import json
 from typing import final
 from urllib.parse import urlsplit
@@ -32,6 +34,7 @@ HEADERS = {
     "cache-control": "no-store",
 }
 LONGEST_MESSAGE = 500
+BODY_SECONDS = 30.0  # for the page to send a body
 
 
 def refusal(status: int, message: str) -> Response:
@@ -64,7 +67,11 @@ class Guard:
         if refused is not None:
             await refused(scope, receive, answer)
             return
-        await self.app(scope, self._limited(receive), answer)
+        try:
+            await self.app(scope, self._limited(receive), answer)
+        except asyncio.CancelledError:  # Ctrl-C while the request was read or computed
+            with contextlib.suppress(RuntimeError):  # the answer has begun
+                await refusal(503, "the server was stopped")(scope, receive, answer)
 
     def _refused(self, scope: Scope) -> Response | None:
         """Why the request is not answered; None if it is."""
@@ -92,14 +99,23 @@ class Guard:
         return f"the request is larger than {self.largest_body:,} bytes; name fewer rows"
 
     def _limited(self, receive: Receive) -> Receive:
-        read = 0
+        read, whole = 0, False
+        until = asyncio.get_running_loop().time() + BODY_SECONDS
 
         async def limited() -> Message:
-            nonlocal read
-            message = await receive()
+            nonlocal read, whole
+            if whole:  # what follows tells only that the page has gone
+                return await receive()
+            try:
+                async with asyncio.timeout_at(until):
+                    message = await receive()
+            except TimeoutError:
+                late = f"the request did not come within {BODY_SECONDS:g} s"
+                raise HTTPException(408, late) from None
             read += len(message.get("body", b""))
             if read > self.largest_body:
                 raise HTTPException(413, self._too_large)
+            whole = not message.get("more_body", False)
             return message
 
         return limited

@@ -107,6 +107,7 @@ def _server(subject: Subject) -> uvicorn.Server:
             application(subject),
             log_level="warning",
             server_header=False,
+            ws="none",
             limit_concurrency=MOST_CONNECTIONS,
             timeout_graceful_shutdown=2,
         )

@@ -289,6 +289,31 @@ def test_a_body_without_a_length_is_not_read_beyond_the_limit(app):
     assert asyncio.run(request()).status_code == 413
 
 
+@given(
+    st.sampled_from(POSTED),
+    st.lists(st.binary(min_size=1, max_size=20), max_size=3),
+    st.booleans(),
+)
+@settings(max_examples=20, deadline=None)
+def test_a_body_that_does_not_come_is_not_waited_for(app, route, parts, ends):
+    async def slow():
+        for part in parts:
+            yield part
+        if not ends:
+            await asyncio.sleep(60)
+
+    async def request():
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url=HOST) as client:
+            return await client.post(f"/api/{route}", content=slow(), headers=JSON)
+
+    with pytest.MonkeyPatch.context() as changed:
+        changed.setattr("modelpred.page.guard.BODY_SECONDS", 0.1)
+        found = asyncio.run(asyncio.wait_for(request(), 30))
+    assert (found.status_code == 408) != ends
+    assert found.json()["message"]
+
+
 @pytest.mark.parametrize("count", [100, pytest.param(1000, marks=pytest.mark.slow)])
 def test_many_requests_are_answered_in_bounded_memory(served, subject, count):
     body = {"edit": edit_of(subject, weights={"p1": 0})}

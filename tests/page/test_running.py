@@ -1,5 +1,6 @@
 """The page starts from a notebook, from a saved ModelPred and from a project, and ends when it is told to."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -71,12 +72,66 @@ def test_the_command_serves_until_it_is_interrupted(saved, kind):
             server.kill()
 
 
+@pytest.mark.e2e
+@pytest.mark.parametrize("held", [("slow body",), ("computed",), ("slow body", "computed", "idle")])
+def test_the_command_ends_though_requests_are_held(saved, held):
+    command = [sys.executable, "-m", "modelpred.cli", "explore", "--port", "0", "--no-browser"]
+    with subprocess.Popen(
+        [*command, str(saved[0])],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+    ) as server:
+        try:
+            line = server.stdout.readline()
+            host, _, port = line[line.index("http://") + 7 :].partition("/")[0].partition(":")
+            start = f"POST /api/answer HTTP/1.1\r\nHost: {host}:{port}\r\n"
+            sent = {
+                "slow body": f"{start}Content-Type: application/json\r\nContent-Length: 9\r\n\r\n{{",
+                "computed": f"GET /api/scores/value HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n",
+                "idle": "",
+            }
+            with contextlib.ExitStack() as closed:
+                for kind in held:
+                    connection = closed.enter_context(
+                        socket.create_connection((host, int(port)), 60)
+                    )
+                    connection.sendall(sent[kind].encode())
+                # What was sent before has been read.
+                httpx.get(f"http://{host}:{port}/", timeout=60)
+                server.send_signal(signal.SIGINT)
+                _, said = server.communicate(timeout=30)
+            assert "Traceback" not in said
+            assert said.count("\n") <= 1  # uvicorn counts the requests that it ends
+        finally:
+            server.kill()
+
+
 def test_a_port_that_is_used_is_told(mp):
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
         with pytest.raises(InvalidInput, match="cannot be used"):
             explore(mp, port=other.getsockname()[1])
+
+
+def test_two_pages_of_one_fit_answer_alike(mp, served):
+    second = explore(mp, name="people")
+    try:
+        found = [
+            httpx.get(f"{url}api/table", timeout=60).json() for url in (served, second.address)
+        ]
+    finally:
+        second.stop()
+    assert found[0] == found[1]
+
+
+def test_an_upgrade_to_another_protocol_is_answered_as_what_it_asks_for(served):
+    upgrade = {"connection": "Upgrade", "upgrade": "websocket", "sec-websocket-version": "13"}
+    key = {"sec-websocket-key": "x3JJHMbDL1EzLkh9GBhXDw=="}
+    found = httpx.get(f"{served}api/columns/0", headers=upgrade | key, timeout=60)
+    assert found.status_code == 200
 
 
 def test_a_notebook_starts_and_stops_the_page(mp):
