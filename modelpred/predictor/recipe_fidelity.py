@@ -26,14 +26,17 @@ from torch import Tensor
 
 from modelpred.errors import InvalidInput
 from modelpred.metrics import Interval, lds
-from modelpred.predictor.score_prediction import fit_scores
+from modelpred.predictor.subset_scores import subset_scores
 from modelpred.refits import Progress, Retraining, silent
 from modelpred.refits.projected_gradients import RIDGES, projected_gradients
+from modelpred.refits.subset_influence import Model, subset_sums
 from modelpred.targets import Points, TorchTarget
 from modelpred.targets.scoring import scored
 
 FEWEST = 5
 DIMENSIONS = 512
+MODELS = 20  # retrained models at which gradients are taken
+MOST_ROWS = 10_000  # for more, products of all rows' gradients take too much time and memory
 REMOVED = 0.1  # share of the rows whose removal measures smoothness
 RESAMPLES = 200
 
@@ -120,8 +123,9 @@ def recipe_fidelity(
     fit, held_out = halves(count, plan.fit, draws[0]), halves(count, plan.held_out, draws[1])
     changes = changed(count, plan.changes, draws[2])
     recipe = _Recipe(target, points, test_points)
-    margins, models = recipe.runs(
+    margins, full, halved = recipe.runs(
         torch.cat([changes, fit, held_out]),
+        range(len(changes), len(changes) + min(plan.fit, MODELS)),
         seeds=plan.seeds,
         tolerance=tolerance,
         progress=progress,
@@ -129,7 +133,7 @@ def recipe_fidelity(
     seen, known, truth = margins.split([len(changes), plan.fit, plan.held_out], 1)
     seeds = _seeds(truth)
     ceiling = seeds[-1][1].mean
-    predictions = recipe.predictions(models, fit, known.mean(0), held_out)
+    predictions = recipe.predictions(full, halved, known.mean(0), torch.cat([fit, held_out]))
     scores = {name: lds(found, truth.mean(0)) for name, found in predictions.items()}
     rows = [
         *seeds,
@@ -159,11 +163,21 @@ class _Recipe:
     test_points: Points
 
     def runs(
-        self, weights: Tensor, *, seeds: int, tolerance: float, progress: Progress
-    ) -> tuple[Float[Tensor, "seeds subsets test_rows"], list[Tensor]]:
-        """Margins of every subset's models, one for each seed, and parameters of the first subset's."""
+        self,
+        weights: Tensor,
+        some: range,
+        *,
+        seeds: int,
+        tolerance: float,
+        progress: Progress,
+    ) -> tuple[Float[Tensor, "seeds subsets test_rows"], list[Tensor], list[Model]]:
+        """Margins of every subset's models, one for each seed, and some of the models.
+
+        They are those of the first subset, of each seed, and one of each of `some` others, of the seeds in turn.
+        """
         runs: list[Tensor] = []
-        models: list[Tensor] = []
+        first: list[Tensor] = []
+        others: dict[int, Model] = {}
         total = seeds * len(weights)
         for run in range(seeds):
             own = replace(self.target, seed=int(self.target.seed) + run)
@@ -173,8 +187,10 @@ class _Recipe:
 
             parameters = Retraining(own, self.points, tolerance=tolerance)(weights, progress=report)
             runs.append(self.margins(parameters))
-            models.append(parameters[0])
-        return torch.stack(runs), models
+            first.append(parameters[0])
+            for place in some[run::seeds]:
+                others[place] = Model(parameters[place].clone(), weights[place])
+        return torch.stack(runs), first, [others[place] for place in some]
 
     def margins(self, parameters: Tensor) -> Float[Tensor, "subsets test_rows"]:
         """Margins of the test rows under each model."""
@@ -188,12 +204,55 @@ class _Recipe:
         return scored(reduce, model, parameters, self.test_points, columns=(len(labels),))
 
     def predictions(
-        self, models: list[Tensor], fit: Tensor, known: Tensor, held_out: Tensor
+        self, full: list[Tensor], models: list[Model], known: Tensor, subsets: Tensor
     ) -> dict[str, Tensor]:
-        """Margins [held_out subsets, test rows] by each method, with gradients at these models.
+        """Margins of the subsets after the known ones [subsets, test rows], by each method.
 
-        Their ridge is the one whose attributions rank the known margins best.
+        Ridges are those whose attributions rank the known margins best.
+
+        Args:
+            full: parameters of models of all rows.
+            models: of some of the subsets.
+            known: margins of the first subsets.
+            subsets: weights.
         """
+        count = len(known)
+        weights = subsets.to(torch.float64)
+
+        def quality(sums: Tensor) -> float:
+            return lds(sums[:count], known).mean
+
+        attributions, features = self._projected(full, lambda tau: quality(weights @ tau.T))
+        projected = weights @ attributions.T
+        centre = weights[:count].mean(0)
+        rows = weights - centre
+        linear = rows @ rows.T
+        found = {"projected gradients": projected[count:]}
+        if len(self.points.labels) <= MOST_ROWS:
+            own = subset_sums(
+                self.target,
+                self.points,
+                self.test_points,
+                models,
+                subsets,
+                centre=centre,
+                quality=quality,
+            )
+            sums, kernel = [own.first, *own.second], own.products
+            found["influence at models of subsets"] = own.first[count:]
+        else:
+            carried = rows @ features
+            sums, kernel = [projected], carried @ carried.T
+        return {
+            "predictor": subset_scores(sums, linear, kernel, known),
+            "linear datamodel": subset_scores([], linear, None, known),
+            **found,
+        }
+
+    def _projected(
+        self, full: list[Tensor], quality: Callable[[Tensor], float]
+    ) -> tuple[Tensor, Tensor]:
+        """Attributions [test rows, points] by projected gradients, and features of the rows."""
         found = [
             projected_gradients(
                 self.target,
@@ -203,23 +262,15 @@ class _Recipe:
                 dimensions=max(1, min(DIMENSIONS, len(self.points.labels) // 2)),
                 seed=seed,
             )
-            for seed, own in enumerate(models)
+            for seed, own in enumerate(full)
         ]
         at = {ridge: [each.features(ridge) for each in found] for ridge in RIDGES}
         attributions = {
             ridge: torch.stack([each.attributions() for each in own]).mean(0)
             for ridge, own in at.items()
         }
-        sums = {ridge: fit.to(own) @ own.T for ridge, own in attributions.items()}
-        best = max(RIDGES, key=lambda ridge: lds(sums[ridge], known).mean)
-        told = attributions[best]
-        features = torch.cat([each.pool for each in at[best]], 1)
-        predictor = fit_scores(fit, known, features=features, attributions=told)
-        return {
-            "predictor": predictor(held_out),
-            "linear datamodel": fit_scores(fit, known)(held_out),
-            "projected gradients": held_out.to(told) @ told.T,
-        }
+        best = max(RIDGES, key=lambda ridge: quality(attributions[ridge]))
+        return attributions[best], torch.cat([each.pool for each in at[best]], 1)
 
 
 def _seeds(margins: Float[Tensor, "seeds subsets test_rows"]) -> list[tuple[str, Interval]]:

@@ -1,14 +1,13 @@
 """Scores of test rows as a function of the weights, learned from retrainings and from gradients.
 
-    m_t(w) = c_t + sum_i w_i a[t, i],     a[t] ~ Normal(beta tau[t], K),    K = (1 - gamma) I + gamma G
+    m_t(w) = c_t + sum_i w_i a[t, i],     a[t] ~ Normal(0, K),    K = (1 - gamma) I + gamma G
 
-tau are attributions by gradients, and G the kernel of the rows' gradient features: rows with like gradients
-have like effects. The posterior mean needs products of subsets only, C = W K W':
+G is the kernel of the rows' gradient features: rows with like gradients have like effects. The posterior mean
+needs products of subsets only, C = W K W':
 
-    m_t(w) = mean + beta z_t(w) + C(w, W) (C + lambda)^-1 (M_t - mean - beta z_t(W)),    z_t(w) = sum_i w_i tau[t, i]
+    m_t(w) = mean + C(w, W) (C + lambda)^-1 (M_t - mean)
 
-gamma, lambda and whether beta is zero are chosen by the error on held-out subsets; gamma = beta = 0 is the
-linear datamodel of scores.
+gamma and lambda are chosen by the error on held-out subsets; gamma = 0 is the linear datamodel of scores.
 """
 
 import itertools
@@ -55,7 +54,6 @@ def fit_scores(
     scores: Float[Tensor, "subsets test_rows"],
     *,
     features: Float[Tensor, "points dimensions"] | None = None,
-    attributions: Float[Tensor, "test_rows points"] | None = None,
 ) -> ScorePredictor:
     """The predictor fitted to the scores of retrained subsets.
 
@@ -63,7 +61,6 @@ def fit_scores(
         weights: of the subsets.
         scores: of the test rows under each subset's models.
         features: gradient features of the rows; None: no kernel.
-        attributions: tau; None: beta is zero.
     """
     weights = weights.to(torch.float64)
     if features is not None:
@@ -72,17 +69,14 @@ def fit_scores(
     options = itertools.product(
         KERNELS if features is not None else KERNELS[:1],
         PENALTIES,
-        (False, True) if attributions is not None else (False,),
     )
     folds = torch.arange(len(weights)) % FOLDS
     some = torch.arange(0, scores.shape[1], -(-scores.shape[1] // CHOOSING))
 
-    def fitted(option: tuple[float, float, bool], rows: Tensor, columns: Tensor) -> ScorePredictor:
-        gamma, penalty, prior = option
-        told = attributions[columns] if prior and attributions is not None else None
-        return _fitted(weights[rows], scores[rows][:, columns], features, told, (gamma, penalty))
+    def fitted(option: tuple[float, float], rows: Tensor, columns: Tensor) -> ScorePredictor:
+        return _fitted(weights[rows], scores[rows][:, columns], features, option)
 
-    def error(option: tuple[float, float, bool]) -> float:
+    def error(option: tuple[float, float]) -> float:
         held = (folds == fold for fold in range(FOLDS))
         return sum(
             float(
@@ -99,21 +93,15 @@ def _fitted(
     weights: Tensor,
     scores: Tensor,
     features: Tensor | None,
-    attributions: Tensor | None,
     strengths: tuple[float, float],
 ) -> ScorePredictor:
     gamma, penalty = strengths
     centre, mean = weights.mean(0), scores.mean(0)
     rows, targets = weights - centre, scores - mean
-    slopes = scores.new_zeros(scores.shape[1], weights.shape[1])
-    if attributions is not None:
-        told = rows @ attributions.T
-        slopes = attributions * ((told * targets).sum() / told.square().sum())
     carried = (1 - gamma) * rows  # W K
     if features is not None and gamma:
         carried = carried + gamma * (rows @ features) @ features.T
     products = carried @ rows.T
     products.diagonal().add_(penalty * products.diagonal().mean())
-    rest = targets - rows @ slopes.T
-    solved = torch.linalg.solve(products, rest)
-    return ScorePredictor(gamma, penalty, slopes + solved.T @ carried, centre, mean)
+    solved = torch.linalg.solve(products, targets)
+    return ScorePredictor(gamma, penalty, solved.T @ carried, centre, mean)

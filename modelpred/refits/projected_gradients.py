@@ -76,8 +76,8 @@ def projected_gradients(
     seed: int,
 ) -> ProjectedGradients:
     """The projected gradients of the pool and of test rows at one model."""
-    own = _projected(model, points, parameters, dimensions=dimensions, seed=seed)
-    tested = _projected(model, test_points, parameters, dimensions=dimensions, seed=seed)
+    own = projected(model, points, parameters, dimensions=dimensions, seed=seed)
+    tested = projected(model, test_points, parameters, dimensions=dimensions, seed=seed)
     values, vectors = torch.linalg.eigh(own.T @ own)
     scores = model.scores(parameters[None], points.features)
     margins = model.margins(scores, points.labels)[0].to(torch.float64)
@@ -85,10 +85,18 @@ def projected_gradients(
     return ProjectedGradients(own @ vectors, tested @ vectors, values.clamp(min=0), slopes)
 
 
-def _projected(
+def projected(
     model: TargetModel, points: Points, parameters: Tensor, *, dimensions: int, seed: int
 ) -> Tensor:
-    """P' grad f of each row, float64 [rows, dimensions]."""
+    """P' grad f of each row, float64 [rows, dimensions].
+
+    Args:
+        model: the family.
+        points: the rows.
+        parameters: of the model, theta.
+        dimensions: k.
+        seed: of the projection.
+    """
     size = len(parameters)
 
     def margin(theta: Tensor, row: Tensor, label: Tensor) -> Tensor:

@@ -9,19 +9,23 @@ products of layers, the methods are (Q: derivative of loss by margin, R: 1, or i
 
     projected gradients     tau = K_t R^1/2 (R^1/2 K R^1/2 + ridge)^-1 R^-1/2 Q, R = 1, projected to all dimensions
     Gauss-Newton influence  the same with R = q (1 - q)
-    effects of training     derivatives through every step of FOLLOWED of the trainings that are learned from, with
-                            what they leave out of a row's own answer (training_effects.py)
-    predictor               score_prediction.py, with the best tau, or the effects, as prior and K as kernel
+    influence at models     the first sums of subset_influence.py, at MODELS of the models that are learned from
+    of halves
+    predictor               that of recipe_fidelity.py: sums of first and second order, and a kernel, fitted to the margins
+    effects of training     derivatives through every step of the MODELS' trainings, with what they leave out of a row's
+                            own answer (training_effects.py); in the predictor in the place of the sums of first order
 
-The last two are judged on every SPACING-th test row, as a derivative costs about one training a row.
+Those with effects are judged on every SPACING-th test row, as a derivative costs about one training a row.
 A ridge is chosen by the LDS on the retrainings that are learned from. Every block of 20 models and every kernel is
 kept in .modelpred/torch_goal, so that a run that was ended goes on.
 """
 
+import functools
 import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +34,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from modelpred.metrics import Interval, lds
+from modelpred.predictor.subset_scores import subset_scores
+from modelpred.refits.subset_influence import Model, Sums, subset_sums
 from modelpred.refits.training_effects import Residuals, Run
 from modelpred.targets import Points, TorchTarget, train_targets
 from tests.benchmarks.figures import Benchmark, Figure
@@ -37,11 +43,10 @@ from tests.benchmarks.torch_targets import mnist
 
 FOLDER = Path(".modelpred/torch_goal")
 FIT_SEEDS, JUDGED_SEEDS = range(5), (100, 101, 102)
-FOLLOWED, SPACING = 20, 10
-FIT, JUDGED, BLOCK = 100, 40, 20  # the aim is 500 and 100; raise them, and finished blocks are kept
+MODELS, SPACING = 20, 10
+FIT, JUDGED, BLOCK = (100, 200, 300), 40, 20  # the aim is 500 and 100; finished blocks are kept
 RIDGES = (1e-3, 1e-1, 1.0, 10.0)  # shares of the mean of K's diagonal
-KERNEL_RIDGE = 1.0
-MODELS = {  # epochs and seeds of the models of all rows whose gradients are used
+FULL = {  # epochs and seeds of the models of all rows whose gradients are used
     "one seed": ((50, 0),),
     "two seeds": ((50, 0), (50, 1)),
 }
@@ -77,16 +82,15 @@ def kept(name: str, make: Callable[[], dict[str, Array]]) -> dict[str, Array]:
     return dict(np.load(path))
 
 
-def margins(
+def retrained(
     seed: int, epochs: int, weights: NDArray[np.uint8], rows: Points, test: Points
-) -> Array:
-    """Margins of the test rows under models of these subsets, and the processor time of one model."""
+) -> dict[str, Array]:
+    """Margins of the test rows under models of these subsets, and parameters of the first models."""
     target = recipe(seed, epochs)
     features = rows.features, rows.labels
     trained = train_targets(target, *features, torch.from_numpy(weights), classes=10).parameters
-    return (
-        target.margins(target.scores(trained, test.features.float()), test.labels).double().numpy()
-    )
+    found = target.margins(target.scores(trained, test.features.float()), test.labels)
+    return {"margins": found.numpy(), "parameters": trained[: MODELS // len(FIT_SEEDS)].numpy()}
 
 
 def kernel_of(target: TorchTarget, theta: Tensor, both: Points, pool: int) -> tuple[Tensor, Tensor]:
@@ -111,7 +115,7 @@ def kernel_of(target: TorchTarget, theta: Tensor, both: Points, pool: int) -> tu
 def gradient_terms(
     epochs: int, seed: int, rows: Points, test: Points, weights: Array
 ) -> dict[str, Array]:
-    """Sums of attributions over each subset [test rows, subsets], and products of subsets by the kernel."""
+    """Sums of attributions over each subset [test rows, subsets]."""
     target, count = recipe(seed, epochs), len(rows.labels)
     everything = torch.ones(1, count)
     trained = train_targets(target, rows.features, rows.labels, everything, classes=10).parameters
@@ -129,16 +133,12 @@ def gradient_terms(
             factor = torch.linalg.cholesky(scaled)
             tau = torch.cholesky_solve((tested * roots).T, factor).T / roots * slopes
             saved[f"{name}-{ridge}-tau"] = (tau @ subsets.T).numpy()
-            if (name, ridge) == ("trak", KERNEL_RIDGE):
-                own_sums = (subsets * slopes).T
-                solved = torch.cholesky_solve(own @ own_sums, factor)
-                saved[f"{name}-{ridge}-gram"] = (own_sums.T @ solved).numpy()
     return saved
 
 
 def effects(pool: Points, test: Points, subsets: NDArray[np.uint8], *, quick: bool) -> Array:
     """Effects of training [test rows, rows], of the first subsets of each seed."""
-    each = (5 if quick else FOLLOWED) // len(FIT_SEEDS)
+    each = (5 if quick else MODELS) // len(FIT_SEEDS)
     runs = {
         (seed, place): Run(
             recipe(seed, 1 if quick else 50),
@@ -176,74 +176,148 @@ def effects(pool: Points, test: Points, subsets: NDArray[np.uint8], *, quick: bo
     return np.mean([own["effects"] for own in found], 0)
 
 
+def sums_of(
+    pool: Points, test: Points, subsets: Array, on_fit: Callable[[Tensor], float], *, quick: bool
+) -> Sums:
+    """The sums of subset_influence.py for subsets [subsets, rows], the mean over MODELS models of halves."""
+    name = "quick-" if quick else ""
+    models = [
+        Model(torch.from_numpy(own), torch.from_numpy(weights))
+        for place in range(MODELS // len(FIT_SEEDS))
+        for seed in FIT_SEEDS
+        for own in [kept(f"{name}fit-{seed}-0", dict)["parameters"][place]]
+        for weights in [halves(len(pool.labels), 500, 0)[100 * seed + place]]
+    ]
+
+    def make() -> dict[str, Array]:
+        target, every = recipe(0, 50), torch.from_numpy(subsets)
+        centre = torch.full((len(pool.labels),), 0.5)
+        found = subset_sums(target, pool, test, models, every, centre=centre, quality=on_fit)
+        return {
+            "first": found.first.numpy(),
+            "second": torch.stack(found.second).numpy(),
+            "products": found.products.numpy(),
+        }
+
+    own = {key: torch.from_numpy(value) for key, value in kept(f"{name}sums", make).items()}
+    return Sums(own["first"], tuple(own["second"]), own["products"])
+
+
+@dataclass(frozen=True)
+class Learned:
+    """Retrained halves that are learned from, and those that are judged.
+
+    Attributes:
+        places: of both among all halves; each seed has as many of the first.
+        fit: number of the first.
+        known: their margins, less the mean of each seed's.
+        weights: of all halves, less one half.
+    """
+
+    places: list[int]
+    fit: int
+    known: Array
+    weights: Array
+
+    def centred(self, values: Array) -> Array:
+        """Those of both [all halves, ...]; the first less the mean of each seed's."""
+        own = values[self.places]
+        return np.concatenate([centred(own[: self.fit]), own[self.fit :]])
+
+    def predicted(
+        self, sums: Sequence[Array], products: Array | None = None, *, each: int = 1
+    ) -> Array:
+        """Margins of the judged halves by subset_scores.py; each seed is held out once."""
+
+        def between(own: Array) -> Tensor:
+            return torch.from_numpy(self.centred(self.centred(own.astype(np.float64)).T).T)
+
+        found = subset_scores(
+            [torch.from_numpy(self.centred(own)) for own in sums],
+            between(self.weights @ self.weights.T),
+            None if products is None else between(products),
+            torch.from_numpy(self.known[:, ::each]),
+            folds=torch.arange(len(FIT_SEEDS)).repeat_interleave(self.fit // len(FIT_SEEDS)),
+        )
+        return found.numpy()
+
+
 def centred(values: Array) -> Array:
     """Less the mean of each seed's subsets."""
     return np.concatenate([part - part.mean(0) for part in np.split(values, len(FIT_SEEDS))])
 
 
-def posterior(linear: Array, gram: Array | None, told: Array | None, known: Array) -> Array:
-    """Margins of the judged subsets by the model of score_prediction.py; its strengths by five folds.
+@dataclass(frozen=True)
+class Halves:
+    """The rows, the halves, and their retrained margins.
 
-    Args:
-        linear: products of the subsets' weights, learned from first.
-        gram: the same by the kernel.
-        told: sums of attributions [subsets, test rows]; those that are learned from centred by seed.
-        known: margins [subsets that are learned from, test rows], centred by seed.
+    Attributes:
+        quick: on few rows, for one epoch.
+        rows: the pool.
+        test: test rows.
+        drawn: halves to learn from, 100 for each seed.
+        judged: halves to judge.
     """
-    count = len(known)
-    if gram is not None:
-        gram = gram * np.trace(linear[:count, :count]) / np.trace(gram[:count, :count])
 
-    def predicted(option: tuple[float, float, bool], rows: Array, others: Array) -> Array:
-        gamma, penalty, prior = option
-        products = linear if gram is None else (1 - gamma) * linear + gamma * gram
-        carried = np.zeros((len(linear), known.shape[1]))
-        if prior and told is not None:
-            carried = told * ((told[rows] * known[rows]).sum() / (told[rows] ** 2).sum())
-        inner = products[np.ix_(rows, rows)]
-        inner = inner + penalty * np.trace(inner) / len(rows) * np.eye(len(rows))
-        rest = np.linalg.solve(inner, known[rows] - carried[rows])
-        return carried[others] + products[np.ix_(others, rows)] @ rest
+    quick: bool
+    rows: Points
+    test: Points
+    drawn: NDArray[np.uint8]
+    judged: NDArray[np.uint8]
 
-    folds = np.arange(count) % 5
+    @property
+    def weights(self) -> Array:
+        """Of all halves, less one half."""
+        return np.concatenate([self.drawn, self.judged]) - 0.5
 
-    def error(option: tuple[float, float, bool]) -> float:
-        parts = [(np.where(folds != fold)[0], np.where(folds == fold)[0]) for fold in range(5)]
-        return sum(((predicted(option, a, b) - known[b]) ** 2).sum() for a, b in parts)
+    def margins(self, kind: str, seed: int, subsets: NDArray[np.uint8], count: int) -> Array:
+        """Margins of the first of these halves [count, test rows], with this seed."""
+        epochs, name = (1, "quick-") if self.quick else (50, "")
+        blocks = [subsets[at : at + BLOCK] for at in range(0, count, BLOCK)]
 
-    gammas = (0.0,) if gram is None else (0.0, 0.5, 0.9, 0.99)
-    priors = (False,) if told is None else (False, True)
-    best = min(itertools.product(gammas, np.logspace(-3, 2, 11), priors), key=error)
-    return predicted(best, np.arange(count), np.arange(count, len(linear)))
+        def make(own: NDArray[np.uint8]) -> dict[str, Array]:
+            return retrained(seed, epochs, own, self.rows, self.test)
+
+        found = [
+            kept(f"{name}{kind}-{seed}-{number}", lambda own=own: make(own))["margins"]
+            for number, own in enumerate(blocks)
+        ]
+        return np.concatenate(found).astype(np.float64)
+
+    def truths(self) -> Array:
+        """Margins of the judged halves, [seeds, halves, test rows]."""
+        return np.stack(
+            [self.margins("judged", seed, self.judged, JUDGED) for seed in JUDGED_SEEDS]
+        )
+
+    def learned(self, count: int) -> Learned:
+        """So many halves to learn from, as many of each seed."""
+        each = count // len(FIT_SEEDS)
+        places = [100 * seed + place for seed in FIT_SEEDS for place in range(each)]
+        own = [self.margins("fit", s, self.drawn[100 * s : 100 * s + 100], each) for s in FIT_SEEDS]
+        known = centred(np.concatenate(own))
+        return Learned([*places, *range(500, 500 + JUDGED)], count, known, self.weights)
+
+    def terms(self, models: Sequence[tuple[int, int]]) -> list[dict[str, Array]]:
+        """Sums of attributions by gradients at models of all rows, of these epochs and seeds."""
+        name = "quick-" if self.quick else ""
+
+        def make(epochs: int, seed: int) -> dict[str, Array]:
+            own = 1 if self.quick else epochs
+            return gradient_terms(own, seed, self.rows, self.test, self.weights)
+
+        return [
+            kept(f"{name}kernel-{epochs}-{seed}", functools.partial(make, epochs, seed))
+            for epochs, seed in models
+        ]
 
 
 def measure(quick: bool) -> Iterator[Figure]:
     torch.set_num_threads(1)
     rows, test = mnist(0, 200 if quick else 5000), mnist(11_000, 20 if quick else 500)
-    epochs = 1 if quick else 50
-    name = "quick-" if quick else ""
     drawn, judged = halves(len(rows.labels), 500, 0), halves(len(rows.labels), 100, 1)
-    each = FIT // len(FIT_SEEDS)
-    weights = np.concatenate([drawn, judged]) - 0.5
-    used = [100 * seed + place for seed in FIT_SEEDS for place in range(each)]
-    used += range(500, 500 + JUDGED)
-
-    def runs(kind: str, seed: int, subsets: NDArray[np.uint8], count: int) -> Array:
-        blocks = [subsets[at : at + BLOCK] for at in range(0, count, BLOCK)]
-        return np.concatenate(
-            [
-                kept(
-                    f"{name}{kind}-{seed}-{number}",
-                    lambda own=own: {"margins": margins(seed, epochs, own, rows, test)},
-                )["margins"]
-                for number, own in enumerate(blocks)
-            ]
-        )
-
-    known = centred(
-        np.concatenate([runs("fit", s, drawn[100 * s : 100 * s + 100], each) for s in FIT_SEEDS])
-    )
-    truths = np.stack([runs("judged", seed, judged, JUDGED) for seed in JUDGED_SEEDS])
+    every = Halves(quick, rows, test, drawn, judged)
+    truths = every.truths()
     agreement = _mean([lds(one, other) for one, other in itertools.combinations(truths, 2)])
     seeds = len(JUDGED_SEEDS)
     low, ceiling, high = (
@@ -252,61 +326,65 @@ def measure(quick: bool) -> Iterator[Figure]:
     )
     yield _figure("agreement of two seeds", agreement, JUDGED)
     yield Figure(f"ceiling against means of {seeds} seeds", ceiling, "", JUDGED, low, high)
-    linear = weights[used] @ weights[used].T
     truth = truths.mean(0)
 
-    def judge(what: str, predicted: Array, each: int = 1) -> Iterator[Figure]:
+    def judge(what: str, predicted: Array, count: int, each: int = 1) -> Iterator[Figure]:
         found = lds(predicted, truth[:, ::each])
-        yield _figure(f"LDS, {what}", found, FIT)
+        yield _figure(f"LDS, {what}", found, count)
         low, value, high = (part / ceiling for part in (found.low, found.mean, found.high))
-        yield Figure(f"share of the ceiling, {what}", value, "", FIT, low, high)
+        yield Figure(f"share of the ceiling, {what}", value, "", count, low, high)
 
-    yield from judge("linear datamodel", posterior(linear, None, None, known))
-    tau = effects(rows, test.take(torch.arange(0, len(test.labels), SPACING)), drawn, quick=quick)
-    for what, predicted in by_effects(weights[used] @ tau.T, linear, known[:, ::SPACING]):
-        yield from judge(what, predicted, SPACING)
-    for which, models in MODELS.items():
-        terms = [
-            kept(
-                f"{name}kernel-{own}-{seed}",
-                lambda own=own, seed=seed: gradient_terms(
-                    1 if quick else own, seed, rows, test, weights
-                ),
-            )
-            for own, seed in models
-        ]
-        for method, predicted in by_gradients(terms, linear, known, used):
-            yield from judge(f"{method}, {which}", predicted)
+    few = every.learned(FIT[0])
+    for which, models in FULL.items():
+        for method, predicted in by_gradients(every.terms(models), few):
+            yield from judge(f"{method}, {which}", predicted, few.fit)
+    for what, predicted, count, each in by_models_of_halves(every, few):
+        yield from judge(what, predicted, count, each)
 
 
-def by_effects(sums: Array, linear: Array, known: Array) -> Iterator[tuple[str, Array]]:
-    """Margins of the judged subsets from sums of effects [subsets, test rows]."""
-    told = np.concatenate([centred(sums[:FIT]), sums[FIT:]])
-    yield "effects of training", told[FIT:]
-    yield "predictor, effects as prior", posterior(linear, None, told, known)
+def by_models_of_halves(every: Halves, few: Learned) -> Iterator[tuple[str, Array, int, int]]:
+    """Margins of the judged halves by methods that use trainings of halves, with the number of these.
+
+    The last number is the spacing of their test rows.
+    """
+
+    def on_fit(sums: Tensor) -> float:
+        return lds(few.centred(sums.numpy())[: few.fit], few.known).mean
+
+    rows, test, quick = every.rows, every.test, every.quick
+    both = np.concatenate([every.drawn, every.judged])
+    sums = sums_of(rows, test, both, on_fit, quick=quick)
+    first, products = sums.first.numpy(), sums.products.numpy()
+    second = [own.numpy() for own in sums.second]
+    some = test.take(torch.arange(0, len(test.labels), SPACING))
+    through = every.weights @ effects(rows, some, every.drawn, quick=quick).T
+    yield "influence at models of halves", first[500 : 500 + JUDGED], MODELS, 1
+    yield "effects of training", through[500 : 500 + JUDGED], MODELS, SPACING
+    spaced = [own[:, ::SPACING] for own in second]
+    for count in FIT[: 1 if quick else None]:
+        own = every.learned(count)
+        yield f"linear datamodel, {count} halves", own.predicted([]), count, 1
+        found = own.predicted([first, *second], products)
+        yield f"predictor, {count} halves", found, count, 1
+        found = own.predicted([through, *spaced], products, each=SPACING)
+        yield f"predictor with effects, {count} halves", found, count, SPACING
 
 
-def by_gradients(
-    terms: list[dict[str, Array]], linear: Array, known: Array, used: list[int]
-) -> Iterator[tuple[str, Array]]:
-    """Margins of the judged subsets by each method that uses gradients."""
-    sums = {
-        key: np.mean([each[key] for each in terms], 0)[:, used].T
+def by_gradients(terms: list[dict[str, Array]], few: Learned) -> Iterator[tuple[str, Array]]:
+    """Margins of the judged subsets by each method that uses gradients at models of all rows."""
+    told = {
+        key: few.centred(np.mean([each[key] for each in terms], 0).T)
         for key in terms[0]
         if key.endswith("tau")
     }
-    told = {key: np.concatenate([centred(s[:FIT]), s[FIT:]]) for key, s in sums.items()}
-    on_fit = {key: lds(own[:FIT], known).mean for key, own in told.items()}
-    yield f"projected gradients, ridge {RIDGES[0]}", told[f"trak-{RIDGES[0]}-tau"][FIT:]
+    on_fit = {key: lds(own[: few.fit], few.known).mean for key, own in told.items()}
+    yield f"projected gradients, ridge {RIDGES[0]}", told[f"trak-{RIDGES[0]}-tau"][few.fit :]
     for method, words in (
         ("trak", "projected gradients"),
         ("gauss_newton", "Gauss-Newton influence"),
     ):
         best = max((key for key in told if key.startswith(method)), key=on_fit.__getitem__)
-        yield words, told[best][FIT:]
-    best = max(told, key=on_fit.__getitem__)
-    gram = np.mean([own[f"trak-{KERNEL_RIDGE}-gram"] for own in terms], 0)[np.ix_(used, used)]
-    yield "predictor", posterior(linear, (gram + gram.T) / 2, told[best], known)
+        yield words, told[best][few.fit :]
 
 
 def _mean(intervals: Sequence[Interval]) -> Interval:
@@ -322,7 +400,7 @@ def _figure(name: str, found: Interval, count: int) -> Figure:
 
 
 BENCHMARK = Benchmark(
-    "scores of MNIST networks of 109,386 parameters predicted from 100 retrainings of halves",
+    "scores of MNIST networks of 109,386 parameters predicted from retrainings of halves",
     15,
     measure,
 )
