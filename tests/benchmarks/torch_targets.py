@@ -98,6 +98,29 @@ def speed(
     yield median(f"{name}: loop / together", ratios, "times")
 
 
+def bound(*, quick: bool) -> Iterator[Figure]:
+    """How much faster than a loop training can be, if its products ran at the peak and all else were free."""
+    times = 5 if quick else 400
+    target = TorchTarget(build=usual, momentum=0.9, batch_size=64, epochs=1)
+    points = mnist(0, 64 * 10)
+    loop(target, points, torch.ones(1, 640))
+    square = torch.randn(1024, 1024)
+    square @ square
+    shares, ratios = [], []
+    for _ in range(1 if quick else REPEATS):
+        step = (
+            seconds(lambda: loop(target, points, torch.ones(times // 5, 640))) / (times // 5) / 10
+        )
+        rate = 2 * 1024**3 * 5 / seconds(lambda: [square @ square for _ in range(5)])
+        # Both layers forward, the gradients of their weights, and of what the second is given.
+        least = 64 * (2 * 2 * 784 * 64 + 3 * 2 * 64 * 10) / rate
+        shares.append(least / step)
+        ratios.append(2 * step / least)  # halves leave out half of the rows
+    name = "784-64-10, batch 64"
+    yield median(f"{name}: the loop's share of the peak of products", shares, "")
+    yield median(f"{name}: most that training of halves can gain", ratios, "times")
+
+
 def known(name: str, target: TorchTarget, *, quick: bool) -> Iterator[Figure]:
     """What seeds leave to be known, and what predictions know of it."""
     plan = (
@@ -117,6 +140,7 @@ def measure(quick: bool) -> Iterator[Figure]:
     yield from speed(
         "49-16-10, batch 16, 256 models", tabular, side=7, batch=16, models=256, quick=quick
     )
+    yield from bound(quick=quick)
     epochs = 1 if quick else 20
     yield from known("SGD", TorchTarget(build=usual, epochs=epochs), quick=quick)
     yield from known(
