@@ -38,8 +38,9 @@ from modelpred.refits import EXACT, Retraining, retrainings, rivals
 from modelpred.refits.files import RIVALS_FILE, write_rivals
 from modelpred.sealed import check_inputs, remake
 from modelpred.targets import TargetModel, dataset_points, dataset_test_points
+from modelpred.targets.bank import Bank
 from modelpred.targets.known_outputs import KnownOutputs
-from modelpred.targets.shards import Bank, read_bank
+from modelpred.targets.shards import read_bank
 
 if TYPE_CHECKING:
     from modelpred.params import Params

@@ -39,10 +39,10 @@ from modelpred.targets import (
     dataset_test_points,
     train_targets,
 )
+from modelpred.targets.bank import Bank
 from modelpred.targets.linear import Linear
 from modelpred.targets.parquet import ShardMetadata, shard_bytes
 from modelpred.targets.scoring import mean_test_losses
-from modelpred.targets.shards import Bank
 from modelpred.targets.threads import torch_threads
 
 FIRST, BLOCK = 50, 250  # number of subsets trained first, and if these were fast

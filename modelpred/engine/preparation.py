@@ -19,8 +19,8 @@ from modelpred.predictor.step_count import capped_errors
 from modelpred.refits import Progress, Retraining
 from modelpred.subsets import Role, Subsets, SubsetsConfig, draw_subsets
 from modelpred.targets import Points, TargetModel, TrainedTargets
+from modelpred.targets.bank import Bank
 from modelpred.targets.outcomes import bank_counts, lost, outcomes
-from modelpred.targets.shards import Bank
 from modelpred.targets.training import require_training_memory
 
 log = logging.getLogger("modelpred.api.estimator")

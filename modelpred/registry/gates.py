@@ -27,7 +27,7 @@ from modelpred.metrics import Interval, mean_interval, relative_errors
 from modelpred.predictor import Predictor
 from modelpred.refits import Rival
 from modelpred.subsets import Design
-from modelpred.targets.shards import Bank
+from modelpred.targets.bank import Bank
 
 METHOD = "predictor"
 UNJUDGED = ("busy",)  # of the fidelity table: says how times were measured, not how good they are

@@ -27,7 +27,7 @@ from modelpred.registry.versions import (
     crown,
 )
 from modelpred.targets import Points
-from modelpred.targets.shards import Bank
+from modelpred.targets.bank import Bank
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

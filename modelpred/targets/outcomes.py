@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import polars as pl
 
-from modelpred.targets.shards import Bank
+from modelpred.targets.bank import Bank
 from modelpred.wording import counted
 
 COUNTED = ("subsets", "degenerate", "not_converged")

@@ -1,8 +1,9 @@
-"""The shards of one version: fingerprints, files, the manifest, and the bank of trained targets that readers get.
+"""The shards of one version: fingerprints, files, the manifest, and the bank that is read from them.
 
-A shard's *fingerprint* is the hash of everything that its numbers follow from: the rows that its subsets take, the
-target model with its settings and tolerance, the block's subsets, and the versions of the file schema and of the solver. The manifest lists
-exactly the shards of one version with their hashes; readers follow the manifest only and refuse what does not match.
+A shard's *fingerprint* is the hash of everything that its numbers depend on: the rows that its subsets take, the target
+model with its settings and tolerance, the block's subsets, and the versions of the file schema and of the solver. The
+manifest lists exactly the shards of one version with their hashes. Readers read only what it lists, and refuse what does
+not match.
 """
 
 import hashlib
@@ -23,6 +24,7 @@ from modelpred.dataset import Dataset
 from modelpred.errors import InvalidInput
 from modelpred.sealed import SEAL, read_file, read_seal, sha256, write_atomically
 from modelpred.subsets import Subsets
+from modelpred.targets.bank import Bank
 from modelpred.targets.compiled.kernels import source_digest
 from modelpred.targets.model import TargetModel
 from modelpred.targets.parquet import (
@@ -38,7 +40,7 @@ from modelpred.targets.parquet import (
     refuse,
     shard_bytes,
 )
-from modelpred.targets.spill import allocate, gather_rows
+from modelpred.targets.spill import allocate
 from modelpred.targets.training import TrainedTargets
 
 MANIFEST_NAME = "manifest.json"
@@ -69,76 +71,6 @@ class Manifest(BaseModel):
 
     schema_version: Literal[1] = SCHEMA_VERSION
     shards: tuple[ManifestEntry, ...]
-
-
-@dataclass(frozen=True, repr=False)
-class Bank:
-    """Subsets with their trained parameters, from all shards of a version.
-
-    `weights` is [subsets, points] of uint8 or int32, `parameters` [subsets, parameters] of float64; `objective`,
-    `gradient_norm`, `converged` and `degenerate` are [subsets].
-    """
-
-    ids: tuple[str, ...]
-    roles: tuple[str, ...]
-    designs: tuple[str, ...]
-    weights: Tensor
-    parameters: Tensor
-    objective: Tensor
-    gradient_norm: Tensor
-    converged: Tensor
-    degenerate: Tensor
-
-    def __repr__(self) -> str:
-        """How many subsets of which role, and how wide."""
-        roles = ", ".join(f"{count:,} {role}" for role, count in Counter(self.roles).items())
-        return (
-            f"{len(self.ids):,} subsets ({roles}) of {self.weights.shape[1]:,} points, with "
-            f"{self.parameters.shape[1]:,} parameters each"
-        )
-
-    @classmethod
-    def of(cls, subsets: Subsets, trained: TrainedTargets) -> "Bank":
-        """The subsets with what training gave for each."""
-        return cls(
-            subsets.ids,
-            subsets.roles,
-            subsets.designs,
-            subsets.weights,
-            parameters=trained.parameters,
-            objective=trained.objective,
-            gradient_norm=trained.gradient_norm,
-            converged=trained.converged,
-            degenerate=trained.degenerate,
-        )
-
-    def usable(self, *, role: str) -> tuple[Tensor, Tensor]:
-        """Weights and parameters of a role's subsets whose training converged.
-
-        The parameters of the others are not their optimum.
-        """
-        own = torch.tensor([each == role for each in self.roles], dtype=torch.bool)
-        rows = own & self.converged
-        return gather_rows(self.weights, rows), gather_rows(self.parameters, rows)
-
-    def select(self, *, role: str | None = None, design: str | None = None) -> "Bank":
-        """The rows of one role, one design, or both; order is kept."""
-        rows = [
-            row
-            for row, named in enumerate(zip(self.roles, self.designs, strict=True))
-            if role in (None, named[0]) and design in (None, named[1])
-        ]
-        return Bank(
-            ids=tuple(self.ids[row] for row in rows),
-            roles=tuple(self.roles[row] for row in rows),
-            designs=tuple(self.designs[row] for row in rows),
-            weights=gather_rows(self.weights, torch.tensor(rows, dtype=torch.int64)),
-            parameters=gather_rows(self.parameters, torch.tensor(rows, dtype=torch.int64)),
-            objective=self.objective[rows],
-            gradient_norm=self.gradient_norm[rows],
-            converged=self.converged[rows],
-            degenerate=self.degenerate[rows],
-        )
 
 
 @dataclass(frozen=True)

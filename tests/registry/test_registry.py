@@ -39,7 +39,7 @@ from modelpred.registry import (
 from modelpred.sealed import seal
 from modelpred.subsets import draw
 from modelpred.targets import dataset_points, target_model, train_targets
-from modelpred.targets.shards import Bank
+from modelpred.targets.bank import Bank
 from tests.registry.evidence import GATES, GOOD, POOR
 
 NAME = "modelpred-iris-logistic"

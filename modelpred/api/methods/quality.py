@@ -26,7 +26,7 @@ from modelpred.predictor.recipe_fidelity import FidelityPlan, recipe_fidelity
 from modelpred.progress import progress_bar
 from modelpred.refits import Refit, retrainings, rivals
 from modelpred.targets import TorchTarget
-from modelpred.targets.shards import Bank
+from modelpred.targets.bank import Bank
 
 log = logging.getLogger(__name__)
 LEARNING = {
