@@ -1,12 +1,14 @@
 """Sampler `auto`: the one whose standard error is least for the budget.
 
 For groups of rows it is `regression` or `two_level`, by a pilot. For up to `EXACT_UP_TO` single rows
-it is `stratified`, whose only error is that of sampling. For more, every sampler that can draw two
+it is `stratified` or `regression`, whose only error is that of sampling, by a pilot if the budget
+allows one, and else `stratified`. For more rows, every sampler that can draw two
 rounds within a tenth of the budget takes part in the pilot: each draws about a twentieth of its rounds,
 and the one with the least mean squared standard error x cost goes on. Costs are counted in evaluations
 of the utility, not in seconds, so that the same settings give the same values on every machine.
 
-The budget of `auto` is that of the `permutations` for tables of up to 2,000 rows; for more it
+The budget of `auto` is that of the `permutations` for tables of up to 2,000 rows (up to
+`EXACT_UP_TO` that of `stratified`, with its short orders); for more it
 falls with the square root of the rows, since one evaluation takes longer the more rows there are:
 
     evaluations = permutations x players x min(1, 2,000 / players) x min(1, 2,000 / rows)^0.5
@@ -228,10 +230,11 @@ def chosen(
     """
     points = len(sampling.size_probabilities)
     if rows <= EXACT_UP_TO and rows == points:
-        return planned(
+        orders = planned(
             "stratified", utility, sampling,
             permutations=permutations, rows=rows, generator=generator,
         )  # fmt: skip
+        return _for_few_rows(orders, game, sampling, generator=generator)
     evaluations = int(budget_of(permutations, points=points, rows=rows))
     possible: list[Planned] = []
     if rows != points:
@@ -255,6 +258,17 @@ def chosen(
         *(points, best.name, evaluations),
     )
     return best
+
+
+def _for_few_rows(
+    orders: Planned, game: Game, sampling: Sampling, *, generator: np.random.Generator
+) -> Planned:
+    """Return `stratified`, or `regression` if it is better in a pilot with the same evaluations."""
+    points, evaluations = len(sampling.size_probabilities), orders.rounds * orders.cost
+    if points < SMALLEST or orders.rounds < PILOT * FEWEST // 2:
+        return orders
+    subsets = sampling.regression(evaluations, generator.spawn(1)[0], rows=points)
+    return _by_pilot([orders, subsets], game)
 
 
 def _for_groups(

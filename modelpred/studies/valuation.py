@@ -68,7 +68,7 @@ class ValuationConfig(AnsweringConfig):
         beta: of beta_shapley; larger values give large subsets more weight.
         sampler: how subsets are drawn; reuse is for banzhaf, gains for linear models with one score,
             regression for up to 2,000 players, two_level for groups of many rows, direct and one_by_one
-            for leave_one_out; auto is stratified or one_by_one up to 1,000 rows (sampler_choice.py).
+            for leave_one_out; auto chooses by a pilot (sampler_choice.py).
         permutations: budget in random permutations, of one or two evaluations per point each; `auto`
             spends less on more than 2,000 rows.
         truth_permutations: number of other permutations with exact retraining; 0: none.

@@ -239,6 +239,28 @@ def test_many_rows_are_valued_by_gains_and_few_by_orders():
     np.testing.assert_array_equal(auto.values, plain.values)
 
 
+@given(st.sampled_from(SEMIVALUES), st.integers(17, 40), st.integers(20, 60), st.integers(0, 999))
+@settings(max_examples=15, deadline=None)
+def test_few_rows_are_valued_by_the_better_of_two_samplers(name, points, half, seed):
+    """Of an almost additive game with noise, both draw a pilot, and the budget is not exceeded by more."""
+    draws = np.random.default_rng(seed)
+    worths, others = torch.from_numpy(draws.normal(size=(2, points)))
+
+    def game(weights):
+        subsets = weights.double()
+        return subsets @ worths + torch.sin(20 * (subsets @ others))
+
+    common = {"points": points, "permutations": 2 * half, "semivalue": Semivalue(name=name)}
+    plain, chosen = (
+        estimate_values(game, sampler=sampler, generator=np.random.default_rng(seed), **common)
+        for sampler in ("stratified", "auto")
+    )
+    assert chosen.sampler in {"stratified", "regression"}
+    assert plain.evaluations < chosen.evaluations < 1.2 * plain.evaluations + 16 * 4
+    spread = (chosen.standard_errors**2).mean() / (plain.standard_errors**2).mean()
+    assert spread < 1.5  # estimates from a pilot are rough
+
+
 @given(st.integers(1, 10**6), st.integers(1, 10**7))
 def test_the_budget_grows_with_the_rows_but_slower(permutations, points):
     budget = budget_of(permutations, points=points)

@@ -47,7 +47,7 @@ def test_values_of_real_models_add_up_to_the_gain_over_the_prior(exact):
 
 
 def test_tables_and_metrics(context, tmp_path):
-    result = valuation.run(SMALL, context)
+    result = valuation.run(SMALL.model_copy(update={"sampler": "stratified"}), context)
     values, methods = result.tables["values"], result.tables["methods"]
     assert values["row_id"].to_list() == list(context.row_ids)
     by_rank = values.sort("rank")
