@@ -65,9 +65,9 @@ class RowMethods(FitState):
 
         With `groups`, the table has one row for each group, whose rows are added or left out
         together: group, rows, value, standard_error, rank. Up to 16 rows or groups are enumerated if
-        the budget allows, without sampling error. With `leave_one_out` of more than 1,000 rows of a
-        linear family, or `sampler="direct"`, it has the column bound: the largest distance of the value
-        from that of retraining.
+        the budget allows, without sampling error. Leave-one-out of more than 1,000 rows of a linear
+        family, or with `sampler="direct"`, has the column bound: the largest distance of the value from
+        that of retraining.
 
         Args:
             X_test: rows to score models on, unscaled, with the columns of the fit; by default the
