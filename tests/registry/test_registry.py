@@ -3,15 +3,19 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from modelpred import registry
+from modelpred.cli import app
 from modelpred.dataset import DatasetConfig, prepare
 from modelpred.errors import InvalidInput
 from modelpred.predictor import (
@@ -107,6 +111,47 @@ def publish_to(root: Path, folder: Path, *, metrics=GOOD, gates=GATES, **further
 def test_names_hold_only_what_the_registry_takes():
     assert registered_name("spam", "logistic") == "modelpred-spam-logistic"
     assert registered_name("../my data:v2/x", "mlp") == "modelpred-..-my-data-v2-x-mlp"
+
+
+def test_the_commands_of_the_registry_run_as_documented(root, predictor, other_predictor):
+    publish_to(root, predictor)
+    publish_to(root, other_predictor)
+
+    def said(*words):
+        done = CliRunner().invoke(app, ["registry", *words, "--project", str(root)])
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    assert said("list").count(NAME) == 2
+    assert NAME in said("list", "--made-of", "f00f00f")
+    assert NAME in said("show", NAME)
+    assert "champion" in said("promote", NAME, "1")
+    assert "champion" in said("promote", NAME, "2")
+    assert "1" in said("rollback", NAME)
+    assert "holds every version already" in said("rebuild")
+
+
+@pytest.mark.e2e
+def test_the_command_serves_the_champion(root, predictor, weights):
+    publish_to(root, predictor)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    command = ["serve", NAME, "--project", str(root), "--port", port]
+    with subprocess.Popen(
+        [sys.executable, "-m", "modelpred.cli", *command], stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    ) as server:  # fmt: skip
+        try:
+            line = server.stdout.readline()
+            assert line.startswith(f"Serving {NAME} (champion) at http://127.0.0.1:{port}/")
+            given = {"inputs": weights[:2].tolist()}
+            with httpx.Client(transport=httpx.HTTPTransport(retries=8)) as client:
+                said = client.post(f"http://127.0.0.1:{port}/invocations", json=given, timeout=60)
+            assert said.status_code == 200, said.text
+            assert len(said.json()["predictions"]) == 2
+        finally:
+            server.kill()
 
 
 # --- publishing --------------------------------------------------------------------------------
