@@ -7,6 +7,7 @@ import typer
 
 from modelpred import row_commands, table_commands
 from modelpred.command_group import CommandGroup
+from modelpred.errors import InvalidInput
 from modelpred.extras import require
 from modelpred.registry_commands import registry_app
 
@@ -53,6 +54,12 @@ def main(
     ] = False,
 ) -> None:
     """Predict the model that would be trained on other rows."""
+    try:
+        Path.cwd()
+    except (
+        FileNotFoundError
+    ) as error:  # torch's libraries would end the process in words of their own
+        raise InvalidInput("the current folder has been removed; change to another one") from error
 
 
 @app.command("check-params")

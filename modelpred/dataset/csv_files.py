@@ -110,12 +110,15 @@ def read_header(path: Path, delimiter: str) -> tuple[str, tuple[str, ...]]:
     of DELIMITERS does.
 
     Raises:
-        InvalidInput: as `look_through`, for the header.
+        InvalidInput: as `look_through`, for the header, or the file cannot be read.
     """
-    [(_, header)] = itertools.islice(_records(path, delimiter, header=True), 1)
-    if len(header) == 1 and (signs := [sign for sign in DELIMITERS if sign in header[0]]):
-        delimiter = max(signs, key=header[0].count)
+    try:
         [(_, header)] = itertools.islice(_records(path, delimiter, header=True), 1)
+        if len(header) == 1 and (signs := [sign for sign in DELIMITERS if sign in header[0]]):
+            delimiter = max(signs, key=header[0].count)
+            [(_, header)] = itertools.islice(_records(path, delimiter, header=True), 1)
+    except OSError as error:
+        raise InvalidInput(f"{path} cannot be read: {error.strerror or error}") from error
     return delimiter, _columns(path, header, delimiter)
 
 

@@ -1,12 +1,17 @@
 """Files that cannot be read end in one line that names the file, and the line where there is one."""
 
+import errno
 import gzip
+import io
 from pathlib import Path
 
 import polars as pl
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from modelpred.dataset import DatasetConfig, prepare
+from modelpred.dataset.csv_files import read_header
 from modelpred.dataset.reading import open_table
 from modelpred.errors import InvalidInput
 
@@ -178,6 +183,52 @@ def test_a_file_that_may_not_be_read_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr("os.open", refused)
     with pytest.raises(InvalidInput, match=r"a\.csv cannot be read: Permission denied$"):
         open_table(str(path), delimiter=",")
+
+
+class Failing(io.RawIOBase):
+    """A disk that gives the content up to a place, and an error there."""
+
+    def __init__(self, content, place):
+        self.left, self.place = io.BytesIO(content[:place]), place
+
+    def readable(self):
+        """It can be read."""
+        return True
+
+    def readinto(self, buffer):
+        """Give what is left, then fail."""
+        found = self.left.read(len(buffer))
+        if not found:
+            raise OSError(errno.EIO, "Input/output error")
+        buffer[: len(found)] = found
+        return len(found)
+
+
+@given(st.sampled_from(["a.csv", "a.csv.gz"]), st.floats(0, 1))
+@settings(max_examples=60, deadline=None)
+@example("a.csv", 0.0)
+@example("a.csv.gz", 0.5)
+def test_a_disk_that_fails_in_the_middle_is_told(name, share):
+    content = (GOOD + "eve,50,no\n" * 5000).encode()
+    content = gzip.compress(content) if name.endswith(".gz") else content
+    opened = io.BufferedReader(Failing(content, int(share * len(content))), 512)
+    with pytest.MonkeyPatch.context() as changed:
+        changed.setattr("modelpred.dataset.csv_files.open_file", lambda *_, **__: opened)
+        try:
+            said = str(read_header(Path(name), ","))
+        except InvalidInput as error:
+            said = str(error)
+    assert said in (
+        str((",", ("name", "age", "rich"))),
+        f"{name} cannot be read: Input/output error",
+    )
+
+
+def test_a_gzip_file_that_is_none_is_told_before_it_is_read(tmp_path):
+    path = tmp_path / "a.csv.gz"
+    path.write_bytes(GOOD.encode())
+    with pytest.raises(InvalidInput, match=r"a\.csv\.gz cannot be read: Not a gzipped file"):
+        read_header(path, ",")
 
 
 def test_parts_that_differ_are_named(tmp_path):
