@@ -5,7 +5,7 @@ The estimators are those of the studies (semivalues.py, selection.py).
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, cast, get_args
 
 import numpy as np
@@ -15,6 +15,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from modelpred.api.inputs import array_of
+from modelpred.api.predicted_values import (
+    FEWEST_CHECKED,
+    TRIED,
+    Checks,
+    Trial,
+    checked_orders,
+    corrected,
+    trial_of,
+)
 from modelpred.dataset.grouping import group_columns
 from modelpred.engine import Mixed
 from modelpred.errors import InvalidInput
@@ -40,8 +49,9 @@ from modelpred.targets.points import Points
 
 log = logging.getLogger(__name__)
 
+FIXED = Checks()
+SHORTCUTS = ("gains", "direct")  # samplers whose models are always retrained
 LOW = 0.5  # reliability below which a ranking of rows says little
-CHECKED, FEWEST_CHECKED = 10, 4  # one order in so many is retrained, too, but at least so many
 GAINS_AT_ONCE = 1000  # models of the gains of a selection
 STRIDE = 8  # one in this many of the remaining rows is removed before they are scored again
 Groups = Sequence[Any] | NDArray[Any] | pl.Series
@@ -54,6 +64,7 @@ def estimated_values(
     utility: str | Scoring,
     seed: Number,
     settings: dict[str, Any],
+    checks: Checks = FIXED,
 ) -> tuple[pl.DataFrame, Values]:
     """Return value, standard error and rank of every row or group of rows, and the estimate behind them.
 
@@ -63,10 +74,59 @@ def estimated_values(
         utility: the utility of a model.
         seed: of the draws.
         settings: of `ValuationConfig`.
+        checks: how predicted values are sampled.
 
     Raises:
         InvalidInput: a setting or the groups are invalid.
     """
+    valued = _valued(context, groups=groups, utility=utility, seed=seed, settings=settings)
+    values = _estimated(valued, context, checks)
+    players = valued.players
+    table = value_table(players, values).select(*players.columns, "value", "standard_error", "rank")
+    _report_reliability(values, players=players.height, rows=context.pool)
+    return table, values
+
+
+def values_trial(
+    context: StudyContext,
+    *,
+    groups: Groups | None,
+    utility: str | Scoring,
+    seed: Number,
+    settings: dict[str, Any],
+) -> Trial | None:
+    """Return what a trial tells about predicted values; None if it would cost too much or tells nothing.
+
+    Arguments as of `estimated_values`.
+    """
+    valued = _valued(context, groups=groups, utility=utility, seed=seed, settings=settings)
+    if valued.config.permutations < TRIED * FEWEST_CHECKED:
+        return None
+    return trial_of(
+        valued.game,
+        valued.exact,
+        sampled=lambda game, orders: _by_orders(valued, context, game, orders, block=2),
+    )
+
+
+@dataclass(frozen=True)
+class _Valued:
+    """The checked arguments of values: the players, the game by the subject and by retraining."""
+
+    config: ValuationConfig
+    players: pl.DataFrame
+    game: Utility
+    exact: Utility
+
+
+def _valued(
+    context: StudyContext,
+    *,
+    groups: Groups | None,
+    utility: str | Scoring,
+    seed: Number,
+    settings: dict[str, Any],
+) -> _Valued:
     most = {"permutations": whole_number(settings["permutations"], "permutations", most=MOST_DRAWS)}
     config = checked_section(
         ValuationConfig,
@@ -75,25 +135,13 @@ def estimated_values(
     )
     score = _known_utility(utility, context) if isinstance(utility, str) else utility
     game = game_of(context.refits[context.subject], context, utility=score)
-    members = None
+    exact = game_of(context.truth, context, utility=score)
     if groups is None:
-        players = pl.DataFrame({"row_id": list(context.row_ids)})
-    else:
-        names, members = groups_of(_with_rows(context, groups), column="groups", key="groups")
-        sizes = members.sum(dim=1, dtype=torch.int64).numpy()
-        players = pl.DataFrame({"group": names, "rows": sizes})
-        game = JointGame(game, members)
-    values = _estimated(game, config, context, players=players.height)
-    predicted = isinstance(context.refits[context.subject], Mixed) and values.sampler != "gains"
-    if predicted and values.standard_errors.any():
-        exact = game_of(context.truth, context, utility=score)
-        exact = exact if members is None else JointGame(exact, members)
-        values = _corrected(values, game, exact, config, context)
-    bound = [] if values.bounds is None else ["bound"]
-    columns = (*players.columns, "value", "standard_error", *bound, "rank")
-    table = value_table(players, values).select(columns)
-    _report_reliability(values, players=players.height, rows=context.pool)
-    return table, values
+        return _Valued(config, pl.DataFrame({"row_id": list(context.row_ids)}), game, exact)
+    names, members = groups_of(_with_rows(context, groups), column="groups", key="groups")
+    sizes = members.sum(dim=1, dtype=torch.int64).numpy()
+    players = pl.DataFrame({"group": names, "rows": sizes})
+    return _Valued(config, players, JointGame(game, members), JointGame(exact, members))
 
 
 def _report_reliability(values: Values, *, players: int, rows: int) -> None:
@@ -183,13 +231,6 @@ def models_of_values(
     return min(sampled, 2**players) if players <= ENUMERABLE else sampled
 
 
-def checked_orders(permutations: Number, *, method: str) -> int:
-    """Return how many orders of predicted values are retrained to correct for the predictions' error."""
-    if method == "leave_one_out":
-        return 0
-    return max(FEWEST_CHECKED, 2 * (int(permutations) // (2 * CHECKED)))
-
-
 def models_of_selection(points: int, count: Number, *, optimum: bool) -> int:
     """Return about how many models the engine needs to choose so many rows.
 
@@ -202,57 +243,36 @@ def models_of_selection(points: int, count: Number, *, optimum: bool) -> int:
     return removals + 6 * points + size
 
 
-def _corrected(
-    values: Values,
-    predicted: Utility,
-    exact: Utility,
-    config: ValuationConfig,
-    context: StudyContext,
+def _by_orders(
+    valued: _Valued, context: StudyContext, game: Utility, permutations: int, *, block: int
 ) -> Values:
-    """Return the values plus those of the game of the predictions' errors, on a few other orders.
-
-    A semi-value is linear in the game, so the sum is an unbiased estimate of the exact values, and its
-    standard errors have both parts. Errors of subsets that are retrained anyway are zero.
-    """
-    mixed = context.refits[context.subject]
-    assert isinstance(mixed, Mixed)
-
-    def error(weights: Tensor) -> Tensor:
-        found = torch.zeros(len(weights), dtype=torch.float64)
-        large = weights.sum(1, dtype=torch.float64) >= mixed.least
-        if bool(large.any()):
-            found[large] = exact(weights[large]) - predicted(weights[large])
-        return found
-
-    errors = values_of(
-        error,
-        config,
-        points=len(values.values),
-        permutations=checked_orders(config.permutations, method=config.semivalue),
-        generator=context.generator(seed=config.seed, study="values", block=1),
-        rows=context.pool,
-        progress=context.progress,
-    )
-    return replace(
-        values,
-        values=values.values + errors.values,
-        standard_errors=np.hypot(values.standard_errors, errors.standard_errors),
-        evaluations=values.evaluations + errors.evaluations,
-        failed=values.failed + errors.failed,
-    )
-
-
-def _estimated(
-    game: Utility, config: ValuationConfig, context: StudyContext, *, players: int
-) -> Values:
+    config = valued.config
     return values_of(
         game,
         config,
-        points=players,
-        permutations=config.permutations,
+        points=valued.players.height,
+        permutations=permutations,
         rows=context.pool,
-        generator=context.generator(seed=config.seed, study="values", block=0),
+        generator=context.generator(seed=config.seed, study="values", block=block),
         progress=context.progress,
+    )
+
+
+def _estimated(valued: _Valued, context: StudyContext, checks: Checks) -> Values:
+    config, subject = valued.config, context.refits[context.subject]
+    if not isinstance(subject, Mixed):
+        return _by_orders(valued, context, valued.game, config.permutations, block=0)
+    orders = config.permutations + 2 * round((checks.orders - 1) * config.permutations / 2)
+    values = _by_orders(valued, context, valued.game, orders, block=0)
+    if values.sampler in SHORTCUTS or not values.standard_errors.any():
+        return values
+    checked = checked_orders(orders, method=config.semivalue, every=checks.every)
+    return corrected(
+        values,
+        valued.game,
+        valued.exact,
+        least=0.0 if isinstance(valued.game, JointGame) else subject.least,  # players may be groups
+        checked=lambda game: _by_orders(valued, context, game, checked, block=1),
     )
 
 

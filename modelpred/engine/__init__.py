@@ -11,6 +11,7 @@ the first choice of prediction and kept.
 from modelpred.engine.choice import (
     ACCURACY,
     ENGINES,
+    LESS_CERTAIN,
     EngineChoice,
     EngineName,
     accurate,
@@ -24,6 +25,7 @@ from modelpred.engine.preparation import Plan, Prepared, Problem, Targets, probl
 __all__ = [
     "ACCURACY",
     "ENGINES",
+    "LESS_CERTAIN",
     "Engine",
     "EngineChoice",
     "EngineName",

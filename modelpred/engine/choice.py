@@ -16,6 +16,10 @@ EngineName = Literal["auto", "exact", "predicted"]
 ENGINES: tuple[EngineName, ...] = get_args(EngineName)
 WORTH = 0.1
 """Seconds that prediction must save: nobody waits for less, and exact models have no error."""
+PROMISING = 0.35
+"""Time of a predicted model over that of a retrained one up to which predictions may pay that are checked
+by retraining some: the checks take time, too, and what they correct adds to the variance."""
+LESS_CERTAIN = "corrected predictions would be less certain in the same time"
 ACCURACY = 0.05
 """Largest mean relative error of predicted parameters that `auto` accepts, by default."""
 
@@ -50,6 +54,11 @@ class Costs:
     predicted: float
     preparation: float
 
+    @property
+    def promising(self) -> bool:
+        """Whether predictions are cheap enough for some of them to be retrained, too."""
+        return self.predicted <= PROMISING * self.exact
+
     def cheaper(self, models: int, *, checked: int = 0) -> Literal["exact", "predicted"]:
         """Return the engine for so many models: predicted if it saves `WORTH` seconds, else exact."""
         predicted = self.of("predicted", models, checked=checked)
@@ -81,6 +90,7 @@ class EngineChoice:
         checked: number of predictions that are retrained, too, to correct for their error.
         retrained_below: subsets of less total weight are retrained, whatever the engine: the predictor
             was fitted to larger ones. 0: none.
+        why: what decided beside the costs; may be empty.
     """
 
     engine: Literal["exact", "predicted"]
@@ -89,6 +99,7 @@ class EngineChoice:
     costs: Costs | None = None
     checked: int = 0
     retrained_below: float = 0.0
+    why: str = ""
 
     @property
     def exact(self) -> bool:
@@ -120,7 +131,7 @@ class EngineChoice:
         text += duration(self.other_seconds)
         if self.exact and self.costs.preparation:
             text += f", {duration(self.costs.preparation)} of it to prepare"
-        return text
+        return f"{text}; {self.why}" if self.why else text
 
 
 def duration(seconds: float) -> str:

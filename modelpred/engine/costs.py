@@ -95,12 +95,16 @@ def seconds_a_model(
     return min([seconds, *(_seconds(answer, weights) for _ in range(repeats))]) / count
 
 
-def _seconds(answer: Callable[[Tensor], object], weights: Tensor) -> float:
-    """Seconds of a call; of the processor if these are fewer, as when others use the machine, too."""
+def call_seconds(call: Callable[[], object]) -> float:
+    """Return the seconds of a call; of the processor if these are fewer, as on a busy machine."""
     began, busy = time.perf_counter(), time.process_time()
-    answer(weights)
+    call()
     wall = time.perf_counter() - began
     return wall if torch.cuda.is_available() else min(wall, time.process_time() - busy)
+
+
+def _seconds(answer: Callable[[Tensor], object], weights: Tensor) -> float:
+    return call_seconds(lambda: answer(weights))
 
 
 def estimated_costs(problem: Problem, plan: Plan, exact: float) -> Costs:

@@ -4,7 +4,14 @@ import logging
 from dataclasses import replace
 from typing import final
 
-from modelpred.engine.choice import WORTH, Costs, EngineChoice, accurate, require_engine
+from modelpred.engine.choice import (
+    LESS_CERTAIN,
+    WORTH,
+    Costs,
+    EngineChoice,
+    accurate,
+    require_engine,
+)
 from modelpred.engine.costs import (
     FEWEST_TIMED,
     estimated_costs,
@@ -191,6 +198,8 @@ class Engine:
         self, models: int, refine: float | int, *, checked: int, progress: Progress
     ) -> EngineChoice:
         costs = self.costs(refine=refine, models=models)
+        if checked and not costs.promising:
+            return EngineChoice("exact", models, 0, costs, checked, why=LESS_CERTAIN)
         if costs.cheaper(models, checked=checked) == "predicted":
             allowance = self._allowance(models, costs)
             may_go_on = self._climb is not None and self._climb.permits(allowance)
@@ -202,6 +211,8 @@ class Engine:
             if isinstance(self.predictor.network, NewtonNetwork):
                 refine = 0  # a Newton step costs more than the gradients, which are near already
             costs = self.costs(refine=refine, models=models)
+            if checked and not costs.promising:
+                return EngineChoice("exact", models, 0, costs, checked, why=LESS_CERTAIN)
         chosen = costs.cheaper(models, checked=checked)
         least = self.so_far.least_size if chosen == "predicted" else 0.0
         return EngineChoice(chosen, models, refine, costs, checked, least)

@@ -57,6 +57,17 @@ def _engine() -> Iterator[Claim]:
     )
     yield from _table(
         "docs/engine.md",
+        "| 300 | ",
+        [
+            *(
+                [f"predicted_values/logistic {rows} x 40: {what}" for what in ("auto", "trial")]
+                for rows in ("300", "1,000")
+            ),
+            ["predicted_values/logistic 10,000 x 40: auto", ""],
+        ],
+    )
+    yield from _table(
+        "docs/engine.md",
         "| logistic, 300 rows | 1.00",
         [
             [

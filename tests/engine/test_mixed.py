@@ -8,7 +8,15 @@ from hypothesis import strategies as st
 
 from modelpred import ModelPred
 from modelpred.api.contexts import context_of
-from modelpred.api.values import _corrected, checked_orders, estimated_values
+from modelpred.api.predicted_values import (
+    MOST_CHECKED,
+    Checks,
+    Trial,
+    checked_orders,
+    corrected,
+    trial_of,
+)
+from modelpred.api.values import estimated_values, values_trial
 from modelpred.engine import EngineChoice, Mixed
 from modelpred.studies.valuation import ValuationConfig, values_of
 from tests.api.conftest import ROWS, SMALL, TEST, make_rows
@@ -63,24 +71,29 @@ def test_an_additive_error_of_predictions_is_corrected_to_the_last_digits(mp, se
     # Whole orders count every gain once, so that an additive game has no variance.
     config = ValuationConfig(permutations=orders, seed=seed, sampler="antithetic")
 
-    def values(game):
+    def values(game, permutations=orders, seed=seed):
         return values_of(
-            game, config, points=ROWS, permutations=orders,
+            game, config, points=ROWS, permutations=permutations,
             generator=np.random.default_rng(seed), progress=lambda *_: None,
         )  # fmt: skip
 
-    with mixed_context(mp, least=0.5) as context:
-        found = _corrected(values(predicted), predicted, exact, config, context)
+    fewer = checked_orders(orders, method="shapley")
+    found = corrected(
+        values(predicted), predicted, exact, least=0.5,
+        checked=lambda game: values(game, fewer, seed + 1),
+    )  # fmt: skip
     true = values(exact)
     np.testing.assert_allclose(found.values, true.values, rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(found.standard_errors, true.standard_errors, rtol=1e-6, atol=1e-9)
 
 
-def test_corrected_values_agree_with_exact_ones_within_their_standard_errors(mp):
+@pytest.mark.parametrize("groups", [None, np.arange(ROWS) % 20], ids=["rows", "groups"])
+@pytest.mark.parametrize("checks", [Checks(), Checks(every=4, orders=1.5)])
+def test_corrected_values_agree_with_exact_ones_within_their_standard_errors(mp, checks, groups):
     settings = {"semivalue": "shapley", "permutations": 120}
-    options = {"groups": None, "utility": "loss", "settings": settings}
+    options = {"groups": groups, "utility": "loss", "settings": settings}
     with mixed_context(mp, least=8.0) as context:
-        mixed, _ = estimated_values(context, seed=1, **options)
+        mixed, _ = estimated_values(context, seed=1, checks=checks, **options)
     points = mp._ready.scored_points
     exact_choice = EngineChoice("exact", models=1)
     with context_of(mp._ready, points, choice=exact_choice, scored=(points,)) as context:
@@ -107,3 +120,64 @@ def test_a_tenth_of_the_orders_is_checked_and_an_even_number(half):
     assert orders >= 4
     assert orders <= max(4, 2 * half / 10)
     assert checked_orders(2 * half, method="leave_one_out") == 0
+
+
+@given(st.floats(0, 3), st.floats(1e-3, 2))
+def test_checks_give_the_variance_of_retraining_in_about_the_least_time(rho, cost):
+    def time(every):
+        return (1 + every * rho) * (cost + (1 + cost) / every)
+
+    powers = [2**k for k in range(1, MOST_CHECKED.bit_length())]
+    trial = Trial(rho, cost)
+    checks = trial.checks
+    assert checks.every in powers
+    assert trial.time == pytest.approx(time(checks.every))
+    assert trial.time <= 1.1 * min(map(time, powers))
+    # Variance of sums over n predicted and n / every checked orders, relative to one retrained order.
+    assert 1 / checks.orders + rho * checks.every / checks.orders == pytest.approx(1)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.floats(0.001, 0.05), st.booleans(), st.integers(0, 999))
+def test_a_trial_finds_predictions_useful_that_are_cheap_and_near(rho, near, seed):
+    """Games of independent noise, whose difference has a known share of the variance."""
+
+    def noise(weights, *, of):
+        return torch.tensor(
+            [np.random.default_rng([of, *row]).normal() for row in weights.numpy()],
+            dtype=torch.float64,
+        )
+
+    def exact(weights):
+        return noise(weights, of=0)
+
+    def predicted(weights):
+        return exact(weights) + (rho if near else 4.0) ** 0.5 * noise(weights, of=1)
+
+    def sampled(game, permutations):
+        return values_of(
+            game, ValuationConfig(seed=seed), points=40, permutations=permutations,
+            generator=np.random.default_rng(seed), progress=lambda *_: None,
+        )  # fmt: skip
+
+    seconds = iter([1.0, 1.05])
+
+    def timed(call):
+        call()
+        return next(seconds)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("modelpred.api.predicted_values.call_seconds", timed)
+        found = trial_of(predicted, exact, sampled=sampled)
+    assert found is not None
+    assert (found.time < 1) == near
+    assert found.cost == pytest.approx(0.05)
+    # Both variances come from four orders.
+    assert 0.1 < found.difference / (rho if near else 4.0) < 10
+
+
+def test_no_trial_is_made_for_few_orders(mp):
+    settings = {"semivalue": "shapley", "permutations": 98}
+    with mixed_context(mp, least=8.0) as context:
+        found = values_trial(context, groups=None, utility="loss", seed=0, settings=settings)
+    assert found is None

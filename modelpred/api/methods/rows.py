@@ -22,18 +22,20 @@ from modelpred.api.inputs import (
     unique_ids,
 )
 from modelpred.api.methods.state import FitState
+from modelpred.api.predicted_values import Checks, checked_orders
 from modelpred.api.suspects import Suspects, probable_suspects, suspicious_rows
 from modelpred.api.tables import ValueTable
 from modelpred.api.values import (
     Groups,
-    checked_orders,
     chosen_rows,
     estimated_values,
     models_of_selection,
     models_of_values,
     shortcut_of,
     suggest_groups,
+    values_trial,
 )
+from modelpred.engine import LESS_CERTAIN, Mixed
 from modelpred.errors import InvalidInput
 from modelpred.numbers import MOST_DRAWS, Number, whole_number
 from modelpred.progress import progress_bar
@@ -104,16 +106,28 @@ class RowMethods(FitState):
             suggest_groups(dataset.rows, dataset.encoding.column_names)
         players = rows if groups is None else len(set(array_of(groups).tolist()))
         checked = 0 if shortcut else checked_orders(permutations, method=method) * players
-        with self._context(
-            test, engine, models=models, checked=checked, refine=refine, own=False
-        ) as (context, _):
-            found, values = estimated_values(
-                context,
-                groups=groups,
-                utility=utility,
-                seed=seed,
-                settings={"semivalue": method, "permutations": permutations, **settings},
-            )
+        asked: dict[str, Any] = {
+            "groups": groups,
+            "utility": utility,
+            "seed": seed,
+            "settings": {"semivalue": method, "permutations": permutations, **settings},
+        }
+        # A shortcut's models are always retrained.
+        own = "exact" if shortcut and engine == "auto" else engine
+        with self._context(test, own, models=models, checked=checked, refine=refine, own=False) as (
+            context,
+            choice,
+        ):
+            checks = Checks()
+            if isinstance(context.refits[context.subject], Mixed) and checked:
+                trial = values_trial(context, **asked)
+                if trial is None or trial.time >= 1:
+                    self._engine_used = replace(choice, engine="exact", why=LESS_CERTAIN)
+                    truth = context.truth
+                    context = replace(context, refits={truth.name: truth})  # noqa: PLW2901
+                else:
+                    checks = trial.checks
+            found, values = estimated_values(context, checks=checks, **asked)
         if groups is not None and with_cells:
             raise InvalidInput("a group has no cells of its own; leave out with_cells")
         return ValueTable.of(self._with_cells(found, with_cells), values)
