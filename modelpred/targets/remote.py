@@ -16,6 +16,7 @@ import hashlib
 import logging
 import os
 import re
+import shutil
 import stat
 import tempfile
 import time
@@ -24,11 +25,13 @@ from pathlib import Path
 from typing import Annotated, Any, final
 
 import fsspec
+from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractFileSystem
 from pydantic import Field
 
 from modelpred.errors import InvalidInput
 from modelpred.extras import require
+from modelpred.sealed import read_file
 
 INPUTS, UPLOADS = "inputs", "uploads"
 # Plain names only: a name out of a store never becomes a path into another folder.
@@ -60,6 +63,7 @@ class UrlStore:
         except (ImportError, ValueError) as error:
             raise InvalidInput(f"the shard store {url} cannot be used: {error}") from error
         self._files, self._root = found[0], found[1].rstrip("/")
+        self._local = isinstance(self._files, LocalFileSystem)
         # A file system that renames shows a file while it is written. Object stores, for which
         # fsspec would copy and remove, show whole objects only.
         self._renames = type(self._files).mv is not AbstractFileSystem.mv
@@ -77,8 +81,13 @@ class UrlStore:
 
         Raises:
             FileNotFoundError: there is no such file.
+            InvalidInput: on this machine's disk: it is not an ordinary file, or cannot be read.
         """
-        return self._files.cat_file(f"{self._root}/{name}")
+        path = f"{self._root}/{name}"
+        if self._local:  # where a pipe would be waited for
+            Path(path).lstat()
+            return read_file(Path(path), again="it is made again")
+        return self._files.cat_file(path)
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file all or nothing.
@@ -115,9 +124,13 @@ class UrlStore:
         return whole
 
     def remove(self, name: str) -> None:
-        """Remove the file of this name."""
+        """Remove the file of this name, or the folder in its place."""
+        path = f"{self._root}/{name}"
+        if self._local and Path(path).is_dir() and not Path(path).is_symlink():
+            shutil.rmtree(path)
+            return
         with contextlib.suppress(FileNotFoundError):
-            self._files.rm_file(f"{self._root}/{name}")
+            self._files.rm_file(path)
 
     def sweep(self) -> None:
         """Remove uploads that killed writers began an hour ago or earlier."""

@@ -386,6 +386,32 @@ def test_blocks_that_memory_cannot_hold_are_refused_before_workers_start(place, 
         collect_shards(jobs, tmp_path / "targets", train=lambda _: pytest.fail("trained"))
 
 
+OBSTACLES: dict[str, Callable[[Path], object]] = {
+    "folder": Path.mkdir,
+    "folder with a file": lambda path: (path.mkdir(), (path / "x").touch()),
+    "pipe": os.mkfifo,
+    "link to nothing": lambda path: path.symlink_to("nowhere"),
+    "link to itself": lambda path: path.symlink_to(path),
+    "link to a device": lambda path: path.symlink_to("/dev/zero"),
+}
+
+
+@pytest.mark.parametrize("kind", ["folder", "file"])
+@pytest.mark.parametrize("obstacle", OBSTACLES)
+def test_what_is_no_file_in_the_place_of_a_shard_is_trained_again(place, tmp_path, kind, obstacle):
+    store = empty_store(kind, str(tmp_path))
+    [job, *_] = jobs_in(place, store)
+    train_block(job)
+    [path] = tmp_path.rglob("*.parquet")
+    content = path.read_bytes()
+    path.unlink()
+    OBSTACLES[obstacle](path)
+    assert ShardStore(store).load(job.fingerprint) is None
+    train_block(job)
+    [path] = tmp_path.rglob("*.parquet")
+    assert path.read_bytes() == content
+
+
 def test_a_stale_job_does_not_remove_what_the_store_holds(place, tmp_path):
     """The shard of the old subsets is right, though the subsets are others now."""
     shutil.copytree(place / "dataset", tmp_path / "dataset")
