@@ -44,7 +44,12 @@ def suggestion(row: Mapping[str, Any], label: str, inputs: ReportInputs) -> str:
 
 def _suggested(row: Mapping[str, Any], label: str, classes: tuple[str, ...]) -> str | None:
     """The class that models suggest in place of the label; None if they agree with it."""
-    return (row.get("suggested") or _other(label, classes)) if row[DEFAULT_METHOD] < 0 else None
+    if row[DEFAULT_METHOD] >= 0:
+        return None
+    at = row.get("suggested")
+    if at is None:
+        return _other(label, classes)
+    return None if classes[at] == label else classes[at]
 
 
 def _other(label: str, classes: tuple[str, ...]) -> str | None:

@@ -15,6 +15,7 @@ def number(value: int | float | None, digits: int = 3) -> str:
         return "0"
     if abs(value) < 1e-6:
         return f"{value:.{digits - 1}e}".replace("e-0", "e-").replace("-", "\N{MINUS SIGN}")
+    value = float(f"{value:.12g}")  # sums of shares differ in the last bits
     exponent = int(f"{value:.{digits - 1}e}".partition("e")[2])  # after rounding: 0.9996 is 1.00
     places = max(digits - 1 - exponent, 0)
     return f"{value:,.{places}f}".replace("-", "\N{MINUS SIGN}")

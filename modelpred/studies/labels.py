@@ -21,12 +21,12 @@ How many labels are wrong is estimated without what was planted (label_noise.py)
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 from pydantic import Field
-from scipy.special import ndtri
+from scipy.special import ndtri, softmax
 
 from modelpred.metrics import CONFIDENCE, Interval, Vector, auroc, ranks
 from modelpred.numbers import Seed
@@ -66,8 +66,9 @@ def run(config: LabelsConfig, context: StudyContext) -> StudyResult:
     auroc_high, recall, seconds), `classes` with a row per method and class with planted labels
     (method, class, rows, planted, auroc, auroc_low, auroc_high), `recall` (method, inspected, recall)
     and `suspects`: a row per point (row_id, mislabelled, a column per method, wrong, the probability
-    that its label is wrong, and cutoff, whether it is among the rows to inspect by this probability;
-    null for a regression), the lowest score of the best method with predicted models first. Without
+    that its label is wrong, cutoff, whether it is among the rows to inspect by this probability,
+    suggested, the position of the class that models without the row find most likely, and probability,
+    what they give its label; null for a regression), the lowest score of the best method with predicted models first. Without
     planted labels, the suspects are those of held-out confidence, and the other tables are empty. The
     metrics `wrong`, `wrong_low` and `wrong_high` estimate the number of wrong labels.
     """
@@ -78,9 +79,9 @@ def run(config: LabelsConfig, context: StudyContext) -> StudyResult:
         generator=generator,
         only=None if config.rivals else FEW_METHODS,
     )
-    estimate = _estimate(config, context)
+    judged = _judged(config, context)
     if context.mislabelled is None:
-        return _without_planted_labels(methods, context, estimate)
+        return _without_planted_labels(methods, context, judged)
     wrong = context.mislabelled.numpy()
     detection = detection_table(methods, wrong)
     recall = pl.DataFrame(
@@ -98,9 +99,9 @@ def run(config: LabelsConfig, context: StudyContext) -> StudyResult:
         "best_of_ours": best,
         "best_auroc": float(detection.filter("ours")["auroc"][0]),
         "methods": {row.pop("method"): row for row in detection.to_dicts()},
-        **_numbers(estimate),
+        **_numbers(judged),
     }
-    suspects = _suspects(methods, context, estimate, by=best, wrong=pl.Series(wrong))
+    suspects = _suspects(methods, context, judged, by=best, wrong=pl.Series(wrong))
     tables = {
         "detection": detection,
         "classes": class_table(methods, wrong, context),
@@ -110,33 +111,48 @@ def run(config: LabelsConfig, context: StudyContext) -> StudyResult:
     return StudyResult(metrics, tables)
 
 
-def _estimate(config: LabelsConfig, context: StudyContext) -> WrongLabels | None:
-    """The estimated wrong labels; None for a regression."""
+class Judged(NamedTuple):
+    """What models trained without each row say of the labels.
+
+    Attributes:
+        wrong: the estimated wrong labels.
+        logs: log probabilities of the classes [points, classes], up to a constant for each point.
+    """
+
+    wrong: WrongLabels
+    logs: np.ndarray
+
+
+def _judged(config: LabelsConfig, context: StudyContext) -> Judged | None:
+    """The labels as models trained without each row see them; None for a regression."""
     if context.model.regression:
         return None
     generator = context.generator(seed=config.seed, study=STUDY, block=1)
     labels = context.points.labels
     held_out = held_out_evidence(context.refits[context.subject], context, generator=generator)
-    return wrong_labels(log_probabilities(held_out.own, labels).numpy(), labels.numpy())
+    logs = log_probabilities(held_out.own, labels).numpy()
+    return Judged(wrong_labels(logs, labels.numpy()), logs)
 
 
-def _numbers(estimate: WrongLabels | None) -> dict[str, float | None]:
+def _numbers(judged: Judged | None) -> dict[str, float | None]:
     """The metrics of the estimate."""
     ends = {"wrong": "count", "wrong_low": "low", "wrong_high": "high"}
-    return {name: None if estimate is None else getattr(estimate, of) for name, of in ends.items()}
+    return {
+        name: None if judged is None else getattr(judged.wrong, of) for name, of in ends.items()
+    }
 
 
 def _without_planted_labels(
-    methods: Mapping[str, MethodValues], context: StudyContext, estimate: WrongLabels | None
+    methods: Mapping[str, MethodValues], context: StudyContext, judged: Judged | None
 ) -> StudyResult:
     unknown = pl.Series([None] * context.pool, dtype=pl.Boolean)
     tables = {name: pl.DataFrame(schema=schema) for name, schema in _SCHEMAS.items()}
-    tables["suspects"] = _suspects(methods, context, estimate, by=DEFAULT_METHOD, wrong=unknown)
+    tables["suspects"] = _suspects(methods, context, judged, by=DEFAULT_METHOD, wrong=unknown)
     metrics: dict[str, Any] = {
         "planted": 0,
         "unjudged": NOT_PLANTED,
         "best_of_ours": DEFAULT_METHOD,
-        **_numbers(estimate),
+        **_numbers(judged),
     }
     return StudyResult(metrics, tables)
 
@@ -144,7 +160,7 @@ def _without_planted_labels(
 def _suspects(
     methods: Mapping[str, MethodValues],
     context: StudyContext,
-    estimate: WrongLabels | None,
+    judged: Judged | None,
     *,
     by: str,
     wrong: pl.Series,
@@ -154,10 +170,17 @@ def _suspects(
     rows = pl.DataFrame({"row_id": list(context.row_ids)}).with_columns(wrong.alias("mislabelled"))
     probability = pl.Series("wrong", [None] * context.pool, dtype=pl.Float64)
     cutoff = pl.Series("cutoff", [None] * context.pool, dtype=pl.Boolean)
-    if estimate is not None:
-        probability = pl.Series("wrong", estimate.probability)
-        cutoff = pl.Series("cutoff", estimate.inspected)
-    table = rows.hstack(values).with_columns(probability, cutoff)
+    suggested = pl.Series("suggested", [None] * context.pool, dtype=pl.Int64)
+    given = pl.Series("probability", [None] * context.pool, dtype=pl.Float64)
+    if judged is not None:
+        probability = pl.Series("wrong", judged.wrong.probability)
+        cutoff = pl.Series("cutoff", judged.wrong.inspected)
+        suggested = pl.Series("suggested", judged.logs.argmax(axis=1))
+        if context.model.probabilistic:
+            shares = softmax(judged.logs, axis=1)
+            labels = context.points.labels.numpy()
+            given = pl.Series("probability", shares[np.arange(len(labels)), labels])
+    table = rows.hstack(values).with_columns(probability, cutoff, suggested, given)
     return table.sort(by, maintain_order=True)
 
 

@@ -11,8 +11,11 @@ from modelpred.dataset import DatasetConfig, prepare
 from modelpred.refits import Influence, Retraining
 from modelpred.report import write_report
 from modelpred.report.answers import NAMED, answers
+from modelpred.report.suspects import judgement
+from modelpred.report.words import small_percent
 from modelpred.run_summary import WIDTH, answer_of
 from modelpred.studies import STUDIES
+from modelpred.studies.labels import DEFAULT_METHOD
 from modelpred.studies.utility import StudyContext
 from modelpred.targets import dataset_points, dataset_test_points, target_model
 from tests.studies.small import run_small
@@ -107,3 +110,19 @@ def test_every_section_shows_what_was_found(example, tmp_path, family, source):
         "ModelPred and the other methods at equal error",
     )
     assert [words for words in shown if words not in page] == []
+
+
+def test_a_suspect_of_several_classes_has_a_suggestion_and_a_share(example):
+    inputs = inputs_of(example, "softmax", "wine")
+    rows = inputs.studies["labels"].tables["suspects"].to_dicts()
+    names = inputs.dataset.classes
+    given = dict(zip(inputs.dataset.row_ids, inputs.dataset.labels.tolist(), strict=True))
+    doubted = [row for row in rows if row[DEFAULT_METHOD] < 0]
+    assert doubted
+    for row in rows:
+        label = names[given[row["row_id"]]]
+        words = judgement(row, label, inputs)
+        assert words.startswith(f"give this label {small_percent(row['probability'])}")
+        other = names[row["suggested"]]
+        # The score compares the label with the likeliest other class, on the same models.
+        assert words.endswith(f" and suggest {other}") == (row in doubted and other != label)
