@@ -127,11 +127,14 @@ def context_of(rows):
 def test_direct_values_of_a_game_are_near_those_of_a_model_without_each_row():
     context = context_of(80)
     game = game_of(context.truth, context)
-    exact = leave_one_out_values(game, points=80)
+    exact, told = leave_one_out_values(game, points=80), []
     found = estimate_values(
         game, points=80, permutations=2, generator=np.random.default_rng(0),
         semivalue=Semivalue(name="leave_one_out"), sampler="direct",
+        progress=lambda *done: told.append(done),
     )  # fmt: skip
+    assert found.evaluations == 1 + game.removals().retrained
+    assert told == [(found.evaluations, found.evaluations, "values")]
     assert found.sampler == "direct"
     assert found.bounds is not None
     assert (np.abs(found.values - exact.values) <= found.bounds + 1e-8).all()
