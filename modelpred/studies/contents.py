@@ -115,7 +115,9 @@ CONTENTS: dict[str, Contents] = {
     ),
     "labels": Contents(
         {
-            "suspects": Needed(("row_id",), ("wrong",), ("mislabelled", "cutoff")),
+            "suspects": Needed(
+                ("row_id",), ("wrong", "held_out_confidence"), ("mislabelled", "cutoff")
+            ),
             "detection": Needed(_METHOD, (*_ends("auroc"), "recall", "seconds"), ("ours",)),
             "classes": Needed(
                 ("method", "class"),
@@ -165,7 +167,14 @@ CONTENTS: dict[str, Contents] = {
             "reliability": Needed(_METHOD, ("bin", "confidence", *_ends("accuracy"), "count")),
             "refits": Needed(
                 _METHOD,
-                ("nll", *_ends("std_ratio"), "within", "endpoint_error", "seconds"),
+                (
+                    "nll",
+                    *_ends("std_ratio"),
+                    "within",
+                    "endpoint_error",
+                    "endpoint_error_95",
+                    "seconds",
+                ),
             ),
             "predictions": Needed(
                 number=("test_row", "label", "before", "low", "high", "true_low", "true_high")
@@ -189,7 +198,7 @@ CONTENTS: dict[str, Contents] = {
                 _METHOD, ("rows", "found", "confirmed", "size", "common", "seconds")
             ),
             "flips": Needed(
-                _METHOD,
+                ("method", "removed"),
                 (
                     *("test_row", "predicted", "margin", "size"),
                     *("predicted_margin", "retrained_margin"),

@@ -76,7 +76,7 @@ class TargetModel(ABC):
         Args:
             gradient: largest entry of the gradient where it stopped.
         """
-        return f"its largest gradient entry is {gradient:.1e}; scale the features or lower C"
+        return f"its largest gradient entry is {gradient:.1e}; scale the features, lower C, or allow a larger tolerance"
 
     @property
     def optimum(self) -> "ConvexFamily | None":
