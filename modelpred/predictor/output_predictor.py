@@ -94,12 +94,12 @@ def fit_outputs(
         row_ids: of the pool.
 
     Raises:
-        InvalidInput: there is not the memory for an effect of each row on each output.
+        InvalidInput: there is not the memory for some copies of the outputs and weights.
     """
     began = time.process_time()
-    effects = 8 * len(points.labels) * outputs.shape[1]
-    what = f"effects of {len(points.labels):,} rows on {outputs.shape[1]:,} outputs"
-    require_memory(2 * effects + 2 * outputs.numel() * 8, what=what)
+    count, rows = weights.shape
+    what = f"{outputs.shape[1]:,} outputs of {count:,} subsets of {rows:,} rows"
+    require_memory(4 * 8 * count * (outputs.shape[1] + rows), what=what)
     features = projected_gradients(
         model.family,
         points,
@@ -116,7 +116,8 @@ def write_outputs(predictor: OutputPredictor, folder: Path) -> None:
     """Write the two files into the folder."""
     scores = predictor.scores
     tensors = {
-        "slopes": scores.slopes,
+        "directions": scores.directions,
+        "coefficients": scores.coefficients,
         "weights": scores.weights,
         "scores": scores.scores,
         "known": predictor.model.known,
@@ -168,10 +169,12 @@ def _read_parts(
     known = take_tensor(tensors, "known", (None, features.shape[1]))
     model = KnownOutputs(family, known, description.classes)
     outputs = model.parameter_count(features.shape[1], points.classes)
+    directions = take_tensor(tensors, "directions", (None, rows))
     scores = ScorePredictor(
         description.gamma,
         description.penalty,
-        slopes=take_tensor(tensors, "slopes", (outputs, rows)),
+        directions=directions,
+        coefficients=take_tensor(tensors, "coefficients", (len(directions), outputs)),
         weights=take_tensor(tensors, "weights", (rows,)),
         scores=take_tensor(tensors, "scores", (outputs,)),
     )

@@ -7,7 +7,9 @@ needs products of subsets only, C = W K W':
 
     m_t(w) = mean + C(w, W) (C + lambda)^-1 (M_t - mean)
 
-gamma and lambda are chosen by the error on held-out subsets; gamma = 0 is the linear datamodel of scores.
+so that a[t] is a sum of W K over subsets. The factors of these sums need less memory than a, if there are fewer
+subsets than points. gamma and lambda are chosen by the error on held-out subsets; gamma = 0 is the linear
+datamodel of scores.
 """
 
 import itertools
@@ -31,14 +33,16 @@ class ScorePredictor:
     Attributes:
         gamma: share of the gradient kernel.
         penalty: lambda, as a multiple of the mean diagonal of C.
-        slopes: a [test rows, points].
+        directions: W K; the identity, if there are fewer points than subsets.
+        coefficients: a, as sums of these.
         weights: mean of the weights.
         scores: mean of the scores.
     """
 
     gamma: float
     penalty: float
-    slopes: Float[Tensor, "test_rows points"]
+    directions: Float[Tensor, "directions points"]
+    coefficients: Float[Tensor, "directions test_rows"]
     weights: Float[Tensor, " points"]
     scores: Float[Tensor, " test_rows"]
 
@@ -46,7 +50,8 @@ class ScorePredictor:
         self, weights: Num[Tensor, "subsets points"]
     ) -> Float[Tensor, "subsets test_rows"]:
         """Predicted scores."""
-        return self.scores + (weights.to(self.slopes) - self.weights) @ self.slopes.T
+        changes = weights.to(self.directions) - self.weights
+        return torch.addmm(self.scores, changes @ self.directions.T, self.coefficients)
 
 
 def fit_scores(
@@ -71,22 +76,16 @@ def fit_scores(
         PENALTIES,
     )
     folds = torch.arange(len(weights)) % FOLDS
-    some = torch.arange(0, scores.shape[1], -(-scores.shape[1] // CHOOSING))
-
-    def fitted(option: tuple[float, float], rows: Tensor, columns: Tensor) -> ScorePredictor:
-        return _fitted(weights[rows], scores[rows][:, columns], features, option)
+    some = scores[:, :: -(-scores.shape[1] // CHOOSING)]
 
     def error(option: tuple[float, float]) -> float:
-        held = (folds == fold for fold in range(FOLDS))
-        return sum(
-            float(
-                (fitted(option, ~rows, some)(weights[rows]) - scores[rows][:, some]).square().sum()
-            )
-            for rows in held
-        )
+        total = 0.0
+        for held in (folds == fold for fold in range(FOLDS)):
+            fitted = _fitted(weights[~held], some[~held], features, option)
+            total += float((fitted(weights[held]) - some[held]).square().sum())
+        return total
 
-    everything = torch.ones_like(folds, dtype=torch.bool), torch.arange(scores.shape[1])
-    return fitted(min(options, key=error), *everything)
+    return _fitted(weights, scores, features, min(options, key=error))
 
 
 def _fitted(
@@ -104,4 +103,8 @@ def _fitted(
     products = carried @ rows.T
     products.diagonal().add_(penalty * products.diagonal().mean())
     solved = torch.linalg.solve(products, targets)
-    return ScorePredictor(gamma, penalty, solved.T @ carried, centre, mean)
+    if len(solved) > len(centre):
+        carried, solved = torch.eye(len(centre)).to(solved), carried.T @ solved
+    # In the layout in which they are read again, as products of another layout round differently.
+    factors = carried.contiguous(), solved.contiguous()
+    return ScorePredictor(gamma, penalty, *factors, centre, mean)

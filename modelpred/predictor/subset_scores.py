@@ -31,17 +31,16 @@ def subset_scores(
 
     Args:
         sums: s_k; empty: none.
-        linear: products of the weights, less their means.
+        linear: products of the weights.
         kernel: products by G; None: gamma is zero.
         known: scores of the first subsets.
         folds: the part, 0 to FOLDS - 1, in which each of them is held out; None: in turn.
     """
     count, every = len(known), torch.arange(len(linear))
     known, sums = known.to(torch.float64), [each.to(torch.float64) for each in sums]
-    linear = linear / linear.diagonal()[:count].mean()
-    if kernel is not None:
-        kernel = kernel.to(torch.float64)
-        kernel = kernel / kernel.diagonal()[:count].mean()
+    fit = every[:count]
+    linear = _scaled(linear, fit)
+    kernel = None if kernel is None else _scaled(kernel, fit)
 
     def predicted(option: tuple[float, float, bool], rows: Tensor, others: Tensor) -> Tensor:
         gamma, penalty, told = option
@@ -54,12 +53,13 @@ def subset_scores(
             fitted = torch.einsum("k,kst->st", betas, own)
             left, carried = left - fitted[rows], carried + fitted[others]
         products = linear if kernel is None else (1 - gamma) * linear + gamma * kernel
+        products = _centred(products, rows)
         inner = products[rows][:, rows]
         inner.diagonal().add_(penalty * inner.diagonal().mean())
         return carried + products[others][:, rows] @ torch.linalg.solve(inner, left)
 
-    folds = every[:count] % FOLDS if folds is None else folds
-    parts = [(every[:count][folds != fold], every[:count][folds == fold]) for fold in range(FOLDS)]
+    folds = fit % FOLDS if folds is None else folds
+    parts = [(fit[folds != fold], fit[folds == fold]) for fold in range(FOLDS)]
 
     def error(option: tuple[float, float, bool]) -> float:
         held = ((predicted(option, rows, others) - known[others]) for rows, others in parts)
@@ -70,4 +70,16 @@ def subset_scores(
         PENALTIES,
         (False, True) if sums else (False,),
     )
-    return predicted(min(options, key=error), every[:count], every[count:])
+    return predicted(min(options, key=error), fit, every[count:])
+
+
+def _centred(products: Tensor, rows: Tensor) -> Tensor:
+    """Products of what subsets have less the mean of that of `rows`."""
+    left = products - products[rows].mean(0)
+    return left - left[:, rows].mean(1, keepdim=True)
+
+
+def _scaled(products: Tensor, rows: Tensor) -> Tensor:
+    """Centred products, whose diagonal has mean one on `rows`."""
+    found = _centred(products.to(torch.float64), rows)
+    return found / found.diagonal()[rows].mean()

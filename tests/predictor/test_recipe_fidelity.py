@@ -10,7 +10,7 @@ from torch import nn
 from modelpred.errors import InvalidInput
 from modelpred.metrics import lds, relative_errors
 from modelpred.predictor.recipe_fidelity import FidelityPlan, recipe_fidelity
-from modelpred.predictor.score_prediction import fit_scores
+from modelpred.predictor.score_prediction import _fitted, fit_scores
 from modelpred.predictor.subset_scores import subset_scores
 from modelpred.refits.projected_gradients import RIDGES, projected_gradients
 from modelpred.targets import TorchTarget, points_of, target_model
@@ -114,26 +114,37 @@ def test_attributions_that_are_right_are_taken_over(generator):
     assert lds(subset_scores([], linear, None, scores), truth).mean < 0.9
 
 
-@given(seed=st.integers(0, 10**6), kernel=st.booleans(), folds=st.booleans())
+@given(seed=st.integers(0, 10**6), subsets=st.integers(6, 40), gamma=st.sampled_from([0.0, 0.5]))
+@settings(max_examples=20, deadline=None)
+def test_predicted_scores_have_the_posterior_mean_as_slopes(seed, subsets, gamma):
+    """With a kernel over 15 points, from fewer subsets or more."""
+    generator = np.random.default_rng(seed)
+    weights = torch.from_numpy(generator.integers(0, 3, (subsets, 15))).double()
+    scores = torch.from_numpy(generator.normal(size=(subsets, 4)))
+    features = torch.from_numpy(generator.normal(size=(15, 3)))
+    found = _fitted(weights, scores, features, (gamma, 0.1))
+    kernel = (1 - gamma) * torch.eye(15).double() + gamma * features @ features.T
+    rows = weights - weights.mean(0)
+    inner = rows @ kernel @ rows.T
+    inner += 0.1 * inner.diagonal().mean() * torch.eye(subsets).double()
+    slopes = kernel @ rows.T @ torch.linalg.solve(inner, scores - scores.mean(0))
+    new = torch.from_numpy(generator.integers(0, 3, (7, 15)))
+    exact = scores.mean(0) + (new - weights.mean(0)) @ slopes
+    torch.testing.assert_close(found(new), exact)
+    assert found.directions.shape[0] == min(subsets, 15)
+
+
+@given(seed=st.integers(0, 10**6), folds=st.booleans())
 @settings(max_examples=10, deadline=None)
-def test_subset_scores_without_sums_are_those_of_the_fitted_slopes(seed, kernel, folds):
+def test_subset_scores_without_sums_are_those_of_the_fitted_slopes(seed, folds):
     generator = np.random.default_rng(seed)
     weights = torch.from_numpy(generator.integers(0, 2, (25, 12)))
     scores = torch.from_numpy(generator.normal(size=(20, 6)))
-    features = torch.from_numpy(generator.normal(size=(12, 4))) if kernel else None
-    centred = weights.double() - weights[:20].double().mean(0)
-    carried = None if features is None else centred @ features
+    every = weights.double()
     found = subset_scores(
-        [],
-        centred @ centred.T,
-        None if carried is None else carried @ carried.T,
-        scores,
-        folds=torch.arange(20) % 5 if folds else None,
+        [], every @ every.T, None, scores, folds=torch.arange(20) % 5 if folds else None
     )
-    told = fit_scores(weights[:20], scores, features=features)(weights[20:])
-    if not kernel:  # with one, the two have other units for gamma
-        torch.testing.assert_close(found, told)
-    assert found.shape == told.shape
+    torch.testing.assert_close(found, fit_scores(weights[:20], scores)(weights[20:]))
 
 
 def test_without_a_projection_attributions_are_influences():
