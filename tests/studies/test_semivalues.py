@@ -308,7 +308,9 @@ def test_the_remaining_sum_is_shared_in_proportion_to_the_variances(permutations
     total = float(ends[1] - ends[0])
     means = found.estimates.mean(axis=0)
     shares = np.full(6, 1 / 6)  # a single estimate has no variance
-    if len(found.estimates) > 1:
+    if (count := len(found.estimates)) > 1:
+        spread = found.estimates.std(axis=0, ddof=1) / np.sqrt(count)
+        assert found.standard_errors == pytest.approx(spread, rel=1e-9)
         shares = found.standard_errors**2 / (found.standard_errors**2).sum()
     assert abs(total - means.sum()) > 0.01 * scale  # short orders leave something to share
     expected = means + (total - means.sum()) * shares

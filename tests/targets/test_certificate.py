@@ -289,7 +289,7 @@ def test_the_stiffness_is_a_sum_over_rows_for_any_number_of_outputs(classes):
     torch.testing.assert_close(_stiffness(model, curvature)[0], expected)
 
 
-@pytest.mark.parametrize(("name", "outputs"), [("logistic", 1), ("softmax", 3)])
+@pytest.mark.parametrize(("name", "outputs"), [("logistic", 1), ("softmax", 2), ("softmax", 3)])
 @settings(max_examples=60, deadline=None)
 @given(
     error=st.floats(-5, -1),
