@@ -114,12 +114,12 @@ def test_with_penalised_intercepts_the_bound_is_the_length_of_the_gradient(name)
     torch.testing.assert_close(bound, expected, rtol=1e-14, atol=0)
 
 
-@pytest.mark.parametrize("steps", [1, 2, 60])
+@pytest.mark.parametrize(("steps", "spread"), [(1, 1.0), (2, 0.1), (60, 1.0)])
 @pytest.mark.parametrize("name", ["logistic", "softmax", "ridge"])
-def test_the_bound_is_the_formula_of_the_text(name, steps, monkeypatch):
+def test_the_bound_is_the_formula_of_the_text(name, steps, spread, monkeypatch):
     """One subset after another, from matrices of every row; the parts have tests of their own."""
     monkeypatch.setattr(certificate, "PROFILE_STEPS", steps)
-    model, points, weights, true = trained(name)
+    model, points, weights, true = trained(name, spread=spread)
     wrong = model.representative(true + 1e-4 * torch.randn(true.shape, generator=draws()), 6)
     wrong[1::2] = wrong[1::2] + 1e-3  # equal shifts of all outputs, too
     bounds = distance_bound(model, wrong, weights, points)
