@@ -190,7 +190,7 @@ def _chosen(
         (settings, times * cost + _before(settings, unit))
         for settings, cost in (LADDERS[study](factor, unit, points, tests) for factor in FACTORS)
     ]
-    return next((rung for rung in ladder if rung[1] <= budget), ladder[-1])
+    return next((choice for choice in ladder if choice[1] <= budget), ladder[-1])
 
 
 def _before(settings: Settings, unit: Unit) -> float:

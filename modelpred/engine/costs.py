@@ -9,7 +9,7 @@ fit its costs are estimated from the numbers of its products:
                  and subsets that judge the answers; no step is learned
                  of learned steps: targets x r + epochs x (batches x overhead + targets x 4 answers)
 
-Only the first rung of an automatic preparation is estimated (learning.py). It decides whether there is
+Only the first round of an automatic preparation is estimated (learning.py). It decides whether there is
 a predictor; then measured costs and the measured error do.
 """
 
@@ -108,7 +108,7 @@ def _seconds(answer: Callable[[Tensor], object], weights: Tensor) -> float:
 
 
 def estimated_costs(problem: Problem, plan: Plan, exact: float) -> Costs:
-    """Return about the costs before there is a predictor; of an automatic preparation, of its first rung.
+    """Return about the costs before there is a predictor; of an automatic preparation, of its first round.
 
     Args:
         problem: the family and the pool.
@@ -130,7 +130,7 @@ def estimated_costs(problem: Problem, plan: Plan, exact: float) -> Costs:
 
 
 def learned_seconds(problem: Problem, plan: Plan, exact: float) -> float:
-    """Return about the seconds of the first rung of learned steps, its targets included."""
+    """Return about the seconds of the first round of learned steps, its targets included."""
     targets = min(FEWEST_LEARNED, plan.targets)
     judges = sum(plan.subsets.validation.values())
     answer = _answer_seconds(problem, MOST_STEPS)

@@ -18,7 +18,7 @@ from modelpred.engine.costs import (
     learned_seconds,
     seconds_a_model,
 )
-from modelpred.engine.learning import Allowance, Climb, climb_of
+from modelpred.engine.learning import Allowance, LearningRounds, learning_rounds
 from modelpred.engine.mixed import Mixed
 from modelpred.engine.preparation import (
     Bench,
@@ -38,7 +38,7 @@ from modelpred.refits import Progress, Refit, Retraining, silent
 from modelpred.targets import Points
 
 SHARE = 4
-"""`auto` trains at most a model for each so many that are asked for, after the first rung."""
+"""`auto` trains at most a model for each so many that are asked for, after the first round."""
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ class Engine:
         self.problem = problem
         self.plan = plan
         self._prepared = prepared
-        self._climb: Climb | None = None
+        self._rounds: LearningRounds | None = None
         self._bench: Bench | None = None
         self._exact_seconds: float | None = None
         self._predicted_seconds: dict[float | int, float] = {}
@@ -98,7 +98,7 @@ class Engine:
         Args:
             progress: called with (done, total, what).
         """
-        if self._prepared is None or (self._climb is not None and self._climb.ahead):
+        if self._prepared is None or (self._rounds is not None and self._rounds.ahead):
             return self._prepare(None, progress=progress)
         return self._prepared
 
@@ -110,8 +110,8 @@ class Engine:
         if not plan.automatic:
             self._prepared = prepare(problem, plan, bench, progress=progress)
         else:
-            self._climb = self._climb or climb_of(problem, plan, bench)
-            self._prepared = self._climb.go_on(allowance=allowance, progress=progress)
+            self._rounds = self._rounds or learning_rounds(problem, plan, bench)
+            self._prepared = self._rounds.go_on(allowance=allowance, progress=progress)
         self._error = None
         self._predicted_seconds.clear()
         return self._prepared
@@ -202,7 +202,7 @@ class Engine:
             return EngineChoice("exact", models, 0, costs, checked, why=LESS_CERTAIN)
         if costs.cheaper(models, checked=checked) == "predicted":
             allowance = self._allowance(models, costs)
-            may_go_on = self._climb is not None and self._climb.permits(allowance)
+            may_go_on = self._rounds is not None and self._rounds.permits(allowance)
             if not self.is_prepared or may_go_on:
                 self._prepare(allowance, progress=progress)
         if self.is_prepared:
@@ -218,7 +218,7 @@ class Engine:
         return EngineChoice(chosen, models, refine, costs, checked, least)
 
     def _allowance(self, models: int, costs: Costs) -> Allowance:
-        """What preparing for so many models may cost beside the first rung: a share of retraining them."""
+        """What preparing for so many models may cost beside the first round: a share of retraining them."""
         learned = learned_seconds(self.problem, self.plan, costs.exact)
         pays = learned < models * costs.exact / SHARE
         return Allowance(models // SHARE, self.plan.accuracy, learned=pays)
@@ -228,8 +228,8 @@ class Engine:
         """Mean relative error of the predictor on validation subsets; nan if there are none."""
         if self._error is None:
             prepared = self.so_far
-            if prepared.rungs:
-                self._error = min(rung.error for rung in prepared.rungs)
+            if prepared.rounds:
+                self._error = min(each.error for each in prepared.rounds)
             else:
                 self._error = validation_error(prepared.predictor, prepared.targets.bank)
         return self._error

@@ -1,16 +1,16 @@
 """The automatic preparation: anchors first, then as many trained subsets as are worth training.
 
-Fits climb rungs of ever more targets, each twice as many as the one before:
+Fits are made in rounds, each with twice the targets of the round before:
 
     Newton directions   0, 125, 250, 500, 1,000 targets (the path of the pool is made once)
-    learned steps       500 or those trained already, then twice as many and so on, each rung from the
+    learned steps       500 or those trained already, then twice as many and so on, each round from the
                         weights of the last one
 
-A rung's error is measured on validation subsets. The climb ends when the error is `ENOUGH`, when twice
+A round's error is measured on validation subsets. The rounds end when the error is `ENOUGH`, when twice
 the targets lowered it by less than a fifth, or when all planned subsets are trained. Learned steps are
 tried after Newton directions only for families of few parameters, whose fits take seconds.
 
-For one call, a climb takes only the rungs that this call's `Allowance` permits. Another call may go on.
+For one call, only those rounds are made that its `Allowance` permits. Another call may go on.
 """
 
 import logging
@@ -24,7 +24,7 @@ from modelpred.engine.preparation import (
     Plan,
     Prepared,
     Problem,
-    Rung,
+    Round,
     fitted,
     validation_error,
     warn_of_failures,
@@ -36,7 +36,7 @@ from modelpred.predictor.newton_path import has_newton_path
 from modelpred.refits import Progress
 from modelpred.targets import Points, TargetModel
 
-FEWEST_NEWTON, FEWEST_LEARNED = 125, 500  # targets of the first rung that learns
+FEWEST_NEWTON, FEWEST_LEARNED = 125, 500  # targets of the first round that learns
 NEWTON_JUDGES = 100  # validation subsets of Newton directions, of which little is decided
 LEAST_GAIN = 0.2  # share of the error that twice the targets must take away
 CONTINUED = 4  # a fit that goes on from another needs one in so many of the epochs
@@ -57,8 +57,8 @@ def reason_to_stop(error: float, before: float) -> str | None:
     """Return why no more targets are worth it; None if they may be.
 
     Args:
-        error: of the last rung.
-        before: of the rung with half as many targets; infinite if there is none.
+        error: of the last round.
+        before: of the round with half as many targets; infinite if there is none.
     """
     if error <= ENOUGH:
         return f"the error on validation subsets is {error:.2%}"
@@ -70,11 +70,11 @@ def reason_to_stop(error: float, before: float) -> str | None:
 
 @dataclass(frozen=True)
 class Allowance:
-    """What the preparation for one call may cost beside its first rung.
+    """What the preparation for one call may cost beside its first round.
 
     Attributes:
         targets: most trained subsets.
-        accuracy: mean relative error at which no further rung is taken.
+        accuracy: mean relative error at which no further round is taken.
         learned: whether learned steps may follow Newton directions.
     """
 
@@ -84,14 +84,14 @@ class Allowance:
 
 
 @dataclass
-class Climb:
-    """The rungs so far, those that may follow, and the best predictor.
+class LearningRounds:
+    """The rounds so far, those that may follow, and the best predictor.
 
     Attributes:
         problem: the family and the pool.
         bench: the subsets.
         ahead: networks to fit in turn, each with numbers of targets that were not tried.
-        rungs: what was fitted, in order.
+        rounds: what was fitted, in order.
         best: the predictor of the least error.
         error: its error.
         why: why no more targets were trained.
@@ -102,7 +102,7 @@ class Climb:
     problem: Problem
     bench: Bench
     ahead: list[tuple[PredictorConfig, list[int]]]
-    rungs: list[Rung] = field(default_factory=list[Rung])
+    rounds: list[Round] = field(default_factory=list[Round])
     best: Predictor | None = None
     error: float = math.inf
     why: str = ""
@@ -110,7 +110,7 @@ class Climb:
     before: float = math.inf
 
     def go_on(self, *, allowance: Allowance | None = None, progress: Progress) -> Prepared:
-        """Return the best predictor, after all rungs that are worth it and permitted.
+        """Return the best predictor, after all rounds that are worth it and permitted.
 
         Args:
             allowance: what this call may cost; default: all that the plan permits.
@@ -133,12 +133,12 @@ class Climb:
         assert self.best is not None
         targets = self.bench.targets
         warn_of_failures(targets)
-        log.info("fitted to %d subsets: %s", self.rungs[-1].targets, self.why)
-        return Prepared(targets, self.best, tuple(self.rungs), self.why)
+        log.info("fitted to %d subsets: %s", self.rounds[-1].targets, self.why)
+        return Prepared(targets, self.best, tuple(self.rounds), self.why)
 
     def permits(self, allowance: Allowance) -> bool:
-        """Return whether there is another rung that a call may take."""
-        if not self.ahead or not self.rungs:
+        """Return whether there is another round that a call may take."""
+        if not self.ahead or not self.rounds:
             return bool(self.ahead)
         _, counts = self.ahead[0]
         if accurate(self.error, allowance.accuracy) or counts[:1] > [allowance.targets]:
@@ -151,7 +151,7 @@ class Climb:
         del self.ahead[: 1 if self.error > ENOUGH else None]
         if self.ahead:  # no fewer than those trained already
             config, counts = self.ahead[0]
-            self.ahead[0] = config, [count for count in counts if count >= self.rungs[-1].targets]
+            self.ahead[0] = config, [count for count in counts if count >= self.rounds[-1].targets]
 
     def _step(self, config: PredictorConfig, count: int, *, progress: Progress) -> None:
         """Fit to so many targets."""
@@ -169,8 +169,8 @@ class Climb:
             if last.config.network == "newton"
             else validation_error(last, bank)
         )
-        seconds = time.perf_counter() - began + (self.rungs[-1].seconds if self.rungs else 0.0)
-        self.rungs.append(Rung(last.config.network, count, error, seconds))
+        seconds = time.perf_counter() - began + (self.rounds[-1].seconds if self.rounds else 0.0)
+        self.rounds.append(Round(last.config.network, count, error, seconds))
         if error < self.error or self.best is None:
             self.best, self.error = last, error
         if why := reason_to_stop(error, self.before):
@@ -188,12 +188,12 @@ def continued(config: PredictorConfig, start: Predictor | None) -> PredictorConf
 
 
 def begins_with_directions(config: PredictorConfig, model: TargetModel, points: Points) -> bool:
-    """Return whether the first rungs are those of Newton directions."""
+    """Return whether the first rounds are those of Newton directions."""
     return config.network in ("auto", "newton") and has_newton_path(model, points)
 
 
-def climb_of(problem: Problem, plan: Plan, bench: Bench) -> Climb:
-    """Return a climb before its first rung.
+def learning_rounds(problem: Problem, plan: Plan, bench: Bench) -> LearningRounds:
+    """Return the rounds before the first is made.
 
     Args:
         problem: the family and the pool.
@@ -216,4 +216,4 @@ def climb_of(problem: Problem, plan: Plan, bench: Bench) -> Climb:
             ahead.append((learned, doublings(FEWEST_LEARNED, most)))
     else:
         ahead = [(config, doublings(FEWEST_LEARNED, most))]
-    return Climb(problem, bench, ahead)
+    return LearningRounds(problem, bench, ahead)

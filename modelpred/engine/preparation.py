@@ -87,7 +87,7 @@ class Targets:
 
 
 @dataclass(frozen=True)
-class Rung:
+class Round:
     """A predictor that was fitted on the way to the one in use.
 
     Attributes:
@@ -110,13 +110,13 @@ class Prepared:
     Attributes:
         targets: every subset that was trained, with its parameters.
         predictor: fitted to them.
-        rungs: what was fitted, in order; empty if it was read from files.
+        rounds: what was fitted, in order; empty if it was read from files.
         why: why no more targets were trained.
     """
 
     targets: Targets
     predictor: Predictor
-    rungs: tuple[Rung, ...] = ()
+    rounds: tuple[Round, ...] = ()
     why: str = ""
 
     @property
@@ -132,7 +132,7 @@ class Prepared:
     @property
     def seconds(self) -> float | None:
         """Seconds that the preparation took; None if it was read from files."""
-        return self.rungs[-1].seconds if self.rungs else None
+        return self.rounds[-1].seconds if self.rounds else None
 
 
 @dataclass(frozen=True)
@@ -293,8 +293,8 @@ def prepare(problem: Problem, plan: Plan, bench: Bench, *, progress: Progress) -
     predictor = fitted(problem, plan.predictor, targets.bank, progress=progress)
     seconds = time.perf_counter() - began - judging
     error = validation_error(predictor, targets.bank)
-    rung = Rung(predictor.config.network, len(bench.role("fit")), error, seconds)
-    return Prepared(targets, predictor, (rung,), "all planned subsets are trained")
+    made = Round(predictor.config.network, len(bench.role("fit")), error, seconds)
+    return Prepared(targets, predictor, (made,), "all planned subsets are trained")
 
 
 def fitted(

@@ -25,7 +25,7 @@ FEW = SubsetsConfig(
 QUICK = PredictorConfig(epochs=1, width=8, step_width=4, steps=1)
 
 # From the others, by the clock, or of the fit alone.
-DERIVED = ("bound", "refining", "seconds", "full_seconds", "rungs", "why")
+DERIVED = ("bound", "refining", "seconds", "full_seconds", "rounds", "why")
 
 
 def members(value):

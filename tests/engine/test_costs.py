@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from modelpred.engine import Plan, costs, learning, problem_of
 from modelpred.engine.choice import WORTH
 from modelpred.engine.costs import ENOUGH, FEWEST, MOST_TIMED, estimated_costs, seconds_a_model
-from modelpred.engine.learning import Allowance, climb_of
+from modelpred.engine.learning import Allowance, learning_rounds
 from modelpred.engine.preparation import Bench
 from modelpred.predictor import PredictorConfig
 from modelpred.refits import silent
@@ -73,7 +73,7 @@ def test_directions_are_expected_to_cost_no_targets_whatever_the_size(task, targ
 
 TASK = PROBLEMS[0]
 PLAN = Plan(SubsetsConfig(fit={"uniform": 8000}).for_points(20), PredictorConfig(), automatic=True)
-FIRST = climb_of(TASK, PLAN, Bench(TASK, PLAN)).go_on(
+FIRST = learning_rounds(TASK, PLAN, Bench(TASK, PLAN)).go_on(
     allowance=Allowance(0, 1.0, learned=False), progress=silent
 )
 
@@ -88,7 +88,7 @@ class IdleBench(Bench):
 
     @property
     def targets(self):
-        """Those of the first rung."""
+        """Those of the first round."""
         return FIRST.targets
 
 
@@ -116,8 +116,8 @@ def errors_of_fits(errors):
         yield
 
 
-def climb():
-    found = climb_of(TASK, PLAN, IDLE)
+def fresh():
+    found = learning_rounds(TASK, PLAN, IDLE)
     assert [counts for _, counts in found.ahead] == [
         [0, 125, 250, 500, 1000], [500, 1000, 2000, 4000, 8000],
     ]  # fmt: skip
@@ -135,21 +135,21 @@ ALLOWANCES = st.builds(Allowance, st.integers(0, 10_000), ERRORS, learned=st.boo
 )
 def test_a_preparation_in_parts_ends_where_one_in_full_does(errors, allowances):
     with errors_of_fits(errors):
-        full = climb().go_on(progress=silent)
-        parts = climb()
+        full = fresh().go_on(progress=silent)
+        parts = fresh()
         for allowance in allowances:
-            before = len(parts.rungs)
+            before = len(parts.rounds)
             found = parts.go_on(allowance=allowance, progress=silent)
-            assert parts.error == min(rung.error for rung in found.rungs)
-            for number in range(max(1, before), len(found.rungs)):
-                rung, so_far = found.rungs[number], found.rungs[:number]
-                assert rung.targets <= allowance.targets
+            assert parts.error == min(each.error for each in found.rounds)
+            for number in range(max(1, before), len(found.rounds)):
+                each, so_far = found.rounds[number], found.rounds[:number]
+                assert each.targets <= allowance.targets
                 assert min(each.error for each in so_far) > allowance.accuracy
                 if not allowance.learned:
-                    assert rung.network == so_far[-1].network
+                    assert each.network == so_far[-1].network
         found = parts.go_on(progress=silent)
-    assert [(rung.network, rung.targets) for rung in found.rungs] == [
-        (rung.network, rung.targets) for rung in full.rungs
+    assert [(each.network, each.targets) for each in found.rounds] == [
+        (each.network, each.targets) for each in full.rounds
     ]
     assert found.predictor.history == full.predictor.history
     assert found.why == full.why

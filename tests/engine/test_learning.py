@@ -75,7 +75,7 @@ def test_subsets_drawn_in_parts_are_those_of_one_draw_and_are_trained_once(rows,
 
 
 @given(st.lists(st.floats(0.0, 1.0), min_size=2, max_size=8))
-def test_a_climb_ends_where_more_targets_are_not_worth_it(errors):
+def test_rounds_end_where_more_targets_are_not_worth_it(errors):
     """By the rule in words: near enough, or twice the targets took away less than a fifth."""
     for before, error in itertools.pairwise(errors):
         worth_it = error > ENOUGH and (before - error) >= LEAST_GAIN * before

@@ -74,8 +74,8 @@ class QualityMethods(FitState):
         parameters on validation subsets), seconds (of training and fitting so far). Empty after
         `load`.
         """
-        rungs = self._prepared().rungs
-        return pl.DataFrame([vars(rung) for rung in rungs], schema=LEARNING)
+        rounds = self._prepared().rounds
+        return pl.DataFrame([vars(each) for each in rounds], schema=LEARNING)
 
     @property
     def outcomes(self) -> pl.DataFrame:
