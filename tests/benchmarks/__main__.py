@@ -67,10 +67,11 @@ BENCHMARKS: dict[str, Benchmark] = {
 def listing() -> str:
     """A line for each benchmark, and the claims that it supports."""
     rows: list[str] = []
+    width = max(map(len, BENCHMARKS)) + 1
     for name, benchmark in BENCHMARKS.items():
-        rows.append(f"{name:<12}{benchmark.minutes:>4g} min  {benchmark.about}")
+        rows.append(f"{name:<{width}}{benchmark.minutes:>4g} min  {benchmark.about}")
         rows += [
-            f"{'':<12}{claim.page}: {claim.text}"
+            f"{'':<{width}}{claim.page}: {claim.text}"
             for claim in CLAIMS
             if any(figure.startswith(f"{name}/") for figure in claim.figures)
         ]

@@ -17,7 +17,7 @@ import torch
 from modelpred import ModelPred
 from modelpred.engine.costs import timed_subsets
 from modelpred.predictor import break_even_queries
-from tests.benchmarks.figures import Benchmark, Figure, median
+from tests.benchmarks.figures import Benchmark, Figure, median, number
 
 ANSWERED = 2000
 FEATURES = 40
@@ -93,7 +93,7 @@ def break_even(name: str, family: str, rows: int, *, classes: int) -> Iterable[F
     ):
         if value is None:  # an answer costs more than retraining: prediction never pays
             continue
-        yield Figure(f"{name}, {what}", float(value), unit, 1, float(value), float(value))
+        yield number(f"{name}, {what}", value, unit)
 
 
 def measure(quick: bool) -> Iterable[Figure]:

@@ -19,7 +19,7 @@ from modelpred import ModelPred
 from modelpred.engine import Engine, EngineChoice
 from modelpred.engine.costs import timed_subsets
 from tests.benchmarks.engine import made
-from tests.benchmarks.figures import Benchmark, Figure
+from tests.benchmarks.figures import Benchmark, Figure, number
 
 MODELS = (100, 1000, 10_000, 100_000)
 TIMED = 1024
@@ -86,7 +86,7 @@ def measure(quick: bool) -> Iterable[Figure]:
     ]
     for case in found:
         ratio, engine = case.auto / case.better, "predicted" if case.predicted else "retrained"
-        yield Figure(f"{case.name}: {engine}", ratio, "of the better", 1, ratio, ratio)
+        yield number(f"{case.name}: {engine}", ratio, "of the better")
     long = [case.auto / case.better for case in found if case.better > LONG]
     short = [case.auto - case.better for case in found if case.better <= LONG]
     for name, values, unit in (

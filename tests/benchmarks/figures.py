@@ -58,6 +58,11 @@ class Benchmark:
     measure: Callable[[bool], Iterable[Figure]]
 
 
+def number(name: str, value: float, unit: str) -> Figure:
+    """A number that was measured once."""
+    return Figure(name, float(value), unit, 1, float(value), float(value))
+
+
 def median(name: str, times: list[float], unit: str = "s") -> Figure:
     """The median of repeats, lowest to highest."""
     return Figure(name, float(np.median(times)), unit, len(times), min(times), max(times))

@@ -19,7 +19,7 @@ from modelpred import ModelPred
 from modelpred.studies.semivalues import Values, estimate_values
 from modelpred.studies.utility import game_of
 from modelpred.studies.valuation import JointGame
-from tests.benchmarks.figures import Benchmark, Figure
+from tests.benchmarks.figures import Benchmark, Figure, number
 from tests.benchmarks.large_studies import Clock, memory, table
 
 GROUPS, COLUMNS, TEST = 50, 40, 1000
@@ -128,10 +128,6 @@ def judged(name: str, found: Values, seconds: float, reference: Values) -> Itera
 
 def rms(numbers: np.ndarray) -> float:
     return float(np.sqrt(np.mean(numbers**2)))
-
-
-def number(name: str, value: float, unit: str) -> Figure:
-    return Figure(name, float(value), unit, 1, float(value), float(value))
 
 
 BENCHMARK = Benchmark(

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from modelpred import ModelPred
-from tests.benchmarks.figures import Benchmark, Figure
+from tests.benchmarks.figures import Benchmark, Figure, number
 from tests.benchmarks.large_studies import memory, table
 
 SIZES, COLUMNS, TEST = (300, 1000, 3000, 10_000, 50_000), 40, 1000
@@ -88,10 +88,6 @@ def of_rows(rows: int) -> Iterator[Figure]:
             bound = float(result["bound"].median()) / float(result["value"].std())
             yield number(f"leave-one-out, median bound, {rows:,} rows", bound, "spreads")
     yield memory(f"most memory, {rows:,} rows")
-
-
-def number(name: str, value: float, unit: str) -> Figure:
-    return Figure(name, float(value), unit, 1, float(value), float(value))
 
 
 def draw(figures: list[Figure]) -> None:

@@ -27,7 +27,7 @@ from modelpred.predictor import Predictor, PredictorConfig, fit_predictor
 from modelpred.targets import Points, points_of, target_model, train_targets
 from modelpred.targets.threads import torch_threads
 from tests.benchmarks import problems
-from tests.benchmarks.figures import Benchmark, Figure
+from tests.benchmarks.figures import Benchmark, Figure, number
 from tests.embeddings import embeddings
 from tests.projects import ROOT
 
@@ -207,7 +207,7 @@ def _problem(task: Problem, count: int) -> Iterator[Figure]:
     )  # fmt: skip
     spent = time.process_time() - began
     name = f"{task.name}: training of {len(fit) + len(validation)} subsets and fit"
-    yield Figure(name, spent, "s", 1, spent, spent)
+    yield number(name, spent, "s")
     for design in ("halves", "uniform", "deletions"):
         yield from measured(task, predictor, design, count, spent)
 

@@ -19,7 +19,7 @@ from modelpred import ModelPred
 from modelpred.refits import Influence
 from modelpred.targets import points_of
 from modelpred.targets.scoring import mean_test_losses
-from tests.benchmarks.figures import Benchmark, Figure
+from tests.benchmarks.figures import Benchmark, Figure, number
 
 ROWS, COLUMNS, TEST, KEPT, RANDOM = 10_000, 40, 1000, 0.2, 10
 Found = TypeVar("Found")
@@ -39,7 +39,7 @@ class Clock:
             ("processor", time.process_time() - processor),
             ("wall", time.perf_counter() - wall),
         ):
-            self.figures.append(Figure(f"{name}, {kind}", value, "s", 1, value, value))
+            self.figures.append(number(f"{name}, {kind}", value, "s"))
         return found
 
 
@@ -87,8 +87,7 @@ def measure(quick: bool) -> Iterable[Figure]:
 
 
 def memory(name: str) -> Figure:
-    value = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return Figure(name, value, "MB", 1, value, value)
+    return number(name, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, "MB")
 
 
 def judged(  # noqa: PLR0917 - the table and its parts

@@ -16,7 +16,7 @@ from modelpred.refits import Retraining
 from modelpred.studies.direct_removals import direct_removals
 from modelpred.targets import points_of, target_model
 from modelpred.targets.scoring import mean_test_losses
-from tests.benchmarks.figures import Benchmark, Figure
+from tests.benchmarks.figures import Benchmark, Figure, number
 
 TEST, LARGEST, RANDOM = 1000, 50, 100
 TABLES = (
@@ -69,7 +69,7 @@ def measured(family: str, rows: int, columns: int, classes: int) -> Iterator[Fig
         ("rows retrained", found.retrained, "rows"),
         ("bounds hold", float(held), "all"),
     ):
-        yield Figure(f"{name}: {what}", value, unit, 1, value, value)
+        yield number(f"{name}: {what}", value, unit)
 
 
 BENCHMARK = Benchmark("leave-one-out by direct answers, beside retraining", 1, measure)

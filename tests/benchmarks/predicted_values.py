@@ -17,7 +17,7 @@ from modelpred.api.contexts import context_of
 from modelpred.api.values import values_trial
 from modelpred.engine import EngineChoice
 from tests.benchmarks.engine import FEATURES, made
-from tests.benchmarks.figures import Benchmark, Figure
+from tests.benchmarks.figures import Benchmark, Figure, number
 
 TEST = 300
 PERMUTATIONS = 100
@@ -57,10 +57,10 @@ def measure(quick: bool) -> Iterable[Figure]:
         name = f"{family} {rows:,} x {FEATURES}"
         retrained = variance_and_time(fit(family, rows, classes=classes), "exact")
         ratio = variance_and_time(fit(family, rows, classes=classes), "auto") / retrained
-        yield Figure(f"{name}: auto", ratio, "of exact", 1, ratio, ratio)
+        yield number(f"{name}: auto", ratio, "of exact")
         if rows <= 1000:  # of more rows, values need few models
             found = trial(fit(family, rows, classes=classes))
-            yield Figure(f"{name}: trial", found, "of exact", 1, found, found)
+            yield number(f"{name}: trial", found, "of exact")
 
 
 BENCHMARK = Benchmark("values by auto at equal time, and the trial of predicted values", 2, measure)

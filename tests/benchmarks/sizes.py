@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from tests.benchmarks.figures import Benchmark, Figure
+from tests.benchmarks.figures import Benchmark, Figure, number
 from tests.distributions import CONSTRAINTS, ROOT, environment, run
 
 # In the order of installation: the size of an extra is what it adds to those before it.
@@ -32,8 +32,7 @@ def measure(quick: bool) -> Iterable[Figure]:
             alone = ["--no-deps"] if quick else ["--constraint", str(CONSTRAINTS)]
             run(python, "-m", "pip", "install", "--quiet", *alone, what)
             after = megabytes(Path(place))
-            size = after - before
-            yield Figure(extra or "the library", size, "MB", 1, size, size)
+            yield number(extra or "the library", after - before, "MB")
             before = after
 
 

@@ -16,7 +16,7 @@ from modelpred.refits import Retraining
 from modelpred.studies.semivalues import estimate_values
 from modelpred.studies.utility import StudyContext, game_of
 from modelpred.targets import points_of, target_model
-from tests.benchmarks.figures import Benchmark, Figure
+from tests.benchmarks.figures import Benchmark, Figure, number
 
 TEST = 1000
 TABLES = ((3000, 20, 5), (10_000, 40, 5))
@@ -78,10 +78,6 @@ def of_many_rows(rows: int, columns: int, classes: int) -> Iterator[Figure]:
     yield number(f"{name}: default, wall", time.perf_counter() - wall, "s")
     yield number(f"{name}: default, models", values.models, "models")
     yield number(f"{name}: default, reliability", values.reliability, "reliability")
-
-
-def number(name: str, value: float, unit: str) -> Figure:
-    return Figure(name, float(value), unit, 1, float(value), float(value))
 
 
 BENCHMARK = Benchmark("values of rows with softmax by gains of all rows", 4, measure)

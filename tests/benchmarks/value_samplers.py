@@ -23,7 +23,7 @@ from modelpred.studies.semivalues import Values, estimate_values, leave_one_out_
 from modelpred.studies.utility import ModelGame, StudyContext, full_model, game_of
 from modelpred.studies.valuation_methods import knn_shapley
 from modelpred.targets import points_of, target_model
-from tests.benchmarks.figures import Benchmark, Figure
+from tests.benchmarks.figures import Benchmark, Figure, number
 from tests.benchmarks.large_studies import table
 
 SIZES, COLUMNS, TEST = (300, 3000, 30_000), 40, 1000
@@ -104,10 +104,6 @@ def judged(name: str, found: Values, reference: Values, seconds: float) -> Itera
 
 def agreement(name: str, values: np.ndarray, reference: Values) -> Figure:
     return number(f"{name}, agreement", spearman(values, reference.values), "Spearman")
-
-
-def number(name: str, value: float, unit: str) -> Figure:
-    return Figure(name, float(value), unit, 1, float(value), float(value))
 
 
 def of_any_game(of: Table, sampler: str, reference: Values, seconds: float) -> Iterator[Figure]:
