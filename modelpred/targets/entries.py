@@ -8,7 +8,6 @@ that fails is named in the log and removed, so that it is trained again.
 import contextlib
 import hashlib
 import logging
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,10 +15,9 @@ from pathlib import Path
 from typing import Protocol, final
 
 from modelpred.errors import InvalidInput
-from modelpred.sealed import read_file
 from modelpred.subsets import Subsets
 from modelpred.targets.parquet import CorruptShard, Shard, ShardMetadata, parse_shard, shard_bytes
-from modelpred.targets.remote import STALE_SECONDS, UrlStore, is_url
+from modelpred.targets.remote import STALE_SECONDS, UrlStore, is_url, read_local, remove_local
 from modelpred.targets.shards import write_file
 from modelpred.targets.training import TrainedTargets
 
@@ -75,9 +73,7 @@ class FolderStore:
             FileNotFoundError: there is no such file.
             InvalidInput: it is not an ordinary file, or cannot be read.
         """
-        path = self.folder / name
-        path.lstat()
-        return read_file(path, again="it is trained again")
+        return read_local(self.folder / name)
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file all or nothing, for reading only."""
@@ -87,11 +83,7 @@ class FolderStore:
 
     def remove(self, name: str) -> None:
         """Remove the file or folder of this name."""
-        path = self.folder / name
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+        remove_local(self.folder / name)
 
     def sweep(self) -> None:
         """Remove temporary files that killed writers left an hour ago or earlier."""

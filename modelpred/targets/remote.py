@@ -50,6 +50,25 @@ def is_url(where: object) -> bool:
     return isinstance(where, str) and "://" in where
 
 
+def read_local(path: Path) -> bytes:
+    """Return the content of a file of a store on this machine's disk.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        InvalidInput: it is not an ordinary file, such as a pipe, or cannot be read.
+    """
+    path.lstat()  # read_file has another error for a file that is not there
+    return read_file(path, again="it is made again")
+
+
+def remove_local(path: Path) -> None:
+    """Remove a file of a store on this machine's disk, or the folder in its place, if there is one."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 @final
 class UrlStore:
     """Files at a URL, by their names below it."""
@@ -84,10 +103,7 @@ class UrlStore:
             InvalidInput: on this machine's disk: it is not an ordinary file, or cannot be read.
         """
         path = f"{self._root}/{name}"
-        if self._local:  # where a pipe would be waited for
-            Path(path).lstat()
-            return read_file(Path(path), again="it is made again")
-        return self._files.cat_file(path)
+        return read_local(Path(path)) if self._local else self._files.cat_file(path)
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file all or nothing.
@@ -126,8 +142,8 @@ class UrlStore:
     def remove(self, name: str) -> None:
         """Remove the file of this name, or the folder in its place."""
         path = f"{self._root}/{name}"
-        if self._local and Path(path).is_dir() and not Path(path).is_symlink():
-            shutil.rmtree(path)
+        if self._local:
+            remove_local(Path(path))
             return
         with contextlib.suppress(FileNotFoundError):
             self._files.rm_file(path)
