@@ -1,7 +1,8 @@
 """What readers of a study's folder need in it: columns of its tables, and metrics, each of a kind.
 
-A sealed folder is as it was written, but another version of the code may have written it. Columns and
-metrics beside those that are named here are free: the methods that are compared add some.
+A sealed folder is as it was written, but another version of the code may have written it. Other columns
+and metrics than those named here are not checked: the methods that are compared add some. The names are
+here and not in the modules of the studies, so that a reader imports no study.
 """
 
 from collections.abc import Iterator, Mapping
@@ -32,9 +33,7 @@ class Needed:
 
     def kinds(self) -> dict[str, str]:
         """The kind of each name."""
-        named = {"text": self.text, "number": self.number, "flag": self.flag}
-        named["section"] = self.section
-        return {name: kind for kind, names in named.items() for name in names}
+        return {name: kind for kind, names in vars(self).items() for name in names}
 
 
 @dataclass(frozen=True)
@@ -226,7 +225,7 @@ def require_contents(
     """Refuse metrics and tables without what their readers need.
 
     Args:
-        study: other names than those of CONTENTS need nothing.
+        study: its name; a study that CONTENTS lacks is not checked.
         metrics: of the study.
         tables: of the study, by name.
         folder: where they were read, for the message.
