@@ -263,7 +263,7 @@ def _read(cell: Experiment, commit: str) -> GridCell:
 
 def _reason(cell: Experiment) -> str:
     """The last line of a failed cell's output that is not DVC's."""
-    with suppress(subprocess.CalledProcessError):
+    with suppress(SystemExit):  # the cell was removed from the queue
         lines = [line.strip() for line in _output("dvc", "queue", "logs", cell.name).splitlines()]
         own = [line for line in lines if line and not line.startswith(("ERROR", "WARNING", ">"))]
         if own:

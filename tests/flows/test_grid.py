@@ -84,6 +84,12 @@ def test_a_command_that_fails_ends_the_grid_with_its_error():
         grid._output("git", "rev-parse", "nowhere")
 
 
+def test_a_failed_cell_without_a_log_is_told_with_the_command_that_shows_it(monkeypatch):
+    monkeypatch.setattr(grid, "_output", lambda *_: sys.exit("grid: no such task"))
+    cell = grid.Experiment("iris", "svm", (), "grid-iris-svm-0")
+    assert grid._reason(cell) == "see: dvc queue logs grid-iris-svm-0"
+
+
 class Revision:
     """The files of a commit, as DVC gives them."""
 
