@@ -5,8 +5,9 @@
 A stage runs if its code, its part of params.yaml or the content of its inputs has changed since it
 last finished, or if its output is missing or damaged; this is what `dvc repro` does, too. All stages
 run in this process. The studies behind the first screen of the report run before the others, and the
-first run of a folder writes the report and prints the answers between them. A run that was killed goes on where it was: finished stages are skipped, and
-`targets` finds its finished blocks in the shard store.
+first run of a folder writes the report and prints the answers between them. A run that was killed
+goes on where it was: finished stages are skipped, and `targets` finds its finished blocks in the
+shard store.
 
     .modelpred/stages.json   for each finished stage, the digest of what it was made from
 """

@@ -87,9 +87,9 @@ def dataset_test_points(dataset: "Dataset") -> Points:
 
 
 def tensor_of(values: Any) -> Tensor:  # noqa: ANN401 - an array, a tensor, or lists of numbers
-    """The values as a tensor, without a copy where torch can take them as they lie.
+    """Return the values as a tensor, without a copy where torch can read their memory.
 
-    Torch takes no reversed arrays and no bytes in another order, and would take what lies under a mask.
+    Torch cannot read arrays with negative strides or another byte order, and it ignores masks.
 
     Raises:
         TypeError, ValueError, RuntimeError: torch has no such type.
@@ -104,7 +104,7 @@ def tensor_of(values: Any) -> Tensor:  # noqa: ANN401 - an array, a tensor, or l
 
 
 def _unmasked(values: np.ma.MaskedArray[Any, Any]) -> NDArray[Any]:
-    """The array, with nan for masked numbers."""
+    """Return the array, with nan for masked numbers."""
     if not np.ma.is_masked(values):
         return values.data
     return np.where(np.ma.getmaskarray(values), np.nan, values.data)

@@ -26,7 +26,7 @@ def measured(points, **changes):
             found, training=found.training * rows / points, gains=found.gains * rows / points
         )
 
-    return Measured(at, points, max(1, points // 4), 1.0)  # fmt: skip
+    return Measured(at, points, max(1, points // 4), 1.0)
 
 
 @given(

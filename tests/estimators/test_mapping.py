@@ -54,7 +54,7 @@ scalings = st.sampled_from([0.5, 1.0, 10.0])
 
 @st.composite
 def logistics(draw, classes):
-    """A linear_model.LogisticRegression at a tight tolerance."""
+    """A LogisticRegression at a tight tolerance."""
     liblinear = classes == 2 and draw(st.booleans())
     own = {"intercept_scaling": draw(scalings)} if liblinear else {}
     return linear_model.LogisticRegression(
@@ -84,7 +84,7 @@ def machines(draw, classes):
 
 @st.composite
 def ridges(draw, classes):
-    """A linear_model.Ridge, or a linear_model.RidgeClassifier for classes."""
+    """A Ridge, or a RidgeClassifier for classes."""
     kind = linear_model.RidgeClassifier if classes else linear_model.Ridge
     return kind(alpha=1 / draw(strengths), fit_intercept=draw(st.booleans()))
 

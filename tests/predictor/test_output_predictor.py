@@ -23,31 +23,29 @@ from tests.predictor.conftest import make_points
 FAMILY = target_model("mlp", hidden=2, steps=5)
 
 
-@pytest.fixture(scope="module")
-def fitted():
-    """A predictor of outputs that are linear in the weights, from 30 subsets of 12 points."""
-    points = make_points("logistic", 12)
+def fitted_to(subsets, rows):
+    """A predictor of outputs that are linear in the weights, and the weights that it was fitted to."""
+    points = make_points("logistic", rows)
     model = KnownOutputs.of(FAMILY, points)
     generator = torch.Generator().manual_seed(0)
-    weights = torch.randint(0, 2, (30, 12), generator=generator).double()
-    slopes = torch.randn(12, model.parameter_count(4, 2), generator=generator).double()
+    weights = torch.randint(0, 2, (subsets, rows), generator=generator).double()
+    slopes = torch.randn(rows, model.parameter_count(4, 2), generator=generator).double()
     full = FAMILY.prior(torch.zeros(1, 2, dtype=torch.float64), 4)[0]
-    ids = tuple(map(str, range(12)))
-    return fit_outputs(model, points, weights, weights @ slopes, full=full, row_ids=ids)
+    ids = tuple(map(str, range(rows)))
+    return fit_outputs(model, points, weights, weights @ slopes, full=full, row_ids=ids), weights
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    """A predictor from 30 subsets of 12 points."""
+    return fitted_to(30, 12)[0]
 
 
 def test_few_subsets_of_many_rows_are_kept_as_factors(tmp_path):
     # An effect of each row on each output would take 8 * 400 * 800 bytes; 10 subsets take a fortieth.
-    points = make_points("logistic", 400)
-    model = KnownOutputs.of(FAMILY, points)
-    generator = torch.Generator().manual_seed(0)
-    weights = torch.randint(0, 2, (10, 400), generator=generator).double()
-    outputs = torch.randn(10, model.parameter_count(4, 2), generator=generator).double()
-    full = FAMILY.prior(torch.zeros(1, 2, dtype=torch.float64), 4)[0]
-    ids = tuple(map(str, range(400)))
-    found = fit_outputs(model, points, weights, outputs, full=full, row_ids=ids)
+    found, weights = fitted_to(10, 400)
     write_outputs(found, tmp_path)
-    assert (tmp_path / TENSORS_FILE).stat().st_size < 8 * 400 * outputs.shape[1] / 5
+    assert (tmp_path / TENSORS_FILE).stat().st_size < 8 * 400 * found(weights).shape[1] / 5
     assert torch.equal(read_outputs(tmp_path, FAMILY)(weights), found(weights))
 
 
