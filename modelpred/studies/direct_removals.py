@@ -13,13 +13,14 @@ least (1 - K_i) H. The second derivatives of the logistic and softmax losses sta
 exp(s) of themselves if the scores of a row move apart by s (self-concordance, as in
 targets/certificate.py). With m the largest such s of a training row for a unit of |.|, and m' the same
 without row i, the step y moves scores apart by at most d = m |y|, the gradient left at theta_i has at
-most the length e = (exp(d) - 1 - d) / d times that of the step, and the optimum without row i is at most
+most the length e = (exp(d) - 1 - d) / d |y|_i, where |.|_i is the norm of the Hessian without row i, and
+the optimum without row i is at most
 
     rho = -log(1 - m' exp(d) e) / m'
 
 away. The mean test loss, with gradient g and Hessian V at theta and q = H^-1 g, then differs by at most
 
-    (exp(d) - 1 - d) / d^2  y W y  +  sqrt(K_i / (1 - K_i)) |q_i|_J e  +  (exp(d + m' rho) - 1) |q| rho
+    (exp(d) - 1 - d) / d^2  y W y  +  sqrt(K_i / (1 - K_i)) |A_i q|_J e  +  (exp(d + m' rho) - 1) |q|_i rho
     + (exp(D) - 1) / D (|y|_V + |rho|_V) |rho|_V
 
 where W is the Hessian of the training losses with each row weighted by the spread of its scores of q: the
@@ -47,7 +48,7 @@ from modelpred.refits.retraining import Retraining
 from modelpred.studies.removal_expansion import BLOCK, RemovalExpansion, loss_change_within
 from modelpred.targets.linear import Linear, row_space_of
 from modelpred.targets.model import TargetModel
-from modelpred.targets.points import Points, class_counts
+from modelpred.targets.points import Points
 from modelpred.targets.scoring import mean_test_losses
 
 MOST_PARAMETERS = 4096  # beyond, decompositions take longer than training without each row
@@ -152,14 +153,16 @@ class _Answers:
         rows = torch.arange(len(points.labels))
         found = [self._block(part) for part in rows.split(expansion.rows_at_once)]
         without, bounds, sure = (torch.cat(parts) for parts in zip(*found, strict=True))
-        counts = class_counts(expansion.ones[None], points)
-        groups = points.labels if points.classes else torch.zeros_like(rows)
-        for group, left in enumerate(counts - torch.eye(counts.shape[1]).to(counts)):
-            own = groups == group
-            if bool(own.any()) and bool(model.without_optimum(left[None])[0]):
-                prior = model.prior(left[None], points.features.shape[1])
-                without[own] = mean_test_losses(model, prior, test)
-                bounds[own], sure[own] = 0.0, True
+        # Rows are counted here, not their weights: a class without rows leaves the prior model.
+        labels = points.labels if points.classes else torch.zeros_like(rows)
+        owns = torch.nn.functional.one_hot(labels, max(points.classes, 1))
+        prior = model.without_optimum((owns.sum(0) - owns).to(expansion.theta))
+        if bool(prior.any()):
+            weights = points.factors[:, None] * owns
+            left = (weights.sum(0) - weights)[prior]
+            models = model.prior(left, points.features.shape[1])
+            without[prior] = mean_test_losses(model, models, test)
+            bounds[prior], sure[prior] = 0.0, True
         return without, bounds, sure
 
     def _block(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -227,7 +230,7 @@ class _Answers:
         return bounds + self._of_test_rows(each, distance), holds
 
     def _own_part(self, each: _Steps) -> Tensor:
-        """sqrt(K_i / (1 - K_i)) |q_i|_J: how much q changes without the row's own curvature."""
+        """sqrt(K_i / (1 - K_i)) |A_i q|_J: how much q changes without the row's own curvature."""
         along = self.expansion.along[each.rows][:, None]
         weight = (along @ self.expansion.bends[each.rows] @ along.mT).flatten().clamp(min=0)
         return (each.share / (1 - each.share) * weight).sqrt()

@@ -1,5 +1,7 @@
 """Direct answers for leave-one-out and their bounds: against exact retraining."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -90,6 +92,24 @@ def test_the_bounds_hold_against_exact_retraining(problem):
     assert bool((error <= found.bounds + errors[1:] + errors[0] + 1e-10).all())
     assert bool(found.bounds.isfinite().all())
     assert found.retrained <= len(truth.points.labels)
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_weights_that_add_up_to_one_are_no_single_row(family):
+    """A class is missing without its last row, not without a weight of one."""
+    problem = {"rows": 16, "features": 3, "c": 1.0, "intercept": "default", "seed": 0}
+    truth, test = drawn_problem(family, classes=FAMILIES[family][0], weighted=False, **problem)
+    weights = torch.full((16,), 1 / 16, dtype=torch.float64)
+    if truth.model.probabilistic:
+        for own in (truth.points.labels == label for label in range(truth.points.classes)):
+            weights[own] = 1 / own.sum()
+    truth = Retraining(
+        truth.model, replace(truth.points, sample_weight=weights), tolerance=TOLERANCE
+    )
+    losses, errors = retrained_losses(truth, test)
+    found = direct_removals(truth, test, truth(torch.ones(1, 16, dtype=torch.uint8))[0])
+    error = ((found.without - found.whole) - (losses[1:] - losses[0])).abs()
+    assert bool((error <= found.bounds + errors[1:] + errors[0] + 1e-10).all())
 
 
 @given(problems())
