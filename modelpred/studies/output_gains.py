@@ -27,6 +27,7 @@ from modelpred.studies.row_gains import (
     TEST_SAMPLE,
     RowGains,
 )
+from modelpred.studies.whitening import across, loss_curvature, second_derivatives, whitening
 
 STEPS = 12  # of the search for u
 LONGEST_MOVE = 3.0  # of a row's own scores in one of them
@@ -66,20 +67,14 @@ class OutputGains(RowGains):
 
     def _prepared(self, theta: Tensor, members: Tensor) -> _Model:
         model, few = self.model, self.points.take(members)
-        hessian = model.hessian(theta, theta.new_ones(len(members)), few)
-        if model.shift_free and not model.intercept_penalty:
-            size = self.design.shape[1]  # equal shifts of the intercepts change nothing
-            hessian[size - 1 :: size, size - 1 :: size] += hessian.diagonal().mean()
-        lower = torch.linalg.cholesky(hessian)
-        eye = torch.eye(len(lower)).to(lower)
-        basis = torch.linalg.solve_triangular(lower, eye, upper=False).T
+        basis = whitening(model, theta, theta.new_ones(len(members)), few)
         share = theta.new_full((len(self.test_points.labels),), 1 / model.C)
         share = share / len(share)
         none, test = 0 * share, self.test_points
         slope = model.gradient(theta[None], share[None], test) - model.gradient(
             theta[None], none[None], test
         )
-        curvature = model.hessian(theta, share, test) - model.hessian(theta, none, test)
+        curvature = loss_curvature(model, theta, share, test, basis=basis)
         light = basis.float()
         return _Model(
             theta,
@@ -87,13 +82,12 @@ class OutputGains(RowGains):
             self._across(light, members),
             members,
             (slope[0] @ basis).float(),
-            (basis.T @ curvature @ basis).float(),
+            curvature.float(),
         )
 
     def _across(self, basis: Tensor, places: Tensor) -> Tensor:
         """A_i B of some rows [rows, outputs, parameters]."""
-        parts = basis.unflatten(0, (self.outputs, -1))
-        return torch.stack([self.light[places] @ part for part in parts], dim=1)
+        return across(self.light[places], basis, outputs=self.outputs)
 
     def _changes(self, found: _Model, places: Tensor, inside: Tensor) -> Tensor:
         """By how much the test loss changes with, or without, each of some rows."""
@@ -125,13 +119,7 @@ class OutputGains(RowGains):
         labels, wide = self.points.labels[places], scores[:, None]
         slopes = self.model.C * self.model.score_slopes(wide, labels)[:, 0].T
         scale = scores.new_full((1, len(places)), self.model.C)
-        curvature = self.model.score_curvature(wide, labels, scale)
-        bends = scores.new_empty(len(places), len(scores), len(scores))
-        for output in range(len(scores)):
-            unit = torch.zeros_like(wide)
-            unit[output] = 1
-            bends[:, :, output] = self.model.curvature_product(curvature, unit)[:, 0].T
-        return slopes, bends
+        return slopes, second_derivatives(self.model, wide, labels, scale)
 
     def _factors(self, scores: Tensor, reach: Tensor, places: Tensor, inside: Tensor) -> Tensor:
         """U of each row [rows, outputs]."""

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from modelpred.studies.whitening import across, loss_curvature, second_derivatives, whitening
 from modelpred.targets.linear import Linear, signs_of
 from modelpred.targets.points import Points
 from modelpred.targets.scoring import mean_test_losses
@@ -50,16 +51,17 @@ class RemovalExpansion:
         self.model, self.points, self.test_points = model, points, test_points
         self.outputs = model.outputs(points.classes)
         self.design = model.design(points.features)
-        self.ones = torch.ones_like(full[:1]).expand(len(points.labels))
+        self.ones = full.new_ones(len(points.labels))
         self.theta = full
-        self.basis = self._whitening()
+        self.basis = whitening(model, self.theta, self.ones, points)
         # One Newton step: training ends at a tolerance.
         self.theta = full - self.basis @ (self.basis.T @ self._gradient())
-        self.basis = self._whitening()
+        self.basis = whitening(model, self.theta, self.ones, points)
         self.left = float((self.basis.T @ self._gradient()).norm())
         scores = self.scores(self.theta)
         self.slopes = (model.C * points.factors * model.score_slopes(scores, points.labels))[:, 0].T
-        self.bends = self._bends(scores)
+        scale = (model.C * points.factors)[None]
+        self.bends = second_derivatives(model, scores, points.labels, scale)
         self.reach = self._reach(points)
         self._expand_loss()
 
@@ -69,25 +71,18 @@ class RemovalExpansion:
 
     def moved(self, design: Tensor) -> Float[Tensor, "rows outputs parameters"]:
         """A_i B of some rows."""
-        parts = self.basis.unflatten(0, (self.outputs, -1))
-        return torch.stack([design @ part for part in parts], dim=1)
+        return across(design, self.basis, outputs=self.outputs)
 
     @property
     def rows_at_once(self) -> int:
         """Rows of a block."""
         return max(1, BLOCK // (self.outputs * len(self.theta)))
 
-    def in_basis(self, weights: Float[Tensor, " points"], points: Points) -> Tensor:
-        """The Hessian of weighted losses at theta, without the penalty."""
-        hessian = self.model.hessian(self.theta, weights, points)
-        hessian = hessian - self.model.hessian(self.theta, 0 * weights, points)
-        return self.basis.T @ hessian @ self.basis
-
     def third(self) -> Tensor:
         """W: the Hessian of the training losses, each times the spread of its scores of q."""
         along = self.along
         spread = along[:, 0].abs() if self.outputs == 1 else along.amax(1) - along.amin(1)
-        return self.in_basis(spread, self.points)
+        return self._curvature(spread, self.points)
 
     def kinks(self) -> tuple[Tensor, Tensor]:
         """A_i B and the way to the kink for each row and output of the svm.
@@ -105,25 +100,8 @@ class RemovalExpansion:
     def _gradient(self) -> Tensor:
         return self.model.gradient(self.theta[None], self.ones[None], self.points)[0]
 
-    def _whitening(self) -> Tensor:
-        hessian = self.model.hessian(self.theta, self.ones, self.points)
-        if self.model.shift_free and not self.model.intercept_penalty:
-            size = self.design.shape[1]  # equal shifts of the intercepts change nothing
-            hessian[size - 1 :: size, size - 1 :: size] += hessian.diagonal().mean()
-        lower = torch.linalg.cholesky(hessian)
-        eye = torch.eye(len(lower)).to(lower)
-        return torch.linalg.solve_triangular(lower, eye, upper=False).T
-
-    def _bends(self, scores: Tensor) -> Tensor:
-        model, points = self.model, self.points
-        scale = (model.C * points.factors)[None]
-        curvature = model.score_curvature(scores, points.labels, scale)
-        bends = scores.new_empty(len(points.labels), self.outputs, self.outputs)
-        for output in range(self.outputs):
-            unit = torch.zeros_like(scores)
-            unit[output] = 1
-            bends[:, :, output] = model.curvature_product(curvature, unit)[:, 0].T
-        return bends
+    def _curvature(self, weights: Tensor, points: Points) -> Tensor:
+        return loss_curvature(self.model, self.theta, weights, points, basis=self.basis)
 
     def _reach(self, points: Points) -> float:
         largest = 0.0
@@ -146,7 +124,7 @@ class RemovalExpansion:
         self.steepness = float(self.slope.norm())
         self.loss_error = 2 * self.steepness * self.left
         if model.smooth:
-            self.loss_bend = self.in_basis(share, test)
+            self.loss_bend = self._curvature(share, test)
         else:
             moved = self.moved(model.design(test.features)).flatten(0, 1)
             self.loss_bend = 2 / len(test.labels) * moved.T @ moved
@@ -164,7 +142,7 @@ def loss_change_within(
     all scores move by the radius times the length of the design row, each to the side where it rises.
     """
     lengths = model.design(points.features).norm(dim=1)
-    changes = [radius.new_zeros(0)]
+    changes: list[Tensor] = []
     block = max(1, BLOCK // (model.outputs(points.classes) * len(lengths)))
     for part, radii in zip(parameters.split(block), radius.split(block), strict=True):
         scores = model.scores(part, points.features).permute(2, 0, 1)
