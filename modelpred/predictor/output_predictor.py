@@ -19,7 +19,7 @@ from torch import Tensor
 
 from modelpred.errors import InvalidInput
 from modelpred.memory import require_memory
-from modelpred.predictor.files import read_tensors, take_tensor
+from modelpred.predictor.files import AGAIN, read_tensors, take_tensor
 from modelpred.predictor.score_prediction import ScorePredictor, fit_scores
 from modelpred.refits.projected_gradients import RIDGES, projected_gradients
 from modelpred.refits.retraining import checked_weights
@@ -28,7 +28,6 @@ from modelpred.targets import Points, TargetModel, points_of
 from modelpred.targets.known_outputs import KnownOutputs
 
 TENSORS_FILE, DESCRIPTION_FILE = "outputs.safetensors", "outputs.json"
-AGAIN = "run the predictor stage again"
 DIMENSIONS = 512
 
 

@@ -155,9 +155,3 @@ class RowGains(ABC):
     @abstractmethod
     def _of_one(self, theta: Tensor, inside: Tensor) -> Tensor:
         """Gains of all rows [points], by the model of the rows inside."""
-
-    def _utility_loss(self, loss: float, change: Tensor) -> Tensor:
-        """By how much the loss of the utility changes with the mean of the family's losses."""
-        if not self.model.regression:
-            return change
-        return (2 * (loss + change)).clamp(min=0).sqrt() - (2 * loss) ** 0.5

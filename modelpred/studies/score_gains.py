@@ -95,6 +95,12 @@ class ScoreGains(RowGains):
         gains = -self._utility_loss(found.loss, change)
         return torch.where(inside, -gains, gains)
 
+    def _utility_loss(self, loss: float, change: Tensor) -> Tensor:
+        """By how much the loss of the utility changes with the mean of the family's losses."""
+        if not self.model.regression:
+            return change
+        return (2 * (loss + change)).clamp(min=0).sqrt() - (2 * loss) ** 0.5
+
     def _prepared(self, theta: Tensor, members: Tensor) -> _Model:
         design = self.design[members]
         scores = (design @ theta)[None, None]
