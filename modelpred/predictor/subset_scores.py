@@ -3,8 +3,8 @@
     m_t(w) = mean_t + sum over k of beta_k s_k[w, t] + C(w, W) (C(W, W) + lambda)^-1 (what is left of M_t)
 
 where s_k are sums such as those of subset_influence.py, with one beta for all test rows, and C products of subsets
-by (1 - gamma) I + gamma G. It is the model of score_prediction.py, of which slopes are not needed, so that the
-sums need not be linear in the weights.
+by (1 - gamma) I + gamma G. It is the model of score_prediction.py without its slopes, so that the sums need not
+be linear in the weights.
 """
 
 import itertools

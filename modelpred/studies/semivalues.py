@@ -11,8 +11,8 @@ others, whose size k has the probability q_k (Dubey, Neyman and Weber 1981):
                      (Kwon and Zou 2022): (1, 1) is Shapley; a larger alpha favours small subsets
     leave_one_out    q_{N-1} = 1
 
-Leave-one-out needs N + 1 evaluations and is exact, or one expansion with bounds (direct_removals.py). The others are sampled (sampling.py) or, for up
-to 16 points, enumerated.
+Leave-one-out is exact with N + 1 evaluations, or has bounds with one expansion (direct_removals.py). The
+others are sampled (sampling.py) or, for up to 16 points, enumerated.
 
 *Efficiency.* Shapley values add up to v(all) - v(none). The difference of the sampled sum from this
 is distributed over the points in proportion to their squared standard errors.

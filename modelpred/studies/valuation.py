@@ -66,9 +66,9 @@ class ValuationConfig(AnsweringConfig):
         semivalue: shapley, banzhaf, beta_shapley or leave_one_out.
         alpha: of beta_shapley; larger values give small subsets more weight.
         beta: of beta_shapley; larger values give large subsets more weight.
-        sampler: how subsets are drawn; reuse is for banzhaf, gains for linear models with one score,
+        sampler: how subsets are drawn; reuse is for banzhaf, gains for single rows of linear families,
             regression for up to 2,000 players, two_level for groups of many rows, direct and one_by_one
-            for leave_one_out; auto chooses by a pilot (sampler_choice.py).
+            for leave_one_out; auto chooses (sampler_choice.py).
         permutations: budget in random permutations, of one or two evaluations per point each; `auto`
             spends less on more than 2,000 rows.
         truth_permutations: number of other permutations with exact retraining; 0: none.
@@ -137,11 +137,11 @@ def run(
     """Return the value of every row, with exact values and those of the other methods.
 
     Tables: `values` with a row per point (row_id, value, standard_error, rank from 1 for the most
-    valuable, true_value, true_standard_error; null without exact values; bound, the largest distance from
-    the exact value, for direct answers), `methods` with a row per
-    refit (method, spearman, spearman_low, spearman_high, top_overlap, bottom_overlap, seconds; null
-    if too many of the refit's models failed) and, with `config.group`, `groups`: a row per group
-    (group, rows, and the columns of `values` from value on).
+    valuable, true_value, true_standard_error; null without exact values; for direct answers also bound,
+    the largest distance from the exact value), `methods` with a row per refit (method, spearman,
+    spearman_low, spearman_high, top_overlap, bottom_overlap, seconds; null if too many of the refit's
+    models failed) and, with `config.group`, `groups`: a row per group (group, rows, and the columns of
+    `values` from value on).
 
     Exact values are those of the same estimator with exact retraining on other draws.
     `truth_reliability`, their split-half reliability by Spearman-Brown, is an upper bound for the

@@ -88,6 +88,16 @@ def test_gradients_of_a_network_rank_its_scores():
     assert [share is None for share in shares] == [True] * 4 + [False] * 4
 
 
+def test_many_rows_are_predicted_by_projected_gradients(monkeypatch):
+    monkeypatch.setattr("modelpred.predictor.recipe_fidelity.MOST_ROWS", 79)
+    monkeypatch.delattr("modelpred.predictor.recipe_fidelity.subset_sums")
+    target = TorchTarget(build=hidden, batch_size=100, epochs=40, learning_rate=0.5)
+    table = measured(target, classes(80), classes(30, seed=1), fit=60, held_out=20, changes=3)
+    methods = [name for name in table if name.startswith("LDS, ")]
+    assert methods == ["LDS, predictor", "LDS, linear datamodel", "LDS, projected gradients"]
+    assert value(table, "LDS, predictor") > value(table, "LDS, linear datamodel")
+
+
 @given(GENERATORS)
 @settings(max_examples=8, deadline=None)
 def test_scores_that_are_linear_in_the_weights_are_predicted_exactly(generator):
