@@ -1,8 +1,8 @@
-"""The rows that `suspects` and `values` start from: read, fitted, and planned within the minutes."""
+"""The rows that `suspects` and `values` use: read, limited to what ends within the minutes, and fitted."""
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from modelpred.errors import InvalidInput
@@ -40,14 +40,14 @@ def fit_rows(
     from modelpred.api import ModelPred  # noqa: PLC0415
     from modelpred.check import decisions_text  # noqa: PLC0415
     from modelpred.check.decisions import Decision  # noqa: PLC0415
-    from modelpred.check.project import inspect, with_strength  # noqa: PLC0415
+    from modelpred.check.project import inspect, with_share, with_strength  # noqa: PLC0415
     from modelpred.check.row_plan import plan_rows  # noqa: PLC0415
     from modelpred.dataset import prepare_table  # noqa: PLC0415
 
     checked = inspect(options)
     dataset = prepare_table(checked.table, checked.config)
-    if groups is not None:
-        groups_of(dataset, groups)  # before anything is trained
+    # A column that cannot be used is refused before anything is trained.
+    players = None if groups is None else len(set(groups_of(dataset, groups)))
     with talk.bar("choosing C") as report:
         targets, strength = with_strength(dataset, options, checked)
         plan = plan_rows(
@@ -55,15 +55,14 @@ def fit_rows(
             targets,
             minutes=options.minutes,
             began=began,
-            groups=None if groups is None else len(set(groups_of(dataset, groups))),
+            groups=players,
             orders=orders,
             every_row=every_row,
             fixed_rows=options.max_points is not None,
             progress=report,
         )
     if plan.share < 1:
-        used = max(2, round(plan.share * len(checked.table.rows)))
-        checked = inspect(replace(options, max_points=used))
+        checked = with_share(checked, options, plan.share)
         dataset = prepare_table(checked.table, checked.config)
     model = targets.build(classes=len(dataset.classes))
     decisions = [

@@ -101,7 +101,7 @@ class Proposal:
         lacks = "; that is too much, use fewer rows (--max-points)"
         return (
             f"The run takes about {time_words(self.spent + self.plan.total)} on this machine "
-            f"({time_words(self.spent)} of it for the trial that this command has made, too), "
+            f"({time_words(self.spent)} of it for a trial like that of this command), "
             f"{self.plan.disk / 1e6:,.0f} MB of disk, and up to {size_text(round(self.plan.memory))} "
             f"of memory ({size_text(available)} are available"
             f"{lacks if self.plan.memory > available else ''})."
@@ -166,8 +166,7 @@ def propose(checked: Checked, options: Options, *, bar: Bar) -> Proposal:
             targets=targets,
             clock=time.process_time,
         )
-        waited = (time.perf_counter() - began) / (time.process_time() - busy)
-        slowdown = min(MOST_SLOWDOWN, max(1.0, waited))
+        slowdown = slowdown_since(began, busy)
 
     model = targets.build(classes=len(checked.table.classes))
     spent = time.perf_counter() - started
@@ -189,8 +188,7 @@ def propose(checked: Checked, options: Options, *, bar: Bar) -> Proposal:
     if options.max_points is None:
         share = share_in_time(planned, points=checked.points, tests=checked.tests, seconds=seconds)
         if share < 1:
-            used = max(2, round(share * len(checked.table.rows)))
-            checked = inspect(replace(options, max_points=used))
+            checked = with_share(checked, options, share)
             chosen = planned(checked.points, checked.tests)
     return Proposal(
         checked.config,
@@ -199,11 +197,7 @@ def propose(checked: Checked, options: Options, *, bar: Bar) -> Proposal:
         spent,
         (
             Decision("predicts", _label(checked), "--label"),
-            Decision(
-                "model",
-                f"{model.name}{strength}",
-                "--model, --C",
-            ),
+            Decision("model", f"{model.name}{strength}", "--model, --C"),
             *checked.decisions,
             Decision("models to train", f"{chosen.subsets:,}, on random subsets", "--minutes"),
             Decision(
@@ -228,14 +222,39 @@ def trial_seconds(minutes: float) -> float:
 def share_in_time(
     planned: Callable[[int, int], Plan], *, points: int, tests: int, seconds: float
 ) -> float:
-    """The share of the rows with which a run ends in time and has the memory: 1, or less if it must."""
-    share, available = 1.0, available_memory()
-    while share * FEWER * points >= LEAST_ROWS:
+    """The largest share of the rows with which a run ends in time and has the memory."""
+    available = available_memory()
+
+    def fits(share: float) -> bool:
         found = planned(round(share * points), round(share * tests))
-        if found.total <= seconds and found.memory <= available:
-            break
+        return found.total <= seconds and found.memory <= available
+
+    return largest_share(fits, points=points)
+
+
+def largest_share(fits: Callable[[float], bool], *, points: int) -> float:
+    """The largest share of the rows that fits; if none does, the least that may be used."""
+    share = 1.0
+    while share * FEWER * points >= LEAST_ROWS and not fits(share):
         share *= FEWER
     return share
+
+
+def with_share(checked: Checked, options: Options, share: float) -> Checked:
+    """The table of the options with a share of its rows, inspected again."""
+    used = max(2, round(share * len(checked.table.rows)))
+    return inspect(replace(options, max_points=used))
+
+
+def slowdown_since(began: float, busy: float) -> float:
+    """Seconds that pass in a second of processor time, because of other programs.
+
+    Args:
+        began: start of the measurement, by time.perf_counter.
+        busy: the same, by time.process_time.
+    """
+    waited = (time.perf_counter() - began) / max(1e-3, time.process_time() - busy)
+    return min(MOST_SLOWDOWN, max(1.0, waited))
 
 
 def with_strength(

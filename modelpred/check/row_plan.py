@@ -1,8 +1,8 @@
 """How many random orders, and how many rows, `modelpred suspects` and `modelpred values` use.
 
-A few models are trained on halves of the rows, on few rows first (budget.py). The time of a command is
-what these models say of its work (study_costs.py), if every model is trained exactly. Orders are left
-out first, down to the last of ORDERS, then rows, down to the LEAST_ROWS that a run uses, too.
+A few models are trained on halves of the rows, on few rows first (budget.py). Their times and the
+counts of study_costs.py give the time of a command that retrains every model. If it is too long, fewer
+orders are used, down to the last of ORDERS, then fewer rows, down to the LEAST_ROWS of a run.
 """
 
 import time
@@ -16,11 +16,12 @@ import torch
 from modelpred.check.budget import trial_within
 from modelpred.check.estimate import Speeds
 from modelpred.check.plan import DRAWING
-from modelpred.check.project import FEWER, LEAST_ROWS, MOST_SLOWDOWN, busy_words, time_words
+from modelpred.check.project import busy_words, largest_share, slowdown_since, time_words
 from modelpred.check.study_costs import held_out_cost, values_cost
 from modelpred.check.trial import Clock, gain_seconds
 from modelpred.dataset import Dataset, seeded_generator
 from modelpred.progress import Progress, silent
+from modelpred.studies.held_out import PARTS
 from modelpred.targets import TargetsConfig, dataset_points, dataset_test_points, train_targets
 from modelpred.targets.scoring import mean_test_losses
 from modelpred.targets.threads import torch_threads
@@ -31,7 +32,6 @@ TRIAL_SECONDS = 2.0
 TRIAL_SHARE = 0.02  # of the time of the command
 WRITING = 2.5  # seconds: the fit, the unusual cells, and the CSV
 ORDERS = (20, 14, 10, 8, 6, 4)  # random orders that are tried, the most first
-EIGHTH = 4  # times as many rows have an eighth as half
 
 Cost = Callable[[int, int], float]
 """(random orders, rows) -> seconds of processor time"""
@@ -108,7 +108,7 @@ def plan_rows(
     """
     measured = measure_rows(dataset, targets, minutes=minutes, progress=progress)
     cost = suspects_cost(measured) if every_row else value_cost(measured, groups=groups)
-    return row_plan(
+    return largest_plan(
         cost,
         measured,
         spent=time.monotonic() - began,
@@ -137,8 +137,7 @@ def measure_rows(
             targets=targets,
             clock=time.process_time,
         )
-    waited = (time.perf_counter() - began) / max(1e-3, time.process_time() - busy)
-    return Measured(found.at, points, tests, min(MOST_SLOWDOWN, max(1.0, waited)))
+    return Measured(found.at, points, tests, slowdown_since(began, busy))
 
 
 def row_speeds(
@@ -175,7 +174,8 @@ def suspects_cost(measured: Measured) -> Cost:
 
     def cost(_: int, points: int) -> float:
         scored = measured.at(measured.points).judging / max(1, measured.tests)
-        model = measured.at(max(1, points // EIGHTH)).training + DRAWING * points
+        timed = max(1, 2 * points // PARTS)  # half of these rows are as many as one part of all
+        model = measured.at(timed).training + DRAWING * points
         return held_out_cost(points, model=model, scored=scored)
 
     return cost
@@ -194,7 +194,7 @@ def value_cost(measured: Measured, *, groups: int | None) -> Cost:
     return cost
 
 
-def row_plan(
+def largest_plan(
     cost: Cost,
     measured: Measured,
     *,
@@ -210,15 +210,10 @@ def row_plan(
         return RowPlan(number, share, spent + measured.slowdown * work, measured.slowdown)
 
     numbers = ORDERS if orders is None else (orders,)
-    found = tried(numbers[0], 1.0)
-    for number in numbers[1:]:
-        if found.seconds <= seconds:
-            break
-        found = tried(number, 1.0)
-    while (
-        not fixed_rows
-        and found.seconds > seconds
-        and found.share * FEWER * measured.points >= LEAST_ROWS
-    ):
-        found = tried(found.orders, FEWER * found.share)
-    return found
+    number = next((each for each in numbers if tried(each, 1.0).seconds <= seconds), numbers[-1])
+    if fixed_rows:
+        return tried(number, 1.0)
+    share = largest_share(
+        lambda share: tried(number, share).seconds <= seconds, points=measured.points
+    )
+    return tried(number, share)

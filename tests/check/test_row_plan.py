@@ -11,7 +11,7 @@ from modelpred.check.row_plan import (
     ORDERS,
     WRITING,
     Measured,
-    row_plan,
+    largest_plan,
     suspects_cost,
     value_cost,
 )
@@ -43,7 +43,9 @@ def test_the_most_orders_and_then_the_most_rows_that_fit(points, each, times, or
         return each * number * rows
 
     table = replace(measured(points), slowdown=slowdown)
-    plan = row_plan(cost, table, spent=spent, seconds=seconds, orders=orders, fixed_rows=fixed_rows)
+    plan = largest_plan(
+        cost, table, spent=spent, seconds=seconds, orders=orders, fixed_rows=fixed_rows
+    )
 
     def time_of(number, share):
         return spent + slowdown * (WRITING + cost(number, round(share * points)))
