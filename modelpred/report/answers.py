@@ -121,27 +121,30 @@ def _values(question: str, inputs: ReportInputs, result: StudyResult) -> Answer:
 def _named(table: pl.DataFrame) -> str:
     """The names and values of the rows or groups that help and hurt most."""
     key = "group" if "group" in table.columns else "row_id"
-    ordered = table.sort("value", descending=True)
-    shown = min(NAMED, ordered.height // 2)
-    sides = (("most", ordered.head(shown)), ("least", ordered.tail(shown).reverse()))
+    sides = zip(("most", "least"), _ends(table, NAMED), strict=True)
     return "; ".join(
         f"{side}: "
         + ", ".join(
             f"{key.removesuffix('_id')} {plain(row[key])} {_signed_number(row['value'])}"
-            for row in rows.to_dicts()
+            for row in rows
         )
         for side, rows in sides
-        if rows.height
+        if rows
     )
+
+
+def _ends(table: pl.DataFrame, most: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The rows of the largest values, and those of the smallest; the outermost first."""
+    ordered = table.sort("value", descending=True)
+    shown = min(most, ordered.height // 2)
+    return ordered.head(shown).to_dicts(), ordered.tail(shown).reverse().to_dicts()
 
 
 def _extremes(inputs: ReportInputs, table: pl.DataFrame | None, key: str) -> list[Item]:
     """The rows or groups of the largest and of the smallest value."""
     if table is None or table.is_empty():
         return []
-    ordered = table.sort("value", descending=True)
-    shown = min(EXTREMES, ordered.height // 2)
-    rows = [*ordered.head(shown).to_dicts(), *ordered.tail(shown).reverse().to_dicts()]
+    rows = [row for end in _ends(table, EXTREMES) for row in end]
     if key == "group":
         return [Item(f"Group {plain(row['group'])}", _value_words(row)) for row in rows]
     cells = row_cells(inputs, [str(row["row_id"]) for row in rows])

@@ -17,7 +17,7 @@ import polars as pl
 from modelpred.report.blocks import Block, Cell, Column, Figure, Table, Text
 from modelpred.report.canvas import curve_keys
 from modelpred.report.figures import fidelity_against_time
-from modelpred.report.frontier import HEADS, Standing, standings
+from modelpred.report.frontier import HEADS, SPEED_UP, Standing, standings
 from modelpred.report.inputs import ReportInputs
 from modelpred.report.methods import (
     EXACT_METHODS,
@@ -214,7 +214,7 @@ def fidelity_blocks(inputs: ReportInputs) -> list[Block]:
         "ModelPred and the other methods at equal error",
         [Column(head, numeric=head.startswith("Speed")) for head in HEADS],
         [[Cell(text) for text in standing.cells] for standing in _standings(fidelity)],
-        note="Speed-up: time of the other method divided by that of ModelPred.",
+        note=SPEED_UP,
         stacked=True,
     )
     return [_better_figures(fidelity), figure, speeds, *tables]

@@ -33,6 +33,7 @@ HEADS = (
     "Fastest other method with at most the error of the plain prediction",
     "Speed-up of the prediction",
 )
+SPEED_UP = "Speed-up: the time of the other method divided by that of ModelPred."
 
 
 @dataclass(frozen=True)

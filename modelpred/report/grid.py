@@ -21,11 +21,10 @@ from modelpred.report.blocks import Panel
 from modelpred.report.canvas import curve_keys, standalone
 from modelpred.report.fidelity import designs
 from modelpred.report.figures import fidelity_against_time
-from modelpred.report.frontier import GOAL, HEADS, Standing, standings
+from modelpred.report.frontier import GOAL, HEADS, SPEED_UP, Standing, standings
 from modelpred.report.methods import EXACT_METHODS, design_words, in_order, look
 from modelpred.report.words import microseconds, number, percent, percent_interval
 
-SPEED_UP = "Speed-up: the time of the other method divided by that of ModelPred."
 REMOVED, ADDED = "edits_deletion", "edits_addition"
 FIGURED = ("uniform", "deletion", ADDED)
 _ROW = {

@@ -23,7 +23,9 @@ def trust(question: str, _: ReportInputs, result: StudyResult) -> Answer:
     """The answer: mean confidence against accuracy, and how predictions vary with the training rows."""
     bins = result.tables["reliability"].filter(method="full_model")
     items: list[Item] = []
-    words, brief = "The predictions vary with the training rows as follows.", ""
+    width = _width(result)
+    words = "The predictions vary with the training rows as follows."
+    brief = [item.words for item in width]
     if bins.height:
         weight = bins["count"].to_numpy() / bins["count"].sum()
         said, right = (
@@ -35,10 +37,8 @@ def trust(question: str, _: ReportInputs, result: StudyResult) -> Answer:
             f"{verdict}: the mean probability of the predicted class is {percent(said)}, and the model is "
             f"right {percent(right)} of the time."
         )
-        brief = (
-            f"{verdict[0].lower()}{verdict[1:]} (mean {percent(said)}, right {percent(right)} "
-            "of the time)"
-        )
+        told = verdict[0].lower() + verdict[1:]
+        brief = [f"{told} (mean {percent(said)}, right {percent(right)} of the time)"]
         row = result.tables["summary"].filter(method="full_model").row(0, named=True)
         items.append(
             Item(
@@ -47,12 +47,10 @@ def trust(question: str, _: ReportInputs, result: StudyResult) -> Answer:
                 f"have about {number(100 * row['noise_width'], 2)} on {count(tests)} rows",
             )
         )
-    width = _width(result)
-    brief = brief or "; ".join(item.words for item in width)
     return Answer(
         question,
         words,
-        brief=(brief,) if brief else (),
+        brief=brief,
         items=items + _averaging(result) + width,
         note=_coverage(result),
         link="calibration",
