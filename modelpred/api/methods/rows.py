@@ -92,6 +92,8 @@ class RowMethods(FitState):
         Raises:
             InvalidInput: tables, groups or settings that cannot be used.
         """
+        if groups is not None and with_cells:
+            raise InvalidInput("a group has no cells of its own; leave out with_cells")
         test = self._labelled(X_test, y_test, what="_test", fallback=self._ready.scored_points)
         rows = len(self.row_ids)
         shortcut = shortcut_of(
@@ -113,11 +115,10 @@ class RowMethods(FitState):
             "settings": {"semivalue": method, "permutations": permutations, **settings},
         }
         # A shortcut's models are always retrained.
-        own = "exact" if shortcut and engine == "auto" else engine
-        with self._context(test, own, models=models, checked=checked, refine=refine, own=False) as (
-            context,
-            choice,
-        ):
+        used = "exact" if shortcut and engine == "auto" else engine
+        with self._context(
+            test, used, models=models, checked=checked, refine=refine, own=False
+        ) as (context, choice):
             checks = Checks()
             if isinstance(context.refits[context.subject], Mixed) and checked:
                 trial = values_trial(context, **asked)
@@ -128,8 +129,6 @@ class RowMethods(FitState):
                 else:
                     checks = trial.checks
             found, values = estimated_values(context, checks=checks, **asked)
-        if groups is not None and with_cells:
-            raise InvalidInput("a group has no cells of its own; leave out with_cells")
         return ValueTable.of(self._with_cells(found, with_cells), values)
 
     def removal_curve(

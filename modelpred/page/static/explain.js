@@ -7,7 +7,7 @@ export function drawExplanation(place, found, about, on) {
   const ids = found.rows.map((row) => row.row_id);
   const parts = [
     make("p", {}, `${found.what} is predicted `, make("b", {}, String(about.regression ? number(found.predicted) : found.predicted)),
-      about.regression ? "." : `, with a margin of ${number(found.margin, 3)}.`, ` The removal of one row changes the ${about.regression ? "prediction" : "margin"} by:`),
+      about.regression ? "." : `, with a margin of ${number(found.margin)}.`, ` The removal of one row changes the ${about.regression ? "prediction" : "margin"} by:`),
     make("p", { class: "quiet" }, `${found.how}.`),
     make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Rows that the prediction rests on" }, make("table", {},
       make("thead", {}, make("tr", {}, ...["Row", about.label, "Change"].map((name) => make("th", { scope: "col" }, name)))),

@@ -42,7 +42,7 @@ export function drawHow(answer, confirm) {
     return;
   }
   let bound = "no bound for this family";
-  if (answer.certificate !== null) bound = `exact retraining differs by at most ${number(answer.certificate, 3)} (norm of parameters)`;
+  if (answer.certificate !== null) bound = `exact retraining differs by at most ${number(answer.certificate)} (norm of parameters)`;
   else if (answer.can_bound) bound = answer.bounded ? "there is no bound for this edit" : "the bound is being computed";
   how.replaceChildren(
     make("span", { class: "badge" }, "Predicted"), `All numbers are from a predicted model; ${bound}. `,
@@ -66,8 +66,8 @@ export function drawCoefficients(answer) {
   const rows = found.rows.slice(0, 40).map((row) => make("tr", {},
     classes ? make("td", {}, String(row.class)) : null,
     make("td", { class: "words", title: row.column }, row.column),
-    make("td", { class: "number" }, number(row.before, 3)),
-    make("td", { class: "number" }, number(row.after, 3)),
+    make("td", { class: "number" }, number(row.before)),
+    make("td", { class: "number" }, number(row.after)),
     make("td", {}, bar(relative(row) / largest), ` ${row.moved ? signed(row.after - row.before, 2) : "same"}`)));
   byId("toward").textContent = !classes && found.rows[0]?.class !== undefined ? `toward ${found.rows[0].class}, ` : "";
   place.replaceChildren(make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Coefficients" }, make("table", {}, make("thead", {}, head), make("tbody", {}, ...rows))));
