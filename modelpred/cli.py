@@ -56,9 +56,7 @@ def main(
     """Predict the model that would be trained on other rows."""
     try:
         Path.cwd()
-    except (
-        FileNotFoundError
-    ) as error:  # torch's libraries would end the process in words of their own
+    except FileNotFoundError as error:  # torch's libraries would abort
         raise InvalidInput("the current folder has been removed; change to another one") from error
 
 
@@ -76,7 +74,7 @@ def check_params(project: Project = Path()) -> None:
 def summary(
     project: Project = Path(),
     *,
-    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+    as_json: table_commands.AsJson = False,
 ) -> None:
     """Print the answers of the last run: wrong labels, values, the worst rows, probabilities."""
     from modelpred.run_summary import read_summary  # noqa: PLC0415

@@ -7,7 +7,7 @@ values of rows   two lines: how many help and hurt, and which most
 worst rows       what the model is without them
 probabilities    whether they can be trusted
 report           the path of the page with everything
-explore          the command that opens the live page
+page             the command that opens the live page
 """
 
 import json
@@ -20,7 +20,7 @@ from modelpred.errors import InvalidInput
 from modelpred.sealed import check_inputs, read_json, refuse, remake
 from modelpred.wording import one_line
 
-WIDTH = 110  # longer lines end in dots, which names of the user's own can make necessary
+WIDTH = 110  # answers with long names of the user's own end in dots
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,7 @@ class RunSummary:
             for answer in self.answers
             for at, line in enumerate(answer.brief)
         ]
-        rows, report, page = ("rows", self.rows), ("report", self.report), ("page", self.explore)
-        parts = [rows, *answers, report, page]
+        parts = [("rows", self.rows), *answers, ("report", self.report), ("page", self.explore)]
         width = max(len(topic) for topic, _ in parts)
         lines = [f"{topic:<{width}}  {words}" for topic, words in parts]
         return "\n".join([one_line(self.title, most=WIDTH), *lines])

@@ -38,8 +38,8 @@ Test = Annotated[str, typer.Option(help="Test rows: a number, a share, a column 
 MaxPoints = Annotated[
     int | None,
     typer.Option(
-        help="Largest number of rows; 0: all. `run` and `check` use fewer by default only where all "
-        "would take longer than --minutes.",
+        help="Largest number of rows; 0: all. Default: all, or fewer where all would take longer than "
+        "--minutes.",
         min=0,
     ),
 ]
@@ -57,7 +57,7 @@ Strength = Annotated[
     ),
 ]
 Minutes = Annotated[
-    float, typer.Option(help="Approximate time limit of a run on this machine.", min=0.5)
+    float, typer.Option(help="Approximate time limit of the command on this machine.", min=0.5)
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print only the answer, or errors.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
