@@ -43,7 +43,8 @@ class Speeds:
         answering: seconds of each method's prediction.
         predicting: seconds of a prediction of the predictor, refined by one Newton step if it can be.
         judging: seconds to score a prediction on the test rows.
-        gains: seconds of an evaluation's worth of gains of all rows; 0 if the family has none.
+        gains: seconds of the gains of all rows by one model, for each evaluation that they count
+            as; 0 if the family has none.
         shard_bytes: bytes of a row in a shard.
         subset_bytes: bytes of a row in the table of subsets.
     """

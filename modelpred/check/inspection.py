@@ -194,17 +194,16 @@ def _columns(own: OwnTable) -> str:
         (column.name, column.kind, f"{column.missing:,}", f"{column.distinct:,}", column.summary)
         for column in own.inspection.columns
     ]
-    rows = [(*(_short(cell, WIDEST_CELL) for cell in row[:4]), _short(row[4], 66)) for row in rows]
+    rows = [
+        (*(one_line(cell, most=WIDEST_CELL) for cell in row[:4]), one_line(row[4], most=66))
+        for row in rows
+    ]
     widths = [max(len(row[at]) for row in rows) for at in range(4)]
     return "\n".join(
         f"  {name:<{widths[0]}}  {kind:<{widths[1]}}  {missing:>{widths[2]}}  "
         f"{distinct:>{widths[3]}}  {summary}"
         for name, kind, missing, distinct, summary in rows
     )
-
-
-def _short(cell: str, width: int) -> str:
-    return one_line(cell, most=width)
 
 
 def _hints(own: OwnTable) -> list[str]:
@@ -252,7 +251,7 @@ def decisions_text(decisions: Sequence[Decision]) -> str:
     head = Decision("Decided for you", "", "change with")
     rows = [head, *decisions]
     about = max(len(row.about) for row in rows)
-    choices = [_short(row.choice, WIDEST_CHOICE) for row in rows]
+    choices = [one_line(row.choice, most=WIDEST_CHOICE) for row in rows]
     width = max(map(len, choices))
     return "\n".join(
         f"  {row.about:<{about}}  {choice:<{width}}  {row.option}".rstrip()

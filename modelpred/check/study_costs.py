@@ -89,7 +89,7 @@ def values_cost(
         orders: the budget in random orders.
         points: number of rows.
         model: seconds of the model of a subset and its score.
-        gains: seconds of an evaluation's worth of gains of all rows; 0 if there are none.
+        gains: see `Speeds`; 0 if they cannot be used.
         banzhaf: whether they are Banzhaf values, which can use a model for all rows.
     """
     if points <= EXACT_UP_TO:

@@ -199,7 +199,7 @@ def _fitted(
 def gain_seconds(
     model: TargetModel, points: Points, tested: Points, *, tolerance: float, clock: Clock
 ) -> float:
-    """Seconds of an evaluation's worth of gains of all rows, over a few subsets; 0 if there are none."""
+    """`Speeds.gains`, measured over a few subsets."""
     if not has_row_gains(model, points, "loss"):
         return 0.0
     assert isinstance(model, Linear)

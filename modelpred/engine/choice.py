@@ -17,8 +17,8 @@ ENGINES: tuple[EngineName, ...] = get_args(EngineName)
 WORTH = 0.1
 """Seconds that prediction must save: nobody waits for less, and exact models have no error."""
 PROMISING = 0.35
-"""Time of a predicted model over that of a retrained one up to which predictions may pay that are checked
-by retraining some: the checks take time, too, and what they correct adds to the variance."""
+"""Largest time of a prediction, relative to retraining, at which corrected predictions may pay: the
+correction takes time and adds to the variance."""
 LESS_CERTAIN = "corrected predictions would be less certain in the same time"
 ACCURACY = 0.05
 """Largest mean relative error of predicted parameters that `auto` accepts, by default."""

@@ -37,7 +37,7 @@ from modelpred.refits import Progress
 from modelpred.targets import Points, TargetModel
 
 FEWEST_NEWTON, FEWEST_LEARNED = 125, 500  # targets of the first round that learns
-NEWTON_JUDGES = 100  # validation subsets of Newton directions, of which little is decided
+NEWTON_JUDGES = 100  # validation subsets of Newton directions, which decide little
 LEAST_GAIN = 0.2  # share of the error that twice the targets must take away
 CONTINUED = 4  # a fit that goes on from another needs one in so many of the epochs
 
