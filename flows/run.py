@@ -39,13 +39,12 @@ from flows.artifacts import (
 from flows.local_training import PLAIN
 from flows.run_lock import AlreadyRunning, run_lock
 from flows.runtime import end_with_owner, one_line_errors, show_warnings
-from modelpred.check.plan import ANSWERS
 from modelpred.dataset.sources import files_read
 from modelpred.errors import InvalidInput
 from modelpred.params import Params, read_params
 from modelpred.run_summary import read_summary
 from modelpred.sealed import SEAL, check_sealed, parse_json, read_file, sha256, write_atomically
-from modelpred.studies import STUDIES
+from modelpred.studies import ANSWERS, STUDIES
 from modelpred.targets.own_code import is_import_path
 
 RECORD = Path(".modelpred/stages.json")

@@ -15,10 +15,9 @@ import pytest
 import yaml
 
 from modelpred import cli, table_commands
-from modelpred.check.plan import ANSWERS
 from modelpred.params import read_params
 from modelpred.row_commands import with_certainty
-from modelpred.studies import STUDIES
+from modelpred.studies import ANSWERS, STUDIES
 
 ROOT = Path(__file__).parents[1]
 ROWS, UNLABELLED = 90, 3

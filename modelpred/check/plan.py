@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from modelpred.check.estimate import Estimate, Speeds, estimate, usual_epochs
 from modelpred.check.study_costs import FACTORS, LADDERS, Settings, Unit
+from modelpred.studies import ANSWERS
 from modelpred.subsets import SubsetsConfig
 
 # Parts of the time. What is left of one part goes to those after it.
@@ -31,7 +32,6 @@ SHARES = {
     "memorization": 0.04,
     "attribution": 0.03,
 }
-ANSWERS = ("valuation", "labels", "selection", "calibration")  # what the first screen needs
 ALWAYS = 6.0  # seconds: starting Python and the workers, figures and the page
 EACH = 0.7  # seconds: reading what a study needs, and writing it
 DERIVED = 0.2  # scale of the subsets for a predictor that is derived, not learned in epochs

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 
 from modelpred.report.blocks import Block, Section, Text, facts_table
 from modelpred.report.inputs import ReportInputs
-from modelpred.studies import STUDIES
+from modelpred.studies import ANSWERS, STUDIES
 from modelpred.studies.results import StudyResult
 
 Write = Callable[[ReportInputs, StudyResult], list[Block]]
@@ -20,12 +20,11 @@ Write = Callable[[ReportInputs, StudyResult], list[Block]]
 
 # Studies of the predictions, not of the data; the page has them last.
 ABOUT_PREDICTIONS = ("edits", "lds")
-FIRST = ("labels", "valuation", "selection", "calibration")
 
 
 def data_sections(inputs: ReportInputs) -> list[Section]:
     """The sections on the data: those of the first screen's answers, then all others."""
-    known = dict.fromkeys([*FIRST, *STUDIES, *inputs.studies, *inputs.skipped])
+    known = dict.fromkeys([*ANSWERS, *STUDIES, *inputs.studies, *inputs.skipped])
     return [study_section(name, inputs) for name in known if name not in ABOUT_PREDICTIONS]
 
 

@@ -79,3 +79,6 @@ STUDIES: dict[str, Study] = {
         "parameters": True,
     },
 }
+
+# Behind the first screen of the report, in the order of its answers.
+ANSWERS = ("labels", "valuation", "selection", "calibration")

@@ -7,12 +7,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from modelpred.check.estimate import Speeds
-from modelpred.check.plan import ANSWERS, Plan, plan
+from modelpred.check.plan import Plan, plan
 from modelpred.check.project import FEWER, LEAST_ROWS, share_in_time
 from modelpred.check.study_costs import LADDERS, OTHER_METHODS, Unit, greedy_cost
 from modelpred.params import Params
 from modelpred.refits import Retraining
-from modelpred.studies import STUDIES
+from modelpred.studies import ANSWERS, STUDIES
 from modelpred.studies.greedy_selection import backwards, no_quota, with_swaps
 from modelpred.studies.selection import SelectionConfig
 from modelpred.studies.utility import game_of

@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 
 from flows import run
 from flows.artifacts import PARAMS, STUDIES_FOLDER
-from modelpred.check.plan import ANSWERS
 from modelpred.sealed import seal
-from modelpred.studies import STUDIES
+from modelpred.studies import ANSWERS, STUDIES
 from tests.projects import ROOT
 
 
