@@ -57,7 +57,10 @@ Strength = Annotated[
     ),
 ]
 Minutes = Annotated[
-    float, typer.Option(help="Approximate time limit of the command on this machine.", min=0.5)
+    float,
+    typer.Option(
+        help="Approximate time limit on this machine; of `check`: that of the run.", min=0.5
+    ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print only the answer, or errors.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
