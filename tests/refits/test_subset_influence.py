@@ -27,8 +27,6 @@ def rows(count, *, classes, seed):
 
 
 def gradients(target, points, parameters):
-    target.scores(parameters[None], points.features)
-
     def margin(theta, row, label):
         return target.margins(target.scores(theta[None], row[None]), label[None])[0, 0]
 
