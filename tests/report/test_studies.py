@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict, replace
+from functools import cache
 
 import polars as pl
 import pytest
@@ -30,6 +31,13 @@ CHANGED = {
 
 def inputs_of(example, family, source):
     """The example with studies that were run on that table."""
+    dataset, studies = studied(family, source)
+    return replace(example, dataset=dataset, studies=studies)
+
+
+@cache
+def studied(family, source):
+    """The table, and the results of all studies on it."""
     dataset = prepare(DatasetConfig(source=source, flip=0.1 if source == "wine" else 0.0))
     model = target_model(family)
     points = dataset_points(dataset)
@@ -45,8 +53,7 @@ def inputs_of(example, family, source):
         rows=dataset.rows.with_columns(half=pl.int_range(pl.len()) % 2),
         mislabelled=dataset.mislabelled,
     )
-    studies = {name: run_small(name, context, **CHANGED.get(name, {})) for name in STUDIES}
-    return replace(example, dataset=dataset, studies=studies)
+    return dataset, {name: run_small(name, context, **CHANGED.get(name, {})) for name in STUDIES}
 
 
 def check_answers(inputs):
