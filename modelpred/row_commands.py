@@ -210,7 +210,7 @@ def _line(row: dict[str, Any], unusual: dict[str, list[str]]) -> str:
 
 
 def value_words(value: float, error: float | None) -> str:
-    """A value and its standard error without exponents: the error has two digits, the value as many decimals."""
+    """The standard error with two digits and the value with as many decimals; alone, a value has three digits."""
     if not error:
         return f"{value:+.3g}"
     decimals = max(0, 1 - math.floor(math.log10(error)))
