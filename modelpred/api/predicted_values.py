@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from modelpred.engine.costs import call_seconds
+from modelpred.numbers import Number
 from modelpred.studies.sampling import Utility
 from modelpred.studies.semivalues import Values
 
@@ -43,7 +44,7 @@ class Checks:
     orders: float = 1.0
 
 
-def checked_orders(permutations: int, *, method: str, every: int = CHECKED) -> int:
+def checked_orders(permutations: Number, *, method: str, every: int = CHECKED) -> int:
     """Return how many orders of predicted values are retrained to correct for the predictions' error."""
     if method == "leave_one_out":
         return 0

@@ -18,7 +18,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from modelpred.errors import InvalidInput
-from modelpred.numbers import steps_number
+from modelpred.numbers import MOST_STEPS, real_number
 from modelpred.predictor.files import AGAIN
 from modelpred.predictor.predictor import Predictor
 from modelpred.sealed import read_part, refuse, write_atomically
@@ -136,9 +136,10 @@ class RequestHandler:
                 f"{subsets} subsets of {points} rows are more than one request may hold; "
                 f"send at most {most // points} subsets at once"
             )
-        refine = steps_number(refine)
-        if self._limits.refine is not None and refine > self._limits.refine:
-            raise InvalidInput(f"refine is {refine:g}; at most {self._limits.refine:g} here")
+        limit = MOST_STEPS if self._limits.refine is None else self._limits.refine
+        steps = real_number(refine, "refine", least=0)
+        if steps > limit:
+            raise InvalidInput(f"refine is {steps:g}; at most {limit:g} here")
 
     def _places_of(self, names: Sequence[str]) -> list[int]:
         unknown = [str(name)[:80] for name in names if name not in self._places]

@@ -24,6 +24,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from modelpred.errors import InvalidInput
+from modelpred.memory import require_memory
 from modelpred.metrics import Vector
 from modelpred.studies.direct_removals import MOST_PARAMETERS as MOST_REMOVED
 from modelpred.studies.direct_removals import Removals
@@ -87,6 +88,18 @@ class Planned:
     sampler: Sampler
     rounds: int
     cost: int
+
+    def draw(self, rounds: int, game: Game) -> None:
+        """Draw so many rounds at once, if the memory is there."""
+        self.require_memory(rounds, points=game.points)
+        self.sampler.draw(rounds, game)
+
+    def require_memory(self, rounds: int, *, points: int) -> None:
+        """Refuse more rounds at once than fit into memory."""
+        orders = rounds * self.sampler.orders_a_round
+        require_memory(
+            self.sampler.memory(rounds), what=f"{orders:,} random orders of {points:,} rows"
+        )
 
 
 def budget_of(permutations: int, *, points: int, rows: int | None = None) -> float:
@@ -215,6 +228,7 @@ def chosen(
     permutations: int,
     rows: int,
     reuse: bool,
+    at_once: bool,
     generator: np.random.Generator,
 ) -> Planned:
     """Return the sampler that `auto` takes, with the rounds that are left after a pilot.
@@ -226,6 +240,7 @@ def chosen(
         permutations: the budget.
         rows: number of training rows; more than players for groups.
         reuse: whether the sampler `reuse` can be used.
+        at_once: whether all rounds will be drawn at once.
         generator: draws subsets.
     """
     points = len(sampling.size_probabilities)
@@ -234,6 +249,8 @@ def chosen(
             "stratified", utility, sampling,
             permutations=permutations, rows=rows, generator=generator,
         )  # fmt: skip
+        if at_once:  # before a pilot takes its time
+            orders.require_memory(orders.rounds, points=points)
         return _for_few_rows(orders, game, sampling, generator=generator)
     evaluations = int(budget_of(permutations, points=points, rows=rows))
     possible: list[Planned] = []
@@ -347,7 +364,7 @@ def _by_pilot(possible: list[Planned], game: Game) -> Planned:
     products: list[float] = []
     for each in possible:
         rounds = max(FEWEST, each.rounds // PILOT)
-        each.sampler.draw(rounds, game)
+        each.draw(rounds, game)
         estimates = each.sampler.estimates()
         spread = float(estimates.var(axis=0, ddof=1).mean())
         share = each.cost * rounds / len(estimates)  # of one estimate

@@ -39,7 +39,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from scipy.special import betaln, gammaln
 
 from modelpred.errors import InvalidInput
-from modelpred.memory import require_memory
 from modelpred.metrics import Vector
 from modelpred.refits.retraining import Progress, silent
 from modelpred.studies.sampler_choice import Sampling, chosen, planned, removals_of
@@ -187,7 +186,7 @@ def estimate_values(
     if sampler == "auto":
         plan = chosen(
             utility, game, sampling, permutations=permutations, rows=rows or points,
-            reuse=kind.name == "banzhaf", generator=generator,
+            reuse=kind.name == "banzhaf", at_once=not rule.is_active, generator=generator,
         )  # fmt: skip
     else:
         plan = planned(
@@ -201,9 +200,7 @@ def estimate_values(
     while drawn < rounds:
         more = max(FIRST_CHECK, drawn // 4) if rule.is_active else rounds
         more = min(more, rounds - drawn)
-        orders = more * source.orders_a_round
-        require_memory(source.memory(more), what=f"{orders:,} random orders of {points:,} rows")
-        source.draw(more, game)
+        plan.draw(more, game)
         drawn += more
         if rule.is_active and rule.is_met(_summarised(source.estimates(), total, game)):
             break

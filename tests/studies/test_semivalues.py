@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from modelpred.errors import InvalidInput
-from modelpred.studies import sampling, semivalues
+from modelpred.studies import sampler_choice, sampling
 from modelpred.studies.sampling import UndefinedUtility, short_orders
 from modelpred.studies.semivalues import (
     Semivalue,
@@ -338,7 +338,7 @@ def test_a_stopping_rule_is_met_at_its_limit():
 def test_progress_ends_at_its_total_and_orders_are_counted_for_memory(kind, sampler, monkeypatch):
     told, memory = [], []
     monkeypatch.setattr(
-        semivalues, "require_memory", lambda size, what: memory.append((size, what))
+        sampler_choice, "require_memory", lambda size, what: memory.append((size, what))
     )
     found = estimate(
         games.random_game(6), 6, permutations=20, semivalue=kind, sampler=sampler,
