@@ -82,7 +82,9 @@ def estimated_values(
     valued = _valued(context, groups=groups, utility=utility, seed=seed, settings=settings)
     values = _estimated(valued, context, checks)
     players = valued.players
-    table = value_table(players, values).select(*players.columns, "value", "standard_error", "rank")
+    bound = [] if values.bounds is None else ["bound"]
+    columns = (*players.columns, "value", "standard_error", *bound, "rank")
+    table = value_table(players, values).select(columns)
     _report_reliability(values, players=players.height, rows=context.pool)
     return table, values
 

@@ -10,6 +10,7 @@ from modelpred.studies.semivalues import Semivalue, enumerate_values
 from tests.api.conftest import ROWS, TEST, make_rows
 
 CLASSES = {"logistic": 2, "softmax": 3, "svm": 2, "ridge": 0}
+TOLERANCE = 1e-5  # of a loss; retrained parameters are within 1e-6 of the optimum
 VENDORS = [f"vendor {row % 4}" for row in range(ROWS)]
 
 
@@ -77,6 +78,18 @@ def test_values_add_up_and_a_seed_decides_them(logistic):
     assert table["value"].sum() == pytest.approx(float(ends[1] - ends[0]), abs=1e-6)
     assert table.equals(logistic.values(*held_out(), permutations=4))
     assert not table.equals(logistic.values(*held_out(), permutations=4, seed=1))
+
+
+@pytest.mark.parametrize("family", sorted(CLASSES))
+def test_direct_answers_have_bounds_of_their_distance_from_retraining(family, request):
+    estimator = request.getfixturevalue(family)
+    asked = {"method": "leave_one_out", "engine": "exact"}
+    exact = estimator.values(*held_out(family), sampler="one_by_one", **asked)
+    direct = estimator.values(*held_out(family), sampler="direct", **asked)
+    assert exact.columns == ["row_id", "value", "standard_error", "rank"]
+    assert direct.columns == ["row_id", "value", "standard_error", "bound", "rank"]
+    error = (direct["value"] - exact["value"]).abs()
+    assert (error <= direct["bound"] + 2 * TOLERANCE).all()
 
 
 @pytest.mark.parametrize("engine", ["predicted", "exact"])
