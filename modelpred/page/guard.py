@@ -2,7 +2,8 @@
 
 The server listens on loopback, but any page that a browser shows can send requests there. So the Host must be
 a name of this machine (which stops DNS rebinding), the Origin must be the page's own, a POST must be JSON, and a
-body is never read beyond a limit of size and time. Every answer carries a policy that lets the page load nothing from elsewhere.
+body is never read beyond a limit of size and time. Every answer carries a policy that lets the page load nothing
+from elsewhere.
 """
 
 import asyncio

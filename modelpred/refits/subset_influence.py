@@ -184,7 +184,7 @@ class _Influences:
         factor = torch.linalg.cholesky(inner)
 
         def moved(left: Tensor) -> Tensor:
-            """Left V, with left K given."""
+            """Return X V, given X K."""
             return (
                 left - torch.cholesky_solve((left[:, used] * roots).T, factor).T @ rows
             ) / penalty

@@ -179,7 +179,11 @@ def _removal(question: str, inputs: ReportInputs, result: StudyResult) -> Answer
         f"Without the {removed} with the lowest values ({share}), the {_loss(inputs)} of the retrained "
         f"model changes {losses}{_accuracy_change(everything['accuracy'], fewer['accuracy'])}."
     )
-    brief = f"without the {removed} of least value ({share}), {_loss(inputs)} {losses}"
+    tested = counted(result.metrics["test_rows"], "test row")  # not all: others gave the values
+    brief = (
+        f"without the {removed} of least value, on {tested}: "
+        f"{_loss(inputs).removeprefix('test ')} {losses}"
+    )
     if everything["accuracy"] is not None and fewer["accuracy"] is not None:
         brief += f", right {percent(everything['accuracy'])} to {percent(fewer['accuracy'])}"
     items: list[Item] = []

@@ -68,8 +68,8 @@ def run(config: LabelsConfig, context: StudyContext) -> StudyResult:
     and `suspects`: a row per point (row_id, mislabelled, a column per method, wrong, the probability
     that its label is wrong, cutoff, whether it is among the rows to inspect by this probability,
     suggested, the position of the class that models without the row find most likely, and probability,
-    what they give its label; null for a regression), the lowest score of the best method with predicted models first. Without
-    planted labels, the suspects are those of held-out confidence, and the other tables are empty. The
+    what they give its label; null for a regression), the lowest score of the best method with predicted
+    models first. Without planted labels, the suspects are those of held-out confidence, and the other tables are empty. The
     metrics `wrong`, `wrong_low` and `wrong_high` estimate the number of wrong labels.
     """
     generator = context.generator(seed=config.seed, study=STUDY, block=0)

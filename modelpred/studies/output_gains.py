@@ -122,7 +122,7 @@ class OutputGains(RowGains):
         return slopes, second_derivatives(self.model, wide, labels, scale)
 
     def _factors(self, scores: Tensor, reach: Tensor, places: Tensor, inside: Tensor) -> Tensor:
-        """U of each row [rows, outputs]."""
+        """Return u of each row [rows, outputs]."""
         slopes, bends = self._own_loss(scores, places)
         own = bends @ reach
         # A row that alone determines a direction of its model has an eigenvalue of one.

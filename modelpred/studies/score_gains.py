@@ -129,7 +129,7 @@ class ScoreGains(RowGains):
         return slopes @ design, curvature, float(self.model.score_losses(scores, labels).mean())
 
     def _steps(self, scores: Tensor, leverage: Tensor, inside: Tensor) -> Tensor:
-        """T of each row."""
+        """Return t of each row."""
         factors = self.factors
         slopes, bent = self._row_losses(scores)
         left = (1 - factors * leverage * bent).clamp(min=LEAST_LEFT)
@@ -150,7 +150,7 @@ class ScoreGains(RowGains):
         return torch.where(inside, removing, adding)
 
     def _along_lines(self, found: _Model, rows: _Rows, members: Tensor) -> Tensor:
-        """T that minimises the objective of S with, or without, the row along its direction."""
+        """Return t that minimises the objective of S with, or without, the row along its direction."""
         basis = found.basis
         across = rows.moved @ (self.design[members] @ basis).float().T  # [rows, members]
         here = (self.design[members] @ found.theta).float()

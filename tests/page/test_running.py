@@ -48,12 +48,12 @@ def test_a_folder_without_a_fit_is_told(tmp_path):
         ModelPred.load(tmp_path)
 
 
-@pytest.mark.e2e
-@pytest.mark.parametrize("kind", [0, 1], ids=["saved", "project"])
-def test_the_command_serves_until_it_is_interrupted(saved, kind):
+@contextlib.contextmanager
+def serving(folder):
+    """Run `modelpred explore`; gives the process and the address that it prints."""
     command = [sys.executable, "-m", "modelpred.cli", "explore", "--port", "0", "--no-browser"]
     with subprocess.Popen(
-        [*command, str(saved[kind])],
+        [*command, str(folder)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -62,50 +62,41 @@ def test_the_command_serves_until_it_is_interrupted(saved, kind):
         try:
             line = server.stdout.readline()
             assert line.startswith("What if? ")
-            address = line[line.index("http") :].partition(" ")[0]
-            about = httpx.get(f"{address}api/table", timeout=60).json()
-            assert len(about["ids"]) == ROWS
-            server.send_signal(signal.SIGINT)
-            _, said = server.communicate(timeout=60)
-            assert "Traceback" not in said
+            yield server, line[line.index("http") :].partition(" ")[0]
         finally:
             server.kill()
 
 
 @pytest.mark.e2e
+@pytest.mark.parametrize("kind", [0, 1], ids=["saved", "project"])
+def test_the_command_serves_until_it_is_interrupted(saved, kind):
+    with serving(saved[kind]) as (server, address):
+        about = httpx.get(f"{address}api/table", timeout=60).json()
+        assert len(about["ids"]) == ROWS
+        server.send_signal(signal.SIGINT)
+        _, said = server.communicate(timeout=60)
+        assert "Traceback" not in said
+
+
+@pytest.mark.e2e
 @pytest.mark.parametrize("held", [("slow body",), ("computed",), ("slow body", "computed", "idle")])
 def test_the_command_ends_though_requests_are_held(saved, held):
-    command = [sys.executable, "-m", "modelpred.cli", "explore", "--port", "0", "--no-browser"]
-    with subprocess.Popen(
-        [*command, str(saved[0])],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"PYTHONUNBUFFERED": "1"},
-    ) as server:
-        try:
-            line = server.stdout.readline()
-            host, _, port = line[line.index("http://") + 7 :].partition("/")[0].partition(":")
-            start = f"POST /api/answer HTTP/1.1\r\nHost: {host}:{port}\r\n"
-            sent = {
-                "slow body": f"{start}Content-Type: application/json\r\nContent-Length: 9\r\n\r\n{{",
-                "computed": f"GET /api/scores/value HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n",
-                "idle": "",
-            }
-            with contextlib.ExitStack() as closed:
-                for kind in held:
-                    connection = closed.enter_context(
-                        socket.create_connection((host, int(port)), 60)
-                    )
-                    connection.sendall(sent[kind].encode())
-                # What was sent before has been read.
-                httpx.get(f"http://{host}:{port}/", timeout=60)
-                server.send_signal(signal.SIGINT)
-                _, said = server.communicate(timeout=30)
-            assert "Traceback" not in said
-            assert said.count("\n") <= 1  # uvicorn counts the requests that it ends
-        finally:
-            server.kill()
+    with serving(saved[0]) as (server, address), contextlib.ExitStack() as closed:
+        url = httpx.URL(address)
+        start = f"POST /api/answer HTTP/1.1\r\nHost: {url.host}:{url.port}\r\n"
+        sent = {
+            "slow body": f"{start}Content-Type: application/json\r\nContent-Length: 9\r\n\r\n{{",
+            "computed": f"GET /api/scores/value HTTP/1.1\r\nHost: {url.host}:{url.port}\r\n\r\n",
+            "idle": "",
+        }
+        for kind in held:
+            connection = socket.create_connection((url.host, url.port), 60)
+            closed.enter_context(connection).sendall(sent[kind].encode())
+        httpx.get(address, timeout=60)  # what was sent before has been read
+        server.send_signal(signal.SIGINT)
+        _, said = server.communicate(timeout=30)
+        assert "Traceback" not in said
+        assert said.count("\n") <= 1  # uvicorn counts the requests that it ends
 
 
 def test_a_port_that_is_used_is_told(mp):
