@@ -87,13 +87,15 @@ def _labels(question: str, inputs: ReportInputs, result: StudyResult) -> Answer:
         f"{_wrong(result)} of {count(len(inputs.dataset.row_ids))} (95% interval "
         f"{count(result.metrics['wrong_low'])} to {count(result.metrics['wrong_high'])})"
     )
-    checked = f"{counted(int(result.tables['suspects']['cutoff'].sum()), 'row')} should be checked"
+    inspected = int(result.tables["suspects"]["cutoff"].sum())
+    checked = f"{counted(inspected, 'row')} should be checked"
+    listed = "such as" if inspected else "the most suspicious:"
     words = f"About {number_wrong}. {checked}; the most suspicious:"
     note = (
         "A label that looks wrong can be right, because a rare case looks the same: check it by hand. "
         "The interval does not include errors of the models."
     )
-    brief = (f"about {number_wrong}; {checked}, such as", named)
+    brief = (f"about {number_wrong}; {checked}, {listed}", named)
     return Answer(question, words, brief=brief, items=items, note=note, link="labels")
 
 
@@ -204,8 +206,8 @@ def _removal(question: str, inputs: ReportInputs, result: StudyResult) -> Answer
         )
     note = (
         f"Values were computed on {count(result.metrics['validation_rows'])} test rows, and the models were "
-        f"scored on {count(result.metrics['test_rows'])} others. By the choice of these, the loss with all "
-        f"rows is uncertain: its 95% interval is {number(everything['low'])} to {number(everything['high'])}."
+        f"scored on {count(result.metrics['test_rows'])} others. The loss depends on which test rows these "
+        f"are: with all rows its 95% interval is {number(everything['low'])} to {number(everything['high'])}."
     )
     return Answer(question, words, brief=(brief,), items=items, note=note, link="selection")
 
