@@ -30,9 +30,9 @@ from modelpred.refits import Retraining
 from modelpred.refits.files import RIVALS_FILE, read_rivals
 from modelpred.sealed import check_inputs, remake
 from modelpred.studies import STUDIES
+from modelpred.studies.context import Preparation, StudyContext
 from modelpred.studies.results import StudyResult, write_result
 from modelpred.studies.running import run_study
-from modelpred.studies.utility import Preparation, StudyContext
 from modelpred.targets import dataset_test_points
 
 

@@ -21,6 +21,7 @@ from modelpred.metrics import Vector
 from modelpred.numbers import Number, plain, real_number
 from modelpred.predictor import Predictor, Refined
 from modelpred.refits import Influence, Refit
+from modelpred.studies.context import StudyContext
 from modelpred.studies.counterfactuals import ExplainedPrediction, leave_one_out, smallest_flip
 from modelpred.studies.parameter_attribution import (
     ParameterName,
@@ -30,7 +31,6 @@ from modelpred.studies.parameter_attribution import (
     with_tolerance,
 )
 from modelpred.studies.prediction_explanation import effects_of, predicted_class
-from modelpred.studies.utility import StudyContext
 from modelpred.targets.shapes import ParameterVector
 
 SHOWN = 5  # rows that a printed result lists

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from modelpred.api.files import Fitted
 from modelpred.engine import EngineChoice
 from modelpred.refits import Progress, Retraining, silent
-from modelpred.studies.utility import StudyContext
+from modelpred.studies.context import StudyContext
 from modelpred.targets import Points
 
 log = logging.getLogger(__name__)

@@ -166,14 +166,9 @@ class ModelPred(
             InvalidInput: no such layer, or arguments that cannot be used.
         """
         head = TorchHead(
-            module,
-            layer=layer,
-            loss=loss,
-            C=C,
-            weight_decay=weight_decay,
-            batch_size=batch_size,
-            device=device,
-        )
+            module, layer=layer, loss=loss, C=C,
+            weight_decay=weight_decay, batch_size=batch_size, device=device,
+        )  # fmt: skip
         return cls(head, **arguments)
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:  # noqa: FBT001, FBT002 - scikit-learn's

@@ -18,7 +18,8 @@ from modelpred.metrics import (
     reliability_table,
 )
 from modelpred.numbers import Number, real_number, seed_number, whole_number
-from modelpred.studies.utility import StudyContext, UtilityName, game_of, require_utility
+from modelpred.studies.context import StudyContext
+from modelpred.studies.utility import UtilityName, game_of, require_utility
 
 MOST_BINS = 1000
 NO_ROWS = (

@@ -16,8 +16,8 @@ from modelpred.params import Params
 from modelpred.refits import Progress, Refit
 from modelpred.report import ReportConfig, ReportInputs, baseline_of, write_report
 from modelpred.studies import STUDIES
+from modelpred.studies.context import Preparation, StudyContext
 from modelpred.studies.running import run_study
-from modelpred.studies.utility import Preparation, StudyContext
 from modelpred.targets import Points
 
 NO_TEST = "a report needs test rows: pass fit(..., test=(X_test, y_test))"

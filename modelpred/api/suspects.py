@@ -16,10 +16,10 @@ from modelpred.api.plots import Axes, plot_suspects
 from modelpred.api.printing import Printed
 from modelpred.errors import InvalidInput
 from modelpred.numbers import Number, seed_number
+from modelpred.studies.context import StudyContext
 from modelpred.studies.forest import forest_probabilities
 from modelpred.studies.held_out import confidence, held_out_evidence, log_probabilities
 from modelpred.studies.label_noise import with_second_family, wrong_labels
-from modelpred.studies.utility import StudyContext
 from modelpred.targets import Points
 
 SUM_ERROR = 1e-3  # of probabilities that other libraries round

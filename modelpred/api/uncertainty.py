@@ -26,6 +26,7 @@ from modelpred.studies.bootstrap import (
     resampled_models,
     summary,
 )
+from modelpred.studies.context import StudyContext, finished, refitted, require_models
 from modelpred.studies.feldman import Memorization
 from modelpred.studies.memorization import (
     MemorizationConfig,
@@ -35,7 +36,6 @@ from modelpred.studies.memorization import (
 )
 from modelpred.studies.parameter_attribution import parameter_names
 from modelpred.studies.penalties import penalty_draws
-from modelpred.studies.utility import StudyContext, finished, refitted, require_models
 from modelpred.targets import Points, TargetModel
 from modelpred.targets.scoring import SCORE_BYTES, score_blocks
 

@@ -28,21 +28,16 @@ from modelpred.dataset.grouping import group_columns
 from modelpred.engine import Mixed
 from modelpred.errors import InvalidInput
 from modelpred.numbers import MOST_DRAWS, Number, checked_section, seed_number, whole_number
+from modelpred.studies.context import StudyContext, groups_of
 from modelpred.studies.direct_removals import can_remove_directly
 from modelpred.studies.greedy_selection import Quota, no_quota, own_shares
 from modelpred.studies.row_gains import has_row_gains
-from modelpred.studies.sampler_choice import EXACT_UP_TO, budget_of
+from modelpred.studies.sampler_choice import budget_of
+from modelpred.studies.samplers import EXACT_UP_TO
 from modelpred.studies.sampling import SamplerName, Utility
 from modelpred.studies.selection import greedy_selections
 from modelpred.studies.semivalues import ENUMERABLE, Values
-from modelpred.studies.utility import (
-    Scoring,
-    StudyContext,
-    UtilityName,
-    game_of,
-    groups_of,
-    require_utility,
-)
+from modelpred.studies.utility import Scoring, UtilityName, game_of, require_utility
 from modelpred.studies.valuation import JointGame, ValuationConfig, value_table, values_of
 from modelpred.targets.model import TargetModel
 from modelpred.targets.points import Points

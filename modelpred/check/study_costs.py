@@ -32,13 +32,8 @@ from modelpred.studies.gain_sampling import ROUND
 from modelpred.studies.greedy_selection import CONFIRMED, PAIRED
 from modelpred.studies.held_out import PARTS, rounds_of
 from modelpred.studies.row_gains import cost_of_gains
-from modelpred.studies.sampler_choice import (
-    EXACT_UP_TO,
-    FEWEST,
-    MOST_REGRESSED,
-    PILOT,
-    budget_of,
-)
+from modelpred.studies.sampler_choice import PILOT, budget_of
+from modelpred.studies.samplers import EXACT_UP_TO, FEWEST, MOST_REGRESSED
 from modelpred.studies.selection import SelectionConfig
 from modelpred.studies.valuation_methods import FOLDS
 

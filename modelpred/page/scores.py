@@ -22,7 +22,7 @@ from modelpred.sealed import changed_input
 from modelpred.studies.labels import DEFAULT_METHOD
 from modelpred.studies.results import read_result, study_again
 from modelpred.studies.row_gains import has_row_gains
-from modelpred.studies.sampler_choice import EXACT_UP_TO
+from modelpred.studies.samplers import EXACT_UP_TO
 
 Name = Literal["value", "suspicion", "memorization"]
 PERMUTATIONS = 100  # budget of values; of many rows few models give the gains of all

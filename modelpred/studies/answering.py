@@ -14,8 +14,8 @@ from modelpred.engine import ACCURACY, EngineName, accurate, duration
 from modelpred.engine.costs import MOST_TIMED, seconds_a_model
 from modelpred.predictor import Predictor, Refined
 from modelpred.refits.retraining import Refit, Retraining
+from modelpred.studies.context import StudyContext
 from modelpred.studies.results import written_number
-from modelpred.studies.utility import StudyContext
 
 
 class AnsweringConfig(BaseModel):

@@ -27,6 +27,7 @@ from torch import Tensor
 from modelpred.metrics import Vector, spearman
 from modelpred.numbers import Seed
 from modelpred.predictor import Predictor, Refined
+from modelpred.studies.context import StudyContext, full_model
 from modelpred.studies.parameter_attribution import (
     ParameterName,
     derivatives,
@@ -37,7 +38,6 @@ from modelpred.studies.parameter_attribution import (
 )
 from modelpred.studies.prediction_explanation import Exact, explanations, strongest
 from modelpred.studies.results import StudyResult, written_number
-from modelpred.studies.utility import StudyContext, full_model
 
 STUDY = "attribution"
 UNREFINED = "predictor_unrefined"

@@ -49,11 +49,7 @@ from modelpred.studies.calibration_tables import (
     quality_tables,
     refit_table,
 )
-from modelpred.studies.coverage import KnownModel, RefitOf, simulated_coverage
-from modelpred.studies.parameter_attribution import parameter_names
-from modelpred.studies.penalties import ANY_PENALTY, AnyPenalty, is_penalised_likelihood
-from modelpred.studies.results import StudyResult
-from modelpred.studies.utility import (
+from modelpred.studies.context import (
     PREDICTOR,
     StudyContext,
     finished,
@@ -63,6 +59,10 @@ from modelpred.studies.utility import (
     retrained,
     with_refined,
 )
+from modelpred.studies.coverage import KnownModel, RefitOf, simulated_coverage
+from modelpred.studies.parameter_attribution import parameter_names
+from modelpred.studies.penalties import ANY_PENALTY, AnyPenalty, is_penalised_likelihood
+from modelpred.studies.results import StudyResult
 
 STUDY = "calibration"
 # Resamples of each simulated table: 5 of them are below the 5% quantile.

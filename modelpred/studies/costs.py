@@ -21,7 +21,7 @@ from torch import Tensor
 from modelpred.predictor import break_even_queries
 from modelpred.refits.retraining import Refit, Retraining
 from modelpred.refits.timing import machine_busy, median_seconds
-from modelpred.studies.utility import StudyContext
+from modelpred.studies.context import StudyContext
 
 SINGLE_QUERIES = 10  # queries that are timed one at a time
 

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from modelpred.metrics import Vector
 from modelpred.refits.retraining import Refit
-from modelpred.studies.utility import StudyContext, finished, refitted, retrained
+from modelpred.studies.context import StudyContext, finished, refitted, retrained
 from modelpred.targets.points import Points
 from modelpred.targets.scoring import scored
 

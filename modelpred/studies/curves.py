@@ -23,8 +23,8 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from modelpred.metrics import Vector, mean_interval
+from modelpred.studies.context import StudyContext, finished, retrained
 from modelpred.studies.results import written_number
-from modelpred.studies.utility import StudyContext, finished, retrained
 from modelpred.targets.scoring import accuracies, row_losses
 
 RANDOM = "random"

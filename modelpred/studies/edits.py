@@ -31,9 +31,7 @@ from modelpred.metrics import Array, Interval, Vector, mean_interval, relative_e
 from modelpred.numbers import Seed
 from modelpred.refits.retraining import Extendable, Refit
 from modelpred.refits.timing import machine_busy, timed_answer
-from modelpred.studies.costs import break_even
-from modelpred.studies.results import StudyResult, written_number
-from modelpred.studies.utility import (
+from modelpred.studies.context import (
     StudyContext,
     finished,
     full_model,
@@ -41,6 +39,8 @@ from modelpred.studies.utility import (
     require_models,
     retrained,
 )
+from modelpred.studies.costs import break_even
+from modelpred.studies.results import StudyResult, written_number
 from modelpred.targets.points import Points
 from modelpred.targets.scoring import accuracies, mean_test_losses
 

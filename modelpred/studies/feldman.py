@@ -29,7 +29,7 @@ from torch import Tensor
 
 from modelpred.errors import InvalidInput
 from modelpred.metrics import Differences, Vector, mean_differences, proportion_differences
-from modelpred.studies.utility import StudyContext, finished
+from modelpred.studies.context import StudyContext, finished
 from modelpred.targets.model import TargetModel
 from modelpred.targets.points import Points
 from modelpred.targets.scoring import scored

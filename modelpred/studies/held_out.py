@@ -28,8 +28,8 @@ from torch import Tensor
 
 from modelpred.metrics import Vector
 from modelpred.refits.retraining import Refit
+from modelpred.studies.context import StudyContext, finished, refitted
 from modelpred.studies.sampling import UndefinedUtility
-from modelpred.studies.utility import StudyContext, finished, refitted
 from modelpred.targets.model import TargetModel
 from modelpred.targets.points import Points
 from modelpred.targets.scoring import largest_scored, score_blocks

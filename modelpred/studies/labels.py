@@ -31,10 +31,10 @@ from scipy.special import ndtri, softmax
 from modelpred.metrics import CONFIDENCE, Interval, Vector, auroc, ranks
 from modelpred.numbers import Seed
 from modelpred.studies.answering import AnsweringConfig
+from modelpred.studies.context import StudyContext
 from modelpred.studies.held_out import held_out_evidence, log_probabilities
 from modelpred.studies.label_noise import WrongLabels, wrong_labels
 from modelpred.studies.results import StudyResult, written_number
-from modelpred.studies.utility import StudyContext
 from modelpred.studies.valuation_methods import OURS, MethodValues, values_by_method
 
 STUDY = "labels"

@@ -33,9 +33,9 @@ from modelpred.metrics import lds
 from modelpred.numbers import Seed
 from modelpred.refits.retraining import Refit
 from modelpred.sealed import read_table, refuse
+from modelpred.studies.context import StudyContext, finished, refitted, require_models, retrained
 from modelpred.studies.matrix_files import in_rows
 from modelpred.studies.results import StudyResult, study_again, written_number
-from modelpred.studies.utility import StudyContext, finished, refitted, require_models, retrained
 from modelpred.targets.scoring import scored
 
 STUDY = "lds"

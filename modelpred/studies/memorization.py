@@ -19,9 +19,9 @@ from torch import Tensor
 from modelpred.metrics import Differences, Vector, pearson, top_overlap
 from modelpred.numbers import MOST_DRAWS, Seed
 from modelpred.studies.answering import AnsweringConfig
+from modelpred.studies.context import StudyContext, finished, refitted, retrained
 from modelpred.studies.feldman import HARD, Estimator, Memorization, draw_share
 from modelpred.studies.results import StudyResult, written_number
-from modelpred.studies.utility import StudyContext, finished, refitted, retrained
 
 STUDY = "memorization"
 # Subsets that are refitted at once. Each block has its own generator, so it also affects the draws.

@@ -21,11 +21,11 @@ from torch import Tensor
 from modelpred.studies.row_gains import (
     BLOCK,
     LEAST_LEFT,
-    LINE_STEPS,
     LONGEST,
     NEAR,
     TEST_SAMPLE,
     RowGains,
+    line_minima,
 )
 from modelpred.studies.whitening import across, loss_curvature, second_derivatives, whitening
 
@@ -156,9 +156,8 @@ class OutputGains(RowGains):
         moved, theta = rows.steps @ found.basis.T, found.theta.float()
         first, second = moved @ (penalty * theta), (moved * moved) @ penalty
         scale = across.new_full(across.shape[1:], model.C)
-        t = torch.ones_like(first)
-        low, high = torch.zeros_like(t), torch.full_like(t, LONGEST)
-        for _ in range(LINE_STEPS):
+
+        def derivatives(t: Tensor) -> tuple[Tensor, Tensor]:
             wide = here - t[:, None] * across
             slope = (model.score_slopes(wide, labels) * across).sum((0, 2)) * model.C
             curvature = model.score_curvature(wide, labels, scale)
@@ -166,22 +165,15 @@ class OutputGains(RowGains):
             mine, curve = self._own_loss(scores - (t[:, None] * rows.own).T, rows.places)
             pull = t * second - first - slope - rows.sign * (mine * rows.own).sum(1)
             curve = (rows.own[:, None] @ curve @ rows.own[..., None]).flatten()
-            bend = second + bend + rows.sign * curve
-            low, high = torch.where(pull < 0, t, low), torch.where(pull > 0, t, high)
-            newton = t - pull / bend.clamp(min=1e-12)
-            safe = (newton >= low) & (newton <= high)
-            before, t = t, torch.where(safe, newton, (low + high) / 2)
-            if bool(((t - before).abs() < NEARLY).all()):
-                break
-        return t
+            return pull, second + bend + rows.sign * curve
+
+        one = torch.ones_like(first)
+        return line_minima(derivatives, one, 0 * one, LONGEST * one, enough=NEARLY)
 
     def _beyond_expansion(self, found: _Model, steps: Tensor) -> Tensor:
         """What the expansion of the test loss lacks, by random test rows."""
-        model, count = self.model, len(self.test_points.labels)
-        chosen = torch.arange(count)
-        if count > TEST_SAMPLE:
-            chosen = torch.from_numpy(self.generator.choice(count, TEST_SAMPLE, replace=False))
-        design, labels = self.test_design[chosen], self.test_points.labels[chosen]
+        model = self.model
+        design, labels = self._test_sample()
         here = self._scores(found.theta, design)[:, None]
         parts = found.basis.unflatten(0, (len(here), -1))
         moved = torch.stack([steps @ (design.float() @ part).T for part in parts])

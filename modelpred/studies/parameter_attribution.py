@@ -22,8 +22,8 @@ from torch import Tensor
 from modelpred.errors import InvalidInput
 from modelpred.predictor import Predictor, Refined
 from modelpred.refits.retraining import Refit, Retraining
+from modelpred.studies.context import StudyContext, refitted, retrained
 from modelpred.studies.counterfactuals import BLOCK, leave_one_out, without
-from modelpred.studies.utility import StudyContext, refitted, retrained
 
 # Number of parameters that are differentiated at once; limits the memory of the backward pass.
 DERIVATIVE_ROWS = 64

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from modelpred.metrics import Vector
+from modelpred.studies.context import StudyContext
 from modelpred.studies.counterfactuals import (
     ExplainedPrediction,
     Flip,
@@ -25,7 +26,6 @@ from modelpred.studies.counterfactuals import (
 )
 from modelpred.studies.parameter_attribution import whole
 from modelpred.studies.results import written_number
-from modelpred.studies.utility import StudyContext
 
 EFFECTS = {
     "test_row": pl.Int64,

@@ -49,6 +49,37 @@ def cost_of_gains(outputs: int) -> int:
     return 100 if outputs == 1 else 400
 
 
+def line_minima(
+    derivatives: Callable[[Tensor], tuple[Tensor, Tensor]],
+    start: Tensor,
+    low: Tensor,
+    high: Tensor,
+    *,
+    enough: float = 0.0,
+) -> Tensor:
+    """Return the minimum of each convex function between its bounds, by Newton's method.
+
+    A step that leaves the bounds is replaced by bisection.
+
+    Args:
+        derivatives: maps arguments to first and second derivatives, one for each function.
+        start: first arguments.
+        low: lower bounds of the minima.
+        high: their upper bounds.
+        enough: the search ends if no argument changes by as much.
+    """
+    found = start
+    for _ in range(LINE_STEPS):
+        slope, bend = derivatives(found)
+        low, high = torch.where(slope < 0, found, low), torch.where(slope > 0, found, high)
+        newton = found - slope / bend.clamp(min=1e-12)
+        safe = (newton >= low) & (newton <= high)
+        before, found = found, torch.where(safe, newton, (low + high) / 2)
+        if bool(((found - before).abs() < enough).all()):
+            break
+    return found
+
+
 class RowGains(ABC):
     """Computes gains of all rows.
 
@@ -151,6 +182,14 @@ class RowGains(ABC):
         if not self.points.classes:
             return torch.ones_like(self.points.labels, dtype=torch.bool)
         return self.points.labels == group
+
+    def _test_sample(self) -> tuple[Tensor, Tensor]:
+        """Design and labels of random test rows, of all if there are few."""
+        count = len(self.test_points.labels)
+        chosen = torch.arange(count)
+        if count > TEST_SAMPLE:
+            chosen = torch.from_numpy(self.generator.choice(count, TEST_SAMPLE, replace=False))
+        return self.test_design[chosen], self.test_points.labels[chosen]
 
     @abstractmethod
     def _of_one(self, theta: Tensor, inside: Tensor) -> Tensor:

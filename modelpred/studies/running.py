@@ -9,8 +9,8 @@ from modelpred.predictor import Predictor, answer_curve
 from modelpred.refits import retrainings
 from modelpred.studies import STUDIES
 from modelpred.studies.answering import AnsweringConfig, with_engine
+from modelpred.studies.context import StudyContext, full_model
 from modelpred.studies.results import StudyResult
-from modelpred.studies.utility import StudyContext, full_model
 
 
 def run_study(name: str, config: BaseModel, context: StudyContext) -> StudyResult:

@@ -31,11 +31,11 @@ from torch import Tensor
 from modelpred.studies.row_gains import (
     BLOCK,
     LEAST_LEFT,
-    LINE_STEPS,
     LONGEST,
     NEAR,
     TEST_SAMPLE,
     RowGains,
+    line_minima,
 )
 
 STEPS = 30  # of the search for t, which mostly ends after three to five
@@ -160,19 +160,17 @@ class ScoreGains(RowGains):
         second = ((rows.moved @ inner) * rows.moved).sum(1)
         t, h, z = (each.float() for each in (rows.steps, rows.leverage, rows.scores))
         own = self.factors[rows.places].float() * rows.sign
-        low, high = (LONGEST * t).clamp(max=0), (LONGEST * t).clamp(min=0)
-        for _ in range(LINE_STEPS):
+
+        def derivatives(t: Tensor) -> tuple[Tensor, Tensor]:
             wide = torch.addcmul(here, across, -t[:, None])[None]
             slope = self.model.score_slopes(wide, labels)[0] * factors
             bent = self.model.score_curvature(wide, labels, factors.expand(wide.shape[1:]))[0][0]
             mine, curve = self._row_losses(z - t * h, rows.places)
             pull = t * second - first - (slope * across).sum(1) - own * h * mine
-            bend = second + (bent * across * across).sum(1) + own * h * h * curve
-            low, high = torch.where(pull < 0, t, low), torch.where(pull > 0, t, high)
-            newton = t - pull / bend.clamp(min=1e-12)
-            safe = (newton >= low) & (newton <= high)
-            t = torch.where(safe, newton, (low + high) / 2)
-        return t.double()
+            return pull, second + (bent * across * across).sum(1) + own * h * h * curve
+
+        low, high = (LONGEST * t).clamp(max=0), (LONGEST * t).clamp(min=0)
+        return line_minima(derivatives, t, low, high).double()
 
     def _row_losses(self, scores: Tensor, places: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """First and second derivatives of rows' own losses."""
@@ -183,11 +181,7 @@ class ScoreGains(RowGains):
 
     def _beyond_expansion(self, found: _Model, rows: _Rows) -> Tensor:
         """What the expansion of the test loss lacks, by random test rows."""
-        count = len(self.test_points.labels)
-        chosen = torch.arange(count)
-        if count > TEST_SAMPLE:
-            chosen = torch.from_numpy(self.generator.choice(count, TEST_SAMPLE, replace=False))
-        design, labels = self.test_design[chosen], self.test_points.labels[chosen]
+        design, labels = self._test_sample()
         slope, curvature, loss = self._test_loss(found.theta, design, labels)
         basis, moved, steps = found.basis, rows.moved, rows.steps
         shifted = (moved @ (design @ basis).float().T).mul_(-steps.float()[:, None])

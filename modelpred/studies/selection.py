@@ -24,6 +24,7 @@ from modelpred.errors import InvalidInput
 from modelpred.metrics import mean_interval
 from modelpred.numbers import Seed
 from modelpred.studies.answering import AnsweringConfig
+from modelpred.studies.context import StudyContext, groups_of, require_models
 from modelpred.studies.curves import (
     RANDOM,
     ScoredSelection,
@@ -42,7 +43,7 @@ from modelpred.studies.greedy_selection import (
     with_swaps,
 )
 from modelpred.studies.results import StudyResult, written_number
-from modelpred.studies.utility import StudyContext, game_of, groups_of, require_models
+from modelpred.studies.utility import game_of
 from modelpred.studies.valuation_methods import OURS, MethodValues, require_orders, values_by_method
 from modelpred.targets.points import Points
 

@@ -41,7 +41,8 @@ from scipy.special import betaln, gammaln
 from modelpred.errors import InvalidInput
 from modelpred.metrics import Vector
 from modelpred.refits.retraining import Progress, silent
-from modelpred.studies.sampler_choice import Sampling, chosen, planned, removals_of
+from modelpred.studies.sampler_choice import chosen
+from modelpred.studies.samplers import Sampling, planned, removals_of
 from modelpred.studies.sampling import Game, SamplerName, UndefinedUtility, Utility
 
 SemivalueName = Literal["shapley", "banzhaf", "beta_shapley", "leave_one_out"]
@@ -162,7 +163,7 @@ def estimate_values(
         sampler: how subsets are drawn, see sampling.py and gain_sampling.py; `reuse` only for Banzhaf,
             `auto` see sampler_choice.py.
         rows: number of training rows, if the players are groups of them; `auto` depends on it.
-        small: share of positions that short permutations sample, see `make_sampler`.
+        small: share of positions that short permutations sample, see `Sampling`.
         stopping: when to stop before the budget is used.
         progress: called with (evaluations done, total, "values").
 

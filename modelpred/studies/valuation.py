@@ -32,8 +32,9 @@ from modelpred.metrics import spearman_interval, split_half_reliability, top_ove
 from modelpred.numbers import Seed
 from modelpred.refits.retraining import Refit
 from modelpred.studies.answering import AnsweringConfig
+from modelpred.studies.context import StudyContext, groups_of, with_refined
 from modelpred.studies.results import StudyResult, written_number
-from modelpred.studies.sampler_choice import EXACT_UP_TO
+from modelpred.studies.samplers import EXACT_UP_TO
 from modelpred.studies.sampling import WEIGHT_BYTES, SamplerName, UndefinedUtility, Utility
 from modelpred.studies.semivalues import (
     ENUMERABLE,
@@ -48,12 +49,9 @@ from modelpred.studies.utility import (
     Approximation,
     ModelGame,
     Scoring,
-    StudyContext,
     UtilityName,
     game_of,
-    groups_of,
     require_utility,
-    with_refined,
 )
 
 STUDY = "valuation"

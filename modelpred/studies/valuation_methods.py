@@ -34,22 +34,18 @@ from torch import Tensor
 
 from modelpred.memory import require_memory
 from modelpred.metrics import Vector
+from modelpred.studies.context import StudyContext, finished, full_model, retrained
 from modelpred.studies.held_out import confidence, evidence, held_out_confidence
-from modelpred.studies.sampler_choice import EXACT_UP_TO
-from modelpred.studies.sampling import ORDER_BYTES, SamplerName, UndefinedUtility
+from modelpred.studies.order_sampling import ORDER_BYTES
+from modelpred.studies.samplers import EXACT_UP_TO
+from modelpred.studies.sampling import SamplerName, UndefinedUtility
 from modelpred.studies.semivalues import (
     Semivalue,
     SemivalueName,
     estimate_values,
     leave_one_out_values,
 )
-from modelpred.studies.utility import (
-    StudyContext,
-    finished,
-    full_model,
-    game_of,
-    retrained,
-)
+from modelpred.studies.utility import game_of
 from modelpred.targets.points import Points
 
 NEIGHBOURS = 5

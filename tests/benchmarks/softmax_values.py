@@ -13,8 +13,9 @@ import numpy as np
 
 from modelpred import ModelPred
 from modelpred.refits import Retraining
+from modelpred.studies.context import StudyContext
 from modelpred.studies.semivalues import estimate_values
-from modelpred.studies.utility import StudyContext, game_of
+from modelpred.studies.utility import game_of
 from modelpred.targets import points_of, target_model
 from tests.benchmarks.figures import Benchmark, Figure, number
 

@@ -27,7 +27,7 @@ from modelpred.api.suspects import suspicious_rows
 from modelpred.dataset.scaling import fit_scaling
 from modelpred.metrics import auroc
 from modelpred.refits import Retraining
-from modelpred.studies.utility import StudyContext
+from modelpred.studies.context import StudyContext
 from modelpred.targets import Points, points_of, target_model
 from tests.benchmarks.figures import Benchmark, Figure
 from tests.projects import ROOT

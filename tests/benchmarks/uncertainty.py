@@ -23,8 +23,8 @@ from modelpred.refits import Influence, LinearDatamodel, NewtonStep, Retraining
 from modelpred.studies import attribution, calibration, memorization
 from modelpred.studies.bootstrap import predictive, resampled_models
 from modelpred.studies.calibration_tables import coverage_table
+from modelpred.studies.context import StudyContext
 from modelpred.studies.coverage import KnownModel, simulated_coverage
-from modelpred.studies.utility import StudyContext
 from modelpred.subsets import SubsetsConfig, draw_subsets
 from modelpred.targets import (
     Points,

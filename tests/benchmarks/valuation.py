@@ -33,8 +33,9 @@ from modelpred.refits.timing import median_seconds
 from modelpred.report.methods import is_predictor
 from modelpred.studies import labels as labels_study
 from modelpred.studies import selection, valuation
+from modelpred.studies.context import StudyContext
 from modelpred.studies.semivalues import Values, estimate_values
-from modelpred.studies.utility import StudyContext, game_of
+from modelpred.studies.utility import game_of
 from modelpred.studies.valuation_methods import MethodValues
 from modelpred.subsets import SubsetsConfig, draw_subsets
 from modelpred.targets import dataset_points, dataset_test_points, target_model, train_targets

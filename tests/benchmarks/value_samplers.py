@@ -19,8 +19,9 @@ from sklearn.linear_model import LogisticRegression
 
 from modelpred.metrics import spearman
 from modelpred.refits import Influence, Retraining
+from modelpred.studies.context import StudyContext, full_model
 from modelpred.studies.semivalues import Values, estimate_values, leave_one_out_values
-from modelpred.studies.utility import ModelGame, StudyContext, full_model, game_of
+from modelpred.studies.utility import ModelGame, game_of
 from modelpred.studies.valuation_methods import knn_shapley
 from modelpred.targets import points_of, target_model
 from tests.benchmarks.figures import Benchmark, Figure, number

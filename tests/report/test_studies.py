@@ -16,8 +16,8 @@ from modelpred.report.suspects import judgement
 from modelpred.report.words import small_percent
 from modelpred.run_summary import WIDTH, answer_of
 from modelpred.studies import STUDIES
+from modelpred.studies.context import StudyContext
 from modelpred.studies.labels import DEFAULT_METHOD
-from modelpred.studies.utility import StudyContext
 from modelpred.targets import dataset_points, dataset_test_points, target_model
 from tests.studies.small import run_small
 

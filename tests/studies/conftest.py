@@ -6,7 +6,7 @@ import torch
 
 from modelpred.predictor import PredictorConfig, fit_predictor
 from modelpred.refits import Retraining, rivals
-from modelpred.studies.utility import StudyContext
+from modelpred.studies.context import StudyContext
 from modelpred.targets import points_of, target_model
 from tests.fixtures import made_once
 

@@ -4,8 +4,8 @@ from importlib import import_module
 from typing import Any
 
 from modelpred.params import Params
+from modelpred.studies.context import StudyContext
 from modelpred.studies.results import StudyResult
-from modelpred.studies.utility import StudyContext
 
 SMALL: dict[str, dict[str, Any]] = {
     "edits": {"step": 10, "repeats": 2, "added": 10, "timings": 1},

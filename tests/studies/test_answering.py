@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from modelpred.params import Params
 from modelpred.studies import STUDIES, answering
 from modelpred.studies.answering import AnsweringConfig, with_engine
+from modelpred.studies.context import StudyContext
 from modelpred.studies.results import read_result, write_result
 from modelpred.studies.running import run_study
-from modelpred.studies.utility import StudyContext
 from tests.studies.conftest import fitted_context
 from tests.studies.small import SMALL
 

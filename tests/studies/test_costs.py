@@ -8,8 +8,8 @@ import torch
 
 from modelpred.predictor import break_even_queries
 from modelpred.studies import costs
+from modelpred.studies.context import Preparation
 from modelpred.studies.costs import Seconds, break_even, seconds_of
-from modelpred.studies.utility import Preparation
 from tests.studies.conftest import make_context
 
 

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 
 from modelpred.errors import InvalidInput
 from modelpred.refits import Retraining
+from modelpred.studies.context import StudyContext
 from modelpred.studies.direct_removals import direct_removals
 from modelpred.studies.removal_expansion import loss_change_within
 from modelpred.studies.semivalues import Semivalue, estimate_values, leave_one_out_values
-from modelpred.studies.utility import StudyContext, game_of
+from modelpred.studies.utility import game_of
 from modelpred.targets import points_of, target_model
 from modelpred.targets.scoring import mean_test_losses
 

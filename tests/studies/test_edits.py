@@ -12,9 +12,9 @@ from pydantic import ValidationError
 
 from modelpred.metrics import mean_interval, relative_errors
 from modelpred.studies import edits
+from modelpred.studies.context import Preparation
 from modelpred.studies.edits import EditsConfig, additions, deletions, with_candidates
 from modelpred.studies.results import write_result
-from modelpred.studies.utility import Preparation
 from modelpred.targets.scoring import mean_test_losses
 
 SMALL = EditsConfig(step=6, repeats=5, timings=1)

@@ -15,10 +15,10 @@ from modelpred import ModelPred
 from modelpred.errors import InvalidInput
 from modelpred.refits import Retraining
 from modelpred.studies import STUDIES, memorization
+from modelpred.studies.context import Failures
 from modelpred.studies.greedy_selection import backwards, no_quota, with_swaps
 from modelpred.studies.sampling import UndefinedUtility
 from modelpred.studies.semivalues import Semivalue, estimate_values
-from modelpred.studies.utility import Failures
 from tests import games
 from tests.studies.conftest import make_context
 from tests.studies.small import run_small

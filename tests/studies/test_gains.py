@@ -8,12 +8,14 @@ from hypothesis import strategies as st
 
 from modelpred.errors import InvalidInput
 from modelpred.refits import Retraining
+from modelpred.studies.context import StudyContext
 from modelpred.studies.gain_sampling import GainSampler
 from modelpred.studies.row_gains import RowGains, has_row_gains
-from modelpred.studies.sampler_choice import EXACT_UP_TO, budget_of
+from modelpred.studies.sampler_choice import budget_of
+from modelpred.studies.samplers import EXACT_UP_TO
 from modelpred.studies.sampling import Game
 from modelpred.studies.semivalues import Semivalue, enumerate_values, estimate_values
-from modelpred.studies.utility import StudyContext, game_of
+from modelpred.studies.utility import game_of
 from modelpred.studies.valuation import JointGame
 from modelpred.targets import points_of, target_model
 
@@ -55,6 +57,14 @@ def exact_gains(game, weights):
     return gains
 
 
+def drawn_tables(*families, points, features, examples):
+    """Draw a family, numbers of points and features between bounds, and a seed."""
+    drawn = given(
+        st.sampled_from(families), st.integers(*points), st.integers(*features), st.integers(0, 999)
+    )
+    return lambda test: settings(max_examples=examples, deadline=None)(drawn(test))
+
+
 def drawn_subsets(points, count, seed):
     generator = np.random.default_rng([seed, 7])
     sizes = generator.integers(0, points, size=(count, 1), endpoint=True)
@@ -62,13 +72,9 @@ def drawn_subsets(points, count, seed):
     return torch.from_numpy((ranks < sizes).astype(np.uint8))
 
 
-@given(
-    st.sampled_from(["ridge", "ridge_classifier", "ridge_classifier 3"]),
-    st.integers(4, 20),
-    st.integers(1, 5),
-    st.integers(0, 999),
+@drawn_tables(
+    "ridge", "ridge_classifier", "ridge_classifier 3", points=(4, 20), features=(1, 5), examples=10
 )
-@settings(max_examples=10, deadline=None)
 def test_gains_of_squared_losses_are_those_of_retraining(family, points, features, seed):
     context = context_of(family, points=points, features=features, seed=seed)
     game = game_of(context.truth, context)
@@ -78,13 +84,7 @@ def test_gains_of_squared_losses_are_those_of_retraining(family, points, feature
     torch.testing.assert_close(found, exact_gains(game, weights), atol=2e-4, rtol=2e-3)
 
 
-@given(
-    st.sampled_from(["logistic", "svm", "softmax"]),
-    st.integers(4, 12),
-    st.integers(1, 4),
-    st.integers(0, 999),
-)
-@settings(max_examples=8, deadline=None)
+@drawn_tables("logistic", "svm", "softmax", points=(4, 12), features=(1, 4), examples=8)
 def test_subsets_without_an_optimum_have_the_gains_of_retraining(family, points, features, seed):
     context = context_of(family, points=points, features=features, seed=seed)
     game = game_of(context.truth, context)
@@ -97,13 +97,7 @@ def test_subsets_without_an_optimum_have_the_gains_of_retraining(family, points,
     torch.testing.assert_close(found, exact_gains(game, weights), atol=1e-7, rtol=1e-5)
 
 
-@given(
-    st.sampled_from(["logistic", "softmax"]),
-    st.integers(40, 80),
-    st.integers(2, 6),
-    st.integers(0, 999),
-)
-@settings(max_examples=10, deadline=None)
+@drawn_tables("logistic", "softmax", points=(40, 80), features=(2, 6), examples=10)
 def test_gains_are_near_those_of_retraining(family, points, features, seed):
     context = context_of(family, points=points, features=features, seed=seed, test=300)
     game = game_of(context.truth, context)

@@ -11,10 +11,10 @@ from pydantic import ValidationError
 from modelpred.errors import InvalidInput
 from modelpred.refits import Retraining
 from modelpred.studies import feldman, memorization
+from modelpred.studies.context import StudyContext
 from modelpred.studies.feldman import Estimator, draw_share, measures
 from modelpred.studies.memorization import MemorizationConfig
 from modelpred.studies.results import write_result
-from modelpred.studies.utility import StudyContext
 from modelpred.targets import points_of, target_model
 
 SMALL = MemorizationConfig(subsets=120, strongest=7)

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from modelpred.errors import InvalidInput
-from modelpred.studies import sampler_choice, sampling
-from modelpred.studies.sampling import UndefinedUtility, short_orders
+from modelpred.studies import samplers, sampling
+from modelpred.studies.order_sampling import short_orders
+from modelpred.studies.sampling import UndefinedUtility
 from modelpred.studies.semivalues import (
     Semivalue,
     StoppingRule,
@@ -337,9 +338,7 @@ def test_a_stopping_rule_is_met_at_its_limit():
 @pytest.mark.parametrize(("kind", "sampler"), SAMPLED, ids=NAMES)
 def test_progress_ends_at_its_total_and_orders_are_counted_for_memory(kind, sampler, monkeypatch):
     told, memory = [], []
-    monkeypatch.setattr(
-        sampler_choice, "require_memory", lambda size, what: memory.append((size, what))
-    )
+    monkeypatch.setattr(samplers, "require_memory", lambda size, what: memory.append((size, what)))
     found = estimate(
         games.random_game(6), 6, permutations=20, semivalue=kind, sampler=sampler,
         progress=lambda *done: told.append(done),

@@ -9,12 +9,13 @@ from scipy.stats import t as student
 
 from modelpred.errors import InvalidInput
 from modelpred.refits import Retraining
+from modelpred.studies.context import StudyContext
 from modelpred.studies.group_expansion import GroupExpansion
 from modelpred.studies.regression_sampling import ROUND
 from modelpred.studies.sampling import Game
 from modelpred.studies.semivalues import Semivalue, enumerate_values, estimate_values
 from modelpred.studies.two_level_sampling import TwoLevelSampler
-from modelpred.studies.utility import Approximation, StudyContext, game_of
+from modelpred.studies.utility import Approximation, game_of
 from modelpred.studies.valuation import JointGame
 from modelpred.targets import points_of, target_model
 from modelpred.targets.points import class_counts
@@ -129,7 +130,7 @@ def test_values_are_unbiased_whatever_the_approximation(name, players, seed, sha
 )
 def test_standard_errors_cover_the_values_of_retraining(family, name, monkeypatch):
     """Of 30 runs, about nine tenths of all values are within the 90% interval."""
-    monkeypatch.setattr("modelpred.studies.sampler_choice.NEAR_COST", 0.1)
+    monkeypatch.setattr("modelpred.studies.samplers.NEAR_COST", 0.1)
     context, members = grouped(family, groups=9, rows=180, features=3, seed=3)
     kind, game = Semivalue(name=name), JointGame(game_of(context.truth, context), members)
     every = ((torch.arange(2**9)[:, None] >> torch.arange(9)) & 1).byte()

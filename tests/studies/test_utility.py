@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from modelpred.errors import InvalidInput
-from modelpred.studies import results, utility
+from modelpred.studies import results
+from modelpred.studies.context import refitted
 from modelpred.studies.results import StudyResult
 from modelpred.targets.points import class_counts
 from modelpred.targets.scoring import accuracies, mean_test_losses
@@ -60,7 +61,7 @@ def test_every_refit_gives_a_degenerate_subset_its_defined_model(context):
     truth = context.truth.train(weights)
     defined = context.model.without_optimum(class_counts(weights.double(), context.points))
     for refit in context.refits.values():
-        parameters = utility.refitted(refit, weights, context)
+        parameters = refitted(refit, weights, context)
         assert torch.equal(parameters[defined], truth.parameters[defined])
         assert torch.equal(parameters[~defined], refit(weights)[~defined])
 
@@ -74,7 +75,7 @@ def test_the_empty_subset_has_the_loss_of_a_model_that_knows_nothing(context):
         "ridge": float((context.test_points.labels**2).double().mean() ** 0.5),
     }
     refit = next(iter(context.refits.values()))
-    parameters = utility.refitted(refit, torch.zeros(1, context.pool), context)
+    parameters = refitted(refit, torch.zeros(1, context.pool), context)
     loss = mean_test_losses(context.model, parameters, context.test_points)
     assert float(loss[0]) == pytest.approx(expected[context.model.name], abs=1e-12)
 

@@ -18,7 +18,7 @@ from modelpred.engine import EngineChoice, Prepared
 from modelpred.errors import InvalidInput
 from modelpred.numbers import Number
 from modelpred.progress import progress_bar
-from modelpred.studies.utility import StudyContext
+from modelpred.studies.context import StudyContext
 from modelpred.targets import Points, TargetModel
 
 
