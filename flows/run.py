@@ -5,7 +5,7 @@
 A stage runs if its code, its part of params.yaml or the content of its inputs has changed since it
 last finished, or if its output is missing or damaged; this is what `dvc repro` does, too. All stages
 run in this process. The studies behind the first screen of the report run before the others, and the
-first run of a folder writes the report and prints the answers between them. A run that was killed
+first run of a folder writes the report between them and prints where it is. A run that was killed
 goes on where it was: finished stages are skipped, and `targets` finds its finished blocks in the
 shard store.
 
@@ -18,12 +18,12 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -36,17 +36,20 @@ from flows.artifacts import (
     SUBSETS,
     TARGETS,
 )
-from flows.local_training import PLAIN
 from flows.run_lock import AlreadyRunning, run_lock
 from flows.runtime import end_with_owner, one_line_errors, show_warnings
+from modelpred.check.plan_file import expected_seconds
 from modelpred.dataset.sources import files_read
 from modelpred.errors import InvalidInput
-from modelpred.params import Params, read_params
+from modelpred.progress import progress_bar
 from modelpred.run_summary import read_summary
 from modelpred.sealed import SEAL, check_sealed, parse_json, read_file, sha256, write_atomically
 from modelpred.studies import ANSWERS, STUDIES
-from modelpred.targets.own_code import is_import_path
 
+if TYPE_CHECKING:
+    from modelpred.params import Params
+
+# Modules that import torch, which takes seconds, are imported in functions: then a bar is shown.
 RECORD = Path(".modelpred/stages.json")
 ROOT = Path(__file__).parents[1]
 CODE = ("flows", "modelpred")
@@ -111,7 +114,7 @@ def answers_first() -> tuple[Stage, ...]:
     )
 
 
-def changed(stage: Stage, params: Params, record: dict[str, Any], code: str) -> str | None:
+def changed(stage: Stage, params: "Params", record: dict[str, Any], code: str) -> str | None:
     """The digest of what the stage is to be made from; None if it was made from that."""
     content = {
         "code": code,
@@ -130,17 +133,19 @@ def changed(stage: Stage, params: Params, record: dict[str, Any], code: str) -> 
     return None if done.get("output") == _seal(stage.output) else digest
 
 
-def files_of_stage(stage: Stage, params: Params) -> tuple[Path, ...]:
+def files_of_stage(stage: Stage, params: "Params") -> tuple[Path, ...]:
     """The user's files that a stage reads: tables, and the code of a target."""
     if stage.name == "dataset":
         return files_read(params.dataset)
+    from modelpred.targets.own_code import is_import_path  # noqa: PLC0415
+
     if stage.name == "subsets" or not is_import_path(params.targets.model):
         return ()
     code = Path(params.targets.code)
     return tuple(sorted(code.rglob("*.py"))) if code.is_dir() else (code,)
 
 
-def part_of(params: Params, name: str) -> Any:  # noqa: ANN401 - a section or a value of one
+def part_of(params: "Params", name: str) -> Any:  # noqa: ANN401 - a section or a value of one
     """The part of the params that a name such as `subsets.seed` stands for."""
     section, _, key = name.partition(".")
     content = getattr(params, section).model_dump(mode="json")
@@ -173,6 +178,7 @@ def run_all(
     report: Callable[[str, float | None], None],
     answered: Callable[[], None] | None = None,
     skip: Collection[str] = (),
+    expected: Mapping[str, float] | None = None,
 ) -> list[str]:
     """Run every stage that is out of date, in order; returns the names of those that ran.
 
@@ -180,11 +186,15 @@ def run_all(
         report: called with the name of each stage and the seconds that it took, None if nothing changed.
         answered: called before the first study that the answers do not need, if one has to run.
         skip: studies to leave out.
+        expected: seconds of stages and studies, for the progress.
 
     Raises:
         InvalidInput: params.yaml or the input of a stage cannot be used.
     """
+    from modelpred.params import read_params  # noqa: PLC0415
+
     params, code, ran = read_params(PARAMS), code_digest(), list[str]()
+    expected = expected or {}
     record = _read_record()
     for stage in answers_first():
         study = stage.name.partition("@")[2]
@@ -198,7 +208,9 @@ def run_all(
             answered()
             answered = None
         began = time.monotonic()
-        stage.run()
+        name = study or stage.name
+        with progress_bar(name, expected=expected.get(name)):
+            stage.run()
         ran.append(stage.name)
         record[stage.name] = {"from": digest, "output": _seal(stage.output)}
         write_atomically(RECORD, json.dumps(record, indent=1).encode())
@@ -215,12 +227,16 @@ def _read_record() -> dict[str, Any]:
 
 
 def _show_answers(*, quiet: bool) -> None:
-    """Write the report and print the answers, if the folder has no report yet."""
+    """Write the report and print where it is, if the folder has no report yet."""
     if REPORT.exists():
         return
-    import_module("flows.report").main()
+    with progress_bar("report"):
+        import_module("flows.report").main()
     if not quiet:
-        words = f"\n{read_summary(Path.cwd())}\n\nOther studies follow:\n"
+        found = read_summary(Path.cwd())
+        words = (
+            f"{found.title}\nThe report has the answers: {found.report}\nOther studies follow:\n"
+        )
         sys.stderr.write(words.replace("\n", os.linesep))
 
 
@@ -230,8 +246,11 @@ def main(
     quiet: Annotated[bool, typer.Option("--quiet", help="Print errors only.")] = False,
 ) -> None:
     """Run the stages of the project in the current folder that are out of date."""
-    os.environ["MODELPRED_RUNNER"] = PLAIN
     os.environ.setdefault("MODELPRED_PROGRESS", "off" if quiet else "on")
+    with progress_bar("starting"):
+        from flows.local_training import PLAIN  # noqa: PLC0415
+        from modelpred.params import read_params  # noqa: PLC0415
+    os.environ["MODELPRED_RUNNER"] = PLAIN
     warnings.simplefilter("ignore")  # of libraries; what this project warns of is logged
     end_with_owner()
     show_warnings("")
@@ -248,7 +267,10 @@ def main(
         try:
             with run_lock("run"):
                 run_all(
-                    report=report, answered=partial(_show_answers, quiet=quiet), skip=skip or ()
+                    report=report,
+                    answered=partial(_show_answers, quiet=quiet),
+                    skip=skip or (),
+                    expected=expected_seconds(Path()),
                 )
         except AlreadyRunning as other:
             raise InvalidInput(str(other)) from other

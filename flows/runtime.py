@@ -20,6 +20,7 @@ import psutil
 
 from flows.artifacts import PARAMS
 from modelpred.errors import InvalidInput, refusal
+from modelpred.progress import progress_bar
 
 ENVIRONMENT = {
     "DO_NOT_TRACK": "true",  # MLflow accepts only the word
@@ -71,7 +72,8 @@ def run_stage(stage: str, run: Callable[[], None]) -> None:
     with one_line_errors(stage):
         keep_private(DVC_STATE)
         read_params(PARAMS)  # a mistake in any section is reported before anything is computed
-        run()
+        with progress_bar(stage):
+            run()
 
 
 def keep_private(folder: Path) -> None:

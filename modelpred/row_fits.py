@@ -37,15 +37,16 @@ def fit_rows(
         InvalidInput: the table or an option cannot be used.
     """
     began = time.monotonic()
-    from modelpred.api import ModelPred  # noqa: PLC0415
-    from modelpred.check import decisions_text  # noqa: PLC0415
-    from modelpred.check.decisions import Decision  # noqa: PLC0415
-    from modelpred.check.project import inspect, with_share, with_strength  # noqa: PLC0415
-    from modelpred.check.row_plan import plan_rows  # noqa: PLC0415
-    from modelpred.dataset import prepare_table  # noqa: PLC0415
+    with talk.bar(f"reading {options.source}"):
+        from modelpred.api import ModelPred  # noqa: PLC0415
+        from modelpred.check import decisions_text  # noqa: PLC0415
+        from modelpred.check.decisions import Decision  # noqa: PLC0415
+        from modelpred.check.project import inspect, with_share, with_strength  # noqa: PLC0415
+        from modelpred.check.row_plan import plan_rows  # noqa: PLC0415
+        from modelpred.dataset import prepare_table  # noqa: PLC0415
 
-    checked = inspect(options)
-    dataset = prepare_table(checked.table, checked.config)
+        checked = inspect(options)
+        dataset = prepare_table(checked.table, checked.config)
     # A column that cannot be used is refused before anything is trained.
     players = None if groups is None else len(set(groups_of(dataset, groups)))
     with talk.bar("choosing C") as report:
@@ -62,8 +63,9 @@ def fit_rows(
             progress=report,
         )
     if plan.share < 1:
-        checked = with_share(checked, options, plan.share)
-        dataset = prepare_table(checked.table, checked.config)
+        with talk.bar(f"reading {options.source}"):
+            checked = with_share(checked, options, plan.share)
+            dataset = prepare_table(checked.table, checked.config)
     model = targets.build(classes=len(dataset.classes))
     decisions = [
         Decision("model", f"{model.name}{strength}", "--model, --C"),

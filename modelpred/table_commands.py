@@ -127,7 +127,9 @@ def with_table_options(
         @wraps(command)
         def decorated(**values: Any) -> None:  # noqa: ANN401 - options differ
             table = {name: values[name] for name in shared if name not in fixed}
-            options = None if table["source"] is None else _options(**table, **fixed)
+            quiet = bool(values.get("quiet") or values.get("as_json"))
+            with Terminal(quiet=quiet).bar("starting"):  # imports may take seconds
+                options = None if table["source"] is None else _options(**table, **fixed)
             command(options, **{name: values[name] for name in own})
 
         # typer reads the options from the signature and from the annotations.
@@ -155,12 +157,14 @@ def run(
 
     Writes params.yaml, the results and the report into the folder NAME-modelpred, and prints the answers.
     """
-    from modelpred.check.plan_file import skipped_studies  # noqa: PLC0415
-    from modelpred.check.project import prepare_project, time_words  # noqa: PLC0415
-    from modelpred.run_summary import read_summary  # noqa: PLC0415
-
     began = time.monotonic()
     talk = Terminal(quiet=quiet or as_json)
+    with talk.bar("starting"):
+        from modelpred.check.plan_file import skipped_studies  # noqa: PLC0415
+        from modelpred.check.project import prepare_project  # noqa: PLC0415
+        from modelpred.run_summary import read_summary  # noqa: PLC0415
+        from modelpred.wording import time_words  # noqa: PLC0415
+
     if options is None:
         if not project.is_dir():
             raise InvalidInput(f"--project: there is no folder {project}")
@@ -187,12 +191,11 @@ class Terminal:
             typer.echo(text, err=True)
 
     @contextmanager
-    def bar(self, what: str) -> Generator["Progress"]:
-        """Show how far a step is."""
+    def bar(self, what: str, expected: float | None = None) -> Generator["Progress"]:
+        """Show how far a step is, and the time left if so many seconds are expected."""
         from modelpred.progress import progress_bar  # noqa: PLC0415
 
-        with progress_bar(shown=not self.quiet) as report:
-            report(0, 1, what)
+        with progress_bar(what, shown=not self.quiet, expected=expected) as report:
             yield report
 
 
@@ -240,11 +243,12 @@ def check(
     ] = True,
 ) -> None:
     """Print what `modelpred run` would do with a file: columns, decisions, settings and time."""
-    from modelpred.check import decisions_text  # noqa: PLC0415
-    from modelpred.check.project import inspect, propose, section_texts  # noqa: PLC0415
-
     talk = Terminal(quiet=False)
-    checked = inspect(options)
+    with talk.bar(f"reading {options.source}"):
+        from modelpred.check import decisions_text  # noqa: PLC0415
+        from modelpred.check.project import inspect, propose, section_texts  # noqa: PLC0415
+
+        checked = inspect(options)
     typer.echo(f"{checked.found}\n")
     if not trial:
         typer.echo(f"{decisions_text(checked.decisions)}\n\n{checked.section}")

@@ -41,3 +41,10 @@ def markdown(text: str) -> str:
 def counted(count: int, thing: str, *, several: str | None = None) -> str:
     """A number of things: `1 row`, `1,200 rows`."""
     return f"{count:,} {thing if count == 1 else several or thing + 's'}"
+
+
+def time_words(seconds: float) -> str:
+    """Seconds as a person says them."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:.1f} min" if seconds < 600 else f"{seconds / 60:,.0f} min"

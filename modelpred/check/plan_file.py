@@ -67,6 +67,17 @@ def skipped_studies(folder: Path) -> tuple[str, ...]:
     )
 
 
+def expected_seconds(folder: Path) -> dict[str, float]:
+    """The estimated time of each stage of a folder; empty if the folder has no plan.
+
+    Raises:
+        InvalidInput: the plan is damaged.
+    """
+    if not os.path.lexists(folder / PLAN):
+        return {}
+    return dict(read_plan(folder, again="remove it and run again").seconds)
+
+
 def known_plan(folder: Path) -> PlanFile | None:
     """The plan of an earlier run; None if the folder is new or empty.
 

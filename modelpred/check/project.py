@@ -36,7 +36,7 @@ from modelpred.targets.devices import parse_devices
 from modelpred.targets.families import FAMILIES
 from modelpred.targets.regularisation import choose_c
 from modelpred.targets.threads import torch_threads
-from modelpred.wording import counted
+from modelpred.wording import counted, time_words
 
 TRIAL_SECONDS = (8.0, 20.0)
 TRIAL_SHARE = 0.06  # of the time of the run
@@ -46,7 +46,8 @@ LEAST_ROWS = 300  # training rows below which the time is not kept
 BUSY = 1.25  # slowdown from which a note is printed
 AUTO = "auto"
 
-Bar = Callable[[str], AbstractContextManager[Progress]]
+Bar = Callable[[str, float | None], AbstractContextManager[Progress]]
+"""(what is done, the seconds that it takes at most if they are known)"""
 
 
 @dataclass(frozen=True)
@@ -116,13 +117,6 @@ class Prepared:
     skipped: tuple[str, ...]
 
 
-def time_words(seconds: float) -> str:
-    """Seconds as a person says them."""
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    return f"{seconds / 60:.1f} min" if seconds < 600 else f"{seconds / 60:,.0f} min"
-
-
 def inspect(options: Options) -> Checked:
     """The table of the options, inspected.
 
@@ -144,10 +138,11 @@ def propose(checked: Checked, options: Options, *, bar: Bar) -> Proposal:
         InvalidInput: the rows cannot be trained on.
     """
     started = time.perf_counter()
-    dataset = prepare_table(checked.table, checked.config)
-    with bar("choosing settings") as report, torch_threads(1):
+    most = trial_seconds(options.minutes)
+    with bar("choosing settings", most) as report, torch_threads(1):
+        dataset = prepare_table(checked.table, checked.config)
         targets, strength = with_strength(dataset, options, checked)
-        report(1, 4, "training a few models")
+        report(0, 4, "training a few models")
         start = start_seconds()
         began, busy = time.perf_counter(), time.process_time()
         # In processor time, which other programs on the machine disturb little.
@@ -162,7 +157,7 @@ def propose(checked: Checked, options: Options, *, bar: Bar) -> Proposal:
         found = trial_within(
             dataset,
             measure,
-            seconds=trial_seconds(options.minutes),
+            seconds=most,
             targets=targets,
             clock=time.process_time,
         )
@@ -188,7 +183,8 @@ def propose(checked: Checked, options: Options, *, bar: Bar) -> Proposal:
     if options.max_points is None:
         share = share_in_time(planned, points=checked.points, tests=checked.tests, seconds=seconds)
         if share < 1:
-            checked = with_share(checked, options, share)
+            with bar(f"reading {options.source}", None):
+                checked = with_share(checked, options, share)
             chosen = planned(checked.points, checked.tests)
     return Proposal(
         checked.config,
@@ -331,7 +327,8 @@ def prepare_project(
     Raises:
         InvalidInput: the table cannot be used, or the folder holds something else.
     """
-    checked = inspect(options)
+    with bar(f"reading {options.source}", None):
+        checked = inspect(options)
     tell(f"{checked.head}\n{checked.outlook}\n")
     folder = out or Path(f"{checked.table.name}-modelpred")
     size = [checked.points, checked.tests, checked.features, len(checked.table.classes)]

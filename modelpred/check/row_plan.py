@@ -16,7 +16,7 @@ import torch
 from modelpred.check.budget import trial_within
 from modelpred.check.estimate import Speeds
 from modelpred.check.plan import DRAWING
-from modelpred.check.project import busy_words, largest_share, slowdown_since, time_words
+from modelpred.check.project import busy_words, largest_share, slowdown_since
 from modelpred.check.study_costs import held_out_cost, values_cost
 from modelpred.check.trial import Clock, gain_seconds
 from modelpred.dataset import Dataset, seeded_generator
@@ -25,6 +25,7 @@ from modelpred.studies.held_out import PARTS
 from modelpred.targets import TargetsConfig, dataset_points, dataset_test_points, train_targets
 from modelpred.targets.scoring import mean_test_losses
 from modelpred.targets.threads import torch_threads
+from modelpred.wording import time_words
 
 MODELS = (8, 64)  # models that are timed first, and if these were quick
 QUICK = 0.1  # seconds of the first models; a batch of few is slower for each

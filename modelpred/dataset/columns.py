@@ -26,6 +26,7 @@ from modelpred.dataset.cells import (
     read_moments,
 )
 from modelpred.dataset.meanings import NUMBER, PADDED, WHOLE
+from modelpred.progress import tracked
 
 _MINUS = r"\x{2212}\x{2013}\x{FE63}\x{FF0D}-"  # - and the signs that word processors make of it
 # Numbers in digits of any script (\d), with other signs, in parentheses, or with thousands set apart.
@@ -116,7 +117,8 @@ def inspect_columns(
     problems: dict[str, str] = {}
     ids: list[str] = []
     notes: dict[str, str] = {}
-    for name in names:
+    known: dict[tuple[pl.DataType, int], list[str]] = {}  # by type and content
+    for name in tracked(names, "checking columns"):
         cells = column_of(rows, name)
         problem = _problem(name, cells, where, category=name in categories)
         if problem:
@@ -125,13 +127,15 @@ def inspect_columns(
             if advised and not cells.null_count() and cells.n_unique() == len(cells):
                 ids.append(name)
             continue
-        copied = next((c.name for c in columns if _same(rows[c.name], cells)), None)
+        alike = known.setdefault((cells.dtype, int(cells.hash().sum())), [])
+        copied = next((other for other in alike if _same(column_of(rows, other), cells)), None)
         if cells.n_unique() == 1:
             notes[name] = f"{source}: column {name!r} is {quoted(cells[0])} in every row; left out"
         elif copied is not None:
             notes[name] = f"{source}: column {name!r} repeats {copied!r}; left out"
         else:
             columns.append(describe(name, cells))
+            alike.append(name)
     return Inspection(
         tuple(columns),
         tuple(problems.values()),

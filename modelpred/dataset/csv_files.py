@@ -13,7 +13,7 @@ import itertools
 import zlib
 from array import array
 from collections import Counter
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from operator import itemgetter
@@ -25,6 +25,7 @@ import polars as pl
 from jaxtyping import Int64
 
 from modelpred.errors import InvalidInput
+from modelpred.progress import open_progress
 from modelpred.sealed import open_file
 from modelpred.wording import counted
 
@@ -32,6 +33,7 @@ DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 LONGEST_CELL = 2**24  # characters; csv's own limit of 131,072 is less than some texts have
 INDEX = "Unnamed: 0"  # pandas' name for the column that DataFrame.to_csv writes without a name
 AT_ONCE = 20_000  # records that are lists of cells at a time
+REPORTED = 500_000  # characters between two reports of the progress
 _BYTE_ORDER_MARKS = {
     "UTF-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),
     "UTF-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE),
@@ -127,8 +129,8 @@ def _records(
 ) -> Generator[tuple[int, list[str]]]:
     """Yield every record with the line in which it begins; the header first if requested."""
     csv.field_size_limit(LONGEST_CELL)
-    with _text(path) as file:
-        reader = csv.reader(_lines(path, file), delimiter=delimiter, strict=True)
+    with _text(path) as (file, tell):
+        reader = csv.reader(_lines(path, file, tell), delimiter=delimiter, strict=True)
         begun, width, blank = 1, 0, 0
         try:
             for record in reader:
@@ -164,8 +166,11 @@ def _require_width(path: Path, line: int, cells: int, width: int) -> None:
 
 
 @contextmanager
-def _text(path: Path) -> Generator[io.TextIOWrapper]:
-    """Open the file as text; bytes that are not UTF-8 become surrogates, which `_lines` refuses."""
+def _text(path: Path) -> Generator[tuple[io.TextIOWrapper, Callable[[], int]]]:
+    """Open the file as text, with a function that returns how many of its bytes are read.
+
+    Bytes that are not UTF-8 become surrogates, which `_lines` refuses.
+    """
     with open_file(path, again="name a CSV file") as raw:
         # Any: gzip's file is one of bytes, but not to a type checker.
         content: Any = gzip.GzipFile(fileobj=raw) if path.name.lower().endswith(".gz") else raw
@@ -174,14 +179,20 @@ def _text(path: Path) -> Generator[io.TextIOWrapper]:
             if start.startswith(marks):
                 raise InvalidInput(f"{path} is {name}; save it as UTF-8")
         # newline="": line ends inside quoted cells are kept, as csv requires.
-        yield io.TextIOWrapper(content, "utf-8-sig", errors="surrogateescape", newline="")
+        text = io.TextIOWrapper(content, "utf-8-sig", errors="surrogateescape", newline="")
+        yield text, raw.tell
 
 
-def _lines(path: Path, file: io.TextIOWrapper) -> Iterator[str]:
+def _lines(path: Path, file: io.TextIOWrapper, tell: Callable[[], int]) -> Iterator[str]:
     """Yield the lines of the file; InvalidInput for a line that is not text or is too long."""
-    number = 0
+    number = unreported = 0
+    progress = open_progress()
     while line := file.readline(LONGEST_CELL + 1):
         number += 1
+        unreported += len(line)
+        if unreported > REPORTED:
+            progress(tell(), path.stat().st_size, "")
+            unreported = 0
         if "\0" in line:
             raise InvalidInput(f"{path}: line {number} holds a zero byte; not a CSV file")
         if len(line) > LONGEST_CELL:

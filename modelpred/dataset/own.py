@@ -34,6 +34,7 @@ from modelpred.dataset.splitting import (
 )
 from modelpred.dataset.tables import Table
 from modelpred.errors import InvalidInput
+from modelpred.progress import tracked
 
 MOST_UNLABELLED = 0.5  # share of rows without a label from which the table is refused
 MOST_JUDGED = 50_000_000  # cells that are read to check columns; about 1 GB
@@ -270,7 +271,7 @@ def _typed(
     """The rows with typed columns; categories, ids and groups are text."""
     named = {config.row_id: "row id", config.group: "group"}
     columns: list[pl.Series] = []
-    for name in selected.columns[1:]:  # the first is ROW
+    for name in tracked(selected.columns[1:], "reading columns"):  # the first is ROW
         cells = column_of(selected, name)
         form = config.dates.get(name)
         try:

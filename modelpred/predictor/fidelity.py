@@ -17,6 +17,7 @@ from torch import Tensor
 
 from modelpred.errors import InvalidInput
 from modelpred.metrics import mean_interval, relative_errors, spearman_within
+from modelpred.progress import tracked
 from modelpred.refits import Refit
 from modelpred.refits.timing import machine_busy, timed_answer
 from modelpred.targets import Points, TargetModel
@@ -97,7 +98,8 @@ def fidelity(
         true = held_out.parameters[chosen].to(points.features)
         true_losses = mean_test_losses(model, true, test_points, limit=SCORE_BYTES)
         groups = size_groups(weights)
-        for name, refit in refits.items():
+        methods = list(refits.items())
+        for name, refit in tracked(methods, f"comparing methods on {design} subsets"):
             predicted, seconds = timed_answer(partial(refit, weights), timings=REPEATS)
             errors = relative_errors(predicted, true)
             losses = mean_test_losses(model, predicted, test_points, limit=SCORE_BYTES)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
 
+from modelpred.progress import tracked
 from modelpred.report.blocks import Block, Section, Text, facts_table
 from modelpred.report.inputs import ReportInputs
 from modelpred.studies import ANSWERS, STUDIES
@@ -25,7 +26,8 @@ ABOUT_PREDICTIONS = ("edits", "lds")
 def data_sections(inputs: ReportInputs) -> list[Section]:
     """The sections on the data: those of the first screen's answers, then all others."""
     known = dict.fromkeys([*ANSWERS, *STUDIES, *inputs.studies, *inputs.skipped])
-    return [study_section(name, inputs) for name in known if name not in ABOUT_PREDICTIONS]
+    shown = [name for name in known if name not in ABOUT_PREDICTIONS]
+    return [study_section(name, inputs) for name in tracked(shown, "writing sections")]
 
 
 def study_section(name: str, inputs: ReportInputs) -> Section:

@@ -13,6 +13,7 @@ import torch
 
 from modelpred.dataset import Dataset, seeded_generator
 from modelpred.dataset.samples import some_rows
+from modelpred.progress import tracked
 from modelpred.targets import TargetsConfig, dataset_points, points_of, train_targets
 from modelpred.targets.scoring import mean_test_losses
 
@@ -41,7 +42,7 @@ def choose_c(
     folds = fold_numbers(part)
     weights = torch.stack([torch.from_numpy(folds != fold).double() for fold in range(FOLDS)])
     losses: dict[float, float] = {}
-    for value in grid:
+    for value in tracked(grid, "choosing C"):
         model = config.model_copy(update={"C": value}).build(classes=points.classes)
         trained = train_targets(
             model, points.features, points.labels, weights,

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from flows import run
 from flows.artifacts import PARAMS, STUDIES_FOLDER
+from modelpred.params import read_params
 from modelpred.sealed import seal
 from modelpred.studies import ANSWERS, STUDIES
 from tests.projects import ROOT
@@ -64,7 +65,7 @@ def ran(tmp_path, monkeypatch):
     def pretend(stage):
         names.append(stage.name)
         inputs = [(path / "content").read_text() for path in stage.inputs]
-        params = run.read_params(PARAMS)
+        params = read_params(PARAMS)
         parts = [run.part_of(params, name) for name in stage.params]
         write(stage.output, run.sha256(json.dumps([stage.name, inputs, parts]).encode()))
 
