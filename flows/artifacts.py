@@ -4,9 +4,9 @@ import fcntl
 import json
 import math
 import os
+import secrets
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from fnmatch import fnmatch
@@ -64,10 +64,9 @@ def written(
     folder.parent.mkdir(parents=True, exist_ok=True)
     for path in folder.parent.glob(f".{folder.name}-*{UNFINISHED}"):
         _remove_if_abandoned(path)
-    unfinished = Path(
-        tempfile.mkdtemp(prefix=f".{folder.name}-", suffix=UNFINISHED, dir=folder.parent)
-    )
-    unfinished.chmod(0o755)  # mkdtemp's 0700 would hide the outputs from other users
+    unfinished = folder.parent / f".{folder.name}-{secrets.token_hex(8)}{UNFINISHED}"
+    # Not mkdtemp, whose mode 0700 would hide the outputs from other users: the umask decides.
+    unfinished.mkdir(0o755)
     lock = os.open(unfinished, os.O_RDONLY)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 from flows.artifacts import DATASET, PARAMS, written
-from flows.revisions import fetch
+from flows.revisions import advice_at, fetch
 from flows.runtime import run_stage
 from modelpred.dataset import Dataset, DatasetConfig, prepare, read_dataset, write_dataset
 from modelpred.dataset.sources import places_of
@@ -34,7 +34,7 @@ def unwatched(config: DatasetConfig) -> list[Path]:
 
 def dataset_of(revision: str) -> Dataset:
     """The data set of a revision, read through DVC."""
-    with tempfile.TemporaryDirectory() as copy:
+    with tempfile.TemporaryDirectory() as copy, advice_at(revision):
         return read_dataset(fetch(revision, (DATASET,), into=Path(copy)) / DATASET.name)
 
 

@@ -17,7 +17,7 @@ from flows.artifacts import (
     write_table,
     written,
 )
-from flows.revisions import fetch
+from flows.revisions import advice_at, fetch
 from flows.runtime import run_stage
 from modelpred.dataset import Dataset, read_dataset
 from modelpred.errors import InvalidInput
@@ -32,6 +32,7 @@ from modelpred.predictor import (
     read_predictor,
     write_predictor,
 )
+from modelpred.predictor.consistency import require_widths
 from modelpred.predictor.output_predictor import fit_outputs, write_outputs
 from modelpred.progress import progress_bar
 from modelpred.refits import EXACT, Retraining, retrainings, rivals
@@ -56,6 +57,7 @@ def main() -> None:
     points = dataset_points(dataset)
     test_points = dataset_test_points(dataset)
     model = params.targets.build(classes=classes)
+    require_widths(TARGETS, bank.weights, bank.parameters, model, points, again=remake("targets"))
     if not model.predictable:
         _fit_outputs(params, dataset, bank, model)
         return
@@ -127,7 +129,7 @@ def _fit_outputs(params: "Params", dataset: Dataset, bank: Bank, family: TargetM
 
 def predictor_of(revision: str) -> Predictor:
     """The predictor of a revision, read through DVC."""
-    with tempfile.TemporaryDirectory() as copy:
+    with tempfile.TemporaryDirectory() as copy, advice_at(revision):
         return read_predictor(fetch(revision, (PREDICTOR,), into=Path(copy)) / PREDICTOR.name)
 
 

@@ -3,12 +3,21 @@
 A revision is a tag, a branch or a commit. `workspace` is the working copy, as in DVC.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from flows.artifacts import ARTIFACTS, is_revision
 from modelpred.errors import InvalidInput
+from modelpred.sealed import advice
 
 WORKSPACE = "workspace"
+
+
+def advice_at(revision: str) -> AbstractContextManager[None]:
+    """In the block, errors of files name the revision, whose files lie in DVC's cache."""
+    if revision == WORKSPACE:
+        return nullcontext()
+    return advice(f"it is that of {revision} in DVC's cache or remote; reproduce it there")
 
 
 def fetch(revision: str, stages: tuple[Path, ...], *, into: Path) -> Path:

@@ -23,6 +23,7 @@ from modelpred.dataset import read_dataset
 from modelpred.errors import InvalidInput
 from modelpred.params import read_params
 from modelpred.predictor import Predictor, read_predictor
+from modelpred.predictor.consistency import require_rows
 from modelpred.predictor.output_predictor import DESCRIPTION_FILE as OUTPUTS
 from modelpred.predictor.output_predictor import OutputPredictor, read_outputs
 from modelpred.progress import Progress, progress_bar
@@ -97,6 +98,9 @@ def context(
     dataset = read_dataset(artifacts / DATASET.name)
     predictor = _predictor(artifacts / PREDICTOR.name, classes=len(dataset.classes))
     model, points = predictor.model, predictor.points
+    require_rows(
+        artifacts / PREDICTOR.name, points, predictor.row_ids, dataset, again=remake("predictor")
+    )
     cheap = read_rivals(
         artifacts / PREDICTOR.name / RIVALS_FILE,
         model,

@@ -36,7 +36,7 @@ from flows.artifacts import (
     write_table,
     written,
 )
-from flows.revisions import fetch
+from flows.revisions import advice_at, fetch
 from flows.runtime import end_with_owner, one_line_errors
 from flows.studies import headline, result_of
 from modelpred.dataset import read_dataset
@@ -150,8 +150,9 @@ def compare(study: str, revisions: Sequence[str], *, copies: Path) -> Comparison
 
 
 def _version(name: str, folder: Path) -> Version:
-    dataset = read_dataset(folder / DATASET.name)
-    return Version(name, dataset, read_predictor(folder / PREDICTOR.name))
+    with advice_at(name):
+        dataset = read_dataset(folder / DATASET.name)
+        return Version(name, dataset, read_predictor(folder / PREDICTOR.name))
 
 
 def _drifts(

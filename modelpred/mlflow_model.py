@@ -18,11 +18,13 @@ from modelpred.errors import InvalidInput
 from modelpred.predictor import read_predictor
 from modelpred.predictor.request_handler import (
     ALL_STAGES,
+    REPUBLISH,
     SERVING_LIMITS,
     Limits,
     RequestHandler,
     read_test_points,
 )
+from modelpred.sealed import advice
 
 # `mlflow models serve` sets it; whoever loads the model in Python owns the memory that a question takes.
 SERVING = "_MLFLOW_IS_IN_SERVING_ENVIRONMENT"
@@ -35,8 +37,9 @@ class ServedPredictor(PythonModel):
     def load_context(self, context: PythonModelContext) -> None:
         """Reads the predictor, with its sizes and shapes checked."""
         folder = Path(context.artifacts["predictor"])
-        self._predictor = read_predictor(folder)
-        self._test_points = read_test_points(folder, self._predictor)
+        with advice(REPUBLISH):
+            self._predictor = read_predictor(folder)
+            self._test_points = read_test_points(folder, self._predictor)
 
     def predict(  # pyright: ignore[reportIncompatibleMethodOverride]  (MLflow's own has no types)
         self,

@@ -92,6 +92,8 @@ def values(
     marked, because they cannot be told from zero.
     """
     _require_place(out)
+    if permutations is not None and permutations % 2:
+        raise InvalidInput(f"--permutations must be even, got {permutations}: orders come in pairs")
     talk = Terminal(quiet=quiet or as_json)
     ready = fit_rows(options, talk, every_row=False, groups=groups, orders=permutations)
     dataset = ready.dataset
@@ -212,9 +214,14 @@ def _line(row: dict[str, Any], unusual: dict[str, list[str]]) -> str:
 def value_words(value: float, error: float | None) -> str:
     """The standard error with two digits and the value with as many decimals; alone, a value has three digits."""
     if not error:
-        return f"{value:+.3g}"
-    decimals = max(0, 1 - math.floor(math.log10(error)))
+        return f"{value:+.{_decimals(value, digits=3)}f}"
+    decimals = _decimals(error, digits=2)
     return f"{value:+.{decimals}f} ± {error:.{decimals}f}"
+
+
+def _decimals(number: float, *, digits: int) -> int:
+    """The decimals that show so many digits of a number, without an exponent."""
+    return max(0, digits - 1 - math.floor(math.log10(abs(number)))) if number else 0
 
 
 def _doubt(row: dict[str, Any]) -> str:

@@ -13,9 +13,10 @@ import io
 import json
 import os
 import re
+import secrets
 import stat
-import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -42,10 +43,27 @@ def remake(stage: str) -> str:
     return f"run the {stage} stage again: remove its folder, then dvc repro {stage}"
 
 
-def refuse(path: Path, why: str, *, again: str) -> InvalidInput:
+class Unusable(InvalidInput):
+    """A file that cannot be used: what is wrong with it, and what to do."""
+
+    def __init__(self, said: str, again: str = "") -> None:
+        super().__init__(f"{said}; {again}" if again else said)
+        self.said = said
+
+
+@contextmanager
+def advice(again: str) -> Generator[None]:
+    """In the block, errors of files give this advice: for files that no stage wrote where they are."""
+    try:
+        yield
+    except Unusable as error:
+        raise type(error)(error.said, again) from error
+
+
+def refuse(path: Path, why: str, *, again: str) -> Unusable:
     """The error for a file that cannot be used, as one line."""
     said = " ".join(why.split())[:300]
-    return InvalidInput(f"{path} cannot be used: {said}; {again}")
+    return Unusable(f"{path} cannot be used: {said}", again)
 
 
 def sha256(content: bytes) -> str:
@@ -68,18 +86,17 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def _write_and_rename(path: Path, content: bytes) -> None:
-    descriptor, temporary = tempfile.mkstemp(
-        dir=path.parent, prefix=f".{path.name}.", suffix=".part"
-    )
+    temporary = path.with_name(f".{path.name[:50]}.{secrets.token_hex(8)}.part")
+    # Not mkstemp, whose mode 0600 would hide the file from a shared store: the umask decides who reads it.
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
     try:
         with writing(path), os.fdopen(descriptor, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)  # mkstemp's 0600 would hide the file from a shared store
-        Path(temporary).replace(path)
+        temporary.replace(path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
@@ -138,7 +155,7 @@ def read_file(path: Path, *, again: str, largest: int = LARGEST_FILE) -> bytes:
                 raise refuse(path, why, again=again)
             return file.read()
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise InvalidInput(f"{path} is missing; {again}") from error
+        raise Unusable(f"{path} is missing", again) from error
     except OSError as error:
         raise refuse(path, error.strerror or str(error), again=again) from error
 

@@ -24,10 +24,12 @@ from modelpred.extras import optional_imports
 from modelpred.predictor import read_predictor
 from modelpred.predictor.request_handler import (
     ALL_STAGES,
+    REPUBLISH,
     SERVING_LIMITS,
     RequestHandler,
     read_test_points,
 )
+from modelpred.sealed import advice
 
 with optional_imports():
     from starlette.applications import Starlette
@@ -56,8 +58,9 @@ def application_of(folder: Path) -> Starlette:
     Raises:
         InvalidInput: the folder holds none, or a damaged one.
     """
-    predictor = read_predictor(folder)
-    test_points = read_test_points(folder, predictor)
+    with advice(REPUBLISH):
+        predictor = read_predictor(folder)
+        test_points = read_test_points(folder, predictor)
     return application(RequestHandler(predictor, test_points=test_points, limits=SERVING_LIMITS))
 
 

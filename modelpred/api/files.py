@@ -34,14 +34,16 @@ from modelpred.estimators import (
     read_adapted,
 )
 from modelpred.predictor import (
+    Predictor,
     predictor_fingerprint,
     read_predictor,
     write_predictor,
 )
-from modelpred.sealed import parse_model, read_sealed, refuse, seal, write_atomically
+from modelpred.predictor.consistency import require_rows, require_widths
+from modelpred.sealed import advice, parse_model, read_sealed, refuse, seal, write_atomically
 from modelpred.subsets import Subsets, blocks
 from modelpred.targets import Points, TrainedTargets, dataset_test_points
-from modelpred.targets.parquet import ShardMetadata
+from modelpred.targets.parquet import Shard, ShardMetadata
 from modelpred.targets.shards import (
     MANIFEST_NAME,
     ManifestEntry,
@@ -159,6 +161,11 @@ def write_fitted(fitted: Fitted, asked: Asked, folder: Path) -> None:
 
 def read_fitted(folder: Path) -> tuple[Fitted, Asked]:
     """Read a fit and its settings; InvalidInput if a part is missing, damaged or of another fit."""
+    with advice(AGAIN):  # no stage wrote these files
+        return _read_fitted(folder)
+
+
+def _read_fitted(folder: Path) -> tuple[Fitted, Asked]:
     description = _read_description(folder / DESCRIPTION_FILE)
     found = {
         "targets": _manifest_hash(folder / "targets"),
@@ -179,9 +186,9 @@ def read_fitted(folder: Path) -> tuple[Fitted, Asked]:
     problem = problem_of(
         predictor.model, predictor.points, tolerance=description.tolerance, row_ids=dataset.row_ids
     )
-    targets = read_targets(folder / "targets", description.redrawn)
-    if not torch.equal(predictor.points.features, dataset.features):
-        raise _unusable(folder / "predictor", "it was fitted to other rows than those of dataset/")
+    targets = read_parts(folder, dataset, predictor, description.redrawn, again=AGAIN)
+    if predictor.tolerance != description.tolerance:
+        raise _unusable(folder / "predictor", f"its tolerance is not that of {DESCRIPTION_FILE}")
     asked = description.asked
     subsets = asked.subsets.for_points(len(dataset.row_ids))
     plan = Plan(subsets, asked.predictor, asked.automatic, asked.accuracy)
@@ -241,11 +248,39 @@ def _rows(trained: TrainedTargets, rows: list[int]) -> TrainedTargets:
     return TrainedTargets(**{name: getattr(trained, name)[rows] for name in COLUMNS})
 
 
-def read_targets(folder: Path, redrawn: dict[str, int]) -> Targets:
-    """The trained subsets of a folder of shards; `redrawn` counts those drawn again, by design."""
-    shards = list(read_shards(folder))
+def read_parts(
+    folder: Path, dataset: Dataset, predictor: Predictor, redrawn: dict[str, int], *, again: str
+) -> Targets:
+    """The trained subsets in targets/, which must belong to the data set and the predictor.
+
+    Args:
+        folder: holds targets/ and predictor/.
+        dataset: of the fit.
+        predictor: of the fit.
+        redrawn: number of subsets that were drawn again, by design.
+        again: the advice where they do not belong together.
+
+    Raises:
+        InvalidInput: a shard is damaged, or one of the three is of another fit.
+    """
+    model, points = predictor.model, predictor.points
+    require_rows(folder / "predictor", points, predictor.row_ids, dataset, again=again)
+    place = folder / "targets"
+    shards = list(read_shards(place))
     if len({(s.block.weights.shape[1], s.trained.parameters.shape[1]) for s in shards}) != 1:
-        raise _unusable(folder, "its shards differ in width, or there are none")
+        raise refuse(place, "its shards differ in width, or there are none", again=again)
+    trained = {json.dumps([s.metadata.model, s.metadata.settings], sort_keys=True) for s in shards}
+    if trained != {json.dumps([model.name, model.settings], sort_keys=True)}:
+        raise refuse(place, f"its models are not those of predictor/, {model.name}", again=again)
+    targets = _targets_of(shards, redrawn)
+    if len(set(targets.subsets.ids)) != len(targets.subsets.ids):
+        raise refuse(place, "two shards hold the same subset", again=again)
+    weights, parameters = targets.subsets.weights, targets.trained.parameters
+    require_widths(place, weights, parameters, model, points, again=again)
+    return targets
+
+
+def _targets_of(shards: list[Shard], redrawn: dict[str, int]) -> Targets:
     wide = any(shard.block.weights.dtype == torch.int32 for shard in shards)
     kind = torch.int32 if wide else torch.uint8
     subsets = Subsets(

@@ -2,13 +2,12 @@
 
 from pathlib import Path
 
-from modelpred.api.files import Fitted, read_targets
+from modelpred.api.files import Fitted, read_parts
 from modelpred.api.labels import Labels
 from modelpred.api.reading import Reading, levels_of
 from modelpred.api.settings import Asked
 from modelpred.dataset import read_dataset
 from modelpred.engine import Engine, Plan, Prepared, problem_of
-from modelpred.errors import InvalidInput
 from modelpred.predictor import read_predictor
 from modelpred.sealed import check_inputs, remake
 from modelpred.subsets import SubsetsConfig
@@ -32,18 +31,13 @@ def read_run(folder: Path) -> tuple[Fitted, Asked]:
     for stage in ("targets", "predictor"):
         check_inputs(artifacts / stage, again=remake(stage))
     predictor = read_predictor(artifacts / "predictor")
-    if predictor.row_ids != dataset.row_ids or not predictor.points.features.equal(
-        dataset.features
-    ):
-        raise InvalidInput(
-            f"{artifacts / 'predictor'} was fitted to other rows than those of dataset/; make run"
-        )
+    targets = read_parts(artifacts, dataset, predictor, {}, again=remake("predictor"))
     model, tolerance = predictor.model, predictor.tolerance
     levels = levels_of(dataset.encoding, dataset.rows)
     kind = "text" if dataset.classes else "number"
     labels = Labels(kind, dataset.classes)
     problem = problem_of(model, predictor.points, tolerance=tolerance, row_ids=dataset.row_ids)
-    prepared = Prepared(read_targets(artifacts / "targets", {}), predictor)
+    prepared = Prepared(targets, predictor)
     fitted = Fitted(
         dataset,
         Reading(dataset.encoding, True, dataset.scaling, labels, levels),  # noqa: FBT003

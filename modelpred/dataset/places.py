@@ -68,9 +68,11 @@ def files_of(source: str) -> Places:
     elif has_magic(source):
         root, files = _matching(source)
         if not files:
-            raise InvalidInput(f"{source} matches no file; relative paths start at the project")
+            raise InvalidInput(
+                f"{source} matches no file; relative paths start at the current folder"
+            )
     else:
-        raise InvalidInput(f"{source} is not there; relative paths start at the project's folder")
+        raise InvalidInput(f"{source} is not there; relative paths start at the current folder")
     return Places(tuple(files), _partitions(files, root))
 
 

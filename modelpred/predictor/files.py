@@ -30,6 +30,7 @@ from modelpred.predictor.newton_path import NewtonPath
 from modelpred.predictor.predictor import Predictor, build_network
 from modelpred.sealed import (
     SEAL,
+    Unusable,
     parse_model,
     read_part,
     read_seal,
@@ -181,7 +182,7 @@ def _read_description(path: Path) -> PredictorDescription:
             path, f"it has schema {description.schema_version}, this version reads {SCHEMA_VERSION}"
         )
     if description.schema_version == SCHEMA_VERSION and not sealed:
-        raise InvalidInput(f"{path.parent / SEAL} is missing; {AGAIN}")
+        raise Unusable(f"{path.parent / SEAL} is missing", AGAIN)
     if not sealed:
         warnings.warn(
             f"{path.parent} has no {SEAL}, so that damage to its files would not be seen; {AGAIN}",

@@ -23,7 +23,14 @@ from modelpred.predictor.files import AGAIN, read_tensors, take_tensor
 from modelpred.predictor.score_prediction import ScorePredictor, fit_scores
 from modelpred.refits.projected_gradients import RIDGES, projected_gradients
 from modelpred.refits.retraining import checked_weights
-from modelpred.sealed import parse_model, read_part, refuse, sha256, write_atomically
+from modelpred.sealed import (
+    Unusable,
+    parse_model,
+    read_part,
+    refuse,
+    sha256,
+    write_atomically,
+)
 from modelpred.targets import Points, TargetModel, points_of
 from modelpred.targets.known_outputs import KnownOutputs
 
@@ -147,8 +154,8 @@ def read_outputs(folder: Path, family: TargetModel) -> OutputPredictor:
     path = folder / DESCRIPTION_FILE
     description = parse_model(OutputsDescription, read_part(path, again=AGAIN), path, again=AGAIN)
     if (description.model, description.settings) != (family.name, _settings(family)):
-        raise InvalidInput(
-            f"{folder} is of {description.model} with other settings or other code; {AGAIN}"
+        raise Unusable(
+            f"{folder} is of {description.model} with other settings or other code", AGAIN
         )
     path = folder / TENSORS_FILE
     tensors = read_tensors(path)

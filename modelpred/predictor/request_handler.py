@@ -27,6 +27,7 @@ from modelpred.targets.scoring import scored
 from modelpred.targets.weights import weights_of
 
 TEST_FILE = "test.safetensors"
+REPUBLISH = "run python -m flows.publish, which registers the version again"
 SHOWN_ROWS = 5
 ALL_STAGES = -1  # what a question says that has no word for none
 
@@ -200,7 +201,7 @@ def read_test_points(folder: Path, predictor: Predictor) -> Points | None:
             return points_of(tensors["features"], tensors["labels"], predictor.points.classes)
     except (SafetensorError, TypeError, ValueError) as error:
         why = str(error)
-    raise refuse(path, why, again="publish the version again")
+    raise refuse(path, why, again=REPUBLISH)
 
 
 def _unfit(tensors: dict[str, Tensor], *, features: int) -> str:

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from modelpred.errors import InvalidInput
+from modelpred.sealed import Unusable
 from modelpred.subsets import Subsets
 from modelpred.targets.training import TrainedTargets
 
@@ -37,7 +38,7 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 AGAIN = "delete the file and run the targets stage again, it makes only what is missing"
 
 
-class CorruptShard(InvalidInput):
+class CorruptShard(Unusable):
     """A shard or manifest is not what it should be; the message names the file and says what to do."""
 
 
@@ -147,7 +148,7 @@ def shard_bytes(block: Subsets, trained: TrainedTargets, metadata: ShardMetadata
 
 def refuse(name: str, why: str) -> CorruptShard:
     """The error that names the file, says why it is refused and what to do."""
-    return CorruptShard(f"{name}: {why}; {AGAIN}")
+    return CorruptShard(f"{name}: {why}", AGAIN)
 
 
 def _open_shard(data: bytes, name: str) -> tuple[pq.ParquetFile, ShardMetadata, int, int]:
@@ -245,8 +246,6 @@ def parse_shard(data: bytes, *, name: str) -> Shard:
         designs=words("design"),
         weights=matrix("weights", points),
     )
-    if not torch.equal(block.sizes, numbers("size")):
-        raise refuse(name, "sizes do not match the weights")
     trained = TrainedTargets(
         parameters=matrix("parameters", parameters),
         objective=numbers("objective"),
@@ -255,7 +254,19 @@ def parse_shard(data: bytes, *, name: str) -> Shard:
         degenerate=numbers("degenerate"),
         iterations=numbers("iterations"),
     )
+    if why := _contradiction(block, trained, sizes=numbers("size")):
+        raise refuse(name, why)
     return Shard(block=block, trained=trained, metadata=metadata)
+
+
+def _contradiction(block: Subsets, trained: TrainedTargets, *, sizes: Tensor) -> str | None:
+    if not torch.equal(block.sizes, sizes):
+        return "sizes do not match the weights"
+    if bool((block.weights < 0).any()):
+        return "holds weights below 0"
+    if not bool(torch.isfinite(trained.parameters[trained.converged]).all()):
+        return "holds converged models whose parameters are not finite"
+    return None
 
 
 def first_line(error: Exception) -> str:

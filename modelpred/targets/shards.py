@@ -22,7 +22,7 @@ from torch import Tensor
 
 from modelpred.dataset import Dataset
 from modelpred.errors import InvalidInput
-from modelpred.sealed import SEAL, read_file, read_seal, sha256, write_atomically
+from modelpred.sealed import SEAL, Unusable, read_file, read_seal, sha256, write_atomically
 from modelpred.subsets import Subsets
 from modelpred.targets.bank import Bank
 from modelpred.targets.compiled.kernels import source_digest
@@ -156,8 +156,8 @@ def _content(path: Path) -> bytes:
     """The content of an ordinary file; CorruptShard where there is none."""
     try:
         return read_file(path, again=AGAIN, largest=LARGEST_FILE)
-    except InvalidInput as error:
-        raise CorruptShard(str(error)) from error
+    except Unusable as error:
+        raise CorruptShard(error.said, AGAIN) from error
 
 
 def _read_checked(path: Path, *, sha256: str | None, size: int | None) -> bytes:

@@ -1,13 +1,18 @@
 """A saved ModelPred comes back whole, or not at all; nothing in it is executed."""
 
+import hashlib
 import json
+import re
 import shutil
 
 import numpy as np
 import polars.testing
 import pytest
+import safetensors.torch
 
 from modelpred import InvalidInput, ModelPred
+from modelpred.dataset import read_dataset
+from modelpred.predictor import predictor_fingerprint
 from modelpred.sealed import SEAL, seal
 from tests.api.conftest import ROWS, SMALL, fitted, make_rows
 
@@ -101,8 +106,10 @@ def test_every_file_is_needed_and_none_may_change(saved, tmp_path):
             if damage == "flipped":
                 content[len(content) // 2] ^= 1
                 (folder / name).write_bytes(content)
-            with pytest.raises(InvalidInput, match=name.parts[0]):
+            with pytest.raises(InvalidInput, match=name.parts[0]) as refused:
                 ModelPred.load(folder)
+            # No stage wrote the folder, so none can write it again.
+            assert not re.search("dvc|stage", str(refused.value))
 
 
 def test_a_part_of_another_fit_is_refused(copy, tmp_path):
@@ -113,6 +120,90 @@ def test_a_part_of_another_fit_is_refused(copy, tmp_path):
         shutil.copytree(tmp_path / "other" / part, folder / part)
         with pytest.raises(InvalidInput, match=f"{part} cannot be used: it is not the one"):
             ModelPred.load(folder)
+
+
+def rewritten(path, **values):
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def with_hashes(folder):
+    """The folder with all hashes brought up to date, as somebody who can write there could do it."""
+    for part in ("dataset", "predictor"):
+        seal(folder / part)
+    manifest = (folder / "targets" / "manifest.json").read_bytes()
+    rewritten(
+        folder / "modelpred.json",
+        dataset=read_dataset(folder / "dataset").fingerprint,
+        predictor=predictor_fingerprint(folder / "predictor"),
+        targets=hashlib.sha256(manifest).hexdigest(),
+    )
+    seal(folder, ["modelpred.json"])
+
+
+def taken_from(part, **settings):
+    """Put a part of another fit into a folder."""
+
+    def change(folder):
+        fitted(subsets=20, **settings).save(folder.parent / "other")
+        shutil.rmtree(folder / part)
+        shutil.copytree(folder.parent / "other" / part, folder / part)
+
+    return change
+
+
+def with_flipped_labels(folder):
+    path = folder / "predictor" / "predictor.safetensors"
+    tensors = safetensors.torch.load(path.read_bytes())
+    tensors["points.labels"] = 1 - tensors["points.labels"]
+    path.write_bytes(safetensors.torch.save(tensors))
+
+
+def with_a_shard_twice(folder):
+    path = folder / "targets" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    first = manifest["shards"][0]
+    shutil.copy(path.with_name(first["file"]), path.with_name("twice.parquet"))
+    rewritten(path, shards=[*manifest["shards"], first | {"file": "twice.parquet"}])
+
+
+def with_other_ids(folder):
+    path = folder / "predictor" / "predictor.json"
+    rewritten(path, row_ids=json.loads(path.read_text())["row_ids"][::-1])
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (with_flipped_labels, "predictor cannot be used: it was fitted to other labels"),
+        (with_other_ids, "predictor cannot be used: it was fitted to other row ids"),
+        (
+            lambda folder: rewritten(folder / "predictor" / "predictor.json", tolerance=1e-3),
+            "predictor cannot be used: its tolerance",
+        ),
+        (with_a_shard_twice, "targets cannot be used: two shards hold the same subset"),
+        (taken_from("targets", C=2.0), "targets cannot be used: its models are not those"),
+        (
+            taken_from("targets", rows=make_rows(2, 50)),
+            "targets cannot be used: its subsets are of 50 rows",
+        ),
+        (
+            taken_from("predictor", seed=1, rows=make_rows(2, 50)),
+            "predictor cannot be used: it was fitted to",
+        ),
+        (
+            taken_from("dataset", rows=make_rows(2, 50)),
+            "predictor cannot be used: it was fitted to other row",
+        ),
+    ],
+    ids=["labels", "ids", "tolerance", "twice", "family", "width", "predictor", "dataset"],
+)
+def test_parts_that_contradict_each_other_are_refused_though_all_hashes_are_right(
+    copy, change, told
+):
+    change(copy)
+    with_hashes(copy)
+    with pytest.raises(InvalidInput, match=f"{told}.*; save the ModelPred again"):
+        ModelPred.load(copy)
 
 
 @pytest.mark.parametrize(

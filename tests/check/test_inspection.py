@@ -176,7 +176,7 @@ def test_the_family_is_the_one_that_auto_means(classes):
 def test_what_cannot_be_looked_at_is_one_line(people):
     for keys, told in {
         "spam": "spam: there is no such file; tables that need no check: spam, iris",
-        "none.csv": "none.csv is not there; relative paths start at the project's folder",
+        "none.csv": "none.csv is not there; relative paths start at the current folder",
     }.items():
         with pytest.raises(InvalidInput, match=told):
             check(config(source=keys))

@@ -166,8 +166,8 @@ def test_what_is_not_there_or_not_a_table_is_told(tmp_path, monkeypatch):
     for source, told in {
         "folder": "folder is a folder without Parquet files; name a file, a folder of Parquet "
         "files, or a glob such as folder/*.csv",
-        "folder/a.csv": "folder/a.csv is not there; relative paths start at the project's folder",
-        "folder/*.csv": "folder/*.csv matches no file; relative paths start at the project",
+        "folder/a.csv": "folder/a.csv is not there; relative paths start at the current folder",
+        "folder/*.csv": "folder/*.csv matches no file; relative paths start at the current folder",
     }.items():
         with pytest.raises(InvalidInput) as error:
             prepare(DatasetConfig(source=source, label="rich"))
