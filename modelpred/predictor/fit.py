@@ -196,8 +196,8 @@ def _anchors_alone(task: _Task) -> _Learned:
         what = "the published network" if config.network == "paper" else model.name
         raise InvalidInput(f"{what} is learned from trained subsets; train 20 or more")
     if config.network != "anchored" and has_newton_path(model, points):
-        if task.validation is None:
-            config = config.model_copy(update={"steps": config.steps or BLIND_STEPS})
+        if task.validation is None or not len(task.validation[0]):
+            return _unjudged(task)
         nothing = _empty(model, points)
         learned = _fit_newton(replace(task, config=config, fit=nothing, start=None))
         if learned is not None:
@@ -207,6 +207,15 @@ def _anchors_alone(task: _Task) -> _Learned:
     initialise(network, torch.Generator().manual_seed(config.seed))
     name = "anchored" if config.network == "auto" else config.network
     return _Learned(name, network.to(points.features.device), anchors, [NOTHING_LEARNED])
+
+
+def _unjudged(task: _Task) -> _Learned:
+    """Newton directions and a fixed number of gradients."""
+    assert isinstance(task.model, Linear)
+    path = fit_newton_path(task.model, task.points, tolerance=task.tolerance)
+    steps = BLIND_STEPS if task.config.steps is None else task.config.steps
+    network = NewtonNetwork(path, steps=steps).to(task.points.features.device)
+    return _Learned("newton", network, path, [NOTHING_LEARNED])
 
 
 def _empty(model: TargetModel, points: Points) -> Trained:

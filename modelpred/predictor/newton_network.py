@@ -128,6 +128,11 @@ class _Block:
         return (self.squares / mean - self.totals / self.weights.shape[1])[:, None]
 
     @cached_property
+    def rare_weights(self) -> Tensor | None:
+        """Those of the rows with a rare value, [subsets, rows]; None if there are no such rows."""
+        return None if self.path.rare is None else self.path.rare.weights(self.weights)
+
+    @cached_property
     def first(self) -> Tensor:
         """d_0 [subsets, parameters], uncorrected."""
         return self.path.moves(self.level, self.start, self.logs)
@@ -164,7 +169,7 @@ class _Block:
         return torch.stack([once * step, twice * step, once * self.last, once, twice])
 
     def take(self, step: Tensor, correction: Tensor) -> None:
-        """Take this step with its correction."""
+        """Take this step with its correction; then the coefficients of rare columns are at their optimum."""
         change = -step
         if bool(correction.any()):
             t = self.spread
@@ -172,8 +177,11 @@ class _Block:
             factor = torch.addcmul(own, t, squared) * step
             factor = torch.addcmul(factor, kept, self.last) + torch.addcmul(shift, t, bent)
             change = torch.addcmul(change, t, factor)
-        self.move = change if self.move is None else self.move + change
-        self.last = change
+        move = change if self.move is None else self.move + change
+        if (weights := self.rare_weights) is not None:
+            settled = self.path.rare_change(self.level, move, weights)
+            move, change = move + settled, change + settled
+        self.move, self.last = move, change
 
     def parameters(self) -> Tensor:
         """The answer at the present move."""

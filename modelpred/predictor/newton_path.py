@@ -57,6 +57,7 @@ from modelpred.predictor.newton_inverse import (
     rescaled_lengths,
 )
 from modelpred.predictor.newton_level import NODES, Level, PoolProducts, formed_level
+from modelpred.predictor.rare_columns import rare_columns
 from modelpred.targets import Points, TargetModel
 from modelpred.targets.compiled.answers import compiled_rows, totals_of
 from modelpred.targets.linear import Linear, row_space_of
@@ -176,6 +177,7 @@ class BoundNewtonPath(BoundAnchors):
             self.rows,
             size * self.dtype.itemsize <= DIRECTION_BYTES,
         )
+        self.rare = rare_columns(model, points)
         self._levels: dict[int, Level] = {}
 
     def serves(self, model: TargetModel, points: Points) -> bool:
@@ -316,6 +318,18 @@ class BoundNewtonPath(BoundAnchors):
         """theta_s + move [subsets, parameters], float32, of a move in basis coordinates."""
         dtype = torch.float32 if self.rows is not None else self.dtype
         return level.theta + blockwise(move.to(dtype), self.back[dtype]).to(torch.float32)
+
+    def rare_change(self, level: Level, move: Tensor, weights: Tensor) -> Tensor:
+        """Of a move, to the optimum of each rare column's coefficient [subsets, parameters], basis coordinates.
+
+        Args:
+            level: of these subsets.
+            move: [subsets, parameters], basis coordinates.
+            weights: [subsets, rows] of the rows with a rare value (rare_columns.py).
+        """
+        assert self.rare is not None
+        there = level.theta + blockwise(move, self.back[torch.float32])
+        return blockwise(self.rare.changes(there, weights), self.basis)
 
     def __call__(self, weights: Tensor) -> Tensor:
         """theta_s + d_0, the answer to first order in the weights."""
