@@ -1,8 +1,8 @@
 """The predictor beside its rivals: error against time, and what makes it better or worse.
 
     python -m tests.benchmarks.predictor goals spam/logistic/standardise ...   (all pools by default)
-    python -m tests.benchmarks.predictor certificate | regularisers | networks | learning | points
-    python -m tests.benchmarks.predictor speed | times | stages | memory
+    python -m tests.benchmarks.predictor certificate | regularisers | learning | points
+    python -m tests.benchmarks.predictor times | stages | memory
 
 Each part replaces its own table in the section of RESULTS.md. Default settings for every pool;
 scalers and everything else fitted on training rows. Errors are mean relative parameter errors over
@@ -164,10 +164,8 @@ def main() -> None:
         "goals": goals,
         "certificate": predictor_certificate.certificate,
         "regularisers": predictor_fits.regularisers,
-        "networks": predictor_fits.networks,
         "learning": predictor_fits.learning,
         "points": predictor_fits.new_points,
-        "speed": predictor_speed.speed,
         "times": predictor_speed.times,
         "stages": predictor_stages.stages,
         "memory": predictor_speed.memory,

@@ -1,4 +1,4 @@
-"""What changes the predictor's error: regularisers, networks, number of targets, width, new points."""
+"""What changes the predictor's error: regularisers, number of targets, width, new points."""
 
 import time
 from pathlib import Path
@@ -80,30 +80,6 @@ def regularisers(chosen: list[str]) -> None:
             *table(header, rows),
         ]
         write_part(f"Regularisers: {task.name}, {network} network", lines)
-
-
-def networks(chosen: list[str]) -> None:
-    """The published network and the default, with the time that each costs."""
-    rows: list[list[str]] = []
-    for source in chosen or ("iris", "spam"):
-        task = problem(source, "logistic", fit={"uniform": 2000}, test=TEST)
-        for network in ("paper", "anchored"):
-            began = time.perf_counter()
-            predictor = fitted(task, network=network)
-            seconds = time.perf_counter() - began
-            cells = [task.name, network, f"{seconds:.0f}"]
-            for design in TEST:
-                weights, true = task.test.usable(design=design)
-                cells.append(cell(relative_errors(predictor(weights), true)))
-            weights = task.test.usable()[0]
-            began = time.perf_counter()
-            predictor(weights)
-            cells.append(f"{1e6 * (time.perf_counter() - began) / len(weights):.0f}")
-            rows.append(cells)
-            print(" | ".join(cells), flush=True)
-    header = ["pool", "network", "seconds to fit", *TEST, "µs a subset"]
-    lines = [f"{machine()}; 2,000 targets, 500 held-out subsets a design.", ""]
-    write_part("Networks", [*lines, *table(header, rows)])
 
 
 def learning(chosen: list[str]) -> None:

@@ -1,23 +1,16 @@
-"""How fast the predictor fits and answers, beside the published loop, and how much memory it takes.
-
-The published configuration is trained as its scripts do it: one subset after the other through phi,
-padded to no common length, the sum and rho, in batches of 32 by Adam.
-"""
+"""How fast the predictor answers, beside a Newton step, and how much memory its fit takes."""
 
 import hashlib
 import subprocess
 import sys
 import tempfile
 import threading
-import time
 from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from modelpred.predictor import PredictorConfig, Refined, fit_predictor
-from modelpred.predictor.network import PaperNetwork
 from modelpred.refits import LinearDatamodel, Refit, rivals
 from modelpred.refits.timing import median_seconds
 from modelpred.subsets import Subsets
@@ -32,8 +25,6 @@ from tests.benchmarks.predictor_banks import (
     write_part,
 )
 
-EPOCHS = PredictorConfig().schedule().epochs
-LOOPED = 320  # subsets of the published loop that are timed
 MEMORY = (100_000, 400_000, 800_000)
 SHARD = 10_000  # targets
 TIMED = (
@@ -42,73 +33,6 @@ TIMED = (
 )  # fmt: skip
 ASKED = 500
 REFINEMENTS = (0.25, 0.5, 1)
-
-
-def published_loop(task: Problem) -> float:
-    """Seconds a subset and epoch of the published training, a subset at a time."""
-    weights, parameters = (part[:LOOPED].float() for part in task.fit.usable())
-    points = task.points.to(dtype=torch.float32)
-    inputs = torch.cat([points.features, points.labels[:, None].float()], 1)
-    network = PaperNetwork(points.features.shape[1], 1, parameters.shape[1])
-    optimiser = torch.optim.Adam(network.parameters(), 1e-4)
-
-    def answer(row: Tensor) -> Tensor:
-        return network.rho(network.phi(inputs[row > 0]).sum(0))
-
-    began = time.perf_counter()
-    for rows, true in zip(weights.split(32), parameters.split(32), strict=True):
-        predicted = torch.stack([answer(row) for row in rows])
-        loss = (predicted - true).square().mean()
-        flat = torch.cat([weight.flatten() for weight in network.parameters()])
-        loss = loss + 0.01 * flat.abs().sum() + 0.01 * flat.norm()
-        for row, theta in zip(rows, predicted, strict=True):
-            gradient = task.model.gradient(theta[None], row[None], points)
-            loss = loss + 0.01 * gradient.norm() / len(rows)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-    return (time.perf_counter() - began) / LOOPED
-
-
-def speed(chosen: list[str]) -> None:
-    """Fit, published loop and answers of three pools; memory for more targets on spam."""
-    rows: list[list[str]] = []
-    for source in chosen or ("iris", "breast_cancer", "spam"):
-        task = problem(source, "logistic", fit={"uniform": 8000}, test={"uniform": 500})
-        loop = published_loop(task)
-        seconds: dict[str, float] = {}
-        for network in ("paper", "anchored"):
-            began = time.perf_counter()
-            predictor = fit_predictor(
-                PredictorConfig(network=network), task.model, task.points, *task.fit.usable(),
-                validation=task.validation.usable(),
-            )  # fmt: skip
-            seconds[network] = time.perf_counter() - began
-        fits = len(task.fit.usable()[0])
-        asked = task.fit.weights
-        predictor(asked[:2048])
-        began = time.perf_counter()
-        predictor(asked)
-        rate = len(asked) / (time.perf_counter() - began)
-        each = {
-            "paper": seconds["paper"] / fits / 15,
-            "anchored": seconds["anchored"] / fits / EPOCHS,
-        }
-        rows.append(
-            [
-                task.name, f"{1e3 * loop:.1f} ms",
-                f"{1e6 * each['paper']:.0f} µs, {loop / each['paper']:.0f} times",
-                f"{1e6 * each['anchored']:.0f} µs, {loop / each['anchored']:.0f} times",
-                f"{seconds['anchored']:.0f} s", f"{rate:.0f}",
-            ]
-        )  # fmt: skip
-        print(" | ".join(rows[-1]), flush=True)
-    header = [
-        "pool", "published loop, a subset and epoch", "published network, batched", "default",
-        "default, whole fit", "answers a second",
-    ]  # fmt: skip
-    lines = [f"{machine()}; 8,000 targets.", "", *table(header, rows)]
-    write_part("Speed", lines)
 
 
 def times(chosen: list[str]) -> None:
