@@ -90,7 +90,7 @@ def register() -> str:
         f"{version.name} version {version.version} ({', '.join(version.aliases) or 'no alias'})"
     )
     if version.reasons:
-        message += f": {'; '.join(version.reasons)}"
+        message += f", not approved because {'; '.join(version.reasons)}"
     RECORD.parent.mkdir(exist_ok=True)
     text = json.dumps(hashed({**_state(), "message": message}), indent=2) + "\n"
     write_atomically(RECORD, text.encode())

@@ -32,7 +32,7 @@ def list_(
     ] = None,
     project: Project = Path(),
 ) -> None:
-    """List registered versions, newest first, with alias and whether they passed the gates."""
+    """List registered versions, newest first, with alias and whether the gates approved them, or why not."""
     from modelpred.registry import list_versions  # noqa: PLC0415
 
     records = list_versions(project, name, made_of=made_of)
@@ -40,13 +40,13 @@ def list_(
         typer.echo("No version is registered.", err=True)
     for record in records:
         commit = record.tags.get("git_commit", "no commit")
-        verdict = record.tags.get("gates", "not checked")
+        verdict = _verdict(record)
         if reason := record.tags.get("gates_reason"):
-            verdict += f": {reason}"
+            verdict += f" because {reason}"
         aliases = ",".join(record.aliases) or "-"
         typer.echo(
             f"{record.name}  {record.version:>3}  {_when(record)}  {aliases:<10}  {commit[:10]:<10}"
-            f"  gates {verdict}"
+            f"  {verdict}"
         )
 
 
@@ -127,12 +127,18 @@ def _when(record: "VersionRecord") -> str:
     return f"{datetime.fromtimestamp(record.created_at, UTC):%Y-%m-%d %H:%M}"
 
 
+def _verdict(record: "VersionRecord") -> str:
+    """What the gates said of the version."""
+    said = {"passed": "approved", "failed": "not approved"}
+    return said.get(record.tags.get("gates", ""), "not checked")
+
+
 def _described(record: "VersionRecord") -> str:
     tags = record.tags
     lines = [
         f"{record.name} version {record.version} ({', '.join(record.aliases) or 'no alias'})",
         f"  registered        {_when(record)} UTC by modelpred {tags.get('modelpred_version', '?')}",
-        f"  gates             {tags.get('gates', 'not checked')}",
+        f"  gates             {_verdict(record)}{' because' if tags.get('gates_reason') else ''}",
         *(f"    {reason}" for reason in tags.get("gates_reason", "").split("; ") if reason),
         f"  against champion  {tags.get('gates_champion', 'not compared')}",
         *([f"  by hand           {tags['moved_by_hand']}"] if "moved_by_hand" in tags else []),

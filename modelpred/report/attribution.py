@@ -108,9 +108,9 @@ def _method_table(result: StudyResult) -> Table:
         columns_of("Method", "Spearman, median", "Coefficients with 0.95 or more", "Time for all"),
         rows,
         note="Spearman: over rows, for each coefficient; the smaller numbers are the 5% and 95% "
-        "quantiles over coefficients. ModelPred: derivatives of the refined prediction. Unrefined: "
-        "derivatives of the plain prediction. Removals and refined: predictions without each row, "
-        "without and with Newton steps.",
+        "quantiles over coefficients. ModelPred: derivatives of the prediction with correction steps (Newton steps). "
+        "Without correction steps: derivatives of the plain prediction. Removals and with correction "
+        "steps: predictions without each row, without and with these steps.",
         highlighted=predictor_rows(by_method),
     )
 

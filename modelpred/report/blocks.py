@@ -12,6 +12,7 @@ from typing import NamedTuple, cast
 
 from markupsafe import Markup
 
+from modelpred.report.methods import name_words
 from modelpred.report.words import number, plain
 
 
@@ -109,30 +110,40 @@ class Section:
 
 
 def flat(
-    values: Mapping[str, object], prefix: str = "", *, show: Callable[[object], str] = plain
+    values: Mapping[str, object],
+    prefix: str = "",
+    *,
+    show: Callable[[object], str] = plain,
+    named: Callable[[str], str] = str,
+    between: str = ".",
 ) -> list[tuple[str, str]]:
-    """A nested mapping as pairs of a dotted name and a value as text."""
+    """A nested mapping as pairs of a joined name and a value as text."""
     pairs: list[tuple[str, str]] = []
     for name, value in values.items():
+        path = f"{prefix}{named(name)}"
         if isinstance(value, Mapping):
             nested = cast("Mapping[str, object]", value)
-            pairs += flat(nested, f"{prefix}{name}.", show=show)
+            pairs += flat(nested, f"{path}{between}", show=show, named=named, between=between)
         else:
-            pairs.append((f"{prefix}{name}", show(value)))
+            pairs.append((path, show(value)))
     return pairs
 
 
 def facts_table(
     caption: str, values: Mapping[str, object], *, folded: bool = False, measured: bool = False
 ) -> Table:
-    """A table of names and values; values that were measured have three significant digits."""
+    """A table of names and values.
+
+    Values that were measured have three significant digits, and their names are in words; others are
+    settings, with the names and digits of params.yaml.
+    """
+    pairs = (
+        flat(values, show=_rounded, named=name_words, between=": ") if measured else flat(values)
+    )
     return Table(
         caption,
         [Column("Name", numeric=False), Column("Value", numeric=False)],
-        [
-            [Cell(name), Cell(text)]
-            for name, text in flat(values, show=_rounded if measured else plain)
-        ],
+        [[Cell(name), Cell(text)] for name, text in pairs],
         folded=folded,
     )
 

@@ -24,7 +24,7 @@ from modelpred.report.methods import (
 
 # Smaller relative errors are not meaningful: retraining itself ends within a tolerance.
 ERROR_FLOOR = 1e-7
-MOST_POINTS = 1500  # a scatter plot with more is hard to read and large
+MOST_POINTS = 600  # a scatter plot with more is hard to read and large
 _DOT = Markup(
     "<svg class='dot' viewBox='0 0 14 14' aria-hidden='true'>"
     "<circle cx='7' cy='7' r='5' fill='var(--{})'/></svg>"
@@ -43,6 +43,12 @@ def size_classes(sizes: np.ndarray) -> tuple[np.ndarray, tuple[Key, ...]]:
         label = f"{low} rows" if low == high else f"{low} to {high} rows"
         entries.append(Key(label, _DOT.format(variable)))
     return classes, tuple(entries)
+
+
+def drawn_words(frame: pl.DataFrame) -> str:
+    """How many rows of the frame a scatter plot shows, as a sentence; empty if all."""
+    stride = _stride(frame)
+    return f" One row of {stride} is drawn." if stride > 1 else ""
 
 
 def _thinned(frame: pl.DataFrame) -> pl.DataFrame:
@@ -277,8 +283,11 @@ def ranked_values(name: str, title: str, frame: pl.DataFrame) -> Panel:
     rows = frame.sort("value", descending=True)
 
     def paint(axes: Axes) -> None:
-        rank = np.arange(1, rows.height + 1)
-        value, spread = rows["value"].to_numpy(), 2 * rows["standard_error"].fill_null(0).to_numpy()
+        # Neighbours on the curve are closer than a pixel.
+        at = np.unique(np.linspace(0, rows.height - 1, MOST_POINTS).round().astype(int))
+        rank, shown = at + 1, rows[at]
+        value = shown["value"].to_numpy()
+        spread = 2 * shown["standard_error"].fill_null(0).to_numpy()
         axes.axhline(0, color=colour("muted"), lw=1)
         axes.fill_between(
             rank, value - spread, value + spread, color=colour("predictor"), alpha=0.2, lw=0

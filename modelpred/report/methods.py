@@ -86,6 +86,13 @@ DESIGNS = {
 }
 
 
+WORDS = {
+    "degenerate": "lacks a class, not used",
+    "by design": "by way of drawing subsets",
+    "by_design": "by way of drawing subsets",
+}
+
+
 def is_predictor(method: str) -> bool:
     """Whether the method is the predictor or one of its variants."""
     return method.startswith(PREDICTOR_PREFIXES)
@@ -121,10 +128,19 @@ def look(method: str) -> Look:
 
 def _variant_words(variant: str) -> str:
     """A variant of the predictor in words: `refine 2` becomes `2 correction steps`."""
+    if variant in ("refined", "unrefined"):
+        return f"{'with' if variant == 'refined' else 'without'} correction steps"
     kind, _, steps = variant.partition(" ")
     if kind == "refine":
         return f"{steps} correction step{'' if steps == '1' else 's'}"
     return f"early stop {steps}" if kind == "stage" else variant
+
+
+def name_words(name: str) -> str:
+    """A name of a file of metrics in words: the label of a method, or what is counted."""
+    if name in _LOOKS or is_predictor(name):
+        return look(name).label
+    return WORDS.get(name) or name.replace("_", " ")
 
 
 def in_order(methods: list[str]) -> list[str]:

@@ -188,9 +188,7 @@ def run_section(inputs: ReportInputs) -> Section:
     """Parameters, counts, fingerprints, versions and seconds of this run."""
     groups: dict[str, Mapping[str, object]] = {
         "Data": _data_facts(inputs),
-        "Trained models": {
-            name.replace("_", " "): value for name, value in inputs.targets_metrics.items()
-        },
+        "Trained models": inputs.targets_metrics,
         "Lineage": inputs.lineage,
         "Predictor: held-out errors": inputs.predictor_metrics,
         "Parameters (params.yaml)": inputs.params,
@@ -202,7 +200,7 @@ def run_section(inputs: ReportInputs) -> Section:
             caption,
             facts,
             folded=caption not in shown,
-            measured=caption.startswith(("Predictor", "Study")),
+            measured=caption.startswith(("Trained", "Predictor", "Study")),
         )
         for caption, facts in groups.items()
         if facts
@@ -218,10 +216,10 @@ def _data_facts(inputs: ReportInputs) -> dict[str, object]:
     )
     return {
         "table": dataset.name,
-        "training rows": len(dataset.row_ids),
-        "test rows": len(dataset.test_row_ids),
+        "training rows": count(len(dataset.row_ids)),
+        "test rows": count(len(dataset.test_row_ids)),
         **({"rows used": dataset.rows_used} if dataset.rows_unused else {}),
-        "features": len(dataset.feature_names),
+        "features": count(len(dataset.feature_names)),
         "label": dataset.label_name,
         **({"training rows by class": classes} if classes else {}),
         "scaling": f"{dataset.scaling.name}, computed from training rows only",

@@ -10,7 +10,7 @@ import polars as pl
 
 from modelpred.dataset import Dataset
 from modelpred.report.blocks import Block, Cell, Column, Figure, Folded, Table, Text, columns_of
-from modelpred.report.figures import predicted_against_exact_values, ranked_values
+from modelpred.report.figures import drawn_words, predicted_against_exact_values, ranked_values
 from modelpred.report.inputs import ReportInputs
 from modelpred.report.methods import look, predictor_rows, rows_by_method
 from modelpred.report.words import (
@@ -108,7 +108,8 @@ def _scatter(values: pl.DataFrame, words: str) -> list[Figure]:
     return [
         Figure(
             "Values from predicted models against values from retrained models on other random "
-            "permutations. Bars are one standard error; on the line, both are equal.",
+            "permutations. Bars are one standard error; on the line, both are equal."
+            f"{drawn_words(values)}",
             [scatter],
         )
     ]
@@ -235,7 +236,8 @@ def value_cell(value: float | None, spread: float | None) -> Cell:
 
 def _cell_words(dataset: Dataset, cells: dict[str, object], unusual: np.ndarray) -> str:
     names = [dataset.column_names[index] for index in unusual]
-    return " · ".join(f"{name} {_cell_text(cells[name])}" for name in names) or "none"
+    space = "\N{NO-BREAK SPACE}"
+    return " · ".join(f"{name}{space}{_cell_text(cells[name])}" for name in names) or "none"
 
 
 def _cell_text(cell: object) -> str:

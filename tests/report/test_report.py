@@ -215,7 +215,7 @@ def test_missing_and_skipped_studies_say_why(example: ReportInputs, tmp_path: Pa
     assert "This study was not run: no validation rows." in text
     # Six sections, and the two questions that two of them answer.
     assert text.count("its results are missing from the artifacts") == 6 + 2
-    assert "agreement.spearman 0.5" in text
+    assert "agreement: spearman 0.5" in text
     assert "No held-out comparison was made" in text
 
 
