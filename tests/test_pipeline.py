@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import psutil
@@ -34,6 +36,27 @@ TINY = {
     "gates": {"parameter_error": 0.9, "beats": [], "calibration": 1.0},
 }
 BLOCKS = 24
+
+
+def test_no_study_is_imported_by_another_and_all_other_modules_have_a_layer():
+    """So that a new study needs no entry in pyproject.toml."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    (contract,) = (
+        each for each in settings["contracts"] if "modelpred.studies" in each.get("containers", ())
+    )
+    shared = set(re.findall(r"\w+", " ".join(contract["layers"])))
+    modules = {
+        path.stem: path.read_text() for path in (ROOT / "modelpred/studies").glob("[a-z]*.py")
+    }
+    assert set(modules) == shared | set(STUDIES)
+    imports = {
+        name: set(re.findall(r"(?:from|import) modelpred\.studies\.(\w+)", text))
+        for name, text in modules.items()
+    }
+    assert [
+        name for name, found in imports.items() if found & set(STUDIES) and name != "running"
+    ] == []
+    assert [name for name in STUDIES if "running" in imports[name]] == []
 
 
 def test_one_word_for_each_stage_everywhere():

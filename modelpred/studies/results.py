@@ -21,7 +21,7 @@ from modelpred.sealed import (
     require_sealed,
     seal,
 )
-from modelpred.studies.contents import require_contents
+from modelpred.studies.content_checks import require_contents
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelpred.errors import InvalidInput
-from modelpred.studies import STUDIES
-from modelpred.studies.contents import CONTENTS
+from modelpred.studies import CONTENTS, STUDIES
 from modelpred.studies.results import StudyResult, read_result, write_result
 from tests.studies.whole import whole
 

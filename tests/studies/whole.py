@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from modelpred.studies.contents import CONTENTS
+from modelpred.studies import CONTENTS
 from modelpred.studies.results import StudyResult
 
 METHODS = ["predictor", "influence"]
