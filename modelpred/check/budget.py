@@ -28,7 +28,7 @@ LEAST_GROWTH = 1.5
 STEEPEST = 2.0
 SLOW_POWER = 0.5
 ONCE = ("preparing", "compared")  # fields of Speeds that also grow with the parameters
-NOT_SCALED = ("subsets", "start")  # fields that do not depend on the rows
+NOT_SCALED = ("subsets", "start", "gains_count")  # fields that do not depend on the rows
 TESTED = "judging"  # the field that depends on the test rows, which every trial has all of
 BYTES = ("shard_bytes", "subset_bytes")  # fields that are a number for each row, and a constant
 

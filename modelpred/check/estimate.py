@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from modelpred.predictor import PredictorConfig
 from modelpred.predictor.fidelity import REPEATS
 from modelpred.refits.timing import calls_of
+from modelpred.studies.row_gains import cost_of_gains
 from modelpred.subsets import DESIGNS, DRAWN_TOGETHER, ROLES, Counts, SubsetsConfig
 
 STARTS = 2.0  # start of a stage over the start of a worker: Python with torch, then Prefect
@@ -45,6 +46,7 @@ class Speeds:
         judging: seconds to score a prediction on the test rows.
         gains: seconds of the gains of all rows by one model, for each evaluation that they count
             as; 0 if the family has none.
+        gains_count: evaluations that the gains by one model count as.
         shard_bytes: bytes of a row in a shard.
         subset_bytes: bytes of a row in the table of subsets.
     """
@@ -62,6 +64,7 @@ class Speeds:
     gains: float
     shard_bytes: float
     subset_bytes: float
+    gains_count: int = cost_of_gains(1)
 
 
 @dataclass(frozen=True)

@@ -110,6 +110,7 @@ def plan(
         compared=speeds.compared,
         optimum=optimum,
         gains=speeds.gains,
+        gains_count=speeds.gains_count,
         scored=speeds.judging / max(1, tests),
         refine=refine,
         everything=sum(speeds.answering) + len(speeds.answering) * speeds.judging,

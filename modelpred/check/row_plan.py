@@ -162,11 +162,11 @@ def row_speeds(
         judging = (clock() - began) / models
         if models * (training + judging) > QUICK:
             break
-    gains = gain_seconds(model, points, tested, tolerance=targets.tolerance, clock=clock)
+    gains, counted = gain_seconds(model, points, tested, tolerance=targets.tolerance, clock=clock)
     return Speeds(
         subsets=MODELS[0], start=0.0, drawing=0.0, training=training, preparing=0.0, epoch=0.0,
         compared=0.0, answering=(), predicting=0.0, judging=judging, gains=gains,
-        shard_bytes=0.0, subset_bytes=0.0,
+        gains_count=counted, shard_bytes=0.0, subset_bytes=0.0,
     )  # fmt: skip
 
 
@@ -190,7 +190,9 @@ def value_cost(measured: Measured, *, groups: int | None) -> Cost:
         model = speeds.training + speeds.judging + DRAWING * points
         if groups is not None:
             return values_cost(orders, min(groups, points), model=model, gains=0.0)
-        return values_cost(orders, points, model=model, gains=speeds.gains)
+        return values_cost(
+            orders, points, model=model, gains=speeds.gains, gains_count=speeds.gains_count
+        )
 
     return cost
 

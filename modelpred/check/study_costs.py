@@ -50,6 +50,8 @@ NEIGHBOUR = 1.5e-7  # seconds for each pair of rows to sort neighbours
 PAIR = 4e-9  # seconds for each pair of rows and model of the study `memorization`, over all methods
 FACTORS = (1.0, 0.7, 0.5, 0.35, 0.25, 0.17, 0.12, 0.08, 0.05, 0.03, 0.02, 0.01)
 
+COUNTED = cost_of_gains(1)
+
 Settings = dict[str, Any]
 
 
@@ -61,7 +63,7 @@ class Unit:
     predicted: float
     plain: float  # a prediction without a Newton step
     refined: float  # and with one
-    gains: float
+    gains: float  # see `Speeds`
     everything: float
     scored: float  # a prediction on one row
     refine: float  # Newton steps of a prediction in the study `valuation`
@@ -69,6 +71,16 @@ class Unit:
     prepared: float = 0.0  # before the first prediction of a study
     compared: float = 0.0  # before the first answer of the other methods
     optimum: bool = True  # whether the family has one
+    gains_count: int = COUNTED  # see `Speeds`
+
+    def values_cost(
+        self, orders: int, points: int, *, model: float, banzhaf: bool = False
+    ) -> float:
+        """Seconds of the values of rows; arguments as of the function `values_cost`."""
+        return values_cost(
+            orders, points, model=model, gains=self.gains, gains_count=self.gains_count,
+            banzhaf=banzhaf,
+        )  # fmt: skip
 
 
 def _even(count: float, *, least: int) -> int:
@@ -76,7 +88,13 @@ def _even(count: float, *, least: int) -> int:
 
 
 def values_cost(
-    orders: int, points: int, *, model: float, gains: float, banzhaf: bool = False
+    orders: int,
+    points: int,
+    *,
+    model: float,
+    gains: float,
+    gains_count: int = COUNTED,
+    banzhaf: bool = False,
 ) -> float:
     """Seconds of semi-values with such a budget, as sampler_choice.py spends it.
 
@@ -85,6 +103,7 @@ def values_cost(
         points: number of rows.
         model: seconds of the model of a subset and its score.
         gains: see `Speeds`; 0 if they cannot be used.
+        gains_count: see `Speeds`.
         banzhaf: whether they are Banzhaf values, which can use a model for all rows.
     """
     if points <= EXACT_UP_TO:
@@ -93,7 +112,7 @@ def values_cost(
     # Evaluations of a round of each sampler that can be used, and the seconds of an evaluation.
     rounds = {"stratified": (2 * ORDER * points, model)}
     if gains:
-        rounds["gains"] = (float(cost_of_gains(1) * ROUND), gains)
+        rounds["gains"] = (float(gains_count * ROUND), gains)
     if points <= MOST_REGRESSED:
         rounds["regression"] = (2.0 * points, model)
     if banzhaf:
@@ -115,15 +134,15 @@ def _valuation(factor: float, unit: Unit, points: int, _: int) -> tuple[Settings
         "engine": unit.engine,
     }
     methods = 1 + OTHER_METHODS * (compared and points <= EXACT_UP_TO)
-    cost = methods * values_cost(orders, points, model=unit.predicted, gains=unit.gains)
-    truth = values_cost(orders, points, model=unit.exact, gains=unit.gains)
+    cost = methods * unit.values_cost(orders, points, model=unit.predicted)
+    truth = unit.values_cost(orders, points, model=unit.exact)
     return settings, cost + compared * truth
 
 
 def _methods_cost(orders: int, unit: Unit, points: int, tests: int) -> float:
     """Seconds of the values of all methods that the studies compare."""
     sampled = sum(
-        values_cost(orders, points, model=unit.plain, gains=unit.gains, banzhaf=banzhaf)
+        unit.values_cost(orders, points, model=unit.plain, banzhaf=banzhaf)
         for banzhaf in (False, True)
     )
     alone = 2 * points * unit.plain + FOLDS * unit.exact
@@ -176,7 +195,7 @@ def _selection(factor: float, unit: Unit, points: int, tests: int) -> tuple[Sett
         cost += _methods_cost(orders, unit, points, tests)
         cost += greedy_cost(unit, points, sizes=int(1 / step))
     else:
-        cost += values_cost(orders, points, model=unit.plain, gains=unit.gains)
+        cost += unit.values_cost(orders, points, model=unit.plain)
     settings = {
         "permutations": orders,
         "random": random,

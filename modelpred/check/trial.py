@@ -25,7 +25,7 @@ from modelpred.predictor import Predictor, PredictorConfig, answer_curve, fit_pr
 from modelpred.progress import Progress, silent
 from modelpred.refits import Refit, Retraining, retrainings, rivals
 from modelpred.studies.gain_sampling import GainSampler
-from modelpred.studies.row_gains import has_row_gains
+from modelpred.studies.row_gains import cost_of_gains, has_row_gains
 from modelpred.studies.sampling import Game
 from modelpred.studies.semivalues import Semivalue
 from modelpred.studies.utility import row_gains_of
@@ -108,6 +108,7 @@ def speeds(
     tested = dataset_test_points(dataset)
     seconds, judging = _answers(refits, bank, model, tested, clock=clock)
     refined = f"{predictor.name}_refine_1"
+    gains, counted = gain_seconds(model, points, tested, tolerance=targets.tolerance, clock=clock)
     progress(3, 3, "")
     return Speeds(
         subsets=len(drawn),
@@ -120,7 +121,8 @@ def speeds(
         answering=tuple(seconds.values()),
         predicting=seconds.get(refined, seconds[predictor.name]),
         judging=judging,
-        gains=gain_seconds(model, points, tested, tolerance=targets.tolerance, clock=clock),
+        gains=gains,
+        gains_count=counted,
         shard_bytes=_shard_size(drawn, trained, model, targets.tolerance) / len(drawn),
         subset_bytes=len(parquet_bytes(subsets_table(drawn))) / len(drawn),
     )
@@ -198,10 +200,10 @@ def _fitted(
 
 def gain_seconds(
     model: TargetModel, points: Points, tested: Points, *, tolerance: float, clock: Clock
-) -> float:
-    """`Speeds.gains`, measured over a few subsets."""
+) -> tuple[float, int]:
+    """`Speeds.gains`, measured over a few subsets, and `gains_count`."""
     if not has_row_gains(model, points, "loss"):
-        return 0.0
+        return 0.0, cost_of_gains(1)
     assert isinstance(model, Linear)
     gains = row_gains_of(
         model, points, tested,
@@ -216,7 +218,7 @@ def gain_seconds(
     game = Game(_undefined, points=len(points.labels), total=0, progress=silent)
     began = clock()
     sampler.draw(1, game)
-    return (clock() - began) / sampler.evaluations(1) / gains.cost
+    return (clock() - began) / sampler.evaluations(1) / gains.cost, gains.cost
 
 
 def _undefined(_: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Samplers that draw random orders of the players: permutation, antithetic and stratified (sampling.py)."""
+"""Samplers that draw random orders of the players: permutation, antithetic, stratified and truncated (sampling.py)."""
 
 from dataclasses import dataclass
 from typing import final
@@ -11,6 +11,7 @@ from torch import Tensor
 from modelpred.metrics import Vector
 from modelpred.studies.sampling import LEAST_PROBABILITY, MOST_LOST, Game, Sampler
 
+FINISHED = 5  # one in so many truncated orders is continued to the end
 ORDER_BYTES = 100  # of each position of a long order, as measured
 
 
@@ -36,6 +37,7 @@ class OrderSampler(Sampler):
         ends: utilities of the empty subset and of all points.
         width: number of positions that are sampled with short orders.
         paired: whether every order is used with its reverse.
+        short_for_long: rounds of short orders for each long order.
         generator: draws the orders.
     """
 
@@ -47,12 +49,14 @@ class OrderSampler(Sampler):
         width: int,
         paired: bool,
         generator: np.random.Generator,
+        short_for_long: int = 1,
     ) -> None:
         self.points = len(size_probabilities)
         self.size_probabilities = torch.from_numpy(size_probabilities)
         self.ends = ends
         self.paired = paired
-        self.orders_a_round = 2 if paired else 1
+        self.short_for_long = short_for_long
+        self.orders_a_round = short_for_long * (2 if paired else 1)
         # Two generators, so that additional rounds do not change the earlier orders.
         self.for_long, self.for_short = generator.spawn(2)
         self.long = _possible(size_probabilities, range(width, self.points))
@@ -63,25 +67,24 @@ class OrderSampler(Sampler):
 
     def evaluations(self, rounds: int) -> int:
         """Evaluations of these rounds, without those of no player and of all players."""
-        orders = rounds * self.orders_a_round
-        windows = -(-self.points // self.width) if self.width else 0
-        return orders * (
-            len(_inner(self.long, self.points)) + windows * len(_inner(self.short, self.points))
-        )
+        short = rounds * self.orders_a_round * self._windows * len(_inner(self.short, self.points))
+        return self._long_orders(rounds) * len(_inner(self.long, self.points)) + short
 
     def memory(self, rounds: int) -> int:
         """Bytes of the orders and of their gains."""
-        windows = -(-self.points // self.width) if self.width else 0
-        return (ORDER_BYTES + 14 * windows) * rounds * self.orders_a_round * self.points
+        short = 14 * self._windows * rounds * self.orders_a_round
+        return (ORDER_BYTES * self._long_orders(rounds) + short) * self.points
 
     def draw(self, rounds: int, game: Game) -> None:
         """Draw long orders and, if width > 0, short ones."""
         long = long_orders(self.points, rounds, paired=self.paired, generator=self.for_long)
         gains = self._gains(game, long, self.long, scale=self.points)
         if self.width:
-            short = short_orders(self.points, self.width, rounds, generator=self.for_short)
-            gains += self._gains(game, short, self.short, scale=self.width)
-        self.rows.append(gains.unflatten(0, (self.orders_a_round, -1)).mean(dim=0))
+            times = self.short_for_long
+            short = short_orders(self.points, self.width, times * rounds, generator=self.for_short)
+            early = self._gains(game, short, self.short, scale=self.width, times=times)
+            gains += early.unflatten(0, (-1, times)).mean(dim=1)
+        self.rows.append(gains.unflatten(0, (-1, rounds)).mean(dim=0))
 
     def estimates(self) -> Vector:
         """One estimate a round; gains lost to failed models are made up for by the others."""
@@ -89,12 +92,20 @@ class OrderSampler(Sampler):
         scale = torch.where(remaining < 1 - MOST_LOST, torch.nan, remaining)
         return (torch.cat(self.rows) / scale).numpy()
 
+    @property
+    def _windows(self) -> int:
+        """Short orders that together contain every player once."""
+        return -(-self.points // self.width) if self.width else 0
+
+    def _long_orders(self, rounds: int) -> int:
+        return rounds * self.orders_a_round // self.short_for_long
+
     def _gains(
-        self, game: Game, orders: PlayerOrders, positions: range, *, scale: int
+        self, game: Game, orders: PlayerOrders, positions: range, *, scale: int, times: int = 1
     ) -> Float[Tensor, "rounds points"]:
         """Gain of each player in its order, times the scaled q_k; 0 outside the given positions.
 
-        A gain that needs a failed model is 0, and its probability is added to `lost`.
+        A value uses the mean of `times` such gains. A gain that needs a failed model is 0, and its probability is added to `lost`.
         """
         count, points = orders.positions.shape
         if not len(positions):
@@ -119,8 +130,8 @@ class OrderSampler(Sampler):
         gains = torch.where(inside, path.diff(dim=1)[orders.counted_in, step], 0)
         drawn = torch.where(inside, probabilities[step], 0)
         missing = gains.isnan()
-        self.drawn += drawn.sum(dim=0)
-        self.lost += (drawn * missing).sum(dim=0)
+        self.drawn += drawn.sum(dim=0) / times
+        self.lost += (drawn * missing).sum(dim=0) / times
         return gains.masked_fill(missing, 0) * drawn
 
 

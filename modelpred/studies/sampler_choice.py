@@ -2,7 +2,8 @@
 
 For groups of rows it is `regression` or `two_level`, by a pilot. For up to `EXACT_UP_TO` single rows
 it is `stratified` or `regression`, whose only error is that of sampling, by a pilot if the budget
-allows one, and else `stratified`. For more rows, every sampler that can draw two
+allows one, and else `stratified`; or `gains`, if the pilot of these expects a reliability below
+`RELIABLE` and `gains` have the smaller error. For more rows, every sampler that can draw two
 rounds within a tenth of the budget takes part in the pilot: each draws about a twentieth of its rounds,
 and the one with the least mean squared standard error x cost goes on. Costs are counted in evaluations
 of the utility, not in seconds, so that the same settings give the same values on every machine.
@@ -15,7 +16,7 @@ falls with the square root of the rows, since one evaluation takes longer the mo
 """
 
 import logging
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -30,11 +31,14 @@ from modelpred.studies.samplers import (
     Sampling,
     gain_sampler,
     planned,
+    retrains,
     two_level,
 )
 from modelpred.studies.sampling import Game, SamplerName, Utility
 
 FULL_BUDGET_UP_TO = 2000  # rows
+# Expected reliability below which few rows are valued by `gains`, too, whose expansions have an error.
+RELIABLE = 0.9
 PILOT = 20  # one of so many rounds
 
 log = logging.getLogger(__name__)
@@ -77,7 +81,7 @@ def chosen(
         )  # fmt: skip
         if at_once:  # before a pilot takes its time
             orders.require_memory(orders.rounds, points=points)
-        return _for_few_rows(orders, game, sampling, generator=generator)
+        return _for_few_rows(orders, utility, game, sampling, generator=generator)
     evaluations = int(budget_of(permutations, points=points, rows=rows))
     possible: list[Planned] = []
     if rows != points:
@@ -95,7 +99,7 @@ def chosen(
     if not affordable:
         least = possible[int(np.argmin(costs))]
         affordable = [replace(least, rounds=max(FEWEST, least.rounds))]
-    best = affordable[0] if len(affordable) == 1 else _by_pilot(affordable, game)
+    best = affordable[0] if len(affordable) == 1 else _by_pilot(affordable, game).planned
     log.info(
         "values of %d players: sampler %s, a budget of %d evaluations",
         *(points, best.name, evaluations),
@@ -104,14 +108,31 @@ def chosen(
 
 
 def _for_few_rows(
-    orders: Planned, game: Game, sampling: Sampling, *, generator: np.random.Generator
+    orders: Planned,
+    utility: Utility,
+    game: Game,
+    sampling: Sampling,
+    *,
+    generator: np.random.Generator,
 ) -> Planned:
-    """Return `stratified`, or `regression` if it is better in a pilot with the same evaluations."""
+    """Return `stratified`, or `regression` if it is better in a pilot with the same evaluations.
+
+    If the values would still have a low reliability, `gains` takes part in the pilot.
+    """
     points, evaluations = len(sampling.size_probabilities), orders.rounds * orders.cost
     if points < SMALLEST or orders.rounds < PILOT * FEWEST // 2:
         return orders
-    subsets = sampling.regression(evaluations, generator.spawn(1)[0], rows=points)
-    return _by_pilot([orders, subsets], game)
+    for_regression, for_gains = generator.spawn(2)
+    subsets = sampling.regression(evaluations, for_regression, rows=points)
+    best = _by_pilot([orders, subsets], game)
+    if not best.reliability < RELIABLE:
+        return best.planned
+    gains = gain_sampler(utility, sampling.size_probabilities, for_gains)
+    if gains is None or not retrains(utility):
+        return best.planned
+    cost = gains.cost * gains.evaluations(1)
+    other = _by_pilot([Planned("gains", gains, max(FEWEST, evaluations // cost), cost)], game)
+    return min(best, other, key=lambda each: each.product).planned
 
 
 def _for_groups(
@@ -158,16 +179,35 @@ def _for_rows(
     return possible
 
 
-def _by_pilot(possible: list[Planned], game: Game) -> Planned:
+@dataclass(frozen=True)
+class _Piloted:
+    """A sampler with the rounds that are left after its pilot.
+
+    Attributes:
+        planned: the sampler.
+        product: mean squared standard error x evaluations.
+        reliability: that is expected of all its rounds; nan if it is unknown.
+    """
+
+    planned: Planned
+    product: float
+    reliability: float
+
+
+def _by_pilot(possible: list[Planned], game: Game) -> _Piloted:
     """Return the one with the least squared error for its cost; its pilot counts as drawn."""
-    products: list[float] = []
-    for each in possible:
-        rounds = max(FEWEST, each.rounds // PILOT)
-        each.draw(rounds, game)
-        estimates = each.sampler.estimates()
-        spread = float(estimates.var(axis=0, ddof=1).mean())
-        share = each.cost * rounds / len(estimates)  # of one estimate
-        products.append(spread * share if np.isfinite(spread) else np.inf)
-    best = possible[int(np.argmin(products))]
-    left = best.rounds - max(FEWEST, best.rounds // PILOT)
-    return Planned(best.name, best.sampler, left, best.cost)
+    return min((_piloted(each, game) for each in possible), key=lambda each: each.product)
+
+
+def _piloted(each: Planned, game: Game) -> _Piloted:
+    rounds = max(FEWEST, each.rounds // PILOT)
+    each.draw(rounds, game)
+    estimates = each.sampler.estimates()
+    noise = float(estimates.var(axis=0, ddof=1).mean()) / len(estimates)
+    left = replace(each, rounds=each.rounds - rounds)
+    if not np.isfinite(noise):
+        return _Piloted(left, np.inf, np.nan)
+    spread = float(estimates.mean(axis=0).var()) - noise
+    rest = noise * rounds / max(each.rounds, rounds)
+    reliability = spread / (spread + rest) if spread > 0 else 0.0
+    return _Piloted(left, noise * each.cost * rounds, reliability)

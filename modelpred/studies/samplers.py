@@ -15,7 +15,7 @@ from modelpred.studies.direct_removals import MOST_PARAMETERS as MOST_REMOVED
 from modelpred.studies.direct_removals import Removals
 from modelpred.studies.gain_sampling import GainSampler
 from modelpred.studies.group_expansion import MOST_PARAMETERS
-from modelpred.studies.order_sampling import OrderSampler
+from modelpred.studies.order_sampling import FINISHED, OrderSampler
 from modelpred.studies.regression_sampling import (
     FADE,
     FADE_OF_ROWS,
@@ -47,6 +47,11 @@ FEWEST = 2  # rounds, for standard errors
 @runtime_checkable
 class HasRowGains(Protocol):
     """A utility that can give gains of all rows from one model."""
+
+    @property
+    def retrains(self) -> bool:
+        """Whether its own models are trained, as those of the gains are."""
+        ...
 
     def row_gains(self, generator: np.random.Generator) -> RowGains | None:
         """Return what computes them; None if nothing does."""
@@ -104,6 +109,11 @@ def gain_sampler(
     return GainSampler(size_probabilities, gains, cost=gains.cost, generator=for_subsets)
 
 
+def retrains(utility: Utility) -> bool:
+    """Return whether gains of all rows are those of the utility's own models."""
+    return isinstance(utility, HasRowGains) and utility.retrains
+
+
 def removals_of(utility: Utility, sampler: SamplerName, *, points: int) -> Removals | None:
     """Return direct answers for leave-one-out; None if a model without each row is to be used.
 
@@ -145,10 +155,12 @@ class Sampling:
             raise InvalidInput(f"the sampler {name} is for leave_one_out; use auto or stratified")
         if name == "reuse":
             return ReuseSampler(points, generator)
-        width = _short_width(self.small, points=points) if name == "stratified" else 0
+        short = name in {"stratified", "truncated"}
         return OrderSampler(
             self.size_probabilities, self.ends,
-            width=width, paired=name != "permutation", generator=generator,
+            width=_short_width(self.small, points=points) if short else 0,
+            paired=name != "permutation", generator=generator,
+            short_for_long=FINISHED if name == "truncated" else 1,
         )  # fmt: skip
 
     def regression(self, evaluations: int, generator: np.random.Generator, *, rows: int) -> Planned:
@@ -207,8 +219,8 @@ def planned(
     each = sampler.orders_a_round
     if permutations < each or permutations % each:
         raise InvalidInput(
-            f"permutations is {permutations}; expected 2, 4, 6, ...: orders come in pairs, each "
-            "with its reverse"
+            f"permutations is {permutations}; expected {each}, {2 * each}, {3 * each}, ...: "
+            f"the sampler {name} draws {each} orders at a time"
         )
     return Planned(name, sampler, permutations // each, sampler.evaluations(1))
 

@@ -13,6 +13,8 @@ gives to size k (semivalues.py), N the number of points and v the utility.
                   have most of the variance (spam, 300 points: ten positions, 82%; iris, 67 points:
                   ten, 99.8%). They are sampled with short orders, which together contain every
                   point once and cost as many evaluations as a long order
+    truncated     stratified, but only one in `FINISHED` orders is continued after the first positions.
+                  Its later gains count `FINISHED` times, so truncation adds no bias (order_sampling.py)
     gains         gains of all rows from the model of each subset (gain_sampling.py)
     regression    random subsets, each used for all points, less a fit (regression_sampling.py)
     two_level     regression of a quick approximation, and of its error (two_level_sampling.py)
@@ -49,8 +51,8 @@ MOST_LOST = 0.2  # largest share of a point's probability that failed models may
 
 Utility = Callable[[Num[Tensor, "subsets points"]], Float[Tensor, " subsets"]]
 SamplerName = Literal[
-    "auto", "stratified", "antithetic", "permutation", "reuse", "regression", "two_level", "gains",
-    "direct", "one_by_one",
+    "auto", "stratified", "truncated", "antithetic", "permutation", "reuse", "regression", "two_level",
+    "gains", "direct", "one_by_one",
 ]  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from jaxtyping import Float, Num, UInt8
 from torch import Tensor
 
 from modelpred.errors import InvalidInput
-from modelpred.refits.retraining import Refit
+from modelpred.refits.retraining import Refit, Retraining
 from modelpred.studies.context import (
     StudyContext,
     finished,
@@ -96,6 +96,11 @@ class ModelGame:
         context = self.context
         parameters = refitted(self.refit, weights, context)
         return utilities_of(context.model, parameters, context.test_points, utility=self.utility)
+
+    @property
+    def retrains(self) -> bool:
+        """Whether the models are trained, not predicted or approximated."""
+        return isinstance(self.refit, Retraining)
 
     def row_gains(self, generator: np.random.Generator) -> RowGains | None:
         """Return what computes gains of all rows from trained models; None if nothing does."""

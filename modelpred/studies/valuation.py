@@ -64,7 +64,7 @@ class ValuationConfig(AnsweringConfig):
         semivalue: shapley, banzhaf, beta_shapley or leave_one_out.
         alpha: of beta_shapley; larger values give small subsets more weight.
         beta: of beta_shapley; larger values give large subsets more weight.
-        sampler: how subsets are drawn; reuse is for banzhaf, gains for single rows of linear families,
+        sampler: how subsets are drawn; truncated ends four in five orders early, reuse is for banzhaf, gains for single rows of linear families,
             regression for up to 2,000 players, two_level for groups of many rows, direct and one_by_one
             for leave_one_out; auto chooses (sampler_choice.py).
         permutations: budget in random permutations, of one or two evaluations per point each; `auto`
@@ -73,7 +73,7 @@ class ValuationConfig(AnsweringConfig):
         error: stop early when every standard error is at most this; None: no such rule.
         reliability: stop early when the expected correlation with a second estimate is at least
             this; None: no such rule. If both rules are set, both must be met.
-        small: share of positions that short permutations sample (stratified); None: a twentieth, at
+        small: share of positions that short permutations sample (stratified, truncated); None: a twentieth, at
             least ten positions, and at most a third.
         utility: minus the mean test loss (for a regression, the root mean squared error), the test
             accuracy, or minus the mean squared error.

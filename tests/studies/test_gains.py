@@ -255,6 +255,40 @@ def test_few_rows_are_valued_by_the_better_of_two_samplers(name, points, half, s
     assert spread < 1.5  # estimates from a pilot are rough
 
 
+@given(st.booleans(), st.integers(40, 60), st.integers(20, 30), st.integers(0, 999))
+@settings(max_examples=8, deadline=None)
+def test_few_rows_with_unreliable_values_are_valued_by_gains_of_trained_models(
+    retrains, points, half, seed
+):
+    """Predicted and approximated models have gains of their own."""
+    draws = np.random.default_rng(seed)
+    worths, others = torch.from_numpy(draws.normal(size=(2, points)))
+
+    class Noisy:
+        """Noise that hides the worths."""
+
+        def __call__(self, weights):
+            """Utilities."""
+            subsets = weights.double()
+            return subsets @ worths + 1e3 * torch.sin(20 * (subsets @ others))
+
+        def row_gains(self, _generator):
+            """Return what returns the worths."""
+
+            def gains(weights):
+                return worths.expand(len(weights), -1)
+
+            gains.cost = 100
+            return gains
+
+    Noisy.retrains = retrains
+    found = estimate_values(
+        Noisy(), points=points, permutations=2 * half, sampler="auto",
+        generator=np.random.default_rng(seed),
+    )  # fmt: skip
+    assert found.sampler in ({"gains"} if retrains else {"stratified", "regression"})
+
+
 @given(st.integers(1, 10**6), st.integers(1, 10**7))
 def test_the_budget_grows_with_the_rows_but_slower(permutations, points):
     budget = budget_of(permutations, points=points)

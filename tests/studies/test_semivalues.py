@@ -36,6 +36,7 @@ SEMIVALUES = [
 SAMPLED = [
     *((kind, sampler) for kind in SEMIVALUES for sampler in ("permutation", "antithetic")),
     *((kind, "stratified") for kind in SEMIVALUES),
+    *((kind, "truncated") for kind in (SHAPLEY, SEMIVALUES[2])),
     (BANZHAF, "reuse"),
 ]
 NAMES = [f"{kind.name}-{kind.alpha:g}-{kind.beta:g}-{sampler}" for kind, sampler in SAMPLED]
