@@ -17,8 +17,8 @@ from modelpred.extras import EXTRA_OF, EXTRAS
 ROOT = Path(__file__).parents[1]
 PIPELINE = frozenset(EXTRAS["pipeline"])
 
-# Runs each line of code in a fork of a process that has imported the command, and the largest packages
-# that the library always brings, while those of the extras could not be imported.
+# Runs each line of code in a fork of a process that has imported the command, the library, and the largest
+# packages that it always brings, while those of the extras could not be imported.
 FORKS = """
 import json, os, sys, traceback
 from importlib.machinery import PathFinder
@@ -31,6 +31,7 @@ def find_installed(name, path=None, target=None):
 
 PathFinder.find_spec = find_installed
 import matplotlib.figure, pyarrow.parquet, scipy.stats, sklearn.linear_model, torch
+import modelpred.api, modelpred.params
 for line in sys.stdin:
     code, hidden = json.loads(line)
     read, write = os.pipe()

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from modelpred import ModelPred
 from modelpred.cli import app
+from tests.fixtures import without_drawings
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -45,6 +46,7 @@ NAMES = [f"{page.name}-{number}" for page, number, _ in SNIPPETS]
 def names(tmp_path, monkeypatch):
     """What the snippets of a page may use: rows of patients, a test set, and a fit."""
     monkeypatch.chdir(tmp_path)
+    without_drawings(monkeypatch)  # tests/api/test_report.py draws the report
     draws = np.random.default_rng(0)
     cells = draws.normal(size=(ROWS + 60, 3))
     columns = ["income", "age", "size"]

@@ -18,6 +18,7 @@ from flows.artifacts import STAGES
 from modelpred.params import Params, read_params
 from modelpred.studies import STUDIES
 from modelpred.targets.store import train_block
+from tests.fixtures import without_drawings
 from tests.projects import ROOT
 from tests.test_pipeline import TINY
 
@@ -222,6 +223,7 @@ def used(tmp_path_factory):
         patch.chdir(place)
         patch.delenv("MODELPRED_STORE", raising=False)
         patch.setattr(runners, "train_blocks", in_this_process)
+        without_drawings(patch)
         for stage in STAGES:
             module = importlib.import_module(f"flows.{stage}")
             for study in STUDIES if stage == "studies" else ("",):
