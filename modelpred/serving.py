@@ -74,7 +74,7 @@ def application(answers: RequestHandler, *, largest_body: int = LARGEST_BODY) ->
     worker = ThreadPoolExecutor(1, thread_name_prefix="answers")
 
     async def answered(request: Request) -> Response:
-        _check_type(request.headers.get("content-type", ""))
+        _check_head(request)
         body = await _body(request, largest=largest_body)
         loop = asyncio.get_running_loop()
         try:
@@ -113,6 +113,18 @@ def _refused(status: int, message: str) -> Response:
     said = " ".join(message.split())[:LONGEST_MESSAGE]
     answer = {"error_code": CODES.get(status, "ERROR"), "message": said}
     return Response(json.dumps(answer), status, media_type="application/json")
+
+
+def _check_head(request: Request) -> None:
+    """Refuse what would change the question if it were read: parameters in the address, another type or encoding."""
+    if request.url.query:
+        raise HTTPException(
+            400, f"the address has parameters, {request.url.query[:80]!r}; put params in the body"
+        )
+    encoding = ", ".join(request.headers.getlist("content-encoding"))
+    if encoding.strip().lower() not in ("", "identity"):
+        raise HTTPException(415, f"the body is encoded ({encoding[:80]!r}); send it as it is")
+    _check_type(", ".join(request.headers.getlist("content-type")))
 
 
 def _check_type(content_type: str) -> None:

@@ -204,12 +204,21 @@ def test_the_line_says_what_is_wrong(served, body, told):
         ({"Content-Type": "text/csv"}, 415),
         ({"Content-Type": "application/json; charset=latin-1"}, 415),
         ({"Content-Type": 'application/json; charset="UTF-8"'}, 200),
+        ([("Content-Type", "application/json"), ("Content-Type", "text/csv")], 415),
+        (JSON | {"Content-Encoding": "gzip"}, 415),
+        (JSON | {"Content-Encoding": "identity"}, 200),
         (JSON | {"Content-Length": "99999999999999999999"}, 413),
         (JSON | {"Content-Length": "-1"}, 413),
     ],
 )
 def test_headers_are_checked_before_the_body(served, headers, status):
     assert ask(served[0], {"inputs": ONES}, headers).status_code == status
+
+
+def test_parameters_in_the_address_are_not_ignored(served):
+    answer = ask(served[0], {"inputs": ONES}, path="/invocations?refine=5")
+    assert answer.status_code == 400
+    assert "put params in the body" in answer.json()["message"]
 
 
 def test_other_addresses_and_methods(served):

@@ -26,9 +26,9 @@ def weights_of(weights: object, *, points: int) -> Tensor:
             f"weights are a {type(weights).__name__} that is no table of numbers; expected "
             f"[subsets, {points}]"
         ) from error
-    if table.is_complex() or table.layout != torch.strided:
+    if table.is_complex() or table.layout != torch.strided or table.is_meta:
         raise InvalidInput(
-            f"weights are {table.dtype}, {table.layout}; expected dense real numbers"
+            f"weights are {table.dtype}, {table.layout} on {table.device}; expected dense real numbers"
         )
     if table.ndim != 2:
         raise InvalidInput(

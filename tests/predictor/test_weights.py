@@ -77,6 +77,7 @@ NO_TABLES = {
     "too wide": torch.ones(2, POINTS + 1),
     "complex": torch.ones(2, POINTS, dtype=torch.complex64),
     "sparse": torch.ones(2, POINTS).to_sparse(),
+    "without data": torch.ones(2, POINTS, device="meta"),
     "text": np.full((2, POINTS), "1"),
     "ragged": [[1, 2], [3]],
     "text in lists": [["a"]],
