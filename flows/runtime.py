@@ -111,7 +111,7 @@ def one_line_errors(program: str) -> Generator[None]:
 def show_warnings(program: str) -> None:
     """Print the library's warnings on stderr, one line each."""
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter(f"{program}: %(message)s"))
+    handler.setFormatter(logging.Formatter(f"{program}: %(message)s" if program else "%(message)s"))
     logger = logging.getLogger("modelpred")
     logger.addHandler(handler)
     logger.propagate = False

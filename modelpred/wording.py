@@ -5,6 +5,7 @@ taken for markup.
 """
 
 import re
+from html import escape
 
 SHORTENED = "..."
 # Words of Markdown that mean themselves: letters and digits, with single signs that mark up nothing.
@@ -48,3 +49,14 @@ def time_words(seconds: float) -> str:
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
     return f"{seconds / 60:.1f} min" if seconds < 600 else f"{seconds / 60:,.0f} min"
+
+
+class Printed:
+    """A result that is shown by what `print` shows, in a notebook too."""
+
+    def __repr__(self) -> str:
+        """What `print` shows."""
+        return str(self)
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(str(self))}</pre>"

@@ -14,7 +14,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from modelpred.api.labels import Labels
-from modelpred.api.printing import Printed
 from modelpred.engine import EngineChoice, Mixed
 from modelpred.errors import InvalidInput
 from modelpred.metrics import Vector
@@ -32,6 +31,7 @@ from modelpred.studies.parameter_attribution import (
 )
 from modelpred.studies.prediction_explanation import effects_of, predicted_class
 from modelpred.targets.shapes import ParameterVector
+from modelpred.wording import Printed
 
 SHOWN = 5  # rows that a printed result lists
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import polars as pl
 import torch
 
-from modelpred.api.printing import Printed
 from modelpred.api.trained_model import TrainedModel
 from modelpred.errors import InvalidInput
 from modelpred.targets import Points
+from modelpred.wording import Printed
 
 
 @dataclass(frozen=True, repr=False)

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from modelpred.api.comparison import Comparison, certificate_line, compare_models
 from modelpred.api.exports import adapted_of, original_coefficients, python_source, torch_module
 from modelpred.api.inputs import ArrayLike
-from modelpred.api.printing import Printed
 from modelpred.api.reading import Reading
 from modelpred.api.trained_model import TrainedModel
 from modelpred.engine import EngineChoice
@@ -34,6 +33,7 @@ from modelpred.numbers import Number
 from modelpred.predictor import Predictor
 from modelpred.refits import Retraining
 from modelpred.targets import Points, TargetModel
+from modelpred.wording import Printed
 
 
 @dataclass(frozen=True)

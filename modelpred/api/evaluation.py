@@ -9,7 +9,6 @@ import torch
 from numpy.typing import NDArray
 
 from modelpred.api.plots import Axes, plot_curve, plot_reliability
-from modelpred.api.printing import Printed
 from modelpred.errors import InvalidInput
 from modelpred.metrics import (
     Vector,
@@ -20,6 +19,7 @@ from modelpred.metrics import (
 from modelpred.numbers import Number, real_number, seed_number, whole_number
 from modelpred.studies.context import StudyContext
 from modelpred.studies.utility import UtilityName, game_of, require_utility
+from modelpred.wording import Printed
 
 MOST_BINS = 1000
 NO_ROWS = (

@@ -17,8 +17,8 @@ from modelpred.api.files import Fitted
 from modelpred.api.frames import Table
 from modelpred.api.inputs import RowNames, listed, positions_of
 from modelpred.api.labels import Labels, learn_labels
-from modelpred.api.printing import Printed
 from modelpred.errors import InvalidInput
+from modelpred.wording import Printed
 
 ELSEWHERE = (
     ("objects in memory", "models of `without` and `with_points` made before", "delete them"),

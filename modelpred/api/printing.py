@@ -1,6 +1,5 @@
-"""How results are printed: in full width, and in a notebook as text of fixed width."""
+"""Tables that print in full width."""
 
-from html import escape
 from typing import final
 
 import polars as pl
@@ -22,14 +21,3 @@ class WideTable(pl.DataFrame):
             return pl.DataFrame(self).__str__()
 
     __repr__ = __str__
-
-
-class Printed:
-    """A result that is shown by what `print` shows, in a notebook too."""
-
-    def __repr__(self) -> str:
-        """What `print` shows."""
-        return str(self)
-
-    def _repr_html_(self) -> str:
-        return f"<pre>{escape(str(self))}</pre>"

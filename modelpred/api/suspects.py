@@ -13,7 +13,6 @@ from torch import Tensor
 
 from modelpred.api.labels import Labels
 from modelpred.api.plots import Axes, plot_suspects
-from modelpred.api.printing import Printed
 from modelpred.errors import InvalidInput
 from modelpred.numbers import Number, seed_number
 from modelpred.studies.context import StudyContext
@@ -21,6 +20,7 @@ from modelpred.studies.forest import forest_probabilities
 from modelpred.studies.held_out import confidence, held_out_evidence, log_probabilities
 from modelpred.studies.label_noise import with_second_family, wrong_labels
 from modelpred.targets import Points
+from modelpred.wording import Printed
 
 SUM_ERROR = 1e-3  # of probabilities that other libraries round
 SHOWN = 5  # rows that a printed result lists

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from modelpred.api.labels import Labels
 from modelpred.api.plots import Axes, plot_memorization
-from modelpred.api.printing import Printed
 from modelpred.engine import EngineChoice
 from modelpred.errors import InvalidInput
 from modelpred.numbers import MOST_DRAWS, Number, checked_section, seed_number, whole_number
@@ -38,6 +37,7 @@ from modelpred.studies.parameter_attribution import parameter_names
 from modelpred.studies.penalties import penalty_draws
 from modelpred.targets import Points, TargetModel
 from modelpred.targets.scoring import SCORE_BYTES, score_blocks
+from modelpred.wording import Printed
 
 SHOWN = 5  # rows that a printed result lists
 MODEL, TRUTH = "model", "truth"

@@ -78,7 +78,10 @@ def decide(config: DatasetConfig) -> Decided:
     if not own.table.feature_names:
         raise InvalidInput(
             "; ".join(
-                [f"{config.source} has no column to predict {label!r} from", *problems.values()]
+                [
+                    f"{config.source} has no column to predict {label!r} from; add columns with features",
+                    *problems.values(),
+                ]
             )
         )
     config = config.model_copy(update={"label": label})
@@ -90,6 +93,8 @@ def decide(config: DatasetConfig) -> Decided:
     decisions += [
         Decision("left out", _short(line, config), "--drop") for line in own.inspection.notes
     ]
+    # Dropped, so that the stage `dataset` does not say the same again.
+    config = config.model_copy(update={"drop": (*config.drop, *own.inspection.left_out)})
     return Decided(config, own, tuple(decisions), tuple(problems.values()))
 
 
@@ -146,6 +151,5 @@ def _about_rows(own: OwnTable, config: DatasetConfig) -> Iterator[Decision]:
 
 def _short(line: str, config: DatasetConfig) -> str:
     """The line without the file's name and without the advice for params.yaml."""
-    return one_line(
-        line.removeprefix(f"{config.source}: ").partition("; drop it (dataset.drop)")[0]
-    )
+    words = line.removeprefix(f"{config.source}: ").removesuffix("; left out")
+    return one_line(words.partition("; drop it (dataset.drop)")[0])

@@ -91,9 +91,9 @@ class Inspection:
     refused: tuple[str, ...] = ()
     ids: tuple[str, ...] = ()
 
-    def with_notes(self, notes: Iterable[str]) -> "Inspection":
-        """A copy with these notes before its own."""
-        return replace(self, notes=(*notes, *self.notes))
+    def with_notes(self, notes: Iterable[str], *, left_out: Iterable[str] = ()) -> "Inspection":
+        """A copy with these notes and dropped columns before its own."""
+        return replace(self, notes=(*notes, *self.notes), left_out=(*left_out, *self.left_out))
 
 
 def inspect_columns(

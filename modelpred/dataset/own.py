@@ -82,7 +82,7 @@ def own_table(config: DatasetConfig) -> OwnTable:
     names = [name for name in raw.columns if name not in roles]
     inspection = inspect_columns(
         rows, names, source=raw.name, categories=config.categories, where=where
-    ).with_notes([*map(_index_note, index), *_judged_note(raw.name, read)])
+    ).with_notes([*map(_index_note, index), *_judged_note(raw.name, read)], left_out=index)
     rows = rows.filter(read.chosen)
     where = [name for name, taken in zip(where, read.chosen, strict=True) if taken]
     in_second = None if in_second is None else in_second[read.chosen]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from modelpred.errors import InvalidInput
+from modelpred.wording import Printed
 
 EngineName = Literal["auto", "exact", "predicted"]
 ENGINES: tuple[EngineName, ...] = get_args(EngineName)
@@ -77,8 +78,8 @@ class Costs:
         return self.preparation + models * self.predicted + checked * self.exact
 
 
-@dataclass(frozen=True)
-class EngineChoice:
+@dataclass(frozen=True, repr=False)
+class EngineChoice(Printed):
     """The engine that gave some models; `print` shows it with the costs.
 
     Attributes:

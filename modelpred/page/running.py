@@ -14,6 +14,7 @@ from modelpred.extras import optional_imports
 from modelpred.page.app import application
 from modelpred.page.scores import studies_of
 from modelpred.page.subject import Subject
+from modelpred.wording import Printed
 
 with optional_imports():
     import uvicorn
@@ -23,8 +24,8 @@ MOST_CONNECTIONS = 128
 START_SECONDS = 30
 
 
-@dataclass(frozen=True)
-class Page:
+@dataclass(frozen=True, repr=False)
+class Page(Printed):
     """A page that runs in a thread; `stop` ends it.
 
     Attributes:

@@ -1,5 +1,6 @@
 """What is printed is short and whole, and names only what exists."""
 
+import html
 import inspect
 import re
 
@@ -24,7 +25,9 @@ RESULTS = {
     "memorization": lambda mp: mp.memorization(subsets=30),
     "attribute": lambda mp: mp.attribute(0),
     "explain": lambda mp: mp.explain(CELLS[0]),
+    "engine_used": lambda mp: mp.without([1]).compare() and mp.engine_used,
 }
+AS_TEXT = ("ModelPred", "trained_subsets")  # a notebook shows their repr
 
 
 @pytest.mark.parametrize("name", sorted(RESULTS))
@@ -35,6 +38,8 @@ def test_results_are_printed_in_a_few_lines(name, logistic):
         assert len(told) < 1000
         assert "tensor(" not in told
         assert " 1 rows" not in told
+    if name not in AS_TEXT:
+        assert html.escape(str(result)) in result._repr_html_()
 
 
 def test_what_is_not_fitted_is_printed_too():
