@@ -1,9 +1,9 @@
 """Values of rows by every sampler at 300, 3,000 and 30,000 rows: time, and agreement with a long reference.
 
 Labels of 40 normal features are drawn from a logistic model; the utility is the loss of 1,000 test rows. The reference
-are Shapley values by another seed: of 300 rows, stratified permutations with retrained models; of more, the sampler
-`gains` with four times the models. `Ceiling` is the most that any method can expect to agree with it. Every sampler
-has about a quarter to all of the processor time that `gains` takes, or the fewest permutations that it can draw, if these take less than
+are Shapley values by exactly retrained models: of 300 rows, stratified permutations; of more, 300 random rows by
+value_references.py. Agreement is Spearman's correlation with the reference, divided by the root of the reference's
+reliability, so that 1 is the most that a method can expect. Every sampler has about a quarter to all of the processor time that `gains` takes, or the fewest permutations that it can draw, if these take less than
 `MOST_SECONDS`; else its figure is the time that they would take. The rival's permutations are those of DataShapley and
 pyDVL without truncation: scikit-learn fits a model for each row and permutation. That time is the fit at half of
 the rows times their number.
@@ -20,14 +20,22 @@ from sklearn.linear_model import LogisticRegression
 from modelpred.metrics import spearman
 from modelpred.refits import Influence, Retraining
 from modelpred.studies.context import StudyContext, full_model
+from modelpred.studies.order_sampling import FINISHED
 from modelpred.studies.semivalues import Values, estimate_values, leave_one_out_values
 from modelpred.studies.utility import ModelGame, game_of
 from modelpred.studies.valuation_methods import knn_shapley
 from modelpred.targets import points_of, target_model
 from tests.benchmarks.figures import Benchmark, Figure, number
 from tests.benchmarks.large_studies import table
+from tests.benchmarks.value_references import Reference, kept
 
 SIZES, COLUMNS, TEST = (300, 3000, 30_000), 40, 1000
+SECONDS = {3000: 240, 30_000: 460}  # of the references
+EVALUATIONS = {
+    "stratified": 1.7,
+    "truncated": 0.6,
+    "regression": 1.0,
+}  # for each row and permutation
 MODELS = {150: 100, 300: 800, 3000: 400, 30_000: 100}  # of the sampler gains
 MOST_SECONDS = 60.0
 
@@ -78,17 +86,15 @@ def measure(quick: bool) -> Iterable[Figure]:
 
 def compared(of: Table, models: int) -> Iterator[Figure]:
     """Figures of one table."""
-    if of.rows <= SIZES[0]:
-        reference = of.sampled("stratified", 40 if of.rows < SIZES[0] else 400, seed=1)
-    else:
-        reference = of.gains(4 * models, seed=1)
     name = f"{of.rows:,} rows"
+    reference = reference_of(of)
     yield number(f"{name}: reference, reliability", reference.reliability, "reliability")
+    yield number(f"{name}: reference, models", reference.models, "models")
     began = time.process_time()
     found = of.gains(models, seed=2)
     seconds = time.process_time() - began
     yield from judged(f"{name}: gains, {found.evaluations:,} models", found, reference, seconds)
-    for sampler in ("stratified", "regression"):
+    for sampler in EVALUATIONS:
         yield from of_any_game(of, sampler, reference, seconds)
     yield from of_one_model(of, name, reference)
     yield number(
@@ -96,24 +102,38 @@ def compared(of: Table, models: int) -> Iterator[Figure]:
     )
 
 
-def judged(name: str, found: Values, reference: Values, seconds: float) -> Iterator[Figure]:
+def reference_of(of: Table) -> Reference:
+    """The reference of a table: of all rows if these are few, else of a sample."""
+    if of.rows > SIZES[0]:
+        return kept(of.context, seconds=SECONDS[of.rows])
+    began = time.process_time()
+    found = of.sampled("stratified", 40 if of.rows < SIZES[0] else 400, seed=1)
+    return Reference(
+        np.arange(of.rows), found.values, found.standard_errors, found.evaluations,
+        time.process_time() - began,
+    )  # fmt: skip
+
+
+def judged(name: str, found: Values, reference: Reference, seconds: float) -> Iterator[Figure]:
     yield number(f"{name}, processor", seconds, "s")
     if np.isfinite(found.reliability):  # of two rounds or more
         yield number(f"{name}, reliability", found.reliability, "reliability")
     yield agreement(name, found.values, reference)
 
 
-def agreement(name: str, values: np.ndarray, reference: Values) -> Figure:
-    return number(f"{name}, agreement", spearman(values, reference.values), "Spearman")
+def agreement(name: str, values: np.ndarray, reference: Reference) -> Figure:
+    found = spearman(values[reference.rows], reference.values) / np.sqrt(reference.reliability)
+    return number(f"{name}, agreement", found, "Spearman")
 
 
-def of_any_game(of: Table, sampler: str, reference: Values, seconds: float) -> Iterator[Figure]:
+def of_any_game(of: Table, sampler: str, reference: Reference, seconds: float) -> Iterator[Figure]:
     """Figures of a sampler that needs a model for each evaluation, in as much time as gains took."""
     if sampler == "regression" and of.rows > 2000:
         return  # it is for up to 2,000 players
     each = model_seconds(of)
-    longest = of.rows * (1 if sampler == "regression" else 1.7)  # evaluations of a permutation
-    permutations = max(2, round(seconds / each / longest / 2) * 2)
+    longest = of.rows * EVALUATIONS[sampler]
+    step = 2 * FINISHED if sampler == "truncated" else 2
+    permutations = max(step, round(seconds / each / longest / step) * step)
     name = f"{of.rows:,} rows: {sampler}, {permutations} permutations"
     if permutations * longest * each > MOST_SECONDS:
         yield number(f"{name}, processor, extrapolated", permutations * longest * each, "s")
@@ -123,15 +143,16 @@ def of_any_game(of: Table, sampler: str, reference: Values, seconds: float) -> I
     yield from judged(name, found, reference, time.process_time() - began)
 
 
-def of_one_model(of: Table, name: str, reference: Values) -> Iterator[Figure]:
+def of_one_model(of: Table, name: str, reference: Reference) -> Iterator[Figure]:
     """Figures of methods that train no models of subsets, or only those without one row."""
     context = of.context
     methods: dict[str, Callable[[], np.ndarray]] = {
         "knn_shapley": lambda: knn_shapley(context.points, context.test_points),
         "influence": lambda: influence(context),
+        "leave_one_out": lambda: (
+            leave_one_out_values(of.game, points=of.rows, sampler="auto").values
+        ),
     }
-    if of.rows * model_seconds(of) < MOST_SECONDS / 2:
-        methods["leave_one_out"] = lambda: leave_one_out_values(of.game, points=of.rows).values
     for method, values_of in methods.items():
         began = time.process_time()
         values = values_of()
@@ -167,4 +188,4 @@ def fit_seconds(of: Table) -> float:
     return (time.process_time() - began) / 3
 
 
-BENCHMARK = Benchmark("values of rows by every sampler, at 300, 3,000 and 30,000 rows", 5, measure)
+BENCHMARK = Benchmark("values of rows by every sampler, at 300, 3,000 and 30,000 rows", 17, measure)
