@@ -30,12 +30,14 @@ from modelpred.predictor.subset_scores import subset_scores
 from modelpred.refits import Progress, Retraining, silent
 from modelpred.refits.projected_gradients import RIDGES, projected_gradients
 from modelpred.refits.subset_influence import Model, subset_sums
+from modelpred.refits.training_effects import runs_of, training_effects
 from modelpred.targets import Points, TorchTarget
 from modelpred.targets.scoring import scored
 
 FEWEST = 5
 DIMENSIONS = 512
-MODELS = 20  # retrained models at which gradients are taken
+MODELS = 60  # retrained models at which gradients are taken
+WATCHED = 20  # trainings that show the residuals of rows with them and without them
 MOST_ROWS = 10_000  # for more, products of all rows' gradients take too much time and memory
 REMOVED = 0.1  # share of the rows whose removal measures smoothness
 RESAMPLES = 200
@@ -50,6 +52,8 @@ class FidelityPlan:
         fit: random halves that the predictions learn from.
         held_out: random halves that they are tested on.
         changes: sets of rows whose removal measures smoothness.
+        followed: halves of `fit` whose trainings are differentiated; each takes about as long as one more
+            training a test row.
         seed: of the draws.
     """
 
@@ -57,12 +61,17 @@ class FidelityPlan:
     fit: int = 100
     held_out: int = 50
     changes: int = 8
+    followed: int = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
         for name, least in (("seeds", 2), ("fit", FEWEST), ("held_out", FEWEST), ("changes", 2)):
             if (value := getattr(self, name)) < least:
                 raise InvalidInput(f"{name} is {value}; expected {least} or more")
+        if not 0 <= self.followed <= self.fit:
+            raise InvalidInput(
+                f"followed is {self.followed}; expected 0 to {self.fit}, the number of subsets of the fit"
+            )
 
     @property
     def models(self) -> int:
@@ -133,7 +142,10 @@ def recipe_fidelity(
     seen, known, truth = margins.split([len(changes), plan.fit, plan.held_out], 1)
     seeds = _seeds(truth)
     ceiling = seeds[-1][1].mean
-    predictions = recipe.predictions(full, halved, known.mean(0), torch.cat([fit, held_out]))
+    followed = fit[: max(plan.followed, WATCHED)], plan.followed
+    effects = recipe.effects(*followed, progress) if plan.followed else None
+    subsets = torch.cat([fit, held_out])
+    predictions = recipe.predictions(full, halved, known.mean(0), subsets, effects)
     scores = {name: lds(found, truth.mean(0)) for name, found in predictions.items()}
     rows = [
         *seeds,
@@ -203,8 +215,27 @@ class _Recipe:
 
         return scored(reduce, model, parameters, self.test_points, columns=(len(labels),))
 
+    def effects(
+        self, subsets: Tensor, followed: int, progress: Progress
+    ) -> Float[Tensor, "test_rows points"]:
+        """What rows add to margins, from derivatives through trainings on the first of the subsets."""
+        found = training_effects(
+            runs_of(self.target, self.points, subsets),
+            lambda run, path: run.margin_slopes(path, self.test_points),
+            followed=followed,
+            progress=progress,
+        )
+        if not bool(torch.isfinite(found.mean).all()):
+            raise InvalidInput("a training did not end finite; lower the learning rate")
+        return found.mean
+
     def predictions(
-        self, full: list[Tensor], models: list[Model], known: Tensor, subsets: Tensor
+        self,
+        full: list[Tensor],
+        models: list[Model],
+        known: Tensor,
+        subsets: Tensor,
+        effects: Tensor | None,
     ) -> dict[str, Tensor]:
         """Margins of the subsets after the known ones [subsets, test rows], by each method.
 
@@ -215,6 +246,7 @@ class _Recipe:
             models: of some of the subsets.
             known: margins of the first subsets.
             subsets: weights.
+            effects: what rows add to margins, from derivatives through trainings; None: not known.
         """
         count = len(known)
         weights = subsets.to(torch.float64)
@@ -243,6 +275,9 @@ class _Recipe:
         else:
             carried = rows @ features
             sums, kernel = [projected], carried @ carried.T
+        if effects is not None:
+            through = rows @ effects.to(rows).T
+            sums, found["effects of training"] = [through, *sums], through[count:]
         return {
             "predictor": subset_scores(sums, linear, kernel, known),
             "linear datamodel": subset_scores([], linear, None, known),

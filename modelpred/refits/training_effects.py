@@ -16,7 +16,7 @@ mean effect of the row, E[margin | in] - E[margin | out].
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -88,6 +88,14 @@ class Run:
         return DifferentiableTraining(
             target.training, target.module, points, weights, target.row_losses
         )
+
+
+def runs_of(target: TorchTarget, points: Points, subsets: Tensor) -> list[Run]:
+    """Trainings on subsets [subsets, points], each with its own seed."""
+    return [
+        Run(replace(target, seed=int(target.seed) + place), points, weights)
+        for place, weights in enumerate(subsets.to(target.working))
+    ]
 
 
 @dataclass(frozen=True, eq=False)

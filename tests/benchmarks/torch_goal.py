@@ -12,8 +12,8 @@ products of layers, the methods are (Q: derivative of loss by margin, R: 1, or i
     influence at models     the first sums of subset_influence.py, at MODELS of the models that are learned from
     of halves
     predictor               that of recipe_fidelity.py: sums of first and second order, and a kernel, fitted to the margins
-    effects of training     derivatives through every step of the MODELS' trainings, with what they leave out of a row's
-                            own answer (training_effects.py); in the predictor in the place of the sums of first order
+    effects of training     derivatives through every step of the first FOLLOWED trainings, with what they leave out of
+                            a row's own answer (training_effects.py); in the predictor beside the other sums
 
 Those with effects are judged on every SPACING-th test row, as a derivative costs about one training a row.
 A ridge is chosen by the LDS on the retrainings that are learned from. Every block of 20 models and every kernel is
@@ -43,8 +43,8 @@ from tests.benchmarks.torch_targets import mnist
 
 FOLDER = Path(".modelpred/torch_goal")
 FIT_SEEDS, JUDGED_SEEDS = range(5), (100, 101, 102)
-MODELS, SPACING = 20, 10
-FIT, JUDGED, BLOCK = (100, 200, 300), 40, 20  # the aim is 500 and 100; finished blocks are kept
+MODELS, FOLLOWED, SPACING = 60, 20, 10
+FIT, JUDGED, BLOCK = (100, 300, 500), 40, 20  # finished blocks are kept
 RIDGES = (1e-3, 1e-1, 1.0, 10.0)  # shares of the mean of K's diagonal
 FULL = {  # epochs and seeds of the models of all rows whose gradients are used
     "one seed": ((50, 0),),
@@ -138,7 +138,7 @@ def gradient_terms(
 
 def effects(pool: Points, test: Points, subsets: NDArray[np.uint8], *, quick: bool) -> Array:
     """Effects of training [test rows, rows], of the first subsets of each seed."""
-    each = (5 if quick else MODELS) // len(FIT_SEEDS)
+    each = (5 if quick else FOLLOWED) // len(FIT_SEEDS)
     runs = {
         (seed, place): Run(
             recipe(seed, 1 if quick else 50),
@@ -359,8 +359,8 @@ def by_models_of_halves(every: Halves, few: Learned) -> Iterator[tuple[str, Arra
     some = test.take(torch.arange(0, len(test.labels), SPACING))
     through = every.weights @ effects(rows, some, every.drawn, quick=quick).T
     yield "influence at models of halves", first[500 : 500 + JUDGED], MODELS, 1
-    yield "effects of training", through[500 : 500 + JUDGED], MODELS, SPACING
-    spaced = [own[:, ::SPACING] for own in second]
+    yield "effects of training", through[500 : 500 + JUDGED], FOLLOWED, SPACING
+    spaced = [own[:, ::SPACING] for own in (first, *second)]
     for count in FIT[: 1 if quick else None]:
         own = every.learned(count)
         yield f"linear datamodel, {count} halves", own.predicted([]), count, 1

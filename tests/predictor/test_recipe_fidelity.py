@@ -80,12 +80,15 @@ def test_a_recipe_of_luck_alone_agrees_with_nothing():
     assert value(lucky, "agreement of two seeds") < value(known, "agreement of two seeds") - 0.3
 
 
-def test_gradients_of_a_network_rank_its_scores():
+def test_gradients_of_a_network_rank_its_scores(monkeypatch):
+    monkeypatch.setattr("modelpred.predictor.recipe_fidelity.WATCHED", 8)
     target = TorchTarget(build=hidden, batch_size=100, epochs=40, learning_rate=0.5)
-    table = measured(target, classes(80), classes(30, seed=1), fit=60, held_out=20, changes=3)
+    plan = {"fit": 60, "held_out": 20, "changes": 3}
+    table = measured(target, classes(80), classes(30, seed=1), followed=6, **plan)
     assert value(table, "LDS, predictor") > value(table, "LDS, linear datamodel")
+    assert value(table, "LDS, effects of training") > value(table, "LDS, projected gradients")
     shares = [row["share_of_ceiling"] for row in table.values()]
-    assert [share is None for share in shares] == [True] * 4 + [False] * 4
+    assert [share is None for share in shares] == [True] * 4 + [False] * 5
 
 
 def test_many_rows_are_predicted_by_projected_gradients(monkeypatch):
@@ -175,9 +178,11 @@ def test_without_a_projection_attributions_are_influences():
     assert correlation > 0.95  # a projection to 60 times as many dimensions keeps products to 13%
 
 
-def test_a_plan_of_too_few_models_is_refused():
+def test_a_plan_out_of_range_is_refused():
     with pytest.raises(InvalidInput, match="seeds is 1; expected 2 or more"):
         FidelityPlan(seeds=1)
+    with pytest.raises(InvalidInput, match="followed is 101; expected 0 to 100"):
+        FidelityPlan(followed=101)
 
 
 def test_a_diverging_recipe_is_refused():

@@ -141,7 +141,12 @@ class QualityMethods(FitState):
         return None if bound is None else bound.numpy()
 
     def fidelity(
-        self, *, seeds: Number = 2, subsets: Number = 100, held_out: Number = 50
+        self,
+        *,
+        seeds: Number = 2,
+        subsets: Number = 100,
+        held_out: Number = 50,
+        followed: Number = 0,
     ) -> pl.DataFrame:
         """Errors of the predictor and of other methods on held-out subsets; a row per method and design.
 
@@ -154,13 +159,16 @@ class QualityMethods(FitState):
         this sets, the smoothness, and the LDS of methods that predict scores, with the columns of
         `modelpred.predictor.recipe_fidelity`. The arguments apply only to a TorchTarget: each
         reference is the mean of `seeds` runs, and methods are fitted to `subsets` random halves and
-        tested on `held_out` others.
+        tested on `held_out` others. With `followed`, the predictor also uses derivatives through the
+        trainings of so many halves (`training_effects`); each takes about as long as one more
+        training for each test row.
         """
         if isinstance(model := self._ready.problem.model, TorchTarget):
             plan = FidelityPlan(
                 seeds=whole_number(seeds, "seeds"),
                 fit=whole_number(subsets, "subsets"),
                 held_out=whole_number(held_out, "held_out"),
+                followed=whole_number(followed, "followed", least=0),
                 seed=self._settings.seed,
             )
             ready = self._ready

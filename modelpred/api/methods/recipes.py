@@ -1,7 +1,5 @@
 """Effects of rows on models of a TorchTarget, from derivatives through their trainings."""
 
-from dataclasses import replace
-
 import numpy as np
 import polars as pl
 import torch
@@ -12,7 +10,7 @@ from modelpred.errors import InvalidInput
 from modelpred.numbers import MOST_DRAWS, Number, whole_number
 from modelpred.predictor.recipe_fidelity import halves
 from modelpred.progress import progress_bar
-from modelpred.refits.training_effects import Run, training_effects
+from modelpred.refits.training_effects import runs_of, training_effects
 from modelpred.targets import TorchTarget
 
 
@@ -62,14 +60,10 @@ class RecipeMethods(FitState):
         count = whole_number(runs, "runs", least=2, most=MOST_DRAWS)
         differentiated = whole_number(followed, "followed", least=2, most=count)
         draws = np.random.default_rng([whole_number(seed, "seed", least=0), 0])
-        subsets = halves(len(points.labels), count, draws).to(target.working)
-        trained = [
-            Run(replace(target, seed=int(target.seed) + place), points, weights)
-            for place, weights in enumerate(subsets)
-        ]
+        subsets = halves(len(points.labels), count, draws)
         with progress_bar(shown=self._settings.progress) as report:
             found = training_effects(
-                trained,
+                runs_of(target, points, subsets),
                 lambda run, path: run.loss_slopes(path, tested),
                 followed=differentiated,
                 progress=report,
