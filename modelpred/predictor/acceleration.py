@@ -44,6 +44,14 @@ class Acceleration:
             step = torch.addcmul(step, (change * scaled).sum(1, keepdim=True), gain)
         return step
 
+    def only(self, rows: Tensor) -> "Acceleration":
+        """The acceleration of these subsets."""
+        chosen = Acceleration(self.metric)
+        chosen.changes = [each[rows] for each in self.changes]
+        chosen.gains = [each[rows] for each in self.gains]
+        chosen.before = None if self.before is None else self.before[rows]
+        return chosen
+
     def _remember(self, move: Tensor, change: Tensor) -> None:
         """Keep a move and its change, made orthogonal to the others, in place of the oldest."""
         if len(self.changes) == WINDOW:

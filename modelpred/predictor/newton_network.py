@@ -22,6 +22,7 @@ on deletions, designs that a fit need not know, it is nearer.
 
 import time
 from collections.abc import Iterator
+from copy import copy
 from functools import cached_property
 from typing import final
 
@@ -37,6 +38,8 @@ from modelpred.predictor.step_count import capped_errors
 from modelpred.targets import Points, TargetModel
 
 INPUTS = 5  # of a correction, for each direction
+SLOWEST = 0.9  # ratio of two moves
+UNDERRATED = 1.6  # errors are about so many times what the ratio of moves says (heads, all designs)
 RIDGE = 1e-3  # share of the inputs' mean square
 
 
@@ -85,6 +88,30 @@ class NewtonNetwork(SetNetwork):
             found.append(block.parameters() if stage else block.first_answer())
         return groups.joined(found)
 
+    def answer_within(self, weights: Tensor, bound: BoundPoints, *, accuracy: float) -> Tensor:
+        """Answers after as many gradients, at least one, as bring each subset's estimated error within this."""
+        if not self.last_stage:
+            return self.answer(weights, bound, stage=0)
+        groups, blocks = self._blocks(weights, bound)
+        return groups.joined([self._within(block, accuracy) for block in blocks])
+
+    def _within(self, block: "_Block", accuracy: float) -> Tensor:
+        for correction in self.corrections[:2]:
+            block.advance(correction)
+        assert block.move is not None
+        moves, rows = block.move, torch.arange(len(block.move), device=block.move.device)
+        left = block
+        for correction in self.corrections[2:]:
+            further = (left.errors() > accuracy).nonzero()[:, 0]
+            if not len(further):
+                break
+            if len(further) < len(rows):
+                rows, left = rows[further], left.only(further)
+            left.advance(correction)
+            assert left.move is not None
+            moves = moves.index_copy(0, rows, left.move)
+        return block.path.parameters(block.level, moves)
+
     def stages(
         self, weights: Tensor, bound: BoundPoints, prepared: Tensor | None
     ) -> Iterator[Tensor]:
@@ -118,7 +145,7 @@ class _Block:
         self.totals, self.squares = path.totals(weights)
         self.logs = path.log_shares(level, self.totals)
         self.move: Tensor | None = None
-        self.last = torch.zeros_like(self.start)
+        self.last, self.before = torch.zeros(2, *self.start.shape, device=self.start.device)
         self.acceleration = Acceleration(level.curvatures) if accelerated else None
 
     @cached_property
@@ -181,7 +208,27 @@ class _Block:
         if (weights := self.rare_weights) is not None:
             settled = self.path.rare_change(self.level, move, weights)
             move, change = move + settled, change + settled
-        self.move, self.last = move, change
+        self.move, self.last, self.before = move, change, self.last
+
+    def errors(self) -> Tensor:
+        """About the relative error [subsets] of the present move, after at least one gradient.
+
+        The next moves would be shorter by the ratio q of the last two: |d - d*| = |last| (q + q^2 + ...).
+        """
+        assert self.move is not None
+        last, before = self.last.norm(dim=1), self.before.norm(dim=1)
+        ratio = (last / before.clamp(min=1e-30)).clamp(max=SLOWEST)
+        return UNDERRATED * last * ratio / (1 - ratio) / self.level.theta.norm().clamp(min=1e-30)
+
+    def only(self, rows: Tensor) -> "_Block":
+        """The block of these of its subsets, where it is now."""
+        chosen = copy(self)
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor):  # all are [subsets, ...]
+                setattr(chosen, name, value[rows])
+        if self.acceleration is not None:
+            chosen.acceleration = self.acceleration.only(rows)
+        return chosen
 
     def parameters(self) -> Tensor:
         """The answer at the present move."""

@@ -81,7 +81,12 @@ class Predictor:
         return self.model.quadratic and not isinstance(self.network, PaperNetwork)
 
     def predict(
-        self, weights: Tensor, *, refine: Number = 0, stages: Number | None = None
+        self,
+        weights: Tensor,
+        *,
+        refine: Number = 0,
+        stages: Number | None = None,
+        accuracy: float | None = None,
     ) -> Tensor:
         """Predicted parameters, float64 [subsets, parameters].
 
@@ -93,12 +98,16 @@ class Predictor:
             stages: after how many stages to stop, for an answer that is cheaper and less exact: 0
                 is the anchor, 1 the first correction, and so on with a learned step each. Default:
                 all.
+            accuracy: relative error of the parameters at which a subset takes no further gradient, by an
+                estimate from its last two steps; for Newton directions, in place of `stages`. Exact
+                answers ignore it.
 
         Raises:
-            InvalidInput: weights of the wrong shape or value, a negative `refine`, or stages that
-                the predictor does not have.
+            InvalidInput: weights of the wrong shape or value, a negative `refine`, stages that
+                the predictor does not have, or an accuracy that it cannot stop at.
         """
         refine = steps_number(refine)
+        self._check_accuracy(accuracy, stages)
         if stages is not None:
             stages = whole_number(stages, "stages")
             if not 0 <= stages <= self.stages:
@@ -112,9 +121,22 @@ class Predictor:
         threads = nullcontext() if alone else threads_for(self._bytes(rows))
         with threads:
             answers = [
-                self._answer(block, refine=refine, stages=stages) for block in weights.split(rows)
+                self._answer(block, refine=refine, stages=stages, accuracy=accuracy)
+                for block in weights.split(rows)
             ]
         return torch.cat(answers)
+
+    def _check_accuracy(self, accuracy: float | None, stages: Number | None) -> None:
+        if accuracy is None:
+            return
+        if not accuracy > 0:
+            raise InvalidInput(f"accuracy is {accuracy}; expected a number above 0, such as 0.01")
+        if stages is not None:
+            raise InvalidInput("stages and accuracy both say when to stop; pass one of them")
+        if not self.exact and not isinstance(self.network, NewtonNetwork):
+            raise InvalidInput(
+                f"accuracy needs Newton directions, and this predictor is {self.config.network}; pass stages"
+            )
 
     @property
     def _at_once(self) -> int:
@@ -208,7 +230,13 @@ class Predictor:
         )  # fmt: skip
 
     def forward_unchecked(
-        self, weights: Tensor, light: Tensor, *, refine: float | int, stages: int | None = None
+        self,
+        weights: Tensor,
+        light: Tensor,
+        *,
+        refine: float | int,
+        stages: int | None = None,
+        accuracy: float | None = None,
     ) -> Tensor:
         """What `predict` gives for a block of subsets with an optimum, unchecked; autograd follows it.
 
@@ -217,12 +245,16 @@ class Predictor:
             light: the same in the network's precision, on its device.
             refine: see `predict`.
             stages: see `predict`.
+            accuracy: see `predict`.
         """
         features = self.points.features
 
         def prediction() -> Tensor:
             if self.exact:
                 return self._minimisers(weights.detach())
+            if accuracy is not None and isinstance(self.network, NewtonNetwork):
+                found = self.network.answer_within(light, self.bound, accuracy=accuracy)
+                return found.to(torch.float64)
             last = self.stages if stages is None else stages
             return self.network.answer(light, self.bound, stage=last).to(torch.float64)
 
@@ -295,11 +327,15 @@ class Predictor:
             return totals_of(light, points.labels, points.classes).seen.to(torch.float32)
         return class_counts(light, points)
 
-    def _answer(self, weights: Tensor, *, refine: float | int, stages: int | None) -> Tensor:
+    def _answer(
+        self, weights: Tensor, *, refine: float | int, stages: int | None, accuracy: float | None
+    ) -> Tensor:
         device = self.points.features.device
         light = self._light(weights.to(device))
         with torch.no_grad():
-            answer = self.forward_unchecked(weights, light, refine=refine, stages=stages)
+            answer = self.forward_unchecked(
+                weights, light, refine=refine, stages=stages, accuracy=accuracy
+            )
         # Casting can only lose weights: a subset that has an optimum after it had one before.
         if not bool(self.model.without_optimum(self._counts(light)).any()):
             return answer

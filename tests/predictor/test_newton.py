@@ -258,6 +258,31 @@ def test_each_gradient_comes_nearer(fitted):
     assert refined < 1e-4
 
 
+def test_each_subset_stops_at_the_first_stage_whose_estimated_error_is_small_enough(fitted):
+    weights = drawn(fitted.points, 40, 9)
+    ladder = [fitted.predict(weights, stages=stage) for stage in range(1, 3)]
+    torch.testing.assert_close(fitted.predict(weights, accuracy=10.0), ladder[0])
+    torch.testing.assert_close(fitted.predict(weights, accuracy=1e-12), ladder[1])
+    found = fitted.predict(weights, accuracy=0.004)
+    near = torch.stack([(found - each).norm(dim=1) for each in ladder])
+    assert float((near.amin(0) / found.norm(dim=1)).amax()) < 1e-3
+    true = trained(fitted.model, fitted.points, weights)
+    first, second, mixed = (relative_errors(each, true).mean() for each in (*ladder, found))
+    assert second <= mixed <= first * (1 + 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"accuracy": 0.0}, "accuracy is 0.0; expected a number above 0"),
+        ({"accuracy": 0.1, "stages": 1}, "pass one of them"),
+    ],
+)
+def test_an_accuracy_that_cannot_be_is_refused(fitted, settings, expected):
+    with pytest.raises(InvalidInput, match=expected):
+        fitted.predict(drawn(fitted.points, 2, 1), **settings)
+
+
 def test_the_path_of_weighted_rows_is_trained_with_their_weights():
     plain = pool(6)
     factors = torch.rand(60, generator=torch.Generator().manual_seed(1), dtype=torch.float64) + 0.5

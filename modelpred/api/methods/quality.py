@@ -87,7 +87,12 @@ class QualityMethods(FitState):
         return self._prepared(test_subsets=True).targets.outcomes
 
     def predict_parameters(
-        self, weights: ArrayLike, refine: Number = 0, *, stages: Number | None = None
+        self,
+        weights: ArrayLike,
+        refine: Number = 0,
+        *,
+        stages: Number | None = None,
+        accuracy: float | None = None,
     ) -> NDArray[np.float64]:
         """Predicted parameters [subsets, parameters] of the models of subsets.
 
@@ -99,9 +104,11 @@ class QualityMethods(FitState):
             refine: Newton steps from the prediction towards retraining; 0.5 is half of a step.
             stages: number of the network's stages to run, for a faster and less accurate
                 prediction; `predictor.stages`, the default, is all of them.
+            accuracy: in place of `stages`, the estimated relative error at which a subset takes no
+                further stage.
         """
         rows = read_weights(weights, self.row_ids)
-        return self.predictor.predict(rows, refine=refine, stages=stages).numpy()
+        return self.predictor.predict(rows, refine=refine, stages=stages, accuracy=accuracy).numpy()
 
     def retrain(self, weights: ArrayLike) -> NDArray[np.float64]:
         """Parameters [subsets, parameters] by exact training; nan for a model that did not converge."""
