@@ -22,11 +22,12 @@ from modelpred.check.estimate import (
     scaled,
     usual_subsets,
 )
-from modelpred.check.trial import BLOCK, FIRST, speeds
+from modelpred.check.trial import BLOCK, FIRST, gain_seconds, speeds
 from modelpred.dataset import prepare_table
 from modelpred.dataset.samples import some_rows
+from modelpred.studies.row_gains import cost_of_gains
 from modelpred.subsets import ROLES, SubsetsConfig, blocks, draw_subsets
-from modelpred.targets import TargetsConfig
+from modelpred.targets import TargetsConfig, points_of, target_model
 
 NOTHING = Speeds(
     subsets=250,
@@ -234,3 +235,17 @@ def test_all_rows_are_tried_at_once_where_models_are_quick(tmp_path, seconds, tr
 
     trial_within(dataset, measure, seconds=seconds, targets=TargetsConfig())
     assert sizes[0] == tried
+
+
+@pytest.mark.parametrize(("name", "classes"), [("logistic", 2), ("softmax", 3), ("mlp", 2)])
+def test_gains_of_several_scores_are_counted_as_the_sampler_counts_them(name, classes):
+    draws = np.random.default_rng(0)
+    cells, labels = draws.normal(size=(40, 3)), np.arange(40) % classes
+    points = points_of(cells, labels, classes)
+    step = 1e-3  # of each call of the clock
+    seconds, count = gain_seconds(
+        target_model(name), points, points, tolerance=1e-6, clock=counting(step)
+    )
+    outputs = classes if name == "softmax" else 1
+    assert count == cost_of_gains(outputs)
+    assert (seconds > 0) == (name != "mlp")
