@@ -74,7 +74,7 @@ KERNELS = $(wildcard modelpred/targets/compiled/*.[ch])
 	@touch $@
 
 .venv/installed-dev: .venv/bin/pip pyproject.toml setup.py constraints.txt $(KERNELS)
-	@echo "Installing with the development tools into .venv (about 2 GB, some minutes the first time) ..."
+	@echo "Installing with the development tools into .venv (about 2.6 GB, some minutes the first time) ..."
 	@$(INSTALL) '.[dev]'
 	@touch .venv/installed $@
 

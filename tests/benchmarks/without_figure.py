@@ -32,7 +32,7 @@ WITHOUT_FIGURE: dict[str, dict[str, tuple[str, ...]]] = {
     ONCE: {
         "README.md": (
             "a loop over scikit-learn | 0 | 0 | 0 | 3,100 µs",
-            "the tools of `make test` | + 0.3 GB",
+            "the tools of `make test` | + 0.5 GB",
         ),
         "docs/comparison.md": ("its accuracy on the 4,000 is 96.8%",),
         "docs/engine.md": ("ten classes, a trial found",),
