@@ -6,6 +6,8 @@ of the pipeline's stages, so the same rows and settings give the same numbers. `
 files as the stages.
 """
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
@@ -143,7 +145,7 @@ class ModelPred(
         batch_size: Number = 256,
         device: str | None = None,
         **arguments: Any,  # noqa: ANN401 - those of the constructor
-    ) -> "ModelPred":
+    ) -> ModelPred:
         """A ModelPred whose target is the last linear layer of a torch module; the rest is frozen.
 
         The module computes the features of each row once, in evaluation mode. The inputs of `fit`
@@ -187,7 +189,7 @@ class ModelPred(
         }
         return with_nested(own) if deep else own
 
-    def set_params(self, **params: Any) -> "ModelPred":  # noqa: ANN401 - those of the constructor
+    def set_params(self, **params: Any) -> ModelPred:  # noqa: ANN401 - those of the constructor
         """Change arguments of the constructor, for the next fit.
 
         Raises:
@@ -217,7 +219,7 @@ class ModelPred(
         sample_weight: ArrayLike | None = None,
         ids: RowNames | None = None,
         test: tuple[ArrayLike, ArrayLike] | None = None,
-    ) -> "ModelPred":
+    ) -> ModelPred:
         """Read the rows and train the model of all of them.
 
         The predictor is fitted at the first call that needs a prediction.
@@ -272,7 +274,7 @@ class ModelPred(
             f"{len(dataset.row_ids):,} rows with {count:,} features"
         )
 
-    def explore(self, *, port: Number = 0, engine: str = "auto") -> "Page":
+    def explore(self, *, port: Number = 0, engine: str = "auto") -> Page:
         """Open a page to change the training rows and see the retrained model.
 
         Returns the page with its address, to open in a browser on this machine; `stop()` ends it.
@@ -326,7 +328,7 @@ class ModelPred(
         write_fitted(self._ready, self._settings.asked(), Path(folder))
 
     @classmethod
-    def load(cls, folder: str | Path) -> "ModelPred":
+    def load(cls, folder: str | Path) -> ModelPred:
         """The ModelPred that `save` wrote, or that of a project whose pipeline has run.
 
         Files are checked, and no code in them is executed.

@@ -53,6 +53,12 @@ def test_fidelity_is_printed_whole(logistic):
     assert sum(any(method in line for method in table["method"]) for line in lines) == len(table)
 
 
+def test_signatures_in_help_have_short_names_of_types():
+    for name, member in inspect.getmembers(ModelPred, callable):
+        if name[0] != "_":
+            assert "numpy." not in str(inspect.signature(member)), name
+
+
 def test_help_names_only_what_exists():
     public = {name: member for name, member in inspect.getmembers(ModelPred) if name[0] != "_"}
     texts = [inspect.getdoc(member) or "" for member in (ModelPred, *public.values())]

@@ -1,5 +1,7 @@
 """Models of edited training rows: without some, with other weights or labels, with added rows."""
 
+from __future__ import annotations
+
 import logging
 from collections.abc import Mapping
 from typing import Any

@@ -1,5 +1,7 @@
 """The model of all rows: its predictions, its attributes by scikit-learn's names, and its export."""
 
+from __future__ import annotations
+
 from typing import Any
 
 import numpy as np

@@ -1,5 +1,7 @@
 """Uncertainty of predictions, memorized rows, and the rows that matter for predictions and parameters."""
 
+from __future__ import annotations
+
 import logging
 from dataclasses import replace
 from typing import Any

@@ -1,5 +1,7 @@
 """Accuracy of predicted models: parameters of subsets, certificates, errors beside other methods."""
 
+from __future__ import annotations
+
 import logging
 import warnings
 from collections.abc import Mapping

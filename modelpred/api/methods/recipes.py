@@ -1,5 +1,7 @@
 """Effects of rows on models of a TorchTarget, from derivatives through their trainings."""
 
+from __future__ import annotations
+
 import numpy as np
 import polars as pl
 import torch

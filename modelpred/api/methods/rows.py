@@ -1,5 +1,7 @@
 """Tables about rows: their values, wrong labels, the rows to keep or to add, the cleaned table."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any

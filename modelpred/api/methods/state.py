@@ -1,5 +1,7 @@
 """The state of a ModelPred, and what its methods share: contexts of studies, rows as points."""
 
+from __future__ import annotations
+
 from collections.abc import Generator
 from contextlib import contextmanager
 
