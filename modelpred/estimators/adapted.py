@@ -139,13 +139,13 @@ class Adapted:
         """The class, and what was decided once for all subsets."""
         target = self.target
         how = target.family if isinstance(target, Mapped) else "a black box"
-        told = [f"{type(target.estimator).__name__} as {how}"]
+        parts = [f"{type(target.estimator).__name__} as {how}"]
         if self.preprocessing.steps is not None:
             names = (type(step).__name__ for _, step in self.preprocessing.steps.steps)
-            told.append(f"{', '.join(names)} fitted once on all rows")
+            parts.append(f"{', '.join(names)} fitted once on all rows")
         if target.notes:
-            told.append(target.notes)
-        return "; ".join(told)
+            parts.append(target.notes)
+        return "; ".join(parts)
 
 
 def adapted(
@@ -176,8 +176,8 @@ def adapted(
     factors = weight_column(sample_weight, rows=len(column))
     require_label_each(column, rows, what=what)
     if has_family(last):
-        told = what if preprocessing.steps is None else f"{what} after preprocessing"
-        features = numbers(rows, what=told)
+        described = what if preprocessing.steps is None else f"{what} after preprocessing"
+        features = numbers(rows, what=described)
         try:
             found = mapped(last, features, column, sample_weight=factors)
             return Adapted(estimator, found, preprocessing), features

@@ -61,10 +61,10 @@ class Mapped:
     @property
     def notes(self) -> str:
         """What was chosen once for all subsets, for a person; empty if nothing was."""
-        told = [f"{name} = {value} chosen once" for name, value in (self.chosen or {}).items()]
+        parts = [f"{name} = {value} chosen once" for name, value in (self.chosen or {}).items()]
         if getattr(self.estimator, "class_weight", None) == "balanced":
-            told.append("class weights balanced once")
-        return ", ".join(told)
+            parts.append("class weights balanced once")
+        return ", ".join(parts)
 
 
 class NoFamily(InvalidInput):
@@ -214,8 +214,8 @@ def _row_weights(
     if _class_name(estimator).startswith("RidgeClassifier"):
         return given * compute_sample_weight(class_weight, labels)
     classes, index = np.unique(labels, return_inverse=True)
-    told = {} if sample_weight is None else {"sample_weight": sample_weight}
-    factors = compute_class_weight(class_weight, classes=classes, y=labels, **told)
+    weighted = {} if sample_weight is None else {"sample_weight": sample_weight}
+    factors = compute_class_weight(class_weight, classes=classes, y=labels, **weighted)
     return given * factors[index]
 
 

@@ -320,7 +320,9 @@ class BoundNewtonPath(BoundAnchors):
         return level.theta + blockwise(move.to(dtype), self.back[dtype]).to(torch.float32)
 
     def rare_change(self, level: Level, move: Tensor, weights: Tensor) -> Tensor:
-        """Of a move, to the optimum of each rare column's coefficient [subsets, parameters], basis coordinates.
+        """The change that brings each rare column's coefficient to its optimum, after a move.
+
+        [subsets, parameters], basis coordinates.
 
         Args:
             level: of these subsets.

@@ -43,10 +43,10 @@ def subset_scores(
     kernel = None if kernel is None else _scaled(kernel, fit)
 
     def predicted(option: tuple[float, float, bool], rows: Tensor, others: Tensor) -> Tensor:
-        gamma, penalty, told = option
+        gamma, penalty, with_sums = option
         mean = known[rows].mean(0)
         left, carried = known[rows] - mean, mean.expand(len(others), -1)
-        if told:
+        if with_sums:
             own = torch.stack([each - each[rows].mean(0) for each in sums])
             flat = own[:, rows].flatten(1)
             betas = torch.linalg.pinv(flat @ flat.T, hermitian=True) @ (flat @ left.flatten())

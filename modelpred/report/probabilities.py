@@ -37,8 +37,8 @@ def trust(question: str, _: ReportInputs, result: StudyResult) -> Answer:
             f"{verdict}: the mean probability of the predicted class is {percent(said)}, and the model is "
             f"right {percent(right)} of the time."
         )
-        told = verdict[0].lower() + verdict[1:]
-        brief = [f"{told} (mean {percent(said)}, right {percent(right)} of the time)"]
+        sentence = verdict[0].lower() + verdict[1:]
+        brief = [f"{sentence} (mean {percent(said)}, right {percent(right)} of the time)"]
         row = result.tables["summary"].filter(method="full_model").row(0, named=True)
         items.append(
             Item(

@@ -116,17 +116,11 @@ def values_of(
     if sampled and points <= ENUMERABLE and 2**points <= permutations * points:
         return enumerate_values(utility, points=points, semivalue=kind, progress=progress)
     return estimate_values(
-        utility,
-        points=points,
-        permutations=permutations,
-        generator=generator,
-        semivalue=kind,
-        sampler=config.sampler,
-        rows=rows,
-        small=config.small,
+        utility, points=points, permutations=permutations, generator=generator, semivalue=kind,
+        sampler=config.sampler, rows=rows, small=config.small,
         stopping=StoppingRule(error=config.error, reliability=config.reliability),
         progress=progress,
-    )
+    )  # fmt: skip
 
 
 def run(

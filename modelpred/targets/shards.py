@@ -111,7 +111,7 @@ def shard_fingerprint(
         block: the subsets to train on; their names, designs and weights count.
     """
     used = block.weights.any(dim=0).nonzero()[:, 0]
-    told = {
+    inputs = {
         "schema": SCHEMA_VERSION,
         "solver": SOLVER_VERSION,
         "kernels": source_digest(),
@@ -125,8 +125,8 @@ def shard_fingerprint(
         "shape": [len(block), len(used)],
     }
     if model.positional:
-        told["places"] = [len(rows.digests), *used.tolist()]
-    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
+        inputs["places"] = [len(rows.digests), *used.tolist()]
+    digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode())
     digest.update(b"".join(rows.digests[row] for row in used.tolist()))
     digest.update(block.weights[:, used].cpu().numpy().astype("<i4").tobytes())
     return digest.hexdigest()
@@ -222,12 +222,12 @@ def read_shards(folder: Path) -> Iterator[Shard]:
     for entry in read_manifest(folder):
         path = folder / entry.file
         shard = read_shard(path, sha256=entry.sha256, size=entry.size)
-        told = (
+        found = (
             shard.metadata.fingerprint,
             len(shard.block.ids),
             dict(Counter(shard.block.designs)),
         )
-        if told != (entry.fingerprint, entry.rows, entry.designs):
+        if found != (entry.fingerprint, entry.rows, entry.designs):
             raise refuse(str(path), "is another shard than the manifest says")
         yield shard
 
