@@ -88,6 +88,8 @@ DESIGNS = {
 
 WORDS = {
     "degenerate": "lacks a class, not used",
+    "best_rival": "best other method",
+    "refine": "correction steps",
     "by design": "by way of drawing subsets",
     "by_design": "by way of drawing subsets",
 }
