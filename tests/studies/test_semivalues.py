@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from modelpred.errors import InvalidInput
-from modelpred.studies import samplers, sampling
+from modelpred.studies import sampler_choice, samplers, sampling
 from modelpred.studies.order_sampling import short_orders
+from modelpred.studies.samplers import Sampling
 from modelpred.studies.sampling import UndefinedUtility
 from modelpred.studies.semivalues import (
     Semivalue,
@@ -351,6 +352,33 @@ def test_progress_ends_at_its_total_and_orders_are_counted_for_memory(kind, samp
     # Antithetic orders are drawn in pairs; reuse draws subsets in place of orders.
     if sampler in ("permutation", "antithetic"):
         assert what == "20 random orders of 6 rows"
+
+
+def test_auto_requires_memory_of_all_orders_first_unless_sampling_may_stop(monkeypatch):
+    sizes, first = [], []
+    monkeypatch.setattr(samplers, "require_memory", lambda size, **_: sizes.append(size))
+    for stopping in (None, StoppingRule(error=0.0)):
+        sizes.clear()
+        game = games.additive([1.0] * 20)
+        estimate(game, 20, permutations=100, sampler="auto", stopping=stopping)
+        first.append((sizes[0], max(sizes)))
+    (at_once, most), (of_pilot, _) = first
+    assert at_once == most > of_pilot
+
+
+@pytest.mark.parametrize("name", ["banzhaf", "shapley"])
+def test_auto_considers_reuse_for_banzhaf_only(name, monkeypatch):
+    considered, sampler_of = [], Sampling.sampler
+    monkeypatch.setattr(sampler_choice, "EXACT_UP_TO", 5)
+    monkeypatch.setattr(
+        Sampling,
+        "sampler",
+        lambda own, name, *rest: considered.append(name) or sampler_of(own, name, *rest),
+    )
+    estimate(
+        games.random_game(6), 6, permutations=100, semivalue=Semivalue(name=name), sampler="auto"
+    )
+    assert ("reuse" in considered) == (name == "banzhaf")
 
 
 @pytest.mark.parametrize("values", [leave_one_out_values, enumerate_values])
