@@ -111,13 +111,8 @@ def speeds(
     gains, counted = gain_seconds(model, points, tested, tolerance=targets.tolerance, clock=clock)
     progress(3, 3, "")
     return Speeds(
-        subsets=len(drawn),
-        start=start,
-        drawing=drawing,
-        training=training,
-        preparing=preparing,
-        epoch=epoch,
-        compared=compared,
+        subsets=len(drawn), start=start, drawing=drawing, training=training,
+        preparing=preparing, epoch=epoch, compared=compared,
         answering=tuple(seconds.values()),
         predicting=seconds.get(refined, seconds[predictor.name]),
         judging=judging,
@@ -125,7 +120,7 @@ def speeds(
         gains_count=counted,
         shard_bytes=_shard_size(drawn, trained, model, targets.tolerance) / len(drawn),
         subset_bytes=len(parquet_bytes(subsets_table(drawn))) / len(drawn),
-    )
+    )  # fmt: skip
 
 
 def _trained(
