@@ -94,6 +94,7 @@ def _heads() -> Iterator[Claim]:
         "logistic 10,000 x 40, C 1": ((0, 1), (0, 1), (0,)),
         "adult, 20,000 rows": ((0, 1), (0, 1), (0, 1)),
         "svm 10,000 x 40, C 1": ((0, 1), (0, 1), (0,)),
+        "embeddings 10,000 x 512, 50 classes, C 0.01": ((0, 1, 2), (0, 1, 3), (0, 1)),
     }
     kinds = ("halves", "uniform", "deletions")
 

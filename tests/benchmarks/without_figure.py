@@ -41,7 +41,6 @@ WITHOUT_FIGURE: dict[str, dict[str, tuple[str, ...]]] = {
         "docs/predictor.md": (
             "MNIST features .67% to .28%",
             ".7 s for 4,000 rows with",
-            "A head of 50 classes",
             "25 to 28 ms of processor time per",
             "LDS .979 on halves in both cases",
             "100 classes of 1,024 features need .4 GiB",
