@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from modelpred.errors import InvalidInput, writing
-from modelpred.row_fits import fit_rows, groups_of, labels_of
+from modelpred.row_fits import fit_rows, groups_of, labels_of, shown_columns
 from modelpred.table_commands import AsJson, Quiet, Terminal, with_table_options
 from modelpred.wording import cell_words, one_line
 
@@ -113,8 +113,18 @@ def values(
     )
     if groups is None:
         table = _with_cells(table, dataset, every_row=False)
+        if found := _suggestion(dataset):
+            head = f"{head}\n{found}"
     path = out or Path(f"{dataset.name}-values.csv")
     _answer(table, head, path, count=count, dataset=dataset, as_json=as_json, both=True)
+
+
+def _suggestion(dataset: "Dataset") -> str:
+    """Which columns could be valued as groups; empty: none."""
+    from modelpred.dataset.grouping import suggestion  # noqa: PLC0415
+
+    found = suggestion(dataset.rows, shown_columns(dataset))
+    return f"{found}: use --groups." if found else ""
 
 
 def _require_place(out: Path | None) -> None:

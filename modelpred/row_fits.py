@@ -97,6 +97,11 @@ def labels_of(dataset: "Dataset", labels: Any) -> Any:  # noqa: ANN401 - a tenso
     return np.array(dataset.classes)[labels.numpy()] if dataset.classes else labels.numpy()
 
 
+def shown_columns(dataset: "Dataset") -> list[str]:
+    """The columns of the rows without ids and label."""
+    return [name for name in dataset.rows.columns if name not in ("row_id", dataset.label_name)]
+
+
 def groups_of(dataset: "Dataset", column: str) -> Sequence[str]:
     """The group of each training row.
 
@@ -105,7 +110,7 @@ def groups_of(dataset: "Dataset", column: str) -> Sequence[str]:
     """
     from modelpred.dataset.cells import column_of  # noqa: PLC0415
 
-    known = [name for name in dataset.rows.columns if name not in ("row_id", dataset.label_name)]
+    known = shown_columns(dataset)
     if column not in known:
         raise InvalidInput(f"--groups: there is no column {column!r}; known: {', '.join(known)}")
     import polars as pl  # noqa: PLC0415

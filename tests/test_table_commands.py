@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from modelpred import cli, table_commands
+from modelpred.dataset import grouping
 from modelpred.params import read_params
 from modelpred.row_commands import with_certainty
 from modelpred.studies import ANSWERS, STUDIES
@@ -143,7 +144,8 @@ def test_suspects_writes_ids_labels_suggestions_and_cells(place):
 
 
 @pytest.mark.parametrize("groups", [(), ("--groups", "vendor")])
-def test_values_writes_values_and_marks_those_that_may_be_zero(place, groups):
+def test_values_writes_values_and_marks_those_that_may_be_zero(place, groups, monkeypatch):
+    monkeypatch.setattr(grouping, "LARGE", ROWS // 3)
     found = said_here(
         place, "values", "people.csv", "--label", "rich", "--permutations", "4", "--quiet", *groups
     )
@@ -156,6 +158,7 @@ def test_values_writes_values_and_marks_those_that_may_be_zero(place, groups):
     unclear = int((~table["differs_from_zero"]).sum())
     assert "e-0" not in found.stdout  # no exponents
     assert f"the values of the other {unclear} cannot be told from zero" in found.stdout
+    assert ("'vendor' (3 groups)" in found.stdout) == (not groups)
     if groups:
         assert sorted(table["group"]) == ["acme", "bolt", "core"]
 

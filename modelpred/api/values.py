@@ -24,7 +24,7 @@ from modelpred.api.predicted_values import (
     corrected,
     trial_of,
 )
-from modelpred.dataset.grouping import group_columns
+from modelpred.dataset.grouping import suggestion
 from modelpred.engine import Mixed
 from modelpred.errors import InvalidInput
 from modelpred.numbers import MOST_DRAWS, Number, checked_section, seed_number, whole_number
@@ -155,14 +155,8 @@ def _report_reliability(values: Values, *, players: int, rows: int) -> None:
 
 def suggest_groups(fitted_rows: pl.DataFrame, names: Sequence[str]) -> None:
     """Log which columns look like groups of rows, whose values are more certain than those of rows."""
-    if fitted_rows.height > EXACT_UP_TO:
-        for column in group_columns(fitted_rows, names)[:3]:
-            log.info(
-                "column %r looks like %d groups of rows; values(..., groups=) of it values each as a "
-                "whole, more certainly and in less time than rows",
-                column.name,
-                column.groups,
-            )
+    if found := suggestion(fitted_rows, names):
+        log.warning("%s: pass such a column as groups=", found)
 
 
 def shortcut_of(

@@ -68,6 +68,8 @@ NAMES = frozenset(
 )
 MOST_GROUPS = 200
 ROWS_OF_GROUP = 3  # least mean number
+LARGE = 300  # rows, beyond which groups are suggested
+SUGGESTED = 3  # columns
 
 
 @dataclass(frozen=True)
@@ -95,3 +97,17 @@ def group_columns(rows: pl.DataFrame, names: Sequence[str]) -> tuple[GroupColumn
         if column.null_count() == 0 and 2 <= groups <= most:
             found.append(GroupColumn(name, groups))
     return tuple(sorted(found, key=lambda column: column.groups))
+
+
+def suggestion(rows: pl.DataFrame, names: Sequence[str]) -> str:
+    """Return a sentence about the columns of a large table that look like groups; empty: none do."""
+    if rows.height <= LARGE:
+        return ""
+    columns = group_columns(rows, names)[:SUGGESTED]
+    if not columns:
+        return ""
+    listed = ", ".join(f"{column.name!r} ({column.groups} groups)" for column in columns)
+    return (
+        f"Groups of rows: {listed}. Values of groups are more certain than those of single rows, and "
+        "take less time"
+    )

@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from modelpred.dataset import Dataset
+from modelpred.dataset.grouping import suggestion
 from modelpred.report.blocks import Block, Cell, Column, Figure, Folded, Table, Text, columns_of
 from modelpred.report.figures import drawn_words, predicted_against_exact_values, ranked_values
 from modelpred.report.inputs import ReportInputs
@@ -75,10 +76,17 @@ def signed(inputs: ReportInputs) -> str:
     }.get(_utility(inputs), "A positive value lowers the test loss by that amount")
 
 
-def _groups(inputs: ReportInputs, result: StudyResult) -> list[Table]:
-    """Values of groups of rows, the most valuable first; empty if no group column is set."""
+def _groups(inputs: ReportInputs, result: StudyResult) -> list[Block]:
+    """Values of groups of rows, the most valuable first; or which column could be used as groups."""
     if "groups" not in result.tables:
-        return []
+        dataset = inputs.dataset
+        names = [
+            name for name in dataset.rows.columns if name not in ("row_id", dataset.label_name)
+        ]
+        found = suggestion(dataset.rows, names)
+        return (
+            [Text(f"{found}: set valuation.group in params.yaml.", finding=True)] if found else []
+        )
     rows = result.tables["groups"].sort("rank").head(4 * inputs.config.rows)
     exact = rows["true_value"].null_count() < rows.height
     body = [

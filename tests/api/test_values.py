@@ -5,7 +5,8 @@ import polars as pl
 import pytest
 import torch
 
-from modelpred import InvalidInput
+from modelpred import InvalidInput, ModelPred
+from modelpred.dataset.grouping import LARGE
 from modelpred.studies.semivalues import Semivalue, enumerate_values
 from tests.api.conftest import ROWS, TEST, make_rows
 
@@ -61,6 +62,17 @@ def test_values_of_every_family(family, request):
     assert table["row_id"].to_list() == list(estimator.row_ids)
     assert table.sort("rank")["value"].is_sorted(descending=True)
     assert (table["standard_error"] > 0).all()
+
+
+def test_values_suggest_groups_where_a_column_of_a_large_table_looks_like_them(caplog):
+    cells, labels = make_rows(2, LARGE + 1)
+    rows = pl.DataFrame(cells).with_columns(Vendor=pl.int_range(pl.len()) % 9)
+    mp = ModelPred(progress=False).fit(rows, labels)
+    mp.values(permutations=2)
+    assert "'Vendor' (9 groups)" in caplog.text
+    caplog.clear()
+    mp.values(permutations=2, groups=rows["Vendor"])
+    assert "Vendor" not in caplog.text
 
 
 def test_values_know_how_they_were_estimated(logistic):

@@ -5,7 +5,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelpred.dataset.grouping import MOST_GROUPS, NAMES, ROWS_OF_GROUP, GroupColumn, group_columns
+from modelpred.dataset.grouping import (
+    LARGE,
+    MOST_GROUPS,
+    NAMES,
+    ROWS_OF_GROUP,
+    GroupColumn,
+    group_columns,
+    suggestion,
+)
 
 
 @pytest.mark.parametrize(
@@ -31,3 +39,12 @@ def test_there_are_several_groups_of_several_rows_and_no_gaps(name, groups, rows
     found = group_columns(table, table.columns)
     expected = not gap and 2 <= groups <= MOST_GROUPS and rows >= ROWS_OF_GROUP
     assert found == ((GroupColumn(name, groups),) if expected else ())
+
+
+@given(st.sampled_from(sorted(NAMES)), st.integers(1, 210), st.integers(0, 700))
+def test_groups_of_large_tables_are_suggested(name, groups, rows):
+    table = pl.DataFrame({name: [row % groups for row in range(rows)], "x": range(rows)})
+    found = suggestion(table, table.columns)
+    large = rows > LARGE and 2 <= groups <= min(MOST_GROUPS, rows // ROWS_OF_GROUP)
+    assert (f"{name!r} ({groups} groups)" in found) == large
+    assert bool(found) == large

@@ -11,11 +11,13 @@ import polars as pl
 import pytest
 from pydantic import ValidationError
 
+from modelpred.dataset import grouping
 from modelpred.report import ReportConfig, ReportInputs, write_report
-from modelpred.report.blocks import Text
+from modelpred.report.blocks import Table, Text
 from modelpred.report.fidelity import verdicts
 from modelpred.report.methods import COLOURS
 from modelpred.report.page import trust_section
+from modelpred.report.valuation import valuation_blocks
 from modelpred.studies.results import StudyResult
 
 NASTY = "<script>alert('x')</script> & \"quoted\" {{ 7 * 7 }}"
@@ -239,6 +241,19 @@ def test_values_without_a_truth_say_so(example: ReportInputs, tmp_path: Path):
     inputs = replace(example, studies={"valuation": bare}, fidelity=None, history=None)
     text = Page(write_report(inputs, tmp_path).read_text(encoding="utf-8")).text
     assert "No exact values were computed in this run" in text
+
+
+def test_a_column_that_looks_like_groups_is_named_above_the_values_of_rows(
+    example: ReportInputs, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(grouping, "LARGE", 0)
+    rows = example.dataset.rows.with_columns(vendor=pl.int_range(pl.len()) % 2)
+    inputs = replace(example, dataset=replace(example.dataset, rows=rows))
+    first, second, *_ = valuation_blocks(inputs, example.studies["valuation"])
+    assert isinstance(first, Text)
+    assert "'vendor' (2 groups)" in first.text
+    assert isinstance(second, Table)
+    assert "most valuable rows" in second.caption
 
 
 def test_the_config_knows_its_keys():
