@@ -246,10 +246,12 @@ def parse_json(content: bytes, path: Path, *, again: str) -> dict[str, Any]:
     """The JSON object in the content of a file.
 
     Raises:
-        InvalidInput: it is not JSON, or not an object.
+        InvalidInput: it is not JSON, not an object, or holds text that cannot be printed or written.
     """
     try:
         found = json.loads(content)
+        if rb"\ud" in content.lower():  # half of a pair; only an escape can name one
+            json.dumps(found, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:  # numbers of 5,000 digits are a ValueError
         raise refuse(path, f"it is not JSON ({error})", again=again) from error
     if not isinstance(found, dict):

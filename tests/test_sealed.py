@@ -1,6 +1,7 @@
 """Sealed folders: any change is refused in one line, whatever it is; what was written is read."""
 
 import ast
+import json
 import os
 import shutil
 import subprocess
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict
 
@@ -22,6 +23,7 @@ from modelpred.sealed import (
     read_file,
     read_sealed,
     seal,
+    write_atomically,
 )
 
 AGAIN = "run the stage again"
@@ -136,6 +138,33 @@ def test_what_does_not_parse_is_refused_in_one_line(content: bytes) -> None:
             parsed()
         except InvalidInput as error:
             assert "\n" not in str(error)  # noqa: PT017
+
+
+@given(st.text(st.characters(exclude_categories=())))  # halves of pairs are drawn, too
+@example("\ud800")
+@example("\U0001f600")
+def test_text_in_json_can_be_printed_or_is_refused(text: str) -> None:
+    content = json.dumps({"name": text}).encode()
+    read = json.loads(content)  # two halves that stand together become one character
+    try:
+        read["name"].encode()
+    except UnicodeEncodeError:
+        with pytest.raises(InvalidInput, match="surrogates not allowed"):
+            parse_json(content, Path("file"), again=AGAIN)
+    else:
+        assert parse_json(content, Path("file"), again=AGAIN) == read
+
+
+@pytest.mark.parametrize("mask", [0o077, 0o027, 0o022, 0o002])
+def test_the_umask_decides_who_reads_a_file(tmp_path: Path, mask: int) -> None:
+    before = os.umask(mask)
+    try:
+        write_atomically(tmp_path / "file", b"1")
+        seal(tmp_path)
+    finally:
+        os.umask(before)
+    modes = {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    assert modes == {0o644 & ~mask}
 
 
 def test_a_file_above_the_limit_is_not_read(tmp_path: Path) -> None:

@@ -13,11 +13,13 @@ import numpy as np
 import polars as pl
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from modelpred import cli, table_commands
 from modelpred.dataset import grouping
 from modelpred.params import read_params
-from modelpred.row_commands import with_certainty
+from modelpred.row_commands import value_words, with_certainty
 from modelpred.studies import ANSWERS, STUDIES
 
 ROOT = Path(__file__).parents[1]
@@ -174,6 +176,20 @@ def test_rows_and_orders_that_are_asked_for_are_used_whatever_they_take(place, w
     assert re.search(r"time +about \d+ s", found.stderr)
 
 
+@given(
+    value=st.floats(-1e12, 1e12), error=st.none() | st.floats(0, 1e12), scale=st.integers(-15, 0)
+)
+def test_values_are_printed_without_exponents_to_the_digits_of_their_error(value, error, scale):
+    value *= 10.0**scale
+    error = None if error is None else error * 10.0**scale
+    words = value_words(value, error)
+    assert re.fullmatch(r"[+-]\d+(\.\d+)?( ± \d+(\.\d+)?)?", words)
+    shown = float(words.split()[0])
+    assert abs(shown - value) <= (0.05 * error if error else 0.005 * abs(value)) + 1e-15 * abs(
+        value
+    )
+
+
 def test_values_are_differs_from_zero_by_two_standard_errors():
     table = pl.DataFrame(
         {"value": [0.1, -0.3, 0.2, 0.0], "standard_error": [0.06, 0.1, None, None]}
@@ -195,6 +211,7 @@ def test_values_are_differs_from_zero_by_two_standard_errors():
         (("suspects", "people.csv", "--label", "rihc"), "did you mean 'rich'?"),
         (("suspects", "people.csv", "--label", "rich", "--out", "none/s.csv"), "no folder none"),
         (("values", "people.csv", "--label", "rich", "--out", "."), ". is a folder"),
+        (("values", "none.csv", "--label", "rich", "--permutations", "5"), "must be even"),
         (("run", "--project", "none"), "no folder none"),
         (("run", "people.csv", "--label", "rich", "--out", "people.csv/run"), "Not a directory"),
     ],

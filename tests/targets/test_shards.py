@@ -227,6 +227,27 @@ def zero_sizes(table: pa.Table) -> pa.Table:
     return table.set_column(3, field, pa.array([0] * len(table)))
 
 
+def with_column(table: pa.Table, name: str, values: list) -> pa.Table:
+    at = table.column_names.index(name)
+    field = table.schema.field(name)
+    return table.set_column(at, field, pa.array(values, field.type))
+
+
+def with_negative_weights(table: pa.Table) -> pa.Table:
+    weights = -np.array(table["weights"].to_pylist())
+    sizes = weights.sum(1)
+    return with_column(with_column(table, "weights", weights.tolist()), "size", sizes.tolist())
+
+
+def with_last_parameter(value: float):
+    def changed(table: pa.Table) -> pa.Table:  # the last model has converged, the first has not
+        parameters = table["parameters"].to_pylist()
+        parameters[-1][-1] = value
+        return with_column(table, "parameters", parameters)
+
+    return changed
+
+
 OTHER_SHAPES = {
     "a column less": (lambda t: t.drop_columns(["objective"]), "columns must be"),
     "no weights": (lambda t: t.drop_columns(["weights"]), "weights must be a list of fixed size"),
@@ -238,6 +259,9 @@ OTHER_SHAPES = {
     ),
     "no rows": (lambda t: t.slice(0, 0), "claims 0 rows"),
     "wrong sizes": (zero_sizes, "sizes do not match the weights"),
+    "weights below 0": (with_negative_weights, "weights below 0"),
+    "a converged model with nan": (with_last_parameter(np.nan), "parameters are not finite"),
+    "a converged model with inf": (with_last_parameter(-np.inf), "parameters are not finite"),
     "another schema version": (other_schema_version, "schema version 99, expected 1"),
 }
 
@@ -245,7 +269,7 @@ OTHER_SHAPES = {
 @pytest.mark.parametrize(("change", "told"), OTHER_SHAPES.values(), ids=OTHER_SHAPES.keys())
 def test_a_file_of_another_shape_is_refused(change, told):
     with pytest.raises(CorruptShard, match=told):
-        parse_shard(rewritten(block_of(6), change), name="x.parquet")
+        parse_shard(rewritten(block_of(6, highest=300), change), name="x.parquet")
 
 
 def test_negative_and_huge_weights_are_not_written():
