@@ -37,22 +37,12 @@ from flows.runtime import OWNER, end_with_owner, one_line_errors, this_process
 from flows.server import prefect_api
 from flows.stale_runs import close_stale_runs, remove_stale_locks
 from modelpred.errors import InvalidInput
+from modelpred.launching import ends_with_this_process
 from modelpred.sealed import parse_json, read_file
 
 # What `dvc repro` writes when it comes to a stage.
 HEADER = re.compile(r"(Running stage|Stage) '([^']+)'(?:|:|.* skipping.*|.* checking out outputs)$")
 SHOWN_NUMBERS = 6
-# Runs a command that the kernel kills (prctl's PR_SET_PDEATHSIG is 1) when the thread that started it
-# ends. That thread waits for the command, so it ends early only if the whole process is killed.
-LAUNCH = """
-import ctypes, os, sys
-ctypes.CDLL(None).prctl(1, 9)
-if os.getppid() == int(sys.argv[1]):
-    os.execvp(sys.argv[2], sys.argv[2:])
-"""
-LAUNCHER: tuple[str, ...] = (
-    (sys.executable, "-I", "-S", "-c", LAUNCH, str(os.getpid())) if sys.platform == "linux" else ()
-)
 
 
 class CommandFailed(RuntimeError):  # noqa: N818 - the message is the command's own
@@ -69,7 +59,7 @@ class Command:
         self.words = words
         self.lines: list[str] = []
         self._process = subprocess.Popen(
-            [*LAUNCHER, *words],
+            ends_with_this_process(words),
             env=environment(),
             pass_fds=[lock],
             stdout=subprocess.PIPE,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from modelpred.errors import InvalidInput
+from modelpred.launching import ends_with_this_process
 
 if TYPE_CHECKING:
     from modelpred.check.project import Options
@@ -220,7 +221,11 @@ def _run_stages(folder: Path, words: list[str], *, quiet: bool) -> None:
     for command in commands:
         try:
             done = subprocess.run(
-                command, cwd=folder, check=False, stdout=sys.stderr, env=surroundings
+                ends_with_this_process(command),
+                cwd=folder,
+                check=False,
+                stdout=sys.stderr,
+                env=surroundings,
             )
         except KeyboardInterrupt:
             sys.exit("stopped; run the same command again to continue")

@@ -68,7 +68,31 @@ def test_the_rest_ends_and_the_lock_is_free(project, parts):
     again.wait(ENDING_SECONDS)
 
 
-def _start(project):
+@pytest.mark.slow
+@pytest.mark.parametrize("other", ["dvc", "server", "stage", "worker"])
+def test_a_killed_command_takes_its_stages_along(project, other):
+    run = _start(project, "-m", "modelpred.cli", "run", "--project", ".")
+    whole = _processes_of_a_run_in_training(run) | {"pipeline": run.pid}
+    for part in ("pipeline", other):
+        os.kill(whole[part], signal.SIGKILL)
+    run.wait(ENDING_SECONDS)
+    assert _until(lambda: not any(map(_runs, whole.values()))), _left(whole)
+
+
+def test_a_command_ends_with_the_process_that_started_it():
+    starts = (
+        "import subprocess; from modelpred.launching import ends_with_this_process as ends\n"
+        "child = subprocess.Popen(ends(['sleep', '60'])); print(child.pid, flush=True); child.wait()"
+    )
+    with subprocess.Popen([sys.executable, "-c", starts], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        child = int(process.stdout.readline())
+        assert _until(lambda: psutil.Process(child).name() == "sleep")
+        process.kill()
+        assert _until(lambda: not _runs(child))
+
+
+def _start(project, *words):
     owned = ("PREFECT_", "MLFLOW_", "MODELPRED_")
     environment = {k: v for k, v in os.environ.items() if not k.startswith(owned)}
     environment |= {
@@ -79,7 +103,7 @@ def _start(project):
     }
     with (project / "log").open("w") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "flows.pipeline"],
+            [sys.executable, *(words or ("-m", "flows.pipeline"))],
             cwd=project,
             env=environment,
             stdout=subprocess.DEVNULL,
