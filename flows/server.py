@@ -77,9 +77,13 @@ def password(folder: Path) -> str:
     """The password of this project's servers, generated at the first call.
 
     Raises:
-        InvalidInput: the file belongs to, or can be read by, another user.
+        InvalidInput: the file belongs to, or can be read by, another user, or the folder is another user's.
     """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    found = folder.stat()
+    if found.st_uid != os.getuid():
+        raise InvalidInput(f"{folder} belongs to another user; move it away and run again")
+    folder.chmod(found.st_mode & 0o777 & ~0o022)  # else others could replace Prefect's database
     path = folder / "password"
     with tempfile.NamedTemporaryFile("w", dir=folder) as file:  # mode 0600
         file.write(secrets.token_urlsafe(32))

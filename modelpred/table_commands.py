@@ -229,6 +229,10 @@ def _run_stages(folder: Path, words: list[str], *, quiet: bool) -> None:
             )
         except KeyboardInterrupt:
             sys.exit("stopped; run the same command again to continue")
+        if done.returncode < 0:
+            sys.exit(
+                f"signal {-done.returncode} ended the stages; run the same command again to continue"
+            )
         if done.returncode:
             sys.exit(done.returncode)
 

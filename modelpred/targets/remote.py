@@ -240,8 +240,15 @@ def _make_private(folder: Path) -> None:
     """Makes the folder in a folder that others can write to, and refuses one that another user may have filled.
 
     Raises:
-        InvalidInput: it is no folder, belongs to another user, or is open to others.
+        InvalidInput: it is no folder, belongs to another user, or is open to others, who may also be able to
+            replace it.
     """
+    above = folder.parent.stat()
+    shared = above.st_mode & 0o002 and not above.st_mode & stat.S_ISVTX
+    if above.st_uid not in (0, os.getuid()) or shared:
+        raise InvalidInput(
+            f"other users can replace what is in {folder.parent}; set TMPDIR to another folder"
+        )
     with contextlib.suppress(FileExistsError):
         folder.mkdir(mode=0o700)
     found = folder.lstat()

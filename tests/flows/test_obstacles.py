@@ -190,3 +190,8 @@ def test_inputs_that_others_could_plant_are_refused(tmp_path, monkeypatch, mode)
         remote.fetched(f"memory://inputs/{digest}")
     planted.parent.chmod(0o700)
     assert remote.fetched(f"memory://inputs/{digest}") == planted
+    tmp_path.chmod(0o1777)  # as /tmp: others cannot rename what is not theirs
+    assert remote.fetched(f"memory://inputs/{digest}") == planted
+    tmp_path.chmod(0o777)
+    with pytest.raises(InvalidInput, match="other users can replace"):
+        remote.fetched(f"memory://inputs/{digest}")

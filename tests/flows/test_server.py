@@ -60,8 +60,17 @@ def test_it_goes_with_a_killed_process_and_takes_it_along(home):
 def test_the_password_is_private_and_stays(tmp_path):
     first = server.password(tmp_path)
     assert server.password(tmp_path) == first
+    tmp_path.chmod(0o777)
+    assert server.password(tmp_path) == first
+    assert tmp_path.stat().st_mode & 0o777 == 0o755
     (tmp_path / "password").chmod(0o644)
     with pytest.raises(InvalidInput, match="not a private file"):
+        server.password(tmp_path)
+
+
+def test_a_folder_of_another_user_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(server.os, "getuid", lambda: tmp_path.stat().st_uid + 1)
+    with pytest.raises(InvalidInput, match="belongs to another user"):
         server.password(tmp_path)
 
 
