@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+import tests.type_checks  # noqa: F401 - jaxtyping looks it up by this name
+
 # Set before prefect or mlflow is imported, as flows/ does for the stages.
 _PLACE = Path(tempfile.mkdtemp(prefix="modelpred-tests-"))
 os.environ.pop("PREFECT_API_URL", None)
