@@ -14,7 +14,7 @@ import typer
 from modelpred.errors import InvalidInput, writing
 from modelpred.row_fits import fit_rows, groups_of, labels_of, shown_columns
 from modelpred.table_commands import AsJson, Quiet, Terminal, with_table_options
-from modelpred.wording import cell_words, one_line
+from modelpred.wording import WRONG_NUMBER, cell_words, one_line
 
 if TYPE_CHECKING:
     import polars as pl
@@ -57,7 +57,8 @@ def suspects(
     if found.count is not None:
         head = (
             f"About {found.count:,.0f} of {len(table):,} labels are wrong (95% interval {found.low:,.0f} to "
-            f"{found.high:,.0f}), according to models trained without the row. The most suspicious:"
+            f"{found.high:,.0f}), according to models trained without the row. "
+            f"{WRONG_NUMBER}. The most suspicious:"
         )
     path = out or Path(f"{dataset.name}-suspects.csv")
     _answer(table, head, path, count=count, dataset=dataset, as_json=as_json)

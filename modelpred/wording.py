@@ -7,6 +7,11 @@ taken for markup.
 import re
 from html import escape
 
+# Where the estimated number of wrong labels is biased (docs/values.md).
+WRONG_NUMBER = (
+    "The number is too large where another family would predict clearly better, and too small where "
+    "classes overlap much"
+)
 SHORTENED = "..."
 # Words of Markdown that mean themselves: letters and digits, with single signs that mark up nothing.
 _PLAIN = re.compile(r"[^\W_](?:[^\W_]|[ .,:;/%@=+'-](?=[^\W_])|_(?=[^\W_]))*|")

@@ -20,7 +20,7 @@ from modelpred.studies.forest import forest_probabilities
 from modelpred.studies.held_out import confidence, held_out_evidence, log_probabilities
 from modelpred.studies.label_noise import with_second_family, wrong_labels
 from modelpred.targets import Points
-from modelpred.wording import Printed
+from modelpred.wording import WRONG_NUMBER, Printed
 
 SUM_ERROR = 1e-3  # of probabilities that other libraries round
 SHOWN = 5  # rows that a printed result lists
@@ -60,7 +60,7 @@ class Suspects(Printed):
         if self.count is not None:
             lines.append(
                 f"  about {self.count:,.0f} are wrong (95% interval {self.low:,.0f} to "
-                f"{self.high:,.0f}); the most suspicious:"
+                f"{self.high:,.0f}). {WRONG_NUMBER}. The most suspicious:"
             )
         for row in self.rows.head(SHOWN).iter_rows(named=True):
             parts = [f"label {row['label']}"]

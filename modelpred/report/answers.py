@@ -24,7 +24,7 @@ from modelpred.report.suspects import judgement, suggestion
 from modelpred.report.valuation import row_cells, row_words, signed, value_cell
 from modelpred.report.words import count, number, percent, plain
 from modelpred.studies.results import StudyResult
-from modelpred.wording import counted
+from modelpred.wording import WRONG_NUMBER, counted
 
 LISTED = 5  # most suspicious rows
 EXTREMES = 3  # rows that help most, and rows that hurt most
@@ -93,7 +93,7 @@ def _labels(question: str, inputs: ReportInputs, result: StudyResult) -> Answer:
     words = f"About {number_wrong}. {checked}; the most suspicious:"
     note = (
         "A label that looks wrong can be right, because a rare case looks the same: check it by hand. "
-        "The interval does not include errors of the models."
+        f"The interval does not include errors of the models. {WRONG_NUMBER}."
     )
     brief = (f"about {number_wrong}; {checked}, {listed}", named)
     return Answer(question, words, brief=brief, items=items, note=note, link="labels")

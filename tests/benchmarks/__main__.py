@@ -35,6 +35,7 @@ from tests.benchmarks import (
     torch_goal,
     torch_targets,
     value_samplers,
+    wrong_counts,
 )
 from tests.benchmarks.claims import CLAIMS, pages_by_figure
 from tests.benchmarks.figures import Benchmark
@@ -61,6 +62,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "torch_goal": torch_goal.BENCHMARK,
     "torch_targets": torch_targets.BENCHMARK,
     "value_samplers": value_samplers.BENCHMARK,
+    "wrong_counts": wrong_counts.BENCHMARK,
 }
 
 

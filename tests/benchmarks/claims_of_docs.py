@@ -146,6 +146,42 @@ def _suspects() -> Iterator[Claim]:
     yield from _table("docs/values.md", "| 5% of all rows (1,000) | suspects", rows)
 
 
+def _wrong_counts() -> Iterator[Claim]:
+    rows: list[list[Cell]] = []
+    for table in (
+        "spam",
+        "higgs",
+        "adult",
+        "digits",
+        "simulated, logistic",
+        "simulated, 4 classes",
+    ):
+        rows.append([])
+        for forest in ("", ", with a forest"):
+            for share, planted in (
+                (0, 0),
+                (5, 90 if table == "digits" else 150),
+                (10, 180 if table == "digits" else 300),
+            ):
+                key = f"wrong_counts/{table}, {share}%{forest}"
+                rows[-1].append(
+                    (
+                        f"{key}: estimated number ({planted} planted)",
+                        f"{key}: intervals that hold it",
+                    )
+                )
+    yield from _table("docs/values.md", "| spam | 11 (0)", rows)
+    rare: list[list[Cell]] = [
+        [
+            f"wrong_counts/rare class, {kind}: rare label among the first 200",
+            f"wrong_counts/rare class, {kind}: wrong labels among the first 200",
+            f"wrong_counts/rare class, {kind}: estimated number ({planted} planted)",
+        ]
+        for kind, planted in (("none", 0), ("5% of all", 300), ("10% of each label", 44))
+    ]
+    yield from _table("docs/values.md", "| none | .70", rare)
+
+
 def _samplers() -> Iterator[Claim]:
     tables = ("300 rows", "3,000 rows", "30,000 rows")
     references = (("234,002", ".974"), ("2,624,720", ".996"), ("847,616", ".988"))
@@ -398,6 +434,7 @@ DOCS_CLAIMS = (
     *_engine(),
     *_heads(),
     *_suspects(),
+    *_wrong_counts(),
     *_samplers(),
     *_direct_answers(),
     *_softmax_values(),

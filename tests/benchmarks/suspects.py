@@ -79,7 +79,7 @@ def cleanlab_scores(points: Points) -> dict[str, Scores]:
 
 
 def context_of(points: Points) -> StudyContext:
-    model = target_model("logistic")
+    model = target_model("logistic" if points.classes == 2 else "softmax")
     truth = Retraining(model, points)
     ids = tuple(map(str, range(len(points.labels))))
     return StudyContext(truth, points, {truth.name: truth}, ids)

@@ -105,6 +105,7 @@ WITHOUT_FIGURE: dict[str, dict[str, tuple[str, ...]]] = {
             "have 0.7 N of the N rows",
         ),
         "docs/values.md": (
+            "| table | none planted | 5%: 150 |",
             "microseconds to milliseconds, however many rows",
             "from up to 50 times as many subsets",
             "80 times as many rows as a model has parameters",
