@@ -96,6 +96,7 @@ def serve(
     require(("mlflow", "starlette", "uvicorn"))
     import uvicorn  # noqa: PLC0415
 
+    from modelpred.connections import LimitedHeadProtocol  # noqa: PLC0415
     from modelpred.registry import files_of  # noqa: PLC0415
     from modelpred.serving import MOST_CONNECTIONS, application_of  # noqa: PLC0415
 
@@ -104,6 +105,7 @@ def serve(
     uvicorn.run(
         served, host=host, port=port, log_level="warning", server_header=False,
         limit_concurrency=MOST_CONNECTIONS, timeout_graceful_shutdown=2, ws="none",
+        http=LimitedHeadProtocol,
     )  # fmt: skip
 
 

@@ -6,6 +6,8 @@ a few rows, write all rows into a CSV, and make no project.
 
 import json
 import math
+import os
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -134,6 +136,9 @@ def _require_place(out: Path | None) -> None:
         raise InvalidInput(f"--out: there is no folder {out.parent}")
     if out is not None and out.is_dir():
         raise InvalidInput(f"--out: {out} is a folder; name a CSV file")
+    if out is not None and os.path.lexists(out) and stat.S_ISFIFO(out.lstat().st_mode):
+        # Writing would wait for a reader. The shell's >(command) is a link, and has one.
+        raise InvalidInput(f"--out: {out} is a pipe; name a CSV file")
 
 
 def with_certainty(found: "pl.DataFrame") -> "pl.DataFrame":

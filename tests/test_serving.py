@@ -5,6 +5,7 @@ import json
 import math
 import re
 import resource
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,10 +14,11 @@ import httpx
 import polars as pl
 import pytest
 import torch
+import uvicorn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modelpred import serving
+from modelpred import connections, serving
 from modelpred.predictor import write_predictor
 from modelpred.predictor.request_handler import SERVING_LIMITS, RequestHandler, write_test_points
 from modelpred.sealed import seal
@@ -317,3 +319,44 @@ def test_the_question_in_the_manual_is_answered(served, tmp_path):
     answer = ask(app, asked.stdout)
     assert answer.status_code == 200, answer.text
     assert len(answer.json()["predictions"]) == 2
+
+
+def test_a_head_that_does_not_come_ends_its_connection_and_no_other(served, monkeypatch):
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.5)
+    body = json.dumps({"inputs": ONES}).encode()
+    head = f"POST /invocations HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+
+    async def sent(port: int, *parts: bytes) -> bytes:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for part in parts:
+            writer.write(part)
+            await writer.drain()
+            await asyncio.sleep(0.2)
+        found = await asyncio.wait_for(reader.read(-1), 20)
+        writer.close()
+        return found
+
+    async def answers():
+        server = uvicorn.Server(
+            uvicorn.Config(
+                served[0], port=0, log_level="error", http=connections.LimitedHeadProtocol,
+                timeout_keep_alive=1,
+            )
+        )  # fmt: skip
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            serving_it = asyncio.create_task(server.serve([listener]))
+            port = listener.getsockname()[1]
+            whole, rest = head.encode() + b"\r\n", body[1:]
+            found = await asyncio.gather(
+                sent(port),
+                sent(port, head.encode()[:9], head.encode()[9:]),
+                sent(port, whole, body[:1], rest[:5], rest[5:]),  # a slow body is no slow head
+                sent(port, whole + body, head.encode()),
+            )
+            server.should_exit = True
+            await serving_it
+            return found
+
+    nothing, half, slow, second = asyncio.run(answers())
+    assert (nothing, half) == (b"", b"")
+    assert [part.count(b"200 OK") for part in (slow, second)] == [1, 1]

@@ -212,11 +212,14 @@ def test_values_are_differs_from_zero_by_two_standard_errors():
         (("suspects", "people.csv", "--label", "rich", "--out", "none/s.csv"), "no folder none"),
         (("values", "people.csv", "--label", "rich", "--out", "."), ". is a folder"),
         (("values", "none.csv", "--label", "rich", "--permutations", "5"), "must be even"),
+        (("suspects", "people.csv", "--label", "rich", "--out", "pipe"), "pipe is a pipe"),
         (("run", "--project", "none"), "no folder none"),
         (("run", "people.csv", "--label", "rich", "--out", "people.csv/run"), "Not a directory"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_done_is_one_line(place, words, told):
+    if not (place / "pipe").exists():
+        os.mkfifo(place / "pipe")
     done = said_here(place, *words, "--quiet")
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1, done.stderr
