@@ -12,6 +12,7 @@ only this user can read: other users of the machine can reach 127.0.0.1, too.
 """
 
 import contextlib
+import functools
 import os
 import secrets
 import socket
@@ -56,7 +57,7 @@ def prefect_api(*, schedules: bool = False) -> Generator[str]:
     )
 
     if (url := os.environ.get("PREFECT_API_URL")) is not None:
-        threading.Thread(target=_exit_without, args=(url,), daemon=True).start()
+        _watch(url)
         yield url
         return
     login = f"modelpred:{password(Path(os.environ['PREFECT_HOME']))}"
@@ -71,6 +72,12 @@ def prefect_api(*, schedules: bool = False) -> Generator[str]:
             APILogHandler().flush()  # records that are sent later find no server
             for name, value in before.items():
                 os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+@functools.cache
+def _watch(url: str) -> None:
+    """Start the thread that ends this process without its API; one for each, however many flows use it."""
+    threading.Thread(target=_exit_without, args=(url,), daemon=True).start()
 
 
 def password(folder: Path) -> str:

@@ -19,6 +19,7 @@ from flows.artifacts import (
     written,
 )
 from flows.runtime import run_stage
+from flows.study_training import cluster_api, study_training
 from modelpred.dataset import read_dataset
 from modelpred.errors import InvalidInput
 from modelpred.params import read_params
@@ -43,7 +44,7 @@ def run(study: str) -> None:
         raise InvalidInput(f"unknown study {study!r}; known: {', '.join(STUDIES)}")
     params = read_params(PARAMS)
     config: BaseModel = getattr(params, study)
-    with progress_bar(study) as progress:
+    with progress_bar(study) as progress, cluster_api():
         result = result_of(study, config, tolerance=params.targets.tolerance, progress=progress)
     if result.metrics["failed"]:
         sys.stderr.write(f"{study}: WARNING: {result.metrics['failed_told']}{os.linesep}")
@@ -109,7 +110,12 @@ def context(
         expanded=compared,
     )
     return StudyContext(
-        truth=Retraining(model, points, tolerance=tolerance),
+        truth=Retraining(
+            model,
+            points,
+            tolerance=tolerance,
+            training=study_training(dataset, artifacts / DATASET.name),
+        ),
         test_points=dataset_test_points(dataset),
         refits={"predictor": predictor, **cheap.refits},
         row_ids=dataset.row_ids,

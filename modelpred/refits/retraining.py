@@ -67,6 +67,39 @@ def continued(around: WeightVector, old: Points, new: Points) -> Float[Tensor, "
     return torch.cat([around, around.new_zeros(len(new.labels) - count)])
 
 
+@runtime_checkable
+class Training(Protocol):
+    """Trains the models of a retraining on subsets: in this process, or on other machines."""
+
+    def __call__(
+        self,
+        retraining: "Retraining",
+        weights: Num[Tensor, "subsets points"],
+        *,
+        progress: Progress,
+    ) -> TrainedTargets:
+        """Return the trained models; they do not depend on where they are trained."""
+        ...
+
+
+def train_here(
+    retraining: "Retraining", weights: Num[Tensor, "subsets points"], *, progress: Progress
+) -> TrainedTargets:
+    """Return the models of these subsets, trained in this process."""
+    points = retraining.points
+    return train_targets(
+        retraining.model,
+        points.features,
+        points.labels,
+        weights,
+        tolerance=retraining.tolerance,
+        start=retraining.start,
+        progress=lambda done, total: progress(done, total, "retraining"),
+        classes=points.classes,
+        sample_weight=points.sample_weight,
+    )
+
+
 @final
 class Retraining:
     """Exact retraining of every subset: the truth that other refits are measured against.
@@ -77,6 +110,7 @@ class Retraining:
         tolerance: largest distance to the optimum, relative to the parameters, at which a target
             counts as converged (see `train_targets`).
         start: parameters [parameters] of a warm start; without, the family's own.
+        training: what trains a batch of models; default: this process.
     """
 
     def __init__(
@@ -86,11 +120,13 @@ class Retraining:
         *,
         tolerance: float = 1e-6,
         start: ParameterVector | None = None,
+        training: Training = train_here,
     ) -> None:
         self.model = model.for_rows(points)
         self.points = points
         self.tolerance = tolerance
         self.start = start
+        self.training = training
 
     @property
     def name(self) -> str:
@@ -107,7 +143,22 @@ class Retraining:
 
     def for_points(self, points: Points) -> "Retraining":
         """Return retraining for other points."""
-        return Retraining(self.model, points, tolerance=self.tolerance, start=self.start)
+        return self._changed(points=points)
+
+    def with_tolerance(self, tolerance: float) -> "Retraining":
+        """Return retraining to another tolerance."""
+        return self._changed(tolerance=tolerance)
+
+    def _changed(
+        self, *, points: Points | None = None, tolerance: float | None = None
+    ) -> "Retraining":
+        return Retraining(
+            self.model,
+            points or self.points,
+            tolerance=tolerance or self.tolerance,
+            start=self.start,
+            training=self.training,
+        )
 
     def full_parameters(self) -> ParameterVector:
         """Return the parameters of the model of all rows.
@@ -127,17 +178,7 @@ class Retraining:
         self, weights: Num[Tensor, "subsets points"], *, progress: Progress = silent
     ) -> TrainedTargets:
         """Return parameters, objective, gradient norm and flags of every subset."""
-        return train_targets(
-            self.model,
-            self.points.features,
-            self.points.labels,
-            weights,
-            tolerance=self.tolerance,
-            start=self.start,
-            progress=lambda done, total: progress(done, total, "retraining"),
-            classes=self.points.classes,
-            sample_weight=self.points.sample_weight,
-        )
+        return self.training(self, weights, progress=progress)
 
 
 @final

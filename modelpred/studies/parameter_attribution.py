@@ -117,7 +117,7 @@ def with_tolerance(context: StudyContext) -> StudyContext:
     truth = context.truth
     if truth.tolerance <= TRUTH_TOLERANCE:
         return context
-    precise = Retraining(truth.model, truth.points, tolerance=TRUTH_TOLERANCE, start=truth.start)
+    precise = truth.with_tolerance(TRUTH_TOLERANCE)
     refits = {
         name: precise if isinstance(refit, Retraining) else refit
         for name, refit in context.refits.items()
