@@ -1,9 +1,9 @@
 """Batches of models that a study trains on a cluster have the bytes of those trained in this process."""
 
 import dataclasses
-import os
 import tempfile
 from contextlib import chdir
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -40,6 +40,7 @@ class Trained:
         self.blocks = 0
 
     def __call__(self, jobs, *, finished):
+        """Train the blocks, the last one first."""
         del finished
         self.blocks += len(jobs)
         for job in reversed(jobs):
@@ -60,7 +61,7 @@ def batch(many: int, rows: int, kind: torch.dtype, seed: int) -> torch.Tensor:
 )
 @settings(max_examples=3, deadline=None)
 def test_models_trained_in_blocks_elsewhere_have_the_same_bytes(
-    dataset, folder, many, kind, tolerance, seed
+    dataset, folder, *, many, kind, tolerance, seed
 ):
     points = dataset_points(dataset)
     weights = batch(many, len(points.labels), kind, seed)
@@ -77,7 +78,7 @@ def test_models_trained_in_blocks_elsewhere_have_the_same_bytes(
         there = retraining.train(weights)
         blocks = trained.blocks
         again = retraining.train(weights)
-        assert os.listdir(".modelpred") == ["shards"]
+        assert [each.name for each in Path(".modelpred").iterdir()] == ["shards"]
     here = train_here(retraining, weights, progress=lambda *_: None)
     for field in dataclasses.fields(here):
         own, others = getattr(here, field.name), getattr(there, field.name)
