@@ -4,8 +4,8 @@ With MODELPRED_RUNNER=dask or ray (flows/runners.py), a batch of at least LEAST 
 are trained as those of the stage `targets`: one task each, into the shard store. A study that was interrupted finds its
 finished blocks there. Models of rows other than those of the data set, and those with a start, are trained in this process.
 
-Families that C trains have the same bytes either way. Of the others, models differ by rounding if other models share
-their block, in one process, too.
+Families that C trains have the same parameters to the last bit either way; objectives and gradient norms differ by
+rounding. Of other families, parameters also differ by rounding if other models share their block, in one process, too.
 """
 
 import os
