@@ -89,7 +89,10 @@ class NewtonNetwork(SetNetwork):
         return groups.joined(found)
 
     def answer_within(self, weights: Tensor, bound: BoundPoints, *, accuracy: float) -> Tensor:
-        """Answers after as many gradients, at least one, as bring each subset's estimated error within this."""
+        """Answers after the fewest gradients, at least one, whose estimated error is within this.
+
+        A network without gradients answers without.
+        """
         if not self.last_stage:
             return self.answer(weights, bound, stage=0)
         groups, blocks = self._blocks(weights, bound)

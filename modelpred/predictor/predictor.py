@@ -135,7 +135,7 @@ class Predictor:
             raise InvalidInput("stages and accuracy both say when to stop; pass one of them")
         if not self.exact and not isinstance(self.network, NewtonNetwork):
             raise InvalidInput(
-                f"accuracy needs Newton directions, and this predictor is {self.config.network}; pass stages"
+                "accuracy needs a predictor of Newton directions, which this is not; pass stages"
             )
 
     @property

@@ -10,8 +10,8 @@ the column's few rows alone:
 
 A few Newton steps are taken for all rare columns at once. The curvature of a step is
 sum_i C w_i loss''_i |v_ij| sum_k |v_ik|, which bounds that of joint steps where a row has several rare
-columns. No step moves a score by more than 1. Within that the curvature of a logistic loss changes
-less than e-fold, so that the step lowers the objective.
+columns. The step of one column moves no score by more than 1. Within that the curvature of a logistic
+loss changes less than e-fold.
 """
 
 from dataclasses import dataclass
@@ -24,9 +24,8 @@ from modelpred.predictor.newton_inverse import coupled
 from modelpred.targets import Points
 from modelpred.targets.linear import Linear, row_space_of
 
-ROW_SHARE = (
-    1 / 16
-)  # of the pool: rows that have a rare value, at most; an eighth cost more than it gained
+# Rows that have a rare value, at most, of the pool; an eighth cost more than it gained.
+ROW_SHARE = 1 / 16
 JUDGED = 256  # rows by which the common value of a column is found
 COMMON = 0.75  # share of these that have it
 STEPS = 2
@@ -74,12 +73,13 @@ class RareColumns:
         scores = theta @ self.design.T  # [outputs, subsets, rows]
         coefficients, intercept = theta[:, :, self.columns], theta[:, :, -1:]
         penalty = self.model.intercept_penalty * self.common
+        stiffness = 1 + penalty.abs() * self.common.abs().sum()  # bounds that of joint steps, too
         total = torch.zeros_like(coefficients)
         for step in range(STEPS):
             moved = intercept - (total @ self.common)[:, :, None]
             slopes = self.model.score_slopes(scores, self.labels) * weights
             gradient = coefficients + total - penalty * moved + slopes @ self.values
-            change = -gradient / (1 + penalty * self.common + self._curvatures(scores, weights))
+            change = -gradient / (stiffness + self._curvatures(scores, weights))
             change = change.clamp(-FARTHEST / self.longest, FARTHEST / self.longest)
             if self.model.shift_free:  # at the optimum, the mean over outputs is zero
                 change = change - (change + coefficients + total).mean(0, keepdim=True)
@@ -139,7 +139,11 @@ def _chosen(features: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
     counts = rare.sum(0)
     order = counts.argsort(stable=True)
     order = order[counts[order] > 0]
-    together = rare[:, order].to(torch.uint8).cummax(1).values.sum(0)
+    if not len(order):
+        return None
+    with_any = rare[:, order][rare[:, order].any(1)]
+    firsts = with_any.to(torch.uint8).argmax(1)  # each row's rarest column
+    together = firsts.bincount(minlength=len(order)).cumsum(0)
     order = order[together <= ROW_SHARE * len(features)]
     if not len(order):
         return None

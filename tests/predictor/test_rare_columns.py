@@ -108,6 +108,28 @@ def test_one_gradient_is_several_times_nearer_with_rare_columns(family, compiled
     assert errors[0] < 0.6 * errors[1]
 
 
+@given(st.sampled_from(FAMILIES), st.integers(0, 2**31), st.floats(-4, 4))
+@settings(max_examples=8)
+def test_steps_lower_the_objective_with_a_penalised_intercept_and_any_common_value(
+    family, seed, offset
+):
+    points = encoded(seed, rows=200, rarest=4, classes=3 if family == "softmax" else 2)
+    points = points_of(points.features + offset, points.labels, points.classes)
+    model = target_model(family, C=0.1, intercept="penalised")
+    found = rare.rare_columns(model, points)
+    assert found is not None
+    weights = drawn(200, 5, 0.2, seed)
+    weights[0, found.rows] = 0  # the penalty alone
+    theta = torch.zeros(5, model.parameter_count(5, points.classes))
+    if family != "softmax":
+        theta[:, -1] = 0.1
+    after = theta + found.changes(theta, found.weights(weights))
+    before, lowered = (
+        model.objective(each.double(), weights.double(), points) for each in (theta, after)
+    )
+    assert bool((lowered <= before * (1 + 1e-5)).all())
+
+
 def test_columns_of_many_values_and_models_without_an_intercept_have_none():
     points = encoded(3, rows=100, rarest=2, classes=2)
     assert rare.rare_columns(target_model("logistic", intercept="none"), points) is None
