@@ -144,7 +144,7 @@ def _same(points: Points, others: Points) -> bool:
 
 def _whole(weights: Tensor) -> bool:
     """Whether each weight is a count, as weights in files are."""
-    if weights.dtype in (torch.uint8, torch.bool):
+    if weights.dtype == torch.uint8:
         return True
     return bool(((weights >= 0) & (weights <= LARGEST_COUNT) & (weights == weights.round())).all())
 

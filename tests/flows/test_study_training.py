@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import Phase, example, given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from flows import runners
@@ -59,8 +59,7 @@ def batch(many: int, rows: int, kind: torch.dtype, seed: int) -> torch.Tensor:
     tolerance=st.sampled_from([1e-6, 1e-9]),
     seed=st.integers(0, 9),
 )
-@example(many=LEAST, kind=torch.bool, tolerance=1e-6, seed=1)
-@settings(max_examples=2, phases=[Phase.explicit, Phase.generate])  # to shrink would take minutes
+@settings(max_examples=2, phases=[Phase.generate])  # to shrink would take minutes
 def test_models_trained_in_blocks_elsewhere_have_the_same_parameters(
     dataset, folder, *, many, kind, tolerance, seed
 ):
