@@ -31,7 +31,7 @@ from typing import Annotated, Any
 import typer
 
 from flows.artifacts import PARAMS, PREDICTOR, STUDIES_FOLDER, shard_store
-from flows.runtime import one_line_errors
+from flows.runtime import DVC_STATE, one_line_errors
 from modelpred.report.grid import GridCell, write_grid
 from modelpred.sealed import (
     SEAL,
@@ -189,7 +189,11 @@ def _run(cells: Sequence[Experiment], *, jobs: int) -> None:
     The workers are detached and continue when this process is stopped. DVC stores the output of each
     cell (`dvc queue logs NAME`).
     """
-    shared = os.environ | {"MODELPRED_STORE": shard_store()}
+    # A worker changes to the folder of its cell, where DVC would not find the state at a relative path.
+    shared = os.environ | {
+        "MODELPRED_STORE": shard_store(),
+        "DVC_SITE_CACHE_DIR": str(DVC_STATE.absolute()),
+    }
     _output("dvc", "queue", "start", "--jobs", str(jobs), env=shared)
     left = {cell.name for cell in cells}
     status_time = time.monotonic()

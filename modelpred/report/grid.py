@@ -106,12 +106,15 @@ class GridCell:
 
 
 def _edits_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The edits study's summaries in the form of the fidelity table."""
+    """The edits study's summaries in the form of the fidelity table.
+
+    The metrics of a study also have keys that are no methods, such as `failed`.
+    """
     rows: list[dict[str, Any]] = []
     for design, summaries in ((REMOVED, metrics), (ADDED, metrics.get("addition", {}))):
         subsets = summaries.get("retraining", {}).get("subsets")
         for method, summary in summaries.items():
-            if method != "addition":
+            if isinstance(summary, Mapping) and "microseconds" in summary:
                 rows.append({"design": design, "method": method, "subsets": subsets, **summary})
                 if method in EXACT_METHODS:
                     rows[-1].setdefault("parameter_error", 0.0)

@@ -47,7 +47,7 @@ def make_cell(source="spam", model="logistic", errors=ERRORS):
             "points": 300, "scaling": {"name": "standardise", "offset": [0.0, 1.0]},
         },
         fidelity=pl.DataFrame(rows),
-        edits={**edits, "addition": edits},
+        edits={**edits, "addition": edits, "failed": {}, "failed_told": ""},
         break_even=pl.DataFrame(ways),
         lds=pl.DataFrame(lds),
     )  # fmt: skip
